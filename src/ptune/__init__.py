@@ -1,0 +1,24 @@
+"""Prompt learning on frozen language models: one LM, many prompts, one batch."""
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ptune.config import TrainConfig
+    from ptune.errors import PtuneError
+    from ptune.lm import LanguageModel
+    from ptune.model import PromptModel, Task
+    from ptune.saving import load, save
+    from ptune.template import Template
+    from ptune.train import fit
+    from ptune.verbalizer import Verbalizer
+
+_HOMES = {"LanguageModel": "lm", "PromptModel": "model", "PtuneError": "errors", "Task": "model", "Template": "template", "TrainConfig": "config",
+          "Verbalizer": "verbalizer", "fit": "train", "load": "saving", "save": "saving"}
+__all__ = ["LanguageModel", "PromptModel", "PtuneError", "Task", "Template", "TrainConfig", "Verbalizer", "fit", "load", "save"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first used, so that importing ptune loads no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ptune' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"ptune.{_HOMES[name]}"), name)

@@ -1,0 +1,61 @@
+"""Rows of any prompts as one batch of tensors."""
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from ptune.template import Encoded
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the LM runs on.
+
+    Attributes:
+        ids: token ids [B, T].
+        attention: 1 at tokens, 0 at padding [B, T].
+        slots: the number of the prompt vector at each position, -1 at real tokens and padding [B, T].
+        prompts: the number of each row's prompt in the bank [B], -1 for a row without one.
+        types: token type ids [B, T], or None.
+        rows, columns: where answers are read: the A places (row, position) [A], row by row.
+        decoder, decoder_attention: the same for a decoder's input [B, Td], or None.
+    """
+
+    ids: torch.Tensor
+    attention: torch.Tensor
+    slots: torch.Tensor
+    prompts: torch.Tensor
+    types: torch.Tensor | None
+    rows: torch.Tensor
+    columns: torch.Tensor
+    decoder: torch.Tensor | None = None
+    decoder_attention: torch.Tensor | None = None
+
+    def to(self, device: torch.device | str) -> "Batch":
+        return replace(self, **{name: value.to(device) for name, value in vars(self).items() if value is not None})
+
+
+def collate(rows: Sequence[Encoded], prompts: Sequence[int], pad: int, side: Literal["left", "right"] = "right") -> Batch:
+    """Pad rows to one length; each carries the number of its prompt."""
+    width = max(len(row.ids) for row in rows)
+    offset = [width - len(row.ids) if side == "left" and row.decoder is None else 0 for row in rows]
+    decoders = [row.decoder for row in rows if row.decoder is not None]
+    return Batch(
+        ids=_padded([row.ids for row in rows], pad, side),
+        attention=_padded([(1,) * len(row.ids) for row in rows], 0, side),
+        slots=_padded([row.slots for row in rows], -1, side),
+        prompts=torch.tensor(prompts),
+        types=_padded([row.types or () for row in rows], 0, side) if rows[0].types else None,
+        rows=torch.tensor([i for i, row in enumerate(rows) for _ in row.reads]),
+        columns=torch.tensor([read + shift for row, shift in zip(rows, offset) for read in row.reads]),
+        decoder=_padded(decoders, pad, "right") if decoders else None,
+        decoder_attention=_padded([(1,) * len(d) for d in decoders], 0, "right") if decoders else None)
+
+
+def _padded(rows: Sequence[Sequence[int]], value: int, side: str) -> torch.Tensor:
+    width = max(map(len, rows))
+    out = torch.full((len(rows), width), value)
+    for line, row in zip(out, rows):
+        line[slice(0, len(row)) if side == "right" else slice(width - len(row), width)] = torch.tensor(row, dtype=torch.long)
+    return out

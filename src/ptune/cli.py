@@ -1,0 +1,119 @@
+"""The command line: it parses, calls, and prints. Nothing heavy is imported before a command is chosen."""
+import os
+import pathlib
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+
+import tyro
+
+from ptune import config as c
+from ptune.errors import PtuneError, nearest
+
+USAGE = """usage: ptune COMMAND [OPTIONS]
+
+Prompt learning on frozen language models.
+
+  probe      find out what a frozen LM knows: manual prompts, P-tuning and fine-tuning side by side
+  train      train the prompt of a task described by a YAML file
+  evaluate   score a saved prompt on rows with right answers
+  predict    answer rows with a saved prompt: JSON lines in, JSON lines out
+  inspect    draw a template as the LM sees it, or show what a prompt has learned
+  pretrain   train a small LM from text files
+
+`ptune COMMAND --help` explains a command's options. The first thing to try: ptune probe"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; exits with 2 and a message where the user can mend the fault, with 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _command(*arguments)
+        sys.stdout.flush()
+    except PtuneError as error:
+        print(f"ptune: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nptune: stopped.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what reads us has had enough, as `head` has
+
+
+def _command(name: str = "--help", *rest: str) -> None:
+    if name in ("-h", "--help"):
+        print(USAGE)
+    elif name == "--version":
+        from importlib.metadata import version
+        print(f"ptune {version('ptune')}")
+    elif name not in COMMANDS:
+        raise PtuneError(f"There is no command {name!r}. {nearest(name, COMMANDS)}")
+    else:
+        COMMANDS[name](rest)
+
+
+def _probe(arguments: Sequence[str]) -> None:
+    config = tyro.cli(c.ProbeConfig, args=arguments, prog="ptune probe")
+    _quiet()
+    from ptune.probe import probe
+    _resumable(lambda: probe(config), "ptune probe", arguments)
+
+
+def _pretrain(arguments: Sequence[str]) -> None:
+    config = tyro.cli(c.PretrainConfig, args=arguments, prog="ptune pretrain")
+    _quiet()
+    from ptune.pretrain import pretrain
+    _resumable(lambda: pretrain(config), "ptune pretrain", arguments)
+
+
+def _train(arguments: Sequence[str]) -> None:
+    if not arguments or arguments[0].startswith("-"):
+        print("usage: ptune train TASK.yaml [OPTIONS]\n\nAny key of the file can be set from the command line.\n")
+        tyro.cli(c.TaskConfig, args=["--help"], prog="ptune train TASK.yaml")
+    _quiet()
+    from ptune.tasks import described
+    default = described.read(pathlib.Path(arguments[0]))
+    config = tyro.cli(c.TaskConfig, args=arguments[1:], default=default, prog=f"ptune train {arguments[0]}")
+    _resumable(lambda: described.train(config), "ptune train", arguments)
+
+
+def _evaluate(arguments: Sequence[str]) -> None:
+    config = tyro.cli(c.EvaluateConfig, args=arguments, prog="ptune evaluate")
+    _quiet()
+    from ptune.tasks import described
+    described.evaluate(config)
+
+
+def _predict(arguments: Sequence[str]) -> None:
+    config = tyro.cli(c.PredictConfig, args=arguments, prog="ptune predict")
+    _quiet()
+    from ptune.tasks import described
+    described.predict(config, lambda message: print(message, file=sys.stderr))
+
+
+def _inspect(arguments: Sequence[str]) -> None:
+    config = tyro.cli(c.InspectConfig, args=arguments, prog="ptune inspect")
+    _quiet()
+    from ptune.inspection import inspect
+    inspect(config)
+
+
+def _quiet() -> None:
+    """Of the libraries, only errors are news to the user."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _resumable(run: Callable[[], object], command: str, arguments: Sequence[str]) -> None:
+    """Run what Ctrl-C may stop, and then say how to go on."""
+    from ptune.train import Interrupted
+    try:
+        run()
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        again = [*arguments, *([] if "--resume" in arguments else ["--resume"])]
+        print(f"\n{stopped or 'Stopped.'}\nGo on with: {command} {shlex.join(again)}", file=sys.stderr)
+        sys.exit(130)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "probe": _probe, "train": _train, "evaluate": _evaluate, "predict": _predict, "inspect": _inspect, "pretrain": _pretrain}

@@ -1,0 +1,260 @@
+"""What a YAML file or the command line may say. The line under each field is its help."""
+import pathlib
+from typing import Annotated, Any, Literal
+
+import tyro
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+Device = str
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
+
+
+class Config(BaseModel):
+    """Frozen, and refuses what it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class TrainConfig(Config):
+    """How a prompt, or an LM, is trained."""
+
+    optimiser: Literal["adam", "adamw"] = "adamw"
+    """adam adds the weight decay to the gradient (L2), adamw takes it off the weights."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate of the prompt."""
+    lm_learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    """Peak learning rate of the LM, where it is tuned."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Weight decay."""
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    """Rows of one task in an optimizer step."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Parts that a step's rows are run in, one after the other; the result is the same and takes less memory."""
+    epochs: Annotated[int, Field(ge=1)] = 20
+    """Passes over the training rows at most."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the steps in which the rate rises from nothing."""
+    decay: Literal["none", "linear", "exponential"] = "none"
+    """How the rate falls after that: linear to nothing, exponential by a fiftieth an epoch (0.98, as P-tuning's code)."""
+    clip: Annotated[float, Field(ge=0)] = 1.0
+    """Largest norm of a task's gradient; 0 leaves it as it is."""
+    evaluate_every: Annotated[int, Field(ge=0)] = 0
+    """Steps between two looks at dev; 0 is once an epoch."""
+    patience: Annotated[int, Field(ge=0)] = 5
+    """Looks at dev without a gain before training stops; 0 never stops early."""
+    seed: int = 0
+    """Seed of the order of rows, the initialisation and dropout."""
+    save_seconds: Annotated[float, Field(ge=0)] = 60
+    """Seconds between two checkpoints."""
+
+
+# The same settings where only some are given: each that is not None replaces a method's own.
+TrainOverrides: Any = create_model("TrainOverrides", __base__=Config, __doc__="Training settings that replace the method's own.", **{
+    name: (field.rebuild_annotation() | None, Field(None, description=field.description))
+    for name, field in TrainConfig.model_fields.items()})
+
+
+class PretrainConfig(Config):
+    """Train a small LM from text files, or go on training one. Documents end at blank lines."""
+
+    texts: list[pathlib.Path]
+    """Text files, UTF-8, one paragraph a line."""
+    out: pathlib.Path
+    """The folder for the LM; a run that was stopped goes on from here with --resume."""
+    weights: list[float] = []
+    """How many times an epoch takes each text: 8 is eight times, 0.3 a random third. Once each by default."""
+    objective: Literal["masked", "causal", "span-corruption", "prefix-lm"] = "masked"
+    """masked: whole-word masking, as BERT. causal: the next token, as GPT. span-corruption: as T5, an encoder-decoder.
+    prefix-lm: the rest of a text from its beginning, the LM adaptation of Prompt Tuning."""
+    next_sentence: Literal["none", "two-way", "three-way"] = "none"
+    """Beside the masked objective: is the second half adjacent or not (BERT), or adjacent, from the same document, or from
+    another. Trains a pair head, kept beside the LM."""
+    lm: str | None = None
+    """An LM to go on from: a folder or a name on the hub. An encoder without a vocabulary head gets a new one."""
+    tokenizer: str | None = None
+    """The tokenizer of another LM for a new one; without it a new tokenizer is learned from the texts."""
+    vocabulary_size: Annotated[int, Field(ge=50)] | None = None
+    """Pieces in a new vocabulary (8000 by default). With --lm, its WordPiece vocabulary is cut to as many."""
+    keep_words: pathlib.Path | None = None
+    """A file of words, one a line, that stay whole when the vocabulary is cut."""
+    hidden_size: int = 256
+    """Width of a new LM."""
+    layers: int = 4
+    """Layers of a new LM (of the encoder and of the decoder, where it has both)."""
+    heads: int = 4
+    """Attention heads of a new LM."""
+    length: Annotated[int, Field(ge=8)] = 128
+    """Tokens in a sequence at most, special ones included."""
+    steps: Annotated[int, Field(ge=1)] = 10_000
+    """Optimizer steps in all."""
+    batch_tokens: Annotated[int, Field(ge=8)] = 8192
+    """Tokens in a batch, padding included."""
+    learning_rate: float = 5e-4
+    """Peak learning rate of AdamW."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the steps in which the rate rises; then it falls to nothing in a straight line."""
+    weight_decay: float = 0.01
+    """Weight decay, not on biases and norms."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    mask_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Share of the words that are masked."""
+    held_out: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
+    """Share of the sequences kept back for the perplexity."""
+    save_minutes: float = 10
+    """Minutes between two looks at the held-out text, each with a checkpoint."""
+    save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Number format of the saved weights."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: Device = "auto"
+    """cpu, cuda, ...; auto takes a GPU if there is one."""
+    dtype: Dtype = "auto"
+    """Number format of the matrix multiplications; the weights stay float32. auto is bfloat16 on a GPU."""
+    resume: bool = False
+    """Go on from the last checkpoint in the out folder."""
+
+
+class ProbeConfig(Config):
+    """Find out what a frozen LM knows: ask it for facts by hand-written prompts, P-tuning and fine-tuning, and compare."""
+
+    lm: str = "builtin"
+    """builtin, a transformers folder, a .gguf file, or a name on the model hub."""
+    facts: str = "builtin"
+    """builtin, a folder in LAMA's T-REx layout, or a table (.csv, .tsv, .jsonl) with the columns subject,object."""
+    relations: str = ""
+    """Relations to ask for, with commas between; all that have test rows by default."""
+    methods: str = "manual,p-tuning,fine-tune,manual+fine-tune"
+    """Methods to compare, with commas between."""
+    template: str = "3,3,3"
+    """P-tuning's template: three counts (soft tokens, subject, soft tokens, answer, soft tokens), or a template's text."""
+    manual: str | None = None
+    """The hand-written prompt for a table, such as "The capital of [X] is [Y] ."."""
+    encoder: Literal["lstm", "mlp", "table"] = "lstm"
+    """How P-tuning's soft tokens are made while they are trained."""
+    init: str = "random"
+    """What they start from: random, vocabulary (frequent tokens), labels, or words of yours."""
+    seeds: Annotated[int, Field(ge=1)] = 1
+    """How often the trained methods run, each time with another seed."""
+    vocab: pathlib.Path | None = None
+    """The allowed answers: a file of words, or the paper's 29k-vocab.json. By default LAMA's common vocabulary where the facts
+    have it, else every whole word of the LM."""
+    wordings: bool | None = None
+    """Try the manual prompt in other wordings too, on dev and test. By default for the built-in facts only."""
+    together: Annotated[int, Field(ge=1)] | None = None
+    """How many relations' prompts train in one batch; as many as fit into memory by default."""
+    out: pathlib.Path = pathlib.Path("probe")
+    """The folder for results.json, report.html, the prompts and what is needed to resume."""
+    resume: bool = False
+    """Go on with the run in the out folder."""
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print the results as JSON instead of a table."""
+    device: Device = "auto"
+    """cpu, cuda, ...; auto takes a GPU if there is one."""
+    dtype: Dtype = "auto"
+    """The LM's number format; auto is float32 on a CPU, bfloat16 on a GPU."""
+    train: TrainOverrides = TrainOverrides()
+    """Training settings that replace the methods' own."""
+
+
+class DataConfig(Config):
+    """Files of rows: .jsonl, .csv or .tsv; a path in a YAML file is taken from the file's own folder."""
+
+    train: pathlib.Path | None = None
+    """Rows to learn from."""
+    dev: pathlib.Path | None = None
+    """Rows by which training is stopped and its best state chosen."""
+    test: pathlib.Path | None = None
+    """Rows that are only scored, after training."""
+
+
+class TaskConfig(Config):
+    """A task: its rows, how they are asked, how answers are read, and how the prompt is trained."""
+
+    name: str
+    """The task's name."""
+    template: str
+    """Where fields, soft tokens and the answer stand: "{soft:3} {text|shorten} {soft:3} {mask}"."""
+    labels: dict[str, str | list[str]] = {}
+    """For each label its word, or several."""
+    vocabulary: pathlib.Path | None = None
+    """Instead of labels: a file of allowed answers, one a line."""
+    data: DataConfig = DataConfig()
+    """Where the rows are."""
+    target: str = "label"
+    """The field of a row that holds the right label."""
+    lm: str = "builtin"
+    """builtin, a transformers folder, a .gguf file, or a name on the model hub."""
+    method: str = "p-tuning"
+    """manual (nothing is trained), p-tuning (the prompt), or fine-tune (the LM)."""
+    encoder: Literal["lstm", "mlp", "table"] = "lstm"
+    """How soft tokens are made while they are trained."""
+    init: str = "random"
+    """What they start from: random, vocabulary (frequent tokens), labels (the label words), or words of yours."""
+    loss: Literal["labels", "vocabulary"] = "labels"
+    """Compare the right answer with the other labels, or with every token of the LM."""
+    max_length: int | None = None
+    """Tokens in an input at most; the LM's own limit by default."""
+    train: TrainOverrides = TrainOverrides()
+    """Training settings that replace the method's own."""
+    out: pathlib.Path = pathlib.Path("trained")
+    """The folder for the prompt, its figures, and what is needed to resume."""
+    resume: bool = False
+    """Go on with the run in the out folder."""
+    device: Device = "auto"
+    """cpu, cuda, ...; auto takes a GPU if there is one."""
+    dtype: Dtype = "auto"
+    """The LM's number format; auto is float32 on a CPU, bfloat16 on a GPU."""
+
+
+class EvaluateConfig(Config):
+    """Score a saved prompt on rows with right answers."""
+
+    prompt: tyro.conf.Positional[pathlib.Path]
+    """The folder of a saved prompt."""
+    data: pathlib.Path
+    """Rows: .jsonl, .csv or .tsv."""
+    lm: str | None = None
+    """The LM; by default the one that the prompt names."""
+    skip_bad_lines: bool = False
+    """Leave bad lines out and report them, instead of stopping at the first."""
+    device: Device = "auto"
+    """cpu, cuda, ...; auto takes a GPU if there is one."""
+    dtype: Dtype = "auto"
+    """The LM's number format."""
+
+
+class PredictConfig(Config):
+    """Answer rows with a saved prompt: JSON lines in, JSON lines out, each with the scores of all labels."""
+
+    prompt: tyro.conf.Positional[pathlib.Path]
+    """The folder of a saved prompt."""
+    data: pathlib.Path | None = None
+    """Rows: .jsonl, .csv or .tsv; standard input by default."""
+    out: pathlib.Path | None = None
+    """Where the answers go; standard output by default."""
+    lm: str | None = None
+    """The LM; by default the one that the prompt names."""
+    top: Annotated[int, Field(ge=1)] | None = None
+    """Only the best labels' scores, where there are many."""
+    skip_bad_lines: bool = False
+    """Leave bad lines out and report them, instead of stopping at the first."""
+    device: Device = "auto"
+    """cpu, cuda, ...; auto takes a GPU if there is one."""
+    dtype: Dtype = "auto"
+    """The LM's number format."""
+
+
+class InspectConfig(Config):
+    """Draw a template as the LM sees it, or show what a saved prompt has learned."""
+
+    what: tyro.conf.Positional[str]
+    """A template's text, a task's YAML file, or the folder of a saved prompt."""
+    row: str | None = None
+    """A row as JSON to fill the template with; the fields' names by default."""
+    lm: str | None = None
+    """The LM; builtin, or the one that the task or prompt names."""
+    words: Annotated[int, Field(ge=1)] = 8
+    """How many nearest words to show for each learned token."""
+    device: Device = "cpu"
+    """cpu, cuda, ..."""

@@ -1,0 +1,51 @@
+"""What ptune raises when the fault is in what it was given.
+
+    PtuneError
+    ├── TemplateError      a template that cannot be parsed, or a row that does not fit it
+    ├── VerbalizerError    label words that the LM's vocabulary cannot say
+    ├── DataError          a file or a row that cannot be read
+    ├── ConfigError        a task file, an argument or a combination of arguments
+    ├── ModelError         an LM that cannot be loaded or cannot take prompts
+    └── StoreError         a saved prompt or checkpoint that is damaged or belongs to another LM
+
+The command line prints the message of any of them, without a traceback, and exits with status 2.
+"""
+import difflib
+from collections.abc import Iterable
+
+
+class PtuneError(Exception):
+    """The base of every error that a user can mend."""
+
+
+class TemplateError(PtuneError):
+    """A template that cannot be parsed, or a row that does not fit it."""
+
+
+class VerbalizerError(PtuneError):
+    """Label words that the LM's vocabulary cannot say."""
+
+
+class DataError(PtuneError):
+    """A file or a row that cannot be read."""
+
+
+class ConfigError(PtuneError):
+    """A task file, an argument or a combination of arguments."""
+
+
+class ModelError(PtuneError):
+    """An LM that cannot be loaded, or cannot take prompts."""
+
+
+class StoreError(PtuneError):
+    """A saved prompt or checkpoint that is damaged, or belongs to another LM."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence naming the known word closest to ``name``, or listing all of them."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    return f"Known: {', '.join(map(repr, known[:20])) or 'none'}{', ...' if len(known) > 20 else ''}."

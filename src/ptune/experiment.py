@@ -1,0 +1,204 @@
+"""Methods x problems x seeds, and what came out. Every result is a file of its own, so a run that was killed goes on where it
+was, and gives the same figures."""
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from ptune import saving, store
+from ptune.config import TrainConfig
+from ptune.errors import ConfigError, TemplateError
+from ptune.lm import LanguageModel, nearest_words
+from ptune.methods import Method
+from ptune.model import Example, Loss, PromptModel, Row, Task
+from ptune.template import Template
+from ptune.train import fit
+from ptune.verbalizer import Verbalizer
+
+Score = Callable[[Sequence[torch.Tensor], Sequence[Example]], dict[str, float]]
+SHOWN = 3  # right and wrong answers kept for the report
+MOST_TOGETHER = 64
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A task of an experiment: rows, how they are asked by hand, how answers are read and scored.
+
+    Attributes:
+        wordings: other ways to ask by hand; each is tried on dev and test.
+        main: the figure that dev is judged by.
+    """
+
+    name: str
+    label: str
+    manual: str | None
+    wordings: tuple[str, ...]
+    verbalizer: Verbalizer
+    target: str
+    train: Sequence[Row]
+    dev: Sequence[Row]
+    test: Sequence[Row]
+    score: Score
+    main: str
+    majority: float
+    loss: Loss = "vocabulary"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run, over which LM, and where it is kept."""
+
+    lm: LanguageModel
+    problems: Sequence[Problem]
+    methods: Sequence[Method]
+    seeds: int
+    out: pathlib.Path
+    together: int
+    identity: dict[str, Any]
+    wordings: bool = True
+
+
+Result = dict[str, Any]
+
+
+def start(plan: Plan, resume: bool) -> Plan:
+    """Claim the folder: write down what is run, or check that it is the run that was begun there.
+
+    Raises:
+        ConfigError: the folder holds results and ``resume`` is off, or of another run.
+    """
+    note = plan.out / "settings.json"
+    if not note.exists():
+        store.write_json(note, plan.identity)
+        store.write_json(plan.out / "together.json", plan.together)
+        return plan
+    if not resume:
+        raise ConfigError(f"{plan.out} holds a run already: go on with --resume, or choose another --out.")
+    begun = store.read_json(note)
+    if changed := [name for name in plan.identity | begun if begun.get(name) != plan.identity.get(name)]:
+        raise ConfigError(f"The run in {plan.out} was begun with another {', '.join(changed)}; resume it with the same, or choose another --out.")
+    return replace(plan, together=store.read_json(plan.out / "together.json"))
+
+
+def run(plan: Plan, tell: Callable[[Result], None]) -> list[Result]:
+    """Run what is not there yet, and return all results; ``tell`` gets each when it is known."""
+    original = _copy(plan.lm) if any(m.tune in ("lm", "both") for m in plan.methods) else None
+    for method in plan.methods:
+        for seed in range(plan.seeds if method.tune != "nothing" else 1):
+            problems = [p for p in plan.problems if method.template != "manual" or p.manual]
+            size = plan.together if method.tune == "prompt" else 1
+            for first in range(0, len(problems), size):
+                _group(plan, method, seed, problems[first:first + size], original, tell)
+    return [store.read_json(file) for method in plan.methods for seed in range(plan.seeds)
+            for problem in plan.problems if (file := _file(plan, method, seed, problem)).exists()]
+
+
+def _group(plan: Plan, method: Method, seed: int, problems: Sequence[Problem], original: dict[str, torch.Tensor] | None,
+           tell: Callable[[Result], None]) -> None:
+    """Train and test some problems by one method, unless all their results are there."""
+    files = [_file(plan, method, seed, problem) for problem in problems]
+    if all(file.exists() for file in files):
+        for file in files:
+            tell(store.read_json(file))
+        return
+    began = time.monotonic()
+    model, config = PromptModel(plan.lm), method.train.model_copy(update={"seed": seed})
+    tasks = [_add(model, method, problem, seed) for problem in problems]
+    trained: dict[Any, Any] = {}
+    checkpoints = plan.out / "checkpoints" / f"{method.name}-{seed}-{problems[0].name}"
+    if method.tune != "nothing":
+        data = {task: (problem.train, problem.dev) for task, problem in zip(tasks, problems)}
+        names = problems[0].name + (f" and {len(problems) - 1} more" if len(problems) > 1 else "")
+        trained = fit(model, data, config, tune=method.tune, folder=checkpoints, resume=True, label=f"{method.title}, {names}")
+    for task, problem, file in zip(tasks, problems, files):
+        result = _result(model, method, seed, task, problem, trained.get(task), config)
+        if method.tune == "nothing" and plan.wordings and problem.wordings:
+            result["wordings"] = _wordings(plan.lm, problem)
+        if method.tune == "prompt":
+            saving.save(model, plan.out / "prompts" / f"{method.name}-{problem.name}-{seed}", task, result["figures"])
+        store.write_json(file, result)
+        tell(result)
+    store.write_json(plan.out / "times" / f"{method.name}-{seed}-{problems[0].name}.json", {"seconds": time.monotonic() - began})
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    if original is not None and method.tune in ("lm", "both"):
+        plan.lm.model.load_state_dict(original)
+
+
+def _copy(lm: LanguageModel) -> dict[str, torch.Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in lm.model.state_dict().items()}
+
+
+def _file(plan: Plan, method: Method, seed: int, problem: Problem) -> pathlib.Path:
+    return plan.out / "results" / method.name / f"{problem.name}-{seed}.json"
+
+
+def _add(model: PromptModel, method: Method, problem: Problem, seed: int) -> int:
+    text = problem.manual if method.template == "manual" else method.template
+    template = Template.parse(str(text))
+    return model.add(Task(problem.name, template, problem.verbalizer, problem.target, method.encoder, method.init, problem.loss, seed), problem.train)
+
+
+def _result(model: PromptModel, method: Method, seed: int, task: int, problem: Problem, trained: Any, config: TrainConfig) -> Result:
+    examples = model.encode(task, problem.test)
+    scores = model.scores(examples)
+    fitted = model.tasks[task]
+    prompt = model.bank.encoders[fitted.prompt] if fitted.prompt >= 0 else None
+    sizes = {"prompt": sum(p.numel() for p in prompt.parameters()) if prompt else 0, "lm": sum(p.numel() for p in model.lm.model.parameters())}
+    return {
+        "method": method.name, "problem": problem.name, "seed": seed, "template": fitted.task.template.source, "dropped": fitted.dropped,
+        "rows": len(examples), "figures": problem.score(scores, examples),
+        "trained": {"nothing": 0, "both": sizes["prompt"] + sizes["lm"]}.get(method.tune, sizes.get(method.tune, 0)),
+        "kept": int(prompt().numel()) if prompt else 0,
+        "history": [vars(look) for look in trained.history] if trained else [],
+        "best": vars(trained.best) if trained and trained.best else None, "diverged": bool(trained and trained.diverged),
+        "examples": _examples(problem, scores, examples),
+        "nearest": nearest_words(model.lm, prompt()) if prompt else []}
+
+
+def _examples(problem: Problem, scores: Sequence[torch.Tensor], examples: Sequence[Example]) -> list[dict[str, Any]]:
+    """A few answers, right and wrong."""
+    labels, kept = problem.verbalizer.labels, {True: [], False: []}  # type: dict[bool, list[dict[str, Any]]]
+    for own, example in zip(scores, examples):
+        best = own.topk(3).indices.tolist()
+        right = best[0] == example.label
+        if len(kept[right]) < SHOWN:
+            row = {name: value for name, value in example.row.items() if name != problem.target}
+            kept[right].append({"row": row, "right": str(example.row[problem.target]), "answers": [labels[i] for i in best]})
+    return kept[True] + kept[False]
+
+
+def _wordings(lm: LanguageModel, problem: Problem) -> list[dict[str, Any]]:
+    """The manual prompt in other words: the main figure of each, on dev and on test."""
+    found = []
+    for wording in problem.wordings:
+        model = PromptModel(lm)
+        try:
+            task = model.add(Task(problem.name, Template.parse(wording), problem.verbalizer, problem.target, loss=problem.loss))
+        except TemplateError:
+            continue  # a wording that this kind of LM cannot read, such as one that begins with the answer
+        figures = {}
+        for split, rows in (("dev", problem.dev), ("test", problem.test)):
+            examples = model.encode(task, rows)
+            figures[split] = problem.score(model.scores(examples), examples)[problem.main]
+        found.append({"template": wording, **figures})
+    return found
+
+
+def how_many_together(lm: LanguageModel, encoder: str, length: int, batch_size: int, problems: int) -> int:
+    """How many prompts train together in half of the free memory: an encoder's parameters, gradients and two moments, and the
+    LM's activations for a batch of each."""
+    parameters = {"table": length, "mlp": length + 2 * lm.width, "lstm": length + 10 * lm.width}.get(encoder, length) * lm.width
+    config = lm.model.config.get_text_config()
+    hidden, layers = int(config.hidden_size), int(getattr(config, "num_hidden_layers", 12))
+    tokens = 48 * batch_size
+    each = 16 * parameters + 4 * tokens * (40 * hidden * layers) + 12 * batch_size * len(lm.tokens.tokenizer)
+    if lm.device.type == "cuda":
+        free = torch.cuda.mem_get_info(lm.device)[0]
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(problems, MOST_TOGETHER, int(free / 2 / each)))

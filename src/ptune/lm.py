@@ -1,0 +1,397 @@
+"""A frozen LM of any family, and the two things prompts need of it: vectors put in at slots, scores read at answers.
+
+What the family is, its positions, its embedding width, where its head begins, is found by trying the LM on a few tokens
+when it is loaded. An LM that fails the trial is refused with the reason.
+"""
+import contextlib
+import hashlib
+import inspect
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer,
+                          PreTrainedModel)
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
+from transformers.utils import logging as transformers_logging
+
+from ptune.batch import Batch, collate
+from ptune.errors import ConfigError, ModelError
+from ptune.template import Encoded, Kind
+from ptune.tokens import Tokens
+
+CLASSES = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM, "encoder-decoder": AutoModelForSeq2SeqLM}
+BUILTIN = pathlib.Path(__file__).parent / "builtin" / "lm"
+
+
+class _Reading:
+    """The answer places of the call that runs now, and the hidden states that were there [A, H]."""
+
+    def __init__(self, batch: Batch):
+        self.rows, self.columns = batch.rows, batch.columns
+        self.hidden: torch.Tensor | None = None
+
+
+_reading: ContextVar[_Reading | None] = ContextVar("reading", default=None)
+
+
+def fill(embeddings: torch.Tensor, vectors: torch.Tensor, prompts: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+    """Put each row's prompt vectors at its slots. This is where soft tokens enter the input, and where the rows of many
+    prompts meet in one batch.
+
+    Args:
+        embeddings: [B, T, E], of the real tokens.
+        vectors: the bank [N, P, E].
+        prompts: the prompt of each row [B].
+        slots: [B, T], -1 at real tokens.
+    """
+    chosen = vectors[prompts[:, None], slots.clamp(min=0)].to(embeddings.dtype)  # [B, T, E]
+    return torch.where((slots >= 0)[..., None], chosen, embeddings)
+
+
+class LanguageModel:
+    """A pretrained LM, frozen.
+
+    Attributes:
+        model: the transformers model, in evaluation mode, without gradients.
+        tokens: its tokenizer.
+        kind: "masked", "causal" or "encoder-decoder".
+        width: the embedding width E, where soft tokens live.
+        max_length: the most tokens that fit into an input, or None where the LM sets no limit.
+
+    Raises:
+        ModelError: the LM cannot take prompts: it is not the same with embeddings as with token ids, or padding changes
+            its answers.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: Any, kind: Kind | None = None, source: str = ""):
+        self.model, self.tokens, self.source = model, Tokens(tokenizer), source
+        self.kind: Kind = kind or kind_of(model.config, tokenizer)
+        self.tune(False)
+        self._parameters = inspect.signature(model.forward).parameters
+        self._embeddings = _embeddings(model)
+        self._offset: int | None = None
+        trial = self._trial()
+        self.width = self.embed(trial.ids).shape[-1]
+        self.start = _start(model)
+        self._check_embeddings(trial)
+        self._offset = self._find_offset(trial)
+        self._check_padding(trial)
+        self._gathers = self._find_head(trial)
+        self.max_length = self._find_limit()
+
+    @classmethod
+    def load(cls, source: str | os.PathLike[str], kind: Kind | None = None, device: str = "auto", dtype: str = "auto") -> "LanguageModel":
+        """Load an LM from a transformers folder, a ``.gguf`` file, the model hub, or "builtin".
+
+        Only safetensors weights are read, and no code that comes with a model is run.
+
+        Args:
+            device: "cpu", "cuda", ...; "auto" takes a GPU if there is one.
+            dtype: "float32", "bfloat16", "float16"; "auto" is float32 on a CPU and bfloat16 on a GPU that has it.
+
+        Raises:
+            ModelError: nothing can be loaded from there, weights are missing, or the LM cannot take prompts.
+        """
+        where = choose_device(device)
+        model, tokenizer = load_model(os.fspath(source), kind, choose_dtype(dtype, where))
+        return cls(model.to(where), tokenizer, kind, os.fspath(source))  # type: ignore[arg-type]
+
+    @property
+    def device(self) -> torch.device:
+        return self._embeddings.weight.device if hasattr(self._embeddings, "weight") else next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    def tune(self, on: bool) -> None:
+        """Let the LM's own weights be trained, with its dropout (fine-tuning), or freeze it again."""
+        self.model.requires_grad_(on)
+        self.model.train(on)
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """The vectors of token ids as soft tokens stand beside them, any scaling included: [..., E]."""
+        return self._embeddings(ids.to(self.device))
+
+    def scores(self, batch: Batch, vectors: torch.Tensor | None = None) -> torch.Tensor:
+        """Vocabulary scores at the batch's answer places: [A, V], float32. The head runs there only."""
+        return self.read(batch, vectors)[1]
+
+    def hidden(self, batch: Batch, vectors: torch.Tensor | None = None) -> torch.Tensor:
+        """The last hidden states at the batch's answer places, as the head gets them: [A, H]."""
+        return self.read(batch, vectors)[0]
+
+    def read(self, batch: Batch, vectors: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the LM once: hidden states [A, H] and vocabulary scores [A, V] (float32) at the batch's answer places."""
+        batch = batch.to(self.device)
+        if not self._gathers:
+            output = self._run(batch, vectors, output_hidden_states=True)
+            hidden = output.get("decoder_hidden_states", output.get("hidden_states"))[-1]
+            return hidden[batch.rows, batch.columns], output.logits[batch.rows, batch.columns].float()
+        with _answers(batch) as reading:
+            logits = self._run(batch, vectors).logits
+        assert reading.hidden is not None
+        return reading.hidden, logits[0].float()
+
+    def fingerprint(self) -> str:
+        """A hash of the config's shape, the vocabulary and a few embedding rows: the same LM has the same."""
+        config = {k: v for k, v in self.model.config.to_dict().items() if isinstance(v, int | float) and not isinstance(v, bool)
+                  and not k.endswith("_token_id")}
+        rows = torch.linspace(0, self._vocabulary_size() - 1, 16).long()
+        with torch.no_grad():
+            values = self.embed(rows).float().cpu()
+        digest = hashlib.sha256(json.dumps([sorted(config.items()), len(self.tokens.tokenizer)]).encode())
+        digest.update((values * 100).round().to(torch.int32).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def _vocabulary_size(self) -> int:
+        return int(getattr(self._embeddings, "num_embeddings", None) or self.model.config.vocab_size)
+
+    def _run(self, batch: Batch, vectors: torch.Tensor | None = None, ids: bool = False, **more: Any) -> Any:
+        """One call of the LM on embeddings with the slots filled (with ``ids``, on the token ids)."""
+        inputs: dict[str, Any] = {"attention_mask": batch.attention, **more}
+        if ids:
+            inputs["input_ids"] = batch.ids
+        else:
+            inputs["inputs_embeds"] = self.embed(batch.ids)
+            if vectors is not None:
+                inputs["inputs_embeds"] = fill(inputs["inputs_embeds"], vectors.to(self.device), batch.prompts, batch.slots)
+        if batch.types is not None and "token_type_ids" in self._parameters:
+            inputs["token_type_ids"] = batch.types
+        if self._offset is not None:
+            inputs["position_ids"] = (batch.attention.cumsum(-1) - 1).clamp(min=0) + self._offset
+        if batch.decoder is not None:
+            inputs |= {"decoder_input_ids": batch.decoder, "decoder_attention_mask": batch.decoder_attention}
+        if "use_cache" in self._parameters:
+            inputs["use_cache"] = False
+        return self.model(**inputs)
+
+    # What the LM is like, by trying it.
+
+    def _trial(self) -> Batch:
+        text = self.tokens.plain("The capital of Austria, on the Danube, is Vienna.") or [1, 2, 3]
+        rows = [Encoded(tuple(text[i:i + n]), (-1,) * len(text[i:i + n]), None, (len(text[i:i + n]) - 1,)) for i, n in ((0, 9), (2, 5))]
+        batch = collate(rows, [-1, -1], self.tokens.pad)
+        if self.kind == "encoder-decoder":
+            start = _start(self.model)
+            rows = [Encoded(r.ids, r.slots, None, (1,), (start, r.ids[0])) for r in rows]
+            batch = collate(rows, [-1, -1], self.tokens.pad)
+        return batch.to(self.device)
+
+    @torch.no_grad()
+    def _check_embeddings(self, trial: Batch) -> None:
+        alone = _row(trial, 0)
+        try:
+            by_ids, by_vectors = self._run(alone, ids=True).logits, self._run(alone).logits
+        except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+            raise ModelError(f"{type(self.model).__name__} does not run on embeddings, so soft tokens have no way in: {error}") from error
+        if not _close(by_ids, by_vectors):
+            raise ModelError(f"{type(self.model).__name__} does not compute the same from its embeddings as from token ids, so "
+                             f"soft tokens would stand in the wrong place. ptune cannot use it.")
+
+    @torch.no_grad()
+    def _find_offset(self, trial: Batch) -> int | None:
+        """The position of the first token in the LM's own count (RoBERTa's is 2), or None where it takes no positions."""
+        if "position_ids" not in self._parameters:
+            return None
+        alone = _row(trial, 0)
+        default = self._run(alone).logits
+        for offset in range(4):
+            self._offset = offset
+            try:
+                if _close(self._run(alone).logits, default):
+                    return offset
+            except (IndexError, RuntimeError):
+                continue
+        raise ModelError(f"{type(self.model).__name__} counts positions in a way that ptune does not know.")
+
+    @torch.no_grad()
+    def _check_padding(self, trial: Batch) -> None:
+        short = _row(trial, 1)
+        padded = self._run(trial).logits[1, :short.ids.shape[1] if short.decoder is None else 2]
+        if not _close(padded, self._run(short).logits[0]):
+            raise ModelError(f"{type(self.model).__name__} answers differently when a row is padded: it ignores the attention "
+                             f"mask, so rows of different lengths cannot share a batch. ptune cannot use it.")
+
+    @torch.no_grad()
+    def _find_head(self, trial: Batch) -> list[nn.Module]:
+        """The part whose output goes into the vocabulary head; from now on it hands over the answer places only."""
+        full = self._run(trial).logits
+        for body in _bodies(self.model, self.kind):
+            handle = body.register_forward_hook(_gather)
+            with _answers(trial):
+                try:
+                    logits = self._run(trial).logits
+                except (RuntimeError, IndexError, ValueError):
+                    logits = full
+            if logits.shape[:2] == (1, len(trial.rows)) and _close(logits[0], full[trial.rows, trial.columns]):
+                return [body]
+            handle.remove()
+        return []
+
+    def _find_limit(self) -> int | None:
+        limits = [self.tokens.tokenizer.model_max_length]
+        if (positions := getattr(self.model.config, "max_position_embeddings", None)) and positions > 0:
+            limits.append(positions - (self._offset or 0))
+        known = [limit for limit in limits if limit and limit < 10**6]
+        return int(min(known)) if known else None
+
+
+@torch.no_grad()
+def nearest_words(lm: LanguageModel, vectors: torch.Tensor, count: int = 5) -> list[list[str]]:
+    """For each vector [P, E] the words of the vocabulary whose embeddings point most nearly the same way (cosine)."""
+    ids = torch.arange(len(lm.tokens.tokenizer))
+    rows = torch.nn.functional.normalize(lm.embed(ids).float(), dim=-1)
+    likeness = torch.nn.functional.normalize(vectors.to(rows), dim=-1) @ rows.T
+    likeness[:, lm.tokens.tokenizer.all_special_ids] = -torch.inf
+    return [[lm.tokens.show(i) for i in own] for own in likeness.topk(count).indices.tolist()]
+
+
+def kind_of(config: Any, tokenizer: Any) -> Kind:
+    """Masked, causal or encoder-decoder, by the config and by whether the tokenizer has a mask."""
+    if getattr(config, "is_encoder_decoder", False):
+        return "encoder-decoder"
+    fills_masks = type(config) in MODEL_FOR_MASKED_LM_MAPPING and tokenizer.mask_token_id is not None
+    return "masked" if fills_masks and not getattr(config, "is_decoder", False) else "causal"
+
+
+def choose_device(device: str) -> torch.device:
+    """The named device, or the best there is for "auto".
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"The device {device!r} is not there: {str(error).splitlines()[0]} Use --device auto or cpu.") from error
+    return torch.device(device)
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The named number format, or for "auto" float32 on a CPU, bfloat16 (else float16) on a GPU."""
+    if dtype == "auto":
+        if device.type == "cpu":
+            return torch.float32
+        return torch.bfloat16 if device.type != "cuda" or torch.cuda.is_bf16_supported() else torch.float16
+    if dtype not in ("float32", "bfloat16", "float16", "float64"):
+        raise ConfigError(f"There is no dtype {dtype!r}: float32, bfloat16, float16, float64 or auto.")
+    return getattr(torch, dtype)
+
+
+def load_model(source: str, kind: Kind | None, dtype: torch.dtype, needs_head: bool = True) -> tuple[PreTrainedModel, Any]:
+    """The transformers model and tokenizer of a folder, a ``.gguf`` file or a name on the hub.
+
+    Args:
+        needs_head: refuse an LM whose vocabulary head was never trained.
+
+    Raises:
+        ModelError: nothing can be loaded from there, or weights are missing.
+    """
+    folder, extra = (str(BUILTIN), {}) if source == "builtin" else (source, {})
+    path = pathlib.Path(folder).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"There is no file {path}.")
+        folder, extra = str(path.parent), {"gguf_file": path.name}
+    elif path.is_dir():
+        folder = str(path)
+        if not list(path.glob("*.safetensors")):
+            raise ModelError(f"The LM folder {path} holds no weights (*.safetensors)" + (
+                "; its pickled ones (*.bin) are not read: save it again with save_pretrained." if list(path.glob("*.bin")) else "."))
+    elif source.startswith((".", "/", "~")) or source.count("/") > 1:
+        raise ModelError(f"There is no LM folder {path}.")
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        config = AutoConfig.from_pretrained(folder, **extra)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **extra)
+        loader = CLASSES[kind or kind_of(config, tokenizer)]
+        safe = {} if extra else {"use_safetensors": True}
+        model, report = loader.from_pretrained(folder, dtype=dtype, output_loading_info=True, **safe, **extra)
+    except ImportError as error:
+        raise ModelError(f"{source} needs a package that is not installed: {str(error).strip().splitlines()[-1]} "
+                         f"(for .gguf files: pip install 'ptune[gguf]')") from error
+    except Exception as error:  # transformers raises every kind; all of them mean that nothing was loaded
+        raise ModelError(f"No LM can be loaded from {source!r}: {_first_line(error)}") from error
+    finally:
+        transformers_logging.set_verbosity(level)
+    missing = sorted(report["missing_keys"])
+    if missing and needs_head:
+        raise ModelError(f"{source} lacks weights of {type(model).__name__}: {', '.join(missing[:4])}"
+                         f"{', ...' if len(missing) > 4 else ''}. It may be an encoder without a vocabulary head; "
+                         f"`ptune pretrain --lm {source}` can train one.")
+    return model, tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _embeddings(model: PreTrainedModel) -> nn.Module:
+    """The module that turns the input's token ids into vectors; for an encoder-decoder, the encoder's own."""
+    owner = model.get_encoder() if getattr(model.config, "is_encoder_decoder", False) else model
+    return owner.get_input_embeddings()
+
+
+def _start(model: PreTrainedModel) -> int:
+    """The token that starts a decoder; 0 where there is none."""
+    found = getattr(model.config, "decoder_start_token_id", None)
+    if found is None and (generation := getattr(model, "generation_config", None)) is not None:
+        found = generation.decoder_start_token_id
+    return int(found) if found is not None else 0
+
+
+def _bodies(model: PreTrainedModel, kind: Kind) -> list[nn.Module]:
+    """Modules whose output may go into the head, likeliest first: the decoder, the base, and the parts of the base."""
+    first = [model.get_decoder()] if kind == "encoder-decoder" else [model.base_model]
+    inner = [child for child in model.base_model.children() if isinstance(child, PreTrainedModel)]
+    return [body for body in dict.fromkeys([*first, *inner]) if body is not model]
+
+
+def _gather(module: nn.Module, inputs: Any, output: Any) -> Any:
+    """Keep the hidden states at the answer places only: [B, T, H] to [1, A, H]."""
+    reading = _reading.get()
+    if reading is None:
+        return output
+    reading.hidden = output[0][reading.rows, reading.columns]
+    if isinstance(output, tuple):
+        return (reading.hidden[None], *output[1:])
+    output.last_hidden_state = reading.hidden[None]
+    return output
+
+
+@contextlib.contextmanager
+def _answers(batch: Batch) -> Iterator[_Reading]:
+    """While this is open, the head runs at the batch's answer places only."""
+    token = _reading.set(reading := _Reading(batch))
+    try:
+        yield reading
+    finally:
+        _reading.reset(token)
+
+
+def _row(batch: Batch, number: int) -> Batch:
+    """One row of a batch by itself, without padding."""
+    kept = batch.attention[number].bool()
+    own = batch.rows == number
+    return Batch(batch.ids[number:number + 1, kept], batch.attention[number:number + 1, kept], batch.slots[number:number + 1, kept],
+                 batch.prompts[number:number + 1], None, batch.rows[own] * 0, batch.columns[own],
+                 None if batch.decoder is None else batch.decoder[number:number + 1],
+                 None if batch.decoder_attention is None else batch.decoder_attention[number:number + 1])
+
+
+def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Equal up to the rounding of the LM's number format."""
+    tolerance = {torch.float64: 1e-7, torch.float32: 1e-3}.get(a.dtype, 0.1)
+    spread = b.float().std().clamp(min=1e-6)
+    return a.shape == b.shape and bool(((a - b).float().abs().max() / spread) < tolerance)

@@ -1,0 +1,57 @@
+"""The methods of the papers, as rows of one table: which template, how the vectors are made, what is trained, and how.
+
+Numbers that are a paper's or its code's are marked; the others were chosen on dev rows of the built-in facts and of LAMA.
+"""
+from dataclasses import dataclass
+from typing import Literal
+
+from ptune.config import TrainConfig
+from ptune.errors import ConfigError, nearest
+
+What = Literal["nothing", "prompt", "lm", "both"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to make a frozen LM do a task.
+
+    Attributes:
+        template: "manual" for the task's own wording, else a template.
+        tune: what is trained.
+        encoder, init: how soft vectors are made and begin, where the template has any.
+    """
+
+    name: str
+    title: str
+    template: str
+    tune: What
+    train: TrainConfig = TrainConfig()
+    encoder: str = "lstm"
+    init: str = "random"
+
+
+METHODS = {method.name: method for method in (
+    # MP: LAMA's wording, nothing trained (P-tuning, section 4.1, "MP").
+    Method("manual", "Manual prompt", "manual", "nothing"),
+    # P-tuning, section 3: template (3, sub, 3, obj, 3), BiLSTM + MLP, the LM frozen. Its LAMA code trains for 100 epochs with
+    # Adam at 1e-5, decayed by 0.98 an epoch, L2 of 5e-4, batches of 8, patience 20; a larger rate gets there in fewer epochs.
+    Method("p-tuning", "P-tuning", "(3, 3, 3)", "prompt",
+           TrainConfig(optimiser="adam", learning_rate=1e-3, batch_size=16, epochs=25, decay="exponential", patience=6)),
+    # FT: the subject alone, the LM tuned (P-tuning, section 4.1, "FT").
+    Method("fine-tune", "Fine-tuning", "{subject} {mask}", "lm",
+           TrainConfig(lm_learning_rate=5e-5, weight_decay=0.01, batch_size=16, epochs=15, warmup=0.06, decay="linear", patience=4)),
+    # MP+FT: LAMA's wording, the LM tuned.
+    Method("manual+fine-tune", "Manual prompt + fine-tuning", "manual", "lm",
+           TrainConfig(lm_learning_rate=5e-5, weight_decay=0.01, batch_size=16, epochs=15, warmup=0.06, decay="linear", patience=4)),
+)}
+
+
+def method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in METHODS:
+        raise ConfigError(f"There is no method {name!r}. {nearest(name, METHODS)}")
+    return METHODS[name]

@@ -1,0 +1,130 @@
+"""The probe from facts to report: which facts does a frozen LM give away, and to which kind of prompt?"""
+import importlib.metadata
+import platform
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from ptune import experiment, report, store
+from ptune.config import ProbeConfig
+from ptune.errors import ConfigError
+from ptune.experiment import Plan, Problem, Result
+from ptune.lm import LanguageModel
+from ptune.methods import Method, method
+from ptune.results import Results, summarise
+from ptune.tasks import lama
+from ptune.template import Template
+from ptune.verbalizer import Verbalizer, allowed
+
+BUILTIN_NOTE = ("The built-in LM read sentences that state the test facts while it was pretrained, as BERT read Wikipedia; in other wordings "
+                "than those of the prompts. No prompt was trained on a test fact, or on a country of the test rows.")
+
+
+def probe(config: ProbeConfig, say: Callable[[str], None] | None = None) -> Results:
+    """Run the probe that the config describes, and write results.json and report.html.
+
+    Raises:
+        PtuneError: facts, LM or settings are at fault.
+    """
+    console = Console(stderr=config.as_json)
+    say = say or partial(console.print, markup=False, highlight=False)
+    methods = _methods(config)
+    facts = lama.read_facts(config.facts, _listed(config.relations), config.manual, say)
+    lm = LanguageModel.load(config.lm, device=config.device, dtype=config.dtype)
+    problems, relations, words = _problems(config, lm, facts, say)
+    plan = _plan(config, lm, problems, methods, words)
+    plan = experiment.start(plan, config.resume)
+    say(f"{lm.source}: {lm.kind} LM, {sum(p.numel() for p in lm.model.parameters()) / 1e6:.1f} M parameters, on {lm.device}; "
+        f"{len(problems)} relations, {len(words.labels)} allowed answers")
+    single = experiment.run(plan, partial(_tell, say))
+    results = summarise(single, {m.name: m.title for m in methods}, {m.name for m in methods if m.tune in ("lm", "both")},
+                        {p.name: p.majority for p in problems}, {r.name: sum(r.dropped.values()) for r in relations},
+                        {**plan.identity, "allowed": len(words.labels)}, versions())
+    labels = {p.name: p.label for p in problems}
+    store.write_json(config.out / "results.json", results.model_dump(mode="json"))
+    report.write(results, single, labels, [BUILTIN_NOTE] if (config.lm, config.facts) == ("builtin", "builtin") else [], config.out)
+    if config.as_json:
+        print(results.model_dump_json(indent=2))
+    else:
+        console.print(report.table(results, labels))
+        say(report.wordings_line(results))
+        if config.lm == "builtin":
+            say(BUILTIN_NOTE)
+        say(f"Results: {config.out / 'results.json'}   Report: {config.out / 'report.html'}")
+    return results
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _methods(config: ProbeConfig) -> list[Method]:
+    """The methods with the command line's settings in place of their own."""
+    chosen = [method(name) for name in _listed(config.methods)]
+    if not chosen:
+        raise ConfigError("No method is named; the default is manual,p-tuning,fine-tune,manual+fine-tune.")
+    given = config.train.model_dump(exclude_none=True)
+    Template.parse(config.template)
+    return [replace(m, train=m.train.model_copy(update=given), **({"template": config.template, "encoder": config.encoder, "init": config.init}
+            if m.tune == "prompt" else {})) for m in chosen]
+
+
+def _problems(config: ProbeConfig, lm: LanguageModel, facts: Sequence[lama.Relation],
+              say: Callable[[str], None]) -> tuple[list[Problem], list[lama.Relation], Verbalizer]:
+    """Relations restricted to the allowed answers, as problems of an experiment."""
+    path = config.vocab
+    if path is None and (common := lama.folder(config.facts) / "common_vocab_cased.txt").exists():
+        path = common
+    words = lama.read_vocabulary(path, lm.tokens) if path else lama.whole_words(lm.tokens)
+    verbalizer, names, _ = allowed(words, lm.tokens, "spaced")
+    numbers = {label: number for number, label in enumerate(verbalizer.labels)}
+    problems, relations = [], []
+    for relation in (lama.restrict(own, names, lm.tokens) for own in facts):
+        rows = {split: len(own) for split, own in relation.facts.items()}
+        if not all(rows.values()):
+            say(f"{relation.name} is left out: of its answers so few are allowed that no {' and no '.join(s for s, n in rows.items() if not n)} row is left.")
+            continue
+        relations.append(relation)
+        problems.append(Problem(relation.name, relation.label, relation.template, relation.wordings, verbalizer, "object", relation.facts["train"],
+                                relation.facts["dev"], relation.facts["test"], partial(lama.figures, relation, numbers=numbers), report.MAIN,
+                                relation.majority))
+    if not problems:
+        raise ConfigError("No relation has rows whose answers are allowed; give another vocabulary with --vocab.")
+    if lost := sum(sum(relation.dropped.values()) for relation in relations):
+        kept = sum(len(own) for relation in relations for own in relation.facts.values())
+        say(f"{lost} of {lost + kept} rows are left out, since their answer is not one of the {len(verbalizer.labels)} allowed words.")
+    return problems, relations, verbalizer
+
+
+def _plan(config: ProbeConfig, lm: LanguageModel, problems: Sequence[Problem], methods: Sequence[Method], words: Verbalizer) -> Plan:
+    if any(m.template == "manual" for m in methods) and not any(p.manual for p in problems):
+        raise ConfigError('These facts have no hand-written prompt: give one with --manual "The capital of [X] is [Y] .", or leave the manual '
+                          "methods out of --methods.")
+    prompt = next((m for m in methods if m.tune == "prompt"), None)
+    length = Template.parse(config.template).for_kind(lm.kind)[0].prompt_length(lm.tokens)
+    together = config.together or (experiment.how_many_together(lm, config.encoder, length, prompt.train.batch_size, len(problems)) if prompt else 1)
+    identity: dict[str, Any] = {
+        "lm": config.lm, "fingerprint": lm.fingerprint(), "dtype": str(lm.dtype).removeprefix("torch."), "facts": config.facts, "manual": config.manual,
+        "vocabulary": f"{len(words.labels)} words, {zlib.crc32(chr(10).join(words.labels).encode()):08x}", "relations": [p.name for p in problems],
+        "rows": {p.name: [len(p.train), len(p.dev), len(p.test)] for p in problems}, "seeds": config.seeds, "template": config.template,
+        "encoder": config.encoder, "init": config.init, "methods": {m.name: m.train.model_dump(mode="json", exclude={"seed", "save_seconds"}) for m in methods}}
+    wordings = config.facts == "builtin" if config.wordings is None else config.wordings
+    return Plan(lm, problems, methods, config.seeds, config.out, together, identity | {"wordings": wordings}, wordings)
+
+
+def _tell(say: Callable[[str], None], result: Result) -> None:
+    """A line as soon as a result is known."""
+    epochs = f", best after {result['best']['epoch']:.0f} epochs" if result["best"] else ""
+    dropped = f" (without {result['dropped']!r}, which this LM cannot see)" if result["dropped"] else ""
+    say(f"{result['method']:17} {result['problem']:17} P@1 {result['figures'][report.MAIN]:.3f}{epochs}{dropped}")
+
+
+def versions() -> dict[str, str]:
+    """What the figures were made with."""
+    packages = {name: importlib.metadata.version(name) for name in ("ptune", "torch", "transformers", "tokenizers")}
+    return {**packages, "python": platform.python_version(), "machine": f"{platform.machine()}, {torch.get_num_threads()} threads"}

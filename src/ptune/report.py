@@ -1,0 +1,140 @@
+"""Results for people: a table in the terminal, and one HTML page with plots."""
+import io
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+import matplotlib
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from ptune import store
+from ptune.metrics import mean
+from ptune.results import MethodResult, Results
+
+COLOURS = ("#9aa5b1", "#d9480f", "#4c78a8", "#72b7b2", "#b279a2", "#54a24b")
+MAIN = "p@1"
+matplotlib.rcParams |= {"svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+
+
+def table(results: Results, labels: dict[str, str]) -> Table:
+    """P@1 by relation and method, their means, and how many parameters each method trained."""
+    drawn = Table(title="P@1 on test rows")
+    drawn.add_column("relation")
+    drawn.add_column("rows", justify="right")
+    drawn.add_column("majority", justify="right")
+    for method in results.methods.values():
+        drawn.add_column(method.title, justify="right")
+    for name, label in labels.items():
+        own = [method.relations.get(name) for method in results.methods.values()]
+        rows = next((str(r.rows) for r in own if r), "")
+        best = max((_of(r) for r in own if r), default=0.0)
+        cells = [_cell(_of(r), r.deviation[MAIN], method.seeds, _of(r) == best) if r else "-" for r, method in zip(own, results.methods.values())]
+        drawn.add_row(f"{name} {label}" if name != label else name, rows, f"{results.majority[name]:.3f}", *cells)
+    drawn.add_section()
+    methods = list(results.methods.values())
+    drawn.add_row("mean of relations", "", f"{mean(list(results.majority.values())):.3f}",
+                  *[_cell(_of(m), m.deviation[MAIN], m.seeds, _of(m) == max(map(_of, methods))) for m in methods])
+    for title, figures in (("P@10", "p@10"), ("MRR", "mrr"), ("P@1, filtered", "filtered p@1")):
+        drawn.add_row(title, "", "", *[f"{_of(m, figures):.3f}" for m in methods])
+    drawn.add_row("P@1, mean of rows", "", "", *[f"{m.micro[MAIN]:.3f}" for m in methods])
+    drawn.add_row("parameters trained", "", "", *[f"{m.trained_parameters:,}" for m in methods])
+    drawn.add_row("parameters kept", "", "", *[f"{m.kept_parameters:,}" for m in methods])
+    return drawn
+
+
+def _of(figures: Any, name: str = MAIN) -> float:
+    return float(figures.model_extra[name])
+
+
+def _cell(value: float, spread: float, seeds: int, best: bool) -> str:
+    text = f"{value:.3f}" + (f" ± {spread:.3f}" if seeds > 1 else "")
+    return f"[bold]{text}[/bold]" if best else text
+
+
+def wordings_line(results: Results) -> str:
+    """The manual prompt in the wording that is best on dev, as a mean over relations, and how far the wordings spread."""
+    if not results.wordings:
+        return ""
+    best = mean([max(own, key=lambda w: w["dev"])["test"] for own in results.wordings.values()])
+    spread = mean([max(w["test"] for w in own) - min(w["test"] for w in own) for own in results.wordings.values()])
+    return (f"Manual prompt in the wording that is best on dev, of {max(map(len, results.wordings.values()))}: {best:.3f}; from the worst wording "
+            f"to the best it moves by {spread:.3f} on average.")
+
+
+def write(results: Results, single: Sequence[dict[str, Any]], labels: dict[str, str], notes: Sequence[str], folder: pathlib.Path) -> None:
+    """Write ``report.html``: methods side by side, relations, learning curves, examples, nearest words, settings.
+
+    Args:
+        single: the single results (``experiment.run``), for curves and examples.
+        notes: what a reader must know beside the figures.
+    """
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    first = [result for result in single if result["seed"] == 0]
+    page = environment.get_template("report.html").render(
+        results=results, labels=labels, notes=[*notes, wordings_line(results)], bars=_bars(results, labels), curves=_curves(first, results),
+        examples=_examples(first, results), nearest=[r for r in first if r["nearest"]], of=_of, mean=mean, main=MAIN,
+        most=max((_of(m) for m in results.methods.values()), default=1.0))
+    store.write_text(folder / "report.html", page)
+
+
+def _bars(results: Results, labels: dict[str, str]) -> str:
+    """P@1 of every relation by every method, as horizontal bars."""
+    methods = list(results.methods.values())
+    figure = Figure(figsize=(8.5, 0.6 + len(labels) * (0.16 * len(methods) + 0.22)), layout="constrained")
+    axes = figure.subplots()
+    height = 0.8 / len(methods)
+    for number, (method, colour) in enumerate(zip(methods, COLOURS)):
+        places = [at + number * height for at, name in enumerate(labels) if name in method.relations]
+        own = [method.relations[name] for name in labels if name in method.relations]
+        axes.barh(places, [_of(r) for r in own], height, color=colour, label=method.title,
+                  xerr=[r.deviation[MAIN] for r in own] if method.seeds > 1 else None, error_kw={"lw": 0.8})
+    axes.plot([results.majority[name] for name in labels], [at + 0.4 - height / 2 for at in range(len(labels))], "|", color="black", ms=14, label="Majority")
+    axes.set_yticks([at + 0.4 - height / 2 for at in range(len(labels))], [f"{label} ({name})" if name != label else name for name, label in labels.items()])
+    axes.invert_yaxis()
+    axes.set_xlabel("P@1")
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    return _svg(figure)
+
+
+def _curves(single: Sequence[dict[str, Any]], results: Results) -> str:
+    """Dev score over epochs, one panel a trained method, a line a relation."""
+    trained = {name: own for name in results.methods if (own := [r for r in single if r["method"] == name and r["history"]])}
+    if not trained:
+        return ""
+    figure = Figure(figsize=(8.5, 2.8), layout="constrained")
+    for axes, (name, own) in zip(figure.subplots(1, len(trained), sharey=True, squeeze=False)[0], trained.items()):
+        for result in own:
+            axes.plot([look["epoch"] for look in result["history"]], [look["dev"] for look in result["history"]], lw=1, alpha=0.7)
+            axes.plot(result["best"]["epoch"], result["best"]["dev"], ".", color="black", ms=4)
+        axes.set(title=results.methods[name].title, xlabel="epochs")
+    figure.axes[0].set_ylabel("P@1 on dev")
+    return _svg(figure)
+
+
+def _svg(figure: Figure) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    text = stream.getvalue()
+    return text[text.index("<svg"):]
+
+
+def _examples(single: Sequence[dict[str, Any]], results: Results) -> list[dict[str, Any]]:
+    """For every relation, a few questions with the first answer of each method that was asked the same."""
+    found = []
+    for problem in dict.fromkeys(result["problem"] for result in single):
+        own = {result["method"]: result for result in single if result["problem"] == problem}
+        shown: dict[str, dict[str, Any]] = {}
+        for method, result in own.items():
+            for example in result["examples"]:
+                key = str(example["row"])
+                entry = shown.setdefault(key, {"row": ", ".join(map(str, example["row"].values())), "right": example["right"], "answers": {}})
+                entry["answers"][method] = example["answers"]
+        found.append({"problem": problem, "rows": list(shown.values())[:8]})
+    return found
+
+
+def trained_title(method: MethodResult) -> str:
+    """A method's title with its number of trained parameters."""
+    return f"{method.title} ({method.trained_parameters:,} parameters)"

@@ -1,0 +1,90 @@
+"""The form of results.json; its JSON schema is docs/results.schema.json."""
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from ptune.metrics import deviation, mean
+
+
+class Figures(BaseModel):
+    """Named figures: "p@1", "p@10", "mrr", "filtered p@1", ... beside the fields that are declared."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float]
+
+
+class RelationResult(Figures):
+    """One relation by one method: the mean of each figure over seeds."""
+
+    rows: int
+    template: str
+    deviation: dict[str, float]
+    """Standard deviation of each figure over seeds."""
+
+
+class MethodResult(Figures):
+    """A method: each figure's mean over relations (macro), then over seeds."""
+
+    title: str
+    seeds: int
+    trained_parameters: int
+    """Parameters that were trained for one relation, the prompt encoder's among them."""
+    kept_parameters: int
+    """Parameters that are kept for one relation: the prompt's vectors. All of the LM's where it was tuned."""
+    micro: dict[str, float]
+    """Each figure's mean over all rows."""
+    deviation: dict[str, float]
+    """Standard deviation of the macro figures over seeds."""
+    relations: dict[str, RelationResult]
+
+
+class Results(BaseModel):
+    """results.json."""
+
+    methods: dict[str, MethodResult]
+    majority: dict[str, float]
+    """For each relation the share of rows whose answer is the most frequent of the training rows."""
+    wordings: dict[str, list[dict[str, Any]]]
+    """For each relation the manual prompt in other words, with its main figure on dev and test."""
+    dropped: dict[str, int]
+    """For each relation how many rows were left out because their answer is not allowed."""
+    settings: dict[str, Any]
+    versions: dict[str, str]
+
+
+def summarise(results: Sequence[dict[str, Any]], titles: dict[str, str], tuned: set[str], majority: dict[str, float], dropped: dict[str, int],
+              settings: dict[str, Any], versions: dict[str, str]) -> Results:
+    """Gather single results (``experiment.run``) to those of methods.
+
+    Args:
+        titles: the methods in order, with their titles.
+        tuned: the methods that change the LM.
+    """
+    methods = {}
+    for name, title in titles.items():
+        own = [result for result in results if result["method"] == name]
+        if own:
+            methods[name] = _method(own, title, name in tuned)
+    wordings = {result["problem"]: result["wordings"] for result in results if result.get("wordings")}
+    return Results(methods=methods, majority=majority, wordings=wordings, dropped=dropped, settings=settings, versions=versions)
+
+
+def _method(results: Sequence[dict[str, Any]], title: str, tuned: bool) -> MethodResult:
+    seeds = sorted({result["seed"] for result in results})
+    names = list(results[0]["figures"])
+    relations = {}
+    for problem in dict.fromkeys(result["problem"] for result in results):
+        own = [result for result in results if result["problem"] == problem]
+        values = {name: [result["figures"][name] for result in own] for name in names}
+        relations[problem] = RelationResult(
+            rows=own[0]["rows"], template=own[0]["template"], deviation={name: deviation(v) for name, v in values.items()},
+            **{name: mean(v) for name, v in values.items()})
+    by_seed = {seed: [result for result in results if result["seed"] == seed] for seed in seeds}
+    macro = {name: [mean([r["figures"][name] for r in by_seed[seed]]) for seed in seeds] for name in names}
+    micro = {name: mean([sum(r["figures"][name] * r["rows"] for r in by_seed[seed]) / sum(r["rows"] for r in by_seed[seed]) for seed in seeds])
+             for name in names}
+    return MethodResult(
+        title=title, seeds=len(seeds), trained_parameters=max(r["trained"] for r in results),
+        kept_parameters=max(r["trained"] if tuned else r["kept"] for r in results), micro=micro,
+        deviation={name: deviation(v) for name, v in macro.items()}, relations=relations, **{name: mean(v) for name, v in macro.items()})

@@ -1,0 +1,118 @@
+"""Files that are whole or absent: tensors as safetensors, everything else as JSON. Nothing is ever unpickled."""
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ptune.errors import StoreError
+
+Path = str | os.PathLike[str]
+
+
+def write(path: Path, fill: Callable[[str], None]) -> None:
+    """Let ``fill`` write a temporary file beside ``path``, sync it to disk, and rename it over ``path``.
+
+    Raises:
+        StoreError: the disk is full or the folder cannot be written; ``path`` is then as it was before.
+    """
+    path = pathlib.Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        fill(temporary)
+        with open(temporary, "rb") as stream:
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StoreError(f"{path} could not be written: {reason}. What stood there before is unchanged.") from error
+    finally:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    write(path, lambda temporary: pathlib.Path(temporary).write_text(text, encoding="utf-8") and None)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all; a NaN is refused, since JSON has none."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], note: Any = None) -> None:
+    """Write a safetensors file, whole or not at all, with ``note`` (anything JSON can say) in its header. Tensors that share
+    memory are written apart."""
+    apart = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    metadata = {"note": json.dumps(note, allow_nan=False)}
+    write(path, lambda temporary: save_file(apart, temporary, metadata))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        StoreError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise StoreError(f"{path} is not valid JSON ({error}): it is damaged, or another program wrote it.") from error
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        StoreError: the file is missing, cut short, or not in that format.
+    """
+    return read_noted(path)[0]
+
+
+def read_noted(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
+    """Read a safetensors file and the note in its header (None without one).
+
+    Raises:
+        StoreError: the file is missing, cut short, or not in that format.
+    """
+    try:
+        with safe_open(path, "pt") as stream:
+            note = (stream.metadata() or {}).get("note", "null")
+            return {name: stream.get_tensor(name) for name in stream.keys()}, json.loads(note)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (SafetensorError, ValueError) as error:
+        raise StoreError(f"{path} is damaged ({error}): it was cut short or is not a safetensors file.") from error
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """An optimiser's memory as named tensors: "<parameter>.<name>", parameters numbered in order."""
+    return {f"{number}.{name}": torch.as_tensor(value) for number, state in optimiser.state_dict()["state"].items()
+            for name, value in state.items()}
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Put back what ``optimiser_tensors`` took out; the optimiser has the same parameters in the same order."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        number, name = key.split(".")
+        state.setdefault(int(number), {})[name] = value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})

@@ -1,0 +1,451 @@
+"""The template language: where learned tokens stand, where the row's fields go, and where the answer is.
+
+    {soft:3} {subject} {soft:3} {mask} {soft:3}
+
+`{field}` takes a field of the row; filters follow a bar: `{premise|shorten}` may be cut to fit (several may: the longest
+is cut first, at its end; `{premise|shorten:start}` at its start), `{x|lower}`, `{x|strip:.?!}`, `{x|capitalize}`.
+`{soft:3}` is three pseudo tokens, `{soft:"the capital of"}` as many as these words have tokens, starting from their
+embeddings; `{soft:3@name}` names them and `{soft@name}` uses the same vectors again. `{mask}` is the answer, `{sep}` the
+tokenizer's own separator of a pair. `{{` and `}}` are braces; anything else is text, spaces included.
+
+Two shorthands: `(3, 3, 3)` is the template above (P-tuning, section 3), and LAMA's `[X] was born in [Y] .` takes the
+subject and asks for the object. Parsing never evaluates anything.
+"""
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from ptune.errors import TemplateError, nearest
+from ptune.tokens import Place, Tokens
+
+Kind = Literal["masked", "causal", "encoder-decoder"]
+FILTERS = ("shorten", "lower", "strip", "capitalize")
+RESERVED = ("soft", "mask", "sep")
+
+
+@dataclass(frozen=True)
+class Text:
+    text: str
+
+
+@dataclass(frozen=True)
+class Field:
+    name: str
+    filters: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def shorten(self) -> str | None:
+        """The side at which the field may be cut, "end" or "start"; None where it may not."""
+        return next((argument or "end" for name, argument in self.filters if name == "shorten"), None)
+
+
+@dataclass(frozen=True)
+class Soft:
+    """A run of pseudo tokens: ``length`` of them, or as many as ``words`` have tokens, or those of another by ``name``."""
+
+    length: int | None = None
+    words: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Mask:
+    pass
+
+
+@dataclass(frozen=True)
+class Sep:
+    pass
+
+
+Part = Text | Field | Soft | Mask | Sep
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A row as the LM gets it.
+
+    Attributes:
+        ids: token ids [T]; at soft slots any id, never looked at.
+        slots: [T], the number of the prompt vector that stands here, -1 for a real token.
+        types: token type ids [T], or None.
+        reads: where the scores of the answer's tokens are read [K]: positions in ``ids``, or in ``decoder`` where there
+            is one.
+        decoder: token ids of the decoder's input, or None.
+        cut: whether a field was shortened.
+    """
+
+    ids: tuple[int, ...]
+    slots: tuple[int, ...]
+    types: tuple[int, ...] | None
+    reads: tuple[int, ...]
+    decoder: tuple[int, ...] | None = None
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class Template:
+    """A parsed template; make one with ``Template.parse``."""
+
+    source: str
+    parts: tuple[Part, ...] = field(repr=False)
+
+    @classmethod
+    def parse(cls, source: str) -> "Template":
+        """Parse a template, or one of the two shorthands.
+
+        Raises:
+            TemplateError: with the template, a caret under the fault, and the nearest right name.
+        """
+        return cls(source, tuple(_parse(_longhand(source))))
+
+    @cached_property
+    def fields(self) -> tuple[str, ...]:
+        """The names of the row's fields that the template takes."""
+        return tuple(dict.fromkeys(part.name for part in self.parts if isinstance(part, Field)))
+
+    @cached_property
+    def has_mask(self) -> bool:
+        return any(isinstance(part, Mask) for part in self.parts)
+
+    @cached_property
+    def place(self) -> Place:
+        """How the answer stands: behind a space ("is {mask}"), joined to what is before it ("non-{mask}"), or at the
+        start of a text ("{mask} is", or a decoder's own text)."""
+        at = next((i for i, part in enumerate(self.parts) if isinstance(part, Mask)), 0)
+        before = self.parts[at - 1] if at else None
+        if before is None or isinstance(before, Sep):
+            return "start"
+        return "spaced" if isinstance(before, Text) and before.text[-1:].isspace() else "joined"
+
+    def for_kind(self, kind: Kind) -> tuple["Template", str]:
+        """The template as an LM of this kind can use it, and what was left out for it.
+
+        A causal LM sees nothing behind the answer, so soft tokens and closing punctuation there are dropped.
+
+        Raises:
+            TemplateError: no ``{mask}`` where the LM needs one, or other text behind it for a causal LM.
+        """
+        if not self.has_mask and kind != "encoder-decoder":
+            raise TemplateError(f"The template {self.source!r} has no {{mask}}: a {kind} LM does not know where the answer "
+                                f"stands. Put {{mask}} there.")
+        if kind != "causal":
+            return self, ""
+        at = next(i for i, part in enumerate(self.parts) if isinstance(part, Mask))
+        behind = self.parts[at + 1:]
+        for part in behind:
+            if not (isinstance(part, Soft) or isinstance(part, Text) and not re.search(r"\w", part.text)):
+                raise TemplateError(
+                    f"The template {self.source!r} has {_shown(part)} behind {{mask}}, which a causal LM cannot see: it "
+                    f"reads from left to right. Put {{mask}} last.")
+        dropped = "".join(map(_shown, behind)).strip()
+        return replace(self, parts=self.parts[:at + 1]), dropped
+
+    def groups(self, tokens: Tokens) -> list[tuple[int, list[int] | None]]:
+        """The runs of different pseudo tokens, in order: (length, token ids to start from or None)."""
+        return [group for group in self._groups(tokens)[0]]
+
+    def prompt_length(self, tokens: Tokens) -> int:
+        """How many different pseudo tokens the template has."""
+        return sum(length for length, _ in self.groups(tokens))
+
+    def _groups(self, tokens: Tokens) -> tuple[list[tuple[int, list[int] | None]], list[tuple[int, ...] | None]]:
+        """The runs, and for each part the slots that stand there."""
+        runs: list[tuple[int, list[int] | None]] = []
+        named: dict[str, tuple[int, ...]] = {}
+        first = 0
+        slots: list[tuple[int, ...] | None] = []
+        for part in self.parts:
+            if isinstance(part, Soft) and (part.length is not None or part.words is not None):
+                words = None if part.words is None else tokens.follow(f" {part.words}")
+                length = part.length if words is None else len(words)
+                assert length is not None
+                runs.append((length, words))
+                slots.append(tuple(range(first, first + length)))
+                if part.name:
+                    named[part.name] = slots[-1] or ()
+                first += length
+            else:
+                slots.append(None)
+        for at, part in enumerate(self.parts):
+            if isinstance(part, Soft) and slots[at] is None:
+                slots[at] = named[str(part.name)]
+        return runs, slots
+
+    def encode(self, row: Mapping[str, Any], tokens: Tokens, kind: Kind, max_length: int | None = None,
+               answer: Sequence[int | None] = (None,), start: int | None = None) -> Encoded:
+        """Turn a row into token ids with slots, shortened to ``max_length`` tokens, special ones included.
+
+        Args:
+            answer: the answer's tokens, None where they are not known. A masked LM gets as many masks; a causal LM and a
+                decoder get all but the last, so that each is scored after those before it.
+            start: the token that starts a decoder.
+
+        Raises:
+            TemplateError: a field is missing or is no text, the row is empty, or it does not fit even when everything
+                that may be shortened is gone.
+        """
+        values = {name: _value(row, name) for name in self.fields}
+        if values and not any(value.strip() for value in values.values()):
+            raise TemplateError(f"The row is empty: {', '.join(self.fields)} hold no text.")
+        fitted = self._fit(values, tokens, kind, max_length, answer)
+        return self._assemble(fitted, tokens, kind, answer, start, cut=fitted is not values)
+
+    def _fit(self, values: dict[str, str], tokens: Tokens, kind: Kind, max_length: int | None,
+             answer: Sequence[int | None]) -> dict[str, str]:
+        """Cut the longest shortenable fields until the row fits: the most tokens that each of them may keep."""
+        def length(candidate: dict[str, str]) -> int:
+            return len(self._assemble(candidate, tokens, kind, answer, 0).ids)
+
+        if max_length is None or length(values) <= max_length:
+            return values
+        sides = {part.name: part.shorten for part in self.parts if isinstance(part, Field) and part.shorten}
+        spans = {name: tokens.spans(values[name]) for name in sides}
+
+        def kept(most: int) -> dict[str, str]:
+            return {name: _cut(value, spans[name], most, sides[name]) if name in sides else value for name, value in values.items()}
+
+        low, high = 0, max(map(len, spans.values()), default=0)
+        if (least := length(kept(0))) > max_length:
+            raise TemplateError(
+                f"The row needs {least} tokens even when all that may be shortened is gone, and {max_length} fit. "
+                + (f"Mark another field with |shorten, as in {{{self.fields[0]}|shorten}}." if set(self.fields) - set(sides)
+                   else "Make the template's own text shorter."))
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if length(kept(middle)) <= max_length else (low, middle - 1)
+        return kept(low)
+
+    def _assemble(self, values: dict[str, str], tokens: Tokens, kind: Kind, answer: Sequence[int | None],
+                  start: int | None, cut: bool = False) -> Encoded:
+        ids, slots, types = list(tokens.before), [-1] * len(tokens.before), [0] * len(tokens.before)
+        kinds, reads, decoder, second = tokens.types or (0, 0, 0), [], None, 0
+        begins = True
+
+        def put(new: Sequence[int], where: Sequence[int] | None = None, type_: int = 0) -> None:
+            ids.extend(new)
+            slots.extend([-1] * len(new) if where is None else where)
+            types.extend([type_] * len(new))
+
+        for item, where in self._items(values, tokens):
+            type_ = kinds[2] if second else kinds[0]
+            if isinstance(item, str):
+                put((tokens.start if begins else tokens.follow)(item), type_=type_)
+            elif isinstance(item, Soft):
+                put([tokens.pad] * len(where or ()), where, type_)
+            elif isinstance(item, Sep):
+                if tokens.between is None:
+                    raise TemplateError(f"The template {self.source!r} has a {{sep}}, and this LM's tokenizer has no "
+                                        f"separator: write the text that should stand there.")
+                put(tokens.between, type_=kinds[1])
+                second = 1
+            elif kind == "causal":
+                if not ids:
+                    raise TemplateError(f"Nothing stands before {{mask}} in {self.source!r}, so a causal LM has nothing to "
+                                        f"read its answer from.")
+                reads = list(range(len(ids) - 1, len(ids) - 1 + len(answer)))
+                put([_known(token) for token in answer[:-1]], type_=type_)
+            else:
+                if tokens.mask is None:
+                    raise TemplateError("This LM's tokenizer has no mask token: leave {mask} out, so that the decoder "
+                                        "writes the answer.")
+                if kind == "masked":
+                    reads = list(range(len(ids), len(ids) + len(answer)))
+                else:
+                    decoder = [tokens.mask] if tokens.mask == tokens.sentinel else [i for i, s in zip(ids, slots) if s < 0]
+                put([tokens.mask] * (len(answer) if kind == "masked" else 1), type_=type_)
+            begins = isinstance(item, Sep)
+        if kind != "causal":
+            put(tokens.after, type_=kinds[2] if second else kinds[0])
+        if kind == "encoder-decoder":
+            decoder = [_known(start), *(decoder or []), *map(_known, answer[:-1])]
+            reads = list(range(len(decoder) - len(answer), len(decoder)))
+        return Encoded(tuple(ids), tuple(slots), tuple(types) if tokens.types else None, tuple(reads),
+                       None if decoder is None else tuple(decoder), cut)
+
+    def _items(self, values: dict[str, str], tokens: Tokens) -> list[tuple[str | Soft | Mask | Sep, tuple[int, ...] | None]]:
+        """The parts with text and fields joined to runs of text, so that pieces are cut as in one text; spaces before
+        a slot and around a separator go, since no token carries them."""
+        items: list[tuple[str | Soft | Mask | Sep, tuple[int, ...] | None]] = []
+        for part, where in zip(self.parts, self._groups(tokens)[1]):
+            if isinstance(part, Text | Field):
+                text = part.text if isinstance(part, Text) else _filtered(values[part.name], part.filters)
+                if items and isinstance(items[-1][0], str):
+                    text = items.pop()[0] + text  # type: ignore[operator]
+                elif items and isinstance(items[-1][0], Sep):
+                    text = text.lstrip()
+                items.append((text, None))
+            else:
+                items.append((part, where))
+        trimmed = [(item.rstrip() if isinstance(item, str) else item, where) for item, where in items]
+        return [(item, where) for item, where in trimmed if item != ""]
+
+
+def _value(row: Mapping[str, Any], name: str) -> str:
+    if name not in row:
+        raise TemplateError(f"The row has no field {name!r}. {nearest(name, map(str, row))}")
+    value = row[name]
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise TemplateError(f"The field {name!r} should be text, and it is {type(value).__name__}: {str(value)[:60]!r}.")
+    return str(value)
+
+
+def _filtered(value: str, filters: Sequence[tuple[str, str]]) -> str:
+    actions: dict[str, Callable[[str, str], str]] = {
+        "lower": lambda text, _: text.lower(), "capitalize": lambda text, _: text[:1].upper() + text[1:],
+        "strip": lambda text, characters: text.strip().strip(characters), "shorten": lambda text, _: text}
+    for name, argument in filters:
+        value = actions[name](value, argument)
+    return value
+
+
+def _cut(text: str, spans: list[tuple[int, int]], most: int, side: str | None) -> str:
+    """At most ``most`` tokens of the text, from its start or, with side "start", from its end; no word is split where
+    the rest holds a whole one."""
+    if len(spans) <= most:
+        return text
+    if most == 0:
+        return ""
+    if side == "start":
+        at = spans[len(spans) - most][0]
+        space = text.find(" ", at)
+        return text[at if at == 0 or text[at - 1].isspace() or space < 0 else space:].lstrip()
+    at = spans[most - 1][1]
+    space = text.rfind(" ", 0, at)
+    return text[:at if text[at:at + 1].isspace() or space <= 0 else space].rstrip()
+
+
+def _known(token: int | None) -> int:
+    if token is None:
+        raise TemplateError("An answer of several tokens can only be scored where its tokens are given.")
+    return token
+
+
+def _shown(part: Part) -> str:
+    if isinstance(part, Text):
+        return part.text
+    if isinstance(part, Field):
+        return "{" + part.name + "}"
+    if isinstance(part, Soft):
+        length = f":{part.length}" if part.length is not None else f':"{part.words}"' if part.words is not None else ""
+        return "{soft" + length + (f"@{part.name}" if part.name else "") + "}"
+    return "{mask}" if isinstance(part, Mask) else "{sep}"
+
+
+def _longhand(source: str) -> str:
+    """Write out ``(3, 3, 3)`` and ``[X] ... [Y]``."""
+    if counts := re.fullmatch(r"\s*\(?\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*\)?\s*", source):
+        first, second, third = (f"{{soft:{n}}}" if int(n) else "" for n in counts.groups())
+        return " ".join(part for part in (first, "{subject}", second, "{mask}", third) if part)
+    if "[X]" in source and "[Y]" in source:
+        plain = source.replace("{", "{{").replace("}", "}}")
+        return plain.replace("[X]", "{subject}").replace("[Y]", "{mask}")
+    return source
+
+
+def _parse(source: str) -> list[Part]:
+    parts: list[Part] = []
+    text, at = "", 0
+
+    def fail(message: str, begin: int, end: int | None = None) -> TemplateError:
+        line_start = source.rfind("\n", 0, begin) + 1
+        line_end = source.find("\n", begin) if "\n" in source[begin:] else len(source)
+        carets = "^" * max(1, min(end or begin + 1, line_end) - begin)
+        return TemplateError(f"{message}\n  {source[line_start:line_end]}\n  {' ' * (begin - line_start)}{carets}")
+
+    def close() -> None:
+        nonlocal text
+        if text:
+            parts.append(Text(text))
+            text = ""
+
+    while at < len(source):
+        if source[at:at + 2] in ("{{", "}}"):
+            text, at = text + source[at], at + 2
+        elif source[at] == "}":
+            raise fail("This brace closes nothing; a literal one is written }}.", at)
+        elif source[at] == "{":
+            end = _closing(source, at)
+            if end < 0:
+                raise fail("This brace is never closed; a literal one is written {{.", at)
+            close()
+            parts.append(_part(source[at + 1:end], at + 1, fail))
+            at = end + 1
+        else:
+            text, at = text + source[at], at + 1
+    close()
+    _check(parts, source, fail)
+    return parts
+
+
+def _closing(source: str, at: int) -> int:
+    """The brace that closes the one at ``at``; braces between double quotes are text."""
+    quoted = False
+    for i in range(at + 1, len(source)):
+        if source[i] == '"':
+            quoted = not quoted
+        elif source[i] == "}" and not quoted:
+            return i
+    return -1
+
+
+Fail = Callable[..., TemplateError]
+
+
+def _part(body: str, at: int, fail: Fail) -> Part:
+    """What stands between two braces; ``at`` is where it begins."""
+    if not body.strip():
+        raise fail("Empty braces: write {field}, {soft:3}, {mask} or {sep}.", at - 1, at + len(body) + 1)
+    if re.match(r"soft(?!\w)", body):
+        return _soft(body, at, fail)
+    if body in ("mask", "sep"):
+        return Mask() if body == "mask" else Sep()
+    if re.match(r"(mask|sep)(?!\w)", body):
+        raise fail(f"{{{body.split(':')[0].split('|')[0]}}} takes nothing more.", at, at + len(body))
+    name, *filters = body.split("|")
+    if not re.fullmatch(r"[A-Za-z_][\w-]*", name):
+        hint = f" {nearest(name.split(':')[0].strip(), RESERVED)}" if re.match(r"\s*\w+\s*:", name) else ""
+        raise fail(f"{name!r} is no field name: letters, digits, - and _ only.{hint}", at, at + len(name))
+    found, position = [], at + len(name) + 1
+    for text in filters:
+        filter_, _, argument = text.partition(":")
+        if filter_ not in FILTERS:
+            raise fail(f"There is no filter {filter_!r}. {nearest(filter_, FILTERS)}", position, position + len(filter_))
+        if filter_ == "shorten" and argument not in ("", "start", "end"):
+            raise fail("A field is shortened at its :start or its :end.", position, position + len(text))
+        if filter_ in ("lower", "capitalize") and argument:
+            raise fail(f"The filter {filter_} takes no argument.", position, position + len(text))
+        found.append((filter_, argument or (".?!" if filter_ == "strip" else "")))
+        position += len(text) + 1
+    return Field(name, tuple(found))
+
+
+def _soft(body: str, at: int, fail: Fail) -> Soft:
+    matched = re.fullmatch(r'soft(?::(?:(\d+)|"([^"]*)"))?(?:@([\w-]+))?', body)
+    if not matched:
+        raise fail('Soft tokens are written {soft:3}, {soft:"some words"}, {soft:3@name} or {soft@name}.', at, at + len(body))
+    length, words, name = matched.groups()
+    if length is not None and int(length) == 0:
+        raise fail("There are no 0 soft tokens: leave it out.", at, at + len(body))
+    if words is not None and not words.strip():
+        raise fail("There are no words to start from.", at, at + len(body))
+    if length is None and words is None and name is None:
+        length = "1"
+    return Soft(None if length is None else int(length), words, name)
+
+
+def _check(parts: list[Part], source: str, fail: Fail) -> None:
+    """Names that are used must be given once; there is one answer."""
+    given = [part.name for part in parts if isinstance(part, Soft) and part.name and (part.length or part.words)]
+    for part in parts:
+        if isinstance(part, Soft) and not part.length and not part.words and part.name not in given:
+            raise fail(f"No soft tokens are named {part.name!r}: write {{soft:3@{part.name}}} once. {nearest(str(part.name), given)}",
+                       source.index(f"@{part.name}"), source.index(f"@{part.name}") + len(str(part.name)) + 1)
+    if twice := next((name for name in given if given.count(name) > 1), None):
+        raise fail(f"The name {twice!r} is given twice: the second time write {{soft@{twice}}}.", source.rindex(f"@{twice}"),
+                   source.rindex(f"@{twice}") + len(twice) + 1)
+    if sum(isinstance(part, Mask) for part in parts) > 1:
+        second = [m.start() for m in re.finditer(r"\{mask\}", source)][1]
+        raise fail("There is one {mask} in a template; an answer of several tokens gets its masks by itself.", second, second + 6)

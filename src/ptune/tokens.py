@@ -1,0 +1,116 @@
+"""What a tokenizer does, found by trying it: its special tokens, its separator, and how text continues other text."""
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+from ptune.errors import ModelError
+
+Place = Literal["start", "spaced", "joined"]
+ANCHORS = (".", "a", ")", "1")
+
+
+class Tokens:
+    """A transformers tokenizer, asked only through its calls, so that no family needs to be known by name.
+
+    Attributes:
+        before, between, after: the special tokens around one text, and between the two of a pair (``None`` where the
+            tokenizer puts nothing there).
+        types: token types of (the first text and its special tokens, the separator, the second text), ``None`` where the
+            tokenizer gives none.
+    """
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+        text = self.plain("a")
+        single = self._special("a")
+        at = _find(single, text)
+        pair = self._special("a", "a")
+        second = _find(pair[at + len(text):], text) + at + len(text)
+        self.before, self.after = single[:at], single[at + len(text):]
+        self.between = pair[at + len(text):second] or None
+        kinds = tokenizer("a", "a").get("token_type_ids") if "token_type_ids" in tokenizer.model_input_names else None
+        self.types = None if kinds is None else (kinds[at], kinds[second - 1], kinds[second])
+
+    def _special(self, *texts: str) -> list[int]:
+        return list(self.tokenizer(*texts)["input_ids"])
+
+    def plain(self, text: str) -> list[int]:
+        """The token ids of a text by itself, no special tokens added, none recognised in it."""
+        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+    def start(self, text: str) -> list[int]:
+        """The token ids of a text at the start of an input."""
+        return self.plain(text)
+
+    def follow(self, text: str) -> list[int]:
+        """The token ids of a text where it continues other text: " Vienna" as in "of Vienna", "s" as in "cats".
+
+        The text is tokenised behind an anchor, and the anchor's own tokens are taken off: so no piece for the start of
+        a text creeps in, whatever the tokenizer's way of writing a space.
+        """
+        for anchor in ANCHORS:
+            head = self.plain(anchor)
+            whole = self.plain(anchor + text)
+            if whole[:len(head)] == head and (len(whole) > len(head) or not text.strip()):
+                return whole[len(head):]
+        return self.plain(text)
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where the tokens of a text begin and end, in characters."""
+        if self.tokenizer.is_fast:
+            found = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+            return [(a, b) for a, b in found["offset_mapping"]]
+        ends = [at for at, c in enumerate(text) if c.isspace()] + [len(text)]
+        return list(zip([0, *ends], ends))
+
+    def words(self, words: Sequence[str], place: Place) -> list[list[int]]:
+        """The token ids of answer words where they stand at that place; many at once, as ``start`` and ``follow`` would."""
+        texts = [f" {word}" if place == "spaced" else word for word in words]
+        if place == "start":
+            return self._plain_all(texts)
+        head = self.plain(ANCHORS[0])
+        return [ids[len(head):] if ids[:len(head)] == head and len(ids) > len(head) else self.follow(text)
+                for text, ids in zip(texts, self._plain_all([ANCHORS[0] + text for text in texts]))]
+
+    def _plain_all(self, texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        return self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+    @cached_property
+    def mask(self) -> int | None:
+        """The token that stands for a missing word: the mask, or the first sentinel of a span-corruption tokenizer."""
+        if self.tokenizer.mask_token_id is not None:
+            return int(self.tokenizer.mask_token_id)
+        return self.sentinel
+
+    @cached_property
+    def sentinel(self) -> int | None:
+        """``<extra_id_0>`` where the tokenizer has it (T5 and its kin), else ``None``."""
+        found = self.tokenizer.convert_tokens_to_ids("<extra_id_0>")
+        return None if found is None or found == self.tokenizer.unk_token_id else int(found)
+
+    @cached_property
+    def pad(self) -> int:
+        """The padding token, or another special one where there is none: padding is always masked."""
+        for name in ("pad_token_id", "eos_token_id", "unk_token_id", "bos_token_id"):
+            if (found := getattr(self.tokenizer, name)) is not None:
+                return int(found)
+        return 0
+
+    def show(self, token: int) -> str:
+        """A token as a person reads it: its text, with a visible mark where it continues a word."""
+        piece = self.tokenizer.convert_ids_to_tokens(int(token))
+        if piece is None:
+            return f"<{token}>"
+        if piece.startswith("##") or piece in self.tokenizer.all_special_tokens:
+            return piece
+        return self.tokenizer.convert_tokens_to_string([piece]) or piece
+
+
+def _find(ids: Sequence[int], part: Sequence[int]) -> int:
+    for at in range(len(ids) - len(part) + 1):
+        if list(ids[at:at + len(part)]) == list(part):
+            return at
+    raise ModelError("The tokenizer does not keep a text's own tokens when it adds its special ones; ptune cannot place "
+                     "soft tokens with it.")

@@ -1,0 +1,277 @@
+"""One training loop for one or many prompts, and for the LM itself.
+
+Many prompts train as a bank: each joint step runs the LM once on a batch of every prompt that still trains. The loss is
+the sum of theirs, so each gets the gradient that it would get alone; its order of rows, step count, clipping, schedule,
+early stopping and best checkpoint are its own. A prompt that has stopped leaves the optimiser.
+"""
+import math
+import pathlib
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from ptune import store
+from ptune.config import TrainConfig
+from ptune.errors import ConfigError, DataError, StoreError
+from ptune.model import Example, PromptModel, Row
+from ptune.progress import Progress
+
+Tune = Literal["prompt", "lm", "both"]
+Metric = Callable[[Sequence[torch.Tensor], Sequence[Example]], float]
+EXPONENTIAL = 0.98
+
+
+class Interrupted(Exception):
+    """Training was stopped by Ctrl-C; its checkpoint is saved."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at dev: after how many steps and epochs, with which training loss since the last, dev loss and score."""
+
+    step: int
+    epoch: float
+    loss: float
+    dev_loss: float
+    dev: float
+
+
+@dataclass
+class Trained:
+    """How the training of a task went."""
+
+    history: list[Look] = field(default_factory=list)
+    best: Look | None = None
+    diverged: bool = False
+
+
+def accuracy(scores: Sequence[torch.Tensor], examples: Sequence[Example]) -> float:
+    """The share of examples whose own label has the highest score."""
+    return sum(int(own.argmax()) == example.label for own, example in zip(scores, examples)) / len(examples)
+
+
+def fit(model: PromptModel, data: dict[int | str, tuple[Sequence[Row], Sequence[Row]]], config: TrainConfig | None = None, *,
+        tune: Tune = "prompt", metric: Metric = accuracy, folder: store.Path | None = None, resume: bool = False,
+        label: str = "training") -> dict[int | str, Trained]:
+    """Train tasks on (training rows, dev rows), together where only prompts are trained, and restore each one's best state.
+
+    Args:
+        data: by the task's number or name.
+        tune: what is trained: the prompt, the LM, or both. An LM serves one task at a time.
+        folder: where checkpoints go; without one nothing is saved.
+        resume: go on from the checkpoint in ``folder``, if there is one.
+        label: what the progress bar says.
+
+    Raises:
+        ConfigError, DataError: nothing to train, or no rows.
+        Interrupted: Ctrl-C, after a checkpoint.
+    """
+    config = config or TrainConfig()
+    numbers = {key: model.number(key) if isinstance(key, str) else key for key in data}
+    if tune != "prompt" and len(data) > 1:
+        raise ConfigError("The LM is tuned for one task at a time; only prompts can be trained together.")
+    model.lm.tune(tune != "prompt")
+    try:
+        jobs = [_Job(model, numbers[key], rows, dev, config, tune) for key, (rows, dev) in data.items()]
+        file = None if folder is None else pathlib.Path(folder) / "checkpoint.safetensors"
+        if resume and file and file.exists():
+            _restore(jobs, file, config)
+        _run(model, jobs, config, metric, file, label)
+        for job in jobs:
+            job.restore_best()
+    finally:
+        model.lm.tune(False)
+    return {key: job.trained for key, job in zip(data, jobs)}
+
+
+class _Job:
+    """One task's training: its rows, its parameters, and where it is."""
+
+    def __init__(self, model: PromptModel, task: int, rows: Sequence[Row], dev: Sequence[Row], config: TrainConfig, tune: Tune):
+        fitted = model.tasks[task]
+        self.name, self.config, self.task, self.lm = fitted.task.name, config, task, model.lm
+        if not rows or not dev:
+            raise DataError(f"{self.name} has {len(rows)} training rows and {len(dev)} dev rows; it needs some of both.")
+        self.rows, self.dev = model.encode(task, rows), model.encode(task, dev)
+        groups = []
+        if tune != "lm":
+            if fitted.prompt < 0:
+                raise ConfigError(f"The template of {self.name} has no soft tokens, so there is no prompt to train.")
+            groups.append({"params": list(model.bank.encoders[fitted.prompt].parameters()), "peak": config.learning_rate})
+        if tune != "prompt":
+            groups.append({"params": [p for p in model.lm.model.parameters() if p.requires_grad], "peak": config.lm_learning_rate})
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
+        kind = torch.optim.Adam if config.optimiser == "adam" else torch.optim.AdamW
+        self.optimiser = kind(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+        self.generator = torch.Generator().manual_seed(config.seed * 1_000_003 + zlib.crc32(self.name.encode()))
+        self.steps_an_epoch = math.ceil(len(self.rows) / config.batch_size)
+        self.steps = self.steps_an_epoch * config.epochs
+        self.order = torch.zeros(0, dtype=torch.long)
+        self.step, self.stale, self.done = 0, 0, False
+        self.losses: list[torch.Tensor] = []
+        self.best_state: list[torch.Tensor] = []
+        self.trained = Trained()
+        if tune != "prompt":
+            torch.manual_seed(config.seed * 1_000_003 + zlib.crc32(self.name.encode()))
+
+    def batch(self) -> list[Example]:
+        """The rows of the next step."""
+        at = self.step % self.steps_an_epoch
+        if at == 0:
+            self.order = torch.randperm(len(self.rows), generator=self.generator)
+        size = self.config.batch_size
+        return [self.rows[i] for i in self.order[at * size:(at + 1) * size].tolist()]
+
+    def update(self) -> None:
+        """One step of this job's own optimiser."""
+        if self.config.clip:
+            nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        share = _rate(self.step, self.steps, self.steps_an_epoch, self.config)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["peak"] * share
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.step += 1
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a look at dev."""
+        return self.step % (self.config.evaluate_every or self.steps_an_epoch) == 0 or self.step == self.steps
+
+    def look(self, scores: Sequence[torch.Tensor], metric: Metric) -> None:
+        """Keep the state if dev is better (a tie is decided by the dev loss); stop when it has not been for long."""
+        loss = float(torch.stack(self.losses).mean())
+        self.losses = []
+        dev_loss = sum(float(-own.log_softmax(0)[example.label or 0]) for own, example in zip(scores, self.dev)) / len(self.dev)
+        if not math.isfinite(loss) or not math.isfinite(dev_loss):
+            self.trained.diverged = self.done = True
+            return
+        look = Look(self.step, self.step / self.steps_an_epoch, loss, dev_loss, metric(scores, self.dev))
+        self.trained.history.append(look)
+        best = self.trained.best
+        if best is None or (look.dev, -look.dev_loss) > (best.dev, -best.dev_loss):
+            self.trained.best, self.stale = look, 0
+            self.best_state = [parameter.detach().clone() for parameter in self.parameters]
+        else:
+            self.stale += 1
+        self.done = self.step >= self.steps or (0 < self.config.patience <= self.stale)
+
+    @torch.no_grad()
+    def restore_best(self) -> None:
+        for parameter, value in zip(self.parameters, self.best_state):
+            parameter.copy_(value)
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """All that is needed to go on: tensors, and the rest as JSON can say it."""
+        tensors = {f"parameter.{i}": parameter for i, parameter in enumerate(self.parameters)}
+        tensors |= {f"best.{i}": value for i, value in enumerate(self.best_state)}
+        tensors |= {f"optimiser.{name}": value for name, value in store.optimiser_tensors(self.optimiser).items()}
+        tensors |= {"order": self.order, "generator": self.generator.get_state()}
+        tensors |= {"losses": torch.stack(self.losses)} if self.losses else {}
+        note = {"name": self.name, "step": self.step, "stale": self.stale, "done": self.done, "diverged": self.trained.diverged,
+                "history": [vars(look) for look in self.trained.history],
+                "best": vars(self.trained.best) if self.trained.best else None}
+        return tensors, note
+
+    @torch.no_grad()
+    def load_state(self, tensors: dict[str, torch.Tensor], note: dict[str, Any]) -> None:
+        self.step, self.stale, self.done = note["step"], note["stale"], note["done"]
+        best = Look(**note["best"]) if note["best"] else None
+        self.trained = Trained([Look(**look) for look in note["history"]], best, note["diverged"])
+        device = self.lm.device
+        for i, parameter in enumerate(self.parameters):
+            parameter.copy_(tensors[f"parameter.{i}"])
+        self.best_state = [tensors[f"best.{i}"].to(device) for i in range(len(self.parameters)) if f"best.{i}" in tensors]
+        prefix = "optimiser."
+        store.restore_optimiser(self.optimiser, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        self.order = tensors["order"]
+        self.generator.set_state(tensors["generator"])
+        self.losses = list(tensors["losses"].to(device)) if "losses" in tensors else []
+
+
+def _run(model: PromptModel, jobs: Sequence[_Job], config: TrainConfig, metric: Metric, file: pathlib.Path | None, label: str) -> None:
+    saved = time.monotonic()
+    with Progress(label, sum(job.steps for job in jobs), sum(job.steps if job.done else job.step for job in jobs)) as progress:
+        try:
+            while active := [job for job in jobs if not job.done]:
+                _step(model, active, config)
+                progress.advance(len(active), loss=active[0].losses[-1])
+                if due := [job for job in active if job.due]:
+                    _look(model, due, metric)
+                    progress.advance(sum(job.steps - job.step for job in due if job.done), dev=max(_last(job) for job in due))
+                if file and time.monotonic() - saved > config.save_seconds:
+                    _save(jobs, file, config)
+                    saved = time.monotonic()
+        except KeyboardInterrupt:
+            if file:
+                _save(jobs, file, config)
+            raise Interrupted(f"Stopped; {file} holds all that was trained." if file else "Stopped; nothing was saved.") from None
+
+
+def _step(model: PromptModel, jobs: Sequence[_Job], config: TrainConfig) -> None:
+    """One joint step: a batch of each job's rows through the LM at once, and each job's own update."""
+    batches = [job.batch() for job in jobs]
+    sums: list[list[torch.Tensor]] = [[] for _ in jobs]
+    for part in range(config.accumulate):
+        parts = [batch[part::config.accumulate] for batch in batches]
+        examples = [example for batch in parts for example in batch]
+        if not examples:
+            continue
+        own = model.losses(examples).split([len(batch) for batch in parts])
+        means = [losses.sum() / len(batch) for losses, batch in zip(own, batches)]
+        torch.stack(means).sum().backward()
+        for kept, mean in zip(sums, means):
+            kept.append(mean.detach())
+    for job, kept in zip(jobs, sums):
+        job.losses.append(torch.stack(kept).sum())
+        job.update()
+
+
+def _look(model: PromptModel, jobs: Sequence[_Job], metric: Metric) -> None:
+    """Score the dev rows of several jobs as one set."""
+    scores = iter(model.scores([example for job in jobs for example in job.dev]))
+    for job in jobs:
+        job.look([next(scores) for _ in job.dev], metric)
+
+
+def _last(job: _Job) -> float:
+    return job.trained.history[-1].dev if job.trained.history else 0.0
+
+
+def _rate(step: int, steps: int, steps_an_epoch: int, config: TrainConfig) -> float:
+    """The learning rate of a step as a share of its peak."""
+    rising = round(steps * config.warmup)
+    if step < rising:
+        return (step + 1) / rising
+    if config.decay == "linear":
+        return max(0.0, (steps - step) / max(1, steps - rising))
+    return EXPONENTIAL ** (step // steps_an_epoch) if config.decay == "exponential" else 1.0
+
+
+def _save(jobs: Sequence[_Job], file: pathlib.Path, config: TrainConfig) -> None:
+    tensors, notes = {"torch": torch.get_rng_state()}, []
+    for number, job in enumerate(jobs):
+        own, note = job.state()
+        tensors |= {f"{number}.{name}": value for name, value in own.items()}
+        notes.append(note)
+    store.write_tensors(file, tensors, {"jobs": notes, "config": _identity(config)})
+
+
+def _restore(jobs: Sequence[_Job], file: pathlib.Path, config: TrainConfig) -> None:
+    tensors, note = store.read_noted(file)
+    if not isinstance(note, dict) or [own["name"] for own in note.get("jobs", [])] != [job.name for job in jobs] \
+            or note["config"] != _identity(config):
+        raise StoreError(f"{file} belongs to another run: other tasks or settings. Start without resuming, or with those.")
+    for number, (job, own) in enumerate(zip(jobs, note["jobs"])):
+        prefix = f"{number}."
+        job.load_state({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, own)
+    torch.set_rng_state(tensors["torch"])
+
+
+def _identity(config: TrainConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", exclude={"save_seconds"})

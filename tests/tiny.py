@@ -1,0 +1,116 @@
+"""Tiny random LMs of many families with weights wide enough that a fault shows, and tokenizers of every style.
+
+With transformers' default initialisation (0.02) a dropped mask or a shifted position moves the scores by almost nothing,
+so a test on it cannot fail; here the weights are about ten times wider.
+"""
+import functools
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (AlbertConfig, AlbertForMaskedLM, BartConfig, BartForConditionalGeneration, BertConfig, BertForMaskedLM,
+                          DebertaV2Config, DebertaV2ForMaskedLM, ElectraConfig, ElectraForMaskedLM, Gemma2Config,
+                          Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, ModernBertConfig,
+                          ModernBertForMaskedLM, OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM,
+                          RobertaConfig, RobertaForMaskedLM, T5Config, T5ForConditionalGeneration)
+
+TEXT = """The capital of Austria is Vienna and the capital of France is Paris . Is it Yes or No ? Maybe .
+Vienna lies on the Danube , in the east of Austria ; its people speak German and pay with the euro .
+Berlin is a city in Germany and Rome is a city in Italy . Question : what is great , good , bad or terrible ? Answer :
+It was a great film , it was a terrible film , the best and the worst ; positive or negative , Madrid or London ?""".split("\n")
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+@functools.cache
+def wordpiece() -> PreTrainedTokenizerFast:
+    """BERT's: lower case, ##pieces, token types."""
+    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    made.normalizer, made.pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    made.train_from_iterator(TEXT, trainers.WordPieceTrainer(vocab_size=220, special_tokens=SPECIAL, show_progress=False))
+    made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    made.decoder = decoders.WordPiece()
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+                                   mask_token="[MASK]", model_max_length=64, model_input_names=["input_ids", "token_type_ids", "attention_mask"])
+
+
+@functools.cache
+def byte_level(roberta: bool) -> PreTrainedTokenizerFast:
+    """GPT-2's byte-level BPE, or RoBERTa's with its special tokens and a mask that takes the space before it."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"] if roberta else ["<|endoftext|>"]
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    made.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=400, special_tokens=special, show_progress=False,
+                                                       initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    if not roberta:
+        return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|endoftext|>", bos_token="<|endoftext|>")
+    made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False)
+    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", cls_token="<s>", sep_token="</s>",
+                                   pad_token="<pad>", unk_token="<unk>", mask_token="<mask>")
+
+
+@functools.cache
+def unigram() -> PreTrainedTokenizerFast:
+    """T5's: pieces with a mark for the space, an end token, sentinels."""
+    made = Tokenizer(models.Unigram())
+    made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    made.train_from_iterator(TEXT, trainers.UnigramTrainer(vocab_size=220, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>",
+                                                           show_progress=False))
+    made.post_processor = processors.TemplateProcessing(single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
+                                   additional_special_tokens=[f"<extra_id_{i}>" for i in range(10)])
+
+
+@functools.cache
+def prepended() -> PreTrainedTokenizerFast:
+    """Llama's older kind: a mark for the space is put before every text, so that " Vienna" alone gets two."""
+    made = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    made.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    made.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False))
+    made.pre_tokenizer = None
+    made.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+SHAPE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, max_position_embeddings=80)
+LLAMA = dict(**SHAPE, num_key_value_heads=2, head_dim=8, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+FAMILIES = {
+    "bert": (BertForMaskedLM, BertConfig, wordpiece, SHAPE),
+    "roberta": (RobertaForMaskedLM, RobertaConfig, lambda: byte_level(True), dict(SHAPE, pad_token_id=1, type_vocab_size=1)),
+    "albert": (AlbertForMaskedLM, AlbertConfig, wordpiece, dict(SHAPE, embedding_size=16)),
+    "electra": (ElectraForMaskedLM, ElectraConfig, wordpiece, dict(SHAPE, embedding_size=16)),
+    "deberta": (DebertaV2ForMaskedLM, DebertaV2Config, wordpiece,
+                dict(SHAPE, relative_attention=True, pos_att_type=["p2c", "c2p"], max_relative_positions=32, position_buckets=16, type_vocab_size=2)),
+    "modernbert": (ModernBertForMaskedLM, ModernBertConfig, wordpiece,
+                   dict(SHAPE, pad_token_id=0, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3, local_attention=8, global_attn_every_n_layers=2)),
+    "gpt2": (GPT2LMHeadModel, GPT2Config, lambda: byte_level(False), dict(n_embd=32, n_layer=2, n_head=4, n_positions=80, bos_token_id=0, eos_token_id=0)),
+    "opt": (OPTForCausalLM, OPTConfig, lambda: byte_level(False),
+            dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, ffn_dim=48, max_position_embeddings=80, word_embed_proj_dim=16, pad_token_id=0, bos_token_id=0, eos_token_id=0)),
+    "llama": (LlamaForCausalLM, LlamaConfig, prepended, LLAMA),
+    "qwen": (Qwen3ForCausalLM, Qwen3Config, lambda: byte_level(False), LLAMA),
+    "gemma": (Gemma2ForCausalLM, Gemma2Config, lambda: byte_level(False), dict(LLAMA, sliding_window=8, query_pre_attn_scalar=8)),
+    "t5": (T5ForConditionalGeneration, T5Config, unigram,
+           dict(d_model=32, d_kv=12, d_ff=48, num_layers=2, num_heads=4, relative_attention_num_buckets=8, decoder_start_token_id=0)),
+    "bart": (BartForConditionalGeneration, BartConfig, lambda: byte_level(True),
+             dict(d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=48,
+                  decoder_ffn_dim=48, max_position_embeddings=80, bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2,
+                  forced_eos_token_id=2)),
+}
+MASKED = ("bert", "roberta", "albert", "electra", "deberta", "modernbert")
+CAUSAL = ("gpt2", "opt", "llama", "qwen", "gemma")
+ENCODER_DECODER = ("t5", "bart")
+
+
+def tiny(family: str, dtype: torch.dtype = torch.float32, seed: int = 0):
+    """A tiny random model of the family, evaluation mode, and its tokenizer."""
+    cls, config, tokenizer, shape = FAMILIES[family]
+    tokenizer = tokenizer()
+    torch.manual_seed(seed)
+    model = cls(config(vocab_size=len(tokenizer), **shape))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() > 1:
+                weight.normal_(0, 0.25)
+            elif name.endswith("bias"):
+                weight.normal_(0, 0.1)
+    model.tie_weights()
+    return model.to(dtype).eval(), tokenizer
