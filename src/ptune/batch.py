@@ -7,6 +7,8 @@ import torch
 
 from ptune.template import Encoded
 
+Side = Literal["left", "right"]
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -20,6 +22,7 @@ class Batch:
         types: token type ids [B, T], or None.
         rows, columns: where answers are read: the A places (row, position) [A], row by row.
         decoder, decoder_attention: the same for a decoder's input [B, Td], or None.
+        side: where the padding of ``ids`` is; a decoder's is on the right.
     """
 
     ids: torch.Tensor
@@ -31,12 +34,13 @@ class Batch:
     columns: torch.Tensor
     decoder: torch.Tensor | None = None
     decoder_attention: torch.Tensor | None = None
+    side: Side = "right"
 
     def to(self, device: torch.device | str) -> "Batch":
-        return replace(self, **{name: value.to(device) for name, value in vars(self).items() if value is not None})
+        return replace(self, **{name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)})
 
 
-def collate(rows: Sequence[Encoded], prompts: Sequence[int], pad: int, side: Literal["left", "right"] = "right") -> Batch:
+def collate(rows: Sequence[Encoded], prompts: Sequence[int], pad: int, side: Side = "right") -> Batch:
     """Pad rows to one length; each carries the number of its prompt."""
     width = max(len(row.ids) for row in rows)
     offset = [width - len(row.ids) if side == "left" and row.decoder is None else 0 for row in rows]
@@ -50,10 +54,10 @@ def collate(rows: Sequence[Encoded], prompts: Sequence[int], pad: int, side: Lit
         rows=torch.tensor([i for i, row in enumerate(rows) for _ in row.reads]),
         columns=torch.tensor([read + shift for row, shift in zip(rows, offset) for read in row.reads]),
         decoder=_padded(decoders, pad, "right") if decoders else None,
-        decoder_attention=_padded([(1,) * len(d) for d in decoders], 0, "right") if decoders else None)
+        decoder_attention=_padded([(1,) * len(d) for d in decoders], 0, "right") if decoders else None, side=side)
 
 
-def _padded(rows: Sequence[Sequence[int]], value: int, side: str) -> torch.Tensor:
+def _padded(rows: Sequence[Sequence[int]], value: int, side: Side) -> torch.Tensor:
     width = max(map(len, rows))
     out = torch.full((len(rows), width), value)
     for line, row in zip(out, rows):

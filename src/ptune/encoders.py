@@ -101,13 +101,13 @@ def start_from(encoder: nn.Module, vectors: torch.Tensor) -> float:
     with torch.enable_grad():
         for _ in range(FIT_STEPS):
             error = nn.functional.mse_loss(encoder(), target) / spread
-            if float(error) < FIT_ERROR:
+            if error.item() < FIT_ERROR:
                 break
             optimiser.zero_grad()
             error.backward()
             optimiser.step()
     optimiser.zero_grad()
-    return float(error)
+    return error.item()
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -63,6 +64,7 @@ class LanguageModel:
         kind: "masked", "causal" or "encoder-decoder".
         width: the embedding width E, where soft tokens live.
         max_length: the most tokens that fit into an input, or None where the LM sets no limit.
+        pads_left: whether rows may be padded on the left (BART counts its encoder's positions through the padding).
 
     Raises:
         ModelError: the LM cannot take prompts: it is not the same with embeddings as with token ids, or padding changes
@@ -82,6 +84,8 @@ class LanguageModel:
         self._check_embeddings(trial)
         self._offset = self._find_offset(trial)
         self._check_padding(trial)
+        self._check_order(trial)
+        self.pads_left = self._can_pad_left(trial)
         self._gathers = self._find_head(trial)
         self.max_length = self._find_limit()
 
@@ -129,6 +133,8 @@ class LanguageModel:
 
     def read(self, batch: Batch, vectors: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the LM once: hidden states [A, H] and vocabulary scores [A, V] (float32) at the batch's answer places."""
+        if batch.side == "left" and not self.pads_left:
+            raise ModelError(f"{type(self.model).__name__} counts positions through padding on the left; pad on the right.")
         batch = batch.to(self.device)
         if not self._gathers:
             output = self._run(batch, vectors, output_hidden_states=True)
@@ -213,11 +219,31 @@ class LanguageModel:
 
     @torch.no_grad()
     def _check_padding(self, trial: Batch) -> None:
-        short = _row(trial, 1)
-        padded = self._run(trial).logits[1, :short.ids.shape[1] if short.decoder is None else 2]
-        if not _close(padded, self._run(short).logits[0]):
+        if not self._same_padded(trial):
             raise ModelError(f"{type(self.model).__name__} answers differently when a row is padded: it ignores the attention "
                              f"mask, so rows of different lengths cannot share a batch. ptune cannot use it.")
+
+    @torch.no_grad()
+    def _check_order(self, trial: Batch) -> None:
+        if self.kind != "causal":
+            return
+        long, short = _row(trial, 0), _row(trial, 0)
+        short = replace(short, ids=short.ids[:, :-1], attention=short.attention[:, :-1])
+        if not _close(self._run(long).logits[:, :-1], self._run(short).logits):
+            raise ModelError(f"{type(self.model).__name__} is no masked LM, and its tokens see those behind them, so it is no causal one either. "
+                             f"ptune does not know where it would put its answer.")
+
+    @torch.no_grad()
+    def _can_pad_left(self, trial: Batch) -> bool:
+        shift = int(trial.attention.shape[1] - trial.attention[1].sum())
+        columns = trial.columns if trial.decoder is not None else trial.columns + shift * (trial.rows == 1)
+        return self._same_padded(replace(trial, ids=_rolled(trial.ids, shift), attention=_rolled(trial.attention, shift), columns=columns))
+
+    def _same_padded(self, trial: Batch) -> bool:
+        """Whether the second row, which is padded, is answered as alone."""
+        own = trial.rows == 1
+        padded = self._run(trial).logits[1, trial.columns[own]]
+        return _close(padded, self._run(_row(trial, 1)).logits[0, -1:])
 
     @torch.no_grad()
     def _find_head(self, trial: Batch) -> list[nn.Module]:
@@ -311,6 +337,8 @@ def load_model(source: str, kind: Kind | None, dtype: torch.dtype, needs_head: b
         raise ModelError(f"There is no LM folder {path}.")
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
+    if path.exists():  # a bar is for downloads
+        transformers_logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(folder, **extra)
         tokenizer = AutoTokenizer.from_pretrained(folder, **extra)
@@ -324,6 +352,7 @@ def load_model(source: str, kind: Kind | None, dtype: torch.dtype, needs_head: b
         raise ModelError(f"No LM can be loaded from {source!r}: {_first_line(error)}") from error
     finally:
         transformers_logging.set_verbosity(level)
+        transformers_logging.enable_progress_bar()
     missing = sorted(report["missing_keys"])
     if missing and needs_head:
         raise ModelError(f"{source} lacks weights of {type(model).__name__}: {', '.join(missing[:4])}"
@@ -388,6 +417,11 @@ def _row(batch: Batch, number: int) -> Batch:
                  batch.prompts[number:number + 1], None, batch.rows[own] * 0, batch.columns[own],
                  None if batch.decoder is None else batch.decoder[number:number + 1],
                  None if batch.decoder_attention is None else batch.decoder_attention[number:number + 1])
+
+
+def _rolled(values: torch.Tensor, shift: int) -> torch.Tensor:
+    """The second row moved to the right."""
+    return torch.stack([values[0], values[1].roll(shift)])
 
 
 def _close(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -175,7 +175,7 @@ class Template:
         return runs, slots
 
     def encode(self, row: Mapping[str, Any], tokens: Tokens, kind: Kind, max_length: int | None = None,
-               answer: Sequence[int | None] = (None,), start: int | None = None) -> Encoded:
+               answer: Sequence[int | None] = (None,), start: int = 0) -> Encoded:
         """Turn a row into token ids with slots, shortened to ``max_length`` tokens, special ones included.
 
         Args:
@@ -219,7 +219,7 @@ class Template:
         return kept(low)
 
     def _assemble(self, values: dict[str, str], tokens: Tokens, kind: Kind, answer: Sequence[int | None],
-                  start: int | None, cut: bool = False) -> Encoded:
+                  start: int, cut: bool = False) -> Encoded:
         ids, slots, types = list(tokens.before), [-1] * len(tokens.before), [0] * len(tokens.before)
         kinds, reads, decoder, second = tokens.types or (0, 0, 0), [], None, 0
         begins = True
@@ -260,7 +260,7 @@ class Template:
         if kind != "causal":
             put(tokens.after, type_=kinds[2] if second else kinds[0])
         if kind == "encoder-decoder":
-            decoder = [_known(start), *(decoder or []), *map(_known, answer[:-1])]
+            decoder = [start, *(decoder or []), *map(_known, answer[:-1])]
             reads = list(range(len(decoder) - len(answer), len(decoder)))
         return Encoded(tuple(ids), tuple(slots), tuple(types) if tokens.types else None, tuple(reads),
                        None if decoder is None else tuple(decoder), cut)

@@ -36,7 +36,7 @@ class Tokens:
 
     def plain(self, text: str) -> list[int]:
         """The token ids of a text by itself, no special tokens added, none recognised in it."""
-        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        return self._plain_all([text])[0]
 
     def start(self, text: str) -> list[int]:
         """The token ids of a text at the start of an input."""
@@ -75,7 +75,22 @@ class Tokens:
     def _plain_all(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
             return []
-        return self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+        def ids_of(those: list[str]) -> list[list[int]]:
+            return self.tokenizer(those, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+        found = zip(texts, ids_of(list(texts)))
+        return [list(ids) if self._special_ids.isdisjoint(ids) else ids_of([self._spelt(text)])[0] for text, ids in found]
+
+    @cached_property
+    def _special_ids(self) -> set[int]:
+        return set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
+
+    def _spelt(self, text: str) -> str:
+        """The text with the special tokens that are written in it spelt out, where the tokenizer would take them for tokens."""
+        for token in self.tokenizer.all_special_tokens:
+            text = text.replace(token, " ".join(token))
+        return text
 
     @cached_property
     def mask(self) -> int | None:

@@ -1,0 +1,28 @@
+"""Where the data and the real LMs are, and a limit on threads so that figures repeat."""
+import os
+import pathlib
+
+import pytest
+import torch
+
+torch.set_num_threads(2)
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def data() -> pathlib.Path:
+    """The folder of real data sets: PTUNE_DATA, by default ../shared/data."""
+    path = pathlib.Path(os.environ.get("PTUNE_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no data at {path}; set PTUNE_DATA to its folder")
+    return path
+
+
+@pytest.fixture(scope="session")
+def minilm_mlm() -> pathlib.Path:
+    """A real masked LM: PTUNE_MODELS/minilm-mlm, by default under ../shared/models."""
+    path = pathlib.Path(os.environ.get("PTUNE_MODELS", ROOT.parent / "shared" / "models")) / "minilm-mlm"
+    if not path.is_dir():
+        pytest.skip(f"no LM at {path}; set PTUNE_MODELS to the folder that holds minilm-mlm")
+    return path

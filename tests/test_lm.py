@@ -1,0 +1,212 @@
+"""Loading and trying LMs. What they compute is in test_families.py."""
+import json
+import shutil
+
+import pytest
+import tiny
+import torch
+from transformers import (BertConfig, BertModel, FNetConfig, FNetForMaskedLM, MarianConfig, MarianMTModel, PretrainedConfig, PreTrainedModel,
+                          XLNetConfig, XLNetLMHeadModel)
+from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
+
+from ptune.batch import collate
+from ptune.errors import ConfigError, ModelError
+from ptune.lm import LanguageModel, choose_device, choose_dtype, fill, nearest_words
+from ptune.template import Encoded
+
+
+def row(ids, at):
+    return Encoded(tuple(ids), (-1,) * len(ids), None, (at,))
+
+
+def test_fill_by_a_loop():
+    torch.manual_seed(0)
+    embeddings, vectors = torch.randn(3, 5, 4), torch.randn(2, 3, 4)
+    prompts, slots = torch.tensor([1, -1, 0]), torch.tensor([[-1, 0, 2, -1, 1], [-1] * 5, [2, -1, -1, 0, 0]])
+    wanted = embeddings.clone()
+    for b in range(3):
+        for t in range(5):
+            if slots[b, t] >= 0:
+                wanted[b, t] = vectors[prompts[b], slots[b, t]]
+    assert torch.equal(fill(embeddings, vectors, prompts, slots), wanted)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
+def test_load_from_a_folder(family, tmp_path):
+    network, tokenizer = tiny.tiny(family)
+    network.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    lm = LanguageModel.load(tmp_path, device="cpu")
+    assert lm.kind == LanguageModel(network, tokenizer).kind and lm.source == str(tmp_path)
+    assert lm.fingerprint() == LanguageModel(network, tokenizer).fingerprint()
+    assert not any(p.requires_grad for p in lm.model.parameters()) and not lm.model.training
+    low = LanguageModel.load(tmp_path, device="cpu", dtype="bfloat16")
+    assert low.dtype == torch.bfloat16
+    other, _ = tiny.tiny(family, seed=1)
+    assert LanguageModel(other, tokenizer).fingerprint() != lm.fingerprint()
+
+
+class OddConfig(PretrainedConfig):
+    model_type = "odd"
+
+
+class OddModel(PreTrainedModel):
+    """An LM of a class that ptune has never heard of: a mean over the visible tokens added to each."""
+
+    config_class = OddConfig
+    base_model_prefix = "body"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.body = OddBody(config)
+        self.readout = torch.nn.Linear(8, config.vocab_size)
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.body.words
+
+    def forward(self, input_ids=None, inputs_embeds=None, attention_mask=None, position_ids=None):
+        return MaskedLMOutput(logits=self.readout(self.body(input_ids, inputs_embeds, attention_mask, position_ids)[0]))
+
+
+class OddBody(PreTrainedModel):
+    config_class = OddConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.words, self.places = torch.nn.Embedding(config.vocab_size, 8), torch.nn.Embedding(80, 8)
+        self.post_init()
+
+    def forward(self, input_ids=None, inputs_embeds=None, attention_mask=None, position_ids=None):
+        x = self.words(input_ids) if inputs_embeds is None else inputs_embeds
+        places = torch.arange(x.shape[1])[None] + 3 if position_ids is None else position_ids
+        x = torch.tanh(x + self.places(places))
+        shown = attention_mask[..., None].to(x)
+        return BaseModelOutput(last_hidden_state=x + (x * shown).sum(1, keepdim=True) / shown.sum(1, keepdim=True))
+
+
+def test_an_lm_that_the_source_never_names():
+    torch.manual_seed(0)
+    model = OddModel(OddConfig(vocab_size=len(tiny.wordpiece())))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.5)
+    lm = LanguageModel(model, tiny.wordpiece(), kind="masked")
+    assert lm.width == 8 and lm._offset == 3 and lm._gathers == [model.body] and lm.pads_left
+    batch = collate([row([2, 9, 10, 4, 3], 3), row([2, 8, 3], 1)], [-1, -1], 0, "left")
+    alone = model(torch.tensor([[2, 8, 3]]), attention_mask=torch.ones(1, 3)).logits[0, 1]
+    torch.testing.assert_close(lm.scores(batch)[1], alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: FNetForMaskedLM(FNetConfig(vocab_size=200, **tiny.SHAPE)), "ignores the attention mask"),
+    (lambda: XLNetLMHeadModel(XLNetConfig(vocab_size=200, d_model=32, n_layer=1, n_head=4, d_inner=48)), "so it is no causal one"),
+    (lambda: MarianMTModel(MarianConfig(vocab_size=200, d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
+                                        decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, scale_embedding=True, pad_token_id=0,
+                                        decoder_start_token_id=0, eos_token_id=1)), "not compute the same from its embeddings"),
+])
+def test_lms_that_cannot_take_prompts_are_refused(make, message):
+    torch.manual_seed(0)
+    model = make()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, 0, 0.25)
+    with pytest.raises(ModelError, match=message):
+        LanguageModel(model, tiny.wordpiece())
+
+
+def test_left_padding_is_refused_where_it_would_be_wrong():
+    network, tokenizer = tiny.tiny("bart")
+    lm = LanguageModel(network, tokenizer)
+    rows = [Encoded(ids, (-1,) * len(ids), None, (0,), (2,)) for ids in ((0, 30, 31, 32, 2), (0, 33, 2))]
+    with pytest.raises(ModelError, match="padding on the left"):
+        lm.scores(collate(rows, [-1, -1], 1, "left"))
+    assert lm.scores(collate(rows, [-1, -1], 1, "right")).shape == (2, len(tokenizer))
+
+
+def test_the_head_runs_at_answer_places_only():
+    for family in tiny.FAMILIES:
+        network, tokenizer = tiny.tiny(family)
+        lm = LanguageModel(network, tokenizer)
+        seen = []
+        network.get_output_embeddings().register_forward_hook(lambda _, inputs, __, seen=seen: seen.append(inputs[0].shape))
+        ids = (3, 30, 31, 32, 33)
+        one = Encoded(ids, (-1,) * 5, None, (0 if lm.kind == "encoder-decoder" else 2,), (2,) if lm.kind == "encoder-decoder" else None)
+        lm.scores(collate([one] * 4, [-1] * 4, 0))
+        assert [tuple(shape[:-1]) for shape in seen] in ([(1, 4)], [(4,)]), family
+
+
+def test_an_lm_whose_head_takes_no_hook_still_answers():
+    network, tokenizer = tiny.tiny("bert")
+    lm = LanguageModel(network, tokenizer)
+    batch = collate([row([2, 9, 10, 4, 3], 3), row([2, 8, 3], 1)], [-1, -1], 0)
+    hidden, scores = lm.read(batch)
+    lm._gathers = []
+    slow_hidden, slow = lm.read(batch)
+    torch.testing.assert_close(slow, scores, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(slow_hidden, hidden, atol=1e-5, rtol=1e-5)
+
+
+def test_folders_that_hold_no_lm(tmp_path):
+    with pytest.raises(ModelError, match="There is no LM folder /nowhere"):
+        LanguageModel.load("/nowhere/at/all")
+    with pytest.raises(ModelError, match="There is no file"):
+        LanguageModel.load(tmp_path / "x.gguf")
+    network, tokenizer = tiny.tiny("bert")
+    tokenizer.save_pretrained(tmp_path)
+    network.config.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="holds no weights"):
+        LanguageModel.load(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ModelError, match="pickled ones"):
+        LanguageModel.load(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"\x10\x00\x00")
+    with pytest.raises(ModelError, match="No LM can be loaded"):
+        LanguageModel.load(tmp_path)
+
+
+def test_an_encoder_without_a_head_is_refused(tmp_path):
+    BertModel(BertConfig(vocab_size=len(tiny.wordpiece()), **tiny.SHAPE)).save_pretrained(tmp_path)
+    tiny.wordpiece().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="lacks weights of BertForMaskedLM: cls.predictions.*ptune pretrain"):
+        LanguageModel.load(tmp_path)
+
+
+def test_code_in_a_model_folder_is_not_run(tmp_path):
+    network, tokenizer = tiny.tiny("bert")
+    network.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": "stranger", "auto_map": {"AutoConfig": "code.C", "AutoModelForMaskedLM": "code.M"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(ModelError):
+        LanguageModel.load(tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_gguf_file(tmp_path, data):
+    """A real Llama of 260,032 parameters, written as GGUF."""
+    gguf = pytest.importorskip("gguf")
+    pytest.importorskip("accelerate")
+    from stories import stories260k, write_gguf
+    write_gguf(gguf, data / "weights" / "stories260K", tmp_path / "stories.gguf")
+    lm = LanguageModel.load(tmp_path / "stories.gguf", device="cpu")
+    network, _ = stories260k(data / "weights" / "stories260K")
+    ids = torch.tensor([[1, 410, 430, 260]])
+    torch.testing.assert_close(lm.model(ids).logits, network(ids).logits, atol=1e-4, rtol=1e-4)
+    shutil.rmtree(tmp_path)
+
+
+def test_devices_and_dtypes():
+    assert choose_dtype("auto", torch.device("cpu")) == torch.float32
+    with pytest.raises(ConfigError, match="no dtype 'int3'"):
+        choose_dtype("int3", torch.device("cpu"))
+    with pytest.raises(ConfigError, match="'cuda:97' is not there"):
+        choose_device("cuda:97")
+
+
+def test_nearest_words_are_those_of_the_vectors():
+    network, tokenizer = tiny.tiny("bert")
+    lm = LanguageModel(network, tokenizer)
+    ids = tokenizer.convert_tokens_to_ids(["vienna", "euro"])
+    assert [words[0] for words in nearest_words(lm, lm.embed(torch.tensor(ids)) * 3)] == ["vienna", "euro"]

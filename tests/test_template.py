@@ -1,0 +1,206 @@
+import pytest
+import tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ptune.errors import TemplateError
+from ptune.template import Field, Mask, Sep, Soft, Template, Text
+from ptune.tokens import Tokens
+
+BERT, GPT2, ROBERTA, T5, LLAMA = (Tokens(t) for t in (tiny.wordpiece(), tiny.byte_level(False), tiny.byte_level(True), tiny.unigram(), tiny.prepended()))
+
+
+def shown(encoded, tokens):
+    """The row as text: soft tokens as #n, the others as pieces."""
+    return [f"#{slot}" if slot >= 0 else tokens.tokenizer.convert_ids_to_tokens(token) for token, slot in zip(encoded.ids, encoded.slots)]
+
+
+def test_parts():
+    template = Template.parse('{{x}} {premise|lower|shorten:start}{sep}{soft:"the capital"@c} {soft@c} {x|strip:.!} {mask}')
+    assert template.parts == (
+        Text("{x} "), Field("premise", (("lower", ""), ("shorten", "start"))), Sep(), Soft(None, "the capital", "c"), Text(" "), Soft(None, None, "c"),
+        Text(" "), Field("x", (("strip", ".!"),)), Text(" "), Mask())
+    assert template.fields == ("premise", "x")
+
+
+@pytest.mark.parametrize("source, message, caret", [
+    ("{premise|shortn} {mask}", "Did you mean 'shorten'?", "         ^^^^^^"),
+    ("It is {mask", "never closed", "      ^"),
+    ("It is } {mask}", "closes nothing", "      ^"),
+    ("{soft:0} {mask}", "no 0 soft tokens", " ^^^^^^"),
+    ("{soft:x} {mask}", "Soft tokens are written", " ^^^^^^"),
+    ("{mask} and {mask}", "one {mask}", "           ^^^^^^"),
+    ("{soft@rel} {mask}", "No soft tokens are named 'rel'", "     ^^^^"),
+    ("{soft:2@a} {soft:3@a} {mask}", "given twice", "                  ^^"),
+    ("{a b} {mask}", "no field name", " ^^^"),
+    ("{} {mask}", "Empty braces", "^^"),
+    ("{sotf:3} {mask}", "Did you mean 'soft'?", " ^^^^^^"),
+    ("{x|shorten:middle} {mask}", "at its :start or its :end", "   ^^^^^^^^^^^^^^"),
+    ("{mask:3}", "takes nothing more", " ^^^^^^"),
+])
+def test_faults_are_shown_with_a_caret(source, message, caret):
+    with pytest.raises(TemplateError) as error:
+        Template.parse(source)
+    text, line, under = str(error.value).rsplit("\n", 2)
+    assert message in text
+    assert line == "  " + source
+    assert under == "  " + caret
+
+
+def test_nothing_is_evaluated(tmp_path):
+    """OpenPrompt runs template text through eval()."""
+    with pytest.raises(TemplateError):
+        Template.parse("{__import__('pathlib').Path('" + str(tmp_path / "x") + "').touch()} {mask}")
+    template = Template.parse("open('/x') {x} {mask}")
+    assert shown(template.encode({"x": "{y}"}, BERT, "masked"), BERT).count("{") <= 1
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("source, longhand", [
+    ("(3, 3, 3)", "{soft:3} {subject} {soft:3} {mask} {soft:3}"), ("3,3,0", "{soft:3} {subject} {soft:3} {mask}"),
+    ("[X] was born in [Y] .", "{subject} was born in {mask} ."), ("{a} [X] [Y]", "{{a}} {subject} {mask}")])
+def test_shorthands(source, longhand):
+    assert Template.parse(source).parts == Template.parse(longhand).parts
+
+
+def test_the_papers_template_puts_the_answer_behind_the_subject():
+    """P-tuning's LAMA code for BERT has [MASK] before the subject; the paper says (3, sub, 3, obj, 3)."""
+    row = Template.parse("(3,3,3)").encode({"subject": "Vienna"}, BERT, "masked")
+    assert shown(row, BERT) == ["[CLS]", "#0", "#1", "#2", "vienna", "#3", "#4", "#5", "[MASK]", "#6", "#7", "#8", "[SEP]"]
+    assert row.reads == (8,)
+
+
+def test_shared_soft_tokens_have_the_same_slots():
+    row = Template.parse("{soft:2@a} {x} {soft:1} {soft@a} {mask}").encode({"x": "Vienna"}, BERT, "masked")
+    assert [s for s in row.slots if s >= 0] == [0, 1, 2, 0, 1]
+    assert Template.parse("{soft:2@a} {x} {soft:1} {soft@a} {mask}").prompt_length(BERT) == 3
+
+
+def test_words_give_the_length_and_the_start():
+    template = Template.parse('{soft:"the capital of"} {x} {mask}')
+    assert template.groups(BERT) == [(3, BERT.plain("the capital of"))]
+    assert template.groups(GPT2) == [(len(GPT2.plain(" the capital of")), GPT2.plain(" the capital of"))]
+
+
+@pytest.mark.parametrize("tokens", [BERT, GPT2, ROBERTA, T5, LLAMA], ids=["bert", "gpt2", "roberta", "t5", "llama"])
+def test_text_is_joined_before_it_is_split(tokens):
+    """A row without soft tokens has the tokens that the tokenizer gives the finished text."""
+    kind = "masked" if tokens.tokenizer.mask_token_id is not None else "encoder-decoder" if tokens is T5 else "causal"
+    template = Template.parse("The {a} of {b}, is" + (" {mask}" if kind == "causal" else ""))
+    if kind == "masked":
+        template = Template.parse("The {a} of {b}, is{mask}")
+    row = template.encode({"a": "capital", "b": "Austria"}, tokens, kind)
+    ids = [i for i in row.ids if i != tokens.mask]
+    wanted = tokens.tokenizer("The capital of Austria, is")["input_ids"]
+    assert ids == (wanted[:len(wanted) - len(tokens.after)] if kind == "causal" else wanted)
+
+
+@pytest.mark.parametrize("tokens", [GPT2, ROBERTA, T5, LLAMA], ids=["gpt2", "roberta", "t5", "llama"])
+def test_text_behind_a_soft_token_has_one_space(tokens):
+    """Llama's tokenizer puts a mark before every text, so " Vienna" alone would get two: a space piece of its own."""
+    kind = "causal" if tokens in (GPT2, LLAMA) else "masked" if tokens is ROBERTA else "encoder-decoder"
+    row = Template.parse("{soft:1} {x} {soft:1} {mask}").encode({"x": "Vienna lies"}, tokens, kind)
+    at = row.slots.index(0)
+    own = list(row.ids[at + 1:row.slots.index(1)])
+    assert own == tokens.plain("a Vienna lies")[len(tokens.plain("a")):]
+    if tokens is LLAMA:
+        assert own != tokens.plain(" Vienna lies"), "the trap is not there, so this test could not fail"
+
+
+def test_separator_is_the_tokenizers_own():
+    for tokens in (BERT, ROBERTA):
+        row = Template.parse("{a}{mask} {sep} {b}").encode({"a": "Vienna", "b": "the capital"}, tokens, "masked")
+        ids = [i for i in row.ids if i != tokens.mask]
+        both = tokens.tokenizer("Vienna", "the capital")
+        assert ids == both["input_ids"]
+        if tokens is BERT:
+            assert [t for i, t in zip(row.ids, row.types) if i != tokens.mask] == both["token_type_ids"]
+    with pytest.raises(TemplateError, match="no separator"):
+        Template.parse("{a} {sep} {mask}").encode({"a": "Vienna"}, GPT2, "causal")
+
+
+def test_a_causal_lm_sees_nothing_behind_the_answer():
+    template, dropped = Template.parse("3,3,3").for_kind("causal")
+    assert dropped == "{soft:3}" and template.prompt_length(GPT2) == 6
+    template, dropped = Template.parse("[X] is in [Y] .").for_kind("causal")
+    assert dropped == "."
+    row = template.encode({"subject": "Vienna"}, GPT2, "causal")
+    assert row.reads == (len(row.ids) - 1,)
+    with pytest.raises(TemplateError, match="'.*' has  ?is the capital.*behind {mask}, which a causal LM cannot see"):
+        Template.parse("{mask} is the capital").for_kind("causal")
+    with pytest.raises(TemplateError, match="Nothing stands before"):
+        Template.parse("{mask}").encode({}, GPT2, "causal")
+
+
+def test_an_answer_of_several_tokens():
+    """A masked LM gets as many masks; the others get all but the last token, and read each behind those before it."""
+    template = Template.parse("{x} is {mask} .")
+    row = template.encode({"x": "Vienna"}, BERT, "masked", answer=(None, None))
+    assert shown(row, BERT).count("[MASK]") == 2 and row.reads == (3, 4)
+    row = template.for_kind("causal")[0].encode({"x": "Vienna"}, GPT2, "causal", answer=(7, 8, None))
+    assert row.ids[-2:] == (7, 8) and row.reads == tuple(range(len(row.ids) - 3, len(row.ids)))
+    row = template.encode({"x": "Vienna"}, T5, "encoder-decoder", answer=(7, 8, None), start=0)
+    assert row.decoder == (0, T5.sentinel, 7, 8) and row.reads == (1, 2, 3)
+    row = Template.parse("{x}").encode({"x": "Vienna"}, T5, "encoder-decoder", answer=(7, None), start=0)
+    assert row.decoder == (0, 7) and row.reads == (0, 1) and T5.sentinel not in row.ids
+    row = template.encode({"x": "Vienna"}, ROBERTA, "encoder-decoder", start=2)  # a denoiser with a mask: BART
+    before = row.ids[:row.ids.index(ROBERTA.mask)]
+    assert row.decoder == (2, *before)
+
+
+def test_rows_that_do_not_fit():
+    template = Template.parse("{premise} {mask}")
+    with pytest.raises(TemplateError, match="no field 'premise'. Did you mean 'premises'?"):
+        template.encode({"premises": "x"}, BERT, "masked")
+    with pytest.raises(TemplateError, match="The row is empty"):
+        template.encode({"premise": "  "}, BERT, "masked")
+    with pytest.raises(TemplateError, match="should be text, and it is NoneType"):
+        template.encode({"premise": None}, BERT, "masked")
+    with pytest.raises(TemplateError, match="no {mask}"):
+        Template.parse("{premise}").for_kind("masked")
+    with pytest.raises(TemplateError, match=r"needs 12 tokens .* and 8 fit. Mark another field"):
+        template.encode({"premise": "great " * 9}, BERT, "masked", max_length=8)
+
+
+def test_filters():
+    template = Template.parse("{a|strip:.?|lower} {b|capitalize} {mask}")
+    row = template.encode({"a": " Vienna. ", "b": "the euro"}, ROBERTA, "masked")
+    assert ROBERTA.tokenizer.decode([i for i in row.ids if i not in ROBERTA.tokenizer.all_special_ids]) == "vienna The euro"
+
+
+def test_the_limit_is_used_to_the_last_token():
+    """P-tuning's code takes the special tokens off twice, and uses 254 of 256."""
+    template = Template.parse("{soft:2} {a|shorten} {mask} .")
+    row = template.encode({"a": "great " * 100}, BERT, "masked", max_length=40)
+    assert len(row.ids) == 40 and row.cut
+
+
+def test_the_longest_field_is_cut_first_at_the_side_that_is_asked():
+    """OpenPrompt's truncate_method="head" cuts the tail."""
+    template = Template.parse("{a|shorten:start} {soft:1} {b|shorten} {soft:1} {c} {mask}")
+    row = template.encode({"a": "Is the film great", "b": "It was " * 10, "c": "Rome"}, BERT, "masked", max_length=17)
+    pieces = shown(row, BERT)
+    assert pieces[:7] == ["[CLS]", "is", "the", "film", "great", "#0", "it"] and len(pieces) == 17 and "rome" in pieces
+    row = template.encode({"a": "Is the film great", "b": "It was", "c": "Rome"}, BERT, "masked", max_length=10)
+    pieces = shown(row, BERT)
+    assert pieces[1:3] == ["film", "great"], pieces
+
+
+text = st.text(alphabet="abc de.V \u00e9\u4e2d", max_size=60)
+
+
+@settings(max_examples=150, deadline=None)
+@given(a=text, b=text, limit=st.integers(13, 40), tokens=st.sampled_from([BERT, GPT2, ROBERTA, T5, LLAMA]))
+def test_shortening_touches_no_soft_token_no_mask_and_no_other_field(a, b, limit, tokens):
+    kind = "encoder-decoder" if tokens is T5 else "causal" if tokens in (GPT2, LLAMA) else "masked"
+    template = Template.parse("{soft:3} {a|shorten} {soft:2} {b|shorten:start} {soft:2} {mask}")
+    if not (a + b).strip():
+        return
+    whole = template.encode({"a": a, "b": b}, tokens, kind)
+    row = template.encode({"a": a, "b": b}, tokens, kind, max_length=limit)
+    assert len(row.ids) <= limit
+    assert [s for s in row.slots if s >= 0] == list(range(7))
+    assert row.cut == (len(whole.ids) > limit)
+    if kind == "masked":
+        assert [row.ids[i] for i in row.reads] == [tokens.mask]
+    assert row.ids[:len(tokens.before)] == tuple(tokens.before)
