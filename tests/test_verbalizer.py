@@ -34,7 +34,7 @@ def test_word_with_token_id_zero_counts():
 
 def test_words_of_several_tokens_are_whole():
     """OpenPrompt scores a word by its first piece, so that "unbelievable" is "un"."""
-    bound = Verbalizer.from_words({"a": "terrible film", "b": "terrible"}).bind(BERT, "spaced", "masked")
+    bound = Verbalizer.from_words({"a": "great film", "b": "great"}).bind(BERT, "spaced", "masked")
     assert [len(f.answer) for f in bound.fills] == [2, 1]
     (first, second), (single,) = bound.ids
     values = [torch.full((1, 2, 200), -9.0), torch.full((1, 1, 200), -9.0)]

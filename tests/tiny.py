@@ -4,9 +4,11 @@ With transformers' default initialisation (0.02) a dropped mask or a shifted pos
 so a test on it cannot fail; here the weights are about ten times wider.
 """
 import functools
+import itertools
+from collections import Counter
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (AlbertConfig, AlbertForMaskedLM, BartConfig, BartForConditionalGeneration, BertConfig, BertForMaskedLM,
                           DebertaV2Config, DebertaV2ForMaskedLM, ElectraConfig, ElectraForMaskedLM, Gemma2Config,
                           Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, ModernBertConfig,
@@ -18,14 +20,42 @@ Vienna lies on the Danube , in the east of Austria ; its people speak German and
 Berlin is a city in Germany and Rome is a city in Italy . Question : what is great , good , bad or terrible ? Answer :
 It was a great film , it was a terrible film , the best and the worst ; positive or negative , Madrid or London ?""".split("\n")
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+LETTERS = sorted({c for line in TEXT for c in line if c != " "} | set("abcdefghijklmnopqrstuvwxyz"))
+SPLIT = ("terrible", "positive", "negative", "worst", "question")  # words that no vocabulary here has whole
+
+
+def merges(words: list[list[str]], count: int) -> list[tuple[str, str]]:
+    """Byte-pair merges; of equally frequent pairs the first in order, since the library's own trainer takes any."""
+    found = []
+    for _ in range(count):
+        pairs = Counter(pair for word in words for pair in itertools.pairwise(word))
+        if not pairs:
+            break
+        best = max(pairs, key=lambda pair: (pairs[pair], pair))
+        found.append(best)
+        for word in words:
+            at = 0
+            while at < len(word) - 1:
+                if (word[at], word[at + 1]) == best:
+                    word[at:at + 2] = ["".join(best)]
+                at += 1
+    return found
+
+
+def bpe(words: list[list[str]], alphabet: list[str], special: list[str], count: int, **more) -> models.BPE:
+    made = merges(words, count)
+    pieces = dict.fromkeys([*special, *alphabet, *("".join(pair) for pair in made)])
+    return models.BPE(vocab={piece: number for number, piece in enumerate(pieces)}, merges=made, **more)
 
 
 @functools.cache
 def wordpiece() -> PreTrainedTokenizerFast:
     """BERT's: lower case, ##pieces, token types."""
-    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    words = sorted({word.lower() for line in TEXT for word in line.split()} - set(SPLIT))
+    letters = [c for c in LETTERS if c == c.lower()]
+    pieces = dict.fromkeys([*SPECIAL, *letters, *(f"##{c}" for c in letters), *words])
+    made = Tokenizer(models.WordPiece({piece: number for number, piece in enumerate(pieces)}, unk_token="[UNK]"))
     made.normalizer, made.pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    made.train_from_iterator(TEXT, trainers.WordPieceTrainer(vocab_size=220, special_tokens=SPECIAL, show_progress=False))
     made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     made.decoder = decoders.WordPiece()
     return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
@@ -36,10 +66,9 @@ def wordpiece() -> PreTrainedTokenizerFast:
 def byte_level(roberta: bool) -> PreTrainedTokenizerFast:
     """GPT-2's byte-level BPE, or RoBERTa's with its special tokens and a mask that takes the space before it."""
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"] if roberta else ["<|endoftext|>"]
-    made = Tokenizer(models.BPE())
+    words = [list(piece) for line in TEXT for piece, _ in pre_tokenizers.ByteLevel(add_prefix_space=True).pre_tokenize_str(line)]
+    made = Tokenizer(bpe(words, sorted(pre_tokenizers.ByteLevel.alphabet()), special, 150))
     made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    made.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=400, special_tokens=special, show_progress=False,
-                                                       initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
     if not roberta:
         return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|endoftext|>", bos_token="<|endoftext|>")
     made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False)
@@ -50,10 +79,10 @@ def byte_level(roberta: bool) -> PreTrainedTokenizerFast:
 @functools.cache
 def unigram() -> PreTrainedTokenizerFast:
     """T5's: pieces with a mark for the space, an end token, sentinels."""
-    made = Tokenizer(models.Unigram())
+    words = sorted({word for line in TEXT for word in line.split()} - set(SPLIT))
+    pieces = dict.fromkeys(["<pad>", "</s>", "<unk>", *(f"\u2581{word}" for word in words), "\u2581", *LETTERS])
+    made = Tokenizer(models.Unigram([(p, 0.0 if p[0] == "<" else -4.0 if len(p) > 1 else -9.0) for p in pieces], unk_id=2))
     made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    made.train_from_iterator(TEXT, trainers.UnigramTrainer(vocab_size=220, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>",
-                                                           show_progress=False))
     made.post_processor = processors.TemplateProcessing(single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
                                    additional_special_tokens=[f"<extra_id_{i}>" for i in range(10)])
@@ -62,11 +91,9 @@ def unigram() -> PreTrainedTokenizerFast:
 @functools.cache
 def prepended() -> PreTrainedTokenizerFast:
     """Llama's older kind: a mark for the space is put before every text, so that " Vienna" alone gets two."""
-    made = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
-    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    made.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
-    made.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False))
-    made.pre_tokenizer = None
+    words = [list(f"\u2581{word}") for line in TEXT for word in line.split()]
+    made = Tokenizer(bpe(words, ["\u2581", *LETTERS], ["<unk>", "<s>", "</s>"], 120, unk_token="<unk>", fuse_unk=True))
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
     made.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 

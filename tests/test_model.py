@@ -1,0 +1,142 @@
+import pytest
+import tiny
+import torch
+
+from ptune import encoders
+from ptune.batch import collate
+from ptune.errors import ConfigError, DataError, TemplateError, VerbalizerError
+from ptune.lm import LanguageModel
+from ptune.model import PromptModel, Task
+from ptune.template import Template
+from ptune.verbalizer import Verbalizer, allowed
+
+WORDS = Verbalizer.from_words({"a": "Yes", "b": "No"})
+ROWS = [{"text": "Vienna lies on the Danube", "label": "a"}, {"text": "It was", "label": "b"}, {"text": "great film", "label": "a"}]
+
+
+def one(family="bert", template="{soft:3} {text} {soft:2} {mask}", **more):
+    network, tokenizer = tiny.tiny(family)
+    model = PromptModel(LanguageModel(network, tokenizer))
+    model.add(Task("t", Template.parse(template), WORDS, **more), ROWS)
+    return model
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_causal_answer_is_learned_where_it_is_read(family):
+    """P-tuning's released GPT code trains the scores one position before those that it reads, so its last pseudo token
+    never gets a gradient."""
+    lm = LanguageModel(*tiny.tiny(family))
+    words = allowed(["the", "film", "great", "is", "and"], lm.tokens, "spaced")[0]
+    model = PromptModel(lm)
+    model.add(Task("t", Template.parse("{soft:3} {text} {soft:2} {mask}"), words, loss="vocabulary", encoder="table"))
+    rows = model.encode(0, [{"text": "Vienna", "label": words.labels[0]}])
+    assert rows[0].learn[0].reads == rows[0].fills[0].reads == (len(rows[0].fills[0].ids) - 1,)
+    loss = model.losses(rows)[0]
+    log_probs = model._log_probs([(0, rows[0].fills[0])])[0]
+    assert torch.equal(loss, -log_probs[0, rows[0].answer[0]])
+    shifted = collate([rows[0].learn[0]], [0], 0)
+    shifted = model.lm.scores(type(shifted)(**{**vars(shifted), "columns": shifted.columns - 1}), model.bank.vectors([0])).log_softmax(-1)
+    assert (loss + shifted[0, rows[0].answer[0]]).abs() > 1e-3
+    loss.backward()
+    assert (model.bank.encoders[0].embedding.weight.grad.abs().sum(1) > 0).all()
+
+
+def test_every_soft_token_gets_a_gradient_and_the_lm_none():
+    """PEFT allocates twice the tokens for encoder-decoders, and half of them never get a gradient."""
+    for family in tiny.FAMILIES:
+        model = one(family, encoder="table")
+        model.losses(model.encode(0, ROWS)).sum().backward()
+        gradient = model.bank.encoders[0].embedding.weight.grad
+        assert gradient.shape[0] == 5 and (gradient.abs().sum(1) > 0).all(), family
+        assert all(p.grad is None for p in model.lm.model.parameters())
+
+
+def test_one_call_of_the_lm_for_rows_of_all_tasks():
+    model = one()
+    model.add(Task("u", Template.parse("{text} is {soft:7} {mask}"), Verbalizer.from_words({"x": "great film", "y": "bad"})))
+    calls = []
+    model.lm.model.register_forward_hook(lambda *_: calls.append(1))
+    model.losses(model.encode(0, ROWS) + model.encode(1, [{"text": "It was", "label": "x"}]))
+    assert len(calls) == 1
+
+
+def test_scores_come_in_the_order_of_the_rows_whatever_the_batches():
+    model = one()
+    rows = model.encode(0, ROWS * 5)
+    alone = [model.scores([row])[0] for row in rows]
+    for size in (1, 2, 7, 100):
+        torch.testing.assert_close(torch.stack(model.scores(rows, size)), torch.stack(alone), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("encoder", list(encoders.ENCODERS))
+def test_a_baked_prompt_answers_exactly_as_the_unbaked(encoder):
+    model = one(encoder=encoder)
+    rows = model.encode(0, ROWS)
+    before = model.scores(rows)
+    model.bank.encoders[0] = encoders.Baked(encoders.bake(model.bank.encoders[0]))
+    assert all(map(torch.equal, before, model.scores(rows)))
+
+
+def test_a_bank_of_one_is_the_plain_module():
+    model = one()
+    assert torch.equal(model.bank.vectors([0]), model.bank.encoders[0]()[None])
+
+
+def test_starting_points():
+    """From words of the template, from text, from frequent tokens, from label words; special tokens are never taken (PEFT's
+    start from text has [CLS] and [SEP] in it)."""
+    lm = LanguageModel(*tiny.tiny("bert"))
+
+    def start(template="{soft:4} {text} {mask}", **more):
+        model = PromptModel(lm)
+        model.add(Task("t", Template.parse(template), WORDS, encoder="table", **more), ROWS)
+        return model.bank.encoders[0]()
+
+    def vectors(text):
+        return lm.embed(torch.tensor(lm.tokens.plain(text)))
+
+    assert torch.equal(start(init="the capital"), torch.cat([vectors("the capital")] * 2))
+    assert torch.equal(start('{soft:"of france"} {soft:1} {text} {mask}')[:2], vectors("of france"))
+    seen = {tuple(v.tolist()) for row in ROWS for v in vectors(row["text"])}
+    assert all(tuple(v.tolist()) in seen for v in start(init="vocabulary"))
+    labels = start(init="labels")
+    assert torch.equal(labels[0], vectors("Yes").mean(0)) and tuple(labels[3].tolist()) in seen
+    assert torch.equal(start(seed=3), start(seed=3)) and not torch.equal(start(seed=3), start(seed=4))
+    with pytest.raises(ConfigError, match="give them"):
+        PromptModel(lm).add(Task("t", Template.parse("{soft:4} {text} {mask}"), WORDS, init="vocabulary"))
+
+
+def test_an_lstm_is_fitted_to_its_starting_words():
+    model = one(template='{soft:"the capital of france"} {text} {mask}')
+    wanted = model.lm.embed(torch.tensor(model.lm.tokens.plain("the capital of france")))
+    assert ((model.bank.encoders[0]() - wanted).square().mean() / wanted.var()).item() < 2 * encoders.FIT_ERROR
+
+
+def test_predictions():
+    model = one()
+    answers = model.predict([{"text": "Vienna"}, {"text": "Rome"}], "t")
+    for answer in answers:
+        assert set(answer["scores"]) == {"a", "b"} and abs(sum(answer["scores"].values()) - 1) < 1e-5
+        assert answer["label"] == max(answer["scores"], key=answer["scores"].get)
+    with pytest.raises(ConfigError, match="no task 'u'"):
+        model.predict([], "u")
+
+
+def test_faults_in_rows_are_told_with_their_number():
+    model = one()
+    with pytest.raises(TemplateError, match="Row 2 of t: .*no field 'text'. Did you mean 'texts'"):
+        model.encode(0, [ROWS[0], {"texts": "x", "label": "a"}])
+    with pytest.raises(DataError, match="Row 1 of t: .*'label'.* is missing"):
+        model.encode(0, [{"text": "x"}])
+    with pytest.raises(VerbalizerError, match="Row 1 of t: There is no label 'c'"):
+        model.encode(0, [{"text": "x", "label": "c"}])
+
+
+def test_long_rows_are_shortened_never_the_soft_tokens():
+    """OpenPrompt adds soft tokens after it has shortened the row, and overflows; PEFT gives no help."""
+    model = one(template="{soft:9} {text|shorten} {soft:9} {mask}")
+    row = model.encode(0, [{"text": "great " * 500}], labelled=False)[0]
+    assert len(row.fills[0].ids) == model.max_length == 64 and max(row.fills[0].slots) == 17
+    assert len(model.scores([row])) == 1
+    with pytest.raises(TemplateError, match="and 64 fit"):
+        one().encode(0, [{"text": "great " * 500}], labelled=False)
