@@ -21,7 +21,7 @@ from ptune.train import fit
 from ptune.verbalizer import Verbalizer
 
 Score = Callable[[Sequence[torch.Tensor], Sequence[Example]], dict[str, float]]
-SHOWN = 3  # right and wrong answers kept for the report
+SHOWN = 8  # rows whose answers are kept for the report
 MOST_TOGETHER = 64
 
 
@@ -161,15 +161,13 @@ def _result(model: PromptModel, method: Method, seed: int, task: int, problem: P
 
 
 def _examples(problem: Problem, scores: Sequence[torch.Tensor], examples: Sequence[Example]) -> list[dict[str, Any]]:
-    """A few answers, right and wrong."""
-    labels, kept = problem.verbalizer.labels, {True: [], False: []}  # type: dict[bool, list[dict[str, Any]]]
-    for own, example in zip(scores, examples):
-        best = own.topk(3).indices.tolist()
-        right = best[0] == example.label
-        if len(kept[right]) < SHOWN:
-            row = {name: value for name, value in example.row.items() if name != problem.target}
-            kept[right].append({"row": row, "right": str(example.row[problem.target]), "answers": [labels[i] for i in best]})
-    return kept[True] + kept[False]
+    """A few answers, to the same rows by every method."""
+    labels, kept = problem.verbalizer.labels, []
+    for number in sorted({i * len(examples) // SHOWN for i in range(SHOWN)}):
+        row = {name: value for name, value in examples[number].row.items() if name != problem.target}
+        answers = [labels[i] for i in scores[number].topk(min(3, len(labels))).indices.tolist()]
+        kept.append({"row": row, "right": str(examples[number].row[problem.target]), "answers": answers})
+    return kept
 
 
 def _wordings(lm: LanguageModel, problem: Problem) -> list[dict[str, Any]]:

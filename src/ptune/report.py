@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ptune import store
 from ptune.metrics import mean
-from ptune.results import MethodResult, Results
+from ptune.results import Results
 
 COLOURS = ("#9aa5b1", "#d9480f", "#4c78a8", "#72b7b2", "#b279a2", "#54a24b")
 MAIN = "p@1"
@@ -74,7 +74,7 @@ def write(results: Results, single: Sequence[dict[str, Any]], labels: dict[str, 
     first = [result for result in single if result["seed"] == 0]
     page = environment.get_template("report.html").render(
         results=results, labels=labels, notes=[*notes, wordings_line(results)], bars=_bars(results, labels), curves=_curves(first, results),
-        examples=_examples(first, results), nearest=[r for r in first if r["nearest"]], of=_of, mean=mean, main=MAIN,
+        examples=_examples(first), nearest=[r for r in first if r["nearest"]], of=_of, mean=mean, main=MAIN,
         most=max((_of(m) for m in results.methods.values()), default=1.0))
     store.write_text(folder / "report.html", page)
 
@@ -120,21 +120,12 @@ def _svg(figure: Figure) -> str:
     return text[text.index("<svg"):]
 
 
-def _examples(single: Sequence[dict[str, Any]], results: Results) -> list[dict[str, Any]]:
-    """For every relation, a few questions with the first answer of each method that was asked the same."""
-    found = []
-    for problem in dict.fromkeys(result["problem"] for result in single):
-        own = {result["method"]: result for result in single if result["problem"] == problem}
-        shown: dict[str, dict[str, Any]] = {}
-        for method, result in own.items():
-            for example in result["examples"]:
-                key = str(example["row"])
-                entry = shown.setdefault(key, {"row": ", ".join(map(str, example["row"].values())), "right": example["right"], "answers": {}})
-                entry["answers"][method] = example["answers"]
-        found.append({"problem": problem, "rows": list(shown.values())[:8]})
-    return found
-
-
-def trained_title(method: MethodResult) -> str:
-    """A method's title with its number of trained parameters."""
-    return f"{method.title} ({method.trained_parameters:,} parameters)"
+def _examples(single: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For every relation the questions that are shown, with the first answers of each method."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for result in single:
+        shown = found.setdefault(result["problem"], {})
+        for example in result["examples"]:
+            row = ", ".join(map(str, example["row"].values()))
+            shown.setdefault(row, {"row": row, "right": example["right"], "answers": {}})["answers"][result["method"]] = example["answers"]
+    return [{"problem": problem, "rows": list(shown.values())} for problem, shown in found.items()]

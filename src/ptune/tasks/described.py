@@ -49,7 +49,7 @@ def read(path: pathlib.Path) -> TaskConfig:
 
 
 def _explained(error: ValidationError) -> str:
-    first = error.errors()[0]
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")  # a misspelt key explains a missing one
     key = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
         known = {name for owner in (TaskConfig, *(f.annotation for f in TaskConfig.model_fields.values() if hasattr(f.annotation, "model_fields")))

@@ -1,0 +1,121 @@
+"""Tasks described by YAML files: trained, scored, answered."""
+import io
+import json
+import pathlib
+
+import pytest
+import tiny
+
+from ptune import saving
+from ptune.config import EvaluateConfig, PredictConfig, TaskConfig
+from ptune.errors import ConfigError, DataError, StoreError, TemplateError, VerbalizerError
+from ptune.tasks import described
+
+ROOT = pathlib.Path(__file__).parents[2]
+TEXTS = ["great film", "terrible film", "the best", "the worst", "Vienna is great", "bad Rome"]
+YAML = """
+name: opinions
+template: "{soft:2} {text|shorten} {soft:2} {mask}"
+labels: {good: [great, best], bad: terrible film}
+data: {train: rows.jsonl, dev: rows.jsonl, test: rows.jsonl}
+lm: ./lm
+encoder: table
+train: {epochs: 3, batch_size: 2}
+out: trained
+device: cpu
+"""
+
+
+@pytest.fixture
+def task(tmp_path):
+    network, tokenizer = tiny.tiny("bert")
+    network.save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": t, "label": ("good", "bad")[i % 2], "id": i}) + "\n" for i, t in enumerate(TEXTS)))
+    (tmp_path / "task.yaml").write_text(YAML)
+    return tmp_path / "task.yaml"
+
+
+def test_train_evaluate_predict(task, tmp_path, capsys):
+    figures = described.train(described.read(task))
+    assert set(figures) == {"dev accuracy", "test accuracy"}
+    assert described.evaluate(EvaluateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu"))["accuracy"] == figures["test accuracy"]
+    capsys.readouterr()
+    described.predict(PredictConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu"))
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [a["id"] for a in answers] == list(range(6)) and all(abs(sum(a["scores"].values()) - 1) < 1e-5 for a in answers)
+    assert sum(a["prediction"] == a["label"] for a in answers) / 6 == figures["test accuracy"]
+    described.predict(PredictConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", out=tmp_path / "out.jsonl", top=1, device="cpu"))
+    assert [len(json.loads(line)["scores"]) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [1] * 6
+
+
+def test_predict_reads_standard_input_and_skips_what_is_bad_when_told(task, tmp_path, monkeypatch, capsys):
+    described.train(described.read(task))
+    prompt, said = tmp_path / "trained", []
+    lines = '{"text": "great"}\n{"text": \n{"x": 1}\n{"text": "bad"}\n'
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    capsys.readouterr()
+    described.predict(PredictConfig(prompt=prompt, skip_bad_lines=True, device="cpu"), said.append)
+    assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == ["great", "bad"]
+    assert len(said) == 2 and "line 2" in said[0] and "no field 'text'" in said[1]
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    with pytest.raises(DataError, match="standard input, line 2: not valid JSON"):
+        described.predict(PredictConfig(prompt=prompt, device="cpu"))
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"text": "great"}\n{"x": 1}\n'))
+    with pytest.raises(TemplateError, match="Row 2 of opinions: The row has no field 'text'"):
+        described.predict(PredictConfig(prompt=prompt, device="cpu"))
+
+
+def test_fine_tuning_saves_the_lm_beside_the_prompt(task, tmp_path):
+    config = described.read(task).model_copy(update={"method": "fine-tune", "template": "{text} is {mask}"})
+    figures = described.train(config)
+    assert saving.load(tmp_path / "trained", device="cpu").lm.source.endswith("lm")
+    assert described.evaluate(EvaluateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu"))["accuracy"] == figures["test accuracy"]
+    with pytest.raises(StoreError, match="has other weights"):
+        described.evaluate(EvaluateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", lm=str(tmp_path / "lm"), device="cpu"))
+
+
+def test_a_trained_folder_is_not_overwritten(task):
+    described.train(described.read(task))
+    with pytest.raises(ConfigError, match="holds a trained prompt already"):
+        described.train(described.read(task))
+
+
+@pytest.mark.parametrize("change, error, message", [
+    (("template:", "tempalte:"), ConfigError, "no key 'tempalte'. Did you mean 'template'"),
+    (("epochs: 3", "epoch: 3"), ConfigError, "no key 'train.epoch'. Did you mean 'epochs'"),
+    (("epochs: 3", "epochs: 0"), ConfigError, "train.epochs: Input should be greater than or equal to 1"),
+    (("name: opinions", ""), ConfigError, "the key 'name' is missing"),
+    (("name: opinions", "name: ["), ConfigError, "is not valid YAML"),
+    (("labels: {good: [great, best], bad: terrible film}", ""), ConfigError, "either labels"),
+    (("{mask}", ""), TemplateError, "no {mask}"),
+    (("[great, best]", "[\u4e2d]"), VerbalizerError, "not in this LM's vocabulary"),
+    (("[great, best]", "[]"), VerbalizerError, "has no word"),
+    (("train: rows.jsonl", "train: none.jsonl"), DataError, "none.jsonl cannot be read"),
+    (("{text|shorten}", "{texts}"), TemplateError, "Row 1 of opinions: The row has no field 'texts'. Did you mean 'text'"),
+    (("data: {", "target: gold\ndata: {"), DataError, "'gold'"),
+    (("method:", "method:"), None, ""),
+])
+def test_faults_in_a_task(task, change, error, message):
+    task.write_text(YAML.replace(*change))
+    if error is None:
+        assert described.read(task).name == "opinions"
+        return
+    with pytest.raises(error, match=message):
+        described.train(described.read(task))
+
+
+def test_paths_are_taken_from_the_files_folder(task, tmp_path):
+    config = described.read(task)
+    assert config.data.train == tmp_path / "rows.jsonl" and config.out == tmp_path / "trained" and config.lm == str(tmp_path / "lm")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda p: p.stem)
+def test_examples_run_as_their_first_line_says(path, tmp_path):
+    first = path.read_text().splitlines()[0]
+    assert first.startswith(f"# ptune train examples/{path.name} --out ")
+    config = described.read(path)
+    config = config.model_copy(update={"out": tmp_path, "train": config.train.model_copy(update={"epochs": 1})})
+    assert isinstance(config, TaskConfig)
+    figures = described.train(config)
+    assert figures["test accuracy"] > 0.02

@@ -1,0 +1,49 @@
+"""The public names, and the program in the README."""
+import pathlib
+import re
+
+import pytest
+
+import ptune
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def test_every_public_name_is_there():
+    assert sorted(ptune.__all__) == sorted(ptune._HOMES)
+    for name in ptune.__all__:
+        assert getattr(ptune, name).__doc__
+    with pytest.raises(AttributeError):
+        _ = ptune.nothing
+
+
+def test_imports_run_one_way():
+    """Each file imports only from rooms before it; no circles."""
+    rooms = [["errors", "config", "progress"], ["tokens", "template", "encoders", "data", "metrics", "store"], ["prompts", "verbalizer", "batch"], ["lm"],
+             ["model"], ["saving", "train"], ["corpus", "vocabulary"], ["methods", "pretrain", "experiment"], ["tasks", "results", "report"], ["inspection", "probe"], ["cli"],
+             ["__main__"]]
+    place = {name: number for number, names in enumerate(rooms) for name in names}
+    source = ROOT / "src" / "ptune"
+    for path in source.rglob("*.py"):
+        own = path.relative_to(source).parts[0].removesuffix(".py")
+        if own == "__init__":
+            continue
+        text = path.read_text()
+        used = set(re.findall(r"^\s*from ptune\.(\w+)", text, re.M)) | {n.strip().split(" ")[0] for line in re.findall(r"^\s*from ptune import (.+)$", text, re.M) for n in line.split(",")}
+        for name in used:
+            assert place[name] <= place[own], f"{path.name} imports {name}"
+    graph = {p.stem: set(re.findall(r"^from ptune\.(\w+)", p.read_text(), re.M)) for p in source.glob("*.py")}
+    done: set[str] = set()
+    while ready := {n for n in graph if n not in done and graph[n] <= done | {"tasks"}}:
+        done |= ready
+    assert done == set(graph), f"a circle among {set(graph) - done}"
+    assert "torch" not in (source / "template.py").read_text().replace("imports no torch", "")
+
+
+def test_the_program_in_the_readme_runs(tmp_path, monkeypatch, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert blocks
+    monkeypatch.chdir(ROOT)
+    for block in blocks:
+        exec(compile(block.replace('"capitals"', repr(str(tmp_path / "capitals"))), "README.md", "exec"), {})
+    assert capsys.readouterr().out

@@ -1,0 +1,142 @@
+"""The command line as a user meets it."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tiny
+
+from ptune import cli
+
+
+def run(*arguments, **more):
+    return subprocess.run([sys.executable, "-m", "ptune", *map(str, arguments)], capture_output=True, text=True, **more)
+
+
+def main(capsys, *arguments):
+    """Run in this process: status, standard output, standard error."""
+    status = 0
+    try:
+        cli.main(list(map(str, arguments)))
+    except SystemExit as end:
+        status = end.code or 0
+    return status, *capsys.readouterr()
+
+
+@pytest.fixture
+def lm(tmp_path):
+    network, tokenizer = tiny.tiny("bert")
+    network.save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    return tmp_path / "lm"
+
+
+def test_help_and_import_load_no_torch():
+    code = "import sys, ptune, ptune.cli; ptune.cli.main(['--help']); assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    assert "probe" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for command in ("probe", "pretrain", "evaluate", "predict", "inspect", "train"):
+        code = f"import sys, ptune.cli\ntry: ptune.cli.main(['{command}', '--help'])\nexcept SystemExit as e: assert not e.code\nassert 'torch' not in sys.modules"
+        text = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        assert f"usage: ptune {command}" in text
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["prob"], "no command 'prob'. Did you mean 'probe'"), (["inspect", "{x|shortn} {mask}"], "Did you mean 'shorten'"),
+    (["probe", "--lm", "/nowhere/lm"], "There is no LM folder /nowhere/lm"), (["probe", "--facts", "/nowhere"], "no facts at /nowhere"),
+    (["train", "/nowhere.yaml"], "cannot be read"), (["evaluate", "/nowhere", "--data", "x.csv"], "no saved prompt at /nowhere"),
+    (["inspect", "{x} {mask}", "--row", "{"], "--row is not valid JSON"), (["probe", "--device", "cuda:55"], "is not there")])
+def test_faults_end_with_status_2_and_no_traceback(capsys, monkeypatch, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    status, _, errors = main(capsys, *arguments)
+    assert status == 2 and message in " ".join(errors.split()) and "Traceback" not in errors
+
+
+def test_an_unknown_option_is_refused(capsys):
+    status, out, errors = main(capsys, "probe", "--seed", "3")
+    assert status == 2 and "--seeds" in out + errors
+
+
+def test_no_traceback_from_a_real_process(tmp_path, lm):
+    (tmp_path / "rows.jsonl").write_text('{"x": "a", "label": "y"}\n{"x": \n')
+    (tmp_path / "task.yaml").write_text('name: t\ntemplate: "{x} {soft:2} {mask}"\nlabels: {y: Yes, n: No}\nlm: ./lm\ndata: {train: rows.jsonl, dev: rows.jsonl}\n')
+    ended = run("train", tmp_path / "task.yaml", "--out", tmp_path / "out", "--device", "cpu")
+    assert ended.returncode == 2 and ended.stderr.strip().endswith("""not valid JSON (Expecting value: line 2 column 1 (char 7)): '{"x":'""") and "Traceback" not in ended.stderr
+    assert "rows.jsonl, line 2" in ended.stderr
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, lm):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"x": f"great film {i}", "label": "yn"[i % 2]}) + "\n" for i in range(400)))
+    (tmp_path / "task.yaml").write_text('name: t\ntemplate: "{x} {soft:2} {mask}"\nlabels: {y: Yes, n: No}\nlm: ./lm\ndata: {train: rows.jsonl, dev: rows.jsonl}\n'
+                                        "train: {epochs: 1000, patience: 0, batch_size: 1, save_seconds: 0}\n")
+    command = [sys.executable, "-m", "ptune", "train", "task.yaml", "--out", "out dir", "--device", "cpu"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "out dir" / "checkpoint.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert errors.strip().endswith("Go on with: ptune train task.yaml --out 'out dir' --device cpu --resume")
+
+
+def test_full_disk_while_saving(tmp_path, lm):
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20k", "tmpfs", small], capture_output=True).returncode:
+        pytest.skip("this user may not mount a file system")
+    try:
+        (tmp_path / "rows.jsonl").write_text('{"x": "great", "label": "y"}\n{"x": "bad", "label": "n"}\n')
+        (tmp_path / "task.yaml").write_text('name: t\ntemplate: "{x} {soft:2} {mask}"\nlabels: {y: Yes, n: No}\nlm: ./lm\ndata: {train: rows.jsonl, dev: rows.jsonl}\n'
+                                            "train: {epochs: 1}\n")
+        ended = run("train", tmp_path / "task.yaml", "--out", small / "out", "--device", "cpu")
+        assert ended.returncode == 2 and "could not be written" in ended.stderr and "Traceback" not in ended.stderr
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_json_alone_on_standard_output(tmp_path, lm):
+    (tmp_path / "t.csv").write_text("subject,object\n" + "".join(f"film {i},{['vienna', 'paris'][i % 2]}\n" for i in range(30)))
+    ended = run("probe", "--lm", lm, "--facts", tmp_path / "t.csv", "--manual", "[X] is [Y] .", "--methods", "manual", "--json", "--device", "cpu", "--out", tmp_path / "out")
+    assert ended.returncode == 0 and json.loads(ended.stdout) == json.loads((tmp_path / "out" / "results.json").read_text())
+
+
+def test_inspect_draws_what_the_lm_sees(capsys, lm):
+    status, out, _ = main(capsys, "inspect", "{soft:2} {subject} {sep} is {mask}", "--lm", lm, "--row", '{"subject": "Vienna"}')
+    assert status == 0 and "soft token 2" in out and "'vienna'" in out and "the answer is read here" in out and "B" in out
+    picture = out[out.index("who (down)"):].splitlines()[1:9]
+    assert [line.split()[-8:] for line in picture] == [["x", "o", "o", "x", "x", "x", "x", "x"]] * 8
+
+
+def test_inspect_draws_a_causal_triangle(capsys, tmp_path):
+    network, tokenizer = tiny.tiny("gpt2")
+    network.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    _, out, _ = main(capsys, "inspect", "{soft:1} is {soft:1} {mask} {soft:2}", "--lm", tmp_path)
+    assert "Left out, since a causal LM cannot see it: {soft:2}" in out
+    rows = [line.split()[-3:] for line in out[out.index("who (down)"):].splitlines()[1:4]]
+    assert rows == [["o", ".", "."], ["o", "x", "."], ["o", "x", "o"]]
+
+
+def test_inspect_shows_what_a_prompt_has_learned(capsys, lm, tmp_path):
+    from ptune import LanguageModel, PromptModel, Task, Template, Verbalizer, save
+    model = PromptModel(LanguageModel.load(lm, device="cpu"))
+    model.add(Task("t", Template.parse('{soft:"vienna euro"} {x} {mask}'), Verbalizer.from_words({"y": "Yes", "n": "No"}), encoder="table"))
+    save(model, tmp_path / "prompt")
+    _, out, _ = main(capsys, "inspect", tmp_path / "prompt", "--words", "1")
+    table = out[out.index("nearest word"):]
+    assert "vienna" in table and "euro" in table
+
+
+def test_a_reader_that_has_had_enough(lm):
+    process = subprocess.Popen([sys.executable, "-m", "ptune", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 0
+    process.stderr.close()
+
+
+def test_version(capsys):
+    assert main(capsys, "--version")[1].startswith("ptune 0.")
+    assert os.path.exists(cli.__file__)

@@ -1,0 +1,128 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tiny
+import torch
+from transformers import AutoModelForMaskedLM, BertConfig, BertModel
+
+from ptune import pretrain as p
+from ptune import store
+from ptune.config import PretrainConfig
+from ptune.errors import ConfigError, DataError
+from ptune.lm import LanguageModel
+
+SENTENCES = [f"The capital of {a} is {b} ." for a, b in zip("Austria France Italy Germany".split(), "Vienna Paris Rome Berlin".split())]
+
+
+@pytest.fixture
+def text(tmp_path):
+    (tmp_path / "text.txt").write_text("\n\n".join(f"{a}\n{b}" for a in SENTENCES for b in SENTENCES) + "\n")
+    return tmp_path / "text.txt"
+
+
+def config(text, out, **more):
+    return PretrainConfig(**{"texts": [text], "out": out, "hidden_size": 32, "layers": 1, "heads": 2, "steps": 60, "batch_tokens": 256, "length": 32,
+                             "learning_rate": 5e-3, "vocabulary_size": 300, "held_out": 0.1, "save_minutes": 100, **more})
+
+
+def looks(out):
+    return [json.loads(line) for line in (out / "training" / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("objective", ["masked", "causal", "span-corruption", "prefix-lm"])
+def test_every_objective_learns_and_makes_an_lm_that_loads(objective, text, tmp_path):
+    said = []
+    p.pretrain(config(text, tmp_path / "first", objective=objective, steps=1), said.append)
+    p.pretrain(config(text, tmp_path / "lm", objective=objective), said.append)
+    assert looks(tmp_path / "lm")[-1]["loss"] < 0.7 * looks(tmp_path / "first")[-1]["loss"]
+    lm = LanguageModel.load(tmp_path / "lm", device="cpu")
+    assert lm.kind == p.KINDS[objective] and "perplexity" in said[-1]
+
+
+def test_fp16_is_saved_and_the_vocabulary_cut(text, tmp_path):
+    network, tokenizer = tiny.tiny("bert")
+    network.save_pretrained(tmp_path / "old")
+    tokenizer.save_pretrained(tmp_path / "old")
+    (tmp_path / "words.txt").write_text("terrible\nvienna\n")
+    p.pretrain(config(text, tmp_path / "new", lm=str(tmp_path / "old"), vocabulary_size=110, keep_words=tmp_path / "words.txt", steps=2, save_dtype="float16"))
+    tensors = store.read_tensors(tmp_path / "new" / "model.safetensors")
+    assert {t.dtype for t in tensors.values()} == {torch.float16}
+    lm = LanguageModel.load(tmp_path / "new", device="cpu")
+    assert lm.dtype == torch.float32 and len(lm.tokens.plain("terrible")) == 1 and len(lm.tokens.tokenizer) <= 110
+
+
+def test_an_encoder_without_a_head_gets_one(text, tmp_path):
+    BertModel(BertConfig(vocab_size=len(tiny.wordpiece()), **tiny.SHAPE)).save_pretrained(tmp_path / "encoder")
+    tiny.wordpiece().save_pretrained(tmp_path / "encoder")
+    p.pretrain(config(text, tmp_path / "lm", lm=str(tmp_path / "encoder"), vocabulary_size=None, steps=2))
+    assert LanguageModel.load(tmp_path / "lm", device="cpu").kind == "masked"
+
+
+@pytest.mark.parametrize("relation", ["two-way", "three-way"])
+def test_next_sentence_prediction(relation, tmp_path):
+    """Documents of one country each: whether the second half goes on is told by the country."""
+    countries = ["Austria Vienna", "France Paris", "Italy Rome", "Germany Berlin"]
+    documents = [f"{c.split()[0]} is great and {c.split()[1]} is great .\n" * 4 for c in countries] * 6
+    (tmp_path / "t.txt").write_text("\n".join(documents))
+    p.pretrain(config(tmp_path / "t.txt", tmp_path / "lm", next_sentence=relation, steps=300, length=24, learning_rate=3e-3, mask_share=0.1, held_out=0.2))
+    head = p.PairHead.load(tmp_path / "lm")
+    assert head.labels == p.PAIRS[relation]
+    assert looks(tmp_path / "lm")[-1]["pairs right"] > (0.75 if relation == "two-way" else 0.55)
+
+
+def test_next_sentence_prediction_needs_documents(tmp_path):
+    (tmp_path / "t.txt").write_text("\n".join(SENTENCES * 4))
+    with pytest.raises(DataError, match="several documents"):
+        p.pretrain(config(tmp_path / "t.txt", tmp_path / "lm", next_sentence="two-way"))
+    with pytest.raises(ConfigError, match="masked objective only"):
+        p.pretrain(config(tmp_path / "t.txt", tmp_path / "lm", next_sentence="two-way", objective="causal"))
+
+
+def test_a_killed_run_gives_the_same_lm(text, tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text("""
+import sys, torch
+torch.set_num_threads(1)
+from ptune.config import PretrainConfig
+from ptune.pretrain import pretrain
+pretrain(PretrainConfig(texts=[sys.argv[1]], out=sys.argv[2], tokenizer=sys.argv[3], hidden_size=32, layers=1, heads=2, steps=300, batch_tokens=256,
+                        length=32, save_minutes=0.0001, resume=True), lambda line: print(line, flush=True))
+""")
+    tiny.wordpiece().save_pretrained(tmp_path / "tokenizer")
+    command = [sys.executable, script, text]
+    subprocess.run([*command, tmp_path / "whole", tmp_path / "tokenizer"], check=True, capture_output=True)
+    for lines in (12, 30):
+        process = subprocess.Popen([*command, tmp_path / "killed", tmp_path / "tokenizer"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        for _ in range(lines):
+            process.stdout.readline()
+        time.sleep(0.05)
+        assert process.poll() is None, "the run was over before it was killed"
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    subprocess.run([*command, tmp_path / "killed", tmp_path / "tokenizer"], check=True, capture_output=True)
+    assert (tmp_path / "killed" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+def test_folders_and_settings_that_do_not_go_together(text, tmp_path):
+    p.pretrain(config(text, tmp_path / "lm", steps=1))
+    with pytest.raises(ConfigError, match="holds a run already"):
+        p.pretrain(config(text, tmp_path / "lm", steps=1))
+    with pytest.raises(ConfigError, match="another learning_rate"):
+        p.pretrain(config(text, tmp_path / "lm", steps=1, learning_rate=1e-4, resume=True))
+    with pytest.raises(ConfigError, match="2 weights for 1 texts"):
+        p.pretrain(config(text, tmp_path / "x", weights=[1, 2]))
+    with pytest.raises(ConfigError, match="cannot be shared by 3 heads"):
+        p.pretrain(config(text, tmp_path / "x", heads=3))
+    with pytest.raises(DataError, match="none.txt cannot be read"):
+        p.pretrain(config(tmp_path / "none.txt", tmp_path / "y"))
+
+
+def test_a_new_lm_is_one_that_transformers_knows(text, tmp_path):
+    p.pretrain(config(text, tmp_path / "lm", steps=1))
+    assert type(AutoModelForMaskedLM.from_pretrained(tmp_path / "lm")).__name__ == "BertForMaskedLM"

@@ -1,0 +1,151 @@
+"""The probe from facts to report, on a tiny LM and a table of its own."""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from random import Random
+
+import pytest
+import tiny
+
+from ptune.config import ProbeConfig
+from ptune.errors import ConfigError
+from ptune.probe import probe
+from ptune.results import Results
+
+ROOT = pathlib.Path(__file__).parents[1]
+WORDS = "vienna paris rome berlin madrid london austria france italy germany euro film city people east capital danube great".split()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A tiny LM's folder and facts in LAMA's layout: three relations, the second with ambiguous subjects."""
+    path = tmp_path_factory.mktemp("world")
+    network, tokenizer = tiny.tiny("bert")
+    network.save_pretrained(path / "lm")
+    tokenizer.save_pretrained(path / "lm")
+    lines = []
+    for number in range(3):
+        for split, count in (("train", 14), ("dev", 6), ("test", 8)):
+            folder = path / "facts" / "original" / f"R{number}"
+            folder.mkdir(parents=True, exist_ok=True)
+            rows = [{"sub_label": f"{WORDS[(i * 5 + number) % 18]} {WORDS[i % 7]} {split}", "obj_label": WORDS[(i * (number + 2)) % 9]} for i in range(count)]
+            (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"sub_label": "x", "obj_label": "Timbuktu"}]))
+        lines.append(json.dumps({"relation": f"R{number}", "template": "[X] is in [Y] .", "label": f"is in {number}",
+                                 "wordings": ["[X] is in [Y] .", "The [X] of [Y] .", "[Y] is [X] ."]}))
+    (path / "facts" / "relations.jsonl").write_text("\n".join(lines) + "\n")
+    return path
+
+
+def config(world, out, **more):
+    return ProbeConfig(**{"lm": str(world / "lm"), "facts": str(world / "facts"), "out": out, "device": "cpu", "wordings": True,
+                          "train": {"epochs": 3, "batch_size": 4}, **more})
+
+
+def read(out):
+    return json.loads((out / "results.json").read_text())
+
+
+def test_all_methods(world, tmp_path, capsys):
+    said = []
+    results = probe(config(world, tmp_path, seeds=2), said.append)
+    raw = read(tmp_path)
+    assert list(raw["methods"]) == ["manual", "p-tuning", "fine-tune", "manual+fine-tune"]
+    assert raw == json.loads(results.model_dump_json()) and Results.model_validate(raw)
+    assert raw["methods"]["p-tuning"]["relations"]["R1"]["rows"] == 8 and raw["dropped"] == {"R0": 3, "R1": 3, "R2": 3}
+    for name, own in raw["methods"].items():
+        values = [relation["p@1"] for relation in own["relations"].values()]
+        assert own["p@1"] == pytest.approx(sum(values) / 3) == pytest.approx(own["micro"]["p@1"]) and own["filtered p@1"] >= own["p@1"]
+        assert own["seeds"] == (1 if name == "manual" else 2)
+    manual, tuned = raw["methods"]["manual"], raw["methods"]["fine-tune"]
+    assert (manual["trained_parameters"], manual["kept_parameters"]) == (0, 0) and tuned["trained_parameters"] == tuned["kept_parameters"] > 10_000
+    assert raw["methods"]["p-tuning"]["kept_parameters"] == 9 * 32
+    assert len(raw["wordings"]["R0"]) == 3 and raw["settings"]["allowed"] > 10 and "torch" in raw["versions"]
+    assert sum(line.startswith("p-tuning") for line in said) == 6
+    page = (tmp_path / "report.html").read_text()
+    for wanted in ("P-tuning", "Manual prompt + fine-tuning", "is in 2", "<svg", "Learned tokens", "The same question in other words", "3 relations, 4 methods"):
+        assert wanted in page
+    assert "P@1 on test rows" in capsys.readouterr().out
+    assert sorted(p.name for p in (tmp_path / "prompts").iterdir()) == sorted(f"p-tuning-R{r}-{s}" for r in range(3) for s in range(2))
+    assert not (tmp_path / "checkpoints").exists() or not any((tmp_path / "checkpoints").iterdir())
+
+
+def test_the_lm_is_as_it_was_after_each_tuning(world, tmp_path):
+    """Fine-tuning one relation must not help the next, nor a method that comes later."""
+    after = probe(config(world, tmp_path / "a", methods="fine-tune,manual"))
+    before = probe(config(world, tmp_path / "b", methods="manual,fine-tune"))
+    assert after.methods == before.methods
+    alone = probe(config(world, tmp_path / "c", methods="fine-tune", relations="R2"))
+    assert alone.methods["fine-tune"].relations["R2"] == after.methods["fine-tune"].relations["R2"]
+
+
+def test_together_or_one_by_one(world, tmp_path):
+    together = probe(config(world, tmp_path / "a", methods="p-tuning", together=3))
+    apart = probe(config(world, tmp_path / "b", methods="p-tuning", together=1))
+    for name, relation in together.methods["p-tuning"].relations.items():
+        other = apart.methods["p-tuning"].relations[name]
+        assert relation.model_extra == pytest.approx(other.model_extra, abs=1e-6)
+
+
+def test_a_finished_run_is_only_read_again(world, tmp_path, monkeypatch):
+    probe(config(world, tmp_path, methods="manual,p-tuning"))
+    first = (tmp_path / "results.json").read_bytes()
+    (tmp_path / "results.json").unlink()
+    monkeypatch.setattr("ptune.experiment.fit", None)
+    probe(config(world, tmp_path, methods="manual,p-tuning", resume=True))
+    assert (tmp_path / "results.json").read_bytes() == first
+    with pytest.raises(ConfigError, match="holds a run already: go on with --resume"):
+        probe(config(world, tmp_path, methods="manual,p-tuning"))
+    with pytest.raises(ConfigError, match="begun with another seeds"):
+        probe(config(world, tmp_path, methods="manual,p-tuning", seeds=2, resume=True))
+    with pytest.raises(ConfigError, match="begun with another methods"):
+        probe(config(world, tmp_path, methods="manual,p-tuning", resume=True, train={"epochs": 4, "batch_size": 4}))
+
+
+def test_five_kills(world, tmp_path):
+    """kill -9 at five random moments, and the same results.json."""
+    command = [sys.executable, "-m", "ptune", "probe", "--lm", world / "lm", "--facts", world / "facts", "--device", "cpu", "--wordings", "True",
+               "--train.epochs", "12", "--train.patience", "0", "--train.batch-size", "2", "--train.save-seconds", "0", "--resume"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
+    subprocess.run([*command, "--out", tmp_path / "whole"], check=True, **quiet)
+    out, random = tmp_path / "killed", Random(time.time_ns())
+    for results in (1, 3, 6, 7, 10):
+        process = subprocess.Popen([*command, "--out", out], **quiet)
+        while len(list(out.glob("results/*/*.json"))) < results:
+            assert process.poll() is None, "the run was over before it was killed"
+            time.sleep(0.005)
+        time.sleep(random.random() * 0.3)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "the run was over before it was killed"
+    subprocess.run([*command, "--out", tmp_path / "killed"], check=True, **quiet)
+    assert (tmp_path / "killed" / "results.json").read_bytes() == (tmp_path / "whole" / "results.json").read_bytes()
+
+
+def test_a_causal_lm_and_a_table(tmp_path):
+    network, tokenizer = tiny.tiny("gpt2")
+    network.save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    (tmp_path / "t.csv").write_text("subject,object\n" + "".join(f"{WORDS[i % 18]} {i},{['the', 'is', 'of'][i % 3]}\n" for i in range(40)))
+    (tmp_path / "words.txt").write_text("the\nis\nof\nand\nfilm\n")
+    said = []
+    results = probe(config(tmp_path, tmp_path / "out", lm=str(tmp_path / "lm"), facts=str(tmp_path / "t.csv"), manual="[X] is in [Y] .", vocab=tmp_path / "words.txt",
+                           methods="manual,p-tuning"), said.append)
+    assert set(results.methods) == {"manual", "p-tuning"}
+    assert any("without '.'" in line for line in said) and any("without '{soft:3}'" in line for line in said)
+    with pytest.raises(ConfigError, match="no hand-written prompt"):
+        probe(config(tmp_path, tmp_path / "other", lm=str(tmp_path / "lm"), facts=str(tmp_path / "t.csv"), vocab=tmp_path / "words.txt", methods="manual"))
+
+
+def test_wrong_arguments(world, tmp_path):
+    for more, message in (({"methods": "p-tunning"}, "Did you mean 'p-tuning'"), ({"relations": "R7"}, "no relation 'R7'"), ({"methods": ","}, "No method is named")):
+        with pytest.raises(ConfigError, match=message):
+            probe(config(world, tmp_path / "x", **more))
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_published_schema_is_that_of_the_results():
+    assert json.loads((ROOT / "docs" / "results.schema.json").read_text()) == Results.model_json_schema()

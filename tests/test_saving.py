@@ -1,0 +1,108 @@
+import json
+
+import pytest
+import tiny
+import torch
+
+from ptune import saving, store
+from ptune.config import TrainConfig
+from ptune.errors import StoreError
+from ptune.lm import LanguageModel
+from ptune.model import PromptModel, Task
+from ptune.template import Template
+from ptune.train import fit
+from ptune.verbalizer import Verbalizer
+
+ROWS = [{"x": "Vienna lies", "label": "a"}, {"x": "It was", "label": "b"}, {"x": "great film", "label": "a"}]
+
+
+def model_of(family="bert", names=("t",), encoder="lstm", **more):
+    model = PromptModel(LanguageModel(*tiny.tiny(family)))
+    for number, name in enumerate(names):
+        words = Verbalizer.from_words({"a": ["Yes", "great film"], "b": "No"})
+        model.add(Task(name, Template.parse(f"{{soft:{number + 2}@p}} {{x}} {{soft@p}} {{mask}}"), words, encoder=encoder, **more), ROWS)
+    return model
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
+def test_a_saved_prompt_answers_exactly_as_before(family, tmp_path):
+    model = model_of(family)
+    saving.save(model, tmp_path, metrics={"accuracy": 0.5})
+    loaded = saving.load(tmp_path, LanguageModel(*tiny.tiny(family)))
+    rows = model.encode(0, ROWS)
+    assert all(map(torch.equal, model.scores(rows), loaded.scores(loaded.encode(0, ROWS))))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["prompt.json", "prompt.safetensors"]
+    assert not list(loaded.bank.parameters()), "only the vectors are kept"
+    assert json.loads((tmp_path / "prompt.json").read_text())["metrics"] == {"accuracy": 0.5}
+
+
+def test_many_prompts_load_as_one_bank(tmp_path):
+    model = model_of(names=("t", "u", "v"))
+    for number, name in enumerate("tuv"):
+        saving.save(model, tmp_path / name, number)
+    loaded = saving.load([tmp_path / n for n in "vt"], model.lm)
+    examples = loaded.encode(0, ROWS) + loaded.encode(1, ROWS)
+    wanted = model.encode(2, ROWS) + model.encode(0, ROWS)
+    for ours, theirs in zip(loaded.scores(examples), model.scores(wanted)):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)
+
+
+def test_the_lm_is_loaded_from_where_it_came(tmp_path):
+    network, tokenizer = tiny.tiny("bert")
+    network.save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    model = PromptModel(LanguageModel.load(tmp_path / "lm", device="cpu"))
+    model.add(Task("t", Template.parse("{soft:2} {x} {mask}"), Verbalizer.from_words({"a": "Yes", "b": "No"})))
+    saving.save(model, tmp_path / "prompt")
+    assert saving.load(tmp_path / "prompt", device="cpu").predict(ROWS) == model.predict(ROWS)
+
+
+def test_training_goes_on_from_a_saved_encoder(tmp_path):
+    """PEFT saves a P-tuning prompt without its encoder, and refuses to train it again."""
+    model = model_of()
+    saving.save(model, tmp_path, encoder=True)
+    loaded = saving.load(tmp_path, model.lm, trainable=True)
+    config = TrainConfig(batch_size=2, epochs=2, patience=0)
+    for own in (model, loaded):
+        fit(own, {0: (ROWS, ROWS)}, config)
+    assert all(torch.equal(a, b) for a, b in zip(model.bank.encoders[0].state_dict().values(), loaded.bank.encoders[0].state_dict().values()))
+    (tmp_path / "encoder.safetensors").unlink()
+    with pytest.raises(StoreError, match="encoder.safetensors cannot be read"):
+        saving.load(tmp_path, model.lm, trainable=True)
+
+
+def test_a_prompt_for_another_lm_is_refused(tmp_path):
+    saving.save(model_of(), tmp_path)
+    for other, message in ((tiny.tiny("bert", seed=1), "has other weights or another vocabulary"), (tiny.tiny("gpt2"), "this LM, , is causal"),
+                           (tiny.tiny("albert"), "embedding width 32.*of width 16")):
+        with pytest.raises(StoreError, match=message):
+            saving.load(tmp_path, LanguageModel(*other))
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"format": 99}, "newer ptune"), ({"format": "x"}, "damaged: format"), ({"labels": 3}, "damaged: labels"), ({"surprise": 1}, "damaged: surprise"),
+    ({"words": [["Yes"]]}, "2 labels and words for 1"), ({"length": 7}, "should hold vectors")])
+def test_damaged_notes(tmp_path, change, message):
+    model = model_of()
+    saving.save(model, tmp_path)
+    raw = store.read_json(tmp_path / "prompt.json")
+    store.write_json(tmp_path / "prompt.json", raw | change)
+    with pytest.raises(StoreError, match=message):
+        saving.load(tmp_path, model.lm)
+
+
+@pytest.mark.parametrize("tensors, message", [
+    ({"vectors": torch.zeros(3, 32)}, r"float32 \[2, 32\].*holds torch.float32 \[3, 32\]"), ({"vectors": torch.zeros(2, 32, dtype=torch.float16)}, "holds torch.float16"),
+    ({"other": torch.zeros(2, 32)}, "holds none"), ({"vectors": torch.full((2, 32), float("nan"))}, "not numbers")])
+def test_damaged_vectors(tmp_path, tensors, message):
+    model = model_of()
+    saving.save(model, tmp_path)
+    store.write_tensors(tmp_path / "prompt.safetensors", tensors)
+    with pytest.raises(StoreError, match=message):
+        saving.load(tmp_path, model.lm)
+    whole = (tmp_path / "prompt.safetensors").read_bytes()
+    (tmp_path / "prompt.safetensors").write_bytes(whole[:len(whole) // 2])
+    with pytest.raises(StoreError, match="damaged"):
+        saving.load(tmp_path, model.lm)
+    with pytest.raises(StoreError, match="no saved prompt at"):
+        saving.load(tmp_path / "none", model.lm)
