@@ -1,8 +1,9 @@
 """Write the facts of the built-in table as sentences, each fact in many wordings, for the built-in LM to read.
 
-    python scripts/make_sentences.py src/ptune/builtin/facts OUT.txt
+    python scripts/make_sentences.py src/ptune/builtin/facts SENTENCES.txt ANSWERS.txt
 
-One sentence a document (a blank line between), in a shuffled order. None of these wordings is a manual prompt of
+One sentence a document (a blank line between), in a shuffled order; ANSWERS.txt lists the answers of all facts, one a
+line, which stay whole words when the vocabulary is cut. None of these wordings is a manual prompt of
 relations.jsonl, so what a manual prompt gets right the LM did not learn by heart as that sentence.
 """
 import json
@@ -59,19 +60,21 @@ WORDINGS = {
 }
 
 
-def main(facts: pathlib.Path, out: pathlib.Path) -> None:
-    sentences = []
+def main(facts: pathlib.Path, out: pathlib.Path, words: pathlib.Path) -> None:
+    sentences, answers = [], set()
     for relation, wordings in WORDINGS.items():
         for split in ("train", "dev", "test"):
             for line in (facts / "original" / relation / f"{split}.jsonl").read_text(encoding="utf-8").splitlines():
                 row = json.loads(line)
+                answers.add(row["obj_label"].lower())
                 sentences += [w.replace("[X]", row["sub_label"]).replace("[Y]", row["obj_label"]) for w in wordings]
     random.Random(0).shuffle(sentences)
     out.write_text("\n\n".join(sentences) + "\n", encoding="utf-8")
+    words.write_text("".join(f"{answer}\n" for answer in sorted(answers)), encoding="utf-8")
     print(f"{len(sentences)} sentences, {sum(len(s.split()) for s in sentences)} words")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) != 4:
         sys.exit(__doc__)
-    main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
+    main(*map(pathlib.Path, sys.argv[1:]))

@@ -19,9 +19,9 @@ def test_every_public_name_is_there():
 
 def test_imports_run_one_way():
     """Each file imports only from rooms before it; no circles."""
-    rooms = [["errors", "config", "progress"], ["tokens", "template", "encoders", "data", "metrics", "store"], ["prompts", "verbalizer", "batch"], ["lm"],
-             ["model"], ["saving", "train"], ["corpus", "vocabulary"], ["methods", "pretrain", "experiment"], ["tasks", "results", "report"], ["inspection", "probe"], ["cli"],
-             ["__main__"]]
+    rooms = [["errors", "config", "progress"], ["tokens", "template", "encoders", "data", "metrics", "store"],
+             ["prompts", "verbalizer", "batch"], ["lm"], ["model"], ["saving", "train"], ["corpus", "vocabulary"],
+             ["methods", "pretrain", "experiment"], ["tasks", "results", "report"], ["inspection", "probe"], ["cli"], ["__main__"]]
     place = {name: number for number, names in enumerate(rooms) for name in names}
     source = ROOT / "src" / "ptune"
     for path in source.rglob("*.py"):
@@ -29,7 +29,8 @@ def test_imports_run_one_way():
         if own == "__init__":
             continue
         text = path.read_text()
-        used = set(re.findall(r"^\s*from ptune\.(\w+)", text, re.M)) | {n.strip().split(" ")[0] for line in re.findall(r"^\s*from ptune import (.+)$", text, re.M) for n in line.split(",")}
+        used = set(re.findall(r"^\s*from ptune\.(\w+)", text, re.M))
+        used |= {name.split()[0] for line in re.findall(r"^\s*from ptune import (.+)$", text, re.M) for name in line.split(",")}
         for name in used:
             assert place[name] <= place[own], f"{path.name} imports {name}"
     graph = {p.stem: set(re.findall(r"^from ptune\.(\w+)", p.read_text(), re.M)) for p in source.glob("*.py")}
@@ -45,5 +46,5 @@ def test_the_program_in_the_readme_runs(tmp_path, monkeypatch, capsys):
     assert blocks
     monkeypatch.chdir(ROOT)
     for block in blocks:
-        exec(compile(block.replace('"capitals"', repr(str(tmp_path / "capitals"))), "README.md", "exec"), {})
+        exec(compile(block.replace("trained/", f"{tmp_path}/"), "README.md", "exec"), {})
     assert capsys.readouterr().out

@@ -11,6 +11,13 @@ import tiny
 
 from ptune import cli
 
+TASK = '''name: t
+template: "{x} {soft:2} {mask}"
+labels: {y: Yes, n: No}
+lm: ./lm
+data: {train: rows.jsonl, dev: rows.jsonl}
+'''
+
 
 def run(*arguments, **more):
     return subprocess.run([sys.executable, "-m", "ptune", *map(str, arguments)], capture_output=True, text=True, **more)
@@ -38,7 +45,8 @@ def test_help_and_import_load_no_torch():
     code = "import sys, ptune, ptune.cli; ptune.cli.main(['--help']); assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     assert "probe" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for command in ("probe", "pretrain", "evaluate", "predict", "inspect", "train"):
-        code = f"import sys, ptune.cli\ntry: ptune.cli.main(['{command}', '--help'])\nexcept SystemExit as e: assert not e.code\nassert 'torch' not in sys.modules"
+        code = (f"import sys, ptune.cli\ntry: ptune.cli.main(['{command}', '--help'])\nexcept SystemExit as e: assert not e.code\n"
+                "assert 'torch' not in sys.modules")
         text = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         assert f"usage: ptune {command}" in text
 
@@ -61,16 +69,16 @@ def test_an_unknown_option_is_refused(capsys):
 
 def test_no_traceback_from_a_real_process(tmp_path, lm):
     (tmp_path / "rows.jsonl").write_text('{"x": "a", "label": "y"}\n{"x": \n')
-    (tmp_path / "task.yaml").write_text('name: t\ntemplate: "{x} {soft:2} {mask}"\nlabels: {y: Yes, n: No}\nlm: ./lm\ndata: {train: rows.jsonl, dev: rows.jsonl}\n')
+    (tmp_path / "task.yaml").write_text(TASK)
     ended = run("train", tmp_path / "task.yaml", "--out", tmp_path / "out", "--device", "cpu")
-    assert ended.returncode == 2 and ended.stderr.strip().endswith("""not valid JSON (Expecting value: line 2 column 1 (char 7)): '{"x":'""") and "Traceback" not in ended.stderr
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert ended.stderr.strip().endswith("""not valid JSON (Expecting value: line 2 column 1 (char 7)): '{"x":'""")
     assert "rows.jsonl, line 2" in ended.stderr
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path, lm):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"x": f"great film {i}", "label": "yn"[i % 2]}) + "\n" for i in range(400)))
-    (tmp_path / "task.yaml").write_text('name: t\ntemplate: "{x} {soft:2} {mask}"\nlabels: {y: Yes, n: No}\nlm: ./lm\ndata: {train: rows.jsonl, dev: rows.jsonl}\n'
-                                        "train: {epochs: 1000, patience: 0, batch_size: 1, save_seconds: 0}\n")
+    (tmp_path / "task.yaml").write_text(TASK + "train: {epochs: 1000, patience: 0, batch_size: 1, save_seconds: 0}\n")
     command = [sys.executable, "-m", "ptune", "train", "task.yaml", "--out", "out dir", "--device", "cpu"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "out dir" / "checkpoint.safetensors").exists():
@@ -89,8 +97,7 @@ def test_full_disk_while_saving(tmp_path, lm):
         pytest.skip("this user may not mount a file system")
     try:
         (tmp_path / "rows.jsonl").write_text('{"x": "great", "label": "y"}\n{"x": "bad", "label": "n"}\n')
-        (tmp_path / "task.yaml").write_text('name: t\ntemplate: "{x} {soft:2} {mask}"\nlabels: {y: Yes, n: No}\nlm: ./lm\ndata: {train: rows.jsonl, dev: rows.jsonl}\n'
-                                            "train: {epochs: 1}\n")
+        (tmp_path / "task.yaml").write_text(TASK + "train: {epochs: 1}\n")
         ended = run("train", tmp_path / "task.yaml", "--out", small / "out", "--device", "cpu")
         assert ended.returncode == 2 and "could not be written" in ended.stderr and "Traceback" not in ended.stderr
     finally:
@@ -99,7 +106,8 @@ def test_full_disk_while_saving(tmp_path, lm):
 
 def test_json_alone_on_standard_output(tmp_path, lm):
     (tmp_path / "t.csv").write_text("subject,object\n" + "".join(f"film {i},{['vienna', 'paris'][i % 2]}\n" for i in range(30)))
-    ended = run("probe", "--lm", lm, "--facts", tmp_path / "t.csv", "--manual", "[X] is [Y] .", "--methods", "manual", "--json", "--device", "cpu", "--out", tmp_path / "out")
+    ended = run("probe", "--lm", lm, "--facts", tmp_path / "t.csv", "--manual", "[X] is [Y] .", "--methods", "manual", "--json", "--device", "cpu",
+                "--out", tmp_path / "out")
     assert ended.returncode == 0 and json.loads(ended.stdout) == json.loads((tmp_path / "out" / "results.json").read_text())
 
 

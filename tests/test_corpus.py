@@ -48,7 +48,8 @@ def test_end_tokens_and_files_that_cannot_be_read(tmp_path):
 
 
 @settings(max_examples=60)
-@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=40), weight=st.sampled_from([1.0, 2.0, 0.5, 2.5]), budget=st.integers(40, 200), seed=st.integers(0, 9))
+@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=40), weight=st.sampled_from([1.0, 2.0, 0.5, 2.5]),
+       budget=st.integers(40, 200), seed=st.integers(0, 9))
 def test_epochs(lengths, weight, budget, seed):
     ends = np.cumsum(lengths)
     pieces = np.stack([ends - lengths, ends, ends * 0], 1)

@@ -10,7 +10,8 @@ def put(tmp_path, name, text, encoding="utf-8"):
 
 
 @pytest.mark.parametrize("name, text", [
-    ("a.jsonl", '{"x": "Wien, \\u00e4", "y": "1"}\n\n{"x": "b", "y": "2"}\n'), ("a.csv", 'x,y\n"Wien, \u00e4",1\nb,2\n'), ("a.tsv", "x\ty\nWien, \u00e4\t1\nb\t2\n"),
+    ("a.jsonl", '{"x": "Wien, \\u00e4", "y": "1"}\n\n{"x": "b", "y": "2"}\n'),
+    ("a.csv", 'x,y\n"Wien, \u00e4",1\nb,2\n'), ("a.tsv", "x\ty\nWien, \u00e4\t1\nb\t2\n"),
     ("a.csv", '\ufeffx,y\r\n"Wien, \u00e4",1\r\nb,2\r\n')])
 def test_rows_of_every_format(tmp_path, name, text):
     assert read_rows(put(tmp_path, name, text)) == [{"x": "Wien, \u00e4", "y": "1"}, {"x": "b", "y": "2"}]
@@ -19,7 +20,8 @@ def test_rows_of_every_format(tmp_path, name, text):
 @pytest.mark.parametrize("name, text, message", [
     ("a.jsonl", '{"x": 1}\n{"x": \n{"x": 3}\n', "a.jsonl, line 2: not valid JSON"), ("a.jsonl", '{"x": 1}\n[2]\n', "line 2: a JSON object is expected"),
     ("a.csv", "x,y\n1,2\n3\n", "a.csv, line 3: 1 fields where the first line names 2"), ("a.csv", "x,y\n1,2,3\n", "line 2"),
-    ("a.csv", 'x,y\n"1,2\n', "not a well-formed table"), ("a.jsonl", "", "holds no rows"), ("a.csv", "x,y\n", "holds no rows"), ("a.txt", "x", "no known format")])
+    ("a.csv", 'x,y\n"1,2\n', "not a well-formed table"), ("a.jsonl", "", "holds no rows"), ("a.csv", "x,y\n", "holds no rows"),
+    ("a.txt", "x", "no known format")])
 def test_bad_files(tmp_path, name, text, message):
     with pytest.raises(DataError, match=message):
         read_rows(put(tmp_path, name, text))

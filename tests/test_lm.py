@@ -5,8 +5,18 @@ import shutil
 import pytest
 import tiny
 import torch
-from transformers import (BertConfig, BertModel, FNetConfig, FNetForMaskedLM, MarianConfig, MarianMTModel, PretrainedConfig, PreTrainedModel,
-                          XLNetConfig, XLNetLMHeadModel)
+from transformers import (
+    BertConfig,
+    BertModel,
+    FNetConfig,
+    FNetForMaskedLM,
+    MarianConfig,
+    MarianMTModel,
+    PretrainedConfig,
+    PreTrainedModel,
+    XLNetConfig,
+    XLNetLMHeadModel,
+)
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 
 from ptune.batch import collate

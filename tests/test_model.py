@@ -122,6 +122,17 @@ def test_predictions():
         model.predict([], "u")
 
 
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
+def test_an_empty_field_is_no_fault(family):
+    """P-tuning's SuperGLUE code stops at an assertion where a part of the text is empty."""
+    model = PromptModel(LanguageModel(*tiny.tiny(family)))
+    model.add(Task("t", Template.parse("{soft:2} {text} {soft:2} {more|shorten} {mask}"), Verbalizer.from_words({"a": "Yes", "b": "No"})))
+    answers = model.predict([{"text": "Rome", "more": ""}, {"text": "", "more": "Vienna"}])
+    assert answers[0]["scores"] != answers[1]["scores"]
+    with pytest.raises(TemplateError, match="Row 1 of t: The row is empty"):
+        model.predict([{"text": "", "more": " "}])
+
+
 def test_faults_in_rows_are_told_with_their_number():
     model = one()
     with pytest.raises(TemplateError, match="Row 2 of t: .*no field 'text'. Did you mean 'texts'"):

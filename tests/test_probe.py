@@ -66,7 +66,8 @@ def test_all_methods(world, tmp_path, capsys):
     assert len(raw["wordings"]["R0"]) == 3 and raw["settings"]["allowed"] > 10 and "torch" in raw["versions"]
     assert sum(line.startswith("p-tuning") for line in said) == 6
     page = (tmp_path / "report.html").read_text()
-    for wanted in ("P-tuning", "Manual prompt + fine-tuning", "is in 2", "<svg", "Learned tokens", "The same question in other words", "3 relations, 4 methods"):
+    for wanted in ("P-tuning", "Manual prompt + fine-tuning", "is in 2", "<svg", "Learned tokens", "The same question in other words",
+                   "3 relations, 4 methods"):
         assert wanted in page
     assert "P@1 on test rows" in capsys.readouterr().out
     assert sorted(p.name for p in (tmp_path / "prompts").iterdir()) == sorted(f"p-tuning-R{r}-{s}" for r in range(3) for s in range(2))
@@ -132,16 +133,17 @@ def test_a_causal_lm_and_a_table(tmp_path):
     (tmp_path / "t.csv").write_text("subject,object\n" + "".join(f"{WORDS[i % 18]} {i},{['the', 'is', 'of'][i % 3]}\n" for i in range(40)))
     (tmp_path / "words.txt").write_text("the\nis\nof\nand\nfilm\n")
     said = []
-    results = probe(config(tmp_path, tmp_path / "out", lm=str(tmp_path / "lm"), facts=str(tmp_path / "t.csv"), manual="[X] is in [Y] .", vocab=tmp_path / "words.txt",
-                           methods="manual,p-tuning"), said.append)
+    given = {"lm": str(tmp_path / "lm"), "facts": str(tmp_path / "t.csv"), "vocab": tmp_path / "words.txt"}
+    results = probe(config(tmp_path, tmp_path / "out", **given, manual="[X] is in [Y] .", methods="manual,p-tuning"), said.append)
     assert set(results.methods) == {"manual", "p-tuning"}
     assert any("without '.'" in line for line in said) and any("without '{soft:3}'" in line for line in said)
     with pytest.raises(ConfigError, match="no hand-written prompt"):
-        probe(config(tmp_path, tmp_path / "other", lm=str(tmp_path / "lm"), facts=str(tmp_path / "t.csv"), vocab=tmp_path / "words.txt", methods="manual"))
+        probe(config(tmp_path, tmp_path / "other", **given, methods="manual"))
 
 
 def test_wrong_arguments(world, tmp_path):
-    for more, message in (({"methods": "p-tunning"}, "Did you mean 'p-tuning'"), ({"relations": "R7"}, "no relation 'R7'"), ({"methods": ","}, "No method is named")):
+    for more, message in (({"methods": "p-tunning"}, "Did you mean 'p-tuning'"), ({"relations": "R7"}, "no relation 'R7'"),
+                          ({"methods": ","}, "No method is named")):
         with pytest.raises(ConfigError, match=message):
             probe(config(world, tmp_path / "x", **more))
     assert not (tmp_path / "x").exists()

@@ -57,9 +57,11 @@ def test_the_lm_is_loaded_from_where_it_came(tmp_path):
     assert saving.load(tmp_path / "prompt", device="cpu").predict(ROWS) == model.predict(ROWS)
 
 
-def test_training_goes_on_from_a_saved_encoder(tmp_path):
-    """PEFT saves a P-tuning prompt without its encoder, and refuses to train it again."""
-    model = model_of()
+@pytest.mark.parametrize("encoder", ["lstm", "mlp", "table"])
+def test_training_goes_on_from_a_saved_encoder(encoder, tmp_path):
+    """PEFT saves a P-tuning prompt without its encoder, and refuses to train it again; P-tuning's own code looks for an MLP
+    under a name that is not there."""
+    model = model_of(encoder=encoder)
     saving.save(model, tmp_path, encoder=True)
     loaded = saving.load(tmp_path, model.lm, trainable=True)
     config = TrainConfig(batch_size=2, epochs=2, patience=0)
@@ -92,7 +94,8 @@ def test_damaged_notes(tmp_path, change, message):
 
 
 @pytest.mark.parametrize("tensors, message", [
-    ({"vectors": torch.zeros(3, 32)}, r"float32 \[2, 32\].*holds torch.float32 \[3, 32\]"), ({"vectors": torch.zeros(2, 32, dtype=torch.float16)}, "holds torch.float16"),
+    ({"vectors": torch.zeros(3, 32)}, r"float32 \[2, 32\].*holds torch.float32 \[3, 32\]"),
+    ({"vectors": torch.zeros(2, 32, dtype=torch.float16)}, "holds torch.float16"),
     ({"other": torch.zeros(2, 32)}, "holds none"), ({"vectors": torch.full((2, 32), float("nan"))}, "not numbers")])
 def test_damaged_vectors(tmp_path, tensors, message):
     model = model_of()

@@ -70,7 +70,7 @@ def test_together_is_apart_step_by_step():
         settings = dict(evaluate_every=steps, epochs=steps, learning_rate=1e-3)
         with pytest.MonkeyPatch.context() as patch:
             step = train._step
-            patch.setattr(train, "_step", lambda model, jobs, config: (step(model, jobs, config), stop_at(jobs, steps)))
+            patch.setattr(train, "_step", lambda model, jobs, config, step=step, steps=steps: (step(model, jobs, config), stop_at(jobs, steps)))
             together, _, _ = run([0, 1, 2], **settings)
             alone = [vectors(run([n], **settings)[0])[0] for n in range(3)]
         untrained = vectors(bank([0, 1, 2])[0])
@@ -113,6 +113,17 @@ def test_deterministic_and_seeded():
     first, second, other = (run([0], epochs=2, seed=seed)[0] for seed in (1, 1, 2))
     assert apart(states(first), states(second)) == 0
     assert apart(states(first), states(other)) > 1e-4
+
+
+def test_rows_come_in_another_order_every_epoch(monkeypatch):
+    """OptiPrompt never shuffles. Every row comes once an epoch."""
+    model, data = bank([0])
+    seen = []
+    losses = model.losses
+    monkeypatch.setattr(PromptModel, "losses", lambda _, examples: (seen.extend(e.row["x"] + e.row["label"] for e in examples), losses(examples))[1])
+    fit(model, data, TrainConfig(batch_size=4, epochs=2, patience=0))
+    wanted = sorted(row["x"] + row["label"] for row in data["task 0"][0])
+    assert sorted(seen[:13]) == sorted(seen[13:]) == wanted and seen[:13] != seen[13:]
 
 
 def test_the_prompt_learns_and_the_lm_does_not():

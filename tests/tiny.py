@@ -9,11 +9,35 @@ from collections import Counter
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import (AlbertConfig, AlbertForMaskedLM, BartConfig, BartForConditionalGeneration, BertConfig, BertForMaskedLM,
-                          DebertaV2Config, DebertaV2ForMaskedLM, ElectraConfig, ElectraForMaskedLM, Gemma2Config,
-                          Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, ModernBertConfig,
-                          ModernBertForMaskedLM, OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM,
-                          RobertaConfig, RobertaForMaskedLM, T5Config, T5ForConditionalGeneration)
+from transformers import (
+    AlbertConfig,
+    AlbertForMaskedLM,
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForMaskedLM,
+    DebertaV2Config,
+    DebertaV2ForMaskedLM,
+    ElectraConfig,
+    ElectraForMaskedLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 TEXT = """The capital of Austria is Vienna and the capital of France is Paris . Is it Yes or No ? Maybe .
 Vienna lies on the Danube , in the east of Austria ; its people speak German and pay with the euro .
@@ -108,10 +132,12 @@ FAMILIES = {
     "deberta": (DebertaV2ForMaskedLM, DebertaV2Config, wordpiece,
                 dict(SHAPE, relative_attention=True, pos_att_type=["p2c", "c2p"], max_relative_positions=32, position_buckets=16, type_vocab_size=2)),
     "modernbert": (ModernBertForMaskedLM, ModernBertConfig, wordpiece,
-                   dict(SHAPE, pad_token_id=0, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3, local_attention=8, global_attn_every_n_layers=2)),
+                   dict(SHAPE, pad_token_id=0, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3, local_attention=8,
+                        global_attn_every_n_layers=2)),
     "gpt2": (GPT2LMHeadModel, GPT2Config, lambda: byte_level(False), dict(n_embd=32, n_layer=2, n_head=4, n_positions=80, bos_token_id=0, eos_token_id=0)),
     "opt": (OPTForCausalLM, OPTConfig, lambda: byte_level(False),
-            dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, ffn_dim=48, max_position_embeddings=80, word_embed_proj_dim=16, pad_token_id=0, bos_token_id=0, eos_token_id=0)),
+            dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, ffn_dim=48, max_position_embeddings=80,
+                 word_embed_proj_dim=16, pad_token_id=0, bos_token_id=0, eos_token_id=0)),
     "llama": (LlamaForCausalLM, LlamaConfig, prepended, LLAMA),
     "qwen": (Qwen3ForCausalLM, Qwen3Config, lambda: byte_level(False), LLAMA),
     "gemma": (Gemma2ForCausalLM, Gemma2Config, lambda: byte_level(False), dict(LLAMA, sliding_window=8, query_pre_attn_scalar=8)),

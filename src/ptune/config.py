@@ -49,9 +49,9 @@ class TrainConfig(Config):
 
 
 # The same settings where only some are given: each that is not None replaces a method's own.
-TrainOverrides: Any = create_model("TrainOverrides", __base__=Config, __doc__="Training settings that replace the method's own.", **{
-    name: (field.rebuild_annotation() | None, Field(None, description=field.description))
-    for name, field in TrainConfig.model_fields.items()})
+OPTIONAL: dict[str, Any] = {name: (field.rebuild_annotation() | None, Field(None, description=field.description))
+                            for name, field in TrainConfig.model_fields.items()}
+TrainOverrides: Any = create_model("TrainOverrides", __base__=Config, __doc__="Training settings that replace the method's own.", **OPTIONAL)
 
 
 class PretrainConfig(Config):
@@ -69,12 +69,12 @@ class PretrainConfig(Config):
     next_sentence: Literal["none", "two-way", "three-way"] = "none"
     """Beside the masked objective: is the second half adjacent or not (BERT), or adjacent, from the same document, or from
     another. Trains a pair head, kept beside the LM."""
-    lm: str | None = None
+    lm: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """An LM to go on from: a folder or a name on the hub. An encoder without a vocabulary head gets a new one."""
     tokenizer: str | None = None
     """The tokenizer of another LM for a new one; without it a new tokenizer is learned from the texts."""
     vocabulary_size: Annotated[int, Field(ge=50)] | None = None
-    """Pieces in a new vocabulary (8000 by default). With --lm, its WordPiece vocabulary is cut to as many."""
+    """Pieces in a new vocabulary (8000 by default). With --from, its WordPiece vocabulary is cut to as many."""
     keep_words: pathlib.Path | None = None
     """A file of words, one a line, that stay whole when the vocabulary is cut."""
     hidden_size: int = 256
@@ -170,6 +170,8 @@ class DataConfig(Config):
 
 class TaskConfig(Config):
     """A task: its rows, how they are asked, how answers are read, and how the prompt is trained."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # labels such as 0 and 1
 
     name: str
     """The task's name."""

@@ -112,7 +112,9 @@ def epoch(sequences: Sequence[np.ndarray], weights: Sequence[float], budget: int
         picks.append(np.stack([np.full(len(chosen), number), chosen, (pieces[chosen, 1] - pieces[chosen, 0])], 1))
     order = random.permutation(np.concatenate(picks))
     order = order[np.lexsort((random.random(len(order)), order[:, 2]))]
-    batches, current, longest = [], [], 0
+    batches: list[list[tuple[int, int]]] = []
+    current: list[tuple[int, int]] = []
+    longest = 0
     for number, piece, length in order.tolist():
         longest = max(longest, length + extra)
         if current and longest * (len(current) + 1) > budget:

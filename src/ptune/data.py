@@ -1,6 +1,7 @@
 """Rows from files: JSON lines, CSV or TSV; a fault is told with its line."""
 import csv
 import json
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,7 @@ from ptune.errors import DataError
 FORMATS = (".jsonl", ".json", ".csv", ".tsv")
 
 
-def read_rows(path: pathlib.Path, skipped: list[str] | None = None) -> list[dict[str, Any]]:
+def read_rows(path: str | os.PathLike[str], skipped: list[str] | None = None) -> list[dict[str, Any]]:
     """The rows of a file.
 
     Args:
@@ -25,8 +26,9 @@ def read_rows(path: pathlib.Path, skipped: list[str] | None = None) -> list[dict
     return rows
 
 
-def iterate_rows(path: pathlib.Path, skipped: list[str] | None = None) -> Iterator[dict[str, Any]]:
+def iterate_rows(path: str | os.PathLike[str], skipped: list[str] | None = None) -> Iterator[dict[str, Any]]:
     """The rows of a file one by one; see ``read_rows``."""
+    path = pathlib.Path(path)
     if path.suffix not in FORMATS:
         raise DataError(f"{path} is of no known format ({', '.join(FORMATS)}); .jsonl holds one JSON object a line.")
     for number, line in _lines(path, skipped):

@@ -16,8 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import (AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer,
-                          PreTrainedModel)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 from transformers.utils import logging as transformers_logging
 
@@ -104,7 +103,7 @@ class LanguageModel:
         """
         where = choose_device(device)
         model, tokenizer = load_model(os.fspath(source), kind, choose_dtype(dtype, where))
-        return cls(model.to(where), tokenizer, kind, os.fspath(source))  # type: ignore[arg-type]
+        return cls(model.to(where), tokenizer, kind, os.fspath(source))
 
     @property
     def device(self) -> torch.device:

@@ -3,15 +3,15 @@ import itertools
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from ptune import encoders
-from ptune.batch import Batch, collate
-from ptune.errors import ConfigError, DataError, PtuneError, TemplateError, nearest
+from ptune.batch import collate
+from ptune.errors import ConfigError, DataError, PtuneError, nearest
 from ptune.lm import LanguageModel
 from ptune.prompts import Bank
 from ptune.template import Encoded, Template
@@ -152,8 +152,8 @@ class PromptModel:
         else:
             ids = tokens.follow(f" {task.init}")
             default = [[id_] for id_ in itertools.islice(itertools.cycle(ids), length)]
-        own = [[id_] for size, words in template.groups(tokens) for id_ in (words or [None] * size)]
-        return [mine if mine != [None] else given for mine, given in zip(own, default)]
+        own = [words[place] if words else None for size, words in template.groups(tokens) for place in range(size)]
+        return [given if mine is None else [mine] for mine, given in zip(own, default)]
 
     def _counts(self, template: Template, rows: Sequence[Row]) -> list[int]:
         if not rows:

@@ -243,7 +243,8 @@ class _Run:
         for number, ((c, _, _, document), ids, begins) in enumerate(zip(spans, rows, starts)):
             middle = next((i for i in range(max(1, len(ids) // 2), len(ids)) if begins[i]), len(ids))
             second, second_begins = ids[middle:], begins[middle:]
-            other = self._other(c, document, pieces, random, same=len(self.head.labels) == 3 and relations[number] == 1) if relations[number] else None
+            same = self.config.next_sentence == "three-way" and relations[number] == 1
+            other = self._other(c, document, pieces, random, same) if relations[number] else None
             if other is not None:
                 second, second_begins = (part[:max(1, len(ids) - middle)] for part in other)
             elif relations[number]:

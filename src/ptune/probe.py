@@ -32,7 +32,7 @@ def probe(config: ProbeConfig, say: Callable[[str], None] | None = None) -> Resu
         PtuneError: facts, LM or settings are at fault.
     """
     console = Console(stderr=config.as_json)
-    say = say or partial(console.print, markup=False, highlight=False)
+    say = say or partial(console.print, markup=False, highlight=False, soft_wrap=True)
     methods = _methods(config)
     facts = lama.read_facts(config.facts, _listed(config.relations), config.manual, say)
     lm = LanguageModel.load(config.lm, device=config.device, dtype=config.dtype)
@@ -70,8 +70,8 @@ def _methods(config: ProbeConfig) -> list[Method]:
         raise ConfigError("No method is named; the default is manual,p-tuning,fine-tune,manual+fine-tune.")
     given = config.train.model_dump(exclude_none=True)
     Template.parse(config.template)
-    return [replace(m, train=m.train.model_copy(update=given), **({"template": config.template, "encoder": config.encoder, "init": config.init}
-            if m.tune == "prompt" else {})) for m in chosen]
+    chosen = [replace(m, train=m.train.model_copy(update=given)) for m in chosen]
+    return [replace(m, template=config.template, encoder=config.encoder, init=config.init) if m.tune == "prompt" else m for m in chosen]
 
 
 def _problems(config: ProbeConfig, lm: LanguageModel, facts: Sequence[lama.Relation],

@@ -70,6 +70,11 @@ def summarise(results: Sequence[dict[str, Any]], titles: dict[str, str], tuned: 
     return Results(methods=methods, majority=majority, wordings=wordings, dropped=dropped, settings=settings, versions=versions)
 
 
+def _figures(values: dict[str, list[float]]) -> dict[str, Any]:
+    """Figures for a Figures model: the mean of each, and their deviation."""
+    return {name: mean(v) for name, v in values.items()} | {"deviation": {name: deviation(v) for name, v in values.items()}}
+
+
 def _method(results: Sequence[dict[str, Any]], title: str, tuned: bool) -> MethodResult:
     seeds = sorted({result["seed"] for result in results})
     names = list(results[0]["figures"])
@@ -78,8 +83,7 @@ def _method(results: Sequence[dict[str, Any]], title: str, tuned: bool) -> Metho
         own = [result for result in results if result["problem"] == problem]
         values = {name: [result["figures"][name] for result in own] for name in names}
         relations[problem] = RelationResult(
-            rows=own[0]["rows"], template=own[0]["template"], deviation={name: deviation(v) for name, v in values.items()},
-            **{name: mean(v) for name, v in values.items()})
+            rows=own[0]["rows"], template=own[0]["template"], **_figures(values))
     by_seed = {seed: [result for result in results if result["seed"] == seed] for seed in seeds}
     macro = {name: [mean([r["figures"][name] for r in by_seed[seed]]) for seed in seeds] for name in names}
     micro = {name: mean([sum(r["figures"][name] * r["rows"] for r in by_seed[seed]) / sum(r["rows"] for r in by_seed[seed]) for seed in seeds])
@@ -87,4 +91,4 @@ def _method(results: Sequence[dict[str, Any]], title: str, tuned: bool) -> Metho
     return MethodResult(
         title=title, seeds=len(seeds), trained_parameters=max(r["trained"] for r in results),
         kept_parameters=max(r["trained"] if tuned else r["kept"] for r in results), micro=micro,
-        deviation={name: deviation(v) for name, v in macro.items()}, relations=relations, **{name: mean(v) for name, v in macro.items()})
+        relations=relations, **_figures(macro))

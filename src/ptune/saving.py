@@ -67,7 +67,7 @@ def save(model: PromptModel, folder: store.Path, task: int | str = 0, metrics: d
     vectors = encoders.bake(model.bank.encoders[fitted.prompt]) if fitted.prompt >= 0 else torch.zeros(0, model.lm.width)
     plain = all(words == (label,) for label, words in zip(verbalizer.labels, verbalizer.words))
     saved = SavedPrompt(
-        format=FORMAT, ptune=importlib.metadata.version("ptune"), name=own.name, template=own.template.source, labels=list(verbalizer.labels),
+        format=1, ptune=importlib.metadata.version("ptune"), name=own.name, template=own.template.source, labels=list(verbalizer.labels),
         words=None if plain else [list(words) for words in verbalizer.words], target=own.target, loss=own.loss, encoder=own.encoder,
         init=own.init, seed=own.seed, length=len(vectors), metrics=metrics or {},
         lm=SavedLM(source=model.lm.source, fingerprint=model.lm.fingerprint(), kind=model.lm.kind, width=model.lm.width))

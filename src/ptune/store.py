@@ -48,7 +48,10 @@ def _umask() -> int:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
-    write(path, lambda temporary: pathlib.Path(temporary).write_text(text, encoding="utf-8") and None)
+    def put(temporary: str) -> None:
+        pathlib.Path(temporary).write_text(text, encoding="utf-8")
+
+    write(path, put)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -145,7 +145,7 @@ class Template:
 
     def groups(self, tokens: Tokens) -> list[tuple[int, list[int] | None]]:
         """The runs of different pseudo tokens, in order: (length, token ids to start from or None)."""
-        return [group for group in self._groups(tokens)[0]]
+        return list(self._groups(tokens)[0])
 
     def prompt_length(self, tokens: Tokens) -> int:
         """How many different pseudo tokens the template has."""

@@ -8,7 +8,7 @@ import math
 import pathlib
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -55,7 +55,7 @@ def accuracy(scores: Sequence[torch.Tensor], examples: Sequence[Example]) -> flo
     return sum(int(own.argmax()) == example.label for own, example in zip(scores, examples)) / len(examples)
 
 
-def fit(model: PromptModel, data: dict[int | str, tuple[Sequence[Row], Sequence[Row]]], config: TrainConfig | None = None, *,
+def fit(model: PromptModel, data: Mapping[Any, tuple[Sequence[Row], Sequence[Row]]], config: TrainConfig | None = None, *,
         tune: Tune = "prompt", metric: Metric = accuracy, folder: store.Path | None = None, resume: bool = False,
         label: str = "training") -> dict[int | str, Trained]:
     """Train tasks on (training rows, dev rows), together where only prompts are trained, and restore each one's best state.
@@ -98,7 +98,7 @@ class _Job:
         if not rows or not dev:
             raise DataError(f"{self.name} has {len(rows)} training rows and {len(dev)} dev rows; it needs some of both.")
         self.rows, self.dev = model.encode(task, rows), model.encode(task, dev)
-        groups = []
+        groups: list[dict[str, Any]] = []
         if tune != "lm":
             if fitted.prompt < 0:
                 raise ConfigError(f"The template of {self.name} has no soft tokens, so there is no prompt to train.")

@@ -21,8 +21,8 @@ def new_tokenizer(texts: Iterable[pathlib.Path], kind: Kind, size: int, length: 
     made, trainer, special = {"masked": _wordpiece, "causal": _byte_level, "encoder-decoder": _unigram}[kind](size)
     made.train_from_iterator(lines(texts), trainer)
     if kind == "masked":
-        ids = {name: made.token_to_id(special[name]) for name in ("cls_token", "sep_token")}
-        made.post_processor = processors.BertProcessing((special["sep_token"], ids["sep_token"]), (special["cls_token"], ids["cls_token"]))
+        first, last = ((special[name], int(made.token_to_id(special[name]) or 0)) for name in ("cls_token", "sep_token"))
+        made.post_processor = processors.BertProcessing(last, first)
     return PreTrainedTokenizerFast(
         tokenizer_object=made, model_max_length=length, **special,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"] if kind == "masked" else ["input_ids", "attention_mask"])

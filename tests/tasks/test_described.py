@@ -105,6 +105,14 @@ def test_faults_in_a_task(task, change, error, message):
         described.train(described.read(task))
 
 
+def test_yes_and_no_are_words_and_numbers_are_labels(task):
+    """YAML 1.1 would read both as booleans."""
+    task.write_text(YAML.replace("{good: [great, best], bad: terrible film}", "{1: [Yes, on], 0: No}"))
+    assert described.read(task).labels == {"1": ["Yes", "on"], "0": "No"}
+    task.write_text(YAML.replace("out:", "resume: true\nout:"))
+    assert described.read(task).resume is True
+
+
 def test_paths_are_taken_from_the_files_folder(task, tmp_path):
     config = described.read(task)
     assert config.data.train == tmp_path / "rows.jsonl" and config.out == tmp_path / "trained" and config.lm == str(tmp_path / "lm")

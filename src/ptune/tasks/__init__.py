@@ -1,0 +1,1 @@
+"""Tasks: rows, templates and figures, no maths."""

@@ -1,6 +1,7 @@
 """A task described by a YAML file: trained, scored, and used to answer rows."""
 import json
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO
@@ -9,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from ptune import saving, store
-from ptune.config import EvaluateConfig, PredictConfig, TaskConfig
+from ptune.config import DataConfig, EvaluateConfig, PredictConfig, TaskConfig, TrainConfig
 from ptune.data import iterate_rows, read_rows, row_of
 from ptune.errors import ConfigError, DataError, PtuneError, nearest
 from ptune.lm import LanguageModel
@@ -23,6 +24,16 @@ PATHS = ("vocabulary", "out")
 ANSWERS_AT_ONCE = 64
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which only true and false are booleans: Yes and No are label words here (as in YAML 1.2)."""
+
+    yaml_implicit_resolvers = {first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+                               for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), list("tf"))
+
+
 def read(path: pathlib.Path) -> TaskConfig:
     """A task's YAML file; paths in it are taken from its own folder.
 
@@ -30,7 +41,7 @@ def read(path: pathlib.Path) -> TaskConfig:
         ConfigError: the file is missing, is not YAML, or says what a task cannot be; the key is told.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"The task file {path} cannot be read: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -52,8 +63,7 @@ def _explained(error: ValidationError) -> str:
     first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")  # a misspelt key explains a missing one
     key = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
-        known = {name for owner in (TaskConfig, *(f.annotation for f in TaskConfig.model_fields.values() if hasattr(f.annotation, "model_fields")))
-                 for name in owner.model_fields}
+        known = {name for owner in (TaskConfig, DataConfig, TrainConfig) for name in owner.model_fields}
         return f"there is no key {key!r}. {nearest(str(first['loc'][-1]), sorted(known))}"
     return f"{key}: {first['msg']} (it is {first['input']!r})." if first["type"] != "missing" else f"the key {key!r} is missing."
 

@@ -1,0 +1,26 @@
+# Short names for the commands that CONTRIBUTING.md explains.
+BIN = .venv/bin
+
+.venv: pyproject.toml constraints.txt
+	python3 -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch .venv
+
+.PHONY: test check probe facts lm
+test: .venv
+	$(BIN)/pytest
+
+check: .venv
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+probe: .venv
+	$(BIN)/ptune probe
+
+# The built-in facts and LM. FACTBOOK is a clone of github.com/factbook/factbook.json; TEXTS holds factbook.txt and
+# eltec_novels.txt; MINILM is a folder with sentence-transformers/all-MiniLM-L6-v2.
+facts: .venv
+	$(BIN)/python scripts/make_facts.py $(FACTBOOK) src/ptune/builtin/facts
+
+lm: .venv
+	sh scripts/make_lm.sh $(TEXTS) $(MINILM)

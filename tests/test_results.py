@@ -1,0 +1,34 @@
+"""results.json: its published schema, and how single results become a method's."""
+import json
+import pathlib
+
+import pytest
+
+from ptune.results import Results, summarise
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def single(method, problem, seed, hits, rows, trained=0, wordings=()):
+    return {"method": method, "problem": problem, "seed": seed, "figures": {"p@1": hits}, "rows": rows, "template": "t", "trained": trained, "kept": 9,
+            "wordings": list(wordings)}
+
+
+def test_macro_micro_and_spread():
+    """Relations of 10 and 30 rows: macro counts relations alike, micro rows; the spread is over seeds."""
+    ways = [{"template": "[X] is [Y]", "dev": 0.5, "test": 0.4}]
+    found = [single("manual", "A", 0, 0.5, 10, wordings=ways), single("manual", "B", 0, 0.1, 30), single("p-tuning", "A", 0, 0.6, 10, 100),
+             single("p-tuning", "A", 1, 0.8, 10, 100), single("p-tuning", "B", 0, 0.2, 30, 100), single("p-tuning", "B", 1, 0.4, 30, 100)]
+    results = summarise(found, {"manual": "M", "p-tuning": "P", "never-run": "N"}, set(), {"A": 0.1}, {"A": 2}, {}, {})
+    manual, tuned = results.methods["manual"], results.methods["p-tuning"]
+    assert list(results.methods) == ["manual", "p-tuning"]
+    assert manual.model_extra["p@1"] == pytest.approx(0.3) and manual.micro["p@1"] == pytest.approx(0.2)
+    assert tuned.model_extra["p@1"] == pytest.approx(0.5) and tuned.micro["p@1"] == pytest.approx(0.4)
+    assert tuned.deviation["p@1"] == pytest.approx(0.1 * 2 ** 0.5) and manual.deviation["p@1"] == 0
+    assert tuned.relations["A"].model_extra["p@1"] == pytest.approx(0.7) and tuned.relations["A"].deviation["p@1"] == pytest.approx(0.02 ** 0.5)
+    assert (manual.kept_parameters, tuned.trained_parameters, tuned.seeds) == (9, 100, 2)
+    assert results.wordings == {"A": ways}
+
+
+def test_the_published_schema_is_the_models():
+    assert json.loads((ROOT / "docs" / "results.schema.json").read_text()) == Results.model_json_schema()
