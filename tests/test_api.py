@@ -19,7 +19,7 @@ def test_every_public_name_is_there():
 
 def test_imports_run_one_way():
     """Each file imports only from rooms before it; no circles."""
-    rooms = [["errors", "config", "progress"], ["tokens", "template", "encoders", "data", "metrics", "store"],
+    rooms = [["errors", "config", "progress", "stopping"], ["tokens", "template", "encoders", "data", "metrics", "store"],
              ["prompts", "verbalizer", "batch"], ["lm"], ["model"], ["saving", "train"], ["corpus", "vocabulary"],
              ["methods", "pretrain", "experiment"], ["tasks", "results", "report"], ["inspection", "probe"], ["cli"], ["__main__"]]
     place = {name: number for number, names in enumerate(rooms) for name in names}

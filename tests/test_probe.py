@@ -139,6 +139,9 @@ def test_a_causal_lm_and_a_table(tmp_path):
     assert any("without '.'" in line for line in said) and any("without '{soft:3}'" in line for line in said)
     with pytest.raises(ConfigError, match="no hand-written prompt"):
         probe(config(tmp_path, tmp_path / "other", **given, methods="manual"))
+    with pytest.raises(ConfigError, match="no hand-written prompt"):
+        probe(config(tmp_path, tmp_path / "other", **given, manual="[Y] is where [X] is .", methods="manual"), said.append)
+    assert "which a causal LM cannot see" in said[-1]
 
 
 def test_wrong_arguments(world, tmp_path):

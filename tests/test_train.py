@@ -15,6 +15,7 @@ from ptune.config import TrainConfig
 from ptune.errors import ConfigError, DataError, StoreError
 from ptune.lm import LanguageModel
 from ptune.model import PromptModel, Task
+from ptune.stopping import Interrupted
 from ptune.template import Template
 from ptune.train import fit
 from ptune.verbalizer import Verbalizer
@@ -294,21 +295,22 @@ def test_checkpoints_of_other_runs_are_refused(tmp_path):
 
 
 def test_ctrl_c_saves_all(tmp_path, monkeypatch):
-    step, count = train._step, []
+    """Pressed in the middle of a step: the step is finished, so that no task is a step behind the others."""
+    update, count = train._Job.update, []
 
-    def interrupted(*arguments):
+    def interrupted(job):
         count.append(1)
-        if len(count) == 6:
-            raise KeyboardInterrupt
-        step(*arguments)
+        if len(count) == 12:
+            os.kill(os.getpid(), signal.SIGINT)
+        update(job)
 
     config = TrainConfig(batch_size=4, epochs=4, patience=0)
-    whole, _, _ = run([0], epochs=4, learning_rate=1e-3)
-    monkeypatch.setattr(train, "_step", interrupted)
-    with pytest.raises(train.Interrupted, match="checkpoint.safetensors holds all"):
-        fit(*bank([0]), config, folder=tmp_path)
-    monkeypatch.setattr(train, "_step", step)
-    model, data = bank([0])
+    whole, _, _ = run([0, 1, 2], epochs=4, learning_rate=1e-3)
+    monkeypatch.setattr(train._Job, "update", interrupted)
+    with pytest.raises(Interrupted, match="checkpoint.safetensors holds all"):
+        fit(*bank([0, 1, 2]), config, folder=tmp_path)
+    monkeypatch.setattr(train._Job, "update", update)
+    model, data = bank([0, 1, 2])
     fit(model, data, config, folder=tmp_path, resume=True)
     assert apart(states(model), states(whole)) == 0
 

@@ -106,7 +106,7 @@ def _quiet() -> None:
 
 def _resumable(run: Callable[[], object], command: str, arguments: Sequence[str]) -> None:
     """Run what Ctrl-C may stop, and then say how to go on."""
-    from ptune.train import Interrupted
+    from ptune.stopping import Interrupted
     try:
         run()
     except (Interrupted, KeyboardInterrupt) as stopped:

@@ -76,7 +76,7 @@ def _write(text: pathlib.Path, tokenizer: Any, name: pathlib.Path, end: int | No
 
         for block in _blocks(text):
             filled = [line for line in block if line]
-            coded = iter(tokenizer(filled, add_special_tokens=False).encodings if filled else ())
+            coded = iter(tokenizer(filled, add_special_tokens=False, verbose=False).encodings if filled else ())
             for line in block:
                 if line:
                     encoding = next(coded)

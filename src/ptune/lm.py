@@ -356,7 +356,7 @@ def load_model(source: str, kind: Kind | None, dtype: torch.dtype, needs_head: b
     if missing and needs_head:
         raise ModelError(f"{source} lacks weights of {type(model).__name__}: {', '.join(missing[:4])}"
                          f"{', ...' if len(missing) > 4 else ''}. It may be an encoder without a vocabulary head; "
-                         f"`ptune pretrain --lm {source}` can train one.")
+                         f"`ptune pretrain --from {source}` can train one.")
     return model, tokenizer
 
 

@@ -39,10 +39,10 @@ METHODS = {method.name: method for method in (
            TrainConfig(optimiser="adam", learning_rate=1e-3, batch_size=16, epochs=25, decay="exponential", patience=6)),
     # FT: the subject alone, the LM tuned (P-tuning, section 4.1, "FT").
     Method("fine-tune", "Fine-tuning", "{subject} {mask}", "lm",
-           TrainConfig(lm_learning_rate=5e-5, weight_decay=0.01, batch_size=16, epochs=15, warmup=0.06, decay="linear", patience=4)),
+           TrainConfig(lm_learning_rate=5e-5, weight_decay=0.01, batch_size=16, epochs=10, warmup=0.06, decay="linear", patience=3)),
     # MP+FT: LAMA's wording, the LM tuned.
     Method("manual+fine-tune", "Manual prompt + fine-tuning", "manual", "lm",
-           TrainConfig(lm_learning_rate=5e-5, weight_decay=0.01, batch_size=16, epochs=15, warmup=0.06, decay="linear", patience=4)),
+           TrainConfig(lm_learning_rate=5e-5, weight_decay=0.01, batch_size=16, epochs=10, warmup=0.06, decay="linear", patience=3)),
 )}
 
 

@@ -18,6 +18,7 @@ from ptune.config import PretrainConfig
 from ptune.errors import ConfigError, DataError
 from ptune.lm import LanguageModel, choose_device, choose_dtype, load_model
 from ptune.progress import Progress
+from ptune.stopping import Interrupted, stoppable
 from ptune.template import Kind
 
 KINDS: dict[str, Kind] = {"masked": "masked", "causal": "causal", "span-corruption": "encoder-decoder", "prefix-lm": "encoder-decoder"}
@@ -160,7 +161,7 @@ class _Run:
 
     def train(self, say: Callable[[str], None]) -> None:
         config, saved = self.config, time.monotonic()
-        with Progress(f"{config.objective}", config.steps, self.step) as progress:
+        with Progress(f"{config.objective}", config.steps, self.step) as progress, stoppable() as stopped:
             for picks in self._batches():
                 self.lm.tune(True)
                 torch.manual_seed(config.seed * 1_000_003 + self.step)
@@ -175,6 +176,9 @@ class _Run:
                 self.optimiser.zero_grad()
                 self.step += 1
                 progress.advance(loss=loss.detach())
+                if stopped():
+                    self.save()
+                    raise Interrupted(f"Stopped; {self.state} holds all that was trained.")
                 if time.monotonic() - saved > 60 * config.save_minutes or self.step == config.steps:
                     say(f"step {self.step}: held-out {self._look()}")
                     self.save()

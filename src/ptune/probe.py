@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ptune import experiment, report, store
 from ptune.config import ProbeConfig
-from ptune.errors import ConfigError
+from ptune.errors import ConfigError, TemplateError
 from ptune.experiment import Plan, Problem, Result
 from ptune.lm import LanguageModel
 from ptune.methods import Method, method
@@ -90,7 +90,7 @@ def _problems(config: ProbeConfig, lm: LanguageModel, facts: Sequence[lama.Relat
             say(f"{relation.name} is left out: of its answers so few are allowed that no {' and no '.join(s for s, n in rows.items() if not n)} row is left.")
             continue
         relations.append(relation)
-        problems.append(Problem(relation.name, relation.label, relation.template, relation.wordings, verbalizer, "object", relation.facts["train"],
+        problems.append(Problem(relation.name, relation.label, _manual(relation, lm, say), relation.wordings, verbalizer, "object", relation.facts["train"],
                                 relation.facts["dev"], relation.facts["test"], partial(lama.figures, relation, numbers=numbers), report.MAIN,
                                 relation.majority))
     if not problems:
@@ -101,10 +101,21 @@ def _problems(config: ProbeConfig, lm: LanguageModel, facts: Sequence[lama.Relat
     return problems, relations, verbalizer
 
 
+def _manual(relation: lama.Relation, lm: LanguageModel, say: Callable[[str], None]) -> str | None:
+    """The hand-written prompt, where there is one that this kind of LM can read."""
+    try:
+        if relation.template:
+            Template.parse(relation.template).for_kind(lm.kind)
+    except TemplateError as error:
+        say(f"{relation.name} is asked without its manual prompt: {error}")
+        return None
+    return relation.template
+
+
 def _plan(config: ProbeConfig, lm: LanguageModel, problems: Sequence[Problem], methods: Sequence[Method], words: Verbalizer) -> Plan:
     if any(m.template == "manual" for m in methods) and not any(p.manual for p in problems):
-        raise ConfigError('These facts have no hand-written prompt: give one with --manual "The capital of [X] is [Y] .", or leave the manual '
-                          "methods out of --methods.")
+        raise ConfigError('These facts have no hand-written prompt that this LM can read: give one with --manual "The capital of [X] is '
+                          '[Y] .", or leave the manual methods out of --methods.')
     prompt = next((m for m in methods if m.tune == "prompt"), None)
     length = Template.parse(config.template).for_kind(lm.kind)[0].prompt_length(lm.tokens)
     together = config.together or (experiment.how_many_together(lm, config.encoder, length, prompt.train.batch_size, len(problems)) if prompt else 1)

@@ -7,6 +7,7 @@ from typing import Any
 import jinja2
 import matplotlib
 from matplotlib.figure import Figure
+from rich import box
 from rich.table import Table
 
 from ptune import store
@@ -20,12 +21,13 @@ matplotlib.rcParams |= {"svg.fonttype": "none", "font.size": 9, "axes.spines.top
 
 def table(results: Results, labels: dict[str, str]) -> Table:
     """P@1 by relation and method, their means, and how many parameters each method trained."""
-    drawn = Table(title="P@1 on test rows")
-    drawn.add_column("relation")
-    drawn.add_column("rows", justify="right")
-    drawn.add_column("majority", justify="right")
+    drawn = Table(title="P@1 on test rows", box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
+    drawn.add_column("relation", no_wrap=True, max_width=24)  # the table fits 80 columns
+    drawn.add_column("rows", justify="right", width=4)
+    drawn.add_column("majority", justify="right", width=8)
     for method in results.methods.values():
-        drawn.add_column(method.title, justify="right")
+        longest = max(map(len, method.title.split()))
+        drawn.add_column(method.title, justify="right", width=max(longest, len("0.000 ± 0.000") if method.seeds > 1 else 6))
     for name, label in labels.items():
         own = [method.relations.get(name) for method in results.methods.values()]
         rows = next((str(r.rows) for r in own if r), "")
@@ -39,9 +41,13 @@ def table(results: Results, labels: dict[str, str]) -> Table:
     for title, figures in (("P@10", "p@10"), ("MRR", "mrr"), ("P@1, filtered", "filtered p@1")):
         drawn.add_row(title, "", "", *[f"{_of(m, figures):.3f}" for m in methods])
     drawn.add_row("P@1, mean of rows", "", "", *[f"{m.micro[MAIN]:.3f}" for m in methods])
-    drawn.add_row("parameters trained", "", "", *[f"{m.trained_parameters:,}" for m in methods])
-    drawn.add_row("parameters kept", "", "", *[f"{m.kept_parameters:,}" for m in methods])
+    drawn.add_row("parameters trained", "", "", *[_count(m.trained_parameters) for m in methods])
+    drawn.add_row("parameters kept", "", "", *[_count(m.kept_parameters) for m in methods])
     return drawn
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e6:.1f} M" if parameters >= 1e6 else f"{parameters:,}"
 
 
 def _of(figures: Any, name: str = MAIN) -> float:

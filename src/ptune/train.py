@@ -20,14 +20,11 @@ from ptune.config import TrainConfig
 from ptune.errors import ConfigError, DataError, StoreError
 from ptune.model import Example, PromptModel, Row
 from ptune.progress import Progress
+from ptune.stopping import Interrupted, stoppable
 
 Tune = Literal["prompt", "lm", "both"]
 Metric = Callable[[Sequence[torch.Tensor], Sequence[Example]], float]
 EXPONENTIAL = 0.98
-
-
-class Interrupted(Exception):
-    """Training was stopped by Ctrl-C; its checkpoint is saved."""
 
 
 @dataclass(frozen=True)
@@ -196,21 +193,19 @@ class _Job:
 
 def _run(model: PromptModel, jobs: Sequence[_Job], config: TrainConfig, metric: Metric, file: pathlib.Path | None, label: str) -> None:
     saved = time.monotonic()
-    with Progress(label, sum(job.steps for job in jobs), sum(job.steps if job.done else job.step for job in jobs)) as progress:
-        try:
-            while active := [job for job in jobs if not job.done]:
-                _step(model, active, config)
-                progress.advance(len(active), loss=active[0].losses[-1])
-                if due := [job for job in active if job.due]:
-                    _look(model, due, metric)
-                    progress.advance(sum(job.steps - job.step for job in due if job.done), dev=max(_last(job) for job in due))
-                if file and time.monotonic() - saved > config.save_seconds:
-                    _save(jobs, file, config)
-                    saved = time.monotonic()
-        except KeyboardInterrupt:
-            if file:
+    done = sum(job.steps if job.done else job.step for job in jobs)
+    with Progress(label, sum(job.steps for job in jobs), done) as progress, stoppable() as stopped:
+        while active := [job for job in jobs if not job.done]:
+            _step(model, active, config)
+            progress.advance(len(active), loss=active[0].losses[-1])
+            if due := [job for job in active if job.due]:
+                _look(model, due, metric)
+                progress.advance(sum(job.steps - job.step for job in due if job.done), dev=max(_last(job) for job in due))
+            if file and (stopped() or time.monotonic() - saved > config.save_seconds):
                 _save(jobs, file, config)
-            raise Interrupted(f"Stopped; {file} holds all that was trained." if file else "Stopped; nothing was saved.") from None
+                saved = time.monotonic()
+            if stopped():
+                raise Interrupted(f"Stopped; {file} holds all that was trained." if file else "Stopped; nothing was saved.")
 
 
 def _step(model: PromptModel, jobs: Sequence[_Job], config: TrainConfig) -> None:

@@ -93,7 +93,7 @@ def cut(model: PreTrainedModel, tokenizer: Any, texts: Iterable[pathlib.Path], s
         raise ConfigError(f"A vocabulary of {size} is too small: special tokens, characters and kept words are {len(kept)}.")
     counts: Counter[int] = Counter()
     for block in _batches(lines(texts)):
-        for ids in tokenizer(block, add_special_tokens=False)["input_ids"]:
+        for ids in tokenizer(block, add_special_tokens=False, verbose=False)["input_ids"]:
             counts.update(ids)
     names = {number: piece for piece, number in old.items()}
     for number, _ in counts.most_common():

@@ -94,15 +94,20 @@ def test_a_trained_folder_is_not_overwritten(task):
     (("train: rows.jsonl", "train: none.jsonl"), DataError, "none.jsonl cannot be read"),
     (("{text|shorten}", "{texts}"), TemplateError, "Row 1 of opinions: The row has no field 'texts'. Did you mean 'text'"),
     (("data: {", "target: gold\ndata: {"), DataError, "'gold'"),
-    (("method:", "method:"), None, ""),
+    (("labels: {good: [great, best], bad: terrible film}", "vocabulary: none.txt"), DataError, "none.txt cannot be read"),
+    (("out: trained", "method: ptuning"), ConfigError, "Did you mean 'p-tuning'"),
 ])
 def test_faults_in_a_task(task, change, error, message):
     task.write_text(YAML.replace(*change))
-    if error is None:
-        assert described.read(task).name == "opinions"
-        return
     with pytest.raises(error, match=message):
         described.train(described.read(task))
+
+
+def test_evaluation_runs_where_and_as_it_is_told(task, tmp_path):
+    """Also where the LM is the one that the prompt names."""
+    described.train(described.read(task))
+    with pytest.raises(ConfigError, match="cuda:55"):
+        described.evaluate(EvaluateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cuda:55"))
 
 
 def test_yes_and_no_are_words_and_numbers_are_labels(task):

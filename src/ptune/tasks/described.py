@@ -16,6 +16,7 @@ from ptune.errors import ConfigError, DataError, PtuneError, nearest
 from ptune.lm import LanguageModel
 from ptune.methods import method
 from ptune.model import PromptModel, Task
+from ptune.tasks.lama import read_vocabulary
 from ptune.template import Template
 from ptune.train import accuracy, fit
 from ptune.verbalizer import Verbalizer, allowed
@@ -75,8 +76,7 @@ def task_of(config: TaskConfig, lm: LanguageModel) -> Task:
         raise ConfigError("A task has either labels (each with its words) or a vocabulary (a file of allowed answers).")
     if config.vocabulary:
         place = template.for_kind(lm.kind)[0].place
-        words = [line.strip() for line in config.vocabulary.read_text(encoding="utf-8").splitlines() if line.strip()]
-        verbalizer = allowed(words, lm.tokens, place)[0]
+        verbalizer = allowed(read_vocabulary(config.vocabulary, lm.tokens), lm.tokens, place)[0]
     else:
         verbalizer = Verbalizer.from_words(config.labels)
     seed = config.train.seed or 0
@@ -126,7 +126,7 @@ def _rows(config: TaskConfig, split: str) -> list[dict[str, Any]]:
 
 def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> dict[str, float]:
     """Score a saved prompt on rows with right answers."""
-    model = saving.load(config.prompt, _lm(config))
+    model = _model(config)
     skipped: list[str] | None = [] if config.skip_bad_lines else None
     examples = model.encode(0, read_rows(config.data, skipped))
     figures = {"accuracy": accuracy(model.scores(examples), examples), "rows": float(len(examples))}
@@ -138,7 +138,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> dict
 
 def predict(config: PredictConfig, say: Callable[[str], None] = print) -> None:
     """Answer rows, as many at once as share a batch: JSON lines out, in the order of the rows."""
-    model = saving.load(config.prompt, _lm(config))
+    model = _model(config)
     skipped: list[str] | None = [] if config.skip_bad_lines else None
     rows = iterate_rows(config.data, skipped) if config.data else _standard_input(skipped)
     if config.out is None:
@@ -161,8 +161,9 @@ class _Lines:
         """Nothing waits to be written."""
 
 
-def _lm(config: EvaluateConfig | PredictConfig) -> LanguageModel | None:
-    return LanguageModel.load(config.lm, device=config.device, dtype=config.dtype) if config.lm else None
+def _model(config: EvaluateConfig | PredictConfig) -> PromptModel:
+    lm = LanguageModel.load(config.lm, device=config.device, dtype=config.dtype) if config.lm else None
+    return saving.load(config.prompt, lm, config.device, config.dtype)
 
 
 def _standard_input(skipped: list[str] | None) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,78 @@
+"""Methods, problems and seeds: what is run, and what is not run twice."""
+import json
+
+import pytest
+import tiny
+
+from ptune import experiment
+from ptune.config import TrainConfig
+from ptune.errors import ConfigError
+from ptune.experiment import Plan, Problem
+from ptune.lm import LanguageModel
+from ptune.methods import Method
+from ptune.train import accuracy
+from ptune.verbalizer import Verbalizer
+
+ROWS = [{"x": f"{town} film", "y": "ab"[i % 2]} for i, town in enumerate(("Vienna", "Rome", "Paris", "Berlin", "London", "Madrid"))]
+TRAIN = TrainConfig(batch_size=3, epochs=2)
+METHODS = (Method("manual", "M", "manual", "nothing"), Method("p-tuning", "P", "{soft:2} {x} {mask}", "prompt", TRAIN, "table"),
+           Method("fine-tune", "F", "{x} {mask}", "lm", TRAIN))
+
+
+def problem(name, manual="{x} is {mask}"):
+    words = Verbalizer.from_words({"a": "great", "b": "bad"})
+    return Problem(name, name, manual, ("{x} : {mask}",), words, "y", ROWS[:4], ROWS[4:], ROWS,
+                   lambda scores, examples: {"p@1": accuracy(scores, examples)}, "p@1", 0.5)
+
+
+@pytest.fixture
+def plan(tmp_path):
+    lm = LanguageModel(*tiny.tiny("bert"))
+    return Plan(lm, [problem("one"), problem("two"), problem("three", None)], METHODS, 2, tmp_path / "out", 2, {"lm": "tiny"})
+
+
+def test_what_is_run_and_kept(plan):
+    told = []
+    experiment.start(plan, False)
+    found = experiment.run(plan, told.append)
+    names = [(r["method"], r["seed"], r["problem"]) for r in found]
+    assert sorted(names) == sorted([("manual", 0, "one"), ("manual", 0, "two"),
+                                    *[(m, s, p) for m in ("p-tuning", "fine-tune") for s in (0, 1) for p in ("one", "two", "three")]])
+    assert len(told) == len(found)
+    assert not (plan.out / "checkpoints").exists() or not list((plan.out / "checkpoints").iterdir())
+    assert len(list((plan.out / "prompts").iterdir())) == 6
+
+
+def test_the_lm_is_itself_again_after_fine_tuning(plan):
+    before = plan.lm.fingerprint(), {k: v.clone() for k, v in plan.lm.model.state_dict().items()}
+    experiment.start(plan, False)
+    found = experiment.run(plan, lambda _: None)
+    assert any(r["trained"] > 10_000 for r in found)
+    assert plan.lm.fingerprint() == before[0] and all((v == before[1][k]).all() for k, v in plan.lm.model.state_dict().items())
+
+
+def test_what_is_there_is_not_run_again(plan, monkeypatch):
+    experiment.start(plan, False)
+    first = experiment.run(plan, lambda _: None)
+    monkeypatch.setattr(experiment, "fit", None)
+    monkeypatch.setattr(experiment, "PromptModel", None)
+    assert experiment.run(experiment.start(plan, True), lambda _: None) == first
+
+
+def test_a_folder_is_one_runs(plan):
+    experiment.start(plan, False)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        experiment.start(plan, False)
+    other = Plan(**(vars(plan) | {"identity": {"lm": "other"}}))
+    with pytest.raises(ConfigError, match="begun with another lm"):
+        experiment.start(other, True)
+    (plan.out / "together.json").write_text(json.dumps(1))
+    assert experiment.start(plan, True).together == 1, "as many train together as when it was begun"
+
+
+def test_how_many_together_grows_with_the_memory(plan, monkeypatch):
+    def free(size):
+        monkeypatch.setattr(experiment.os, "sysconf", lambda name: size if name == "SC_AVPHYS_PAGES" else 1)
+        return experiment.how_many_together(plan.lm, "lstm", 9, 16, 40)
+
+    assert free(1) == 1 and free(10 ** 12) == 40 and 1 < free(5 * 10 ** 7) < 40
