@@ -67,7 +67,7 @@ def test_mixed_batch_is_its_rows_one_by_one(family, side):
     for name, variant in wrong.items():
         assert (scores(model, variant) - wanted).abs().max() > FAR, f"{name} does not show, so this test could not fail"
     if model.lm._offset is not None:
-        relative = family in ("llama", "qwen", "gemma", "modernbert")  # rotary positions: only a gap shows, not a shift of all
+        relative = family in ("llama", "qwen", "gemma", "neox", "modernbert")  # rotary positions: only a gap shows, not a shift of all
         model.lm._run, run = shifted_positions(model.lm, gap=relative), model.lm._run
         assert (scores(model, batch) - wanted).abs().max() > FAR, "shifted positions do not show"
         model.lm._run = run
