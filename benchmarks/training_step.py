@@ -4,7 +4,7 @@
 
 All of them run in turn, round after round, in this one process; medians are shown, and ratios to the floor: the forward
 products of every linear layer of the frozen LM and the products that carry the gradient back through it, the vocabulary
-head at the answer positions only. Without --lm, a Llama of 30 M random parameters stands in; only the time is looked at.
+head at the answer positions only. Without --lm, a Llama of 37 M random parameters stands in; only the time is looked at.
 """
 import argparse
 import statistics

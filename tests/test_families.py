@@ -93,13 +93,26 @@ def shifted_positions(lm: LanguageModel, gap: bool):
     return shifted
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_losses_and_gradients_of_a_mixed_batch(family):
+def test_losses_and_gradients_of_a_mixed_batch(family, side, monkeypatch):
     model = build(family)
+    if side == "left" and not model.lm.pads_left:
+        pytest.skip("this LM cannot be padded on the left; test_lm shows that it says so")
     rows = examples(model)
     parameters = list(model.bank.parameters())
     wanted = torch.stack([reference.loss(model, row) for row in rows])
     own = torch.autograd.grad(wanted.sum(), parameters)
+
+    def swapped(*arguments):
+        batch = collate(*arguments, side=side)
+        return dataclasses.replace(batch, slots=torch.where(batch.slots == 0, 1, torch.where(batch.slots == 1, 0, batch.slots)))
+
+    monkeypatch.setattr("ptune.model.collate", swapped)
+    wrong = model.losses(rows)
+    assert (wrong - wanted).abs().max() > FAR, "swapped slots do not show, so this test could not fail"
+    assert max(float((a - b).abs().max()) for a, b in zip(torch.autograd.grad(wrong.sum(), parameters), own)) > FAR
+    monkeypatch.setattr("ptune.model.collate", lambda *arguments: collate(*arguments, side=side))
     found = model.losses(rows)
     torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=TOLERANCE)
     for ours, theirs in zip(torch.autograd.grad(found.sum(), parameters), own):
@@ -140,4 +153,5 @@ def test_hidden_states_are_those_that_the_head_gets(family):
         handle = body.register_forward_hook(lambda _, __, output: kept.append(output[0]))
         model.lm.model(**inputs)
         handle.remove()
+    assert (hidden - kept[0][0, [read + 1 if read == 0 else read - 1 for read in row.reads]]).abs().max() > FAR, "another place does not show"
     torch.testing.assert_close(hidden, kept[0][0, list(row.reads)], atol=TOLERANCE, rtol=TOLERANCE)
