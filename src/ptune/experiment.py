@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from ptune import saving, store
-from ptune.config import TrainConfig
 from ptune.errors import ConfigError, TemplateError
 from ptune.lm import LanguageModel, nearest_words
 from ptune.methods import Method
@@ -116,7 +115,7 @@ def _group(plan: Plan, method: Method, seed: int, problems: Sequence[Problem], o
         names = problems[0].name + (f" and {len(problems) - 1} more" if len(problems) > 1 else "")
         trained = fit(model, data, config, tune=method.tune, folder=checkpoints, resume=True, label=f"{method.title}, {names}")
     for task, problem, file in zip(tasks, problems, files):
-        result = _result(model, method, seed, task, problem, trained.get(task), config)
+        result = _result(model, method, seed, task, problem, trained.get(task))
         if method.tune == "nothing" and plan.wordings and problem.wordings:
             result["wordings"] = _wordings(plan.lm, problem)
         if method.tune == "prompt":
@@ -143,7 +142,7 @@ def _add(model: PromptModel, method: Method, problem: Problem, seed: int) -> int
     return model.add(Task(problem.name, template, problem.verbalizer, problem.target, method.encoder, method.init, problem.loss, seed), problem.train)
 
 
-def _result(model: PromptModel, method: Method, seed: int, task: int, problem: Problem, trained: Any, config: TrainConfig) -> Result:
+def _result(model: PromptModel, method: Method, seed: int, task: int, problem: Problem, trained: Any) -> Result:
     examples = model.encode(task, problem.test)
     scores = model.scores(examples)
     fitted = model.tasks[task]
