@@ -51,6 +51,16 @@ def test_the_lm_is_itself_again_after_fine_tuning(plan):
     assert plan.lm.fingerprint() == before[0] and all((v == before[1][k]).all() for k, v in plan.lm.model.state_dict().items())
 
 
+def test_seeds_begin_where_they_are_told(plan, tmp_path):
+    """The second of two seeds from 0 is the first from 1."""
+    methods = [Method("p-tuning", "P", "{soft:2} {x} {mask}", "prompt", TRAIN.model_copy(update={"seed": seed}), "table") for seed in (0, 1)]
+    found = []
+    for number, own in enumerate(methods):
+        again = Plan(**(vars(plan) | {"methods": [own], "seeds": 2 - number, "out": tmp_path / str(number)}))
+        found.append([r["history"] for r in experiment.run(experiment.start(again, False), lambda _: None)])
+    assert found[0][3:] == found[1] and found[0][:3] != found[1]
+
+
 def test_what_is_there_is_not_run_again(plan, monkeypatch):
     experiment.start(plan, False)
     first = experiment.run(plan, lambda _: None)

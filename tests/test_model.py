@@ -123,6 +123,22 @@ def test_predictions():
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
+def test_an_lm_in_bfloat16_trains_a_prompt_in_float32(family):
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = PromptModel(LanguageModel(*tiny.tiny(family, dtype)))
+        model.add(Task("t", Template.parse("{soft:3} {text} {mask}"), Verbalizer.from_words({"a": "Yes", "b": "No"}), encoder="table", loss="vocabulary"))
+        losses = model.losses(model.encode(0, [{"text": "Vienna is great", "label": "a"}, {"text": "Rome", "label": "b"}]))
+        losses.sum().backward()
+        gradient = model.bank.encoders[0].embedding.weight.grad
+        assert losses.dtype == gradient.dtype == torch.float32
+        found.append((losses.detach(), gradient.flatten()))
+    (losses, gradient), (low_losses, low_gradient) = found
+    assert (losses - low_losses).abs().max() < 0.1 * losses.max()
+    assert torch.cosine_similarity(gradient, low_gradient, dim=0) > 0.95
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
 def test_an_empty_field_is_no_fault(family):
     """P-tuning's SuperGLUE code stops at an assertion where a part of the text is empty."""
     model = PromptModel(LanguageModel(*tiny.tiny(family)))

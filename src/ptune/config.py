@@ -135,7 +135,7 @@ class ProbeConfig(Config):
     init: str = "random"
     """What they start from: random, vocabulary (frequent tokens), labels, or words of yours."""
     seeds: Annotated[int, Field(ge=1)] = 1
-    """How often the trained methods run, each time with another seed."""
+    """How often the trained methods run, each time with another seed: --train.seed (0 by default) and those after it."""
     vocab: pathlib.Path | None = None
     """The allowed answers: a file of words, or the paper's 29k-vocab.json. By default LAMA's common vocabulary where the facts
     have it, else every whole word of the LM."""

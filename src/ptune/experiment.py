@@ -106,8 +106,9 @@ def _group(plan: Plan, method: Method, seed: int, problems: Sequence[Problem], o
             tell(store.read_json(file))
         return
     began = time.monotonic()
-    model, config = PromptModel(plan.lm), method.train.model_copy(update={"seed": seed})
-    tasks = [_add(model, method, problem, seed) for problem in problems]
+    config = method.train.model_copy(update={"seed": method.train.seed + seed})
+    model = PromptModel(plan.lm)
+    tasks = [_add(model, method, problem, config.seed) for problem in problems]
     trained: dict[Any, Any] = {}
     checkpoints = plan.out / "checkpoints" / f"{method.name}-{seed}-{problems[0].name}"
     if method.tune != "nothing":

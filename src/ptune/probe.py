@@ -40,7 +40,7 @@ def probe(config: ProbeConfig, say: Callable[[str], None] | None = None) -> Resu
     plan = _plan(config, lm, problems, methods, words)
     plan = experiment.start(plan, config.resume)
     say(f"{lm.source}: {lm.kind} LM, {sum(p.numel() for p in lm.model.parameters()) / 1e6:.1f} M parameters, on {lm.device}; "
-        f"{len(problems)} relations, {len(words.labels)} allowed answers")
+        f"{len(problems)} relation{'s' * (len(problems) > 1)}, {len(words.labels)} allowed answers")
     single = experiment.run(plan, partial(_tell, say))
     results = summarise(single, {m.name: m.title for m in methods}, {m.name for m in methods if m.tune in ("lm", "both")},
                         {p.name: p.majority for p in problems}, {r.name: sum(r.dropped.values()) for r in relations},
@@ -123,7 +123,7 @@ def _plan(config: ProbeConfig, lm: LanguageModel, problems: Sequence[Problem], m
         "lm": config.lm, "fingerprint": lm.fingerprint(), "dtype": str(lm.dtype).removeprefix("torch."), "facts": config.facts, "manual": config.manual,
         "vocabulary": f"{len(words.labels)} words, {zlib.crc32(chr(10).join(words.labels).encode()):08x}", "relations": [p.name for p in problems],
         "rows": {p.name: [len(p.train), len(p.dev), len(p.test)] for p in problems}, "seeds": config.seeds, "template": config.template,
-        "encoder": config.encoder, "init": config.init, "methods": {m.name: m.train.model_dump(mode="json", exclude={"seed", "save_seconds"}) for m in methods}}
+        "encoder": config.encoder, "init": config.init, "methods": {m.name: m.train.model_dump(mode="json", exclude={"save_seconds"}) for m in methods}}
     wordings = config.facts == "builtin" if config.wordings is None else config.wordings
     return Plan(lm, problems, methods, config.seeds, config.out, together, identity | {"wordings": wordings}, wordings)
 

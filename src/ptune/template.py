@@ -138,7 +138,7 @@ class Template:
         for part in behind:
             if not (isinstance(part, Soft) or isinstance(part, Text) and not re.search(r"\w", part.text)):
                 raise TemplateError(
-                    f"The template {self.source!r} has {_shown(part)} behind {{mask}}, which a causal LM cannot see: it "
+                    f"The template {self.source!r} has {_shown(part)!r} behind {{mask}}, which a causal LM cannot see: it "
                     f"reads from left to right. Put {{mask}} last.")
         dropped = "".join(map(_shown, behind)).strip()
         return replace(self, parts=self.parts[:at + 1]), dropped

@@ -110,6 +110,13 @@ def test_evaluation_runs_where_and_as_it_is_told(task, tmp_path):
         described.evaluate(EvaluateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cuda:55"))
 
 
+def test_yaml_makes_no_objects(task, tmp_path):
+    task.write_text(f"name: !!python/object/apply:os.mkdir ['{tmp_path}/made']\n" + YAML)
+    with pytest.raises(ConfigError, match="is not valid YAML"):
+        described.read(task)
+    assert not (tmp_path / "made").exists()
+
+
 def test_yes_and_no_are_words_and_numbers_are_labels(task):
     """YAML 1.1 would read both as booleans."""
     task.write_text(YAML.replace("{good: [great, best], bad: terrible film}", "{1: [Yes, on], 0: No}"))

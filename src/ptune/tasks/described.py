@@ -1,4 +1,5 @@
 """A task described by a YAML file: trained, scored, and used to answer rows."""
+import io
 import json
 import pathlib
 import re
@@ -144,21 +145,11 @@ def predict(config: PredictConfig, say: Callable[[str], None] = print) -> None:
     if config.out is None:
         _answer(model, rows, sys.stdout, config.top, skipped)
     else:
-        lines: list[str] = []
-        _answer(model, rows, _Lines(lines), config.top, skipped)
-        store.write_text(config.out, "".join(lines))
+        answers = io.StringIO()  # kept in memory, so that the file is whole or absent
+        _answer(model, rows, answers, config.top, skipped)
+        store.write_text(config.out, answers.getvalue())
     for message in skipped or ():
         say(f"Skipped: {message}")
-
-
-class _Lines:
-    """As much of a stream as writing answers needs, kept in memory, so that the file is whole or absent."""
-
-    def __init__(self, lines: list[str]):
-        self.write = lines.append
-
-    def flush(self) -> None:
-        """Nothing waits to be written."""
 
 
 def _model(config: EvaluateConfig | PredictConfig) -> PromptModel:
@@ -177,7 +168,7 @@ def _standard_input(skipped: list[str] | None) -> Iterator[dict[str, Any]]:
                 skipped.append(f"standard input, line {number}: {error}")
 
 
-def _answer(model: PromptModel, rows: Iterator[dict[str, Any]], out: TextIO | _Lines, top: int | None, skipped: list[str] | None) -> None:
+def _answer(model: PromptModel, rows: Iterator[dict[str, Any]], out: TextIO, top: int | None, skipped: list[str] | None) -> None:
     batch: list[Mapping[str, Any]] = []
 
     def flush() -> None:
