@@ -249,10 +249,13 @@ class PromptModel:
     def predict(self, rows: Sequence[Row], task: int | str = 0) -> list[dict[str, Any]]:
         """Answer rows: for each its best label, and the probability of every label among them."""
         number = self.number(task) if isinstance(task, str) else task
-        labels = self.tasks[number].verbalizer.labels
+        return self.answers(self.encode(number, rows, labelled=False))
+
+    def answers(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
+        """The same for examples, of any tasks."""
         answers = []
-        for scores in self.scores(self.encode(number, rows, labelled=False)):
-            shares = scores.softmax(0)
+        for example, scores in zip(examples, self.scores(examples)):
+            labels, shares = self.tasks[example.task].verbalizer.labels, scores.softmax(0)
             answers.append({"label": labels[int(shares.argmax())], "scores": {label: float(share) for label, share in zip(labels, shares)}})
         return answers
 

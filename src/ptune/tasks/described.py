@@ -4,7 +4,7 @@ import json
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 import yaml
@@ -16,7 +16,7 @@ from ptune.data import iterate_rows, read_rows, row_of
 from ptune.errors import ConfigError, DataError, PtuneError, nearest
 from ptune.lm import LanguageModel
 from ptune.methods import method
-from ptune.model import PromptModel, Task
+from ptune.model import Example, PromptModel, Task
 from ptune.tasks.lama import read_vocabulary
 from ptune.template import Template
 from ptune.train import accuracy, fit
@@ -169,25 +169,24 @@ def _standard_input(skipped: list[str] | None) -> Iterator[dict[str, Any]]:
 
 
 def _answer(model: PromptModel, rows: Iterator[dict[str, Any]], out: TextIO, top: int | None, skipped: list[str] | None) -> None:
-    batch: list[Mapping[str, Any]] = []
+    batch: list[Example] = []
 
     def flush() -> None:
-        for row, answer in zip(batch, model.predict(batch)):
+        for example, answer in zip(batch, model.answers(batch)):
             scores = dict(sorted(answer["scores"].items(), key=lambda item: -item[1])[:top])
-            out.write(json.dumps({**row, "prediction": answer["label"], "scores": {k: round(v, 6) for k, v in scores.items()}}, ensure_ascii=False) + "\n")
+            answered = {**example.row, "prediction": answer["label"], "scores": {label: round(share, 6) for label, share in scores.items()}}
+            out.write(json.dumps(answered, ensure_ascii=False) + "\n")
         out.flush()
         batch.clear()
 
     for number, row in enumerate(rows, 1):
         try:
-            model.encode(0, [row], labelled=False)
+            batch += model.encode(0, [row], labelled=False)
         except PtuneError as error:
             message = str(error).replace("Row 1 ", f"Row {number} ", 1)
             if skipped is None:
                 raise type(error)(message) from error
             skipped.append(message)
-            continue
-        batch.append(row)
         if len(batch) == ANSWERS_AT_ONCE:
             flush()
     if batch:
