@@ -13,7 +13,7 @@ for seed in 0 1 2; do
         lm=$1 out=$2
         run random --dtype bfloat16
         run words --title "Prefix-Tuning from words" --template '{prefix:"summarize the following table :"} {table} = {mask}' --dtype bfloat16
-        run fine-tune --method fine-tune --template "{table} = {mask}" --train.batch-size 8 --dtype float32
+        run fine-tune --method fine-tune --template "{table} = {mask}" --train.batch-size 8 --dtype bfloat16
     done
 done
 ptune report "$2"/*-[0-9] --out "$2"

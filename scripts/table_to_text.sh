@@ -11,6 +11,6 @@ for task in e2e webnlg; do
     run prefix --dtype bfloat16
     run infix --title Infix --template "$table {prefix:5} = {mask}" --dtype bfloat16
     run prompt --method prompt-tuning --template "{soft:20} $table = {mask}" --train.batch-size 8 --dtype bfloat16
-    run fine-tune --method fine-tune --template "$table = {mask}" --train.batch-size 8 --dtype float32
+    run fine-tune --method fine-tune --template "$table = {mask}" --train.batch-size 8 --dtype bfloat16
 done
 ptune report "$2"/e2e-* "$2"/webnlg-* --out "$2"

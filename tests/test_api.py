@@ -20,10 +20,12 @@ def test_every_public_name_is_there():
 
 def test_imports_run_one_way():
     """Each file imports only from rooms before it; no circles."""
-    rooms = [["errors", "config", "progress", "stopping"], ["tokens", "template", "encoders", "data", "metrics", "text_metrics", "ensemble", "store"],
-             ["prompts", "verbalizer", "batch", "google_format"], ["attention", "layer_inputs", "loading"], ["lm"], ["model"], ["generate"],
-             ["saving", "peft_format", "train"], ["exchange"], ["corpus", "vocabulary"], ["methods", "pretrain", "experiment"],
-             ["tasks", "results", "report", "run_report"], ["inspection", "probe"], ["cli"], ["__main__"]]
+    rooms = [["errors", "config", "progress", "stopping"],
+             ["tokens", "template", "encoders", "data", "fewshot", "metrics", "text_metrics", "ensemble", "store"],
+             ["prompts", "verbalizer", "batch", "google_format"], ["attention", "layer_inputs", "loading", "task"], ["pair_head"], ["readers"],
+             ["lm"], ["starting"], ["model"], ["generate", "calibration"], ["saving", "peft_format", "train"], ["exchange"], ["corpus", "vocabulary"],
+             ["methods", "pretrain", "experiment"], ["pet"], ["tasks", "results", "report", "run_report", "compare_report"],
+             ["inspection", "probe", "compare"], ["cli"], ["__main__"]]
     place = {name: number for number, names in enumerate(rooms) for name in names}
     source = ROOT / "src" / "ptune"
     for path in source.rglob("*.py"):

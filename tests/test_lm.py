@@ -7,6 +7,7 @@ import tiny
 import torch
 from transformers import (
     BertConfig,
+    BertForMaskedLM,
     BertModel,
     FNetConfig,
     FNetForMaskedLM,
@@ -152,9 +153,10 @@ def test_an_lm_whose_head_takes_no_hook_still_answers():
     network, tokenizer = tiny.tiny("bert")
     lm = LanguageModel(network, tokenizer)
     batch = collate([row([2, 9, 10, 4, 3], 3), row([2, 8, 3], 1)], [-1, -1], 0)
-    hidden, scores = lm.read(batch)
-    lm._gathers = []
-    slow_hidden, slow = lm.read(batch)
+    hidden, features, scores = lm.read(batch)
+    lm._gathers.pop()._forward_hooks.clear()
+    slow_hidden, slow_features, slow = lm.read(batch)
+    torch.testing.assert_close(slow_features, features, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(slow, scores, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(slow_hidden, hidden, atol=1e-5, rtol=1e-5)
 
@@ -223,3 +225,56 @@ def test_nearest_words_are_those_of_the_vectors():
     lm = LanguageModel(network, tokenizer)
     ids = tokenizer.convert_tokens_to_ids(["vienna", "euro"])
     assert [words[0] for words in nearest_words(lm, lm.embed(torch.tensor(ids)) * 3)] == ["vienna", "euro"]
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_a_head_is_trained_by_itself(family):
+    """Its vectors part from the input's embeddings without a change of the scores, and then they move alone: no layer, no embedding."""
+    lm = LanguageModel(*tiny.tiny(family))
+    ids = (3, 30, 31, 32, 33)
+    batch = collate([Encoded(ids, (-1,) * 5, None, (0,), (2,)) if lm.kind == "encoder-decoder" else row(ids, 2), row(ids[:3], 1)][:1], [-1], 0)
+    before, embedded = lm.scores(batch), lm.embed(torch.arange(40)).clone()
+    network = {id(p): (name, p.detach().clone()) for name, p in lm.model.named_parameters()}
+    lm.tune_head()
+    torch.testing.assert_close(lm.scores(batch).detach(), before, atol=1e-6, rtol=1e-6)
+    trained = {name for name, p in lm.model.named_parameters() if p.requires_grad}
+    assert lm.vocabulary.weight.requires_grad and lm.vocabulary.weight is not lm.model.get_input_embeddings().weight and not lm.model.training
+    body = lm.model.base_model if lm.model.base_model is not lm.model else lm.model.get_encoder()
+    assert len(trained) < 8 and not trained & {name for name, p in lm.model.named_parameters() if any(p is own for own in body.parameters())}
+    start = lm.vocabulary.weight.detach().clone()
+    (-lm.scores(batch).log_softmax(-1)[0, 7]).backward()
+    with torch.no_grad():
+        for parameter in lm.model.parameters():
+            parameter -= 0 if parameter.grad is None else 0.1 * parameter.grad
+    assert not torch.equal(lm.vocabulary.weight, start) and torch.equal(lm.embed(torch.arange(40)), embedded)
+    moved = {name for name, p in lm.model.named_parameters() if id(p) in network and not torch.equal(p, network[id(p)][1])}
+    assert moved <= trained and float((lm.scores(batch) - before).detach().abs().max()) > 1e-3
+
+
+class TwoWays(BertForMaskedLM):
+    """Divides the scores where the head is tied, as T5 does in older versions of transformers."""
+
+    def forward(self, **inputs):
+        output = super().forward(**inputs)
+        output.logits = output.logits / (2 if self.config.tie_word_embeddings else 1)
+        return output
+
+
+def test_a_head_that_cannot_be_trained_by_itself_stays_as_it_was():
+    network, tokenizer = tiny.tiny("bert")
+    network.__class__ = TwoWays
+    lm = LanguageModel(network, tokenizer)
+    batch = collate([row([2, 9, 10, 4, 3], 3)], [-1], 0)
+    before = lm.scores(batch)
+    with pytest.raises(ModelError, match="computes otherwise when its head has vectors of its own"):
+        lm.tune_head()
+    assert torch.equal(lm.scores(batch), before) and lm.vocabulary.weight is network.get_input_embeddings().weight
+    torch.manual_seed(0)
+    odd = OddModel(OddConfig(vocab_size=len(tokenizer)))
+    for parameter in odd.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.5)
+    lm = LanguageModel(odd, tokenizer, kind="masked")
+    assert lm.vocabulary is None
+    with pytest.raises(ModelError, match="no vocabulary head that could be trained by itself"):
+        lm.tune_head()
+    assert not any(parameter.requires_grad for parameter in odd.parameters())

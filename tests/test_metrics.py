@@ -3,7 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptune.metrics import deviation, rank, ranked
+from ptune.errors import ConfigError, DataError
+from ptune.metrics import LABELLED, deviation, labelled, rank, ranked
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.data())
@@ -18,3 +19,51 @@ def test_rank_is_the_place_in_a_stable_sort(scores, data):
 def test_figures():
     assert ranked([1, 2, 10, 11]) == pytest.approx({"p@1": 0.25, "p@10": 0.75, "mrr": (1 + 1 / 2 + 1 / 10 + 1 / 11) / 4})
     assert deviation([0.2]) == 0 and deviation([1.0, 3.0]) == pytest.approx(2 ** 0.5)
+
+
+def rows_of(labels, **fields):
+    return [{"label": label, **{name: values[i] for name, values in fields.items()}} for i, label in enumerate(labels)]
+
+
+def test_macro_f1_and_accuracy():
+    """The F1 of a is 2 * 3 / (3 + 5), of b 2 * 1 / (2 + 1), of c, which is never said, 0. Micro F1 would be the accuracy, weighted F1 0.597."""
+    rows, predictions = rows_of("aaabbc"), list("aaabaa")
+    assert labelled(["accuracy", "f1-macro"], rows, predictions) == pytest.approx({"accuracy": 4 / 6, "f1-macro": (6 / 8 + 2 / 3 + 0) / 3})
+    assert labelled(["f1-macro"], rows_of("aa"), ["a", "d"]) == pytest.approx({"f1-macro": (2 / 3 + 0) / 2})
+    assert labelled(["accuracy"], [{"answer": 1}, {"answer": 0}], ["1", "1"], target="answer") == {"accuracy": 0.5}
+
+
+def test_multirc_by_answer_and_by_question():
+    """3 of the 4 true answers are found and 1 false one is taken for true: 2 * 3 / (4 + 4). The mean of the questions' F1 would be 0.467, macro F1 0.792."""
+    rows = rows_of(["true", "true", "false", "true", "false", "false", "false", "false", "true", "false"], group=list("pppqqrrrst"))
+    predictions = ["true", "false", "false", "true", "true", "false", "false", "false", "true", "false"]
+    assert labelled(["f1a", "em", "accuracy"], rows, predictions) == pytest.approx({"f1a": 6 / 8, "em": 3 / 5, "accuracy": 8 / 10})
+    assert labelled(["f1a"], rows, ["false"] * 10) == {"f1a": 0}
+    assert labelled(["f1a"], rows, predictions, positive="false") == pytest.approx({"f1a": 10 / 12})
+    mixed = [8, 0, 3, 5, 1, 9, 6, 4, 2, 7]
+    assert labelled(["em"], [rows[i] for i in mixed], [predictions[i] for i in mixed]) == pytest.approx({"em": 3 / 5})
+
+
+@pytest.mark.parametrize("prediction, answers, em, f1", [
+    ("The U.S. Navy", ["US navy"], 1, 1), ("Anna", ["na"], 0, 0), ("Kevin McCarthy", ["Steve Scalise", "McCarthy"], 0, 2 / 3),
+    ("Bob Bob", ["Bob"], 0, 2 / 3), ("Bob Bob", ["Bob Bob Ann"], 0, 4 / 5), ("a  New\tYork,", ["London", "York", "new york!"], 1, 1), ("x", ["the"], 0, 0),
+    ("", ["x"], 0, 0), ("New York City", ["City of York"], 0, 2 / 3)])
+def test_record(prediction, answers, em, f1):
+    assert labelled(["record-em", "record-f1"], [{"answers": answers}], [prediction]) == pytest.approx({"record-em": em, "record-f1": f1})
+
+
+def test_record_is_a_mean_over_rows():
+    rows = [{"answers": ["Ann"]}, {"answers": ["Bob", "Bob Ray Low"]}, {"answers": ["Cy"]}, {"answers": ["Di"]}]
+    assert labelled(["record-em", "record-f1"], rows, ["Ann", "Ray Bob", "Di", "Cy"]) == pytest.approx({"record-em": 1 / 4, "record-f1": (1 + 4 / 5) / 4})
+
+
+def test_figures_that_cannot_be_counted():
+    assert LABELLED == ("accuracy", "f1-macro", "f1a", "em", "record-em", "record-f1")
+    for names, rows, predictions, error, message in (
+            (["f1-makro"], rows_of("a"), ["a"], ConfigError, "no metric 'f1-makro' of labelled rows. Did you mean 'f1-macro'"),
+            (["accuracy"], rows_of("ab"), ["a"], ConfigError, "there are 1 for 2 rows"), (["accuracy"], [], [], ConfigError, "0 for 0 rows"),
+            (["accuracy"], [*rows_of("a"), {}], ["a", "a"], DataError, "Row 2 has no 'label'"),
+            (["em"], rows_of("a"), ["a"], DataError, "Row 1 has no 'group'"),
+            (["record-f1"], [{"answers": []}], ["a"], DataError, "Row 1 has no 'answers'")):
+        with pytest.raises(error, match=message):
+            labelled(names, rows, predictions)

@@ -32,7 +32,7 @@ def test_a_causal_answer_is_learned_where_it_is_read(family):
     rows = model.encode(0, [{"text": "Vienna", "label": words.labels[0]}])
     assert rows[0].learn[0].reads == rows[0].fills[0].reads == (len(rows[0].fills[0].ids) - 1,)
     loss = model.losses(rows)[0]
-    log_probs = model._log_probs([(0, rows[0].fills[0])])[0]
+    log_probs = model._read([(0, rows[0].fills[0])])[0].log_probs
     assert torch.equal(loss, -log_probs[0, rows[0].answer[0]])
     shifted = collate([rows[0].learn[0]], [0], 0)
     shifted = model.lm.scores(type(shifted)(**{**vars(shifted), "columns": shifted.columns - 1}), model.bank.vectors([0])).log_softmax(-1)

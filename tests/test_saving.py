@@ -158,7 +158,7 @@ def test_a_damaged_prefix(tmp_path, tensors, message):
 @pytest.mark.parametrize("change, message", [
     ({"prefix": None}, "other lengths than its template"), ({"prefix.length": 4}, "other lengths"), ({"prefix.width": 5}, "takes 128 by attention"),
     ({"prefix.route": "layer inputs"}, "enters by layer inputs"), ({"prefix.attentions": []}, "takes 0"), ({"format": 1}, "an older ptune"),
-    ({"format": 3}, "a newer ptune"), ({"decoding": {"beams": 0}}, "damaged: decoding")])
+    ({"format": 2}, "an older ptune"), ({"format": 4}, "a newer ptune"), ({"decoding": {"beams": 0}}, "damaged: decoding")])
 def test_a_damaged_note_of_a_prefix(tmp_path, change, message):
     model = prefixed()
     saving.save(model, tmp_path)

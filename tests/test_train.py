@@ -9,6 +9,7 @@ import time
 import pytest
 import tiny
 import torch
+from by_hand import Plain, of_labels
 
 from ptune import train
 from ptune.config import TrainConfig
@@ -18,7 +19,7 @@ from ptune.model import PromptModel, Task
 from ptune.stopping import Interrupted
 from ptune.template import Template
 from ptune.train import fit
-from ptune.verbalizer import Verbalizer
+from ptune.verbalizer import Choices, Verbalizer
 
 WORDS = Verbalizer.from_words({"a": "Yes", "b": "No"})
 TOWNS = "Vienna Paris Rome Berlin Madrid London Austria France Italy Germany euro film city people east capital".split()
@@ -329,3 +330,230 @@ store.write_tensors(sys.argv[1] + "/end.safetensors", {{f"{{i}}.{{k}}": v for i,
     assert killed >= 3, "the runs were over before they were killed"
     subprocess.run([*command, tmp_path / "killed"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert (tmp_path / "killed" / "end.safetensors").read_bytes() == (tmp_path / "whole" / "end.safetensors").read_bytes()
+
+
+# Labels' shares, which another model gave.
+
+def shared(family, *shares, temperature=1.0, loss="labels", **more):
+    """A model with one task, its LM by hand, and rows whose labels have shares."""
+    model, plain = PromptModel(LanguageModel(*tiny.tiny(family))), Plain(family)
+    model.add(Task("t", Template.parse("{x} is {mask}"), Verbalizer.from_words({"a": ["great", "a film"], "b": "bad", "c": "Maybe"}), loss=loss,
+                   temperature=temperature, **more))
+    return model, plain, [{"x": f"{TOWNS[number]} and {' '.join(TOWNS[:number])}", "label": own} for number, own in enumerate(shares)]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
+def test_shares_are_learned_as_they_are(family, temperature):
+    """Beside rows with labels. LM-BFF compares shares by KLDivLoss(log_target=True), for which a share of 1 is a share of e / (e + 1)."""
+    shares = [[0.2, 0.5, 0.3], [1.0, 0.0, 0.0], [0.0, 0.4, 0.6]]
+    model, plain, texts = shared(family, *shares, "c", temperature=temperature)
+    examples = model.encode(0, texts)
+    assert [example.label for example in examples] == [1, 0, 2, 2]
+    wanted, untempered = [], []
+    for row in texts:
+        scores = of_labels(plain.words([f"{row['x']} is"], [["great", "a film"], ["bad"], ["Maybe"]]))
+        own = [0.0, 0.0, 1.0] if row["label"] == "c" else row["label"]
+        degrees = 1.0 if row["label"] == "c" else temperature
+
+        def divergence(degrees, scores=scores, own=own):
+            told = (scores / degrees).exp() / (scores / degrees).exp().sum()
+            return degrees**2 * sum(share * math.log(share / float(q)) for share, q in zip(own, told) if share)
+
+        wanted.append(divergence(degrees))
+        untempered.append(divergence(1.0))
+    assert temperature == 1 or max(abs(a - b) for a, b in zip(wanted, untempered)) > 1e-3
+    torch.testing.assert_close(model.losses(examples), torch.tensor(wanted), atol=1e-5, rtol=1e-5)
+    right, _, plainly = shared(family, "a")
+    torch.testing.assert_close(model.losses(examples[1:2]), right.losses(right.encode(0, [{**texts[1], "label": "a"}])) if temperature == 1
+                               else torch.tensor(wanted[1:2]), atol=1e-5, rtol=1e-5)
+
+
+def test_a_share_of_one_ends_at_one():
+    scores = torch.zeros(2, requires_grad=True)
+    optimiser = torch.optim.Adam([scores], lr=0.1)
+    for _ in range(300):  # LM-BFF's loss, of the same shares
+        optimiser.zero_grad()
+        torch.nn.functional.kl_div(scores.log_softmax(0), torch.tensor([1.0, 0.0]), reduction="sum", log_target=True).backward()
+        optimiser.step()
+    assert float(scores.detach().softmax(0)[0]) == pytest.approx(0.731, abs=1e-3)
+    model, _, texts = shared("bert", [1.0, 0.0, 0.0], [0.3, 0.7, 0.0], reader="soft")
+    optimiser, examples = torch.optim.Adam(model.bank.parameters_of(0), lr=0.05), model.encode(0, texts)
+    for _ in range(150):
+        optimiser.zero_grad()
+        model.losses(examples).sum().backward()
+        optimiser.step()
+    first, second = (own["scores"] for own in model.predict(texts))
+    assert first["a"] > 0.99 and second["a"] == pytest.approx(0.3, abs=0.02) and second["b"] == pytest.approx(0.7, abs=0.02)
+
+
+@pytest.mark.parametrize("own", [[0.5, 0.5], [0.5, 0.2, 0.2], [1.2, -0.2, 0.0], ["a", "b", "c"], [float("nan"), 1.0, 0.0], []])
+def test_shares_that_are_none(own):
+    model, _, texts = shared("bert", own)
+    with pytest.raises(DataError, match="Row 1 of t: .*3 shares that add up to 1"):
+        model.encode(0, texts)
+
+
+def test_shares_of_choices_and_of_a_whole_vocabulary():
+    model = PromptModel(LanguageModel(*tiny.tiny("bert")))
+    model.add(Task("t", Template.parse("{x} is {mask}"), Choices(("all",))))
+    both = [{"x": "Vienna", "all": ["great", "a film"], "label": [0.25, 0.75]}, {"x": "Rome", "all": ["bad", "great", "the capital"], "label": [0.0, 0.0, 1.0]}]
+    examples = model.encode(0, both)
+    wanted = [sum(p * (math.log(p) - float(q)) for p, q in zip(row["label"], scores.log_softmax(0)) if p) for row, scores in zip(both, model.scores(examples))]
+    torch.testing.assert_close(model.losses(examples), torch.tensor(wanted), atol=1e-5, rtol=1e-5)
+    with pytest.raises(DataError, match="2 shares that add up to 1"):
+        model.encode(0, [{**both[0], "label": [0.25, 0.5, 0.25]}])
+    model, _, texts = shared("bert", [1.0, 0.0, 0.0], loss="vocabulary")
+    with pytest.raises(ConfigError, match="Row 1 of t: .*not compared with the whole vocabulary"):
+        model.encode(0, texts)
+
+
+# Words of unlabelled rows, hidden and told beside the task.
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "deberta"])
+def test_hidden_words_are_told_as_transformers_would(family):
+    """In one batch with labelled rows: the mean over a row's hidden words of transformers' own loss on the same ids, its other labels -100; with
+    soft tokens, on the same vectors."""
+    model, plain = PromptModel(LanguageModel(*tiny.tiny(family))), Plain(family)
+    model.add(Task("plain", Template.parse("{x} is {mask}"), WORDS))
+    model.add(Task("soft", Template.parse("{soft:2} {x} {soft:2} is {mask}"), WORDS, encoder="table"))
+    torch.nn.init.normal_(model.bank.encoders[0].embedding.weight, 0, 0.5, generator=torch.Generator().manual_seed(0))
+    texts = [{"x": " ".join(TOWNS)}, {"x": "Rome"}, {"x": "the capital of France is Paris and the capital of Germany is Berlin"}]
+    hidden = [example for task in range(2) for example in model.hidden_words(task, texts, torch.Generator().manual_seed(4))]
+    losses = model.losses([*model.encode(0, rows(0)), *hidden])[len(rows(0)):]
+    wanted, all_places = [], []
+    vectors = model.bank.encoders[0]()
+    for example in hidden:
+        row = example.learn[0]
+        labels = torch.full((1, len(row.ids)), -100)
+        labels[0, list(row.reads)] = torch.tensor(example.answer)
+        if max(row.slots) < 0:
+            wanted.append(plain.network(input_ids=torch.tensor([row.ids]), labels=labels).loss)
+            all_places.append(plain.network(input_ids=torch.tensor([row.ids]), labels=torch.tensor([row.ids])).loss)
+        else:
+            words = plain.network.get_input_embeddings()
+            embedded = torch.stack([vectors[slot] if slot >= 0 else words(torch.tensor(id_)) for id_, slot in zip(row.ids, row.slots)])
+            wanted.append(plain.network(inputs_embeds=embedded[None], labels=labels).loss)
+            all_places.append(wanted[-1] + 1)
+    assert (torch.stack(wanted) - torch.stack(all_places)).abs().min() > 1e-3
+    torch.testing.assert_close(losses, torch.stack(wanted), atol=1e-5, rtol=1e-5)
+    ours, = torch.autograd.grad(losses.sum(), [vectors])
+    theirs, = torch.autograd.grad(torch.stack(wanted).sum(), [vectors])
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_which_words_are_hidden():
+    """Fifteen in a hundred of the text's own tokens: eight in ten as masks, one as another token, one as itself. Never a special token, the answer's
+    mask, or the place of a soft token; and always one, however short the row."""
+    model, _ = bank([])
+    number = model.add(Task("t", Template.parse("{soft:3} {x} {sep} {soft:1} is {mask}"), WORDS, encoder="table"))
+    texts = [{"x": " ".join(TOWNS[at:] + TOWNS[:at])} for at in range(len(TOWNS))] * 25
+    found = model.hidden_words(number, texts, torch.Generator().manual_seed(0))
+    whole = [model._encode(model.tasks[number], row, (None,)) for row in texts]
+    special, kinds, free = set(model.lm.tokens.tokenizer.all_special_ids), [], 0
+    for example, row in zip(found, whole):
+        learn, places = example.learn[0], example.learn[0].reads
+        assert all(row.slots[at] < 0 and row.ids[at] not in special for at in places) and tuple(row.ids[at] for at in places) == example.answer
+        assert [at for at in range(len(row.ids)) if learn.ids[at] != row.ids[at] and at not in places] == [] and places
+        assert (learn.slots, learn.types) == (row.slots, row.types)
+        free += sum(slot < 0 and id_ not in special for id_, slot in zip(row.ids, row.slots))
+        kinds += ["mask" if learn.ids[at] == model.lm.tokens.mask else "same" if learn.ids[at] == row.ids[at] else "other" for at in places]
+    shares = {kind: kinds.count(kind) / len(kinds) for kind in ("mask", "same", "other")}
+    assert len(kinds) / free == pytest.approx(0.15, abs=0.01)
+    assert shares["mask"] == pytest.approx(0.8, abs=0.03) and shares["same"] == pytest.approx(0.1, abs=0.03) and shares["other"] == pytest.approx(0.1, abs=0.03)
+    assert all(len(example.answer) >= 1 for example in model.hidden_words(number, [{"x": "film"}] * 20, torch.Generator()))
+    again = model.hidden_words(number, texts[:20], torch.Generator().manual_seed(0))
+    assert [example.learn for example in again] == [example.learn for example in found[:20]]
+
+
+def test_a_row_without_a_word_to_hide_teaches_nothing():
+    """All its letters are unknown to the LM."""
+    model, _ = bank([])
+    number = model.add(Task("t", Template.parse("{soft:3} {x} {mask}"), WORDS, encoder="table"))
+    assert not model.hidden_words(number, [{"x": "\u4e2d \u6587"}], torch.Generator())
+    trained = fit(model, {number: (rows(0), rows(1))}, TrainConfig(batch_size=13, epochs=1, auxiliary=0.5), unlabeled=[{"x": "\u4e2d"}])[number]
+    assert trained.best is not None
+
+
+def test_hidden_words_need_a_masked_lm_and_rows():
+    model, data = bank([0], family="gpt2")
+    with pytest.raises(ConfigError, match="which only a masked LM can tell"):
+        fit(model, data, TrainConfig(auxiliary=0.1), unlabeled=[{"x": "Vienna"}])
+    with pytest.raises(ConfigError, match="there are none: give some"):
+        fit(*bank([0]), TrainConfig(auxiliary=0.1))
+
+
+def test_the_auxiliary_loss_has_its_weight(monkeypatch):
+    """The loss of a step is (1 - weight) times the mean of its rows' losses plus weight times that of as many rows with hidden words."""
+    model, data = bank([0, 1])
+    losses, seen = PromptModel.losses, []
+
+    def kept(self, examples, *more):
+        found = losses(self, examples, *more)
+        if torch.is_grad_enabled():
+            seen.append([(example.task, example.auxiliary, float(loss)) for example, loss in zip(examples, found.detach())])
+        return found
+
+    monkeypatch.setattr(PromptModel, "losses", kept)
+    config = TrainConfig(batch_size=5, epochs=1, evaluate_every=1, patience=0, auxiliary=0.3)
+    trained = fit(model, data, config, unlabeled=[{"x": f"{town} is a city"} for town in TOWNS])
+    for number in range(2):
+        for look, step in zip(trained[f"task {number}"].history, seen):
+            rows_, told = ([loss for task, auxiliary, loss in step if (task, auxiliary) == (number, kind)] for kind in (False, True))
+            assert len(rows_) == len(told) > 0
+            assert look.loss == pytest.approx(0.7 * sum(rows_) / len(rows_) + 0.3 * sum(told) / len(told), abs=1e-5)
+
+
+def test_hidden_words_teach_together_as_apart():
+    unlabeled = [{"x": f"{town} is a city in {other}"} for town, other in zip(TOWNS, TOWNS[1:])]
+    config = TrainConfig(batch_size=4, epochs=1, evaluate_every=100, patience=0, auxiliary=0.4, learning_rate=1e-3)
+
+    def vectors(names, **more):
+        model, data = bank(names)
+        fit(model, data, config.model_copy(update=more), unlabeled=unlabeled)
+        return [{"vectors": encoder().detach()} for encoder in model.bank.encoders]
+
+    together, alone = vectors([0, 1]), [vectors([0])[0], vectors([1])[0]]
+    assert apart(together, vectors([0, 1], auxiliary=0.0)) > 1e-3 and apart(together, alone) < 1e-5
+
+
+@pytest.mark.parametrize("tune", ["prompt", "lm"])
+def test_a_run_with_hidden_words_is_resumed_as_if_it_had_not_stopped(tune, tmp_path, monkeypatch):
+    names, unlabeled = ([0, 1] if tune == "prompt" else [0]), [{"x": f"{town} is a city"} for town in TOWNS]
+    config = TrainConfig(batch_size=4, epochs=2, patience=0, save_seconds=0, learning_rate=3e-3, lm_learning_rate=1e-3, auxiliary=0.3, accumulate=2)
+
+    def result(**more):
+        model, data = bank(names)
+        torch.manual_seed(99)
+        history = fit(model, data, config, tune=tune, unlabeled=unlabeled, **more)
+        own = states(model) if tune == "prompt" else [{k: v.clone() for k, v in model.lm.model.state_dict().items()}]
+        return own, {name: [vars(look) for look in one.history] for name, one in history.items()}
+
+    whole, history = result()
+    for stop in (1, 5):
+        count, step = [], train._step
+
+        def stopping(model, jobs, config, count=count, step=step, stop=stop):
+            if len(count) == stop:
+                raise Stop
+            count.append(1)
+            step(model, jobs, config)
+
+        with monkeypatch.context() as patch, pytest.raises(Stop):
+            patch.setattr(train, "_step", stopping)
+            result(folder=tmp_path / str(stop))
+        own, found = result(folder=tmp_path / str(stop), resume=True)
+        assert apart(own, whole) == 0 and found == history
+
+
+# The LM's vocabulary head.
+
+def test_a_tuned_head_moves_alone():
+    """The head parts from the input's embeddings, which stay, as do the prompt and all layers; it ends at its best state."""
+    model, data = bank([0])
+    network, prompt = {k: v.clone() for k, v in model.lm.model.state_dict().items()}, states(model)
+    trained = fit(model, data, TrainConfig(batch_size=4, epochs=8, lm_learning_rate=3e-3, patience=0), tune="head")["task 0"]
+    assert trained.history[-1].loss < trained.history[0].loss and apart(states(model), prompt) == 0
+    moved = {name for name, value in model.lm.model.state_dict().items() if not torch.equal(value, network[name])}
+    assert "cls.predictions.decoder.weight" in moved and all(name.startswith("cls.predictions.") for name in moved)
+    assert not any(p.requires_grad for p in model.lm.model.parameters())

@@ -15,6 +15,7 @@ USAGE = """usage: ptune COMMAND [OPTIONS]
 Prompt learning on frozen language models.
 
   probe      find out what a frozen LM knows: manual prompts, P-tuning and fine-tuning side by side
+  compare    methods side by side on tasks with labels: few shots, several seeds, one table
   train      train the prompt of a task described by a YAML file
   evaluate   score a saved prompt on rows with right answers
   predict    answer rows with a saved prompt: JSON lines in, JSON lines out
@@ -63,6 +64,13 @@ def _probe(arguments: Sequence[str]) -> None:
     _resumable(lambda: probe(config), "ptune probe", arguments)
 
 
+def _compare(arguments: Sequence[str]) -> None:
+    config = tyro.cli(c.CompareConfig, args=arguments, prog="ptune compare")
+    _quiet()
+    from ptune.compare import compare
+    _resumable(lambda: compare(config), "ptune compare", arguments)
+
+
 def _pretrain(arguments: Sequence[str]) -> None:
     config = tyro.cli(c.PretrainConfig, args=arguments, prog="ptune pretrain")
     _quiet()
@@ -75,31 +83,31 @@ def _train(arguments: Sequence[str]) -> None:
         print("usage: ptune train TASK.yaml [OPTIONS]\n\nAny key of the file can be set from the command line.\n")
         tyro.cli(c.TaskConfig, args=["--help"], prog="ptune train TASK.yaml")
     _quiet()
-    from ptune.tasks import described
+    from ptune.tasks import described, training
     default = described.read(pathlib.Path(arguments[0]))
     config = tyro.cli(c.TaskConfig, args=arguments[1:], default=default, prog=f"ptune train {arguments[0]}")
-    _resumable(lambda: described.train(config), "ptune train", arguments)
+    _resumable(lambda: training.train(config), "ptune train", arguments)
 
 
 def _evaluate(arguments: Sequence[str]) -> None:
     config = tyro.cli(c.EvaluateConfig, args=arguments, prog="ptune evaluate")
     _quiet()
-    from ptune.tasks import described
-    described.evaluate(config)
+    from ptune.tasks import answering
+    answering.evaluate(config)
 
 
 def _predict(arguments: Sequence[str]) -> None:
     config = tyro.cli(c.PredictConfig, args=arguments, prog="ptune predict")
     _quiet()
-    from ptune.tasks import described
-    described.predict(config, lambda message: print(message, file=sys.stderr))
+    from ptune.tasks import answering
+    answering.predict(config, lambda message: print(message, file=sys.stderr))
 
 
 def _generate(arguments: Sequence[str]) -> None:
     config = tyro.cli(c.GenerateConfig, args=arguments, prog="ptune generate")
     _quiet()
-    from ptune.tasks import described
-    described.generate(config, lambda message: print(message, file=sys.stderr))
+    from ptune.tasks import answering
+    answering.generate(config, lambda message: print(message, file=sys.stderr))
 
 
 def _report(arguments: Sequence[str]) -> None:
@@ -148,5 +156,5 @@ def _resumable(run: Callable[[], object], command: str, arguments: Sequence[str]
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "probe": _probe, "train": _train, "evaluate": _evaluate, "predict": _predict, "generate": _generate, "report": _report,
+    "probe": _probe, "compare": _compare, "train": _train, "evaluate": _evaluate, "predict": _predict, "generate": _generate, "report": _report,
     "export": _export, "import": _import, "inspect": _inspect, "pretrain": _pretrain}

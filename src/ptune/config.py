@@ -80,6 +80,8 @@ class TrainConfig(Config):
     """Parts that a step's rows are run in, one after the other; the result is the same and takes less memory."""
     epochs: Annotated[int, Field(ge=1)] = 20
     """Passes over the training rows at most."""
+    steps: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps at most; 0 leaves it to the epochs."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the steps in which the rate rises from nothing."""
     decay: Literal["none", "linear", "exponential"] = "none"
@@ -94,6 +96,8 @@ class TrainConfig(Config):
     """Seed of the order of rows, the initialisation and dropout."""
     save_seconds: Annotated[float, Field(ge=0)] = 60
     """Seconds between two checkpoints."""
+    auxiliary: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Weight of telling hidden words of the unlabelled rows beside the task (PET; 1e-4 in its code)."""
     recompute: bool = False
     """Gradient checkpointing: compute each layer again in the backward pass, which takes less memory and a third more time."""
 
@@ -216,9 +220,11 @@ class ProbeConfig(Config):
 class DataConfig(Config):
     """Files of rows; a path in a YAML file is taken from the file's own folder."""
 
-    form: Literal["rows", "e2e", "webnlg", "dart"] = "rows"
-    """rows: .jsonl, .csv or .tsv. The others are table-to-text sets in their own layouts; their rows have the fields table and
-    text (a list of references)."""
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # labels such as 0 and 1
+
+    form: Literal["rows", "e2e", "webnlg", "dart", "boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc"] = "rows"
+    """rows: .jsonl, .csv or .tsv. e2e, webnlg and dart are table-to-text sets in their own layouts; their rows have the fields table
+    and text (a list of references). The others are SuperGLUE's tasks in its layout."""
 
     train: pathlib.Path | None = None
     """Rows to learn from."""
@@ -226,12 +232,39 @@ class DataConfig(Config):
     """Rows by which training is stopped and its best state chosen."""
     test: pathlib.Path | None = None
     """Rows that are only scored, after training."""
-    take: dict[Literal["train", "dev", "test"], Annotated[int, Field(ge=1)]] = {}
+    halve_dev: bool = False
+    """Where there is no file for test: half of dev's rows, whatever the seed the same ones, are only scored; the others remain for dev."""
+    unlabeled: pathlib.Path | None = None
+    """Rows whose label nobody may see: one that the file has is dropped. PET learns from them."""
+    take: dict[Literal["train", "dev", "test", "unlabeled"], Annotated[int, Field(ge=1)]] = {}
     """How many rows of a split to take, drawn by the seed: {train: 1000, test: 100}; all by default."""
+    shots: Annotated[int, Field(ge=1)] | None = None
+    """Few-shot learning: how many rows of each label to learn from, and as many others for dev, drawn by the seed; from dev's file,
+    or where there is none from the rest of train."""
     seed: int = 0
-    """Seed of that draw."""
+    """Seed of these draws."""
+    relabel: dict[Literal["train", "dev", "test"], Annotated[dict[str, str], Field(min_length=1)]] = {}
+    """Of a file that has other labels: the task's label for each, such as {train: {0: 0, 1: 0, 3: 1, 4: 1}}; rows of a label that is
+    not listed are left out."""
     references: Annotated[int, Field(ge=1)] | None = None
     """How many right texts of a training row to learn from; all by default."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.form in ("e2e", "webnlg", "dart") and (given := [name for name in ("unlabeled", "shots", "relabel") if getattr(self, name)]):
+            raise ValueError(f"{given[0]} is of rows with labels, and those of {self.form} have texts")
+        if self.halve_dev and (self.dev is None or self.test is not None):
+            raise ValueError("halve_dev scores half of dev's rows where there is no file for test: give dev, and not test")
+        if lacking := [f"{name} speaks of {split}" for name in ("take", "relabel") for split in getattr(self, name)
+                       if getattr(self, split) is None and (name, split, self.halve_dev) != ("take", "test", True)]:
+            raise ValueError(f"{lacking[0]}, of which no file is given")
+        if self.shots is None:
+            return self
+        if self.train is None:
+            raise ValueError("shots draws rows to learn from: give train")
+        if self.take.keys() & {"train", "dev"} or self.references is not None:
+            raise ValueError("shots says what is taken of train and dev: leave take.train, take.dev and references out")
+        return self
 
 
 class PrefixConfig(Config):
@@ -245,6 +278,49 @@ class PrefixConfig(Config):
     """Which attentions of an encoder-decoder it enters: encoder, decoder, cross; all by default."""
 
 
+Words = dict[str, str | list[str]]
+
+
+class ReadingConfig(Config):
+    """How the LM's answer becomes a label."""
+
+    by: Literal["words", "soft", "prototypes", "head", "pair"] = "words"
+    """words: the label words. soft: a soft verbalizer, a trained vector for each label that begins as its words. prototypes: trained
+    points (ProtoVerb). head: a classification head; a template without {mask} is read at its first token, or a causal LM's last.
+    pair: the LM's own next-sentence head, zero-shot; the labels' words are then its relations."""
+    aggregate: Literal["probability", "logit"] = "probability"
+    """Of several words of a label: the mean of their probabilities, or of their logits (PET)."""
+    order: Literal["parallel", "left-to-right", "most-probable-first"] | None = None
+    """How a masked LM scores words of several tokens: all masks at once, from left to right, or the likeliest token first (PET)."""
+    calibration: Literal["none", "contextual", "prior"] = "none"
+    """What is taken off the words' scores: nothing; what they get for rows that say nothing; or on average over the training rows."""
+    domain: str | None = None
+    """A template whose scores are taken off, such as the question without the row's text (PMI)."""
+    swap: tuple[str, str] | None = None
+    """Two fields of a symmetric pair: both orders are run, and their scores averaged (or, before a trained reader, the vectors added)."""
+    words: pathlib.Path | None = None
+    """A word list that extends the labels' words (KPT): a line for each label in the labels' order, its words with commas between."""
+    refine: bool = False
+    """Thin out the words: those that the LM hardly says for the training rows, and those that rather speak for another label."""
+
+
+class PetConfig(Config):
+    """PET (method pet): an ensemble of patterns labels unlabelled rows, from which one classifier learns."""
+
+    repetitions: Annotated[int, Field(ge=1)] = 1
+    """How often each pattern is trained, each time with another seed (3 in the paper)."""
+    generations: Annotated[int, Field(ge=0)] = 0
+    """iPET: so many times the members learn again from rows that the others labelled (3 in the paper)."""
+    growth: Annotated[float, Field(gt=1)] = 5
+    """iPET: by how much the labelled rows grow with each generation."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """iPET: the share of the other members that label a member's new rows."""
+    temperature: Annotated[float, Field(gt=0)] = 2
+    """Of the shares that the classifier learns from."""
+    distil: TrainOverrides = TrainOverrides(learning_rate=1e-3, lm_learning_rate=5e-5, batch_size=16, steps=250, epochs=1000, patience=0)
+    """How the classifier is trained."""
+
+
 class TaskConfig(Config):
     """A task: its rows, how they are asked, how answers are read, and how the prompt is trained."""
 
@@ -254,10 +330,28 @@ class TaskConfig(Config):
     """The task's name."""
     title: str | None = None
     """What the run is called in tables; the method's name by default."""
-    template: str
+    version: Annotated[int, Field(ge=1)] = 1
+    """Of the task's words: raised when they change, since figures change with them."""
+    template: str = ""
     """Where fields, soft tokens and the answer stand: "{soft:3} {text|shorten} {soft:3} {mask}"."""
-    labels: dict[str, str | list[str]] = {}
-    """For each label its word, or several. Without labels and vocabulary, the answer is text that the LM writes."""
+    patterns: tuple[str, ...] = ()
+    """Hand-written templates. Where there are some, template is P-tuning's alone: manual prompts, fine-tuning and PET take the patterns,
+    Prompt Tuning and P-tuning v2 put their tokens before them, a head reads the fields of the first. Several are an ensemble."""
+    labels: Words = {}
+    """For each label its word, or several. Without labels, choices and vocabulary, the answer is text that the LM writes."""
+    verbalizers: Annotated[tuple[Words, ...], tyro.conf.Fixed] = ()
+    """Other words for the same labels; each makes a member of its own in an ensemble."""
+    relations: Words = {}
+    """For a pair task: for each label the relations of a next-sentence head that stand for it: adjacent, not adjacent; same document,
+    another document."""
+    choices: tuple[str, ...] = ()
+    """Instead of labels: fields of the row that hold an answer each, or one that holds a list of them; the target is the number of the
+    right one, from 0."""
+    span: str | None = None
+    """Instead of labels: a field of the row with the text that the answer should spell; the label says whether it is right, true or
+    false."""
+    reading: ReadingConfig = ReadingConfig()
+    """How the LM's answer becomes a label."""
     vocabulary: pathlib.Path | None = None
     """Instead of labels: a file of allowed answers, one a line."""
     data: DataConfig = DataConfig()
@@ -270,8 +364,9 @@ class TaskConfig(Config):
     """Of prompt_by: train only the prompts of these values; those that are there go on, new ones are added."""
     prompts: Annotated[int, Field(ge=1)] = 1
     """Train so many prompts of different seeds together, which then answer as an ensemble."""
-    combine: Literal["mean", "vote"] = "mean"
-    """How an ensemble answers: by the mean of its members' probabilities, or by their vote; of texts, always by vote."""
+    combine: Literal["mean", "vote", "weighted"] = "mean"
+    """How an ensemble answers: by the mean of its members' probabilities, by their vote, or by the mean of their scores weighted by
+    their accuracy on dev; of texts, always by vote."""
     lm: str = "builtin"
     """builtin, a transformers folder, a .gguf file, or a name on the model hub."""
     method: str = "p-tuning"
@@ -290,8 +385,9 @@ class TaskConfig(Config):
     """Label smoothing of written answers: the share of each token's target that is spread over the vocabulary."""
     target_length: Annotated[int, Field(ge=1)] | None = None
     """Tokens of a right text that are learned from, at most."""
-    metrics: tuple[str, ...] = ("bleu", "nist", "meteor", "rouge-l", "cider", "ter", "chrf")
-    """Of written answers: the figures on the test rows, of bleu, nist, meteor, rouge-1, rouge-2, rouge-l, cider, ter, chrf."""
+    metrics: tuple[str, ...] = ()
+    """The figures on the test rows. Of written answers: bleu, nist, meteor, rouge-1, rouge-2, rouge-l, cider, ter, chrf. Of labels:
+    accuracy, f1-macro, f1a, em, record-em, record-f1. By default accuracy, or those that papers on table-to-text report."""
     stop_by: str = "loss"
     """Of written answers: what is looked at on dev, the loss, or one of the metrics of what the LM writes."""
     parts: str | None = None
@@ -300,6 +396,10 @@ class TaskConfig(Config):
     """How the LM writes."""
     max_length: int | None = None
     """Tokens in an input at most; the LM's own limit by default."""
+    tune: Literal["prompt", "head", "lm", "both", "nothing"] | None = None
+    """What is trained: the prompt, the LM's vocabulary head alone, the LM, or prompt and LM; the method's own by default."""
+    pet: PetConfig = PetConfig()
+    """How PET goes about it."""
     train: TrainOverrides = TrainOverrides()
     """Training settings that replace the method's own."""
     out: pathlib.Path = pathlib.Path("trained")
@@ -379,10 +479,10 @@ class EvaluateConfig(Config):
     """The folder of a saved prompt."""
     data: pathlib.Path
     """Rows: .jsonl, .csv or .tsv."""
-    form: Literal["rows", "e2e", "webnlg", "dart"] = "rows"
-    """rows, or the layout of a table-to-text set."""
-    metrics: tuple[str, ...] = ("bleu", "nist", "meteor", "rouge-l", "cider", "ter", "chrf")
-    """The figures, where the prompt writes text."""
+    form: Literal["rows", "e2e", "webnlg", "dart", "boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc"] = "rows"
+    """rows, or the layout of a table-to-text set or of one of SuperGLUE's tasks."""
+    metrics: tuple[str, ...] = ()
+    """The figures; by default accuracy, or of text those that papers on table-to-text report."""
     parts: str | None = None
     """A field of the rows by which they are given apart too."""
     decoding: DecodingOverrides = DecodingOverrides()
@@ -416,6 +516,49 @@ class PredictConfig(Config):
     """cpu, cuda, ...; auto takes a GPU if there is one."""
     dtype: Dtype = "auto"
     """The LM's number format."""
+
+
+class CompareConfig(Config):
+    """Compare methods on tasks with labels: few shots, several seeds, one table."""
+
+    tasks: tyro.conf.Positional[list[str]]
+    """YAML files of tasks, or names of those that come with ptune: sst2, sst5, mr, trec, agnews; boolq, cb, copa, multirc, record, rte,
+    wic, wsc (SuperGLUE, from FewGLUE's folders)."""
+    methods: str = "majority,manual,head,manual+fine-tune,p-tuning,p-tuning+lm,prompt-tuning-adamw,p-tuning-v2"
+    """Methods, with commas between. Beside those named: pet and ipet (tasks with unlabelled rows), p-tuning-v2+head, prompt-tuning,
+    prefix-tuning, next-sentence."""
+    lm: str | None = None
+    """The LM, as for ptune train; each task's own by default."""
+    shots: str = ""
+    """Rows of each label to learn from, and as many for dev, with commas between: 16,32. By default what the task says; tasks with their
+    own few-shot files, such as FewGLUE's, are taken as they are."""
+    seeds: Annotated[int, Field(ge=1)] = 1
+    """How often, each time with other rows drawn and another start."""
+    steps: Annotated[int, Field(ge=1)] = 250
+    """Optimizer steps at most of each training."""
+    looks: Annotated[int, Field(ge=1)] = 10
+    """How often dev is looked at on the way; the best state is kept."""
+    test: Annotated[int, Field(ge=1)] | None = None
+    """Test rows of each task at most, drawn by the first seed; as the task says by default."""
+    select: Literal["first", "zero-shot", "splits"] = "zero-shot"
+    """Which pattern and verbalizer a method takes, where it takes one: the first; the best of the untrained LM on the few labelled rows;
+    or the best on average over --splits random halves of them, trained on one half and scored on the other (FewNLU)."""
+    splits: Annotated[int, Field(ge=2)] = 4
+    """How many halves."""
+    grid: bool = False
+    """Train every pattern with every verbalizer, and show how far their figures are apart."""
+    out: pathlib.Path = pathlib.Path("compare")
+    """The folder for results.json, report.html and what is needed to resume."""
+    resume: bool = False
+    """Go on with the run in the out folder."""
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print the results as JSON instead of a table."""
+    device: Device = "auto"
+    """cpu, cuda, ...; auto takes a GPU if there is one."""
+    dtype: Dtype = "auto"
+    """Number format of the matrix multiplications; auto is float32 on a CPU, bfloat16 on a GPU."""
+    train: TrainOverrides = TrainOverrides()
+    """Training settings that replace the methods' own."""
 
 
 class InspectConfig(Config):

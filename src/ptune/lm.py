@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -29,12 +29,27 @@ from ptune.template import Encoded, Kind
 from ptune.tokens import Tokens
 
 
+class Answers(NamedTuple):
+    """What an LM makes of its A answer places.
+
+    Attributes:
+        hidden: the last hidden states, as the vocabulary head gets them [A, H].
+        features: what the head compares with the vectors of the vocabulary [A, F]; None for an LM without such vectors.
+        scores: scores of the vocabulary [A, V], float32.
+    """
+
+    hidden: torch.Tensor
+    features: torch.Tensor | None
+    scores: torch.Tensor
+
+
 class _Reading:
-    """The answer places of the call that runs now, and the hidden states that were there [A, H]."""
+    """The answer places of the call that runs now, the hidden states that were there [A, H], and what the head made of them."""
 
     def __init__(self, batch: Batch):
         self.rows, self.columns = batch.rows, batch.columns
         self.hidden: torch.Tensor | None = None
+        self.features: torch.Tensor | None = None
 
 
 _reading: ContextVar[_Reading | None] = ContextVar("reading", default=None)
@@ -63,6 +78,7 @@ class LanguageModel:
         kind: "masked", "causal" or "encoder-decoder".
         width: the embedding width E, where soft tokens live.
         max_length: the most tokens that fit into an input, or None where the LM sets no limit.
+        mixed: the number format of the matrix multiplications, where it is not that of the weights; set by whoever tunes the LM.
         pads_left: whether rows may be padded on the left (BART counts its encoder's positions through the padding).
 
     Raises:
@@ -76,6 +92,8 @@ class LanguageModel:
         self.tune(False)
         self._parameters = inspect.signature(model.forward).parameters
         self._embeddings = _embeddings(model)
+        self.mixed: torch.dtype | None = None
+        self._parted: tuple[nn.Parameter, bool] | None = None
         self._offset: int | None = None
         self._undo: list[Callable[[], None]] = []
         trial = self._trial()
@@ -87,6 +105,8 @@ class LanguageModel:
         self._check_order(trial)
         self.pads_left = self._can_pad_left(trial)
         self._gathers = self._find_head(trial)
+        if self.vocabulary is not None:
+            self.vocabulary.register_forward_pre_hook(_keep_features)
         self.max_length = self._find_limit()
 
     @classmethod
@@ -119,6 +139,18 @@ class LanguageModel:
         raise ModelError(f"The tokenizer of {self.source or type(self.model).__name__} has no end token, so no text that it writes would end.")
 
     @property
+    def vocabulary(self) -> nn.Linear | None:
+        """The last layer of the vocabulary head: one vector [F] for each token; None for an LM without it."""
+        found = self.model.get_output_embeddings()
+        return found if isinstance(found, nn.Linear) else None
+
+    @cached_property
+    def hidden_width(self) -> int:
+        """The width H of the last hidden states."""
+        with torch.no_grad():
+            return int(self.hidden(_row(self._trial(), 0)).shape[-1])
+
+    @property
     def device(self) -> torch.device:
         return self._embeddings.weight.device if hasattr(self._embeddings, "weight") else next(self.model.parameters()).device
 
@@ -130,6 +162,45 @@ class LanguageModel:
         """Let the LM's own weights be trained, with its dropout (fine-tuning), or freeze it again."""
         self.model.requires_grad_(on)
         self.model.train(on)
+
+    def tune_head(self) -> None:
+        """Let the vocabulary head alone be trained; its vectors part from the input's embeddings, where they were the same.
+
+        Raises:
+            ModelError: the head cannot be told from the rest, or the LM needs it to be tied.
+        """
+        if not self._gathers or self.vocabulary is None:
+            raise ModelError(f"{type(self.model).__name__} has no vocabulary head that could be trained by itself.")
+        trial = self._trial()
+        if not any(parameter is self.vocabulary.weight for parameter in self.head_parameters()):
+            self._parted = self.vocabulary.weight, self.model.config.tie_word_embeddings
+        with torch.no_grad():
+            before = self._run(trial).logits
+            self.vocabulary.weight = nn.Parameter(self.vocabulary.weight.detach().clone())
+            self.model.config.tie_word_embeddings = False
+            if not _close(self._run(trial).logits, before):
+                if self._parted is not None:
+                    (self.vocabulary.weight, self.model.config.tie_word_embeddings), self._parted = self._parted, None
+                raise ModelError(f"{type(self.model).__name__} computes otherwise when its head has vectors of its own.")
+        self.tune(False)
+        for parameter in self.head_parameters():
+            parameter.requires_grad_(True)
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """The vocabulary head's own parameters; with its vectors where they are not the input's embeddings too (``tune_head``)."""
+        parts = [*self._gathers, *([self.model.get_encoder()] if self.kind == "encoder-decoder" else [])]
+        body = {id(parameter) for part in parts for parameter in part.parameters()}
+        return [parameter for parameter in self.model.parameters() if id(parameter) not in body]
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """A copy of the LM's weights on the CPU, for ``restore``."""
+        return {name: value.detach().to("cpu", copy=True) for name, value in self.model.state_dict().items()}
+
+    def restore(self, weights: dict[str, torch.Tensor]) -> None:
+        """Put weights back; a head that has parted from the input's embeddings (``tune_head``) is one with them again, if they are the same."""
+        self.model.load_state_dict(weights)
+        if self._parted is not None and self.vocabulary is not None and torch.equal(self.vocabulary.weight, self._parted[0]):
+            (self.vocabulary.weight, self.model.config.tie_word_embeddings), self._parted = self._parted, None
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -159,14 +230,14 @@ class LanguageModel:
 
     def scores(self, batch: Batch, vectors: torch.Tensor | None = None, prefixes: Prefixes | None = None) -> torch.Tensor:
         """Vocabulary scores at the batch's answer places: [A, V], float32. The head runs there only."""
-        return self.read(batch, vectors, prefixes)[1]
+        return self.read(batch, vectors, prefixes).scores
 
     def hidden(self, batch: Batch, vectors: torch.Tensor | None = None, prefixes: Prefixes | None = None) -> torch.Tensor:
         """The last hidden states at the batch's answer places, as the head gets them: [A, H]."""
-        return self.read(batch, vectors, prefixes)[0]
+        return self.read(batch, vectors, prefixes).hidden
 
-    def read(self, batch: Batch, vectors: torch.Tensor | None = None, prefixes: Prefixes | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run the LM once: hidden states [A, H] and vocabulary scores [A, V] (float32) at the batch's answer places.
+    def read(self, batch: Batch, vectors: torch.Tensor | None = None, prefixes: Prefixes | None = None) -> Answers:
+        """Run the LM once, and read it at the batch's answer places.
 
         Args:
             vectors: the soft tokens of the bank's prompts [N, P, E].
@@ -178,15 +249,15 @@ class LanguageModel:
         with self._prefixed(batch, prefixes):
             return self._read(batch, vectors)
 
-    def _read(self, batch: Batch, vectors: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        if not self._gathers:
-            output = self._run(batch, vectors, output_hidden_states=True)
-            hidden = output.get("decoder_hidden_states", output.get("hidden_states"))[-1]
-            return hidden[batch.rows, batch.columns], output.logits[batch.rows, batch.columns].float()
+    def _read(self, batch: Batch, vectors: torch.Tensor | None) -> Answers:
         with _answers(batch) as reading:
-            logits = self._run(batch, vectors).logits
-        assert reading.hidden is not None
-        return reading.hidden, logits[0].float()
+            output = self._run(batch, vectors, **({} if self._gathers else {"output_hidden_states": True}))
+        if self._gathers:
+            assert reading.hidden is not None
+            return Answers(reading.hidden, None if reading.features is None else reading.features[0], output.logits[0].float())
+        hidden = output.get("decoder_hidden_states", output.get("hidden_states"))[-1]
+        places = batch.rows, batch.columns
+        return Answers(hidden[places], None if reading.features is None else reading.features[places], output.logits[places].float())
 
     @torch.no_grad()
     def write(self, batch: Batch, vectors: torch.Tensor | None = None, prefixes: Prefixes | None = None, copies: int = 1,
@@ -387,7 +458,8 @@ class LanguageModel:
             inputs |= {"decoder_input_ids": batch.decoder, "decoder_attention_mask": batch.decoder_attention}
         if "use_cache" in self._parameters:
             inputs["use_cache"] = False
-        return self.model(**inputs)
+        with torch.autocast(self.device.type, self.mixed) if self.mixed else contextlib.nullcontext():
+            return self.model(**inputs)
 
     def _embedded(self, batch: Batch, vectors: torch.Tensor | None) -> torch.Tensor:
         embeddings = self.embed(batch.ids)
@@ -539,13 +611,18 @@ def _bodies(model: PreTrainedModel, kind: Kind) -> list[nn.Module]:
 def _gather(module: nn.Module, inputs: Any, output: Any) -> Any:
     """Keep the hidden states at the answer places only: [B, T, H] to [1, A, H]."""
     reading = _reading.get()
-    if reading is None:
+    if reading is None or reading.hidden is not None:  # gathered by another LanguageModel over the same network
         return output
     reading.hidden = output[0][reading.rows, reading.columns]
     if isinstance(output, tuple):
         return (reading.hidden[None], *output[1:])
     output.last_hidden_state = reading.hidden[None]
     return output
+
+
+def _keep_features(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    if (reading := _reading.get()) is not None:
+        reading.features = inputs[0]
 
 
 @contextlib.contextmanager

@@ -1,144 +1,24 @@
 """Where LM, bank, templates and verbalizers meet: tasks of all kinds, trained and answered in one batch."""
-import itertools
-import zlib
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import nn
 
-from ptune import encoders
-from ptune.config import DecodingConfig
+from ptune import readers, starting
 from ptune.errors import ConfigError, DataError, PtuneError, nearest
 from ptune.lm import LanguageModel
-from ptune.prompts import Bank, Prefix, Prefixes
-from ptune.template import Encoded, Template
-from ptune.verbalizer import Bound, Verbalizer
+from ptune.prompts import Bank, Prefixes
+from ptune.task import WHOLE, Example, Fitted, Loss, PrefixSettings, Row, Task
+from ptune.template import Deep, Encoded, Template, Text
+from ptune.verbalizer import Bound, Choices, Span
 
-Row = Mapping[str, Any]
-Loss = Literal["labels", "vocabulary"]
+__all__ = ["Example", "Fitted", "Learned", "Loss", "PrefixSettings", "PromptModel", "Row", "Task"]
 EVALUATION_ROWS, TEXT_ROWS = 64, 16
-ENCODER_DECODER = ("encoder", "decoder", "cross")
-
-
-@dataclass(frozen=True)
-class PrefixSettings:
-    """How a deep prefix (``{prefix:5}`` in a template) is made and begins.
-
-    Attributes:
-        hidden: width of the MLP that makes it while it is trained (Prefix-Tuning, section 4.3); 0 trains it directly.
-        init: "random", "zeros", or words: the LM's own activations of them, repeated to the prefix's length. A prefix that
-            the template gives words starts from those.
-        attentions: the attentions that it enters, of "encoder", "decoder" and "cross" in an encoder-decoder; all by default.
-    """
-
-    hidden: int = 512
-    init: str = "random"
-    attentions: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is asked, and how.
-
-    Attributes:
-        name: told apart by it in a bank.
-        template: where fields, soft tokens and the answer stand.
-        verbalizer: how the answer is read; None where the answer is text that the LM writes.
-        target: the row's field that holds the right label, or the text, or a list of texts that are all right.
-        encoder: how the soft tokens' vectors are made: "lstm", "mlp" or "table".
-        init: what they start from: "random" (at the scale of the LM's embeddings), "vocabulary" (frequent tokens of the
-            rows), "labels" (the label words), or other text, which is repeated to the prompt's length. Soft tokens that
-            the template gives words start from those.
-        loss: "vocabulary" compares the right answer with every token of the LM (as P-tuning's LAMA code), "labels" with
-            the other labels only (as PET).
-        seed: of the initialisation.
-        prefix: how a deep prefix is made, where the template has one.
-        smoothing: of a written answer's loss: the share of each token's target that is spread over the vocabulary.
-        target_length: the most tokens of a written answer that are learned from.
-        decoding: how answers are written.
-        combine: how the task answers with others of an ensemble.
-        by: a field and the value of it that the task's rows have, where others of the same kind take the other rows.
-    """
-
-    name: str
-    template: Template
-    verbalizer: Verbalizer | None = None
-    target: str = "label"
-    encoder: str = "lstm"
-    init: str = "random"
-    loss: Loss = "labels"
-    seed: int = 0
-    prefix: PrefixSettings = PrefixSettings()
-    smoothing: float = 0.0
-    target_length: int | None = None
-    decoding: DecodingConfig = DecodingConfig()
-    combine: Literal["mean", "vote"] = "mean"
-    by: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class Example:
-    """A row, tokenised: what is run to score it, what is run to learn from it, and the right answer."""
-
-    task: int
-    row: Row
-    fills: tuple[Encoded, ...]
-    label: int | None = None
-    learn: tuple[Encoded, ...] = ()
-    answer: tuple[int, ...] = ()
-
-    @property
-    def length(self) -> int:
-        return max(len(fill.ids) for fill in self.fills)
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A task bound to the LM: its template and verbalizer there, the number of its prompt (-1: none), and what was dropped
-    from the template."""
-
-    task: Task
-    template: Template
-    verbalizer: Bound | None
-    prompt: int
-    dropped: str = ""
-
-    def right(self, row: Row) -> Any:
-        """What the row's target field holds.
-
-        Raises:
-            DataError: it has none.
-        """
-        if self.task.target not in row:
-            raise DataError(f"The field {self.task.target!r}, which should hold the right answer, is missing. "
-                            f"{nearest(self.task.target, map(str, row))}")
-        return row[self.task.target]
-
-    def texts(self, row: Row) -> list[str]:
-        """The right texts of a row, one or several.
-
-        Raises:
-            DataError: there is none, or it is no text.
-        """
-        found = self.right(row)
-        texts = found if isinstance(found, list) else [found]
-        if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-            raise DataError(f"The field {self.task.target!r} should hold a text, or a list of texts, and holds {str(found)[:60]!r}.")
-        return texts
-
-    @property
-    def bound(self) -> Bound:
-        """The verbalizer of a task that has one.
-
-        Raises:
-            ConfigError: the task's answer is text.
-        """
-        if self.verbalizer is None:
-            raise ConfigError(f"{self.task.name} has no labels to score: its answers are text, which ptune.generate writes.")
-        return self.verbalizer
+PROTOTYPE_ROWS = 512
+HIDDEN = 0.15  # the share of a text's tokens that auxiliary rows hide, as BERT (section 3.1)
 
 
 @dataclass
@@ -158,30 +38,75 @@ class PromptModel:
         limits = [limit for limit in (self.max_length, self.lm.max_length) if limit]
         self.max_length = min(limits) if limits else None
 
-    def add(self, task: Task, rows: Sequence[Row] = (), encoder: nn.Module | None = None, prefix: nn.Module | None = None) -> int:
+    def add(self, task: Task, rows: Sequence[Row] = (), encoder: nn.Module | None = None, prefix: nn.Module | None = None,
+            reader: nn.Module | None = None) -> int:
         """Add a task, its prompt initialised; return its number.
 
         Args:
-            rows: the task's training rows, in which the frequent tokens of ``init="vocabulary"`` are counted.
-            encoder, prefix: what makes the soft tokens [P, E] and the deep prefix [P, w], instead of new ones.
+            rows: the task's training rows, in which the frequent tokens of ``init="vocabulary"`` are counted, and which
+                prototypes start from.
+            encoder, prefix, reader: what makes the soft tokens [P, E] and the deep prefix [P, w], and what scores the labels,
+                instead of new ones.
 
         Raises:
             TemplateError, VerbalizerError, ConfigError, ModelError: the task does not fit this LM.
         """
-        if task.verbalizer is None and self.lm.kind == "masked":
-            raise ConfigError(f"{task.name} asks for text, and a masked LM writes none: give it labels, or take a causal LM or an encoder-decoder.")
-        template, dropped = task.template.for_kind(self.lm.kind)
-        bound = task.verbalizer.bind(self.lm.tokens, template.place, self.lm.kind) if task.verbalizer else None
+        _check(task, self.lm)
+        whole = task.reader in WHOLE
+        template, dropped = task.template.for_kind(self.lm.kind, whole)
+        verbalizer = self._verbalizer(task, template)
         length = template.prompt_length(self.lm.tokens)
         deep = sum(count for count, _ in template.prefixes(self.lm.tokens))
+        domain = self._domain(task, length, deep)
         prompt = -1
-        if length or deep:
-            soft = (encoder or self._encoder(task, template, bound, length, rows)) if length else None
-            prompt = self.bank.add(soft, self._prefix(task, template, prefix) if deep else None)
-        self.tasks.append(Fitted(task, template, bound, prompt, dropped))
+        if length or deep or task.reader != "words":
+            bound = verbalizer if isinstance(verbalizer, Bound) else None
+            soft = (encoder or starting.encoder(self.lm, task, template, bound, length, rows)) if length else None
+            own = (reader or starting.reader(self.lm, task, bound)) if task.reader != "words" and bound else None
+            prompt = self.bank.add(soft, starting.prefix(self.lm, task, template, prefix) if deep else None, own.to(self.lm.device) if own else None)
+        self.tasks.append(Fitted(task, template, verbalizer, prompt, dropped, domain))
+        number = len(self.tasks) - 1
+        if task.reader == "prototypes" and reader is None and rows:
+            self._start_prototypes(number, rows)
         if task.by:
-            self._owners[task.by] = len(self.tasks) - 1
-        return len(self.tasks) - 1
+            self._owners[task.by] = number
+        return number
+
+    def _verbalizer(self, task: Task, template: Template) -> Bound | Choices | Span | None:
+        if task.verbalizer is None or isinstance(task.verbalizer, Choices | Span):
+            return task.verbalizer
+        if task.reader in ("words", "soft"):
+            return task.verbalizer.bind(self.lm.tokens, template.place, self.lm.kind)
+        return Bound(task.verbalizer.labels, (), (), self.lm.kind)
+
+    def _domain(self, task: Task, length: int, deep: int) -> Template | None:
+        """The task's question without its text, where the soft tokens and the prefix are those of its template."""
+        if task.domain is None:
+            return None
+        domain, tokens = task.domain.for_kind(self.lm.kind)[0], self.lm.tokens
+        if (domain.prompt_length(tokens), sum(count for count, _ in domain.prefixes(tokens))) not in ((0, 0), (length, deep)):
+            raise ConfigError(f"The domain of {task.name} should have the template's soft tokens and prefix, or none: {domain.source!r} has others.")
+        return domain
+
+    def _start_prototypes(self, number: int, rows: Sequence[Row]) -> None:
+        examples = self.encode(number, rows[::-(-len(rows) // PROTOTYPE_ROWS)])
+        reader = self.bank.readers[self.tasks[number].prompt]
+        assert isinstance(reader, readers.Prototypes)
+        with torch.no_grad(), self.evaluating():
+            found = [self._vectors(self.tasks[number], reader, self._run([examples[i] for i in batch])).sum(0)
+                     for batch in _batched(range(len(examples)), examples, EVALUATION_ROWS)]
+        reader.start_at(torch.cat(found), torch.tensor([example.label for example in examples], device=self.lm.device))
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """While this is open, all dropout is off."""
+        trained = self.bank.readers.training
+        self.bank.readers.eval()
+        try:
+            with self.lm.evaluating():
+                yield
+        finally:
+            self.bank.readers.train(trained)
 
     def number(self, name: str) -> int:
         """The number of the task of that name."""
@@ -189,93 +114,6 @@ class PromptModel:
         if name not in names:
             raise ConfigError(f"There is no task {name!r} here. {nearest(name, names)}")
         return names.index(name)
-
-    def _encoder(self, task: Task, template: Template, bound: Bound | None, length: int, rows: Sequence[Row]) -> nn.Module:
-        """The prompt's encoder at its starting point, which follows from the task's name and seed alone."""
-        seed = task.seed * 1_000_003 + zlib.crc32(task.name.encode())
-        generator = torch.Generator().manual_seed(seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            encoder = encoders.make(task.encoder, length, self.lm.width)
-        encoder.to(self.lm.device)
-        starts = self._starting_ids(task, template, bound, length, rows, generator)
-        with torch.no_grad():
-            some = self.lm.embed(torch.randint(len(self.lm.tokens.tokenizer), (2000,), generator=generator)).float()
-            encoders.start_at_random(encoder, some, generator)
-            wanted = encoders.bake(encoder)
-            for at, ids in enumerate(starts):
-                if ids is not None:
-                    wanted[at] = self.lm.embed(torch.tensor(ids)).float().mean(0)
-        if any(ids is not None for ids in starts):
-            encoders.start_from(encoder, wanted)
-        return encoder
-
-    def _prefix(self, task: Task, template: Template, encoder: nn.Module | None) -> Prefix:
-        """The task's deep prefix, made by ``encoder`` or by a new one at its starting point."""
-        settings, route = task.prefix, self.lm.route
-        wanted = settings.attentions or (ENCODER_DECODER if self.lm.kind == "encoder-decoder" else tuple(route.spans))
-        if unknown := next((name for name in wanted if name not in route.spans), None):
-            raise ConfigError(f"This LM has no attention {unknown!r} for a prefix to enter. {nearest(unknown, route.spans)}")
-        spans = [span for name, span in route.spans.items() if name in wanted]
-        if encoder is None:
-            columns = torch.cat([torch.arange(*span) for span in spans])
-            encoder = self._prefix_encoder(task, template, columns)
-        return Prefix(encoder, spans, route.width).to(self.lm.device)
-
-    def _prefix_encoder(self, task: Task, template: Template, columns: torch.Tensor) -> nn.Module:
-        """A new encoder of the values at some columns of W, at its starting point."""
-        settings, runs = task.prefix, template.prefixes(self.lm.tokens)
-        length = sum(count for count, _ in runs)
-        seed = task.seed * 1_000_003 + zlib.crc32(f"{task.name} prefix".encode())
-        generator = torch.Generator().manual_seed(seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            encoder = encoders.make_deep(length, len(columns), self.lm.width, settings.hidden)
-        encoder.to(self.lm.device)
-        if settings.init == "zeros":
-            encoders.start_at_zero(encoder)
-        elif not settings.hidden:
-            text = self.lm.tokens.plain("The capital of Austria, on the Danube, is Vienna.")
-            encoders.start_at_random(encoder, self.lm.activations(text)[:, columns], generator, each=True)
-        default = None if settings.init in ("random", "zeros") else self.lm.tokens.follow(f" {settings.init}")
-        words = [ids or (default and list(itertools.islice(itertools.cycle(default), count))) for count, ids in runs]
-        if any(words):
-            wanted, at = encoders.bake(encoder), 0
-            for (count, _), ids in zip(runs, words):
-                if ids:
-                    wanted[at:at + count] = self.lm.activations(ids)[:, columns]
-                at += count
-            encoders.start_from(encoder, wanted)
-        return encoder
-
-    def _starting_ids(self, task: Task, template: Template, bound: Bound | None, length: int, rows: Sequence[Row],
-                      generator: torch.Generator) -> list[list[int] | None]:
-        """For each vector the tokens whose mean embedding it starts from, None for a random start."""
-        tokens = self.lm.tokens
-        if task.init == "random":
-            default: list[list[int] | None] = [None] * length
-        elif task.init in ("vocabulary", "labels"):
-            frequent = encoders.from_frequent(self._counts(template, rows), length, generator)
-            default = [[id_] for id_ in frequent]
-            if task.init == "labels":
-                if bound is None:
-                    raise ConfigError(f'{task.name} has no labels, so init "labels" has nothing to start from.')
-                default = ([list(bound.first_word(number)) for number in range(min(length, len(bound.labels)))] + default)[:length]
-        else:
-            ids = tokens.follow(f" {task.init}")
-            default = [[id_] for id_ in itertools.islice(itertools.cycle(ids), length)]
-        own = [words[place] if words else None for size, words in template.groups(tokens) for place in range(size)]
-        return [given if mine is None else [mine] for mine, given in zip(own, default)]
-
-    def _counts(self, template: Template, rows: Sequence[Row]) -> list[int]:
-        if not rows:
-            raise ConfigError('init "vocabulary" or "labels" counts frequent tokens in the training rows: give them.')
-        counted: Counter[int] = Counter()
-        for row in rows:
-            for name in template.fields:
-                counted.update(self.lm.tokens.follow(f" {row.get(name, '')}"))
-        special = set(self.lm.tokens.tokenizer.all_special_ids)
-        return [0 if id_ in special else counted[id_] for id_ in range(len(self.lm.tokens.tokenizer))]
 
     def tasks_for(self, row: Row) -> list[int]:
         """The tasks that take the row: that of the row's user, or all, which are one or an ensemble.
@@ -342,17 +180,53 @@ class PromptModel:
                 answer = self._answer(fitted, row, text)
                 yield Example(task, row, question, None, (self._encode(fitted, row, answer),), answer)
             return
-        fills = tuple(self._encode(fitted, row, fill.answer) for fill in fitted.verbalizer.fills)
+        bound = fitted.bound(row, self.lm.tokens, self.lm.kind)
+        fills = tuple(self._encode_as(template, variant, answer) for template, variant in fitted.variants(row) for answer in fitted.answers(bound))
         if not labelled:
-            yield Example(task, row, fills)
+            yield Example(task, row, fills, bound=bound)
             return
-        label = fitted.verbalizer.number(str(fitted.right(row)))
-        answer = fitted.verbalizer.first_word(label)
-        if fitted.task.loss == "labels":
-            yield Example(task, row, fills, label, fills, answer)
+        span = fitted.verbalizer if isinstance(fitted.verbalizer, Span) else None
+        shares = None if span else fitted.shares(row, len(bound.labels))
+        label = shares.index(max(shares)) if shares else bound.number(str(fitted.right(row)))
+        if span and label not in bound.owners:  # a wrong text teaches nothing
+            yield Example(task, row, fills, label, bound=bound)
             return
+        if shares and fitted.task.loss == "vocabulary":
+            raise ConfigError('Shares of labels are not compared with the whole vocabulary: set loss to "labels".')
+        if fitted.task.loss == "labels" and not span:
+            yield Example(task, row, fills, label, fills, (), bound, shares)
+            return
+        text = f"{fitted.task.seed} {[row[name] for name in fitted.template.fields]}"
+        answer = span.taught(bound, self.lm.tokens, text) if span else bound.first_word(label)
         given = (None,) * len(answer) if self.lm.kind == "masked" or len(answer) == 1 else answer
-        yield Example(task, row, fills, label, (self._encode(fitted, row, given),), answer)
+        yield Example(task, row, fills, label, (self._encode(fitted, row, given),), answer, bound)
+
+    def hidden_words(self, task: int, rows: Sequence[Row], generator: torch.Generator) -> list[Example]:
+        """Rows without labels as auxiliary examples of a masked LM: some of the tokens of their texts are hidden, to be told
+        (PET, section 3.2). Of those, eight in ten are masks, one is another token, one stays (BERT, section 3.1). A row with
+        no token that could be hidden is left out.
+
+        Raises:
+            ConfigError: the LM is no masked one.
+            TemplateError: a row does not fit.
+        """
+        fitted, tokens = self.tasks[task], self.lm.tokens
+        if self.lm.kind != "masked" or tokens.mask is None:
+            raise ConfigError(f"{fitted.task.name} hides words of unlabelled rows, which only a masked LM can tell: set the auxiliary weight to 0.")
+        special, found = set(tokens.tokenizer.all_special_ids), []
+        for row in rows:
+            whole = self._encode(fitted, row, (None,))
+            free = [at for at, (id_, slot) in enumerate(zip(whole.ids, whole.slots)) if slot < 0 and id_ not in special]
+            drawn = torch.rand(len(free), generator=generator).tolist()
+            if not (places := [at for at, share in zip(free, drawn) if share < HIDDEN] or free[:1]):
+                continue
+            ids = list(whole.ids)
+            for at in places:
+                kind = float(torch.rand((), generator=generator))
+                ids[at] = tokens.mask if kind < 0.8 else int(torch.randint(len(tokens.tokenizer), (), generator=generator)) if kind < 0.9 else ids[at]
+            learn = replace(whole, ids=tuple(ids), reads=tuple(places))
+            found.append(Example(task, row, (), None, (learn,), tuple(whole.ids[at] for at in places), auxiliary=True))
+        return found
 
     def _answer(self, fitted: Fitted, row: Row, text: str) -> tuple[int, ...]:
         """The tokens of a written answer, its end with them; its tail goes where even the shortened row leaves too little room."""
@@ -366,53 +240,88 @@ class PromptModel:
         return tuple(ids[:min(room)])
 
     def _encode(self, fitted: Fitted, row: Row, answer: Sequence[int | None], room: int = 0) -> Encoded:
+        return self._encode_as(fitted.template, row, answer, room)
+
+    def _encode_as(self, template: Template, row: Row, answer: Sequence[int | None], room: int = 0) -> Encoded:
         most = None if self.max_length is None else self.max_length - room
         if most is not None and most < 1:
             raise ConfigError(f"{room} new tokens leave no room for a row in an LM of {self.max_length} tokens: set max_new_tokens lower.")
-        return fitted.template.encode(row, self.lm.tokens, self.lm.kind, most, answer, self.lm.start)
+        return template.encode(row, self.lm.tokens, self.lm.kind, most, answer, self.lm.start)
 
     # Examples to losses and scores.
 
     def losses(self, examples: Sequence[Example], learned: "Learned | None" = None) -> torch.Tensor:
         """The loss of each example [B]: minus the log probability of the right answer, of a text the sum over its tokens
-        (Prefix-Tuning, equation 2). One call of the LM for all, whatever their tasks."""
-        rows = [(example.task, row) for example in examples for row in example.learn]
-        log_probs = self._log_probs(rows, learned)
+        (Prefix-Tuning, equation 2); of labels' shares, how far the scores are from them. One call of the LM for all, whatever
+        their tasks."""
+        runs = self._run(examples, learned, learning=True)
         losses: list[torch.Tensor | None] = [None] * len(examples)
-        firsts = list(itertools.accumulate((len(example.learn) for example in examples), initial=0))
-        for number, members in _grouped(examples, lambda e: e.task):
-            fitted = self.tasks[number]
-            if fitted.verbalizer is not None and fitted.task.loss == "labels":
-                scores = self._labels(fitted, log_probs, [firsts[m] for m in members])
-                labels = torch.tensor([examples[m].label for m in members], device=scores.device)
-                own = nn.functional.cross_entropy(scores, labels, reduction="none")
-                for member, loss in zip(members, own):
-                    losses[member] = loss
+        labelled = [i for i, example in enumerate(examples) if example.bound and not example.answer]
+        for members in _alike(examples, labelled):
+            own = self._label_losses([examples[m] for m in members], [runs[m] for m in members])
+            for member, loss in zip(members, own):
+                losses[member] = loss
+        for member in set(range(len(examples))) - set(labelled):
+            example, values = examples[member], runs[member][0].log_probs  # [K, V]
+            told = -values.gather(1, torch.tensor(example.answer, device=values.device)[:, None])
+            task = self.tasks[example.task].task
+            if example.auxiliary or isinstance(task.verbalizer, Span):
+                losses[member] = told.mean()
             else:
-                for member in members:
-                    values = log_probs[firsts[member]]  # [K, V]
-                    answer = torch.tensor(examples[member].answer, device=values.device)
-                    own = -values.gather(1, answer[:, None]).sum()
-                    smooth = fitted.task.smoothing if fitted.verbalizer is None else 0.0
-                    losses[member] = (1 - smooth) * own - smooth * values.mean(1).sum() if smooth else own
+                smooth = task.smoothing if task.verbalizer is None else 0.0
+                losses[member] = (1 - smooth) * told.sum() - smooth * values.mean(1).sum() if smooth else told.sum()
         return torch.stack([loss for loss in losses if loss is not None])
+
+    def _label_losses(self, examples: Sequence[Example], runs: Sequence[list["Run"]]) -> torch.Tensor:
+        """The losses [B] of examples of one task and verbalizer."""
+        fitted = self.tasks[examples[0].task]
+        labels = torch.tensor([example.label for example in examples], device=self.lm.device)
+        reader = self.bank.readers[fitted.prompt] if fitted.task.reader not in ("words", "pair") else None
+        if examples[0].shares is None and reader is not None:
+            return reader.losses(self._vectors(fitted, reader, runs).sum(0), labels)
+        scores = self._label_scores(examples, runs)
+        if examples[0].shares is None:
+            return nn.functional.cross_entropy(scores, labels, reduction="none")
+        degrees = fitted.task.temperature
+        shares = scores.new_tensor([example.shares for example in examples])
+        return degrees**2 * nn.functional.kl_div((scores / degrees).log_softmax(1), shares, reduction="none").sum(1)
 
     @torch.no_grad()
     def scores(self, examples: Sequence[Example], rows: int = EVALUATION_ROWS) -> list[torch.Tensor]:
         """The label scores of each example [C], on the CPU: log probabilities, not normalised over the labels. Examples of
-        like length share a batch; the LM's dropout is off."""
+        like length share a batch; dropout is off."""
+        if text := next((self.tasks[example.task].task.name for example in examples if example.bound is None), None):
+            raise ConfigError(f"{text} has no labels to score: its answers are text, which ptune.generate writes.")
         found: list[torch.Tensor | None] = [None] * len(examples)
-        order = sorted(range(len(examples)), key=lambda i: examples[i].length)
         learned = self.learned([example.task for example in examples])
-        with self.lm.evaluating():
+        stepwise = [i for i, example in enumerate(examples) if self._is_stepwise(example)]
+        spelt = [i for i, example in enumerate(examples) if isinstance(self.tasks[example.task].verbalizer, Span)]
+        order = sorted(set(range(len(examples))) - {*stepwise, *spelt}, key=lambda i: (examples[i].length, i))
+        with self.evaluating():
             for batch in _batched(order, examples, rows):
-                log_probs = self._log_probs([(examples[i].task, fill) for i in batch for fill in examples[i].fills], learned)
-                firsts = list(itertools.accumulate((len(examples[i].fills) for i in batch), initial=0))
-                for number, members in _grouped([examples[i] for i in batch], lambda e: e.task):
-                    scores = self._labels(self.tasks[number], log_probs, [firsts[m] for m in members]).cpu()
-                    for member, own in zip(members, scores):
-                        found[batch[member]] = own
+                runs = dict(zip(batch, self._run([examples[i] for i in batch], learned)))
+                for members in _alike(examples, batch):
+                    own = self._label_scores([examples[m] for m in members], [runs[m] for m in members]).cpu()
+                    for member, scores in zip(members, own):
+                        found[member] = scores
+            for number, words in zip(stepwise, self._stepwise([examples[i] for i in stepwise], learned, rows)):
+                found[number] = self._of_words(examples[number], words[:, None])[0].cpu()
+            for number, own in zip(spelt, self._spelt([examples[i] for i in spelt], learned, rows)):
+                found[number] = own
         return [own for own in found if own is not None]
+
+    @torch.no_grad()
+    def word_scores(self, rows: Sequence[Row], task: int) -> torch.Tensor:
+        """The log probability of every word of a task's verbalizer for some rows [B, W], before any calibration."""
+        fitted = self.tasks[task]
+        examples = self.encode(task, rows, labelled=False)
+        learned = self.learned([task])
+        with self.evaluating():
+            if examples and self._is_stepwise(examples[0]):
+                return torch.stack([words[0] for words in self._stepwise(examples, learned, EVALUATION_ROWS)]).cpu()
+            runs = [own for batch in _batched(range(len(examples)), examples, EVALUATION_ROWS) for own in self._run([examples[i] for i in batch], learned)]
+            bound = fitted.bound(rows[0], self.lm.tokens, self.lm.kind)
+            return bound.of_words([torch.stack([own[fill].log_probs for own in runs]) for fill in range(len(bound.fills))]).cpu()
 
     @torch.no_grad()
     def text_losses(self, examples: Sequence[Example], rows: int = TEXT_ROWS) -> list[float]:
@@ -430,23 +339,94 @@ class PromptModel:
     def predict(self, rows: Sequence[Row], task: int | str = 0) -> list[dict[str, Any]]:
         """Answer rows: for each its best label, and the probability of every label among them."""
         number = self.number(task) if isinstance(task, str) else task
-        labels, answers = self.tasks[number].bound.labels, []
-        for scores in self.scores(self.encode(number, rows, labelled=False)):
-            shares = scores.softmax(0)
+        examples, answers = self.encode(number, rows, labelled=False), []
+        for example, scores in zip(examples, self.scores(examples)):
+            shares, labels = scores.softmax(0), example.labels.labels
             answers.append({"label": labels[int(shares.argmax())], "scores": {label: float(share) for label, share in zip(labels, shares)}})
         return answers
 
-    def _labels(self, fitted: Fitted, log_probs: Sequence[torch.Tensor], firsts: Sequence[int]) -> torch.Tensor:
-        """Label scores [B, C] of the examples whose fills begin at ``firsts``."""
-        fills = range(len(fitted.bound.fills))
-        return fitted.bound.scores([torch.stack([log_probs[first + fill] for first in firsts]) for fill in fills])
+    def _label_scores(self, examples: Sequence[Example], runs: Sequence[list["Run"]]) -> torch.Tensor:
+        """Label scores [B, C] of examples of one task and verbalizer, from the runs of their fills."""
+        fitted, bound = self.tasks[examples[0].task], examples[0].labels
+        if fitted.task.reader != "words":
+            reader = self.bank.readers[fitted.prompt]
+            orders = self._vectors(fitted, reader, runs)
+            return torch.stack([reader(own) for own in orders]).mean(0) if fitted.task.reader == "pair" else reader(orders.sum(0))
+        size = len(bound.fills)
+        words = [bound.of_words([torch.stack([own[variant + fill].log_probs for own in runs]) for fill in range(size)])
+                 for variant in range(0, len(runs[0]), size)]
+        return self._of_words(examples[0], torch.stack(words))
 
-    def _log_probs(self, rows: Sequence[tuple[int, Encoded]], learned: "Learned | None" = None) -> list[torch.Tensor]:
-        """Run rows of any tasks as one batch: for each row, the log probabilities where its answer is read [K, V]."""
+    def _of_words(self, example: Example, words: torch.Tensor) -> torch.Tensor:
+        """Label scores [B, C] from the words of each variant of the rows [variants, B, W]: calibrated, the domain's taken off,
+        both orders averaged."""
+        fitted, bound = self.tasks[example.task], example.labels
+        orders = words[:-1] - words[-1:] if fitted.domain else words
+        if fitted.offset is not None:
+            orders = orders - orders.new_tensor(fitted.offset)
+        return torch.stack([bound.of_labels(own) for own in orders]).mean(0)
+
+    def _vectors(self, fitted: Fitted, reader: nn.Module, runs: Sequence[list["Run"]]) -> torch.Tensor:
+        """What a reader reads of each example, in one or both orders of its pair [orders, B, F]."""
+        return torch.stack([torch.stack([getattr(own[order], str(reader.reads))[0] for own in runs]) for order in range(2 if fitted.task.swap else 1)])
+
+    def _is_stepwise(self, example: Example) -> bool:
+        bound = example.labels
+        return bound.order == "most-probable-first" and self.tasks[example.task].task.reader == "words" and any(len(ids) > 1 for ids in bound.ids)
+
+    def _stepwise(self, examples: Sequence[Example], learned: "Learned", most: int) -> list[torch.Tensor]:
+        """The words' log probabilities [variants, W] of each example, a word's likeliest token always filled in next."""
+        totals = [torch.zeros(len(self.tasks[example.task].variants(example.row)), len(example.labels.ids)) for example in examples]
+        open_ = [_Spelling(at, variant, word, (None,) * len(ids)) for at, example in enumerate(examples)
+                 for variant in range(len(totals[at])) for word, ids in enumerate(example.labels.ids)]
+        while open_:
+            shared = list(dict.fromkeys((one.example, one.variant, one.answer) for one in open_))
+            rows = []
+            for at, variant, answer in shared:
+                template, row = self.tasks[examples[at].task].variants(examples[at].row)[variant]
+                rows.append((examples[at].task, self._encode_as(template, row, answer)))
+            order = sorted(range(len(rows)), key=lambda i: len(rows[i][1].ids))
+            seen: dict[Any, torch.Tensor] = {}
+            for first in range(0, len(order), most):
+                batch = order[first:first + most]
+                for i, run in zip(batch, self._read([rows[i] for i in batch], learned)):
+                    seen[shared[i]] = run.log_probs.cpu()
+            for one in open_:
+                ids, log_probs = examples[one.example].labels.ids[one.word], seen[one.example, one.variant, one.answer]
+                place = max((at for at, token in enumerate(one.answer) if token is None), key=lambda at: float(log_probs[at, ids[at]]))
+                totals[one.example][one.variant, one.word] += log_probs[place, ids[place]]
+                one.answer = (*one.answer[:place], ids[place], *one.answer[place + 1:])
+            open_ = [one for one in open_ if None in one.answer]
+        return totals
+
+    def _spelt(self, examples: Sequence[Example], learned: "Learned", most: int) -> list[torch.Tensor]:
+        """The label scores [2] of examples whose answer spells a text of the row (``Span``), the likeliest token always filled in next."""
+        spans = [own for example in examples if isinstance(own := self.tasks[example.task].verbalizer, Span)]
+        answers = [span.start(example.labels) for span, example in zip(spans, examples)]
+        order = sorted(range(len(examples)), key=lambda i: examples[i].length)
+        while open_ := [i for i in order if None in answers[i]]:
+            for first in range(0, len(open_), most):
+                batch = open_[first:first + most]
+                rows = [(examples[i].task, self._encode(self.tasks[examples[i].task], examples[i].row, answers[i])) for i in batch]
+                for i, run in zip(batch, self._read(rows, learned)):
+                    answers[i] = spans[i].spell(examples[i].labels, answers[i], run.log_probs)
+        return [span.scores(example.row, answer, self.lm.tokens) for span, example, answer in zip(spans, examples, answers)]
+
+    def _run(self, examples: Sequence[Example], learned: "Learned | None" = None, learning: bool = False) -> list[list["Run"]]:
+        """Run examples of any tasks as one batch: for each, what was read of each of its fills."""
+        own = [example.learn if learning else example.fills for example in examples]
+        found = iter(self._read([(example.task, row) for example, rows in zip(examples, own) for row in rows], learned))
+        return [[next(found) for _ in rows] for rows in own]
+
+    def _read(self, rows: Sequence[tuple[int, Encoded]], learned: "Learned | None" = None) -> list["Run"]:
+        """Run rows of any tasks as one batch."""
         learned = learned or self.learned([task for task, _ in rows])
-        batch = self.lm.collate([row for _, row in rows], [learned.places.get(self.tasks[task].prompt, -1) for task, _ in rows])
-        scores = self.lm.scores(batch, learned.vectors, learned.prefixes).log_softmax(-1)
-        return list(scores.split([len(row.reads) for _, row in rows]))
+        prompts = [learned.places.get(self.tasks[task].prompt, -1) if row.prefix or max(row.slots) >= 0 else -1 for task, row in rows]
+        batch = self.lm.collate([row for _, row in rows], prompts)
+        hidden, features, scores = self.lm.read(batch, learned.vectors, learned.prefixes)
+        sizes = [len(row.reads) for _, row in rows]
+        parts = [None] * len(sizes) if features is None else features.split(sizes)
+        return [Run(*own) for own in zip(scores.log_softmax(-1).split(sizes), hidden.split(sizes), parts)]
 
     def learned(self, tasks: Sequence[int]) -> "Learned":
         """What the prompts of some tasks have learned, each prompt made once."""
@@ -463,11 +443,52 @@ class Learned:
     places: dict[int, int]
 
 
-def _grouped(examples: Sequence[Example], key: Any) -> list[tuple[int, list[int]]]:
-    groups: dict[int, list[int]] = {}
-    for place, example in enumerate(examples):
-        groups.setdefault(key(example), []).append(place)
-    return list(groups.items())
+@dataclass(frozen=True)
+class Run:
+    """What was read where a fill's K tokens are: log probabilities of the vocabulary [K, V], last hidden states [K, H], and
+    what the head compares with its words [K, F], if it does."""
+
+    log_probs: torch.Tensor
+    hidden: torch.Tensor
+    features: torch.Tensor | None
+
+
+@dataclass
+class _Spelling:
+    """A word on its way: of which example and variant, and the tokens that are filled in by now."""
+
+    example: int
+    variant: int
+    word: int
+    answer: tuple[int | None, ...]
+
+
+def _check(task: Task, lm: LanguageModel) -> None:
+    """Refuse what no LM, or not this one, can be asked."""
+    if task.verbalizer is None and lm.kind == "masked":
+        raise ConfigError(f"{task.name} asks for text, and a masked LM writes none: give it labels, or take a causal LM or an encoder-decoder.")
+    if task.reader != "words" and (task.verbalizer is None or isinstance(task.verbalizer, Choices | Span)):
+        raise ConfigError(f"{task.name} has no labels of its own, so there is nothing for a reader ({task.reader}) to tell apart.")
+    if task.loss == "vocabulary" and (task.reader != "words" or task.swap or task.domain):
+        raise ConfigError(f"{task.name} compares the answer with the whole vocabulary, where neither a reader nor swap nor a domain has a say: set "
+                          f'loss to "labels".')
+    if isinstance(task.verbalizer, Span) and (task.swap or task.domain):
+        raise ConfigError(f"{task.name} spells a span, which has no scores of words for swap or a domain to change.")
+    if task.reader == "pair" and task.template.has_mask:
+        raise ConfigError(f"{task.name} has a {{mask}}, and a pair head reads the input's first token: leave the {{mask}} out.")
+    parts = [part for part in task.template.parts if not (isinstance(part, Text) and not part.text.strip())]
+    if lm.kind == "causal" and not task.template.has_mask and len(parts) > 1 and isinstance(parts[-1], Deep):
+        raise ConfigError(f"{task.name} ends with its {{prefix}}, which the last token before it, that is read, does not see: put it before some text.")
+    if task.domain and task.reader != "words":
+        raise ConfigError(f"{task.name} takes the domain's scores off those of words, and it reads by {task.reader}.")
+
+
+def _alike(examples: Sequence[Example], numbers: Sequence[int]) -> list[list[int]]:
+    """Examples, by number, of the same task and verbalizer together."""
+    groups: dict[Any, list[int]] = {}
+    for number in numbers:
+        groups.setdefault((examples[number].task, id(examples[number].bound), examples[number].shares is None), []).append(number)
+    return list(groups.values())
 
 
 def _batched(order: Sequence[int], examples: Sequence[Example], rows: int) -> Iterator[list[int]]:

@@ -19,6 +19,7 @@ from ptune.config import PretrainConfig
 from ptune.errors import ConfigError, DataError
 from ptune.lm import LanguageModel
 from ptune.loading import choose_device, choose_dtype, load_model
+from ptune.pair_head import PairHead
 from ptune.progress import Progress
 from ptune.stopping import Interrupted, stoppable
 from ptune.template import Kind
@@ -26,30 +27,6 @@ from ptune.template import Kind
 KINDS: dict[str, Kind] = {"masked": "masked", "causal": "causal", "span-corruption": "encoder-decoder", "prefix-lm": "encoder-decoder"}
 PAIRS = {"two-way": ("adjacent", "not adjacent"), "three-way": ("adjacent", "same document", "another document")}
 HELD_OUT_BATCHES = 40
-
-
-class PairHead(nn.Module):
-    """Tells how two texts of one input relate, from the hidden state of its first token (BERT, section 3.1, task 2)."""
-
-    def __init__(self, width: int, labels: tuple[str, ...]):
-        super().__init__()
-        self.labels = labels
-        self.dense, self.classifier = nn.Linear(width, width), nn.Linear(width, len(labels))
-
-    def forward(self, first: torch.Tensor) -> torch.Tensor:
-        """[B, H] to the scores of the relations [B, C]."""
-        return self.classifier(torch.tanh(self.dense(first)))
-
-    def save(self, folder: pathlib.Path) -> None:
-        store.write_tensors(folder / "pair_head.safetensors", self.state_dict())
-        store.write_json(folder / "pair_head.json", {"labels": list(self.labels)})
-
-    @classmethod
-    def load(cls, folder: pathlib.Path) -> "PairHead":
-        tensors = store.read_tensors(folder / "pair_head.safetensors")
-        head = cls(tensors["dense.weight"].shape[0], tuple(store.read_json(folder / "pair_head.json")["labels"]))
-        head.load_state_dict(tensors)
-        return head
 
 
 @dataclass
@@ -278,7 +255,7 @@ class _Run:
         return None
 
     def _loss(self, batch: Batch, labels: torch.Tensor, relations: torch.Tensor | None) -> torch.Tensor:
-        hidden, scores = self.lm.read(batch)
+        hidden, _, scores = self.lm.read(batch)
         loss = nn.functional.cross_entropy(scores[:len(labels)], labels.to(scores.device))
         if relations is not None:
             assert self.head is not None
@@ -296,7 +273,7 @@ class _Run:
         for number, picks in enumerate(batches):
             batch, labels, relations = self._collate(picks, self.text.held_out, (self.config.seed, 2, number))
             with self.autocast():
-                hidden, scores = self.lm.read(batch)
+                hidden, _, scores = self.lm.read(batch)
             total += float(nn.functional.cross_entropy(scores[:len(labels)], labels.to(scores.device), reduction="sum"))
             count += len(labels)
             if relations is not None and self.head:

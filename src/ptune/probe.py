@@ -1,13 +1,10 @@
 """The probe from facts to report: which facts does a frozen LM give away, and to which kind of prompt?"""
-import importlib.metadata
-import platform
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from ptune import experiment, report, store
@@ -16,7 +13,7 @@ from ptune.errors import ConfigError, TemplateError
 from ptune.experiment import Plan, Problem, Result
 from ptune.lm import LanguageModel
 from ptune.methods import Method, method
-from ptune.results import Results, summarise
+from ptune.results import Results, summarise, versions
 from ptune.tasks import lama
 from ptune.template import Template
 from ptune.verbalizer import Verbalizer, allowed
@@ -66,6 +63,8 @@ def _listed(text: str) -> list[str]:
 def _methods(config: ProbeConfig) -> list[Method]:
     """The methods with the command line's settings in place of their own."""
     chosen = [method(name) for name in _listed(config.methods)]
+    if other := next((m.name for m in chosen if m.reader != "words" or m.name in ("pet", "ipet")), None):
+        raise ConfigError(f"{other} tells a task's labels apart, and facts have none: ptune compare runs it.")
     if not chosen:
         raise ConfigError("No method is named; the default is manual,p-tuning,fine-tune,manual+fine-tune.")
     given = config.train.model_dump(exclude_none=True)
@@ -136,9 +135,3 @@ def _tell(say: Callable[[str], None], result: Result) -> None:
     epochs = f", best after {result['best']['epoch']:.0f} epochs" if result["best"] else ""
     dropped = f" (without {result['dropped']!r}, which this LM cannot see)" if result["dropped"] else ""
     say(f"{result['method']:17} {result['problem']:17} P@1 {result['figures'][report.MAIN]:.3f}{epochs}{dropped}")
-
-
-def versions() -> dict[str, str]:
-    """What the figures were made with."""
-    packages = {name: importlib.metadata.version(name) for name in ("ptune", "torch", "transformers", "tokenizers")}
-    return {**packages, "python": platform.python_version(), "machine": f"{platform.machine()}, {torch.get_num_threads()} threads"}

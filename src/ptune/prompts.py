@@ -59,19 +59,21 @@ class Bank(nn.Module):
     Attributes:
         encoders: one a prompt; each makes the vectors of its soft tokens [P, E], where it has any.
         prefixes: one a prompt; each makes the values of its deep prefix [P, W], where it has one.
+        readers: one a prompt; each turns what the LM says at its answers into label scores, where words do not.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoders, self.prefixes = nn.ModuleList(), nn.ModuleList()
+        self.encoders, self.prefixes, self.readers = nn.ModuleList(), nn.ModuleList(), nn.ModuleList().eval()
 
     def __len__(self) -> int:
         return len(self.encoders)
 
-    def add(self, encoder: nn.Module | None = None, prefix: Prefix | None = None) -> int:
+    def add(self, encoder: nn.Module | None = None, prefix: Prefix | None = None, reader: nn.Module | None = None) -> int:
         """Put a prompt into the bank; its number is returned."""
         self.encoders.append(Baked(torch.zeros(0, 0)) if encoder is None else encoder)
         self.prefixes.append(Baked(torch.zeros(0, 0)) if prefix is None else prefix)
+        self.readers.append(nn.Identity() if reader is None else reader.train(self.readers.training))
         return len(self.encoders) - 1
 
     def has_prefix(self, number: int) -> bool:
@@ -79,13 +81,14 @@ class Bank(nn.Module):
 
     def parameters_of(self, number: int) -> list[nn.Parameter]:
         """What is trained for one prompt."""
-        return [*self.encoders[number].parameters(), *self.prefixes[number].parameters()]
+        own = [*self.encoders[number].parameters(), *self.prefixes[number].parameters(), *self.readers[number].parameters()]
+        return [parameter for parameter in own if parameter.requires_grad]
 
     @torch.no_grad()
     def size(self, number: int) -> int:
-        """How many values are kept of a prompt: its vectors and its prefix."""
-        prefix = self.prefixes[number]
-        return int(self.encoders[number]().numel()) + (int(prefix.encoder().numel()) if isinstance(prefix, Prefix) else 0)
+        """How many values are kept of a prompt: its vectors, its prefix, and its reader."""
+        prefix, reader = self.prefixes[number], sum(p.numel() for p in self.readers[number].parameters() if p.requires_grad)
+        return int(self.encoders[number]().numel()) + (int(prefix.encoder().numel()) if isinstance(prefix, Prefix) else 0) + reader
 
     def vectors(self, numbers: Sequence[int]) -> torch.Tensor | None:
         """The soft tokens of some prompts, each encoder run once: [N, P, E], zeros behind the shorter ones; None for none."""

@@ -1,7 +1,10 @@
 """The form of results.json; its JSON schema is docs/results.schema.json."""
+import importlib.metadata
+import platform
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict
 
 from ptune.metrics import deviation, mean
@@ -134,3 +137,44 @@ class Run(BaseModel):
     """How long training and writing took (train, write)."""
     settings: dict[str, Any] = {}
     versions: dict[str, str] = {}
+
+
+class Cell(BaseModel):
+    """A method on a task with so many shots: figures over seeds."""
+
+    task: str
+    shots: int
+    """Rows of each label; 0 for a task with its own few-shot files."""
+    method: str
+    metric: str
+    """The figure that the task is judged by."""
+    seeds: int
+    rows: dict[str, int]
+    """How many training, dev, test and unlabelled rows there were (train, dev, test, unlabeled)."""
+    mean: dict[str, float]
+    """Each figure's mean over seeds; none where the method cannot do the task."""
+    deviation: dict[str, float]
+    """Its standard deviation over seeds (of a sample)."""
+    grid: dict[str, float] = {}
+    """Of every pattern with every verbalizer: the worst and the best main figure on test, and its deviation, as means over seeds."""
+    trained_parameters: int
+    kept_parameters: int
+    seconds: float
+    """What one seed took."""
+    impossible: str = ""
+    """Why the method cannot do the task."""
+
+
+class Comparison(BaseModel):
+    """results.json of ptune compare."""
+
+    cells: list[Cell]
+    titles: dict[str, str]
+    settings: dict[str, Any]
+    versions: dict[str, str]
+
+
+def versions() -> dict[str, str]:
+    """What the figures were made with."""
+    packages = {name: importlib.metadata.version(name) for name in ("ptune", "torch", "transformers", "tokenizers")}
+    return {**packages, "python": platform.python_version(), "machine": f"{platform.machine()}, {torch.get_num_threads()} threads"}

@@ -6,6 +6,7 @@ Loading reads nothing but safetensors and JSON, and checks shapes, numbers and t
 import importlib.metadata
 import pathlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -13,14 +14,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ptune import encoders, store
 from ptune.config import DecodingConfig
+from ptune.ensemble import Combine
 from ptune.errors import StoreError
 from ptune.lm import LanguageModel
 from ptune.model import PrefixSettings, PromptModel, Task
 from ptune.prompts import Prefix
+from ptune.task import WHOLE, Reader
 from ptune.template import Template
-from ptune.verbalizer import Verbalizer
+from ptune.verbalizer import Aggregate, Bound, Choices, Order, Span, Verbalizer
 
-FORMAT = 2
+FORMAT = 3
 
 
 class SavedLM(BaseModel):
@@ -45,12 +48,29 @@ class SavedPrefix(BaseModel):
     init: str
 
 
-class SavedPrompt(BaseModel):
-    """What stands in ``prompt.json``. ``words`` is None where every label is its own word; ``labels`` where the answer is text."""
+class SavedReading(BaseModel):
+    """How labels are read, beside their words; see ``Task``, ``Verbalizer`` and ``Fitted``."""
 
     model_config = ConfigDict(extra="forbid")
 
-    format: Literal[2]
+    choices: list[str] | None = None
+    span: str | None = None
+    reader: Reader = "words"
+    aggregate: Aggregate = "probability"
+    order: Order | None = None
+    swap: tuple[str, str] | None = None
+    domain: str | None = None
+    offset: list[float] | None = None
+    weight: float = 1.0
+
+
+class SavedPrompt(BaseModel):
+    """What stands in ``prompt.json``. ``words`` is None where every label is its own word; ``labels`` where the answer is text,
+    one of the row's own choices, or a span of the row."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[3]
     ptune: str
     name: str
     template: str
@@ -67,7 +87,8 @@ class SavedPrompt(BaseModel):
     smoothing: float = 0.0
     target_length: int | None = None
     decoding: DecodingConfig = DecodingConfig()
-    combine: Literal["mean", "vote"] = "mean"
+    combine: Combine = "mean"
+    reading: SavedReading = SavedReading()
     by: tuple[str, str] | None = None
     metrics: dict[str, float] = {}
 
@@ -95,10 +116,20 @@ def save(model: PromptModel, folder: store.Path, task: int | str = 0, metrics: d
         attentions = [name for name, span in lm.route.spans.items() if span in prefix.spans]
         saved_prefix = SavedPrefix(length=len(tensors["prefix"]), width=tensors["prefix"].shape[1], route=lm.route.name, attentions=attentions,
                                    hidden=own.prefix.hidden, init=own.prefix.init)
-    words = None if verbalizer is None or all(words == (label,) for label, words in zip(verbalizer.labels, verbalizer.words)) else verbalizer.words
+    labels, words = None, None
+    if isinstance(verbalizer, Verbalizer):
+        labels = list(verbalizer.labels)
+        words = None if all(own_words == (label,) for label, own_words in zip(labels, verbalizer.words)) else [list(own) for own in verbalizer.words]
+    reading = SavedReading(choices=list(verbalizer.fields) if isinstance(verbalizer, Choices) else None, reader=own.reader,
+                           span=verbalizer.field if isinstance(verbalizer, Span) else None,
+                           aggregate=verbalizer.aggregate if isinstance(verbalizer, Verbalizer) else "probability",
+                           order=verbalizer.order if isinstance(verbalizer, Verbalizer | Choices) else None, swap=own.swap,
+                           domain=own.domain.source if own.domain else None, offset=list(fitted.offset) if fitted.offset else None, weight=fitted.weight)
+    if own.reader not in ("words", "pair"):
+        tensors |= {f"reader.{name}": value.float() for name, value in model.bank.readers[fitted.prompt].state_dict().items()}
     saved = SavedPrompt(
-        format=2, ptune=importlib.metadata.version("ptune"), name=own.name, template=own.template.source,
-        labels=list(verbalizer.labels) if verbalizer else None, words=[list(own_words) for own_words in words] if words else None, target=own.target,
+        format=3, ptune=importlib.metadata.version("ptune"), name=own.name, template=own.template.source,
+        labels=labels, words=words, target=own.target, reading=reading,
         loss=own.loss, encoder=own.encoder, init=own.init, seed=own.seed, length=len(tensors["vectors"]), prefix=saved_prefix,
         smoothing=own.smoothing, target_length=own.target_length, decoding=own.decoding, combine=own.combine, by=own.by, metrics=metrics or {},
         lm=SavedLM(source=lm.source, fingerprint=lm.fingerprint(), sample=lm.sample(), kind=lm.kind, width=lm.width))
@@ -129,16 +160,19 @@ def load(folders: store.Path | Sequence[store.Path], lm: LanguageModel | None = 
     model = PromptModel(lm, max_length=max_length)
     for path, note in zip(paths, notes):
         _check_lm(path, note, lm)
-        verbalizer = None
-        if note.labels is not None:
-            words = note.words or [[label] for label in note.labels]
-            verbalizer = Verbalizer(tuple(note.labels), tuple(map(tuple, words)))
         template = Template.parse(note.template)
-        soft, deep = _encoders(path, note, lm, template.for_kind(lm.kind)[0], trainable)
+        soft, deep = _encoders(path, note, lm, template.for_kind(lm.kind, note.reading.reader in WHOLE)[0], trainable)
         settings = PrefixSettings(note.prefix.hidden, note.prefix.init, tuple(note.prefix.attentions)) if note.prefix else PrefixSettings()
-        task = Task(note.name, template, verbalizer, note.target, note.encoder, note.init, note.loss, note.seed, settings, note.smoothing, note.target_length,
-                    note.decoding, note.combine, note.by)
-        model.add(task, encoder=soft.to(lm.device), prefix=deep.to(lm.device) if deep else None)
+        task = Task(note.name, template, _verbalizer(note), note.target, note.encoder, note.init, note.loss, note.seed, settings, note.smoothing,
+                    note.target_length, note.decoding, note.combine, note.by, note.reading.reader, note.reading.swap,
+                    Template.parse(note.reading.domain) if note.reading.domain else None)
+        number = model.add(task, encoder=soft.to(lm.device), prefix=deep.to(lm.device) if deep else None)
+        _load_reader(path, model, number)
+        offset = tuple(note.reading.offset) if note.reading.offset else None
+        bound = model.tasks[number].verbalizer
+        if offset and (not isinstance(bound, Bound) or len(offset) != len(bound.ids)):
+            raise StoreError(f"{path / 'prompt.json'} is damaged: it calibrates {len(offset)} words, and has others.")
+        model.tasks[number] = replace(model.tasks[number], offset=offset, weight=note.reading.weight)
     return model
 
 
@@ -200,9 +234,9 @@ def _encoders(path: pathlib.Path, note: SavedPrompt, lm: LanguageModel, template
     if trainable and (length or deep):
         states = store.read_tensors(path / "encoder.safetensors")
         if length:
-            soft = _filled(path, encoders.make(note.encoder, length, note.lm.width), states, "soft")
+            soft = _filled(path / "encoder.safetensors", encoders.make(note.encoder, length, note.lm.width), states, "soft")
         if note.prefix:
-            prefix = _filled(path, encoders.make_deep(deep, note.prefix.width, note.lm.width, note.prefix.hidden), states, "prefix")
+            prefix = _filled(path / "encoder.safetensors", encoders.make_deep(deep, note.prefix.width, note.lm.width, note.prefix.hidden), states, "prefix")
     return soft, prefix
 
 
@@ -215,9 +249,29 @@ def _checked(path: pathlib.Path, note: SavedPrompt, values: torch.Tensor | None,
     return values
 
 
+def _verbalizer(note: SavedPrompt) -> Verbalizer | Choices | Span | None:
+    if note.reading.span:
+        return Span(note.reading.span)
+    if note.reading.choices:
+        return Choices(tuple(note.reading.choices), note.reading.order)
+    if note.labels is None:
+        return None
+    words = note.words or [[label] for label in note.labels]
+    return Verbalizer(tuple(note.labels), tuple(map(tuple, words)), note.reading.aggregate, note.reading.order)
+
+
+def _load_reader(path: pathlib.Path, model: PromptModel, number: int) -> None:
+    """Give a trained reader its saved values."""
+    if model.tasks[number].task.reader in ("words", "pair"):
+        return
+    _filled(path / "prompt.safetensors", model.bank.readers[model.tasks[number].prompt], store.read_tensors(path / "prompt.safetensors"), "reader")
+
+
 def _filled(path: pathlib.Path, encoder: torch.nn.Module, states: dict[str, torch.Tensor], part: str) -> torch.nn.Module:
     own = {name.removeprefix(f"{part}."): value for name, value in states.items() if name.startswith(f"{part}.")}
+    if not all(torch.isfinite(value).all() for value in own.values()):
+        raise StoreError(f"{path} holds values that are not numbers.")
     if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in encoder.state_dict().items()}:
-        raise StoreError(f"{path / 'encoder.safetensors'} does not fit the prompt's encoder: other parameters or shapes.")
+        raise StoreError(f"{path} does not fit the prompt's {part} part: other parameters or shapes.")
     encoder.load_state_dict(own)
     return encoder

@@ -149,10 +149,13 @@ class Template:
             return "start"
         return "spaced" if isinstance(before, Text) and before.text[-1:].isspace() else "joined"
 
-    def for_kind(self, kind: Kind) -> tuple["Template", str]:
+    def for_kind(self, kind: Kind, whole: bool = False) -> tuple["Template", str]:
         """The template as an LM of this kind can use it, and what was left out for it.
 
         A causal LM sees nothing behind the answer, so soft tokens and closing punctuation there are dropped.
+
+        Args:
+            whole: without a ``{mask}``, the input is read as a whole: at its first token, or at a causal LM's last.
 
         Raises:
             TemplateError: no ``{mask}`` where the LM needs one, or other text behind it for a causal LM.
@@ -160,6 +163,8 @@ class Template:
         if kind == "encoder-decoder" and any(isinstance(part, Deep) for part in self.parts[1:]):
             raise TemplateError(f"The template {self.source!r} has a {{prefix}} behind other parts. In an encoder-decoder every token of either side sees "
                                 f"it, wherever it stands: put it first.")
+        if not self.has_mask and whole:
+            return self, ""
         if not self.has_mask and kind != "encoder-decoder":
             raise TemplateError(f"The template {self.source!r} has no {{mask}}: a {kind} LM does not know where the answer "
                                 f"stands. Put {{mask}} there.")
@@ -220,8 +225,8 @@ class Template:
         """Turn a row into token ids with slots, shortened to ``max_length`` tokens, special ones included.
 
         Args:
-            answer: the answer's tokens, None where they are not known. A masked LM gets as many masks; a causal LM and a
-                decoder get all but the last, so that each is scored after those before it.
+            answer: the answer's tokens, None where they are not known. A masked LM gets a mask for each that is not known; a
+                causal LM and a decoder get all but the last, so that each is scored after those before it.
             start: the token that starts a decoder.
 
         Raises:
@@ -308,10 +313,12 @@ class Template:
                     reads = list(range(len(ids), len(ids) + len(answer)))
                 else:
                     decoder = [tokens.mask] if tokens.mask == tokens.sentinel else [i for i, s in zip(ids, slots) if s < 0]
-                put([tokens.mask] * (len(answer) if kind == "masked" else 1), type_=type_)
+                put([tokens.mask if token is None else token for token in answer] if kind == "masked" else [tokens.mask], type_=type_)
             begins = isinstance(item, Sep) or begins and isinstance(item, Deep)
         if kind != "causal":
             put(tokens.after, type_=kinds[2] if second else kinds[0])
+        if not self.has_mask and kind != "encoder-decoder":
+            reads = [0] if kind == "masked" else [len(ids) - 1]
         if kind == "encoder-decoder":
             decoder = [start, *(decoder or []), *map(_known, answer[:-1])]
             reads = list(range(len(decoder) - len(answer), len(decoder)))

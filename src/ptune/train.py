@@ -23,7 +23,7 @@ from ptune.model import Example, PromptModel, Row
 from ptune.progress import Progress
 from ptune.stopping import Interrupted, stoppable
 
-Tune = Literal["prompt", "lm", "both"]
+Tune = Literal["prompt", "head", "lm", "both"]
 Metric = Callable[[Sequence[torch.Tensor], Sequence[Example]], float]
 TextMetric = Callable[[PromptModel, int, Sequence[Row]], float]
 EXPONENTIAL = 0.98
@@ -55,15 +55,16 @@ def accuracy(scores: Sequence[torch.Tensor], examples: Sequence[Example]) -> flo
 
 
 def fit(model: PromptModel, data: Mapping[Any, tuple[Sequence[Row], Sequence[Row]]], config: TrainConfig | None = None, *,
-        tune: Tune = "prompt", metric: Metric = accuracy, texts: TextMetric | None = None, folder: store.Path | None = None, resume: bool = False,
-        label: str = "training") -> dict[int | str, Trained]:
+        tune: Tune = "prompt", metric: Metric = accuracy, texts: TextMetric | None = None, unlabeled: Sequence[Row] = (), folder: store.Path | None = None,
+        resume: bool = False, label: str = "training") -> dict[int | str, Trained]:
     """Train tasks on (training rows, dev rows), together where only prompts are trained, and restore each one's best state.
 
     Args:
         data: by the task's number or name.
-        tune: what is trained: the prompt, the LM, or both. An LM serves one task at a time.
+        tune: what is trained: the prompt, the LM's vocabulary head, the LM, or prompt and LM. An LM serves one task at a time.
         metric: the dev score of tasks with labels.
         texts: the dev score of tasks whose answer is text, by what the LM writes; without it, minus the dev loss.
+        unlabeled: rows whose words are hidden and told beside the task, by the weight ``config.auxiliary`` (PET, section 3.2).
         folder: where checkpoints go; without one nothing is saved.
         resume: go on from the checkpoint in ``folder``, if there is one.
         label: what the progress bar says.
@@ -77,10 +78,16 @@ def fit(model: PromptModel, data: Mapping[Any, tuple[Sequence[Row], Sequence[Row
     numbers = {key: model.number(key) if isinstance(key, str) else key for key in data}
     if tune != "prompt" and len(data) > 1:
         raise ConfigError("The LM is tuned for one task at a time; only prompts can be trained together.")
-    model.lm.tune(tune != "prompt")
+    if config.auxiliary and not unlabeled:
+        raise ConfigError("The auxiliary loss hides words of unlabelled rows, and there are none: give some, or set its weight to 0.")
+    if tune == "head":
+        model.lm.tune_head()
+    else:
+        model.lm.tune(tune != "prompt")
+    model.bank.readers.train(tune != "prompt")  # dropout belongs to an LM that is tuned
     model.lm.recompute(config.recompute)
     try:
-        jobs = [_Job(model, numbers[key], rows, dev, config, tune) for key, (rows, dev) in data.items()]
+        jobs = [_Job(model, numbers[key], rows, dev, config, tune, unlabeled) for key, (rows, dev) in data.items()]
         if tune == "prompt":
             prompts = [model.tasks[job.task].prompt for job in jobs]
             model.lm.check_gradients(*(any(list(own[prompt].parameters()) for prompt in prompts) for own in (model.bank.encoders, model.bank.prefixes)))
@@ -93,31 +100,39 @@ def fit(model: PromptModel, data: Mapping[Any, tuple[Sequence[Row], Sequence[Row
     finally:
         model.lm.recompute(False)
         model.lm.tune(False)
+        model.bank.readers.eval()
     return {key: job.trained for key, job in zip(data, jobs)}
 
 
 class _Job:
     """One task's training: its rows, its parameters, and where it is."""
 
-    def __init__(self, model: PromptModel, task: int, rows: Sequence[Row], dev: Sequence[Row], config: TrainConfig, tune: Tune):
+    def __init__(self, model: PromptModel, task: int, rows: Sequence[Row], dev: Sequence[Row], config: TrainConfig, tune: Tune,
+                 unlabeled: Sequence[Row]):
         fitted = model.tasks[task]
         self.name, self.config, self.task, self.lm = fitted.task.name, config, task, model.lm
         if not rows or not dev:
             raise DataError(f"{self.name} has {len(rows)} training rows and {len(dev)} dev rows; it needs some of both.")
-        self.rows, self.dev = model.encode(task, rows), model.encode(task, dev)
-        self.writes, self.dev_rows = fitted.verbalizer is None, dev
+        self.rows, self.dev = [example for example in model.encode(task, rows) if example.learn], model.encode(task, dev)
+        if not self.rows:
+            raise DataError(f"None of the {len(rows)} training rows of {self.name} is true, and a span is learned from true ones alone.")
+        self.writes, self.dev_rows, self.unlabeled = fitted.verbalizer is None, dev, unlabeled
         groups: list[dict[str, Any]] = []
-        if tune != "lm":
-            if fitted.prompt < 0:
+        if tune in ("prompt", "both"):
+            own = model.bank.parameters_of(fitted.prompt) if fitted.prompt >= 0 else []
+            if not own:
                 raise ConfigError(f"The template of {self.name} has no soft tokens and no prefix, so there is no prompt to train.")
-            groups.append({"params": model.bank.parameters_of(fitted.prompt), "peak": config.learning_rate})
+            groups.append({"params": own, "peak": config.learning_rate})
+        elif reader := list(model.bank.readers[fitted.prompt].parameters()) if fitted.prompt >= 0 else []:
+            groups.append({"params": [parameter for parameter in reader if parameter.requires_grad], "peak": config.learning_rate})
         if tune != "prompt":
             groups.append({"params": [p for p in model.lm.model.parameters() if p.requires_grad], "peak": config.lm_learning_rate})
         self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.optimiser = _optimiser(groups, config)
         self.generator = torch.Generator().manual_seed(config.seed * 1_000_003 + zlib.crc32(self.name.encode()))
         self.steps_an_epoch = math.ceil(len(self.rows) / config.batch_size)
-        self.steps = self.steps_an_epoch * config.epochs
+        whole = self.steps_an_epoch * config.epochs
+        self.steps = min(whole, config.steps) if config.steps else whole
         self.order = torch.zeros(0, dtype=torch.long)
         self.step, self.stale, self.done = 0, 0, False
         self.losses: list[torch.Tensor] = []
@@ -133,6 +148,13 @@ class _Job:
             self.order = torch.randperm(len(self.rows), generator=self.generator)
         size = self.config.batch_size
         return [self.rows[i] for i in self.order[at * size:(at + 1) * size].tolist()]
+
+    def hidden(self, model: PromptModel, count: int) -> list[Example]:
+        """So many unlabelled rows with words hidden, for the auxiliary loss; none where it has no weight."""
+        if not self.config.auxiliary:
+            return []
+        drawn = torch.randint(len(self.unlabeled), (count,), generator=self.generator).tolist()
+        return model.hidden_words(self.task, [self.unlabeled[i] for i in drawn], self.generator)
 
     def update(self) -> None:
         """One step of this job's own optimiser."""
@@ -234,8 +256,11 @@ def _step(model: PromptModel, jobs: Sequence[_Job], config: TrainConfig) -> None
         examples = [example for batch in parts for example in batch]
         if not examples:
             continue
-        own = model.losses(examples).split([len(batch) for batch in parts])
-        means = [losses.sum() / len(batch) for losses, batch in zip(own, batches)]
+        hidden = [job.hidden(model, len(batch)) for job, batch in zip(jobs, parts)]
+        sizes = [len(batch) for batch in [*parts, *hidden]]
+        own = model.losses([*examples, *(example for batch in hidden for example in batch)]).split(sizes)
+        share = config.auxiliary
+        means = [((1 - share) * losses.sum() + share * told.sum()) / len(batch) for losses, told, batch in zip(own, own[len(jobs):], batches)]
         torch.stack(means).sum().backward()
         for kept, mean in zip(sums, means):
             kept.append(mean.detach())

@@ -1,11 +1,14 @@
-"""How an LM's answer is read: label words, or a whole vocabulary of answers.
+"""How an LM's answer is read: label words, a whole vocabulary of answers, or answers that each row brings along.
 
 A verbalizer proposes fills, the ways in which the answer's place must be filled so that every word can be scored, and
 turns the LM's scores there into scores of the labels. It runs no LM.
 """
+import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any, Literal
 
 import torch
 
@@ -13,24 +16,42 @@ from ptune.errors import VerbalizerError, nearest
 from ptune.template import Kind
 from ptune.tokens import Place, Tokens
 
+Aggregate = Literal["probability", "logit"]
+Order = Literal["parallel", "left-to-right", "most-probable-first"]
+
 
 @dataclass(frozen=True)
 class Fill:
-    """One way to fill the answer's place: its tokens (None where a mask stands), and the words that are read from it."""
+    """One way to fill the answer's place: its tokens (None where a mask stands), the words that are read from it, and at
+    which of the answer's tokens they are."""
 
     answer: tuple[int | None, ...]
     words: tuple[int, ...]
+    at: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Verbalizer:
-    """The words that stand for each label; ``words[c]`` are those of ``labels[c]``, at least one."""
+    """The words that stand for each label.
+
+    Attributes:
+        labels: their names.
+        words: ``words[c]`` are those of ``labels[c]``, at least one.
+        aggregate: a label's score from those of its words: by the mean of their probabilities, so that a rare word beside a
+            good one does no harm, or by the mean of their logits, as PET does.
+        order: how a masked LM scores a word of several tokens: all masks at once ("parallel"), each token behind those
+            before it ("left-to-right"), or always the token next that is likeliest by then ("most-probable-first", PET for
+            several masks, section 3.1 of "It's Not Just Size That Matters"; its training is parallel, as there). An LM that
+            reads from left to right has one order only. None is the LM's own: parallel, or left to right.
+    """
 
     labels: tuple[str, ...]
     words: tuple[tuple[str, ...], ...]
+    aggregate: Aggregate = "probability"
+    order: Order | None = None
 
     @classmethod
-    def from_words(cls, words: Mapping[str, str | Sequence[str]]) -> "Verbalizer":
+    def from_words(cls, words: Mapping[str, str | Sequence[str]], aggregate: Aggregate = "probability", order: Order | None = None) -> "Verbalizer":
         """From a mapping of labels to a word or several.
 
         Raises:
@@ -42,15 +63,20 @@ class Verbalizer:
         for label, its in listed.items():
             if not its or not all(word.strip() for word in its):
                 raise VerbalizerError(f"The label {label!r} has no word: give it one, or leave the label out.")
-        return cls(tuple(listed), tuple(listed.values()))
+        return cls(tuple(listed), tuple(listed.values()), aggregate, order)
 
     @lru_cache(maxsize=8)
     def bind(self, tokens: Tokens, place: Place, kind: Kind) -> "Bound":
         """The verbalizer for one LM and one place in a template.
 
         Raises:
-            VerbalizerError: a word is unknown to the tokenizer, or two labels have the same word.
+            VerbalizerError: a word is unknown to the tokenizer, two labels have the same word, or the LM has no such order.
         """
+        return self._bind(tokens, place, kind, distinct=True)
+
+    def _bind(self, tokens: Tokens, place: Place, kind: Kind, distinct: bool) -> "Bound":
+        if kind != "masked" and self.order not in (None, "left-to-right"):
+            raise VerbalizerError(f"The order {self.order!r} is for masked LMs; a {kind} LM scores a word's tokens from left to right.")
         flat = [word for its in self.words for word in its]
         owners = [number for number, its in enumerate(self.words) for _ in its]
         ids = tokens.words(flat, place)
@@ -60,10 +86,112 @@ class Verbalizer:
             if not pieces or unknown in pieces and unknown is not None:
                 raise VerbalizerError(f"The label word {word!r} (label {self.labels[owner]!r}) is not in this LM's vocabulary; "
                                       f"choose another word.")
-            if (other := seen.setdefault(tuple(pieces), owner)) != owner:
+            if (other := seen.setdefault(tuple(pieces), owner)) != owner and distinct:
                 raise VerbalizerError(f"The labels {self.labels[other]!r} and {self.labels[owner]!r} have the same word for this LM: "
                                       f"{word!r} is {[tokens.show(p) for p in pieces]}.")
-        return Bound(self.labels, tuple(map(tuple, ids)), tuple(owners), kind)
+        return Bound(self.labels, tuple(map(tuple, ids)), tuple(owners), kind, self.aggregate, self.order or ORDERS[kind])
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Answers that each row brings along; the label is the number of the right one, from 0.
+
+    Attributes:
+        fields: the row's fields that hold one answer each, or a single field that holds a list of them.
+        order: as a ``Verbalizer``'s.
+    """
+
+    fields: tuple[str, ...]
+    order: Order | None = None
+
+    def bind(self, row: Mapping[str, Any], tokens: Tokens, place: Place, kind: Kind) -> "Bound":
+        """The row's own verbalizer; answers that are the same to the tokenizer have the same score.
+
+        Raises:
+            VerbalizerError: the row has fewer than two answers, or one that the tokenizer does not know.
+        """
+        words = tuple((text,) for text in self.texts(row))
+        return Verbalizer(tuple(map(str, range(len(words)))), words, order=self.order)._bind(tokens, place, kind, distinct=False)
+
+    def texts(self, row: Mapping[str, Any]) -> list[str]:
+        """The row's answers.
+
+        Raises:
+            VerbalizerError: there are fewer than two, or one is no text.
+        """
+        if missing := next((name for name in self.fields if name not in row), None):
+            raise VerbalizerError(f"The row has no field {missing!r}, which should hold an answer to choose. {nearest(missing, map(str, row))}")
+        texts = row[self.fields[0]] if len(self.fields) == 1 else [row[name] for name in self.fields]
+        if not isinstance(texts, list) or len(texts) < 2 or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise VerbalizerError(f"The answers to choose from, in {', '.join(self.fields)}, should be two texts or more, and are {str(texts)[:60]!r}.")
+        return [text.strip() for text in texts]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A text of the row that the answer should spell; the label says whether it is right, "true" or "false".
+
+    So PET asks the Winograd schemas of SuperGLUE ("It's Not Just Size That Matters", Schick and Schütze 2021), which have no wrong answers to learn
+    from. A right row teaches its text's tokens, each against the LM's whole vocabulary; a wrong one teaches nothing. Then whatever the LM spells is
+    compared with the text.
+
+    Attributes:
+        field: the row's field with the text.
+    """
+
+    field: str
+
+    def bind(self, row: Mapping[str, Any], tokens: Tokens, place: Place, kind: Kind) -> "Bound":
+        """The row's own verbalizer: the labels "false", of no word, and "true", whose word is the text.
+
+        Raises:
+            VerbalizerError: the row has no such text, or one that the tokenizer does not know.
+        """
+        if self.field not in row:
+            raise VerbalizerError(f"The row has no field {self.field!r}, which should hold the text to spell. {nearest(self.field, map(str, row))}")
+        if not isinstance(text := row[self.field], str) or not text.strip():
+            raise VerbalizerError(f"The field {self.field!r} should hold the text to spell, and holds {str(text)[:60]!r}.")
+        ids = tokens.words([text.strip()], place)[0]
+        if not ids or tokens.tokenizer.unk_token_id is not None and tokens.tokenizer.unk_token_id in ids:
+            raise VerbalizerError(f"The text to spell, {text!r}, has letters that this LM's vocabulary has not.")
+        return Bound(TRUTH, (tuple(ids),), (TRUTH.index("true"),), kind, order=ORDERS[kind])
+
+    def start(self, bound: "Bound") -> tuple[int | None, ...]:
+        """The answer before anything is spelt: as many masks as the text has tokens and one more (PET), or, of an LM without masks, its first place."""
+        return (None,) * (len(bound.ids[0]) + 1 if bound.kind == "masked" else 1)
+
+    def spell(self, bound: "Bound", answer: Sequence[int | None], log_probs: torch.Tensor) -> tuple[int | None, ...]:
+        """The answer with one more token: the likeliest of all at its open places (PET, for answers of several masks); of an LM without masks, with
+        the next place then, as long as it has no more tokens than the text.
+
+        Args:
+            log_probs: of the vocabulary at each place [K, V].
+        """
+        open_ = [place for place, token in enumerate(answer) if token is None]
+        best, tokens = log_probs[open_].max(1)
+        at = int(best.argmax())
+        filled = (*answer[:open_[at]], int(tokens[at]), *answer[open_[at] + 1:])
+        return filled if bound.kind == "masked" or len(filled) > len(bound.ids[0]) else (*filled, None)
+
+    def taught(self, bound: "Bound", tokens: Tokens, seed: str) -> tuple[int, ...]:
+        """What a right row teaches: the tokens of its text, and the padding token at 0 to 3 more places, as the seed draws them, so that their number
+        does not tell the answer."""
+        return bound.ids[0] + (tokens.pad,) * random.Random(seed).randrange(MOST_PADDING + 1)
+
+    def scores(self, row: Mapping[str, Any], spelt: Sequence[int | None], tokens: Tokens) -> torch.Tensor:
+        """The scores of "false" and "true" [2] after tokens that the LM spelt, special ones left out: "true" where the words of one text are all
+        among those of the other, without regard to case and punctuation (the rule of T5, Raffel et al. 2020)."""
+        special = set(tokens.tokenizer.all_special_ids)
+        found, right = (set(re.findall(r"\w+", text.lower())) for text in
+                        (tokens.tokenizer.decode([token for token in spelt if token is not None and token not in special]), row[self.field]))
+        matches = bool(found) and bool(right) and (found <= right or right <= found)
+        return torch.tensor([1 - SURE, SURE] if matches else [SURE, 1 - SURE]).log()
+
+
+TRUTH = ("false", "true")
+MOST_PADDING = 3
+SURE = 0.95  # the share of the label that a spelt answer speaks for: short of all, so that its loss is finite
+ORDERS: dict[Kind, Order] = {"masked": "parallel", "causal": "left-to-right", "encoder-decoder": "left-to-right"}
 
 
 @dataclass(frozen=True)
@@ -74,6 +202,8 @@ class Bound:
     ids: tuple[tuple[int, ...], ...]
     owners: tuple[int, ...]
     kind: Kind
+    aggregate: Aggregate = "probability"
+    order: Order = "parallel"
 
     @cached_property
     def numbers(self) -> dict[str, int]:
@@ -82,13 +212,21 @@ class Bound:
 
     @cached_property
     def fills(self) -> tuple[Fill, ...]:
-        """How the answer's place must be filled to score every word: a masked LM is given masks, words of like length share
-        them; another LM reads a word's tokens one after the other, so only words of one token share a fill."""
-        shared: dict[tuple[int | None, ...], list[int]] = {}
+        """How the answer's place must be filled to score every word. A masked LM is given masks, which words of like length
+        share, or from left to right a word's tokens one by one; another LM reads a word's tokens in one go, so only words of
+        one token share a fill."""
+        shared: dict[tuple[tuple[int | None, ...], tuple[int, ...]], list[int]] = {}
         for number, ids in enumerate(self.ids):
-            answer: tuple[int | None, ...] = (None,) * len(ids) if self.kind == "masked" or len(ids) == 1 else (*ids[:-1], None)
-            shared.setdefault(answer, []).append(number)
-        return tuple(Fill(answer, tuple(words)) for answer, words in shared.items())
+            places = tuple(range(len(ids)))
+            if len(ids) == 1 or self.kind == "masked" and self.order != "left-to-right":
+                ways: list[tuple[tuple[int | None, ...], tuple[int, ...]]] = [((None,) * len(ids), places)]
+            elif self.kind == "masked":
+                ways = [((*ids[:place], *(None,) * (len(ids) - place)), (place,)) for place in places]
+            else:
+                ways = [((*ids[:-1], None), places)]
+            for way in ways:
+                shared.setdefault(way, []).append(number)
+        return tuple(Fill(answer, tuple(words), at) for (answer, at), words in shared.items())
 
     def number(self, label: str) -> int:
         """The number of a label.
@@ -105,30 +243,42 @@ class Bound:
         return self.ids[self.owners.index(label)]
 
     def scores(self, log_probs: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Scores of the labels [B, C]: the log of the mean probability of each label's words. The mean is taken of
-        probabilities, not of logits, so that a rare word beside a good one does no harm. A word of several tokens has the
-        product of their probabilities.
+        """Scores of the labels [B, C] (``of_labels``) from log probabilities of the vocabulary (``of_words``)."""
+        return self.of_labels(self.of_words(log_probs))
+
+    def of_words(self, log_probs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Log probabilities of the words [B, W]; a word of several tokens has the product of their probabilities.
 
         Args:
             log_probs: for each fill, log probabilities of the vocabulary [B, K, V] where its K tokens are read.
         """
         device = log_probs[0].device
-        words = log_probs[0].new_empty(len(log_probs[0]), len(self.ids))
-        for (numbers, ids), values in zip(self._columns, log_probs):
+        words = log_probs[0].new_zeros(len(log_probs[0]), len(self.ids))
+        for (numbers, at, ids), values in zip(self._columns, log_probs):
             ids = ids.to(device)
-            words[:, numbers.to(device)] = torch.stack([values[:, k, ids[:, k]] for k in range(ids.shape[1])]).sum(0)
+            own = torch.stack([values[:, place, ids[:, k]] for k, place in enumerate(at)]).sum(0)
+            words = words.index_add(1, numbers.to(device), own)
+        return words
+
+    def of_labels(self, words: torch.Tensor) -> torch.Tensor:
+        """Scores of the labels [B, C] from those of the words [B, W]: the log of the mean probability of each label's words,
+        or the mean of their logits."""
         if len(self.ids) == len(self.labels):
             return words
-        owners = torch.tensor(self.owners, device=device)
+        owners = torch.tensor(self.owners, device=words.device)
         counts = torch.bincount(owners, minlength=len(self.labels))
-        most = words.new_full((len(words), len(self.labels)), -torch.inf).scatter_reduce(1, owners.expand_as(words), words, "amax")
+        none = words.new_zeros(len(words), len(self.labels))
+        if self.aggregate == "logit":
+            return none.index_add(1, owners, words) / counts
+        most = none.fill_(-torch.inf).scatter_reduce(1, owners.expand_as(words), words, "amax")
         summed = torch.zeros_like(most).scatter_add(1, owners.expand_as(words), (words - most[:, owners]).exp())
         return most + summed.log() - counts.log()
 
     @cached_property
-    def _columns(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """For each fill, the numbers of its words [W] and their token ids [W, K]."""
-        return [(torch.tensor(fill.words), torch.tensor([self.ids[word] for word in fill.words])) for fill in self.fills]
+    def _columns(self) -> list[tuple[torch.Tensor, tuple[int, ...], torch.Tensor]]:
+        """For each fill, the numbers of its words [W], where in the answer they are read, and their token ids there [W, K]."""
+        return [(torch.tensor(fill.words), fill.at, torch.tensor([[self.ids[word][place] for place in fill.at] for word in fill.words]))
+                for fill in self.fills]
 
 
 def allowed(words: Sequence[str], tokens: Tokens, place: Place) -> tuple[Verbalizer, dict[str, str], int]:

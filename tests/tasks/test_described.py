@@ -10,7 +10,7 @@ from ptune import cli, saving
 from ptune.config import EvaluateConfig, PredictConfig, TaskConfig
 from ptune.errors import ConfigError, DataError, StoreError, TemplateError, VerbalizerError
 from ptune.results import Run
-from ptune.tasks import described
+from ptune.tasks import answering, described, training
 
 ROOT = pathlib.Path(__file__).parents[2]
 TEXTS = ["great film", "terrible film", "the best", "the worst", "Vienna is great", "bad Rome"]
@@ -38,50 +38,50 @@ def task(tmp_path):
 
 
 def test_train_evaluate_predict(task, tmp_path, capsys):
-    run = described.train(described.read(task))
+    run = training.train(described.read(task))
     figures = run.figures
     assert set(figures) == {"accuracy"} and run.best["opinions"]["dev"] == max(look["dev"] for look in run.history["opinions"])
     assert set(saving._note(tmp_path / "trained").metrics) == {"dev accuracy", "dev loss", "test accuracy"}
-    assert described.evaluate(EvaluateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu"))["accuracy"] == figures["accuracy"]
+    assert answering.evaluate(EvaluateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu"))["accuracy"] == figures["accuracy"]
     capsys.readouterr()
-    described.predict(PredictConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu"))
+    answering.predict(PredictConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu"))
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [a["id"] for a in answers] == list(range(6)) and all(abs(sum(a["scores"].values()) - 1) < 1e-5 for a in answers)
     assert sum(a["prediction"] == a["label"] for a in answers) / 6 == figures["accuracy"]
-    described.predict(PredictConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", out=tmp_path / "out.jsonl", top=1, device="cpu"))
+    answering.predict(PredictConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", out=tmp_path / "out.jsonl", top=1, device="cpu"))
     assert [len(json.loads(line)["scores"]) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [1] * 6
 
 
 def test_predict_reads_standard_input_and_skips_what_is_bad_when_told(task, tmp_path, monkeypatch, capsys):
-    described.train(described.read(task))
+    training.train(described.read(task))
     prompt, said = tmp_path / "trained", []
     lines = '{"text": "great"}\n{"text": \n{"x": 1}\n{"text": "bad"}\n'
     monkeypatch.setattr("sys.stdin", io.StringIO(lines))
     capsys.readouterr()
-    described.predict(PredictConfig(prompt=prompt, skip_bad_lines=True, device="cpu"), said.append)
+    answering.predict(PredictConfig(prompt=prompt, skip_bad_lines=True, device="cpu"), said.append)
     assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == ["great", "bad"]
     assert len(said) == 2 and "line 2" in said[0] and "no field 'text'" in said[1]
     monkeypatch.setattr("sys.stdin", io.StringIO(lines))
     with pytest.raises(DataError, match="standard input, line 2: not valid JSON"):
-        described.predict(PredictConfig(prompt=prompt, device="cpu"))
+        answering.predict(PredictConfig(prompt=prompt, device="cpu"))
     monkeypatch.setattr("sys.stdin", io.StringIO('{"text": "great"}\n{"x": 1}\n'))
     with pytest.raises(TemplateError, match="Row 2 of opinions: The row has no field 'text'"):
-        described.predict(PredictConfig(prompt=prompt, device="cpu"))
+        answering.predict(PredictConfig(prompt=prompt, device="cpu"))
 
 
 def test_fine_tuning_saves_the_lm_beside_the_prompt(task, tmp_path):
     config = described.read(task).model_copy(update={"method": "fine-tune", "template": "{text} is {mask}"})
-    figures = described.train(config).figures
+    figures = training.train(config).figures
     assert saving.load(tmp_path / "trained", device="cpu").lm.source.endswith("lm")
-    assert described.evaluate(EvaluateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu"))["accuracy"] == figures["accuracy"]
+    assert answering.evaluate(EvaluateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu"))["accuracy"] == figures["accuracy"]
     with pytest.raises(StoreError, match="has other weights"):
-        described.evaluate(EvaluateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", lm=str(tmp_path / "lm"), device="cpu"))
+        answering.evaluate(EvaluateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", lm=str(tmp_path / "lm"), device="cpu"))
 
 
 def test_a_trained_folder_is_not_overwritten(task):
-    described.train(described.read(task))
+    training.train(described.read(task))
     with pytest.raises(ConfigError, match="holds a trained prompt already"):
-        described.train(described.read(task))
+        training.train(described.read(task))
 
 
 @pytest.mark.parametrize("change, error, message", [
@@ -103,14 +103,14 @@ def test_a_trained_folder_is_not_overwritten(task):
 def test_faults_in_a_task(task, change, error, message):
     task.write_text(YAML.replace(*change))
     with pytest.raises(error, match=message):
-        described.train(described.read(task))
+        training.train(described.read(task))
 
 
 def test_evaluation_runs_where_and_as_it_is_told(task, tmp_path):
     """Also where the LM is the one that the prompt names."""
-    described.train(described.read(task))
+    training.train(described.read(task))
     with pytest.raises(ConfigError, match="cuda:55"):
-        described.evaluate(EvaluateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cuda:55"))
+        answering.evaluate(EvaluateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cuda:55"))
 
 
 def test_yaml_makes_no_objects(task, tmp_path):
@@ -161,14 +161,14 @@ def test_examples_run_as_their_first_line_says(path, tmp_path):
     config = described.read(path)
     config = config.model_copy(update={"out": tmp_path, "train": config.train.model_copy(update={"epochs": 1})})
     assert isinstance(config, TaskConfig)
-    figures = described.train(config).figures
+    figures = training.train(config).figures
     assert figures["accuracy"] > 0.02
 
 
 @pytest.mark.parametrize("combine", ["mean", "vote"])
 def test_an_ensemble_is_its_members_in_one_batch(task, tmp_path, capsys, combine):
     config = described.read(task).model_copy(update={"prompts": 3, "combine": combine})
-    run = described.train(config)
+    run = training.train(config)
     folders = saving.folders_in(tmp_path / "trained")
     assert len(folders) == 3 and set(run.history) == {"opinions/1", "opinions/2", "opinions/3"}
     assert set(run.figures) == {"accuracy", "accuracy of the best member", "mean accuracy of the members"}
@@ -176,11 +176,11 @@ def test_an_ensemble_is_its_members_in_one_batch(task, tmp_path, capsys, combine
     members = [saving.load(folder, device="cpu").predict(rows) for folder in folders]
     assert len({str(member) for member in members}) == 3, "members that answer alike show nothing"
     capsys.readouterr()
-    described.predict(PredictConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu"))
+    answering.predict(PredictConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu"))
     for number, answer in enumerate(json.loads(line) for line in capsys.readouterr().out.splitlines()):
         own = [member[number] for member in members]
         shares = {label: sum(o["scores"][label] if combine == "mean" else o["label"] == label for o in own) / 3 for label in ("good", "bad")}
         assert all(abs(answer["scores"][label] - share) < 1e-3 for label, share in shares.items())
         assert answer["prediction"] == max(shares, key=shares.get)
-    with pytest.raises(ConfigError, match="An ensemble of 2 prompts goes with a method that trains prompts"):
-        described.train(config.model_copy(update={"prompts": 2, "method": "manual", "out": tmp_path / "other"}))
+    with pytest.raises(ConfigError, match="2 prompts of different seeds go with a method that trains prompts"):
+        training.train(config.model_copy(update={"prompts": 2, "method": "manual", "out": tmp_path / "other"}))

@@ -8,10 +8,11 @@ import tiny
 import torch
 
 from ptune import cli, run_report, saving
-from ptune.config import DataConfig, DecodingConfig, DecodingOverrides, EvaluateConfig, GenerateConfig, TaskConfig
+from ptune.config import DecodingConfig, DecodingOverrides, EvaluateConfig, GenerateConfig, TaskConfig
 from ptune.errors import ConfigError, DataError, StoreError, TemplateError
 from ptune.results import Run
-from ptune.tasks import described, written
+from ptune.tasks import answering, described, training, written
+from ptune.tasks.rows import by_prompt
 
 CITIES = {"Austria": "Vienna", "France": "Paris", "Italy": "Rome", "Germany": "Berlin"}
 ROWS = [{"x": country, "y": [f"{city} is great", f"It is {city}"], "user": ("anna", "bob/../b")[i % 2], "part": "ab"[i % 2]}
@@ -47,18 +48,18 @@ def change(config: TaskConfig, **more) -> TaskConfig:
 
 
 def test_train_evaluate_generate(task, tmp_path, capsys):
-    run = described.train(change(described.read(task), parts="part"))
+    run = training.train(change(described.read(task), parts="part"))
     assert set(run.figures) == {"bleu", "rouge-l", "ter"} and set(run.parts) == {"a", "b"} and len(run.outputs) == 4
     assert Run.model_validate_json((tmp_path / "trained" / "run.json").read_text()) == run and (tmp_path / "trained" / "report.html").exists()
     losses = [look["dev_loss"] for look in run.history["cities"]]
     assert len(losses) == 2 and losses[1] < losses[0] and run.kept_parameters < run.trained_parameters < run.lm_parameters
-    again = described.evaluate(EvaluateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", metrics=("bleu", "ter"), device="cpu"))
+    again = answering.evaluate(EvaluateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", metrics=("bleu", "ter"), device="cpu"))
     assert again == {"bleu": run.figures["bleu"], "ter": run.figures["ter"], "rows": 4}
     capsys.readouterr()
-    described.generate(GenerateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu"))
+    answering.generate(GenerateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu"))
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["text"] for line in lines] == [output.text for output in run.outputs] and [line["x"] for line in lines] == list(CITIES)
-    described.generate(GenerateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", out=tmp_path / "out.jsonl", device="cpu",
+    answering.generate(GenerateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", out=tmp_path / "out.jsonl", device="cpu",
                                       decoding=DecodingOverrides(beams=2, texts=2)))
     assert all(len(json.loads(line)["texts"]) == 2 for line in (tmp_path / "out.jsonl").read_text().splitlines())
     capsys.readouterr()
@@ -74,7 +75,7 @@ def test_train_evaluate_generate(task, tmp_path, capsys):
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_peft_loads_a_trained_folder_as_it_is(tmp_path, task):
     from peft import PeftModel
-    described.train(described.read(task))
+    training.train(described.read(task))
     causal = "mask" in described.read(task).template
     assert (tmp_path / "trained" / "adapter_config.json").exists() == causal, "PEFT has no prefix for an encoder"
     if causal:
@@ -86,23 +87,23 @@ def test_peft_loads_a_trained_folder_as_it_is(tmp_path, task):
 
 
 def test_a_finished_run_is_not_run_again(task, tmp_path):
-    run, said = described.train(described.read(task)), []
+    run, said = training.train(described.read(task)), []
     before = (tmp_path / "trained" / "prompt.safetensors").read_bytes()
-    assert described.train(change(described.read(task), resume=True), said.append) == run and "is finished" in said[0]
+    assert training.train(change(described.read(task), resume=True), said.append) == run and "is finished" in said[0]
     assert (tmp_path / "trained" / "prompt.safetensors").read_bytes() == before
     with pytest.raises(ConfigError, match="go on with --resume, or choose another"):
-        described.train(described.read(task))
+        training.train(described.read(task))
 
 
 def test_what_cannot_be_written_for_is_skipped_when_told(task, tmp_path, monkeypatch, capsys):
-    described.train(described.read(task))
+    training.train(described.read(task))
     monkeypatch.setattr("sys.stdin", io.StringIO('{"x": "Austria"}\n{"z": 1}\n'))
     capsys.readouterr()
     said = []
-    described.generate(GenerateConfig(prompt=tmp_path / "trained", skip_bad_lines=True, device="cpu"), said.append)
+    answering.generate(GenerateConfig(prompt=tmp_path / "trained", skip_bad_lines=True, device="cpu"), said.append)
     assert len(capsys.readouterr().out.splitlines()) == 1 and "Row 2 of cities" in said[0]
     with pytest.raises(StoreError, match="no saved prompt"):
-        described.generate(GenerateConfig(prompt=tmp_path / "nothing", device="cpu"))
+        answering.generate(GenerateConfig(prompt=tmp_path / "nothing", device="cpu"))
 
 
 def test_every_method_trains_and_stands_in_one_table(task, tmp_path, capsys):
@@ -113,7 +114,7 @@ def test_every_method_trains_and_stands_in_one_table(task, tmp_path, capsys):
              "adamw": {"method": "prompt-tuning-adamw", "template": "{soft:3} {x} " + behind, "init": "random"},
              "manual": {"method": "manual", "template": "{x} " + behind}, "both": {"template": "{prefix:2} {soft:2} {x} " + behind}}
     tasks |= {"infix": {"template": "{x} {prefix:2} is {mask}", "title": "Infix"}} if causal else {"decoder": {"prefix": {"attentions": ["decoder"]}}}
-    runs = {name: described.train(change(config, out=tmp_path / name, **more)) for name, more in tasks.items()}
+    runs = {name: training.train(change(config, out=tmp_path / name, **more)) for name, more in tasks.items()}
     assert runs["manual"].trained_parameters == 0 and runs["manual"].history == {}
     assert runs["tuned"].trained_parameters == runs["tuned"].kept_parameters == runs["tuned"].lm_parameters
     assert runs["both"].kept_parameters == runs["prefix"].kept_parameters + runs["soft"].kept_parameters * 2 // 3
@@ -127,17 +128,17 @@ def test_every_method_trains_and_stands_in_one_table(task, tmp_path, capsys):
 
 
 def test_dev_is_looked_at_by_what_is_written(task, tmp_path):
-    run = described.train(change(described.read(task), stop_by="rouge-l", train={"epochs": 1, "evaluate_every": 1, "batch_size": 2}))
+    run = training.train(change(described.read(task), stop_by="rouge-l", train={"epochs": 1, "evaluate_every": 1, "batch_size": 2}))
     looks = run.history["cities"]
     assert len(looks) == 4 and run.dev_score == "rouge-l" and all(0 <= look["dev"] <= 100 for look in looks)
     assert run.best["cities"]["dev"] == max(look["dev"] for look in looks)
     with pytest.raises(ConfigError, match="no metric 'blue'. Did you mean 'bleu'"):
-        described.train(change(described.read(task), stop_by="blue", out=tmp_path / "other"))
+        training.train(change(described.read(task), stop_by="blue", out=tmp_path / "other"))
 
 
 def test_of_a_figure_that_should_be_low_less_is_more(task, monkeypatch):
     from ptune.lm import LanguageModel
-    model, _ = described._model_of(described.read(task), LanguageModel.load(described.read(task).lm, device="cpu"), {None: ROWS})
+    model, _ = training._model_of(described.read(task), LanguageModel.load(described.read(task).lm, device="cpu"), {None: ROWS})
     for text, figure in (("Vienna is great", 0.0), ("Vienna is", -100 / 3)):
         monkeypatch.setattr(written, "write", lambda *_, text=text: [text])
         assert written.dev_score("ter", DecodingConfig(max_new_tokens=6))(model, 0, ROWS[:1]) == pytest.approx(figure)
@@ -146,7 +147,7 @@ def test_of_a_figure_that_should_be_low_less_is_more(task, monkeypatch):
 
 
 def users(task, tmp_path, **more) -> Run:
-    return described.train(change(described.read(task), prompt_by="user", **more))
+    return training.train(change(described.read(task), prompt_by="user", **more))
 
 
 def test_a_prompt_for_each_user(task, tmp_path, capsys):
@@ -155,7 +156,7 @@ def test_a_prompt_for_each_user(task, tmp_path, capsys):
     assert len(folders) == 2 and folders[0].startswith("anna-") and folders[1].startswith("bob____b-"), "a user's name is no path"
     assert set(run.history) == {"cities/anna", "cities/bob/../b"}
     capsys.readouterr()
-    described.generate(GenerateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu"))
+    answering.generate(GenerateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu"))
     texts = [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()]
     assert sorted(texts) == sorted(output.text for output in run.outputs)
     with pytest.raises(DataError, match="The row's user is 'ana', and there is no prompt for it. Did you mean 'anna'"):
@@ -193,7 +194,7 @@ def test_users_are_added_continued_and_deleted_alone(task, tmp_path):
 
 def test_a_fault_is_told_with_its_own_row(task, tmp_path):
     rows = [*ROWS, {"x": " ", "y": "Rome", "user": "anna", "part": "a"}]
-    described.train(change(described.read(task), prompt_by="user"))
+    training.train(change(described.read(task), prompt_by="user"))
     model = saving.load(saving.folders_in(tmp_path / "trained"), device="cpu")
     with pytest.raises(TemplateError, match="Row 5 of cities/anna: The row is empty"):
         written.judge(model, rows, DecodingConfig(max_new_tokens=3), ["bleu"])
@@ -204,7 +205,7 @@ def test_a_fault_is_told_with_its_own_row(task, tmp_path):
 def test_a_users_gradient_comes_from_his_own_rows_alone(task):
     config = change(described.read(task), prompt_by="user")
     from ptune.lm import LanguageModel
-    model, tasks = described._model_of(config, LanguageModel.load(config.lm, device="cpu"), written.by_prompt(ROWS, "user", "train"))
+    model, tasks = training._model_of(config, LanguageModel.load(config.lm, device="cpu"), by_prompt(ROWS, "user", "train"))
     batch = [example for row in ROWS for example in model.encode(tasks[row["user"]], [row])]
     own = [number for number, row in enumerate(ROWS) for _ in row["y"] if row["user"] == "anna"]
     losses = model.losses(batch)
@@ -226,17 +227,7 @@ def test_faults_of_a_task(tmp_path, more, message):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     (tmp_path / "task.yaml").write_text(YAML)
     with pytest.raises((ConfigError, DataError), match=message):
-        described.train(change(described.read(tmp_path / "task.yaml"), **more))
-
-
-def test_as_many_rows_and_references_as_asked_for(tmp_path):
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"x": str(i), "y": ["a", "b"]}) + "\n" for i in range(50)))
-    file = tmp_path / "rows.jsonl"
-    rows = written.read(DataConfig(train=file, take={"train": 7}, references=1), "train", "y")
-    assert len({row["x"] for row in rows}) == 7 and all(row["y"] == ["a"] for row in rows)
-    assert rows == written.read(DataConfig(train=file, take={"train": 7}, references=1), "train", "y")
-    assert rows != written.read(DataConfig(train=file, take={"train": 7}, references=1, seed=1), "train", "y")
-    assert len(written.read(DataConfig(test=file, references=1), "test", "y")[0]["y"]) == 2, "what is scored keeps all its references"
+        training.train(change(described.read(tmp_path / "task.yaml"), **more))
 
 
 def test_paths_from_the_environment(tmp_path, monkeypatch):

@@ -1,37 +1,18 @@
-"""Tasks whose answer is text: their rows, what the LM writes for them, and how good that is."""
-import random
+"""Tasks whose answer is text: what the LM writes for their rows, and how good that is."""
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ptune import text_metrics
-from ptune.config import DataConfig, DecodingConfig
-from ptune.data import read_rows
+from ptune.config import DecodingConfig
 from ptune.ensemble import most_said
 from ptune.errors import ConfigError, nearest
 from ptune.generate import write
 from ptune.model import PromptModel, Row
 from ptune.progress import Progress
 from ptune.results import Output
-from ptune.tasks import table_to_text
 
-
-def read(data: DataConfig, split: str, target: str) -> list[dict[str, Any]]:
-    """The rows of a split, as many as are to be taken, in the order of a draw by the seed.
-
-    Raises:
-        DataError: the file is at fault.
-    """
-    path = getattr(data, split)
-    if path is None:
-        return []
-    rows = read_rows(path) if data.form == "rows" else table_to_text.read(path, data.form)
-    if (most := data.take.get(split)) is not None:  # type: ignore[call-overload]
-        rows = random.Random(f"{data.seed} {split}").sample(rows, min(most, len(rows)))
-    if split == "train" and data.references:
-        rows = [{**row, target: row[target][:data.references]} if isinstance(row.get(target), list) else row for row in rows]
-    return rows
+REPORTED = ("bleu", "nist", "meteor", "rouge-l", "cider", "ter", "chrf")
 
 
 @dataclass(frozen=True)
@@ -53,6 +34,7 @@ def judge(model: PromptModel, rows: Sequence[Row], decoding: DecodingConfig, met
     Raises:
         ConfigError, DataError: a metric is unknown, or a row has no right text.
     """
+    metrics = metrics or REPORTED
     text_metrics.check(metrics)
     began = time.monotonic()
     target = model.tasks[0]
@@ -96,17 +78,3 @@ def dev_score(name: str, decoding: DecodingConfig) -> Callable[[PromptModel, int
         return -found if name == "ter" else found
 
     return score
-
-
-def by_prompt(rows: Sequence[Row], field: str | None, where: str) -> Mapping[str | None, list[Row]]:
-    """Rows by whose prompt they take: the value of a field, or one prompt for all.
-
-    Raises:
-        ConfigError: a row lacks the field.
-    """
-    groups: dict[str | None, list[Row]] = {}
-    for number, row in enumerate(rows, 1):
-        if field is not None and field not in row:
-            raise ConfigError(f"{where} row {number} has no field {field!r}, which chooses its prompt. {nearest(field, map(str, row))}")
-        groups.setdefault(None if field is None else str(row[field]), []).append(row)
-    return groups

@@ -1,0 +1,318 @@
+"""Methods side by side on tasks with labels: the same few rows for all, drawn again for every seed.
+
+Every result is a file of its own, so a run that was killed goes on where it was, and gives the same figures.
+"""
+import pathlib
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from ptune import compare_report, fewshot, pet, store
+from ptune.config import CompareConfig, DataConfig, TaskConfig, TrainConfig, TrainOverrides
+from ptune.errors import ConfigError, ModelError, TemplateError, VerbalizerError, nearest
+from ptune.lm import LanguageModel
+from ptune.loading import choose_dtype
+from ptune.methods import METHODS, Method, method
+from ptune.metrics import deviation, labelled, mean
+from ptune.model import PromptModel, Row
+from ptune.results import Cell, Comparison, versions
+from ptune.tasks import described
+from ptune.tasks.described import Member
+from ptune.tasks.distilled import plan_of
+from ptune.tasks.labelled import judge
+from ptune.tasks.rows import read as read_rows
+from ptune.tasks.training import sizes
+from ptune.template import Template
+from ptune.train import fit
+
+MAJORITY = "majority"
+ASKED = {MAJORITY: "Majority"} | {name: own.title for name, own in METHODS.items() if name != "fine-tune"}
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Few:
+    """What the methods learn from and are scored on, the same for all."""
+
+    task: TaskConfig
+    shots: int
+    seed: int
+    train: list[Row]
+    dev: list[Row]
+    test: list[Row]
+    unlabeled: list[Row]
+
+
+def compare(config: CompareConfig, say: Callable[[str], None] | None = None) -> Comparison:
+    """Run the comparison that the config describes, and write results.json and report.html.
+
+    Raises:
+        PtuneError: a task, its rows, the LM or a setting is at fault.
+    """
+    console = Console(stderr=config.as_json)
+    say = say or partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    names = _listed(config.methods)
+    if unknown := next((name for name in names if name not in ASKED), None):
+        raise ConfigError(f"There is no method {unknown!r} to compare. {nearest(unknown, ASKED)}")
+    tasks = [_task(config, source) for source in config.tasks]
+    if len(sources := {task.lm for task in tasks}) > 1:
+        raise ConfigError(f"The tasks name different LMs ({', '.join(sorted(sources))}): choose one with --lm.")
+    _claim(config, tasks)
+    lm = _load(config, tasks[0].lm, names)
+    say(f"{lm.source}: {lm.kind} LM, {sum(p.numel() for p in lm.model.parameters()) / 1e6:.1f} M parameters, on {lm.device}")
+    single = []
+    for task in tasks:
+        for shots in _shots(config, task):
+            for seed in range(config.seeds):
+                few = _draw(config, task, shots, seed)
+                single += [_result(config, lm, few, name, say) for name in names]
+    results = summarise(single, names, {"tasks": [task.name for task in tasks], **_identity(config, tasks)})
+    store.write_json(config.out / "results.json", results.model_dump(mode="json"))
+    compare_report.write(results, single, config.out)
+    if config.as_json:
+        print(results.model_dump_json(indent=2))
+    else:
+        for table in compare_report.tables(results):
+            console.print(table)
+        say(f"Results: {config.out / 'results.json'}   Report: {config.out / 'report.html'}")
+    return results
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _task(config: CompareConfig, source: str) -> TaskConfig:
+    task = described.read(pathlib.Path(source))
+    if not (task.labels or task.choices or task.span):
+        raise ConfigError(f"{task.name} has no labels, choices or span: compare is for tasks with labels; ptune train and ptune report do texts.")
+    take = dict(task.data.take) | ({"test": config.test} if config.test else {})
+    return task.model_copy(update={"lm": config.lm or task.lm, "data": task.data.model_copy(update={"take": take})})
+
+
+def _shots(config: CompareConfig, task: TaskConfig) -> list[int]:
+    """How many rows of each label; 0 for a task that has its own few-shot files."""
+    if task.data.shots is None:
+        return [0]
+    asked = _listed(config.shots)
+    if not all(own.isdigit() and int(own) for own in asked):
+        raise ConfigError(f"--shots takes whole numbers with commas between, such as 16,32; it is {config.shots!r}.")
+    return [int(own) for own in asked] or [task.data.shots]
+
+
+def _identity(config: CompareConfig, tasks: Sequence[TaskConfig]) -> dict[str, Any]:
+    kept = config.model_dump(mode="json", exclude={"methods", "seeds", "shots", "out", "resume", "as_json", "device", "tasks"})
+    return {**kept, **{f"task {task.name}": task.model_dump(mode="json", exclude={"out", "resume", "device"}) for task in tasks}}
+
+
+def _claim(config: CompareConfig, tasks: Sequence[TaskConfig]) -> None:
+    """Write down what is run in the folder, or check that it is the run that was begun there; methods, seeds, shots and tasks may be
+    added to it.
+
+    Raises:
+        ConfigError: the folder holds results and ``resume`` is off, or of another run.
+    """
+    note, own = config.out / "settings.json", _identity(config, tasks)
+    if note.exists() and not config.resume:
+        raise ConfigError(f"{config.out} holds a comparison already: go on with --resume, or choose another --out.")
+    begun = store.read_json(note) if note.exists() else {}
+    if changed := [name for name in own if name in begun and begun[name] != own[name]]:
+        raise ConfigError(f"The comparison in {config.out} was begun with another {', '.join(changed)}; resume it with the same, or choose another --out.")
+    store.write_json(note, begun | own)
+
+
+def _load(config: CompareConfig, source: str, names: Sequence[str]) -> LanguageModel:
+    """The LM; its weights in float32 where one of the methods tunes it."""
+    tuned = any(METHODS[name].tune in ("lm", "both", "head") for name in names if name in METHODS)
+    if not tuned:
+        return LanguageModel.load(source, device=config.device, dtype=config.dtype)
+    if config.dtype == "float16":
+        raise ConfigError("An LM is not tuned in float16, where small gradients vanish: take bfloat16 or float32.")
+    lm = LanguageModel.load(source, device=config.device, dtype="float64" if config.dtype == "float64" else "float32")
+    lm.mixed = torch.bfloat16 if choose_dtype(config.dtype, lm.device) == torch.bfloat16 else None
+    return lm
+
+
+def _draw(config: CompareConfig, task: TaskConfig, shots: int, seed: int) -> Few:
+    """A seed's rows to learn from; the test rows are the same for all seeds."""
+    data: DataConfig = task.data.model_copy(update={"seed": seed, **({"shots": shots} if shots else {})})
+    labels = tuple(task.labels)
+    rows = read_rows(data, task.target, labels)
+    test = rows["test"] if not seed else read_rows(data.model_copy(update={"seed": 0}), task.target, labels)["test"]
+    return Few(task, shots, seed, rows["train"], rows["dev"], test, rows["unlabeled"])
+
+
+def _result(config: CompareConfig, lm: LanguageModel, few: Few, name: str, say: Callable[[str], None]) -> Result:
+    """What a method makes of a task's rows: from its file, or run now."""
+    file = config.out / "results" / few.task.name / f"{name}-{few.shots}-{few.seed}.json"
+    if not file.exists():
+        began = time.monotonic()
+        result = {"task": few.task.name, "method": name, "shots": few.shots, "seed": few.seed, "metric": _main(few.task),
+                  "rows": {split: len(getattr(few, split)) for split in ("train", "dev", "test", "unlabeled")}}
+        try:
+            result |= _majority(few) if name == MAJORITY else _run(config, lm, few, method(name), say)
+        except (TemplateError, VerbalizerError, ModelError) as error:
+            if "Row " in str(error) or not (isinstance(error, TemplateError) or name == "next-sentence"):
+                raise
+            result["impossible"] = str(error)  # the task has no template that this kind of LM can read, or the LM no such head
+        result["seconds"] = round(time.monotonic() - began, 1)
+        store.write_json(file, result)
+    result = store.read_json(file)
+    told = result.get("impossible") or f"{result['metric']} {result['figures'][result['metric']]:.3f}, {result['seconds']:.0f} s"
+    say(f"{few.task.name:9} {f'{few.shots} shots' if few.shots else '':8} seed {few.seed}  {name:20} {told}")
+    return result
+
+
+def _main(task: TaskConfig) -> str:
+    return (task.metrics or ("accuracy",))[0]
+
+
+def _majority(few: Few) -> Result:
+    """Always the training rows' most frequent label; of equally frequent ones the first."""
+    counts = Counter(str(row[few.task.target]) for row in few.train)
+    order = list(few.task.labels)
+    best = max(counts, key=lambda label: (counts[label], -order.index(label) if label in order else 0))
+    figures: dict[str, float] = {}
+    for name in few.task.metrics or ("accuracy",):
+        texts = [row[few.task.choices[0]][0] for row in few.test] if name.startswith("record") else [best] * len(few.test)
+        figures |= labelled([name], few.test, texts, few.task.target)
+    return {"figures": figures, "template": "", "trained": 0, "kept": 0, "grid": []}
+
+
+def _run(config: CompareConfig, lm: LanguageModel, few: Few, way: Method, say: Callable[[str], None]) -> Result:
+    members = _members(few.task, way, lm)
+    if way.name in ("pet", "ipet"):
+        return _pet(config, lm, few, way, members, say)
+    settings = _settings(config, few, way)
+    if way.tune == "nothing":
+        grid = [{"template": member.template, "words": member.words, "figures": _untrained(lm, few, way, member, few.test)} for member in members]
+        return {**grid[_choose(config, lm, few, way, members, settings)], "trained": 0, "kept": 0, "grid": grid}
+    chosen = members[_choose(config, lm, few, way, members, settings)]
+    grid = [_trained(lm, few, way, member, settings) for member in (members if config.grid else [chosen])]
+    own = grid[members.index(chosen) if config.grid else 0]
+    return {**own, "grid": grid if config.grid else []}
+
+
+def _members(task: TaskConfig, way: Method, lm: LanguageModel) -> list[Member]:
+    """The ways to ask the task by this method that an LM of this kind can read.
+
+    Raises:
+        TemplateError: there is none.
+        ConfigError: the task has no pattern or template for it.
+    """
+    if not task.patterns:
+        raise ConfigError(f"{task.name} has no patterns, by which methods are compared: hand-written templates, beside the template with soft tokens.")
+    if way.reader != "words" and not task.labels:
+        raise TemplateError(f"{task.name} has no labels of its own for {way.name} to tell apart.")
+    found, reason = [], None
+    for member in described.members(task, way, lm):
+        try:
+            Template.parse(member.template).for_kind(lm.kind, way.reader != "words")
+            found.append(member)
+        except TemplateError as error:
+            reason = error
+    if not found:
+        raise reason or TemplateError(f"{task.name} has no template.")
+    return found
+
+
+def _settings(config: CompareConfig, few: Few, way: Method) -> TrainConfig:
+    """A method's training: so many steps, dev looked at so often, its own rates."""
+    given = few.task.train.model_dump(exclude_none=True) | config.train.model_dump(exclude_none=True)
+    return way.train.model_copy(update=_pace(config) | given | {"seed": few.seed})
+
+
+def _pace(config: CompareConfig) -> dict[str, int]:
+    return {"steps": config.steps, "epochs": 100_000, "evaluate_every": max(1, config.steps // config.looks), "patience": 0}
+
+
+def _untrained(lm: LanguageModel, few: Few, way: Method, member: Member, rows: Sequence[Row]) -> dict[str, float]:
+    """The figures of a member as it is."""
+    model = PromptModel(lm, max_length=few.task.max_length)
+    described.add(model, few.task, member, few.train, way=way)
+    return judge(model, rows, few.task.metrics)
+
+
+def _choose(config: CompareConfig, lm: LanguageModel, few: Few, way: Method, members: Sequence[Member], settings: TrainConfig) -> int:
+    """The number of the member that the method takes, by the few labelled rows alone."""
+    if config.select == "first" or len(members) == 1:
+        return 0
+    if config.select == "zero-shot" or way.tune == "nothing":
+        plain = [Member(member.template.replace(_front(way), "", 1), member.words) for member in members]
+        asked = [_untrained(lm, few, method("manual"), member, [*few.train, *few.dev])[_main(few.task)] for member in plain]
+        return max(range(len(members)), key=lambda i: (asked[i], -i))
+    halves = fewshot.splits([*few.train, *few.dev], config.splits, few.seed, few.task.target)
+    scores = []
+    for member in members:
+        own = [_trained(lm, replace(few, train=train, dev=dev, test=dev), way, member, settings)["figures"][_main(few.task)] for train, dev in halves]
+        scores.append(mean(own))
+    return max(range(len(members)), key=lambda i: (scores[i], -i))
+
+
+def _front(way: Method) -> str:
+    """What a method puts before a pattern."""
+    return way.frame.removesuffix("<pattern>")
+
+
+def _trained(lm: LanguageModel, few: Few, way: Method, member: Member, settings: TrainConfig) -> Result:
+    """Train one member, score it on test, and put the LM back as it was."""
+    weights = lm.weights() if way.tune != "prompt" else None
+    model = PromptModel(lm, max_length=few.task.max_length)
+    task = few.task.model_copy(update={"train": TrainOverrides(seed=few.seed)})
+    number = described.add(model, task, member, few.train, way=way)
+    try:
+        trained = fit(model, {number: (few.train, few.dev)}, settings, tune=way.tune, label=f"{way.title}, {few.task.name}")[number]  # type: ignore[arg-type]
+        figures = judge(model, few.test, few.task.metrics)
+        counted, kept = sizes(model, [number], way)
+    finally:
+        if weights is not None:
+            lm.restore(weights)
+    return {"template": member.template, "words": member.words, "figures": figures, "dev": trained.best.dev if trained.best else None,
+            "history": [vars(look) for look in trained.history], "trained": counted, "kept": kept}
+
+
+def _pet(config: CompareConfig, lm: LanguageModel, few: Few, way: Method, members: list[Member], say: Callable[[str], None]) -> Result:
+    """PET or iPET: the ensemble and the classifier that learns from it; the classifier is scored."""
+    if not few.unlabeled:
+        raise TemplateError(f"{few.task.name} has no unlabelled rows for {way.name} to learn from.")
+    if not few.task.labels:
+        raise TemplateError(f"{few.task.name} has no labels of its own for a classifier to tell apart.")
+    task = few.task.model_copy(update={"train": TrainOverrides(seed=few.seed)})
+    plan = plan_of(task, lm, way, members, _settings(config, few, way), **_pace(config))
+    folder = config.out / "pet" / f"{few.task.name}-{way.name}-{few.shots}-{few.seed}"
+    weights = lm.weights()
+    try:
+        outcome = pet.pet(lm, plan, few.train, few.dev, few.unlabeled, folder, resume=True, label=f"{way.title}, {few.task.name}", say=say)
+        figures = judge(outcome.model, few.test, few.task.metrics)
+    finally:
+        lm.restore(weights)
+    size = sum(p.numel() for p in lm.model.parameters())
+    shutil.rmtree(folder, ignore_errors=True)
+    return {"figures": figures, "template": plan.classifier.template.source, "words": {}, "trained": size, "kept": size, "grid": [],
+            "ensembles": outcome.ensembles, "members": [{"name": own.name, "generation": own.generation, "weight": own.weight, "dev": own.dev, "rows": own.rows}
+                                                        for own in outcome.members]}
+
+
+def summarise(single: Sequence[Result], names: Sequence[str], settings: Mapping[str, Any]) -> Comparison:
+    """The mean and the deviation of every figure over seeds, for each task, number of shots and method."""
+    cells = []
+    for task, shots, name in dict.fromkeys((own["task"], own["shots"], own["method"]) for own in single):
+        own = [one for one in single if (one["task"], one["shots"], one["method"]) == (task, shots, name)]
+        there = [one for one in own if "figures" in one]
+        values = {figure: [one["figures"][figure] for one in there] for figure in (there[0]["figures"] if there else ())}
+        spread = [[point["figures"][own[0]["metric"]] for point in one["grid"]] for one in there if len(one["grid"]) > 1]
+        cells.append(Cell(
+            task=task, shots=shots, method=name, metric=own[0]["metric"], seeds=len(own), rows=own[0]["rows"],
+            mean={figure: mean(its) for figure, its in values.items()}, deviation={figure: deviation(its) for figure, its in values.items()},
+            grid={"worst": mean([min(points) for points in spread]), "best": mean([max(points) for points in spread]),
+                  "deviation": mean([deviation(points) for points in spread])} if spread else {},
+            trained_parameters=max((one["trained"] for one in there), default=0), kept_parameters=max((one["kept"] for one in there), default=0),
+            seconds=mean([one["seconds"] for one in own]), impossible=own[0].get("impossible", "")))
+    return Comparison(cells=cells, titles={name: ASKED[name] for name in names}, settings=dict(settings), versions=versions())

@@ -1,0 +1,74 @@
+"""Tasks whose answer is a label: what a task, or an ensemble, answers, and how good that is."""
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ptune.ensemble import combine
+from ptune.errors import ConfigError
+from ptune.metrics import labelled, mean
+from ptune.model import Example, PromptModel, Row
+from ptune.verbalizer import Choices
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was answered to a row: the label, or the text of the choice, and whether it is right; the same of each member."""
+
+    label: str
+    text: str
+    right: bool
+    members: tuple[bool, ...]
+
+
+def answer(model: PromptModel, rows: Sequence[Row]) -> list[Answer]:
+    """Answer rows that hold what is right, each by the prompt of its user or by all of an ensemble, in mixed batches.
+
+    Raises:
+        DataError, TemplateError: a row does not fit; its number is told.
+    """
+    examples = [model.encode_for(row, number) for number, row in enumerate(rows, 1)]
+    scores = iter(model.scores([example for own in examples for example in own]))
+    return [_answer(model, own, [next(scores) for _ in own]) for own in examples]
+
+
+def together(model: PromptModel, own: Sequence[Example], scores: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The labels' shares [C] of a row by all that answer it.
+
+    Args:
+        own: the row, as each of them has it.
+        scores: of each.
+
+    Raises:
+        ConfigError: their labels are not the same, or in another order.
+    """
+    fitted = model.tasks[own[0].task]
+    if other := next((one for one in own if one.labels.labels != own[0].labels.labels), None):
+        raise ConfigError(f"{model.tasks[other.task].task.name} has the labels {list(other.labels.labels)}, and {fitted.task.name} "
+                          f"{list(own[0].labels.labels)}: they cannot answer together.")
+    return combine(scores, fitted.task.combine, [model.tasks[one.task].weight for one in own])
+
+
+def _answer(model: PromptModel, own: Sequence[Example], scores: Sequence[torch.Tensor]) -> Answer:
+    first, fitted = own[0], model.tasks[own[0].task]
+    best = int(together(model, own, scores).argmax())
+    verbalizer = fitted.task.verbalizer
+    text = verbalizer.texts(first.row)[best] if isinstance(verbalizer, Choices) else first.labels.labels[best]
+    return Answer(first.labels.labels[best], text, best == first.label, tuple(int(one.argmax()) == first.label for one in scores))
+
+
+def judge(model: PromptModel, rows: Sequence[Row], metrics: Sequence[str] = ()) -> dict[str, float]:
+    """Figures over rows: accuracy, or those that are named; of an ensemble also the best member's accuracy and the members' mean.
+
+    Raises:
+        ConfigError: a metric is unknown.
+    """
+    answers, target = answer(model, rows), model.tasks[0].task.target
+    figures: dict[str, float] = {}
+    for name in metrics or ("accuracy",):
+        told = [own.text if name.startswith("record") else own.label for own in answers]
+        figures |= labelled([name], rows, told, target)
+    if model.is_ensemble:
+        members = [mean(own) for own in zip(*(one.members for one in answers))]
+        figures |= {"accuracy of the best member": max(members), "mean accuracy of the members": mean(members)}
+    return figures

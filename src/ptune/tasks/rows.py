@@ -1,0 +1,141 @@
+"""The rows of a task: read from its files, checked, and drawn."""
+import pathlib
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ptune import fewshot
+from ptune.config import DataConfig
+from ptune.data import read_rows
+from ptune.errors import ConfigError, DataError, nearest
+from ptune.fewshot import Row
+from ptune.tasks import superglue, table_to_text
+
+SPLITS = ("train", "dev", "test", "unlabeled")
+
+
+def read(data: DataConfig, target: str, labels: Sequence[str] = (), by: str | None = None) -> dict[str, list[Row]]:
+    """The rows of every split, as many as are to be taken, in the order of a draw by the seed; none of a split without a file.
+
+    Args:
+        target: the field that holds the right answer.
+        labels: the labels that the task has; none where its answer is text or a word of a vocabulary.
+        by: the field that chooses a row's prompt; only within one of its values must ids differ.
+
+    Raises:
+        DataError: a file cannot be read, or a row has no right answer, a label that the task does not have or an id that an earlier
+            one has, all told with the row's number in the file; no test row has a right answer; a label has no row to learn from,
+            or fewer than are to be drawn; a label to be renamed has no row; a single row is to be halved.
+        ConfigError: rows of each label are to be drawn, and the task has no labels.
+    """
+    if data.shots is not None and not labels:
+        raise ConfigError("shots counts the rows of each label, and the task has no labels.")
+    rows = {split: _checked(data, split, target, labels, by) for split in SPLITS}
+    if data.halve_dev:
+        rows["dev"], rows["test"] = _halves(data, rows["dev"])
+    if data.shots is not None:
+        rows["train"], rows["dev"] = _few(data, data.shots, rows, target, labels)
+    return {split: _taken(data, split, own, target) for split, own in rows.items()}
+
+
+def _checked(data: DataConfig, split: str, target: str, labels: Sequence[str], by: str | None) -> list[Row]:
+    """All rows of a split's file, under the task's own labels or without any."""
+    if (path := getattr(data, split)) is None:
+        return []
+    rows = rows_of(path, data.form)
+    _check_ids(rows, by, path)
+    if split == "unlabeled":
+        answers = {target, "answers"} if data.form == "record" else {target}
+        return [{name: value for name, value in row.items() if name not in answers} for row in rows]
+    _check_answers(rows, target, split, path)
+    numbered = _renamed(rows, data.relabel.get(split), target, path)  # type: ignore[call-overload]
+    _check_labels(numbered, labels, split, target, path)
+    return [row for _, row in numbered]
+
+
+def rows_of(path: pathlib.Path, form: str, skipped: list[str] | None = None) -> list[dict[str, Any]]:
+    """The rows of a file in a set's own layout, or of a plain one (``data.read_rows``).
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if form in superglue.FORMS:
+        return superglue.read(path, form)
+    return read_rows(path, skipped) if form == "rows" else table_to_text.read(path, form)
+
+
+def _check_ids(rows: Sequence[Row], by: str | None, path: pathlib.Path) -> None:
+    for field in ("id", "idx"):
+        numbers: dict[tuple[Any, str | int], int] = {}
+        for number, row in enumerate(rows, 1):
+            if field != by and isinstance(row.get(field), (str, int)):
+                first = numbers.setdefault((by and str(row.get(by)), row[field]), number)
+                if first != number:
+                    raise DataError(f"{path}, row {number}: its {field} is {row[field]!r}, and so is that of row {first}.")
+
+
+def _check_answers(rows: Sequence[Row], target: str, split: str, path: pathlib.Path) -> None:
+    if split == "test" and not any(target in row for row in rows):
+        raise DataError(f"{path}: no row has the field {target!r}, as in the test sets that are published without answers, and nothing can be scored. "
+                        f"Give a labelled file as test. {nearest(target, map(str, rows[0]))}")
+    for number, row in enumerate(rows, 1):
+        if target not in row:
+            raise DataError(f"{path}, row {number} has no field {target!r}, which should hold the right answer. {nearest(target, map(str, row))}")
+
+
+def _renamed(rows: Sequence[Row], names: Mapping[str, str] | None, target: str, path: pathlib.Path) -> list[tuple[int, Row]]:
+    """The rows with their numbers, their labels renamed; without those whose label has no new name."""
+    if names is None:
+        return list(enumerate(rows, 1))
+    there = {str(row[target]) for row in rows}
+    for name in names:
+        if name not in there:
+            raise DataError(f"{path}: relabel speaks of the label {name!r}, and no row has it. {nearest(name, sorted(there))}")
+    return [(number, {**row, target: names[str(row[target])]}) for number, row in enumerate(rows, 1) if str(row[target]) in names]
+
+
+def _check_labels(numbered: Sequence[tuple[int, Row]], labels: Sequence[str], split: str, target: str, path: pathlib.Path) -> None:
+    for number, row in numbered if labels else ():
+        if str(row[target]) not in labels:
+            raise DataError(f"{path}, row {number}: its label is {row[target]!r:.60}, which the task does not have. {nearest(str(row[target]), labels)}")
+    there = {str(row[target]) for _, row in numbered}
+    for label in labels if split == "train" else ():
+        if label not in there:
+            raise DataError(f"{path}: no row has the label {label!r}, so it cannot be learned.")
+
+
+def _halves(data: DataConfig, rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    """The rows for dev and those that are scored in place of a test file's, drawn once and for all, so that no seed's dev has rows of another's test."""
+    if len(rows) < 2:
+        raise DataError(f"{data.dev} has one row, and halve_dev makes two halves of it: give a file for test instead.")
+    scored = set(random.Random("halves").sample(range(len(rows)), len(rows) // 2))
+    return [row for number, row in enumerate(rows) if number not in scored], [row for number, row in enumerate(rows) if number in scored]
+
+
+def _few(data: DataConfig, shots: int, rows: Mapping[str, list[Row]], target: str, labels: Sequence[str]) -> tuple[list[Row], list[Row]]:
+    try:
+        return fewshot.draw(rows["train"], shots, data.seed, target, labels, rows["dev"] if data.dev else None)
+    except DataError as error:
+        raise DataError(f"{data.train}{f' and {data.dev}' if data.dev else ''}: {error}") from error
+
+
+def _taken(data: DataConfig, split: str, rows: list[Row], target: str) -> list[Row]:
+    if (most := data.take.get(split)) is not None:  # type: ignore[call-overload]
+        rows = random.Random(f"{data.seed} {split}").sample(rows, min(most, len(rows)))
+    if split == "train" and data.references:
+        rows = [{**row, target: row[target][:data.references]} if isinstance(row[target], list) else row for row in rows]
+    return rows
+
+
+def by_prompt(rows: Sequence[Row], field: str | None, where: str) -> Mapping[str | None, list[Row]]:
+    """Rows by whose prompt they take: the value of a field, or one prompt for all.
+
+    Raises:
+        ConfigError: a row lacks the field.
+    """
+    groups: dict[str | None, list[Row]] = {}
+    for number, row in enumerate(rows, 1):
+        if field is not None and field not in row:
+            raise ConfigError(f"{where} row {number} has no field {field!r}, which chooses its prompt. {nearest(field, map(str, row))}")
+        groups.setdefault(None if field is None else str(row[field]), []).append(row)
+    return groups

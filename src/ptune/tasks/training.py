@@ -1,0 +1,231 @@
+"""Training a task: its prompts, or the LM, saved with their figures on the test rows."""
+import contextlib
+import importlib.metadata
+import pathlib
+import re
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+
+from ptune import peft_format, pet, saving, store
+from ptune.config import TaskConfig, TrainConfig
+from ptune.errors import ConfigError, nearest
+from ptune.lm import LanguageModel
+from ptune.loading import choose_dtype
+from ptune.methods import Method, method
+from ptune.model import PromptModel, Row, Task
+from ptune.results import Run
+from ptune.tasks import described, labelled, written
+from ptune.tasks.distilled import plan_of
+from ptune.tasks.rows import by_prompt
+from ptune.tasks.rows import read as read_splits
+from ptune.train import Trained, accuracy, fit
+
+PET = ("pet", "ipet")
+TRAINED = ("soft", "prototypes", "head")  # readers that learn
+
+
+def train(config: TaskConfig, say: Callable[[str], None] = print) -> Run:
+    """Train the task's prompts (or the LM), save them in the out folder, and score the test rows, if there are any.
+
+    Raises:
+        PtuneError: the task, its rows or the LM are at fault.
+    """
+    way, settings = _way(config), _settings(config)
+    if config.resume and not config.only and (config.out / "run.json").exists() and not (config.out / "checkpoint.safetensors").exists():
+        say(f"The run in {config.out} is finished; for another choose another --out.")
+        from ptune.run_report import read as read_runs  # plots, which nobody needs to predict
+        return read_runs([config.out])[0]
+    _check_out(config)
+    splits = read_splits(config.data, config.target, tuple(config.labels), config.prompt_by)
+    rows = {split: by_prompt(splits[split], config.prompt_by, split) for split in ("train", "dev", "test")}
+    lm = _lm(config, way)
+    began = time.monotonic()
+    trained: dict[int | str, Trained] = {}
+    tasks: dict[str | None, int] = {None: 0}
+    if way.name in PET:
+        model, trained = _distil(config, lm, way, splits, say)
+        way = replace(way, tune="both")
+    else:
+        model, tasks = _model_of(config, lm, rows["train"])
+    if model.tasks[0].dropped:
+        say(f"Left out of the template, since a causal LM cannot see it: {model.tasks[0].dropped}")
+    if way.name not in PET and way.tune != "nothing":
+        data = {number: (_of(rows["train"], value, config), _of(rows["dev"], value, config)) for value, number in tasks.items()}
+        trained = fit(model, data, settings, tune=way.tune, folder=config.out, resume=config.resume, label=config.name,
+                      unlabeled=splits["unlabeled"], texts=written.dev_score(config.stop_by, config.decoding))
+        if any(own.diverged for own in trained.values()):
+            say("Training diverged (the loss was no number any more); the best state before that is kept. A smaller --train.learning-rate helps.")
+    if config.combine == "weighted":
+        _weigh(model, tasks, rows["dev"][None], trained)
+    trained_parameters, kept_parameters = sizes(model, list(tasks.values()), way)
+    run = Run(name=config.name, method=config.method, title=config.title or way.title, template=config.template or " | ".join(config.patterns), lm=config.lm,
+              lm_parameters=sum(p.numel() for p in lm.model.parameters()), rows={split: sum(map(len, own.values())) for split, own in rows.items()},
+              history={model.tasks[number].task.name: [vars(look) for look in own.history] for number, own in trained.items()},  # type: ignore[index]
+              best={model.tasks[number].task.name: vars(own.best) for number, own in trained.items() if own.best},  # type: ignore[index]
+              dev_score=_dev_score(config), seconds={"train": round(time.monotonic() - began, 1)}, settings=config.model_dump(mode="json"),
+              versions={name: importlib.metadata.version(name) for name in ("ptune", "torch", "transformers")},
+              trained_parameters=trained_parameters, kept_parameters=kept_parameters)
+    _test(config, model, [row for value, own in rows["test"].items() if value in tasks or not config.prompt_by for row in own], run)
+    _save(config, model, tasks, way, run)
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in run.figures.items())
+    say(f"{config.name}: {shown + '; ' if shown else ''}saved in {config.out}")
+    for name, reason in run.left_out.items():
+        say(f"Without {name}: {reason}")
+    return run
+
+
+def _distil(config: TaskConfig, lm: LanguageModel, way: Method, splits: Mapping[str, Sequence[Row]],
+            say: Callable[[str], None]) -> tuple[PromptModel, dict[int | str, Trained]]:
+    """PET: the classifier, and how its training went."""
+    plan = plan_of(config, lm, way, described.members(config, lm=lm), _settings(config))
+    outcome = pet.pet(lm, plan, splits["train"], splits["dev"], splits["unlabeled"], config.out / "pet", config.resume, config.name, say)
+    for own in outcome.members:
+        say(f"{own.name}, generation {own.generation}: {own.rows} rows, weight {own.weight:.3f}, dev {own.dev:.3f}")
+    say(f"Together on dev: {', '.join(f'{own:.3f}' for own in outcome.ensembles)}")
+    return outcome.model, {0: outcome.trained}
+
+
+def _weigh(model: PromptModel, tasks: Mapping[str | None, int], rows: Sequence[Row], trained: Mapping[Any, Trained]) -> None:
+    """Give each member of an ensemble its accuracy on dev as its weight."""
+    for number in tasks.values():
+        best = trained[number].best if number in trained else None
+        examples = model.encode(number, rows) if best is None else []
+        model.tasks[number] = replace(model.tasks[number], weight=best.dev if best else accuracy(model.scores(examples), examples))
+
+
+def _lm(config: TaskConfig, way: Method) -> LanguageModel:
+    """The task's LM. One that is tuned keeps float32 weights, which a short format would round its small steps off; its matrix
+    multiplications are in the format asked for."""
+    if way.tune in ("nothing", "prompt"):
+        return LanguageModel.load(config.lm, device=config.device, dtype=config.dtype)
+    if config.dtype == "float16":
+        raise ConfigError("An LM is not tuned in float16, where small gradients vanish: take bfloat16 or float32.")
+    lm = LanguageModel.load(config.lm, device=config.device, dtype="float64" if config.dtype == "float64" else "float32")
+    lm.mixed = torch.bfloat16 if choose_dtype(config.dtype, lm.device) == torch.bfloat16 else None
+    return lm
+
+
+def _way(config: TaskConfig) -> Method:
+    way = method(config.method)
+    way = replace(way, tune=config.tune or way.tune)
+    if way.tune == "lm" and config.reading.by in TRAINED:
+        way = replace(way, tune="both")
+    if config.prompt_by and way.tune != "prompt":
+        raise ConfigError(f"prompt_by gives each {config.prompt_by} a prompt of its own, and {config.method} trains none: take prefix-tuning or another.")
+    if way.name in PET and config.prompt_by:
+        raise ConfigError(f"prompt_by gives each {config.prompt_by} a prompt of its own, and {way.name} makes one classifier for all rows.")
+    if way.name not in PET and len(described.members(config)) > 1 and (config.prompt_by or way.tune not in ("prompt", "nothing")):
+        raise ConfigError("An ensemble goes with a method that trains prompts or nothing, and without prompt_by; method pet tunes an LM for each member.")
+    if config.prompts > 1 and way.tune == "nothing":
+        raise ConfigError(f"{config.prompts} prompts of different seeds go with a method that trains prompts.")
+    if config.only and not config.prompt_by:
+        raise ConfigError("only names values of prompt_by, and the task has none.")
+    return way
+
+
+def _settings(config: TaskConfig) -> TrainConfig:
+    return method(config.method).train.model_copy(update=config.train.model_dump(exclude_none=True))
+
+
+def _dev_score(config: TaskConfig) -> str:
+    if config.labels or config.vocabulary or config.choices or config.span:
+        return "accuracy"
+    return "minus the dev loss" if config.stop_by == "loss" else f"minus {config.stop_by}" if config.stop_by == "ter" else config.stop_by
+
+
+def _check_out(config: TaskConfig) -> None:
+    if (config.out / "prompt.json").exists() and not config.resume:
+        raise ConfigError(f"{config.out} holds a trained prompt already: go on with --resume, or choose another --out.")
+    if (config.out / "prompts").exists() and not config.resume and not config.only:
+        raise ConfigError(f"{config.out} holds trained prompts already: name those to train with --only, go on with --resume, or choose another --out.")
+
+
+def _model_of(config: TaskConfig, lm: LanguageModel, rows: Mapping[str | None, list[Row]]) -> tuple[PromptModel, dict[str | None, int]]:
+    """The model, and the number of each prompt's task: new ones, and of ``only`` those that go on."""
+    if unknown := next((value for value in config.only if value not in rows), None):
+        raise ConfigError(f"No training row has {config.prompt_by} {unknown!r}. {nearest(unknown, map(str, rows))}")
+    values: list[str | None] = [value for value in rows if value in config.only or not config.only] or [None]
+    ways = described.members(config, lm=lm)
+    if len(ways) > 1:
+        values = [str(number + 1) for number in range(len(ways))]
+    there = [value for value in values if config.only and (_folder(config, value) / "prompt.json").exists()]
+    model = PromptModel(lm, max_length=config.max_length)
+    if there:
+        model = saving.load([_folder(config, value) for value in there], lm, trainable=True, max_length=config.max_length)
+    tasks: dict[str | None, int] = {value: number for number, value in enumerate(there)}
+    for value, number in tasks.items():
+        _check_same(model.tasks[number].task, described.task_of(config, lm, ways[0], value), _folder(config, value))
+    for member, value in zip(ways if len(ways) > 1 else ways * len(values), values):
+        if value not in tasks:
+            tasks[value] = described.add(model, config, member, _of(rows, value, config), value)
+    return model, tasks
+
+
+def _check_same(saved: Task, wanted: Task, folder: pathlib.Path) -> None:
+    """A prompt goes on under the settings that it was trained with, the seed aside.
+
+    Raises:
+        ConfigError: others are asked for; which is told.
+    """
+    if not wanted.prefix.attentions:
+        wanted = replace(wanted, prefix=replace(wanted.prefix, attentions=saved.prefix.attentions))
+    if changed := [field.name for field in fields(Task) if field.name != "seed" and getattr(saved, field.name) != getattr(wanted, field.name)]:
+        raise ConfigError(f"The prompt in {folder} was trained with another {', '.join(changed)}: go on with the same, or delete the folder to begin anew.")
+
+
+def _of(rows: Mapping[str | None, list[Row]], value: str | None, config: TaskConfig) -> list[Row]:
+    """A prompt's own rows; the members of an ensemble share theirs."""
+    return rows.get(value if config.prompt_by else None, [])
+
+
+def _folder(config: TaskConfig, value: str | None) -> pathlib.Path:
+    """Where a prompt goes: the out folder, or its own in there, with a name that any file system takes."""
+    if value is None:
+        return config.out
+    return config.out / "prompts" / f"{re.sub(r'[^A-Za-z0-9-]', '_', value)[:40]}-{zlib.crc32(value.encode()):08x}"
+
+
+def sizes(model: PromptModel, tasks: list[int], way: Method) -> tuple[int, int]:
+    """How many parameters were trained, and how many are kept."""
+    prompts = [model.tasks[task].prompt for task in tasks if model.tasks[task].prompt >= 0]
+    own = {"prompt": sum(p.numel() for prompt in prompts for p in model.bank.parameters_of(prompt)), "lm": sum(p.numel() for p in model.lm.model.parameters())}
+    kept = sum(model.bank.size(prompt) for prompt in prompts)
+    own["head"] = sum(p.numel() for p in model.lm.head_parameters()) if way.tune == "head" else 0
+    trained = {"nothing": 0, "both": own["prompt"] + own["lm"]}.get(way.tune, own.get(way.tune, 0))
+    return trained, kept + (own["lm"] if way.tune in ("lm", "both") else own["head"])
+
+
+def _test(config: TaskConfig, model: PromptModel, rows: list[Row], run: Run) -> None:
+    """Score the test rows of all prompts as one set."""
+    if not rows:
+        return
+    if model.tasks[0].verbalizer is not None:
+        run.figures = labelled.judge(model, rows, config.metrics)
+        return
+    judged = written.judge(model, rows, config.decoding, config.metrics, config.parts)
+    run.figures, run.parts, run.left_out, run.outputs = judged.figures, judged.parts, judged.left_out, judged.outputs
+    run.seconds["write"] = round(judged.seconds, 1)
+
+
+def _save(config: TaskConfig, model: PromptModel, tasks: Mapping[str | None, int], way: Method, run: Run) -> None:
+    if way.tune in ("head", "lm", "both"):
+        model.lm.model.save_pretrained(config.out / "lm")
+        model.lm.tokens.tokenizer.save_pretrained(config.out / "lm")
+        model.lm.source = "./lm"
+    for value, number in tasks.items():
+        best = run.best.get(model.tasks[number].task.name, {})
+        figures = {f"dev {name}": best[key] for name, key in ((run.dev_score, "dev"), ("loss", "dev_loss")) if best}
+        figures |= {f"test {name}": figure for name, figure in run.figures.items() if value is None}
+        saving.save(model, _folder(config, value), number, figures, encoder=True)
+        if way.tune == "prompt":
+            with contextlib.suppress(ConfigError):  # PEFT's own files too, where they can say the same
+                peft_format.export(model, _folder(config, value), number)
+    store.write_json(config.out / "run.json", run.model_dump(mode="json"))
+    from ptune.run_report import write as write_report
+    write_report([run], config.out)
+    (config.out / "checkpoint.safetensors").unlink(missing_ok=True)

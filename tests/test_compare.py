@@ -1,0 +1,192 @@
+"""Methods on the same few rows: results, resume, refusals, the table and the page."""
+import json
+import re
+
+import pytest
+import tiny
+import torch
+from transformers import BertForPreTraining
+
+from ptune import cli, compare
+from ptune.config import CompareConfig
+from ptune.errors import ConfigError
+from ptune.metrics import deviation, mean
+from ptune.results import Comparison
+
+GOOD, BAD = ["great film", "the best", "a great city", "good euro"], ["terrible film", "the worst", "a bad city", "bad euro"]
+YAML = """
+name: opinions
+template: "{soft:2} {text} is {mask}"
+patterns: ["{text} is {mask}", "{mask} , {text}"]
+labels: {good: great, bad: bad}
+verbalizers: [{good: Yes, bad: No}]
+data: {train: rows.jsonl, test: rows.jsonl, unlabeled: rows.jsonl, shots: 2, take: {test: 12}}
+metrics: [accuracy, f1-macro]
+lm: ./lm
+encoder: table
+"""
+METHODS = "majority,manual,head,manual+fine-tune,p-tuning,p-tuning+lm,p-tuning-v2,p-tuning-v2+head,prompt-tuning-adamw"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    network, tokenizer = tiny.tiny("bert")
+    network.save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    rows = [{"text": f"{text} {place}", "label": label} for label, texts in (("good", GOOD), ("bad", BAD)) for text in texts for place in ("Rome", "Paris")]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "task.yaml").write_text(YAML)
+    return tmp_path
+
+
+def run(folder, **more):
+    said = []
+    given = {"methods": METHODS, "seeds": 2, "steps": 3, "looks": 2, "device": "cpu", "out": folder / "out", "as_json": False} | more
+    return compare.compare(CompareConfig(tasks=[str(folder / "task.yaml")], **given), said.append), said
+
+
+def test_every_method_learns_from_the_same_rows(folder, monkeypatch):
+    seen = {}
+    real = compare.fit
+
+    def watched(model, data, config, **more):
+        (rows, dev), = data.values()
+        seen.setdefault(config.seed, []).append([[row["text"] for row in own] for own in (rows, dev)])
+        return real(model, data, config, **more)
+
+    monkeypatch.setattr(compare, "fit", watched)
+    results, said = run(folder)
+    assert set(seen) == {0, 1} and all(len(own) == 7 and all(one == own[0] for one in own) for own in seen.values()) and seen[0][0] != seen[1][0]
+    assert not set(seen[0][0][0]) & set(seen[0][0][1]), "dev rows were learned from"
+    assert [cell.method for cell in results.cells] == METHODS.split(",") and {cell.seeds for cell in results.cells} == {2}
+    by_name = {cell.method: cell for cell in results.cells}
+    single = [json.loads(file.read_text()) for file in sorted((folder / "out" / "results").rglob("head-2-*.json"))]
+    assert by_name["head"].mean["accuracy"] == mean([one["figures"]["accuracy"] for one in single])
+    assert by_name["head"].deviation["f1-macro"] == deviation([one["figures"]["f1-macro"] for one in single])
+    sizes = {name: cell.trained_parameters for name, cell in by_name.items()}
+    assert sizes["manual"] == sizes["majority"] == 0 and sizes["p-tuning"] == 2 * 32 and sizes["p-tuning-v2"] == 8 * 2 * 2 * 32
+    assert sizes["head"] == sizes["manual+fine-tune"] + 32 * 32 + 32 + 2 * 32 + 2 == sizes["p-tuning+lm"] - 2 * 32 + 32 * 32 + 32 + 2 * 32 + 2
+    assert by_name["majority"].mean["accuracy"] == 0.5
+    assert len(said) == 18 + 2
+
+
+def test_the_lm_is_the_same_for_every_method(folder):
+    """What a method is given does not hang on those before it: the LM is put back after each that tunes it."""
+    together = {cell.method: cell.mean for cell in run(folder)[0].cells}
+    for name in ("manual", "head", "p-tuning"):
+        assert run(folder, methods=name, out=folder / name)[0].cells[0].mean == together[name]
+
+
+def test_resume_and_another_run(folder, monkeypatch):
+    whole = run(folder, methods="manual,head,p-tuning")[0]
+    calls = []
+    real = compare.fit
+
+    def stops(*given, **more):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*given, **more)
+
+    monkeypatch.setattr(compare, "fit", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, methods="manual,head,p-tuning", out=folder / "other")
+    again = run(folder, methods="manual,head,p-tuning", out=folder / "other", resume=True)[0]
+    assert [cell.mean for cell in again.cells] == [cell.mean for cell in whole.cells] and len(calls) == 5, "what was finished was run again"
+    more = run(folder, methods="manual,majority", seeds=3, out=folder / "other", resume=True)[0]
+    assert [cell.seeds for cell in more.cells] == [3, 3] and len(calls) == 5
+    with pytest.raises(ConfigError, match="holds a comparison already: go on with --resume"):
+        run(folder, out=folder / "other")
+    with pytest.raises(ConfigError, match="begun with another steps"):
+        run(folder, out=folder / "other", resume=True, steps=4)
+
+
+def test_the_grid_and_what_is_chosen(folder):
+    """Zero-shot the untrained LM's accuracy on the few labelled rows decides, not that on test."""
+    results, _ = run(folder, methods="manual,p-tuning-v2", grid=True, seeds=1)
+    for name, front in (("manual", ""), ("p-tuning-v2", "{prefix:8} ")):
+        own = json.loads((folder / "out" / "results" / "opinions" / f"{name}-2-0.json").read_text())
+        assert [point["template"] for point in own["grid"]] == [front + text for text in ("{text} is {mask}",) * 2 + ("{mask} , {text}",) * 2]
+        assert own["template"] in {point["template"] for point in own["grid"]}
+        points = [point["figures"]["accuracy"] for point in own["grid"]]
+        cell = next(cell for cell in results.cells if cell.method == name)
+        assert cell.grid == {"worst": min(points), "best": max(points), "deviation": deviation(points)}
+
+
+@pytest.mark.parametrize("select", ["first", "zero-shot", "splits"])
+def test_a_pattern_is_chosen_without_test_rows(folder, select, monkeypatch):
+    judged = []
+    real = compare.judge
+
+    def watched(model, rows, metrics):
+        judged.append((len(rows), model.tasks[0].task.template.source))
+        return real(model, rows, metrics)
+
+    monkeypatch.setattr(compare, "judge", watched)
+    run(folder, methods="manual+fine-tune", select=select, seeds=1, splits=2)
+    assert [size for size, _ in judged] == [*{"first": [], "zero-shot": [8] * 4, "splits": [4] * 8}[select], 12]
+    assert select != "first" or judged[-1][1] == "{text} is {mask}"
+
+
+def test_pet_and_ipet(folder):
+    results, _ = run(folder, methods="pet,ipet", seeds=1)
+    for name, generations in (("pet", 1), ("ipet", 4)):
+        own = json.loads((folder / "out" / "results" / "opinions" / f"{name}-2-0.json").read_text())
+        assert len(own["members"]) == 4 * generations and len(own["ensembles"]) == generations and own["rows"]["unlabeled"] == 16
+    assert not list((folder / "out" / "pet").glob("*")), "an LM for every member was left behind"
+    assert results.cells[0].trained_parameters > 10_000
+
+
+def test_what_an_lm_cannot_read_is_left_out(folder, tmp_path_factory):
+    """A causal LM sees nothing behind the mask: that pattern is not asked; nor does it have a next-sentence head."""
+    network, tokenizer = tiny.tiny("gpt2")
+    network.save_pretrained(folder / "causal")
+    tokenizer.save_pretrained(folder / "causal")
+    results, _ = run(folder, methods="manual,head", seeds=1, lm=str(folder / "causal"))
+    own = json.loads((folder / "out" / "results" / "opinions" / "manual-2-0.json").read_text())
+    assert [point["template"] for point in own["grid"]] == ["{text} is {mask}"] * 2 and all(cell.mean for cell in results.cells)
+    (folder / "task.yaml").write_text(YAML.replace('"{text} is {mask}", ', ""))
+    results, said = run(folder, methods="manual,head", seeds=1, lm=str(folder / "causal"), out=folder / "other")
+    assert not results.cells[0].mean and "a causal LM cannot see" in results.cells[0].impossible and results.cells[1].mean
+    assert "cannot see" in said[1]
+
+
+def test_the_next_sentence_head(folder):
+    """Zero-shot, where the LM has one; else a dash that says why."""
+    (folder / "task.yaml").write_text(YAML + "relations: {good: adjacent, bad: not adjacent}\n")
+    results, _ = run(folder, methods="next-sentence", seeds=1)
+    assert not results.cells[0].mean and "has no next-sentence head" in results.cells[0].impossible
+    network, tokenizer = tiny.tiny("bert")
+    torch.manual_seed(0)
+    both = BertForPreTraining(network.config)
+    both.save_pretrained(folder / "pair")
+    tokenizer.save_pretrained(folder / "pair")
+    assert run(folder, methods="next-sentence", seeds=1, lm=str(folder / "pair"), out=folder / "other")[0].cells[0].mean
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"methods": "manual,petx"}, "no method 'petx' to compare. Did you mean 'pet'"), ({"shots": "16,x"}, "--shots takes whole numbers"),
+    ({"methods": "fine-tune"}, "no method 'fine-tune'"), ({"dtype": "float16"}, "not tuned in float16")])
+def test_refusals(folder, change, message):
+    with pytest.raises(ConfigError, match=re.escape(message) if "." not in message else message):
+        run(folder, **change)
+
+
+def test_a_task_without_patterns_or_labels(folder):
+    (folder / "task.yaml").write_text(re.sub("patterns.*\n", "", YAML))
+    with pytest.raises(ConfigError, match="has no patterns, by which methods are compared"):
+        run(folder)
+    (folder / "task.yaml").write_text(re.sub("(labels|verbalizers).*\n", "", YAML).replace("shots: 2, ", ""))
+    with pytest.raises(ConfigError, match="compare is for tasks with labels"):
+        run(folder)
+
+
+def test_the_command_prints_a_table_and_json(folder, capsys):
+    arguments = ["compare", str(folder / "task.yaml"), "--methods", "majority,manual", "--shots", "1,2", "--seeds", "2", "--device", "cpu", "--out"]
+    cli.main([*arguments, str(folder / "table")])
+    printed = capsys.readouterr().out
+    assert "1 row of each label" in printed and "2 rows of each label" in printed and "Manual prompt" in printed and "0.500 ± 0.000" in printed
+    cli.main([*arguments, str(folder / "json"), "--json"])
+    assert Comparison.model_validate_json(capsys.readouterr().out).cells[0].shots == 1
+    page = (folder / "table" / "report.html").read_text()
+    assert page.count("<svg") == 2 and "How much the choice of pattern" in page and "{mask} , {text}" in page
