@@ -184,3 +184,48 @@ def test_an_ensemble_is_its_members_in_one_batch(task, tmp_path, capsys, combine
         assert answer["prediction"] == max(shares, key=shares.get)
     with pytest.raises(ConfigError, match="2 prompts of different seeds go with a method that trains prompts"):
         training.train(config.model_copy(update={"prompts": 2, "method": "manual", "out": tmp_path / "other"}))
+
+
+def test_pet_and_a_head_from_the_command_line(task, tmp_path, capsys):
+    """The classifier that PET leaves behind is a prompt folder like others: it answers, and a second start leaves it alone."""
+    text = YAML.replace('template: "{soft:2} {text|shorten} {soft:2} {mask}"', 'patterns: ["{text} {mask}", "{mask} , {text}"]')
+    task.write_text(text.replace("test: rows.jsonl}", "test: rows.jsonl, unlabeled: rows.jsonl}") + "pet: {distil: {steps: 2, epochs: 1, lm_learning_rate: 0.001}}\n")
+    run = ["train", str(task), "--method", "pet", "--train.steps", "2", "--out", str(tmp_path / "pet")]
+    cli.main(run)
+    printed = capsys.readouterr().out
+    assert "generation 0: 6 rows, weight" in printed and "Together on dev" in printed
+    cli.main(["predict", str(tmp_path / "pet"), "--data", str(tmp_path / "rows.jsonl"), "--device", "cpu"])
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(answers) == 6 and {answer["prediction"] for answer in answers} <= {"good", "bad"} and set(answers[0]["scores"]) == {"good", "bad"}
+    told = Run.model_validate_json((tmp_path / "pet" / "run.json").read_text())
+    cli.main(["evaluate", str(tmp_path / "pet"), "--data", str(tmp_path / "rows.jsonl"), "--metrics", "accuracy", "f1-macro", "--device", "cpu"])
+    assert f"accuracy {told.figures['accuracy']:.4f}, f1-macro" in capsys.readouterr().out
+    cli.main([*run, "--resume"])
+    assert "is finished" in capsys.readouterr().out
+    cli.main(["train", str(task), "--method", "head", "--train.epochs", "1", "--out", str(tmp_path / "head")])
+    assert saving.load(tmp_path / "head", device="cpu").tasks[0].task.template.source == "{text|shorten}"
+
+
+def test_patterns_and_verbalizers_are_an_ensemble_weighted_by_dev(task, tmp_path):
+    task.write_text(YAML.replace('template: "{soft:2} {text|shorten} {soft:2} {mask}"',
+                                 'patterns: ["{text} {mask}", "{mask} , {text}"]\nverbalizers: [{good: great, bad: bad}]\ncombine: weighted'))
+    for method, members in (("manual", 4), ("prompt-tuning-adamw", 4)):
+        config = described.read(task).model_copy(update={"method": method, "out": tmp_path / method})
+        run = training.train(config)
+        model = saving.load(saving.folders_in(tmp_path / method), device="cpu")
+        assert len(model.tasks) == members and {"accuracy of the best member"} <= set(run.figures)
+        weights = [fitted.weight for fitted in model.tasks]
+        assert len(set(weights)) > 1 and all(0 <= weight <= 1 for weight in weights)
+        if method != "manual":
+            assert sorted(weights) == sorted(best["dev"] for best in run.best.values())
+
+
+def test_calibration_and_word_lists_from_the_file(task, tmp_path):
+    (tmp_path / "words.txt").write_text("good,the\nbad,is\n")
+    task.write_text(YAML.replace("{soft:2} ", "").replace("terrible film", "worst") + "method: manual\nreading: {calibration: contextual, words: words.txt}\n")
+    training.train(described.read(task))
+    loaded = saving.load(tmp_path / "trained", device="cpu").tasks[0]
+    assert loaded.task.verbalizer.words == (("great", "best", "good", "the"), ("worst", "bad", "is")) and len(loaded.offset) == 7
+    (tmp_path / "words.txt").write_text("good\n")
+    with pytest.raises(ConfigError, match="has 1 lines, and the task 2 labels"):
+        training.train(described.read(task).model_copy(update={"out": tmp_path / "other"}))

@@ -58,8 +58,9 @@ def read(path: pathlib.Path) -> TaskConfig:
     folder = pathlib.Path() if ours else path.parent
     files = {split: getattr(config.data, split) for split in SPLITS}
     data = config.data.model_copy(update={split: folder / _expanded(str(file), path) for split, file in files.items() if file})
+    reading = config.reading.model_copy(update={"words": folder / config.reading.words} if config.reading.words else {})
     lm = _expanded(config.lm, path)
-    return config.model_copy(update={"data": data, "lm": str(folder / lm) if lm.startswith(".") else lm,
+    return config.model_copy(update={"data": data, "reading": reading, "lm": str(folder / lm) if lm.startswith(".") else lm,
                                      **{name: folder / value for name in PATHS if (value := getattr(config, name)) and name in config.model_fields_set}})
 
 
@@ -143,7 +144,7 @@ def task_of(config: TaskConfig, lm: LanguageModel, member: Member, name: str | N
         config.name if name is None else f"{config.name}/{name}", template, _verbalizer(config, lm, member, template, way), config.target,
         config.encoder or way.encoder, config.init or way.init, config.loss, (config.train.seed or 0) + member.seed, prefix, config.smoothing,
         config.target_length, config.decoding, config.combine, None if config.prompt_by is None else (config.prompt_by, str(name)),
-        way.reader if reading.by == "words" else reading.by,
+        reading.by if way.reader == "words" else way.reader,
         reading.swap, None if reading.domain is None else Template.parse(reading.domain))
 
 
