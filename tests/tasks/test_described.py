@@ -189,7 +189,8 @@ def test_an_ensemble_is_its_members_in_one_batch(task, tmp_path, capsys, combine
 def test_pet_and_a_head_from_the_command_line(task, tmp_path, capsys):
     """The classifier that PET leaves behind is a prompt folder like others: it answers, and a second start leaves it alone."""
     text = YAML.replace('template: "{soft:2} {text|shorten} {soft:2} {mask}"', 'patterns: ["{text} {mask}", "{mask} , {text}"]')
-    task.write_text(text.replace("test: rows.jsonl}", "test: rows.jsonl, unlabeled: rows.jsonl}") + "pet: {distil: {steps: 2, epochs: 1, lm_learning_rate: 0.001}}\n")
+    text = text.replace("test: rows.jsonl}", "test: rows.jsonl, unlabeled: rows.jsonl}")
+    task.write_text(text + "pet: {distil: {steps: 2, epochs: 1, lm_learning_rate: 0.001}}\n")
     run = ["train", str(task), "--method", "pet", "--train.steps", "2", "--out", str(tmp_path / "pet")]
     cli.main(run)
     printed = capsys.readouterr().out
