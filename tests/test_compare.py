@@ -1,17 +1,19 @@
 """Methods on the same few rows: results, resume, refusals, the table and the page."""
+import io
 import json
 import re
 
 import pytest
 import tiny
 import torch
+from rich.console import Console
 from transformers import BertForPreTraining
 
-from ptune import cli, compare
+from ptune import cli, compare, compare_report
 from ptune.config import CompareConfig
 from ptune.errors import ConfigError
 from ptune.metrics import deviation, mean
-from ptune.results import Comparison
+from ptune.results import Cell, Comparison
 
 GOOD, BAD = ["great film", "the best", "a great city", "good euro"], ["terrible film", "the worst", "a bad city", "bad euro"]
 YAML = """
@@ -190,3 +192,13 @@ def test_the_command_prints_a_table_and_json(folder, capsys):
     assert Comparison.model_validate_json(capsys.readouterr().out).cells[0].shots == 1
     page = (folder / "table" / "report.html").read_text()
     assert page.count("<svg") == 2 and "How much the choice of pattern" in page and "{mask} , {text}" in page
+
+
+def test_a_table_fits_eighty_columns():
+    cells = [Cell(task=f"task{number}", shots=16, method=name, metric="accuracy", seeds=3, rows={}, mean={"accuracy": 0.5}, deviation={"accuracy": 0.01},
+                  trained_parameters=22_700_000, kept_parameters=0, seconds=1) for number in range(7) for name in compare.ASKED]
+    console = Console(width=80, record=True, file=io.StringIO())
+    for table in compare_report.tables(Comparison(cells=cells, titles=compare.ASKED, settings={}, versions={})):
+        console.print(table)
+    printed = console.export_text()
+    assert "\u2026" not in printed and all(f"task{number}" in printed for number in range(7)) and printed.count("Manual prompt + fine-tuning") == 4

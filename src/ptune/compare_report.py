@@ -14,13 +14,16 @@ from ptune.results import Cell, Comparison
 
 
 def tables(results: Comparison) -> list[Table]:
-    """For each number of shots, methods by tasks: each task's main figure, with its deviation over seeds."""
-    return [_table(results, shots) for shots in sorted({cell.shots for cell in results.cells})]
+    """For each number of shots, methods by as many tasks as 80 columns hold: each task's main figure, with its deviation over seeds."""
+    most, drawn = 2 if any(cell.seeds > 1 for cell in results.cells) else 3, []
+    for shots in sorted({cell.shots for cell in results.cells}):
+        names = list(dict.fromkeys(cell.task for cell in results.cells if cell.shots == shots))
+        drawn += [_table(results, shots, names[first:first + most]) for first in range(0, len(names), most)]
+    return drawn
 
 
-def _table(results: Comparison, shots: int) -> Table:
-    cells = [cell for cell in results.cells if cell.shots == shots]
-    names = list(dict.fromkeys(cell.task for cell in cells))
+def _table(results: Comparison, shots: int, names: Sequence[str]) -> Table:
+    cells = [cell for cell in results.cells if cell.shots == shots and cell.task in names]
     drawn = Table(title=_title(shots), box=box.SIMPLE_HEAD, pad_edge=False)
     drawn.add_column("method", no_wrap=True)
     for name in names:

@@ -299,6 +299,8 @@ def _rate(step: int, steps: int, steps_an_epoch: int, config: TrainConfig) -> fl
 
 def _save(jobs: Sequence[_Job], file: pathlib.Path, config: TrainConfig) -> None:
     tensors, notes = {"torch": torch.get_rng_state()}, []
+    if (device := jobs[0].lm.device).type == "cuda":
+        tensors["cuda"] = torch.cuda.get_rng_state(device)
     for number, job in enumerate(jobs):
         own, note = job.state()
         tensors |= {f"{number}.{name}": value for name, value in own.items()}
@@ -315,6 +317,8 @@ def _restore(jobs: Sequence[_Job], file: pathlib.Path, config: TrainConfig) -> N
         prefix = f"{number}."
         job.load_state({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, own)
     torch.set_rng_state(tensors["torch"])
+    if "cuda" in tensors and (device := jobs[0].lm.device).type == "cuda":
+        torch.cuda.set_rng_state(tensors["cuda"], device)
 
 
 def _identity(config: TrainConfig) -> dict[str, Any]:

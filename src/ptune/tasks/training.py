@@ -101,7 +101,7 @@ def _weigh(model: PromptModel, tasks: Mapping[str | None, int], rows: Sequence[R
 def _lm(config: TaskConfig, way: Method) -> LanguageModel:
     """The task's LM. One that is tuned keeps float32 weights, which a short format would round its small steps off; its matrix
     multiplications are in the format asked for."""
-    if way.tune in ("nothing", "prompt"):
+    if way.tune in ("nothing", "prompt") and way.name not in PET:
         return LanguageModel.load(config.lm, device=config.device, dtype=config.dtype)
     if config.dtype == "float16":
         raise ConfigError("An LM is not tuned in float16, where small gradients vanish: take bfloat16 or float32.")
