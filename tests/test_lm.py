@@ -24,7 +24,7 @@ from ptune.batch import collate
 from ptune.errors import ConfigError, ModelError
 from ptune.lm import LanguageModel, fill, nearest_words
 from ptune.loading import choose_device, choose_dtype
-from ptune.template import Encoded
+from ptune.template import Encoded, Template
 
 
 def row(ids, at):
@@ -278,3 +278,25 @@ def test_a_head_that_cannot_be_trained_by_itself_stays_as_it_was():
     with pytest.raises(ModelError, match="no vocabulary head that could be trained by itself"):
         lm.tune_head()
     assert not any(parameter.requires_grad for parameter in odd.parameters())
+
+
+@pytest.mark.parametrize("dtype, weights, mixed", [
+    ("bfloat16", torch.float32, torch.bfloat16), ("float32", torch.float32, None), ("float64", torch.float64, None)])
+def test_an_lm_that_is_tuned_keeps_its_weights_exact(tmp_path, dtype, weights, mixed):
+    """Steps of fine-tuning are smaller than what bfloat16 can add to a weight."""
+    network, tokenizer = tiny.tiny("bert")
+    network.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    lm = LanguageModel.load(tmp_path, device="cpu", dtype=dtype, tuned=True)
+    assert lm.dtype == weights and lm.mixed == mixed
+    assert LanguageModel.load(tmp_path, device="cpu", dtype=dtype).dtype == getattr(torch, dtype)
+    with pytest.raises(ConfigError, match="not tuned in float16"):
+        LanguageModel.load(tmp_path, device="cpu", dtype="float16", tuned=True)
+    if mixed:
+        lm.tune(True)
+        exact, row = LanguageModel.load(tmp_path, device="cpu"), Template.parse("{x} is {mask}").encode({"x": "Vienna"}, lm.tokens, "masked")
+        with lm.evaluating():
+            short = lm.scores(lm.collate([row], [-1]))
+        assert 1e-4 < float((short.detach() - exact.scores(exact.collate([row], [-1]))).abs().max() / short.detach().std()) < 0.1
+        short.sum().backward()
+        assert all(parameter.grad.dtype == torch.float32 for parameter in lm.model.parameters() if parameter.grad is not None)

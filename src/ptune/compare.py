@@ -7,18 +7,16 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from ptune import compare_report, fewshot, pet, store
 from ptune.config import CompareConfig, DataConfig, TaskConfig, TrainConfig, TrainOverrides
 from ptune.errors import ConfigError, ModelError, TemplateError, VerbalizerError, nearest
 from ptune.lm import LanguageModel
-from ptune.loading import choose_dtype
 from ptune.methods import METHODS, Method, method
 from ptune.metrics import deviation, labelled, mean
 from ptune.model import PromptModel, Row
@@ -39,7 +37,8 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Few:
-    """What the methods learn from and are scored on, the same for all."""
+    """What the methods learn from and are scored on, the same for all; and how patterns with their words do on the labelled rows when
+    nothing is trained, once that is known."""
 
     task: TaskConfig
     shots: int
@@ -48,6 +47,7 @@ class Few:
     dev: list[Row]
     test: list[Row]
     unlabeled: list[Row]
+    zero_shot: dict[str, float] = field(default_factory=dict)
 
 
 def compare(config: CompareConfig, say: Callable[[str], None] | None = None) -> Comparison:
@@ -65,13 +65,14 @@ def compare(config: CompareConfig, say: Callable[[str], None] | None = None) -> 
     if len(sources := {task.lm for task in tasks}) > 1:
         raise ConfigError(f"The tasks name different LMs ({', '.join(sorted(sources))}): choose one with --lm.")
     _claim(config, tasks)
-    lm = _load(config, tasks[0].lm, names)
+    tuned = any(METHODS[name].tune in ("head", "lm", "both") for name in names if name in METHODS)
+    lm = LanguageModel.load(tasks[0].lm, device=config.device, dtype=config.dtype, tuned=tuned)
     say(f"{lm.source}: {lm.kind} LM, {sum(p.numel() for p in lm.model.parameters()) / 1e6:.1f} M parameters, on {lm.device}")
     single = []
     for task in tasks:
         for shots in _shots(config, task):
             for seed in range(config.seeds):
-                few = _draw(config, task, shots, seed)
+                few = _draw(task, shots, seed)
                 single += [_result(config, lm, few, name, say) for name in names]
     results = summarise(single, names, {"tasks": [task.name for task in tasks], **_identity(config, tasks)})
     store.write_json(config.out / "results.json", results.model_dump(mode="json"))
@@ -128,19 +129,7 @@ def _claim(config: CompareConfig, tasks: Sequence[TaskConfig]) -> None:
     store.write_json(note, begun | own)
 
 
-def _load(config: CompareConfig, source: str, names: Sequence[str]) -> LanguageModel:
-    """The LM; its weights in float32 where one of the methods tunes it."""
-    tuned = any(METHODS[name].tune in ("lm", "both", "head") for name in names if name in METHODS)
-    if not tuned:
-        return LanguageModel.load(source, device=config.device, dtype=config.dtype)
-    if config.dtype == "float16":
-        raise ConfigError("An LM is not tuned in float16, where small gradients vanish: take bfloat16 or float32.")
-    lm = LanguageModel.load(source, device=config.device, dtype="float64" if config.dtype == "float64" else "float32")
-    lm.mixed = torch.bfloat16 if choose_dtype(config.dtype, lm.device) == torch.bfloat16 else None
-    return lm
-
-
-def _draw(config: CompareConfig, task: TaskConfig, shots: int, seed: int) -> Few:
+def _draw(task: TaskConfig, shots: int, seed: int) -> Few:
     """A seed's rows to learn from; the test rows are the same for all seeds."""
     data: DataConfig = task.data.model_copy(update={"seed": seed, **({"shots": shots} if shots else {})})
     labels = tuple(task.labels)
@@ -246,7 +235,10 @@ def _choose(config: CompareConfig, lm: LanguageModel, few: Few, way: Method, mem
         return 0
     if config.select == "zero-shot" or way.tune == "nothing":
         plain = [Member(member.template.replace(_front(way), "", 1), member.words) for member in members]
-        asked = [_untrained(lm, few, method("manual"), member, [*few.train, *few.dev])[_main(few.task)] for member in plain]
+        for member in plain:
+            if str(member) not in few.zero_shot:
+                few.zero_shot[str(member)] = _untrained(lm, few, method("manual"), member, [*few.train, *few.dev])[_main(few.task)]
+        asked = [few.zero_shot[str(member)] for member in plain]
         return max(range(len(members)), key=lambda i: (asked[i], -i))
     halves = fewshot.splits([*few.train, *few.dev], config.splits, few.seed, few.task.target)
     scores = []

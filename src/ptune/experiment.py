@@ -86,7 +86,7 @@ def start(plan: Plan, resume: bool) -> Plan:
 
 def run(plan: Plan, tell: Callable[[Result], None]) -> list[Result]:
     """Run what is not there yet, and return all results; ``tell`` gets each when it is known."""
-    original = _copy(plan.lm) if any(m.tune in ("lm", "both") for m in plan.methods) else None
+    original = plan.lm.weights() if any(m.tune in ("lm", "both") for m in plan.methods) else None
     for method in plan.methods:
         for seed in range(plan.seeds if method.tune != "nothing" else 1):
             problems = [p for p in plan.problems if method.template != "manual" or p.manual]
@@ -126,11 +126,7 @@ def _group(plan: Plan, method: Method, seed: int, problems: Sequence[Problem], o
     store.write_json(plan.out / "times" / f"{method.name}-{seed}-{problems[0].name}.json", {"seconds": time.monotonic() - began})
     shutil.rmtree(checkpoints, ignore_errors=True)
     if original is not None and method.tune in ("lm", "both"):
-        plan.lm.model.load_state_dict(original)
-
-
-def _copy(lm: LanguageModel) -> dict[str, torch.Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in lm.model.state_dict().items()}
+        plan.lm.restore(original)
 
 
 def _file(plan: Plan, method: Method, seed: int, problem: Problem) -> pathlib.Path:

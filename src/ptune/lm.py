@@ -21,7 +21,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from ptune.attention import AttentionRoute, recompute
 from ptune.batch import Batch, Side, collate
-from ptune.errors import ModelError
+from ptune.errors import ConfigError, ModelError
 from ptune.layer_inputs import LayerRoute
 from ptune.loading import choose_device, choose_dtype, first_line, kind_of, load_model
 from ptune.prompts import Prefixes
@@ -78,7 +78,7 @@ class LanguageModel:
         kind: "masked", "causal" or "encoder-decoder".
         width: the embedding width E, where soft tokens live.
         max_length: the most tokens that fit into an input, or None where the LM sets no limit.
-        mixed: the number format of the matrix multiplications, where it is not that of the weights; set by whoever tunes the LM.
+        mixed: the number format of the matrix multiplications, where it is not that of the weights; for an LM that is tuned.
         pads_left: whether rows may be padded on the left (BART counts its encoder's positions through the padding).
 
     Raises:
@@ -110,7 +110,8 @@ class LanguageModel:
         self.max_length = self._find_limit()
 
     @classmethod
-    def load(cls, source: str | os.PathLike[str], kind: Kind | None = None, device: str = "auto", dtype: str = "auto") -> "LanguageModel":
+    def load(cls, source: str | os.PathLike[str], kind: Kind | None = None, device: str = "auto", dtype: str = "auto",
+             tuned: bool = False) -> "LanguageModel":
         """Load an LM from a transformers folder, a ``.gguf`` file, the model hub, or "builtin".
 
         Only safetensors weights are read, and no code that comes with a model is run.
@@ -118,13 +119,21 @@ class LanguageModel:
         Args:
             device: "cpu", "cuda", ...; "auto" takes a GPU if there is one.
             dtype: "float32", "bfloat16", "float16"; "auto" is float32 on a CPU and bfloat16 on a GPU that has it.
+            tuned: the LM itself will be trained. It keeps float32 weights then, which a shorter format would round its small steps
+                off; ``dtype`` is of its matrix multiplications.
 
         Raises:
             ModelError: nothing can be loaded from there, weights are missing, or the LM cannot take prompts.
+            ConfigError: there is no such dtype or device, or the LM cannot be tuned in it.
         """
         where = choose_device(device)
-        model, tokenizer = load_model(os.fspath(source), kind, choose_dtype(dtype, where))
-        return cls(model.to(where), tokenizer, kind, os.fspath(source))
+        wanted = choose_dtype(dtype, where)
+        if tuned and dtype == "float16":
+            raise ConfigError("An LM is not tuned in float16, where small gradients vanish: take bfloat16 or float32.")
+        model, tokenizer = load_model(os.fspath(source), kind, torch.float32 if tuned and wanted.itemsize < 4 else wanted)
+        lm = cls(model.to(where), tokenizer, kind, os.fspath(source))
+        lm.mixed = torch.bfloat16 if tuned and wanted == torch.bfloat16 else None
+        return lm
 
     @cached_property
     def end(self) -> int:

@@ -32,7 +32,7 @@ def probe(config: ProbeConfig, say: Callable[[str], None] | None = None) -> Resu
     say = say or partial(console.print, markup=False, highlight=False, soft_wrap=True)
     methods = _methods(config)
     facts = lama.read_facts(config.facts, _listed(config.relations), config.manual, say)
-    lm = LanguageModel.load(config.lm, device=config.device, dtype=config.dtype)
+    lm = LanguageModel.load(config.lm, device=config.device, dtype=config.dtype, tuned=any(m.tune in ("lm", "both") for m in methods))
     problems, relations, words = _problems(config, lm, facts, say)
     plan = _plan(config, lm, problems, methods, words)
     plan = experiment.start(plan, config.resume)
@@ -120,7 +120,7 @@ def _plan(config: ProbeConfig, lm: LanguageModel, problems: Sequence[Problem], m
     fitting = [experiment.how_many_together(lm, m.encoder, length, m.train.batch_size, len(problems)) for m, length in prompts]
     together = config.together or min(fitting, default=1)
     identity: dict[str, Any] = {
-        "lm": config.lm, "fingerprint": lm.fingerprint(), "sample": lm.sample(), "dtype": str(lm.dtype).removeprefix("torch."),
+        "lm": config.lm, "fingerprint": lm.fingerprint(), "sample": lm.sample(), "dtype": str(lm.mixed or lm.dtype).removeprefix("torch."),
         "facts": config.facts, "manual": config.manual,
         "vocabulary": f"{len(words.labels)} words, {zlib.crc32(chr(10).join(words.labels).encode()):08x}", "relations": [p.name for p in problems],
         "rows": {p.name: [len(p.train), len(p.dev), len(p.test)] for p in problems}, "seeds": config.seeds, "methods": {

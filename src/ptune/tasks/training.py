@@ -9,13 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-import torch
-
 from ptune import peft_format, pet, saving, store
 from ptune.config import TaskConfig, TrainConfig
 from ptune.errors import ConfigError, nearest
 from ptune.lm import LanguageModel
-from ptune.loading import choose_dtype
 from ptune.methods import Method, method
 from ptune.model import PromptModel, Row, Task
 from ptune.results import Run
@@ -43,7 +40,7 @@ def train(config: TaskConfig, say: Callable[[str], None] = print) -> Run:
     _check_out(config)
     splits = read_splits(config.data, config.target, tuple(config.labels), config.prompt_by)
     rows = {split: by_prompt(splits[split], config.prompt_by, split) for split in ("train", "dev", "test")}
-    lm = _lm(config, way)
+    lm = LanguageModel.load(config.lm, device=config.device, dtype=config.dtype, tuned=way.tune in ("head", "lm", "both") or way.name in PET)
     began = time.monotonic()
     trained: dict[int | str, Trained] = {}
     tasks: dict[str | None, int] = {None: 0}
@@ -96,18 +93,6 @@ def _weigh(model: PromptModel, tasks: Mapping[str | None, int], rows: Sequence[R
         best = trained[number].best if number in trained else None
         examples = model.encode(number, rows) if best is None else []
         model.tasks[number] = replace(model.tasks[number], weight=best.dev if best else accuracy(model.scores(examples), examples))
-
-
-def _lm(config: TaskConfig, way: Method) -> LanguageModel:
-    """The task's LM. One that is tuned keeps float32 weights, which a short format would round its small steps off; its matrix
-    multiplications are in the format asked for."""
-    if way.tune in ("nothing", "prompt") and way.name not in PET:
-        return LanguageModel.load(config.lm, device=config.device, dtype=config.dtype)
-    if config.dtype == "float16":
-        raise ConfigError("An LM is not tuned in float16, where small gradients vanish: take bfloat16 or float32.")
-    lm = LanguageModel.load(config.lm, device=config.device, dtype="float64" if config.dtype == "float64" else "float32")
-    lm.mixed = torch.bfloat16 if choose_dtype(config.dtype, lm.device) == torch.bfloat16 else None
-    return lm
 
 
 def _way(config: TaskConfig) -> Method:
