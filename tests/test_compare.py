@@ -11,7 +11,7 @@ from transformers import BertForPreTraining
 
 from ptune import cli, compare, compare_report
 from ptune.config import CompareConfig
-from ptune.errors import ConfigError
+from ptune.errors import ConfigError, TemplateError
 from ptune.metrics import deviation, mean
 from ptune.results import Cell, Comparison
 
@@ -172,6 +172,13 @@ def test_the_next_sentence_head(folder):
 def test_refusals(folder, change, message):
     with pytest.raises(ConfigError, match=re.escape(message) if "." not in message else message):
         run(folder, **change)
+
+
+def test_the_longest_input_may_be_set(folder):
+    with pytest.raises(TemplateError, match="Row 1 of opinions: .* needs 14 tokens .* and 6 fit"):
+        run(folder, methods="manual", max_length=6)
+    (folder / "task.yaml").write_text(YAML.replace("{text}", "{text|shorten}"))
+    assert run(folder, methods="manual,head", max_length=6, out=folder / "short")[0].cells
 
 
 def test_a_task_without_patterns_or_labels(folder):

@@ -540,6 +540,8 @@ class CompareConfig(Config):
     """How often dev is looked at on the way; the best state is kept."""
     test: Annotated[int, Field(ge=1)] | None = None
     """Test rows of each task at most, drawn by the first seed; as the task says by default."""
+    max_length: Annotated[int, Field(ge=1)] | None = None
+    """Tokens of an input at most; what is longer is shortened where its template allows it. As the task says by default."""
     select: Literal["first", "zero-shot", "splits"] = "zero-shot"
     """Which pattern and verbalizer a method takes, where it takes one: the first; the best of the untrained LM on the few labelled rows;
     or the best on average over --splits random halves of them, trained on one half and scored on the other (FewNLU)."""
