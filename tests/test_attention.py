@@ -287,7 +287,7 @@ def test_a_layer_that_a_prefix_would_miss_is_told():
     route = lm.route
     lm.model.transformer.h[1].forward = lambda hidden_states, *_, **__: lm.embed(torch.zeros(hidden_states.shape[:2], dtype=torch.long))
     with pytest.raises(ModelError, match="does not feel a prefix at every layer"):
-        lm._check_route(route)
+        lm._trial().check_prefix(route)
 
 
 # Training: gradients, checkpointing, number formats.

@@ -10,8 +10,6 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -19,6 +17,7 @@ import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
+from ptune import answer_places
 from ptune.attention import AttentionRoute, recompute
 from ptune.batch import Batch, Side, collate
 from ptune.errors import ConfigError, ModelError
@@ -27,6 +26,7 @@ from ptune.loading import choose_device, choose_dtype, first_line, kind_of, load
 from ptune.prompts import Prefixes
 from ptune.template import Encoded, Kind
 from ptune.tokens import Tokens
+from ptune.trial import Trial, close, one_row, two_rows
 
 
 class Answers(NamedTuple):
@@ -41,18 +41,6 @@ class Answers(NamedTuple):
     hidden: torch.Tensor
     features: torch.Tensor | None
     scores: torch.Tensor
-
-
-class _Reading:
-    """The answer places of the call that runs now, the hidden states that were there [A, H], and what the head made of them."""
-
-    def __init__(self, batch: Batch):
-        self.rows, self.columns = batch.rows, batch.columns
-        self.hidden: torch.Tensor | None = None
-        self.features: torch.Tensor | None = None
-
-
-_reading: ContextVar[_Reading | None] = ContextVar("reading", default=None)
 
 
 def fill(embeddings: torch.Tensor, vectors: torch.Tensor, prompts: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
@@ -96,17 +84,19 @@ class LanguageModel:
         self._parted: tuple[nn.Parameter, bool] | None = None
         self._offset: int | None = None
         self._undo: list[Callable[[], None]] = []
-        trial = self._trial()
-        self.width = self.embed(trial.ids).shape[-1]
         self.start = _start(model)
-        self._check_embeddings(trial)
-        self._offset = self._find_offset(trial)
-        self._check_padding(trial)
-        self._check_order(trial)
-        self.pads_left = self._can_pad_left(trial)
-        self._gathers = self._find_head(trial)
+        trial = self._trial()
+        self.width = self.embed(trial.rows.ids).shape[-1]
+        trial.check_embeddings()
+        if "position_ids" in self._parameters:
+            trial.find_offset(self._count_from)
+        trial.check_padding()
+        if self.kind == "causal":
+            trial.check_order()
+        self.pads_left = trial.can_pad_left()
+        self._gathers = answer_places.gather(model, self.kind == "encoder-decoder", trial.run, trial.rows)
         if self.vocabulary is not None:
-            self.vocabulary.register_forward_pre_hook(_keep_features)
+            answer_places.keep_features(self.vocabulary)
         self.max_length = self._find_limit()
 
     @classmethod
@@ -157,7 +147,7 @@ class LanguageModel:
     def hidden_width(self) -> int:
         """The width H of the last hidden states."""
         with torch.no_grad():
-            return int(self.hidden(_row(self._trial(), 0)).shape[-1])
+            return int(self.hidden(one_row(self._trial().rows, 0)).shape[-1])
 
     @property
     def device(self) -> torch.device:
@@ -184,10 +174,10 @@ class LanguageModel:
         if not any(parameter is self.vocabulary.weight for parameter in self.head_parameters()):
             self._parted = self.vocabulary.weight, self.model.config.tie_word_embeddings
         with torch.no_grad():
-            before = self._run(trial).logits
+            before = trial.run(trial.rows)
             self.vocabulary.weight = nn.Parameter(self.vocabulary.weight.detach().clone())
             self.model.config.tie_word_embeddings = False
-            if not _close(self._run(trial).logits, before):
+            if not close(trial.run(trial.rows), before):
                 if self._parted is not None:
                     (self.vocabulary.weight, self.model.config.tie_word_embeddings), self._parted = self._parted, None
                 raise ModelError(f"{type(self.model).__name__} computes otherwise when its head has vectors of its own.")
@@ -259,7 +249,7 @@ class LanguageModel:
             return self._read(batch, vectors)
 
     def _read(self, batch: Batch, vectors: torch.Tensor | None) -> Answers:
-        with _answers(batch) as reading:
+        with answer_places.reading(batch) as reading:
             output = self._run(batch, vectors, **({} if self._gathers else {"output_hidden_states": True}))
         if self._gathers:
             assert reading.hidden is not None
@@ -314,12 +304,12 @@ class LanguageModel:
         """Whether rows of equal length that are written for in one call get what each gets alone; RWKV's cache mixes them up."""
         if not _without_attention(self.model.config.get_text_config()):
             return True
-        ids = self._trial().ids[0]
+        ids = self._trial().rows.ids[0]
         rows = self.embed(ids[:len(ids) // 2 * 2].unflatten(0, (2, -1)))
         settings = GenerationConfig(max_new_tokens=3, pad_token_id=self.tokens.pad, output_logits=True, return_dict_in_generate=True)
         together, *alone = (torch.stack(self._generate(inputs_embeds=own, attention_mask=torch.ones_like(own[..., 0]), generation_config=settings).logits)
                             for own in (rows, rows[:1], rows[1:]))
-        return _close(together, torch.cat(alone, 1))
+        return close(together, torch.cat(alone, 1))
 
     @contextlib.contextmanager
     def _undirected(self) -> Iterator[None]:
@@ -346,32 +336,16 @@ class LanguageModel:
         reasons = []
 
         def run() -> Any:
-            return self._run(_row(trial, 0))
+            return trial.run(one_row(trial.rows, 0))
 
         for make in (lambda: AttentionRoute(self.model, run, self.kind == "causal"), lambda: LayerRoute(self.model, run)):
             try:
                 route: AttentionRoute | LayerRoute = make()
-                self._check_route(route)
+                trial.check_prefix(route)
                 return route
             except ModelError as error:
                 reasons.append(str(error).rstrip("."))
         raise ModelError(f"{type(self.model).__name__} takes no prefix: {'; '.join(reasons)}. Soft tokens ({{soft:5}}) work.")
-
-    def _check_route(self, route: AttentionRoute | LayerRoute) -> None:
-        """Every value of a prefix must be felt, and only in its own row."""
-        batch, prefixes = self._prefixed_trial(route)
-        logits, gradient = self._gradient(batch, prefixes.values, lambda: route.entering(batch, prefixes))
-        own = batch.columns[batch.rows == 0]
-        for first, end in route.parts:
-            if not gradient[..., first:end].any():  # an LM that loses gradients may feel it all the same
-                values = prefixes.values.detach().clone()
-                values[..., first:end] *= -1
-                with torch.no_grad(), route.entering(batch, replace(prefixes, values=values)):
-                    if torch.equal(self._run(batch).logits[0, own], logits[0, own]):
-                        raise ModelError(f"{type(self.model).__name__} does not feel a prefix at every layer")
-        alone = self._run(_row(self._trial(), 1)).logits[0, -1:]
-        if not _close(logits[1, batch.columns[batch.rows == 1]], alone.detach()):
-            raise ModelError(f"a prefix in {type(self.model).__name__} leaks from row to row")
 
     def check_gradients(self, soft: bool, deep: bool) -> None:
         """See by one backward pass on a trial row that soft tokens, and deep prefixes, get the gradient that trains them.
@@ -379,44 +353,13 @@ class LanguageModel:
         Raises:
             ModelError: they get none, as from some quantised LMs.
         """
-        lost = []
-        if soft:
-            batch = _row(self._trial(), 0)
-            places = torch.arange(batch.ids.shape[1], device=self.device)
-            batch = replace(batch, slots=torch.where(places < 2, places, -1)[None], prompts=batch.prompts * 0)
-            vectors = self.embed(batch.ids[:, :2]).detach().float().requires_grad_()
-            if not self._gradient(batch, vectors, contextlib.nullcontext, vectors)[1].any():
-                lost.append("soft tokens")
-        if deep:
-            batch, prefixes = self._prefixed_trial(self.route)
-            gradient = self._gradient(batch, prefixes.values, lambda: self.route.entering(batch, prefixes))[1]
-            if not all(gradient[..., first:end].any() for first, end in self.route.parts):
-                lost.append("a prefix")
+        trial = self._trial()
+        lost = ["soft tokens"] if soft and not trial.soft_tokens_learn(self.embed) else []
+        if deep and not trial.prefix_learns(self.route):
+            lost.append("a prefix")
         if lost:
             raise ModelError(f"No gradient comes back through {type(self.model).__name__} to {' and '.join(lost)}, so nothing could be learned: some "
                              f"quantised LMs lose it. Train on the LM as it was before; what is learned there can be used with this one.")
-
-    def _prefixed_trial(self, route: AttentionRoute | LayerRoute) -> tuple[Batch, Prefixes]:
-        """A row with a prefix of two random vectors, and one without."""
-        trial = self._trial()
-        rows = [self._trial_row(trial, 0, (0, 0)), self._trial_row(trial, 1, ())]
-        batch = collate([row.spelt_out() for row in rows] if route.in_text else rows, [0, -1], self.tokens.pad).to(self.device)
-        values = torch.randn(1, 2, route.width, generator=torch.Generator().manual_seed(0)).to(self.device, self.dtype).requires_grad_()
-        return batch, Prefixes(values, torch.tensor([2], device=self.device), torch.ones(1, route.width, dtype=torch.bool, device=self.device))
-
-    def _gradient(self, batch: Batch, values: torch.Tensor, entering: Callable[[], contextlib.AbstractContextManager[None]],
-                  vectors: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """The logits of a trial batch, and the gradient that ``values`` get from the first row's answer; zeros for none."""
-        with torch.enable_grad(), entering():
-            logits = self._run(batch, vectors).logits
-            loss = -logits[0, batch.columns[batch.rows == 0]].float().log_softmax(-1)[:, 0].sum()
-        found = torch.autograd.grad(loss, values, allow_unused=True)[0] if loss.requires_grad else None
-        return logits.detach(), torch.zeros_like(values) if found is None else found
-
-    def _trial_row(self, trial: Batch, number: int, prefix: tuple[int, ...]) -> Encoded:
-        alone = _row(trial, number)
-        return Encoded(tuple(alone.ids[0].tolist()), (-1,) * alone.ids.shape[1], None, tuple(alone.columns.tolist()),
-                       None if alone.decoder is None else tuple(alone.decoder[0].tolist()), prefix=prefix)
 
     @torch.no_grad()
     def activations(self, ids: Sequence[int]) -> torch.Tensor:
@@ -479,88 +422,13 @@ class LanguageModel:
         positions = (batch.attention.cumsum(-1) - 1).clamp(min=0) + self._offset
         return positions if batch.ahead is None else positions + batch.ahead
 
-    # What the LM is like, by trying it.
+    def _count_from(self, offset: int) -> None:
+        self._offset = offset
 
-    def _trial(self) -> Batch:
-        text = self.tokens.plain("The capital of Austria, on the Danube, is Vienna.") or [1, 2, 3]
-        rows = [Encoded(tuple(text[i:i + n]), (-1,) * len(text[i:i + n]), None, (len(text[i:i + n]) - 1,)) for i, n in ((0, 9), (2, 5))]
-        batch = collate(rows, [-1, -1], self.tokens.pad)
-        if self.kind == "encoder-decoder":
-            start = _start(self.model)
-            rows = [Encoded(r.ids, r.slots, None, (1,), (start, r.ids[0])) for r in rows]
-            batch = collate(rows, [-1, -1], self.tokens.pad)
-        return batch.to(self.device)
-
-    @torch.no_grad()
-    def _check_embeddings(self, trial: Batch) -> None:
-        alone = _row(trial, 0)
-        try:
-            by_ids, by_vectors = self._run(alone, ids=True).logits, self._run(alone).logits
-        except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
-            raise ModelError(f"{type(self.model).__name__} does not run on embeddings, so soft tokens have no way in: {error}") from error
-        if not _close(by_ids, by_vectors):
-            raise ModelError(f"{type(self.model).__name__} does not compute the same from its embeddings as from token ids, so "
-                             f"soft tokens would stand in the wrong place. ptune cannot use it.")
-
-    @torch.no_grad()
-    def _find_offset(self, trial: Batch) -> int | None:
-        """The position of the first token in the LM's own count (RoBERTa's is 2), or None where it takes no positions."""
-        if "position_ids" not in self._parameters:
-            return None
-        alone = _row(trial, 0)
-        default = self._run(alone).logits
-        for offset in range(4):
-            self._offset = offset
-            try:
-                if _close(self._run(alone).logits, default):
-                    return offset
-            except (IndexError, RuntimeError):
-                continue
-        raise ModelError(f"{type(self.model).__name__} counts positions in a way that ptune does not know.")
-
-    @torch.no_grad()
-    def _check_padding(self, trial: Batch) -> None:
-        if not self._same_padded(trial):
-            raise ModelError(f"{type(self.model).__name__} answers differently when a row is padded: it ignores the attention "
-                             f"mask, so rows of different lengths cannot share a batch. ptune cannot use it.")
-
-    @torch.no_grad()
-    def _check_order(self, trial: Batch) -> None:
-        if self.kind != "causal":
-            return
-        long, short = _row(trial, 0), _row(trial, 0)
-        short = replace(short, ids=short.ids[:, :-1], attention=short.attention[:, :-1])
-        if not _close(self._run(long).logits[:, :-1], self._run(short).logits):
-            raise ModelError(f"{type(self.model).__name__} is no masked LM, and its tokens see those behind them, so it is no causal one either. "
-                             f"ptune does not know where it would put its answer.")
-
-    @torch.no_grad()
-    def _can_pad_left(self, trial: Batch) -> bool:
-        shift = int(trial.attention.shape[1] - trial.attention[1].sum())
-        columns = trial.columns if trial.decoder is not None else trial.columns + shift * (trial.rows == 1)
-        return self._same_padded(replace(trial, ids=_rolled(trial.ids, shift), attention=_rolled(trial.attention, shift), columns=columns))
-
-    def _same_padded(self, trial: Batch) -> bool:
-        """Whether the second row, which is padded, is answered as alone."""
-        own = trial.rows == 1
-        padded = self._run(trial).logits[1, trial.columns[own]]
-        return _close(padded, self._run(_row(trial, 1)).logits[0, -1:])
-
-    @torch.no_grad()
-    def _find_head(self, trial: Batch) -> list[nn.Module]:
-        """The part whose output goes into the vocabulary head; from now on it hands over the answer places only."""
-        full = self._run(trial).logits
-        for body in _bodies(self.model, self.kind):
-            handle = body.register_forward_hook(_gather)
-            with _answers(trial):
-                try:
-                    logits = self._run(trial).logits
-                except (RuntimeError, IndexError, ValueError):
-                    logits = full
-            if logits.shape[:2] == (1, len(trial.rows)) and _close(logits[0], full[trial.rows, trial.columns]):
-                return [body]
-            handle.remove()
-        return []
+    def _trial(self) -> Trial:
+        rows = two_rows(self.tokens, self.start if self.kind == "encoder-decoder" else None).to(self.device)
+        return Trial(type(self.model).__name__, lambda batch, vectors=None, ids=False: self._run(batch, vectors, ids).logits, rows,
+                     self.tokens.pad, self.dtype)
 
     def _find_limit(self) -> int | None:
         limits = [self.tokens.tokenizer.model_max_length]
@@ -608,59 +476,3 @@ def _layers(model: PreTrainedModel) -> list[nn.Module]:
     lists = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.ModuleList)]
     names = [name for name, _ in lists]
     return [layer for name, part in lists if not any(name.startswith(f"{other}.") for other in names) for layer in part]
-
-
-def _bodies(model: PreTrainedModel, kind: Kind) -> list[nn.Module]:
-    """Modules whose output may go into the head, likeliest first: the decoder, the base, and the parts of the base."""
-    first = [model.get_decoder()] if kind == "encoder-decoder" else [model.base_model]
-    inner = [child for child in model.base_model.children() if isinstance(child, PreTrainedModel)]
-    return [body for body in dict.fromkeys([*first, *inner]) if body is not model]
-
-
-def _gather(module: nn.Module, inputs: Any, output: Any) -> Any:
-    """Keep the hidden states at the answer places only: [B, T, H] to [1, A, H]."""
-    reading = _reading.get()
-    if reading is None or reading.hidden is not None:  # gathered by another LanguageModel over the same network
-        return output
-    reading.hidden = output[0][reading.rows, reading.columns]
-    if isinstance(output, tuple):
-        return (reading.hidden[None], *output[1:])
-    output.last_hidden_state = reading.hidden[None]
-    return output
-
-
-def _keep_features(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-    if (reading := _reading.get()) is not None:
-        reading.features = inputs[0]
-
-
-@contextlib.contextmanager
-def _answers(batch: Batch) -> Iterator[_Reading]:
-    """While this is open, the head runs at the batch's answer places only."""
-    token = _reading.set(reading := _Reading(batch))
-    try:
-        yield reading
-    finally:
-        _reading.reset(token)
-
-
-def _row(batch: Batch, number: int) -> Batch:
-    """One row of a batch by itself, without padding."""
-    kept = batch.attention[number].bool()
-    own = batch.rows == number
-    return Batch(batch.ids[number:number + 1, kept], batch.attention[number:number + 1, kept], batch.slots[number:number + 1, kept],
-                 batch.prompts[number:number + 1], None, batch.rows[own] * 0, batch.columns[own],
-                 None if batch.decoder is None else batch.decoder[number:number + 1],
-                 None if batch.decoder_attention is None else batch.decoder_attention[number:number + 1])
-
-
-def _rolled(values: torch.Tensor, shift: int) -> torch.Tensor:
-    """The second row moved to the right."""
-    return torch.stack([values[0], values[1].roll(shift)])
-
-
-def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Equal up to the rounding of the LM's number format (many an LM has float32 steps in float64)."""
-    tolerance = {torch.float64: 1e-5, torch.float32: 1e-3}.get(a.dtype, 0.1)
-    spread = b.float().std().clamp(min=1e-6)
-    return a.shape == b.shape and bool(((a - b).float().abs().max() / spread) < tolerance)

@@ -1,0 +1,89 @@
+"""A vocabulary head runs at the answer places of a batch only: the part before it hands over the hidden states of those.
+
+The logits of every token of a batch would take more memory and time than the layers of a small LM.
+"""
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ptune.batch import Batch
+from ptune.trial import close
+
+
+class Reading:
+    """The answer places of the call that runs now, the hidden states that were there [A, H], and what the head compares with the vectors
+    of the vocabulary [A, F]."""
+
+    def __init__(self, batch: Batch):
+        self.rows, self.columns = batch.rows, batch.columns
+        self.hidden: torch.Tensor | None = None
+        self.features: torch.Tensor | None = None
+
+
+_reading: ContextVar[Reading | None] = ContextVar("reading", default=None)
+
+
+@contextlib.contextmanager
+def reading(batch: Batch) -> Iterator[Reading]:
+    """While this is open, the head runs at the batch's answer places only."""
+    token = _reading.set(now := Reading(batch))
+    try:
+        yield now
+    finally:
+        _reading.reset(token)
+
+
+@torch.no_grad()
+def gather(model: PreTrainedModel, decoder: bool, run: Callable[[Batch], torch.Tensor], trial: Batch) -> list[nn.Module]:
+    """Find the part whose output goes into the vocabulary head, and let it hand over the answer places; none where no part will do.
+
+    Args:
+        decoder: whether the head reads a decoder.
+        run: the logits of a batch.
+    """
+    full = run(trial)
+    for body in _bodies(model, decoder):
+        handle = body.register_forward_hook(_gather)
+        with reading(trial):
+            try:
+                logits = run(trial)
+            except (RuntimeError, IndexError, ValueError):
+                logits = full
+        if logits.shape[:2] == (1, len(trial.rows)) and close(logits[0], full[trial.rows, trial.columns]):
+            return [body]
+        handle.remove()
+    return []
+
+
+def keep_features(vocabulary: nn.Module) -> None:
+    """Let the vocabulary's layer note what comes into it."""
+    vocabulary.register_forward_pre_hook(_keep_features)
+
+
+def _bodies(model: PreTrainedModel, decoder: bool) -> list[nn.Module]:
+    """Modules whose output may go into the head, likeliest first: the decoder or the base, and the parts of the base."""
+    first = [model.get_decoder()] if decoder else [model.base_model]
+    inner = [child for child in model.base_model.children() if isinstance(child, PreTrainedModel)]
+    return [body for body in dict.fromkeys([*first, *inner]) if body is not model]
+
+
+def _gather(module: nn.Module, inputs: Any, output: Any) -> Any:
+    """Keep the hidden states at the answer places only: [B, T, H] to [1, A, H]."""
+    now = _reading.get()
+    if now is None or now.hidden is not None:  # gathered by another LanguageModel over the same network
+        return output
+    now.hidden = output[0][now.rows, now.columns]
+    if isinstance(output, tuple):
+        return (now.hidden[None], *output[1:])
+    output.last_hidden_state = now.hidden[None]
+    return output
+
+
+def _keep_features(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    if (now := _reading.get()) is not None:
+        now.features = inputs[0]
