@@ -522,8 +522,8 @@ class CompareConfig(Config):
     """Compare methods on tasks with labels: few shots, several seeds, one table."""
 
     tasks: tyro.conf.Positional[list[str]]
-    """YAML files of tasks, or names of those that come with ptune: sst2, sst5, mr, trec, agnews; boolq, cb, copa, multirc, record, rte,
-    wic, wsc (SuperGLUE, from FewGLUE's folders)."""
+    """YAML files of tasks, or names of those that come with ptune: sst2, sst5, mr, trec, agnews, rte-full, cb-full; boolq, cb, copa,
+    multirc, record, rte, wic, wsc (SuperGLUE, from FewGLUE's folders)."""
     methods: str = "majority,manual,head,manual+fine-tune,p-tuning,p-tuning+lm,prompt-tuning-adamw,p-tuning-v2"
     """Methods, with commas between. Beside those named: pet and ipet (tasks with unlabelled rows), p-tuning-v2+head, prompt-tuning,
     prefix-tuning, next-sentence."""
