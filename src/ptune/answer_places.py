@@ -19,8 +19,8 @@ class Reading:
     """The answer places of the call that runs now, the hidden states that were there [A, H], and what the head compares with the vectors
     of the vocabulary [A, F]."""
 
-    def __init__(self, batch: Batch):
-        self.rows, self.columns = batch.rows, batch.columns
+    def __init__(self, rows: torch.Tensor, columns: torch.Tensor):
+        self.rows, self.columns = rows, columns
         self.hidden: torch.Tensor | None = None
         self.features: torch.Tensor | None = None
 
@@ -29,9 +29,9 @@ _reading: ContextVar[Reading | None] = ContextVar("reading", default=None)
 
 
 @contextlib.contextmanager
-def reading(batch: Batch) -> Iterator[Reading]:
-    """While this is open, the head runs at the batch's answer places only."""
-    token = _reading.set(now := Reading(batch))
+def reading(rows: torch.Tensor, columns: torch.Tensor) -> Iterator[Reading]:
+    """While this is open, the head runs at these places only [A]."""
+    token = _reading.set(now := Reading(rows, columns))
     try:
         yield now
     finally:
@@ -49,7 +49,7 @@ def gather(model: PreTrainedModel, decoder: bool, run: Callable[[Batch], torch.T
     full = run(trial)
     for body in _bodies(model, decoder):
         handle = body.register_forward_hook(_gather)
-        with reading(trial):
+        with reading(trial.rows, trial.columns):
             try:
                 logits = run(trial)
             except (RuntimeError, IndexError, ValueError):

@@ -22,10 +22,11 @@ from transformers.utils import logging as transformers_logging
 
 from ptune.batch import Batch
 from ptune.errors import ModelError
+from ptune.packing import current, packed
 from ptune.prompts import Prefixes
 
 GROUPS = ("self", "encoder", "decoder", "cross")
-SDPA, EAGER = "ptune", "ptune-eager"
+OURS = SDPA, EAGER = "ptune", "ptune-eager"
 
 
 @dataclass(frozen=True)
@@ -111,10 +112,14 @@ def attend(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: tor
     """Attention with each row's prefix in front of the layer's own keys and values. This is where a prefix enters.
 
     Args:
-        query: [B, H, Q, D].
-        key, value: [B, Hkv, K, D], those of the cache among them.
+        query: [B, H, Q, D]; of packed rows [1, H, N, D].
+        key, value: [B, Hkv, K, D], those of the cache among them; of packed rows [1, Hkv, N, D].
         mask: [B, 1, Q, K], boolean (True is seen) or added to the scores.
     """
+    if (packing := current()) is not None:
+        with packed(None):
+            out, weights = attend(module, packing.spread(query), packing.spread(key), packing.spread(value), mask, **more)
+        return packing.pack(out), weights
     now = _entering.get()
     if now is None:
         return _stock(module)(module, query, key, value, mask, **more)
@@ -151,15 +156,20 @@ def _bias_before(home: _Home, bias: torch.Tensor, count: int, past: int) -> torc
     return home.bias.compute_bias(bias.shape[2], count, device=bias.device, past_seen_tokens=count + past).to(bias.dtype)
 
 
-def _mask(*arguments: Any, **more: Any) -> torch.Tensor | None:
-    """The stock mask; with a prefix it is always built, since a mask that is left out hides or shows the wrong columns."""
+def _mask(**more: Any) -> torch.Tensor | None:
+    """The stock mask, of packed rows as they are apart; with a prefix it is always built, since a mask that is left out hides or shows
+    the wrong columns."""
     if _entering.get() is not None:
         more |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
-    return sdpa_mask(*arguments, **more)
+    return sdpa_mask(**more | _packed_shape())
 
 
-def _float_mask(*arguments: Any, **more: Any) -> torch.Tensor:
-    return eager_mask(*arguments, **{**more, "allow_is_bidirectional_skip": False})
+def _float_mask(**more: Any) -> torch.Tensor:
+    return eager_mask(**more | _packed_shape() | {"allow_is_bidirectional_skip": False})
+
+
+def _packed_shape() -> dict[str, Any]:
+    return packing.mask_arguments() if (packing := current()) is not None else {}
 
 
 for _name, _make in ((SDPA, _mask), (EAGER, _float_mask)):
@@ -289,13 +299,13 @@ def recompute(layer: nn.Module) -> Callable[[], None]:
     def run(*arguments: Any, **more: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*arguments, **more)
-        now = _entering.get()
+        now, packing = _entering.get(), current()
         turns = Counter(now.turns) if isinstance(now, _Entering) else Counter()
 
         def again(*arguments: Any, **more: Any) -> Any:
             if isinstance(now, _Entering):
                 now.turns = Counter(turns)
-            with _now(now):
+            with _now(now), packed(packing):
                 return forward(*arguments, **more)
 
         return checkpoint(again, *arguments, use_reentrant=False, **more)

@@ -42,6 +42,11 @@ class Batch:
     starts: torch.Tensor | None = None
     deep: torch.Tensor | None = None
 
+    @property
+    def padded(self) -> float:
+        """The share of padding among the B x T places."""
+        return 1 - float(self.attention.sum()) / self.attention.numel()
+
     def to(self, device: torch.device | str) -> "Batch":
         return replace(self, **{name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)})
 

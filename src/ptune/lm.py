@@ -18,15 +18,18 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from ptune import answer_places
-from ptune.attention import AttentionRoute, recompute
+from ptune.attention import OURS, AttentionRoute, recompute
 from ptune.batch import Batch, Side, collate
 from ptune.errors import ConfigError, ModelError
 from ptune.layer_inputs import LayerRoute
 from ptune.loading import choose_device, choose_dtype, first_line, kind_of, load_model
+from ptune.packing import Packing, packed
 from ptune.prompts import Prefixes
 from ptune.template import Encoded, Kind
 from ptune.tokens import Tokens
 from ptune.trial import Trial, close, one_row, two_rows
+
+PADDED = 0.1  # the share of padding from which rows are packed: below, what is saved is not worth the way to and fro
 
 
 class Answers(NamedTuple):
@@ -244,19 +247,35 @@ class LanguageModel:
         """
         if batch.side == "left" and not self.pads_left:
             raise ModelError(f"{type(self.model).__name__} counts positions through padding on the left; pad on the right.")
+        packing = Packing(batch.attention, self.device) if batch.padded > PADDED and self.packs else None
         batch = batch.to(self.device)
         with self._prefixed(batch, prefixes):
-            return self._read(batch, vectors)
+            return self._read(batch, vectors, packing)
 
-    def _read(self, batch: Batch, vectors: torch.Tensor | None) -> Answers:
-        with answer_places.reading(batch) as reading:
-            output = self._run(batch, vectors, **({} if self._gathers else {"output_hidden_states": True}))
+    def _read(self, batch: Batch, vectors: torch.Tensor | None, packing: Packing | None) -> Answers:
+        places = (batch.rows, batch.columns) if packing is None else (batch.rows * 0, packing.numbers(batch.rows, batch.columns))
+        with answer_places.reading(*places) as reading:
+            output = self._run(batch, vectors, packing=packing, **({} if self._gathers else {"output_hidden_states": True}))
         if self._gathers:
             assert reading.hidden is not None
             return Answers(reading.hidden, None if reading.features is None else reading.features[0], output.logits[0].float())
         hidden = output.get("decoder_hidden_states", output.get("hidden_states"))[-1]
-        places = batch.rows, batch.columns
         return Answers(hidden[places], None if reading.features is None else reading.features[places], output.logits[places].float())
+
+    @cached_property
+    def packs(self) -> bool:
+        """Whether the rows of a batch may run as one without padding, found by trying it."""
+        if self.kind == "encoder-decoder" or self._offset is None or not self._gathers \
+                or self.model.config._attn_implementation not in ("sdpa", "eager", *OURS):
+            return False
+        rows = self._trial().rows
+        packing = Packing(rows.attention, self.device)
+        try:
+            with torch.no_grad(), self.evaluating():
+                return isinstance(self.route, AttentionRoute) \
+                    and close(self._run(rows, packing=packing).logits, packing.pack(self._run(rows).logits))
+        except (ModelError, TypeError, ValueError, LookupError, RuntimeError):
+            return False
 
     @torch.no_grad()
     def write(self, batch: Batch, vectors: torch.Tensor | None = None, prefixes: Prefixes | None = None, copies: int = 1,
@@ -395,9 +414,9 @@ class LanguageModel:
     def _vocabulary_size(self) -> int:
         return int(getattr(self._embeddings, "num_embeddings", None) or self.model.config.vocab_size)
 
-    def _run(self, batch: Batch, vectors: torch.Tensor | None = None, ids: bool = False, **more: Any) -> Any:
-        """One call of the LM on embeddings with the slots filled (with ``ids``, on the token ids)."""
-        inputs: dict[str, Any] = {"attention_mask": batch.attention, **more}
+    def _run(self, batch: Batch, vectors: torch.Tensor | None = None, ids: bool = False, packing: Packing | None = None, **more: Any) -> Any:
+        """One call of the LM on embeddings with the slots filled (with ``ids``, on the token ids), its rows packed or padded."""
+        inputs: dict[str, Any] = {"attention_mask": batch.attention}
         if ids:
             inputs["input_ids"] = batch.ids
         else:
@@ -406,11 +425,14 @@ class LanguageModel:
             inputs["token_type_ids"] = batch.types
         if self._offset is not None:
             inputs["position_ids"] = self._positions(batch)
+        if packing is not None:
+            inputs = {name: packing.pack(values) for name, values in inputs.items()}
+        inputs |= more
         if batch.decoder is not None:
             inputs |= {"decoder_input_ids": batch.decoder, "decoder_attention_mask": batch.decoder_attention}
         if "use_cache" in self._parameters:
             inputs["use_cache"] = False
-        with torch.autocast(self.device.type, self.mixed) if self.mixed else contextlib.nullcontext():
+        with packed(packing), torch.autocast(self.device.type, self.mixed) if self.mixed else contextlib.nullcontext():
             return self.model(**inputs)
 
     def _embedded(self, batch: Batch, vectors: torch.Tensor | None) -> torch.Tensor:

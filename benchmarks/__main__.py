@@ -1,0 +1,98 @@
+"""How fast ptune is beside its peers, and beside the matrix multiplications that no implementation can do without.
+
+    python -m benchmarks [CASE ...] [--rounds 9] [--small] [--json FILE]
+
+Every side of a case is a process of its own, with the same random weights and the same rows. First all sides compute the same
+figures, else the case is refused. Then each does its step in turn, round after round, while the others wait; what counts is the
+median of a round's ratios, since a machine is not equally fast all the time. Peak memory is what a side's process took more
+during its steps than it held before.
+"""
+import argparse
+import json
+import os
+import pathlib
+import platform
+import statistics
+import sys
+from collections.abc import Sequence
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.cases import CASES
+from benchmarks.side import Process
+
+TOLERANCE = 1e-4  # of figures of float32 whose sums are taken in another order; a wrong mask or position is far outside
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"which: {', '.join(CASES)}; all by default")
+    parser.add_argument("--rounds", type=int, default=9, help="how often each side does its step; one more to warm up")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each process")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--small", action="store_true", help="two narrow layers instead of the LMs' true shapes: to see that all runs, not how fast")
+    parser.add_argument("--json", type=pathlib.Path, help="write the figures there too")
+    chosen = parser.parse_args()
+    if unknown := [name for name in chosen.cases if name not in CASES]:
+        parser.error(f"there is no case {unknown[0]}: {', '.join(CASES)}")
+    results = {}
+    for name in chosen.cases or CASES:
+        results[name] = run(name, chosen)
+        show(name, results[name])
+    if chosen.json:
+        about = {"machine": platform.processor() or platform.machine(), "device": chosen.device, "threads": chosen.threads, "torch": torch.__version__,
+                 "rounds": chosen.rounds, "small": chosen.small}
+        chosen.json.write_text(json.dumps({"about": about, "cases": results}, indent=2) + "\n")
+
+
+def run(name: str, chosen: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """The figures of every side of a case."""
+    sides = [Process(name, side, chosen.threads, chosen.device, chosen.small) for side in CASES[name].sides]
+    try:
+        compare(name, sides)
+        for _ in range(chosen.rounds + 1):
+            for side in sides:
+                side.step()
+        return {side.side: figures(side, sides) for side in sides}
+    finally:
+        for side in sides:
+            side.close()
+
+
+def compare(name: str, sides: Sequence[Process]) -> None:
+    """Refuse to time sides that compute different things."""
+    proofs = {side.side: proof for side in sides if (proof := side.prove()) is not None}
+    first = next(iter(proofs), None)
+    for other in proofs:
+        a, b = (torch.tensor(proofs[side]) for side in (first, other))
+        if a.shape != b.shape or not torch.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE):
+            sys.exit(f"{name}: {first} and {other} compute different things:\n{proofs[first]}\n{proofs[other]}")
+
+
+def figures(side: Process, sides: Sequence[Process]) -> dict[str, float]:
+    """A side's median step in seconds, the first left out; its peak memory in MB; how often as fast as the peer it is, and how many times
+    the floor its step takes."""
+    own = {"seconds": statistics.median(side.times[1:])}
+    if side.side != "floor":
+        own["memory_mb"] = side.memory() / 2**20
+    peer, floor = sides[1], next((other for other in sides if other.side == "floor"), None)
+    own["times_as_fast"] = statistics.median(theirs / mine for mine, theirs in zip(side.times[1:], peer.times[1:]))
+    if floor:
+        own["times_the_floor"] = statistics.median(mine / least for mine, least in zip(side.times[1:], floor.times[1:]))
+    return own
+
+
+def show(name: str, result: dict[str, dict[str, float]]) -> None:
+    table = Table(title=f"{name}: {CASES[name].title}", title_justify="left")
+    for column in ("", "ms a step", f"x as fast as {CASES[name].sides[1]}", "x the floor's time", "peak MB"):
+        table.add_column(column, justify="left" if not column else "right")
+    for side, own in result.items():
+        cells = [(1000 * own["seconds"], ".1f"), (own["times_as_fast"], ".2f"), (own.get("times_the_floor"), ".2f"), (own.get("memory_mb"), ".0f")]
+        table.add_row(side, *("" if value is None else format(value, form) for value, form in cells))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""One side of a case in a process of its own, which does a step when it is told to."""
+import importlib
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a side does: a step that is timed, and figures by which it is seen that all sides do the same (None for a floor)."""
+
+    step: Callable[[], Any]
+    proof: Callable[[], list[float]] | None = None
+
+
+class Process:
+    """A side's process, seen from the one that compares."""
+
+    def __init__(self, case: str, side: str, threads: int, device: str, small: bool):
+        self.case, self.side, self.times = case, side, []
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, case, side, threads, device, small), daemon=True)
+        self.process.start()
+        theirs.close()
+        self._hear()  # it is built
+
+    def prove(self) -> list[float] | None:
+        return self._ask("prove")
+
+    def step(self) -> None:
+        self.times.append(self._ask("step"))
+
+    def memory(self) -> int:
+        """Bytes that the steps took at their peak, over what was held before the first."""
+        return self._ask("memory")
+
+    def close(self) -> None:
+        self.pipe.close()
+        self.process.join()
+
+    def _ask(self, what: str) -> Any:
+        self.pipe.send(what)
+        return self._hear()
+
+    def _hear(self) -> Any:
+        try:
+            answer = self.pipe.recv()
+        except EOFError:
+            raise SystemExit(f"{self.case}: {self.side} ended by itself; what it said stands above.") from None
+        return answer
+
+
+def _serve(pipe: Connection, case: str, side: str, threads: int, device: str, small: bool) -> None:
+    os.environ["OMP_WAIT_POLICY"] = "passive"  # waiting threads would take the time of the side whose turn it is
+    import torch
+
+    torch.set_num_threads(threads)
+    work: Work = importlib.import_module("benchmarks.cases").CASES[case].build(side, device, small)
+    pipe.send("built")
+    before = None
+    while True:
+        try:
+            asked = pipe.recv()
+        except EOFError:
+            return
+        if asked == "prove":
+            pipe.send(work.proof() if work.proof else None)
+        elif asked == "step":
+            before = _reset(device) if before is None else before
+            pipe.send(_timed(work.step, device))
+        else:
+            pipe.send(_peak(device) - (before or 0))
+
+
+def _timed(step: Callable[[], Any], device: str) -> float:
+    import torch
+
+    def wait() -> None:
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    wait()
+    began = time.perf_counter()
+    step()
+    wait()
+    return time.perf_counter() - began
+
+
+def _reset(device: str) -> int:
+    """Forget the peak so far; the bytes that are held now."""
+    import torch
+
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    return _status("VmRSS")
+
+
+def _peak(device: str) -> int:
+    import torch
+
+    return torch.cuda.max_memory_allocated() if device != "cpu" else _status("VmHWM")
+
+
+def _status(name: str) -> int:
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name + ":"))
