@@ -236,8 +236,10 @@ class Template:
         values = {name: _value(row, name) for name in self.fields}
         if values and not any(value.strip() for value in values.values()):
             raise TemplateError(f"The row is empty: {', '.join(self.fields)} hold no text.")
-        fitted = self._fit(values, tokens, kind, max_length, answer)
-        return self._assemble(fitted, tokens, kind, answer, start, cut=fitted is not values)
+        encoded = self._assemble(values, tokens, kind, answer, start)
+        if max_length is None or len(encoded.ids) + len(encoded.prefix) <= max_length:
+            return encoded
+        return self._assemble(self._shortened(values, tokens, kind, max_length, answer), tokens, kind, answer, start, cut=True)
 
     def least(self, row: Mapping[str, Any], tokens: Tokens, kind: Kind) -> int:
         """How many tokens a row needs when all that may be shortened is gone, a one-token answer and the prefix included."""
@@ -246,15 +248,13 @@ class Template:
         encoded = self._assemble({name: "" if name in short else value for name, value in values.items()}, tokens, kind, (None,), 0)
         return len(encoded.ids) + len(encoded.prefix)
 
-    def _fit(self, values: dict[str, str], tokens: Tokens, kind: Kind, max_length: int | None,
-             answer: Sequence[int | None]) -> dict[str, str]:
+    def _shortened(self, values: dict[str, str], tokens: Tokens, kind: Kind, max_length: int,
+                   answer: Sequence[int | None]) -> dict[str, str]:
         """Cut the longest shortenable fields until the row fits: the most tokens that each of them may keep."""
         def length(candidate: dict[str, str]) -> int:
             row = self._assemble(candidate, tokens, kind, answer, 0)
             return len(row.ids) + len(row.prefix)
 
-        if max_length is None or length(values) <= max_length:
-            return values
         sides = {part.name: part.shorten for part in self.parts if isinstance(part, Field) and part.shorten}
         spans = {name: tokens.spans(values[name]) for name in sides}
 

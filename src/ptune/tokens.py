@@ -1,12 +1,13 @@
 """What a tokenizer does, found by trying it: its special tokens, its separator, and how text continues other text."""
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 from ptune.errors import ModelError
 
 Place = Literal["start", "spaced", "joined"]
 ANCHORS = (".", "a", ")", "1")
+KEPT = 4096  # texts whose tokens are remembered: those of templates, and of rows that are asked in several ways
 
 
 class Tokens:
@@ -21,6 +22,7 @@ class Tokens:
 
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
+        self._plain = lru_cache(KEPT)(lambda text: tuple(self._plain_all([text])[0]))
         text = self.plain("a")
         single = self._special("a")
         at = _find(single, text)
@@ -36,7 +38,7 @@ class Tokens:
 
     def plain(self, text: str) -> list[int]:
         """The token ids of a text by itself, no special tokens added, none recognised in it."""
-        return self._plain_all([text])[0]
+        return list(self._plain(text))
 
     def start(self, text: str) -> list[int]:
         """The token ids of a text at the start of an input."""

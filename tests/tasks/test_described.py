@@ -9,7 +9,7 @@ import tiny
 from ptune import cli, saving
 from ptune.config import EvaluateConfig, PredictConfig, TaskConfig
 from ptune.errors import ConfigError, DataError, StoreError, TemplateError, VerbalizerError
-from ptune.results import Run
+from ptune.results import Comparison, Run
 from ptune.tasks import answering, described, training
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -134,6 +134,7 @@ def test_paths_are_taken_from_the_files_folder(task, tmp_path):
 
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+COMPARED = [path for path in EXAMPLES if path.read_text().startswith("# ptune compare examples/")]
 WRITING = [path for path in EXAMPLES if "max_new_tokens" in path.read_text()]
 
 
@@ -154,7 +155,23 @@ def test_examples_that_write_run_as_they_stand_but_for_the_lm(path, tmp_path, re
     assert run.rows["test"] in (3, 20) and len(run.outputs) == run.rows["test"] and "rouge-l" in run.figures
 
 
-@pytest.mark.parametrize("path", [path for path in EXAMPLES if path not in WRITING], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", COMPARED, ids=lambda p: p.stem)
+def test_examples_of_comparisons_run_as_their_first_line_says_but_for_the_lm(path, data, tmp_path, monkeypatch):
+    """On a tiny LM, one step each."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PTUNE_DATA", str(data.resolve()))
+    network, tokenizer = tiny.tiny("bert")
+    network.config.max_position_embeddings = tokenizer.model_max_length = 512
+    network = type(network)(network.config)
+    network.save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    command = path.read_text().splitlines()[0].removeprefix("# ptune ").replace("--steps 60", "--steps 1 --test 6").split()
+    cli.main([*command, "--lm", str(tmp_path / "lm"), "--out", str(tmp_path / "out"), "--device", "cpu"])
+    cells = Comparison.model_validate_json((tmp_path / "out" / "results.json").read_text()).cells
+    assert [cell.method for cell in cells] == ["majority", "manual", "head", "manual+fine-tune", "pet", "ipet"] and all(cell.mean for cell in cells)
+
+
+@pytest.mark.parametrize("path", [path for path in EXAMPLES if path not in [*WRITING, *COMPARED]], ids=lambda p: p.stem)
 def test_examples_run_as_their_first_line_says(path, tmp_path):
     first = path.read_text().splitlines()[0]
     assert first.startswith(f"# ptune train examples/{path.name} --out ")
