@@ -100,6 +100,9 @@ class TrainConfig(Config):
     """Weight of telling hidden words of the unlabelled rows beside the task (PET; 1e-4 in its code)."""
     recompute: bool = False
     """Gradient checkpointing: compute each layer again in the backward pass, which takes less memory and a third more time."""
+    context_mb: Annotated[int, Field(ge=0)] = 1024
+    """Megabytes for what a frozen causal LM makes of the texts before rows' first soft tokens, which is then computed once and not in every
+    step; 0 for none."""
 
 
 def _overrides(config: type[Config], doc: str) -> Any:

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
 from ptune import answer_places
 from ptune.attention import OURS, AttentionRoute, recompute
 from ptune.batch import Batch, Side, collate
+from ptune.context import Context, Contexts, Ids, behind, split
 from ptune.errors import ConfigError, ModelError
 from ptune.layer_inputs import LayerRoute
 from ptune.loading import choose_device, choose_dtype, first_line, kind_of, load_model
@@ -29,6 +30,7 @@ from ptune.template import Encoded, Kind
 from ptune.tokens import Tokens
 from ptune.trial import Trial, close, one_row, two_rows
 
+CONTEXT_ROWS = 16
 PADDED = 0.1  # the share of padding from which rows are packed: below, what is saved is not worth the way to and fro
 
 
@@ -87,6 +89,7 @@ class LanguageModel:
         self._parted: tuple[nn.Parameter, bool] | None = None
         self._offset: int | None = None
         self._undo: list[Callable[[], None]] = []
+        self._contexts: Contexts | None = None
         self.start = _start(model)
         trial = self._trial()
         self.width = self.embed(trial.rows.ids).shape[-1]
@@ -238,24 +241,34 @@ class LanguageModel:
         """The last hidden states at the batch's answer places, as the head gets them: [A, H]."""
         return self.read(batch, vectors, prefixes).hidden
 
-    def read(self, batch: Batch, vectors: torch.Tensor | None = None, prefixes: Prefixes | None = None) -> Answers:
+    def read_rows(self, rows: Sequence[Encoded], prompts: Sequence[int], vectors: torch.Tensor | None = None, prefixes: Prefixes | None = None) -> Answers:
+        """The same for rows that are yet to be made a batch; what stands before their first soft tokens is kept while ``keeping_contexts``
+        is open."""
+        if self._contexts is not None and (parts := split(rows)):
+            texts, tails = parts
+            return self.read(self.collate(tails, prompts), vectors, context=self._contexts.of(texts))
+        return self.read(self.collate(rows, prompts), vectors, prefixes)
+
+    def read(self, batch: Batch, vectors: torch.Tensor | None = None, prefixes: Prefixes | None = None, context: Context | None = None) -> Answers:
         """Run the LM once, and read it at the batch's answer places.
 
         Args:
             vectors: the soft tokens of the bank's prompts [N, P, E].
             prefixes: their deep prefixes.
+            context: keys and values of what stands before the rows.
         """
         if batch.side == "left" and not self.pads_left:
             raise ModelError(f"{type(self.model).__name__} counts positions through padding on the left; pad on the right.")
-        packing = Packing(batch.attention, self.device) if batch.padded > PADDED and self.packs else None
+        packing = Packing(batch.attention, self.device) if context is None and batch.padded > PADDED and self.packs else None
         batch = batch.to(self.device)
         with self._prefixed(batch, prefixes):
-            return self._read(batch, vectors, packing)
+            return self._read(batch, vectors, packing, context)
 
-    def _read(self, batch: Batch, vectors: torch.Tensor | None, packing: Packing | None) -> Answers:
+    def _read(self, batch: Batch, vectors: torch.Tensor | None, packing: Packing | None, context: Context | None) -> Answers:
         places = (batch.rows, batch.columns) if packing is None else (batch.rows * 0, packing.numbers(batch.rows, batch.columns))
+        more = {} if self._gathers else {"output_hidden_states": True}
         with answer_places.reading(*places) as reading:
-            output = self._run(batch, vectors, packing=packing, **({} if self._gathers else {"output_hidden_states": True}))
+            output = self._run(batch, vectors, packing=packing, context=context, **more)
         if self._gathers:
             assert reading.hidden is not None
             return Answers(reading.hidden, None if reading.features is None else reading.features[0], output.logits[0].float())
@@ -276,6 +289,47 @@ class LanguageModel:
                     and close(self._run(rows, packing=packing).logits, packing.pack(self._run(rows).logits))
         except (ModelError, TypeError, ValueError, LookupError, RuntimeError):
             return False
+
+    @contextlib.contextmanager
+    def keeping_contexts(self, megabytes: int) -> Iterator[None]:
+        """While this is open, and the LM frozen, the keys and values of what stands before soft tokens are computed once (causal LMs)."""
+        if megabytes and not self._undo and self._takes_contexts:
+            self._contexts = Contexts(self._context_values, megabytes * 2**20)
+        try:
+            yield
+        finally:
+            self._contexts = None
+
+    @cached_property
+    def _takes_contexts(self) -> bool:
+        """Whether a row is answered the same behind kept keys and values, found by trying it."""
+        if self.kind != "causal" or self._offset is None or not self._gathers or "past_key_values" not in self._parameters:
+            return False
+        rows = [Encoded(tuple(ids), (-1,) * len(ids), None, (len(ids) - 1,)) for ids in
+                (one_row(self._trial().rows, number).ids[0].tolist() for number in range(2))]
+        starts = [len(row.ids) // 2 + number for number, row in enumerate(rows)]
+        try:
+            with torch.no_grad(), self.evaluating():
+                context = Contexts(self._context_values, 0).of([row.ids[:start] for row, start in zip(rows, starts)])
+                apart = self.read(self.collate([behind(row, start) for row, start in zip(rows, starts)], [-1, -1]), context=context)
+                return close(apart.scores, self.read(self.collate(rows, [-1, -1])).scores)
+        except (ModelError, AttributeError, TypeError, ValueError, LookupError, RuntimeError):
+            return False
+
+    @torch.no_grad()
+    def _context_values(self, texts: Sequence[Ids]) -> list[torch.Tensor]:
+        """What the LM makes of texts: the keys and values of each [L, 2, Hkv, S, D]."""
+        found: dict[int, torch.Tensor] = {}
+        order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
+        for first in range(0, len(order), CONTEXT_ROWS):
+            numbers = order[first:first + CONTEXT_ROWS]
+            rows = [Encoded(texts[number], (-1,) * len(texts[number]), None, (len(texts[number]) - 1,)) for number in numbers]
+            batch = self.collate(rows, [-1] * len(rows)).to(self.device)
+            with self.evaluating(), answer_places.reading(batch.rows[:1], batch.columns[:1]):
+                layers = self._run(batch, use_cache=True, past_key_values=DynamicCache()).past_key_values.layers
+            values = torch.stack([torch.stack([layer.keys, layer.values]) for layer in layers])  # [L, 2, B, Hkv, S, D]
+            found |= {number: values[:, :, row, :, :len(texts[number])].clone() for row, number in enumerate(numbers)}
+        return [found[number] for number in range(len(texts))]
 
     @torch.no_grad()
     def write(self, batch: Batch, vectors: torch.Tensor | None = None, prefixes: Prefixes | None = None, copies: int = 1,
@@ -414,8 +468,10 @@ class LanguageModel:
     def _vocabulary_size(self) -> int:
         return int(getattr(self._embeddings, "num_embeddings", None) or self.model.config.vocab_size)
 
-    def _run(self, batch: Batch, vectors: torch.Tensor | None = None, ids: bool = False, packing: Packing | None = None, **more: Any) -> Any:
-        """One call of the LM on embeddings with the slots filled (with ``ids``, on the token ids), its rows packed or padded."""
+    def _run(self, batch: Batch, vectors: torch.Tensor | None = None, ids: bool = False, packing: Packing | None = None,
+             context: Context | None = None, **more: Any) -> Any:
+        """One call of the LM on embeddings with the slots filled (with ``ids``, on the token ids), its rows packed, or padded and behind
+        a context."""
         inputs: dict[str, Any] = {"attention_mask": batch.attention}
         if ids:
             inputs["input_ids"] = batch.ids
@@ -427,11 +483,14 @@ class LanguageModel:
             inputs["position_ids"] = self._positions(batch)
         if packing is not None:
             inputs = {name: packing.pack(values) for name, values in inputs.items()}
-        inputs |= more
+        if context is not None:
+            inputs |= {"attention_mask": torch.cat([context.seen, batch.attention], 1), "past_key_values": context.cache(),
+                       "position_ids": inputs["position_ids"] + context.lengths[:, None]}
         if batch.decoder is not None:
             inputs |= {"decoder_input_ids": batch.decoder, "decoder_attention_mask": batch.decoder_attention}
         if "use_cache" in self._parameters:
-            inputs["use_cache"] = False
+            inputs["use_cache"] = context is not None
+        inputs |= more
         with packed(packing), torch.autocast(self.device.type, self.mixed) if self.mixed else contextlib.nullcontext():
             return self.model(**inputs)
 

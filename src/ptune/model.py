@@ -422,8 +422,7 @@ class PromptModel:
         """Run rows of any tasks as one batch."""
         learned = learned or self.learned([task for task, _ in rows])
         prompts = [learned.places.get(self.tasks[task].prompt, -1) if row.prefix or max(row.slots) >= 0 else -1 for task, row in rows]
-        batch = self.lm.collate([row for _, row in rows], prompts)
-        hidden, features, scores = self.lm.read(batch, learned.vectors, learned.prefixes)
+        hidden, features, scores = self.lm.read_rows([row for _, row in rows], prompts, learned.vectors, learned.prefixes)
         sizes = [len(row.reads) for _, row in rows]
         parts = [None] * len(sizes) if features is None else features.split(sizes)
         return [Run(*own) for own in zip(scores.log_softmax(-1).split(sizes), hidden.split(sizes), parts)]

@@ -335,7 +335,7 @@ def _identity(run: _Run) -> dict[str, Any]:
     """All that the outcome hangs on, as JSON says it."""
     plan, lm = run.plan, run.lm
     settings = {f"{name}.{key}": value for name, config in (("train", plan.train), ("distil", plan.distil), ("pet", plan.settings))
-                for key, value in config.model_dump(mode="json", exclude={"save_seconds", "distil"}).items()}
+                for key, value in config.model_dump(mode="json", exclude={"save_seconds", "context_mb", "distil"}).items()}
     rows = {f"{name} rows": hashlib.sha256(json.dumps([dict(row) for row in own], default=str).encode()).hexdigest()
             for name, own in (("training", run.rows), ("dev", run.dev), ("unlabelled", run.unlabeled))}
     return {"LM": [lm.fingerprint(), lm.sample(), str(lm.dtype), str(lm.mixed)], "members": [task.name for task in plan.members],

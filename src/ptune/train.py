@@ -94,7 +94,8 @@ def fit(model: PromptModel, data: Mapping[Any, tuple[Sequence[Row], Sequence[Row
         file = None if folder is None else pathlib.Path(folder) / "checkpoint.safetensors"
         if resume and file and file.exists():
             _restore(jobs, file, config)
-        _run(model, jobs, config, lambda due: _look(model, due, metric, texts), file, label)
+        with model.lm.keeping_contexts(config.context_mb if tune == "prompt" else 0):
+            _run(model, jobs, config, lambda due: _look(model, due, metric, texts), file, label)
         for job in jobs:
             job.restore_best()
     finally:
@@ -322,4 +323,4 @@ def _restore(jobs: Sequence[_Job], file: pathlib.Path, config: TrainConfig) -> N
 
 
 def _identity(config: TrainConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude={"save_seconds"})
+    return config.model_dump(mode="json", exclude={"save_seconds", "context_mb"})
