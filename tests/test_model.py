@@ -55,6 +55,7 @@ def test_one_call_of_the_lm_for_rows_of_all_tasks():
     model = one()
     model.add(Task("u", Template.parse("{text} is {soft:7} {mask}"), Verbalizer.from_words({"x": "great film", "y": "bad"})))
     calls = []
+    assert model.lm.packs  # which is tried out once
     model.lm.model.register_forward_hook(lambda *_: calls.append(1))
     model.losses(model.encode(0, ROWS) + model.encode(1, [{"text": "It was", "label": "x"}]))
     assert len(calls) == 1

@@ -100,6 +100,7 @@ def test_together_is_apart_over_whole_runs_in_float64():
 def test_one_call_of_the_lm_per_joint_step():
     model, data = bank([0, 1, 2])
     calls = []
+    assert model.lm.packs  # which is tried out once
     model.lm.model.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
     fit(model, data, TrainConfig(batch_size=4, epochs=2, patience=0))
     assert sum(calls) == 1 + 2 * math.ceil((13 + 8) / 4)  # one to see that gradients come back; the longest of the three decides
