@@ -66,6 +66,7 @@ def test_members_that_learn_in_one_batch_are_those_that_learn_alone(family):
     def trained(numbers):
         model = build(numbers)
         calls = []
+        _ = model.lm.packs  # which is tried out once
         model.lm.model.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
         fit(model, {f"member {number}": (ROWS[:5], ROWS[5:]) for number in numbers},
             TrainConfig(batch_size=1, epochs=1, evaluate_every=5, patience=0, learning_rate=1e-2, optimiser="adamw"))
