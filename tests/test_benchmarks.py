@@ -1,0 +1,43 @@
+"""The benchmarks run, and refuse to time sides that compute different things."""
+import json
+import pathlib
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("peft")
+from benchmarks.__main__ import compare, figures
+from benchmarks.cases import CASES
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def side(name, proof=None, times=(9.0, 1.0)):
+    return SimpleNamespace(side=name, prove=lambda: proof, times=list(times), memory=lambda: 2**20)
+
+
+def test_sides_that_compute_different_things_are_not_timed():
+    compare("case", [side("ptune", [1.0, 2.0]), side("PEFT", [1.0, 2.00001]), side("floor")])
+    compare("case", [side("a"), side("b")])
+    for other in ([1.0, 2.1], [1.0]):
+        with pytest.raises(SystemExit, match="case: ptune and PEFT compute different things"):
+            compare("case", [side("ptune", [1.0, 2.0]), side("PEFT", other)])
+
+
+def test_figures_are_medians_of_a_rounds_ratios():
+    """The first round warms up; a slow round slows both sides."""
+    ours, peer, floor = side("ptune", times=(50, 1, 10, 3)), side("PEFT", times=(50, 2, 20, 9)), side("floor", times=(50, 0.5, 4, 1))
+    own = figures(ours, [ours, peer, floor])
+    assert own == {"seconds": 3, "memory_mb": 1, "times_as_fast": 2, "times_the_floor": 2.5}
+    assert "memory_mb" not in figures(floor, [ours, peer, floor])
+
+
+@pytest.mark.parametrize("case", ["cloze-8"])
+def test_a_small_case_runs(case, tmp_path):
+    subprocess.run([sys.executable, "-W", "ignore", "-m", "benchmarks", case, "--small", "--rounds", "1", "--threads", "1", "--device", "cpu",
+                    "--json", str(tmp_path / "out.json")], cwd=ROOT, check=True, capture_output=True)
+    told = json.loads((tmp_path / "out.json").read_text())["cases"]
+    assert set(told) == {case} and tuple(told[case]) == CASES[case].sides
+    assert all(own["seconds"] > 0 and own["times_as_fast"] > 0 for own in told[case].values())
