@@ -103,6 +103,20 @@ def test_resume_and_another_run(folder, monkeypatch):
         run(folder, out=folder / "other", resume=True, steps=4)
 
 
+def test_resume_of_a_folder_of_a_version_with_fewer_settings(folder):
+    run(folder, methods="majority")
+    note = folder / "out" / "settings.json"
+    begun = json.loads(note.read_text())
+    task = next(name for name in begun if name.startswith("task "))
+    assert begun.pop("max_length") is begun[task]["train"].pop("context_mb") is None
+    note.write_text(json.dumps(begun))
+    run(folder, methods="majority", resume=True)
+    begun[task]["train"]["batch_size"] = 3
+    note.write_text(json.dumps(begun))
+    with pytest.raises(ConfigError, match=f"begun with another {task}"):
+        run(folder, methods="majority", resume=True)
+
+
 def test_the_grid_and_what_is_chosen(folder):
     """Zero-shot the untrained LM's accuracy on the few labelled rows decides, not that on test."""
     results, _ = run(folder, methods="manual,p-tuning-v2", grid=True, seeds=1)

@@ -4,10 +4,11 @@ import dataclasses
 import pytest
 import tiny
 import torch
+from killing import killed_after
 from test_families import FAR, TOLERANCE
 
 from ptune.config import TrainConfig
-from ptune.context import Context, Contexts, behind, split
+from ptune.context import Context, Contexts
 from ptune.lm import LanguageModel
 from ptune.model import PrefixSettings, PromptModel, Task
 from ptune.template import Template
@@ -50,35 +51,49 @@ def test_behind_kept_contexts_all_is_as_in_whole_rows(family, monkeypatch):
     wanted = results(model, rows)
     assert model.lm._takes_contexts
     seen = calls(model)
-    with model.lm.keeping_contexts(1):
-        first, second = results(model, rows), results(model, rows)
+    learn = [fill for row in rows for fill in row.learn]
+    with model.lm.keeping_contexts(learn, 1):
+        first = results(model, rows)
+        computed = list(seen)
+        second = results(model, rows)
         for name, wrong in {"positions from the start": lambda c: dataclasses.replace(c, lengths=c.lengths * 0 + c.values.shape[4]),
                             "another row's context": lambda c: dataclasses.replace(c, values=c.values.flip(2))}.items():
             with monkeypatch.context() as patch:
-                patch.setattr(Contexts, "of", lambda self, texts, wrong=wrong, right=Contexts.of: wrong(right(self, texts)))
+                patch.setattr(Contexts, "_together", lambda self, texts, wrong=wrong, right=Contexts._together: wrong(right(self, texts)))
                 assert (results(model, rows)[0] - wanted[0]).abs().max() > FAR, f"{name} does not show, so this test could not fail"
         with monkeypatch.context() as patch:
             patch.setattr(Context, "seen", property(lambda self: torch.ones(len(self.lengths), self.values.shape[4], dtype=torch.long)))
             assert (results(model, rows)[0] - wanted[0]).abs().max() > FAR, "padding that is seen does not show"
-    tails = [behind(fill, min([*fill.reads, *(at for at, slot in enumerate(fill.slots) if slot >= 0)])) for row in rows for fill in row.learn]
-    assert seen[-1] == seen[1] == (len(tails), max(len(tail.ids) for tail in tails)) and len(seen) == 6, "a context was computed twice, or a whole row"
+    starts = [first_trained(row) for row in learn]
+    contexts = {row.ids[:start] for row, start in zip(learn, starts) if start}
+    tails = (len(learn), max(len(row.ids) - start for row, start in zip(learn, starts)))
+    assert sorted(computed) == sorted([(1, 1), *((1, len(text)) for text in contexts), tails])
+    assert seen[len(computed):] == [tails] * 4, "a context was computed twice, or a whole row"
     for found in (first, second):
         for ours, theirs in zip(found, wanted):
             scale = theirs.abs().max().clamp(min=1)
             torch.testing.assert_close(ours / scale, theirs / scale, atol=TOLERANCE, rtol=0)
 
 
-def test_what_has_no_room_is_computed_each_time():
+def first_trained(row) -> int:
+    return min([*row.reads, *(at for at, slot in enumerate(row.slots) if slot >= 0)])
+
+
+def test_what_has_no_room_is_run_whole():
     model = build("llama")
     rows = model.encode(0, ROWS)
     wanted = results(model, rows)
-    asked, texts = [], split([row.learn[0] for row in rows])[0]
-    longest = max(values.numel() * values.element_size() for values in model.lm._context_values(texts))
-    contexts = Contexts(lambda texts: asked.append(len(texts)) or model.lm._context_values(texts), longest)
-    model.lm._contexts = contexts
-    found = [results(model, rows) for _ in range(3)]
+    learn = [row.learn[0] for row in rows]
+    lengths = [first_trained(row) for row in learn]
+    assert lengths[2] > 1
+    a_token = model.lm._context_values(learn[0].ids[:1]).nbytes
+    model.lm._contexts = contexts = Contexts(model.lm._context_values, learn, a_token * (lengths[0] + lengths[1] + 1))
+    seen = calls(model)
+    found = [results(model, rows) for _ in range(2)]
     model.lm._contexts = None
-    assert contexts.left >= 0 and 1 <= len(contexts.kept) < 3 and asked == [3, *[3 - len(contexts.kept)] * 2]
+    assert set(contexts.kept) == {row.ids[:start] for row, start in zip(learn[:2], lengths)}
+    whole = (3 * len(rows[2].learn), max(len(fill.ids) for fill in rows[2].learn))
+    assert sorted(seen[:2]) == sorted((1, length) for length in lengths[:2]) and seen[2:] == [whole] * 2
     for own in found:
         torch.testing.assert_close(own, wanted, atol=TOLERANCE, rtol=TOLERANCE)
 
@@ -115,7 +130,7 @@ def test_an_lm_that_is_tuned_or_recomputed_keeps_none(monkeypatch):
 @pytest.mark.parametrize("family", ["bert", "t5"])
 def test_other_lms_keep_none(family):
     lm = LanguageModel(*tiny.tiny(family))
-    with lm.keeping_contexts(64):
+    with lm.keeping_contexts([], 64):
         assert lm._contexts is None and not lm._takes_contexts
 
 
@@ -123,13 +138,33 @@ def test_rows_of_which_nothing_can_be_kept():
     model = PromptModel(LanguageModel(*tiny.tiny("gpt2")))
     for number, text in enumerate(["{soft:2} {text} {mask}", "{text} {prefix:2} ? {mask}", "{text} {soft:2} {mask}"]):
         model.add(Task(str(number), Template.parse(text), WORDS, encoder="table", prefix=PrefixSettings(0)))
-    assert split([model.encode(0, ROWS)[0].fills[0]]) is None
-    assert split([model.encode(1, ROWS)[0].fills[0]]) is None
-    texts, tails = split([model.encode(2, ROWS)[0].fills[0]])
-    whole = model.encode(2, ROWS)[0].fills[0]
-    assert texts[0] + tails[0].ids == whole.ids and tails[0].slots[:2] == (0, 1) and tails[0].reads == (1,)
+    front, deep, behind = (model.encode(number, ROWS)[0].fills[0] for number in range(3))
+    contexts = Contexts(model.lm._context_values, [front, deep, behind], 2**20)
+    assert contexts.split([front]) is None and contexts.split([deep]) is None and contexts.split([behind, deep]) is None
+    context, tails = contexts.split([behind, front])
+    text, = contexts.kept
+    assert context.lengths.tolist() == [len(text), 0] and tails[1] == front
+    assert text + tails[0].ids == behind.ids and tails[0].slots[:2] == (0, 1) and tails[0].reads == (1,)
 
 
 def test_an_lm_that_is_otherwise_behind_a_context_keeps_none(monkeypatch):
     monkeypatch.setattr(Context, "seen", property(lambda self: torch.zeros(len(self.lengths), self.values.shape[4], dtype=torch.long)))
     assert not LanguageModel(*tiny.tiny("llama"))._takes_contexts
+
+
+def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, monkeypatch):
+    """Keys and values of a text differ in their last bits by what it was computed beside, so that must not hang on where a run was killed."""
+    rows = [{"text": " ".join(["Vienna lies on the Danube"] * (1 + number % 5)) + f" {number}", "label": "ab"[number % 2]} for number in range(24)]
+    config = TrainConfig(batch_size=4, epochs=2, patience=0, learning_rate=0.1, save_seconds=0)
+
+    def run(**more):
+        model = build("gpt2")
+        history = fit(model, {0: (rows, rows[:5])}, config, **more)[0].history
+        return [parameter.detach().clone() for parameter in model.bank.parameters()], history
+
+    whole, history = run()
+    for stop in (1, 3, 8):
+        with killed_after(stop, monkeypatch):
+            run(folder=tmp_path / str(stop))
+        own, found = run(folder=tmp_path / str(stop), resume=True)
+        assert found == history and all(torch.equal(a, b) for a, b in zip(own, whole))

@@ -10,6 +10,7 @@ import pytest
 import tiny
 import torch
 from by_hand import Plain, of_labels
+from killing import killed_after
 
 from ptune import train
 from ptune.config import TrainConfig
@@ -232,10 +233,6 @@ def test_what_cannot_be_trained():
         fit(model, {number: data["task 0"]})
 
 
-class Stop(Exception):
-    pass
-
-
 @pytest.mark.parametrize("tune", ["prompt", "lm"])
 def test_a_run_that_is_stopped_and_resumed_is_the_run_that_was_not(tune, tmp_path, monkeypatch):
     """Stopped at every kind of moment: mid-epoch, at a look, after early stopping of one task."""
@@ -249,17 +246,8 @@ def test_a_run_that_is_stopped_and_resumed_is_the_run_that_was_not(tune, tmp_pat
     model, data = bank(names)
     whole, history = result(model, fit(model, data, config, tune=tune))
     for stop in (1, 3, 4, 7, 11):
-        count, step = [], train._step
-
-        def stopping(model, jobs, config, count=count, step=step, stop=stop):
-            if len(count) == stop:
-                raise Stop
-            count.append(1)
-            step(model, jobs, config)
-
         folder = tmp_path / str(stop)
-        with monkeypatch.context() as patch, pytest.raises(Stop):
-            patch.setattr(train, "_step", stopping)
+        with killed_after(stop, monkeypatch):
             fit(*bank(names), config, tune=tune, folder=folder)
         model, data = bank(names)
         torch.manual_seed(99)
@@ -532,16 +520,7 @@ def test_a_run_with_hidden_words_is_resumed_as_if_it_had_not_stopped(tune, tmp_p
 
     whole, history = result()
     for stop in (1, 5):
-        count, step = [], train._step
-
-        def stopping(model, jobs, config, count=count, step=step, stop=stop):
-            if len(count) == stop:
-                raise Stop
-            count.append(1)
-            step(model, jobs, config)
-
-        with monkeypatch.context() as patch, pytest.raises(Stop):
-            patch.setattr(train, "_step", stopping)
+        with killed_after(stop, monkeypatch):
             result(folder=tmp_path / str(stop))
         own, found = result(folder=tmp_path / str(stop), resume=True)
         assert apart(own, whole) == 0 and found == history

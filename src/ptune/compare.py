@@ -125,9 +125,16 @@ def _claim(config: CompareConfig, tasks: Sequence[TaskConfig]) -> None:
     if note.exists() and not config.resume:
         raise ConfigError(f"{config.out} holds a comparison already: go on with --resume, or choose another --out.")
     begun = store.read_json(note) if note.exists() else {}
-    if changed := [name for name in own if name in begun and begun[name] != own[name]]:
+    if changed := [name for name in own if name in begun and _given(begun[name]) != _given(own[name])]:
         raise ConfigError(f"The comparison in {config.out} was begun with another {', '.join(changed)}; resume it with the same, or choose another --out.")
     store.write_json(note, begun | own)
+
+
+def _given(setting: Any) -> Any:
+    """A setting without those in it that are not set, or change no result: a folder of a version that had no such settings is gone on with."""
+    if not isinstance(setting, dict):
+        return setting
+    return {name: _given(own) for name, own in setting.items() if own is not None and name not in ("save_seconds", "context_mb")}
 
 
 def _draw(task: TaskConfig, shots: int, seed: int) -> Few:

@@ -40,45 +40,54 @@ class Context:
 
 
 class Contexts:
-    """The contexts of many rows, as far as they fit into the memory that they may take; others are computed each time.
+    """The contexts of many rows, as many as fit into the memory that they may take. Which those are is settled from the start, and each is
+    computed alone, when it is first needed: what is trained is then the same whether a run was stopped and resumed or not.
 
     Args:
-        compute: keys and values of texts, each [L, 2, Hkv, S, D].
+        compute: keys and values of a text [L, 2, Hkv, S, D].
+        rows: those that are to come, again and again; the first take what room there is.
         budget: bytes.
     """
 
-    def __init__(self, compute: Callable[[Sequence[Ids]], Sequence[torch.Tensor]], budget: int):
-        self.compute, self.left = compute, budget
+    def __init__(self, compute: Callable[[Ids], torch.Tensor], rows: Sequence[Encoded], budget: int):
+        self.compute = compute
         self.kept: dict[Ids, torch.Tensor] = {}
+        self.chosen: set[Ids] = set()
+        texts = list(dict.fromkeys(row.ids[:start] for row in rows if (start := _start(row))))
+        left = budget // compute(texts[0][:1]).nbytes if texts else 0
+        for text in texts:
+            if len(text) <= left:
+                self.chosen.add(text)
+                left -= len(text)
 
-    def of(self, texts: Sequence[Ids]) -> Context:
-        """The contexts of a batch, some of which may be empty, but not all."""
-        unknown = [text for text in dict.fromkeys(texts) if text and text not in self.kept]
-        now = dict(zip(unknown, self.compute(unknown))) if unknown else {}
-        for text, values in now.items():
-            if (size := values.numel() * values.element_size()) <= self.left:
-                self.kept[text] = values
-                self.left -= size
-        found = [now[text] if text in now else self.kept[text] if text else None for text in texts]
-        some = next(values for values in found if values is not None)
-        layers, two, heads, _, width = some.shape
+    def split(self, rows: Sequence[Encoded]) -> tuple[Context, list[Encoded]] | None:
+        """The contexts of a batch, and what stands behind them; None where they are too little to be worth it. A row that has none is whole."""
+        starts = [start if row.ids[:start] in self.chosen else 0 for row in rows for start in [_start(row)]]
+        if any(row.prefix for row in rows) or sum(starts) < WORTH * sum(len(row.ids) for row in rows):
+            return None
+        return self._together([row.ids[:start] for row, start in zip(rows, starts)]), [_behind(row, start) for row, start in zip(rows, starts)]
+
+    def _together(self, texts: Sequence[Ids]) -> Context:
         longest = max(map(len, texts))
+        layers, two, heads, _, width = (some := self._values(max(texts, key=len))).shape
         whole = some.new_zeros(layers, two, len(texts), heads, longest, width)
-        for row, values in enumerate(found):
-            if values is not None:
-                whole[:, :, row, :, longest - values.shape[3]:] = values
+        for row, text in enumerate(texts):
+            if text:
+                whole[:, :, row, :, longest - len(text):] = self._values(text)
         return Context(whole, torch.tensor([len(text) for text in texts], device=some.device))
 
-
-def split(rows: Sequence[Encoded]) -> tuple[list[Ids], list[Encoded]] | None:
-    """What stands before each row's first soft token and first answer, and the rest; None where the first is too little to be worth it,
-    or a deep prefix changes it."""
-    starts = [min([*row.reads, *(at for at, slot in enumerate(row.slots) if slot >= 0)]) for row in rows]
-    if any(row.prefix for row in rows) or sum(starts) < WORTH * sum(len(row.ids) for row in rows):
-        return None
-    return [row.ids[:start] for row, start in zip(rows, starts)], [behind(row, start) for row, start in zip(rows, starts)]
+    def _values(self, text: Ids) -> torch.Tensor:
+        if text not in self.kept:
+            self.kept[text] = self.compute(text)
+        return self.kept[text]
 
 
-def behind(row: Encoded, start: int) -> Encoded:
+def _start(row: Encoded) -> int:
+    """The first token that is not of the context: a soft token, or one where an answer is read; 0 in rows that a deep prefix changes from
+    the start."""
+    return 0 if row.prefix else min([*row.reads, *(at for at, slot in enumerate(row.slots) if slot >= 0)])
+
+
+def _behind(row: Encoded, start: int) -> Encoded:
     """The row from a token on."""
     return replace(row, ids=row.ids[start:], slots=row.slots[start:], types=row.types and row.types[start:], reads=tuple(read - start for read in row.reads))

@@ -20,7 +20,7 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from ptune import answer_places
 from ptune.attention import OURS, AttentionRoute, recompute
 from ptune.batch import Batch, Side, collate
-from ptune.context import Context, Contexts, Ids, behind, split
+from ptune.context import Context, Contexts, Ids
 from ptune.errors import ConfigError, ModelError
 from ptune.layer_inputs import LayerRoute
 from ptune.loading import choose_device, choose_dtype, first_line, kind_of, load_model
@@ -30,7 +30,6 @@ from ptune.template import Encoded, Kind
 from ptune.tokens import Tokens
 from ptune.trial import Trial, close, one_row, two_rows
 
-CONTEXT_ROWS = 16
 PADDED = 0.1  # the share of padding from which rows are packed: below, what is saved is not worth the way to and fro
 
 
@@ -244,9 +243,9 @@ class LanguageModel:
     def read_rows(self, rows: Sequence[Encoded], prompts: Sequence[int], vectors: torch.Tensor | None = None, prefixes: Prefixes | None = None) -> Answers:
         """The same for rows that are yet to be made a batch; what stands before their first soft tokens is kept while ``keeping_contexts``
         is open."""
-        if self._contexts is not None and (parts := split(rows)):
-            texts, tails = parts
-            return self.read(self.collate(tails, prompts), vectors, context=self._contexts.of(texts))
+        if self._contexts is not None and (parts := self._contexts.split(rows)):
+            context, tails = parts
+            return self.read(self.collate(tails, prompts), vectors, context=context)
         return self.read(self.collate(rows, prompts), vectors, prefixes)
 
     def read(self, batch: Batch, vectors: torch.Tensor | None = None, prefixes: Prefixes | None = None, context: Context | None = None) -> Answers:
@@ -291,10 +290,11 @@ class LanguageModel:
             return False
 
     @contextlib.contextmanager
-    def keeping_contexts(self, megabytes: int) -> Iterator[None]:
-        """While this is open, and the LM frozen, the keys and values of what stands before soft tokens are computed once (causal LMs)."""
+    def keeping_contexts(self, rows: Sequence[Encoded], megabytes: int) -> Iterator[None]:
+        """While this is open, and the LM frozen, the keys and values of what stands before the soft tokens of these rows are computed once
+        (causal LMs)."""
         if megabytes and not self._undo and self._takes_contexts:
-            self._contexts = Contexts(self._context_values, megabytes * 2**20)
+            self._contexts = Contexts(self._context_values, rows, megabytes * 2**20)
         try:
             yield
         finally:
@@ -305,31 +305,24 @@ class LanguageModel:
         """Whether a row is answered the same behind kept keys and values, found by trying it."""
         if self.kind != "causal" or self._offset is None or not self._gathers or "past_key_values" not in self._parameters:
             return False
-        rows = [Encoded(tuple(ids), (-1,) * len(ids), None, (len(ids) - 1,)) for ids in
-                (one_row(self._trial().rows, number).ids[0].tolist() for number in range(2))]
-        starts = [len(row.ids) // 2 + number for number, row in enumerate(rows)]
+        trial = (one_row(self._trial().rows, number).ids[0].tolist() for number in range(2))
+        rows = [Encoded(tuple(ids), (-1,) * len(ids), None, (len(ids) // 2 + number, len(ids) - 1)) for number, ids in enumerate(trial)]
         try:
             with torch.no_grad(), self.evaluating():
-                context = Contexts(self._context_values, 0).of([row.ids[:start] for row, start in zip(rows, starts)])
-                apart = self.read(self.collate([behind(row, start) for row, start in zip(rows, starts)], [-1, -1]), context=context)
+                parts = Contexts(self._context_values, rows, 2**30).split(rows)
+                assert parts is not None
+                apart = self.read(self.collate(parts[1], [-1, -1]), context=parts[0])
                 return close(apart.scores, self.read(self.collate(rows, [-1, -1])).scores)
         except (ModelError, AttributeError, TypeError, ValueError, LookupError, RuntimeError):
             return False
 
     @torch.no_grad()
-    def _context_values(self, texts: Sequence[Ids]) -> list[torch.Tensor]:
-        """What the LM makes of texts: the keys and values of each [L, 2, Hkv, S, D]."""
-        found: dict[int, torch.Tensor] = {}
-        order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
-        for first in range(0, len(order), CONTEXT_ROWS):
-            numbers = order[first:first + CONTEXT_ROWS]
-            rows = [Encoded(texts[number], (-1,) * len(texts[number]), None, (len(texts[number]) - 1,)) for number in numbers]
-            batch = self.collate(rows, [-1] * len(rows)).to(self.device)
-            with self.evaluating(), answer_places.reading(batch.rows[:1], batch.columns[:1]):
-                layers = self._run(batch, use_cache=True, past_key_values=DynamicCache()).past_key_values.layers
-            values = torch.stack([torch.stack([layer.keys, layer.values]) for layer in layers])  # [L, 2, B, Hkv, S, D]
-            found |= {number: values[:, :, row, :, :len(texts[number])].clone() for row, number in enumerate(numbers)}
-        return [found[number] for number in range(len(texts))]
+    def _context_values(self, text: Ids) -> torch.Tensor:
+        """What the LM makes of a text: its keys and values [L, 2, Hkv, S, D]."""
+        batch = self.collate([Encoded(text, (-1,) * len(text), None, (len(text) - 1,))], [-1]).to(self.device)
+        with self.evaluating(), answer_places.reading(batch.rows, batch.columns):
+            layers = self._run(batch, use_cache=True, past_key_values=DynamicCache()).past_key_values.layers
+        return torch.stack([torch.cat([layer.keys, layer.values]) for layer in layers])
 
     @torch.no_grad()
     def write(self, batch: Batch, vectors: torch.Tensor | None = None, prefixes: Prefixes | None = None, copies: int = 1,

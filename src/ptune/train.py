@@ -22,6 +22,7 @@ from ptune.errors import ConfigError, DataError, StoreError
 from ptune.model import Example, PromptModel, Row
 from ptune.progress import Progress
 from ptune.stopping import Interrupted, stoppable
+from ptune.template import Encoded
 
 Tune = Literal["prompt", "head", "lm", "both"]
 Metric = Callable[[Sequence[torch.Tensor], Sequence[Example]], float]
@@ -94,7 +95,7 @@ def fit(model: PromptModel, data: Mapping[Any, tuple[Sequence[Row], Sequence[Row
         file = None if folder is None else pathlib.Path(folder) / "checkpoint.safetensors"
         if resume and file and file.exists():
             _restore(jobs, file, config)
-        with model.lm.keeping_contexts(config.context_mb if tune == "prompt" else 0):
+        with model.lm.keeping_contexts([row for job in jobs for row in job.encoded], config.context_mb if tune == "prompt" else 0):
             _run(model, jobs, config, lambda due: _look(model, due, metric, texts), file, label)
         for job in jobs:
             job.restore_best()
@@ -149,6 +150,11 @@ class _Job:
             self.order = torch.randperm(len(self.rows), generator=self.generator)
         size = self.config.batch_size
         return [self.rows[i] for i in self.order[at * size:(at + 1) * size].tolist()]
+
+    @property
+    def encoded(self) -> list[Encoded]:
+        """All rows as the LM gets them, those of training first."""
+        return [row for example in self.rows for row in example.learn] + [row for example in self.dev for row in (*example.fills, *example.learn)]
 
     def hidden(self, model: PromptModel, count: int) -> list[Example]:
         """So many unlabelled rows with words hidden, for the auxiliary loss; none where it has no weight."""
