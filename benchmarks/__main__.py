@@ -5,7 +5,7 @@
 Every side of a case is a process of its own, with the same random weights and the same rows. First all sides compute the same
 figures, else the case is refused. Then each does its step in turn, round after round, while the others wait; what counts is the
 median of a round's ratios, since a machine is not equally fast all the time. Peak memory is what a side's process took more
-during its steps than it held before.
+during its steps than it held before. Positions are what goes through the LM in a step: the floor's are without any padding.
 """
 import argparse
 import json
@@ -77,6 +77,8 @@ def figures(side: Process, sides: Sequence[Process]) -> dict[str, float]:
     own = {"seconds": statistics.median(side.times[1:])}
     if side.side != "floor":
         own["memory_mb"] = side.memory() / 2**20
+    if positions := side.positions():
+        own["positions"] = positions
     peer, floor = sides[1], next((other for other in sides if other.side == "floor"), None)
     own["times_as_fast"] = statistics.median(theirs / mine for mine, theirs in zip(side.times[1:], peer.times[1:]))
     if floor:
@@ -86,10 +88,11 @@ def figures(side: Process, sides: Sequence[Process]) -> dict[str, float]:
 
 def show(name: str, result: dict[str, dict[str, float]]) -> None:
     table = Table(title=f"{name}: {CASES[name].title}", title_justify="left")
-    for column in ("", "ms a step", f"x as fast as {CASES[name].sides[1]}", "x the floor's time", "peak MB"):
+    for column in ("", "ms a step", f"x as fast as {CASES[name].sides[1]}", "x the floor's time", "positions", "peak MB"):
         table.add_column(column, justify="left" if not column else "right")
     for side, own in result.items():
-        cells = [(1000 * own["seconds"], ".1f"), (own["times_as_fast"], ".2f"), (own.get("times_the_floor"), ".2f"), (own.get("memory_mb"), ".0f")]
+        cells = [(1000 * own["seconds"], ".1f"), (own["times_as_fast"], ".2f"), (own.get("times_the_floor"), ".2f"), (own.get("positions"), "d"),
+                 (own.get("memory_mb"), ".0f")]
         table.add_row(side, *("" if value is None else format(value, form) for value, form in cells))
     Console().print(table)
 

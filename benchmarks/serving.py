@@ -63,7 +63,7 @@ def scoring(side: str, device: str, small: bool) -> Work:
                 found |= dict(zip(members, scores.tolist()))
             return [score for at in range(REQUESTS) for score in found[at]]
 
-        return Work(theirs, theirs)
+        return Work(theirs, theirs, network)
     model = _bank(network, tokenizer, f"{{soft:{SOFT}}} {{x}} {{mask}}", Verbalizer.from_words(WORDS))
 
     def ours() -> list[float]:
@@ -72,7 +72,7 @@ def scoring(side: str, device: str, small: bool) -> Work:
 
     if side == "floor":
         return floor(model, [fronted(model.encode(prompt, [{"x": text}], labelled=False)[0]) for prompt, text in requests], backward=False)
-    return Work(ours, ours)
+    return Work(ours, ours, network)
 
 
 def generation(side: str, device: str, small: bool) -> Work:
@@ -93,14 +93,14 @@ def generation(side: str, device: str, small: bool) -> Work:
                 found |= dict(zip(members, tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1]:], skip_special_tokens=True)))
             return [found[at] for at in range(REQUESTS)]
 
-        return Work(theirs, _numbers(theirs))
+        return Work(theirs, _numbers(theirs), network)
     model = _bank(network, tokenizer, f"{{soft:{SOFT}}} {{x}} {{mask}}", None)
     settings = DecodingConfig(max_new_tokens=NEW, min_new_tokens=NEW, rows=REQUESTS)
 
     def ours() -> list[str]:
         return write(model, [model.encode(prompt, [{"x": text}], labelled=False, room=NEW)[0] for prompt, text in requests], settings)
 
-    return Work(ours, _numbers(ours))
+    return Work(ours, _numbers(ours), network)
 
 
 def _bank(network: torch.nn.Module, tokenizer: object, template: str, verbalizer: Verbalizer | None) -> PromptModel:

@@ -11,10 +11,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Work:
-    """What a side does: a step that is timed, and figures by which it is seen that all sides do the same (None for a floor)."""
+    """What a side does.
+
+    Attributes:
+        step: what is timed.
+        proof: figures by which it is seen that all sides do the same; None for a floor.
+        network: the LM, whose positions are counted.
+        positions: how many they are, where they are known.
+    """
 
     step: Callable[[], Any]
     proof: Callable[[], list[float]] | None = None
+    network: Any = None
+    positions: int = 0
 
 
 class Process:
@@ -39,6 +48,10 @@ class Process:
         """Bytes that the steps took at their peak, over what was held before the first."""
         return self._ask("memory")
 
+    def positions(self) -> int:
+        """Tokens, soft tokens and padding that a step runs through the LM."""
+        return self._ask("positions")
+
     def close(self) -> None:
         self.pipe.close()
         self.process.join()
@@ -61,8 +74,8 @@ def _serve(pipe: Connection, case: str, side: str, threads: int, device: str, sm
 
     torch.set_num_threads(threads)
     work: Work = importlib.import_module("benchmarks.cases").CASES[case].build(side, device, small)
+    before = _reset(device)
     pipe.send("built")
-    before = None
     while True:
         try:
             asked = pipe.recv()
@@ -71,10 +84,11 @@ def _serve(pipe: Connection, case: str, side: str, threads: int, device: str, sm
         if asked == "prove":
             pipe.send(work.proof() if work.proof else None)
         elif asked == "step":
-            before = _reset(device) if before is None else before
             pipe.send(_timed(work.step, device))
+        elif asked == "memory":
+            pipe.send(_peak(device) - before)
         else:
-            pipe.send(_peak(device) - (before or 0))
+            pipe.send(work.positions or _positions(work))
 
 
 def _timed(step: Callable[[], Any], device: str) -> float:
@@ -89,6 +103,21 @@ def _timed(step: Callable[[], Any], device: str) -> float:
     step()
     wait()
     return time.perf_counter() - began
+
+
+def _positions(work: Work) -> int:
+    """What goes into the LM's first linear layer in a step."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    if work.network is None:
+        return 0
+    first = next(module for module in work.network.modules() if isinstance(module, nn.Linear | Conv1D))
+    counts: list[int] = []
+    hook = first.register_forward_pre_hook(lambda _, given: counts.append(given[0].shape[:-1].numel()))
+    work.step()
+    hook.remove()
+    return sum(counts)
 
 
 def _reset(device: str) -> int:

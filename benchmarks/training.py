@@ -1,4 +1,5 @@
 """Training steps: forward, backward, and the optimiser's step on the prompt alone."""
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from ptune import LanguageModel, PromptModel, Task, Template, Verbalizer
 from ptune.model import Example
 
 SOFT = 9
+OPEN = contextlib.ExitStack()  # as long as the process
 
 
 def cloze(rows: int) -> Callable[[str, str, bool], Work]:
@@ -36,7 +38,7 @@ def cloze(rows: int) -> Callable[[str, str, bool], Work]:
                 logits = wrapped(input_ids=ids, attention_mask=inputs["attention_mask"]).logits[:, SOFT:]
                 return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
-            return _work(loss, [p for p in theirs.parameters() if p.requires_grad], wrapped.get_prompt(1)[0])
+            return _work(network, loss, [p for p in theirs.parameters() if p.requires_grad], wrapped.get_prompt(1)[0])
         model = PromptModel(LanguageModel(network, tokenizer))
         task = Task("cloze", Template.parse(f"{{soft:{SOFT}}} {{x}} {{mask}}"), Verbalizer.from_words({word: word for word in labels}), loss="vocabulary",
                     encoder="lstm")
@@ -45,7 +47,7 @@ def cloze(rows: int) -> Callable[[str, str, bool], Work]:
         examples = [fronted(example) for example in model.encode(number, [{"x": x, "label": y} for x, y in zip(texts, labels)])]
         if side == "floor":
             return floor(model, examples)
-        return _work(lambda: model.losses(examples).mean(), list(model.bank.parameters()), model.bank.encoders[0]())
+        return _work(network, lambda: model.losses(examples).mean(), list(model.bank.parameters()), model.bank.encoders[0]())
 
     return build
 
@@ -71,7 +73,7 @@ def spread(side: str, device: str, small: bool) -> Work:
             logits = wrapped(input_ids=ids, attention_mask=batches[number]["attention_mask"]).logits[:, soft:]
             return nn.functional.cross_entropy(logits[ids == tokenizer.mask_token_id].log_softmax(-1)[:, answers], targets[number])
 
-        return _work(one, [own], own, rows // size)
+        return _work(network, one, [own], own, rows // size)
     model = PromptModel(LanguageModel(network, tokenizer))
     number = model.add(Task("spread", Template.parse(f"{{soft:{soft}}} {{x}} {{mask}}"), Verbalizer.from_words(words), loss="labels", encoder="table"))
     weight = model.bank.encoders[0].embedding.weight
@@ -79,7 +81,7 @@ def spread(side: str, device: str, small: bool) -> Work:
     examples = [fronted(example) for example in model.encode(number, [{"x": x, "label": y} for x, y in zip(texts, labels)])]
     if side == "floor":
         return floor(model, examples)
-    return _work(lambda number: model.losses(examples[number * size:(number + 1) * size]).mean(), [weight], weight, rows // size)
+    return _work(network, lambda number: model.losses(examples[number * size:(number + 1) * size]).mean(), [weight], weight, rows // size)
 
 
 def prefix(side: str, device: str, small: bool) -> Work:
@@ -97,7 +99,7 @@ def prefix(side: str, device: str, small: bool) -> Work:
             labels[row, :len(x.split())] = -100
             labels[row, len(x.split()) + len(y.split()) + 1:] = -100
         values = theirs(torch.arange(count, device=device)[None])[0]
-        return _work(lambda: wrapped(**full, labels=labels).loss, [p for p in theirs.parameters() if p.requires_grad], values)
+        return _work(network, lambda: wrapped(**full, labels=labels).loss, [p for p in theirs.parameters() if p.requires_grad], values)
     model = PromptModel(LanguageModel(network, tokenizer))
     number = model.add(Task("prefix", Template.parse(f"{{prefix:{count}}} {{x}} {{mask}}"), None, prefix=replace(Task.prefix, hidden=hidden)))
     examples = model.encode(number, [{"x": x, "label": y} for x, y in zip(asked, told)])
@@ -107,7 +109,7 @@ def prefix(side: str, device: str, small: bool) -> Work:
     for mine, other in ((own.embedding, theirs.embedding), (own.mlp, theirs.transform)):
         mine.load_state_dict(other.state_dict())
     answers = sum(len(example.answer) for example in examples)
-    return _work(lambda: model.losses(examples).sum() / answers, list(model.bank.parameters()), own())
+    return _work(network, lambda: model.losses(examples).sum() / answers, list(model.bank.parameters()), own())
 
 
 def prompt_tuning(side: str, device: str, small: bool) -> Work:
@@ -122,7 +124,7 @@ def prompt_tuning(side: str, device: str, small: bool) -> Work:
         own.data[:soft].copy_(start)
         inputs = tokenizer(asked, padding=True, return_tensors="pt").to(device)
         labels = tokenizer(told, return_tensors="pt")["input_ids"].to(device)
-        return _work(lambda: wrapped(**inputs, labels=labels).loss, [own], own[:soft])
+        return _work(network, lambda: wrapped(**inputs, labels=labels).loss, [own], own[:soft])
     model = PromptModel(LanguageModel(network, tokenizer))
     number = model.add(Task("t5", Template.parse(f"{{soft:{soft}}} {{x}}"), None, encoder="table"))
     weight = model.bank.encoders[0].embedding.weight
@@ -130,44 +132,49 @@ def prompt_tuning(side: str, device: str, small: bool) -> Work:
     examples = model.encode(number, [{"x": x, "label": y} for x, y in zip(asked, told)])
     if side == "floor":
         return floor(model, examples)
-    return _work(lambda: model.losses(examples).sum() / (3 * rows), [weight], weight)
+    return _work(network, lambda: model.losses(examples).sum() / (3 * rows), [weight], weight)
 
 
-def bank(side: str, device: str, small: bool) -> Work:
-    """Sixteen P-tuning prompts, each with eight rows of its own: all in one batch, or one after the other."""
-    network, tokenizer = lms.lm("bert", device, small)
-    prompts, size = 16, 8
-    model = PromptModel(LanguageModel(network, tokenizer))
-    template, batches = Template.parse(f"{{soft:{SOFT}}} {{x}} {{mask}}"), []
-    for number in range(prompts):
-        words = {f"w{i}": f"w{i}" for i in range(size)}
-        model.add(Task(str(number), template, Verbalizer.from_words(words), loss="vocabulary", encoder="lstm"))
-        texts = lms.texts(lms.lengths(size, 18, 32, number), number)
-        batches.append(model.encode(number, [{"x": x, "label": y} for x, y in zip(texts, words)]))
-    if side == "floor":
-        return floor(model, [example for batch in batches for example in batch])
-    if side == "together":
-        batches = [[example for batch in batches for example in batch]]
-    optimiser = torch.optim.AdamW(model.bank.parameters(), lr=1e-3, fused=True)
+def bank(prompts: int) -> Callable[[str, str, bool], Work]:
+    """P-tuning prompts, each with eight rows of its own: all in one batch, or one after the other."""
 
-    def step() -> None:
-        for batch in batches:
-            model.losses(batch).sum().backward()
-        optimiser.step()
-        optimiser.zero_grad()
+    def build(side: str, device: str, small: bool) -> Work:
+        network, tokenizer = lms.lm("bert", device, small)
+        size = 8
+        model = PromptModel(LanguageModel(network, tokenizer))
+        template, batches = Template.parse(f"{{soft:{SOFT}}} {{x}} {{mask}}"), []
+        for number in range(prompts):
+            words = {f"w{i}": f"w{i}" for i in range(size)}
+            model.add(Task(str(number), template, Verbalizer.from_words(words), loss="vocabulary", encoder="lstm"))
+            texts = lms.texts(lms.lengths(size, 18, 32, number), number)
+            batches.append(model.encode(number, [{"x": x, "label": y} for x, y in zip(texts, words)]))
+        if side == "floor":
+            return floor(model, [example for batch in batches for example in batch])
+        if side == "together":
+            batches = [[example for batch in batches for example in batch]]
+        optimiser = torch.optim.AdamW(model.bank.parameters(), lr=1e-3, fused=True)
 
-    def proof() -> list[float]:
-        found = torch.cat([model.losses(batch) for batch in batches])
-        found.sum().backward()
-        gradients = [encoder.embedding.weight.grad.norm().item() for encoder in model.bank.encoders]
-        optimiser.zero_grad()
-        return found.tolist() + gradients
+        def step() -> None:
+            for batch in batches:
+                model.losses(batch).sum().backward()
+            optimiser.step()
+            optimiser.zero_grad()
 
-    return Work(step, proof)
+        def proof() -> list[float]:
+            found = torch.cat([model.losses(batch) for batch in batches])
+            found.sum().backward()
+            gradients = [encoder.embedding.weight.grad.norm().item() for encoder in model.bank.encoders]
+            optimiser.zero_grad()
+            return found.tolist() + gradients
+
+        return Work(step, proof, network)
+
+    return build
 
 
 def context(side: str, device: str, small: bool) -> Work:
-    """Soft tokens behind a long text, which PEFT cannot have; a plain call of transformers can."""
+    """Soft tokens behind a long text, which PEFT cannot have; a plain call of transformers can. What is kept of the text is there before
+    the steps that are timed, as it is from the second epoch on."""
     network, tokenizer = lms.lm("gpt2", device, small)
     rows, soft = 8, 8
     texts, labels = lms.texts(lms.lengths(rows, 180, 220)), [str(i % 2) for i in range(rows)]
@@ -191,18 +198,19 @@ def context(side: str, device: str, small: bool) -> Work:
             logits = network(inputs_embeds=filled, attention_mask=attention).logits
             return nn.functional.cross_entropy(logits[torch.arange(rows), ends + soft - 1].log_softmax(-1)[:, answers], targets)
 
-        return _work(loss, [own], own)
+        return _work(network, loss, [own], own)
     model = PromptModel(LanguageModel(network, tokenizer))
     number = model.add(Task("context", Template.parse(f"{{x}} {{soft:{soft}}} {{mask}}"), Verbalizer.from_words(words), loss="labels", encoder="table"))
     weight = model.bank.encoders[0].embedding.weight
     weight.data.copy_(start)
     examples = model.encode(number, [{"x": x, "label": y} for x, y in zip(texts, labels)])
-    if side == "floor":
-        return floor(model, examples)
-    return _work(lambda: model.losses(examples).mean(), [weight], weight)
+    if side != "ptune, nothing kept":
+        OPEN.enter_context(model.lm.keeping_contexts([row for example in examples for row in example.learn], megabytes=1024))
+        model.losses(examples)
+    return floor(model, examples) if side == "floor" else _work(network, lambda: model.losses(examples).mean(), [weight], weight)
 
 
-def _work(loss: Callable[..., torch.Tensor], parameters: Sequence[nn.Parameter], vectors: torch.Tensor, batches: int = 0) -> Work:
+def _work(network: nn.Module, loss: Callable[..., torch.Tensor], parameters: Sequence[nn.Parameter], vectors: torch.Tensor, batches: int = 0) -> Work:
     """A training step, or one for each of some batches; proved by the losses and by the gradient, through the prompt's encoder, of
     its first parameter."""
     optimiser = torch.optim.AdamW(parameters, lr=1e-3, fused=True)
@@ -222,7 +230,7 @@ def _work(loss: Callable[..., torch.Tensor], parameters: Sequence[nn.Parameter],
             found += [value.item(), gradients[0].norm().item()]
         return found
 
-    return Work(step, proof)
+    return Work(step, proof, network)
 
 
 def floor(model: PromptModel, examples: Sequence[Example], backward: bool = True) -> Work:
@@ -244,7 +252,7 @@ def floor(model: PromptModel, examples: Sequence[Example], backward: bool = True
             if backward:
                 torch.mm(out, weight.T)
 
-    return Work(step)
+    return Work(step, positions=counts[linear[0]])
 
 
 def fronted(example: Example) -> Example:

@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def side(name, proof=None, times=(9.0, 1.0)):
-    return SimpleNamespace(side=name, prove=lambda: proof, times=list(times), memory=lambda: 2**20)
+    return SimpleNamespace(side=name, prove=lambda: proof, times=list(times), memory=lambda: 2**20, positions=lambda: 7 * bool(proof))
 
 
 def test_sides_that_compute_different_things_are_not_timed():
@@ -28,9 +28,9 @@ def test_sides_that_compute_different_things_are_not_timed():
 
 def test_figures_are_medians_of_a_rounds_ratios():
     """The first round warms up; a slow round slows both sides."""
-    ours, peer, floor = side("ptune", times=(50, 1, 10, 3)), side("PEFT", times=(50, 2, 20, 9)), side("floor", times=(50, 0.5, 4, 1))
+    ours, peer, floor = side("ptune", [1.0], (50, 1, 10, 3)), side("PEFT", times=(50, 2, 20, 9)), side("floor", times=(50, 0.5, 4, 1))
     own = figures(ours, [ours, peer, floor])
-    assert own == {"seconds": 3, "memory_mb": 1, "times_as_fast": 2, "times_the_floor": 2.5}
+    assert own == {"seconds": 3, "memory_mb": 1, "positions": 7, "times_as_fast": 2, "times_the_floor": 2.5}
     assert "memory_mb" not in figures(floor, [ours, peer, floor])
 
 

@@ -13,14 +13,15 @@ from ptune.packing import Packing
 from ptune.template import Template
 from ptune.verbalizer import Verbalizer
 
-PADDED_ONLY = {"deberta", "t5", "bart"}  # by layer inputs, with relative positions among all tokens, and of two parts
+PADDED_ONLY = {"deberta", "bart"}  # by layer inputs, and positions that are counted within
 FAMILIES = [name for name in tiny.FAMILIES if name not in PADDED_ONLY]
 
 
 def shapes(model: PromptModel) -> list[tuple[int, ...]]:
     """The shapes of all inputs of the LM from now on."""
     found: list[tuple[int, ...]] = []
-    model.lm.model.register_forward_pre_hook(lambda _, given, named: found.append(tuple(named["inputs_embeds"].shape[:2])), with_kwargs=True)
+    part = model.lm.model.get_encoder() if model.lm.kind == "encoder-decoder" else model.lm.model
+    part.register_forward_pre_hook(lambda _, given, named: found.append(tuple(named["inputs_embeds"].shape[:2])), with_kwargs=True)
     return found
 
 

@@ -156,6 +156,15 @@ def _bias_before(home: _Home, bias: torch.Tensor, count: int, past: int) -> torc
     return home.bias.compute_bias(bias.shape[2], count, device=bias.device, past_seen_tokens=count + past).to(bias.dtype)
 
 
+def _of_apart(compute_bias: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Relative positions of packed rows, where it computes them among all tokens, are those among the tokens of the longest."""
+    def compute(queries: int, keys: int, **more: Any) -> torch.Tensor:
+        packing = current()
+        return compute_bias(queries, keys, **more) if packing is None else compute_bias(packing.width, packing.width, **more)
+
+    return compute
+
+
 def _mask(**more: Any) -> torch.Tensor | None:
     """The stock mask, of packed rows as they are apart; with a prefix it is always built, since a mask that is left out hides or shows
     the wrong columns."""
@@ -249,6 +258,8 @@ class AttentionRoute:
         for module, own in numbers.items():
             kin = [module, *(other for other, theirs in numbers.items() if sites[theirs[0]].group == sites[own[0]].group)]
             _homes[module] = _Home(_stock(module), own, next((other for other in kin if hasattr(other, "relative_attention_bias")), None))
+            if hasattr(module, "relative_attention_bias"):
+                module.compute_bias = _of_apart(module.compute_bias)
         return sites
 
     @contextlib.contextmanager

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 
 from ptune import answer_places
 from ptune.attention import OURS, AttentionRoute, recompute
@@ -264,7 +265,9 @@ class LanguageModel:
             return self._read(batch, vectors, packing, context)
 
     def _read(self, batch: Batch, vectors: torch.Tensor | None, packing: Packing | None, context: Context | None) -> Answers:
-        places = (batch.rows, batch.columns) if packing is None else (batch.rows * 0, packing.numbers(batch.rows, batch.columns))
+        places = batch.rows, batch.columns
+        if packing is not None and batch.decoder is None:
+            places = batch.rows * 0, packing.numbers(*places)
         more = {} if self._gathers else {"output_hidden_states": True}
         with answer_places.reading(*places) as reading:
             output = self._run(batch, vectors, packing=packing, context=context, **more)
@@ -277,15 +280,18 @@ class LanguageModel:
     @cached_property
     def packs(self) -> bool:
         """Whether the rows of a batch may run as one without padding, found by trying it."""
-        if self.kind == "encoder-decoder" or self._offset is None or not self._gathers \
-                or self.model.config._attn_implementation not in ("sdpa", "eager", *OURS):
+        if not self._gathers or self.model.config._attn_implementation not in ("sdpa", "eager", *OURS):
+            return False
+        if self._offset is None and self.kind != "encoder-decoder":
             return False
         rows = self._trial().rows
         packing = Packing(rows.attention, self.device)
         try:
             with torch.no_grad(), self.evaluating():
-                return isinstance(self.route, AttentionRoute) \
-                    and close(self._run(rows, packing=packing).logits, packing.pack(self._run(rows).logits))
+                if not isinstance(self.route, AttentionRoute):
+                    return False
+                wanted = self._run(rows).logits
+                return close(self._run(rows, packing=packing).logits, wanted if self.kind == "encoder-decoder" else packing.pack(wanted))
         except (ModelError, TypeError, ValueError, LookupError, RuntimeError):
             return False
 
@@ -463,8 +469,8 @@ class LanguageModel:
 
     def _run(self, batch: Batch, vectors: torch.Tensor | None = None, ids: bool = False, packing: Packing | None = None,
              context: Context | None = None, **more: Any) -> Any:
-        """One call of the LM on embeddings with the slots filled (with ``ids``, on the token ids), its rows packed, or padded and behind
-        a context."""
+        """One call of the LM on embeddings with the slots filled (with ``ids``, on the token ids), its rows packed (those of an
+        encoder-decoder in its encoder), or padded and behind a context."""
         inputs: dict[str, Any] = {"attention_mask": batch.attention}
         if ids:
             inputs["input_ids"] = batch.ids
@@ -479,13 +485,17 @@ class LanguageModel:
         if context is not None:
             inputs |= {"attention_mask": torch.cat([context.seen, batch.attention], 1), "past_key_values": context.cache(),
                        "position_ids": inputs["position_ids"] + context.lengths[:, None]}
-        if batch.decoder is not None:
-            inputs |= {"decoder_input_ids": batch.decoder, "decoder_attention_mask": batch.decoder_attention}
         if "use_cache" in self._parameters:
-            inputs["use_cache"] = context is not None
-        inputs |= more
-        with packed(packing), torch.autocast(self.device.type, self.mixed) if self.mixed else contextlib.nullcontext():
-            return self.model(**inputs)
+            more = {"use_cache": context is not None} | more
+        with torch.autocast(self.device.type, self.mixed) if self.mixed else contextlib.nullcontext():
+            if batch.decoder is not None:
+                if packing is not None:
+                    with packed(packing):
+                        encoded = self.model.get_encoder()(**inputs).last_hidden_state
+                    inputs = {"encoder_outputs": BaseModelOutput(packing.unpack(encoded)), "attention_mask": batch.attention}
+                return self.model(**inputs, decoder_input_ids=batch.decoder, decoder_attention_mask=batch.decoder_attention, **more)
+            with packed(packing):
+                return self.model(**inputs, **more)
 
     def _embedded(self, batch: Batch, vectors: torch.Tensor | None) -> torch.Tensor:
         embeddings = self.embed(batch.ids)

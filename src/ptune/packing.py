@@ -26,15 +26,23 @@ class Packing:
         """The tokens' values of a batch, [B, T, ...], as [1, N, ...]."""
         return values.flatten(0, 1).index_select(0, self.places)[None]
 
+    def unpack(self, packed: torch.Tensor) -> torch.Tensor:
+        """The tokens' values [1, N, ...] in their rows [B, T, ...], zeros at padding."""
+        values = packed[0]
+        return values.new_zeros(self.attention.numel(), *values.shape[1:]).index_copy(0, self.places, values).unflatten(0, self.attention.shape)
+
     def spread(self, packed: torch.Tensor) -> torch.Tensor:
-        """The values of all heads [1, H, N, D] in their rows [B, H, T, D], zeros at padding."""
-        rows, width = self.attention.shape
-        values = packed[0].transpose(0, 1)  # [N, H, D]
-        return values.new_zeros(rows * width, *values.shape[1:]).index_copy(0, self.places, values).unflatten(0, (rows, width)).transpose(1, 2)
+        """The values of all heads [1, H, N, D] in their rows [B, H, T, D]."""
+        return self.unpack(packed.transpose(1, 2)).transpose(1, 2)
 
     def numbers(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """Where the tokens at these places of the batch stand among the N."""
         return self._numbers[rows, columns]
+
+    @property
+    def width(self) -> int:
+        """T, the length of the longest row."""
+        return self.attention.shape[1]
 
     def mask_arguments(self) -> dict[str, Any]:
         """What the mask of attention is made for."""
