@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM,
 SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
 CLASSES = {"bert": AutoModelForMaskedLM, "gpt2": AutoModelForCausalLM, "t5": AutoModelForSeq2SeqLM}
 AROUND = {"bert": "[CLS] $A [SEP]", "gpt2": "$A", "t5": "$A [SEP]"}
+WIDER = {"bert": 2, "gpt2": 2, "t5": 1}  # so that a wrong mask or position shows, and rounding does not
 SMALL = {
     "bert": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128, "vocab_size": 1000},
     "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 1000},
@@ -22,7 +23,7 @@ def lm(shape: str, device: str, small: bool) -> tuple[PreTrainedModel, PreTraine
     model = CLASSES[shape].from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(3)  # as far from each other as weights that were trained
+            parameter.mul_(WIDER[shape])
     return model.to(device).eval().requires_grad_(False), tokenizer(shape, config.vocab_size)
 
 

@@ -6,7 +6,7 @@ import torch
 
 from benchmarks import lms
 from benchmarks.side import Work
-from benchmarks.training import floor, fronted
+from benchmarks.training import FLOORS, floor, fronted
 from ptune import LanguageModel, PromptModel, Task, Template, Verbalizer
 from ptune.config import DecodingConfig
 from ptune.generate import write
@@ -70,8 +70,8 @@ def scoring(side: str, device: str, small: bool) -> Work:
         examples = [fronted(model.encode(prompt, [{"x": text}], labelled=False)[0]) for prompt, text in requests]
         return torch.stack(model.scores(examples)).flatten().tolist()
 
-    if side == "floor":
-        return floor(model, [fronted(model.encode(prompt, [{"x": text}], labelled=False)[0]) for prompt, text in requests], backward=False)
+    if side in FLOORS:
+        return floor(side, model, [fronted(model.encode(prompt, [{"x": text}], labelled=False)[0]) for prompt, text in requests], backward=False)
     return Work(ours, ours, network)
 
 

@@ -12,9 +12,11 @@ from transformers.pytorch_utils import Conv1D
 from benchmarks import lms
 from benchmarks.side import Work
 from ptune import LanguageModel, PromptModel, Task, Template, Verbalizer
+from ptune.linear import multiply
 from ptune.model import Example
 
 SOFT = 9
+FLOORS = ("floor", "floor, oneDNN")
 OPEN = contextlib.ExitStack()  # as long as the process
 
 
@@ -45,8 +47,8 @@ def cloze(rows: int) -> Callable[[str, str, bool], Work]:
         number = model.add(task)
         _take(model.bank.encoders[0], theirs)
         examples = [fronted(example) for example in model.encode(number, [{"x": x, "label": y} for x, y in zip(texts, labels)])]
-        if side == "floor":
-            return floor(model, examples)
+        if side in FLOORS:
+            return floor(side, model, examples)
         return _work(network, lambda: model.losses(examples).mean(), list(model.bank.parameters()), model.bank.encoders[0]())
 
     return build
@@ -79,8 +81,8 @@ def spread(side: str, device: str, small: bool) -> Work:
     weight = model.bank.encoders[0].embedding.weight
     weight.data.copy_(start)
     examples = [fronted(example) for example in model.encode(number, [{"x": x, "label": y} for x, y in zip(texts, labels)])]
-    if side == "floor":
-        return floor(model, examples)
+    if side in FLOORS:
+        return floor(side, model, examples)
     return _work(network, lambda number: model.losses(examples[number * size:(number + 1) * size]).mean(), [weight], weight, rows // size)
 
 
@@ -103,8 +105,8 @@ def prefix(side: str, device: str, small: bool) -> Work:
     model = PromptModel(LanguageModel(network, tokenizer))
     number = model.add(Task("prefix", Template.parse(f"{{prefix:{count}}} {{x}} {{mask}}"), None, prefix=replace(Task.prefix, hidden=hidden)))
     examples = model.encode(number, [{"x": x, "label": y} for x, y in zip(asked, told)])
-    if side == "floor":
-        return floor(model, examples)
+    if side in FLOORS:
+        return floor(side, model, examples)
     own = model.bank.prefixes[0].encoder
     for mine, other in ((own.embedding, theirs.embedding), (own.mlp, theirs.transform)):
         mine.load_state_dict(other.state_dict())
@@ -130,8 +132,8 @@ def prompt_tuning(side: str, device: str, small: bool) -> Work:
     weight = model.bank.encoders[0].embedding.weight
     weight.data.copy_(start)
     examples = model.encode(number, [{"x": x, "label": y} for x, y in zip(asked, told)])
-    if side == "floor":
-        return floor(model, examples)
+    if side in FLOORS:
+        return floor(side, model, examples)
     return _work(network, lambda: model.losses(examples).sum() / (3 * rows), [weight], weight)
 
 
@@ -148,8 +150,8 @@ def bank(prompts: int) -> Callable[[str, str, bool], Work]:
             model.add(Task(str(number), template, Verbalizer.from_words(words), loss="vocabulary", encoder="lstm"))
             texts = lms.texts(lms.lengths(size, 18, 32, number), number)
             batches.append(model.encode(number, [{"x": x, "label": y} for x, y in zip(texts, words)]))
-        if side == "floor":
-            return floor(model, [example for batch in batches for example in batch])
+        if side in FLOORS:
+            return floor(side, model, [example for batch in batches for example in batch])
         if side == "together":
             batches = [[example for batch in batches for example in batch]]
         optimiser = torch.optim.AdamW(model.bank.parameters(), lr=1e-3, fused=True)
@@ -207,7 +209,7 @@ def context(side: str, device: str, small: bool) -> Work:
     if side != "ptune, nothing kept":
         OPEN.enter_context(model.lm.keeping_contexts([row for example in examples for row in example.learn], megabytes=1024))
         model.losses(examples)
-    return floor(model, examples) if side == "floor" else _work(network, lambda: model.losses(examples).mean(), [weight], weight)
+    return floor(side, model, examples) if side in FLOORS else _work(network, lambda: model.losses(examples).mean(), [weight], weight)
 
 
 def _work(network: nn.Module, loss: Callable[..., torch.Tensor], parameters: Sequence[nn.Parameter], vectors: torch.Tensor, batches: int = 0) -> Work:
@@ -233,8 +235,9 @@ def _work(network: nn.Module, loss: Callable[..., torch.Tensor], parameters: Seq
     return Work(step, proof, network)
 
 
-def floor(model: PromptModel, examples: Sequence[Example], backward: bool = True) -> Work:
+def floor(side: str, model: PromptModel, examples: Sequence[Example], backward: bool = True) -> Work:
     """The products of the LM's linear layers for these rows without any padding, and those that carry the gradient back."""
+    product = {"floor": lambda rows, weight: torch.mm(rows, weight.T), "floor, oneDNN": multiply}[side]
     counts: dict[nn.Module, int] = {}
     linear = [m for m in model.lm.model.modules() if isinstance(m, nn.Linear | Conv1D)]
     hooks = [m.register_forward_pre_hook(lambda m, given: counts.update({m: counts.get(m, 0) + given[0].shape[:-1].numel()})) for m in linear]
@@ -243,14 +246,14 @@ def floor(model: PromptModel, examples: Sequence[Example], backward: bool = True
             model.losses([example]) if backward else model.scores([example])
     for hook in hooks:
         hook.remove()
-    weights = [(m.weight.T if isinstance(m, nn.Linear) else m.weight, count) for m, count in counts.items()]  # [in, out]
-    inputs = [torch.randn(count, len(weight), device=weight.device) for weight, count in weights]
+    weights = [(m.weight if isinstance(m, nn.Linear) else m.weight.T, count) for m, count in counts.items()]  # [out, in]
+    inputs = [torch.randn(count, weight.shape[1], device=weight.device) for weight, count in weights]
 
     def step() -> None:
         for (weight, _), own in zip(weights, inputs):
-            out = torch.mm(own, weight)
+            out = product(own, weight)
             if backward:
-                torch.mm(out, weight.T)
+                product(out, weight.T)
 
     return Work(step, positions=counts[linear[0]])
 

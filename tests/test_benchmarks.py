@@ -32,6 +32,8 @@ def test_figures_are_medians_of_a_rounds_ratios():
     own = figures(ours, [ours, peer, floor])
     assert own == {"seconds": 3, "memory_mb": 1, "positions": 7, "times_as_fast": 2, "times_the_floor": 2.5}
     assert "memory_mb" not in figures(floor, [ours, peer, floor])
+    assert figures(ours, [ours, peer, floor, side("floor, oneDNN", times=(50, 0.6, 8, 3))])["times_the_floor"] == 2.5
+    assert figures(ours, [ours, peer, floor, side("floor, oneDNN", times=(50, 0.25, 2, 0.5))])["times_the_floor"] == 5
 
 
 @pytest.mark.parametrize("case", ["cloze-8"])

@@ -24,6 +24,7 @@ from ptune.batch import Batch, Side, collate
 from ptune.context import Context, Contexts, Ids
 from ptune.errors import ConfigError, ModelError
 from ptune.layer_inputs import LayerRoute
+from ptune.linear import hasten
 from ptune.loading import choose_device, choose_dtype, first_line, kind_of, load_model
 from ptune.packing import Packing, packed
 from ptune.prompts import Prefixes
@@ -58,7 +59,8 @@ def fill(embeddings: torch.Tensor, vectors: torch.Tensor, prompts: torch.Tensor,
         prompts: the prompt of each row [B].
         slots: [B, T], -1 at real tokens.
     """
-    chosen = vectors[prompts[:, None], slots.clamp(min=0)].to(embeddings.dtype)  # [B, T, E]
+    numbers = prompts.clamp(min=0)[:, None] * vectors.shape[1] + slots.clamp(min=0)
+    chosen = nn.functional.embedding(numbers, vectors.flatten(0, 1)).to(embeddings.dtype)  # [B, T, E]; its backward is a fast one
     return torch.where((slots >= 0)[..., None], chosen, embeddings)
 
 
@@ -81,6 +83,7 @@ class LanguageModel:
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, kind: Kind | None = None, source: str = ""):
         self.model, self.tokens, self.source = model, Tokens(tokenizer), source
+        hasten(model)
         self.kind: Kind = kind or kind_of(model.config, tokenizer)
         self.tune(False)
         self._parameters = inspect.signature(model.forward).parameters

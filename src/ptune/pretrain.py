@@ -1,7 +1,6 @@
 """Small LMs from text: masked, causal and encoder-decoder, new ones or going on from one."""
 import contextlib
 import math
-import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from ptune import corpus, store, vocabulary
 from ptune.batch import Batch
 from ptune.config import PretrainConfig
 from ptune.errors import ConfigError, DataError
+from ptune.linear import keep_few_shapes
 from ptune.lm import LanguageModel
 from ptune.loading import choose_device, choose_dtype, load_model
 from ptune.pair_head import PairHead
@@ -46,8 +46,7 @@ def pretrain(config: PretrainConfig, say: Callable[[str], None] = print) -> path
     Raises:
         ConfigError, DataError, ModelError: the config, a text or the LM to go on from is at fault.
     """
-    # Batches differ in shape, and code that is kept for every shape (bf16 on a CPU) fills gigabytes over a long run.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
+    keep_few_shapes()
     lm = _prepare(config)
     text = _read(config, lm)
     head = PairHead(lm.model.config.hidden_size, PAIRS[config.next_sentence]).to(lm.device) if config.next_sentence != "none" else None
