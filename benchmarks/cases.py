@@ -29,6 +29,7 @@ CASES = {
     "context": Case("8 soft tokens behind 200 tokens, GPT-2 small's shape, 8 rows", ("ptune", "transformers", "ptune, nothing kept", *training.FLOORS),
                     training.context),
     "scoring": Case("labels for 64 requests over 16 prompts, BERT-base shape", ("ptune", "PEFT", "PEFT, grouped", *training.FLOORS), serving.scoring),
-    "generation": Case("16 new tokens for 64 requests over 16 prompts, GPT-2 small's shape", ("ptune", "PEFT", "PEFT, grouped"), serving.generation),
+    "generation": Case("16 new tokens for 64 requests over 16 prompts, GPT-2 small's shape", ("ptune", "PEFT", "PEFT, grouped", "ptune, 4 at once"),
+                       serving.generation),
     "start": Case("until the command line says how it is used", ("ptune --help", "import torch"), starting.starting),
 }

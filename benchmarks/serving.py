@@ -95,7 +95,7 @@ def generation(side: str, device: str, small: bool) -> Work:
 
         return Work(theirs, _numbers(theirs), network)
     model = _bank(network, tokenizer, f"{{soft:{SOFT}}} {{x}} {{mask}}", None)
-    settings = DecodingConfig(max_new_tokens=NEW, min_new_tokens=NEW, rows=REQUESTS)
+    settings = DecodingConfig(max_new_tokens=NEW, min_new_tokens=NEW, rows=4 if side == "ptune, 4 at once" else DecodingConfig().rows)
 
     def ours() -> list[str]:
         return write(model, [model.encode(prompt, [{"x": text}], labelled=False, room=NEW)[0] for prompt, text in requests], settings)

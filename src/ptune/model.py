@@ -16,7 +16,7 @@ from ptune.template import Deep, Encoded, Template, Text
 from ptune.verbalizer import Bound, Choices, Span
 
 __all__ = ["Example", "Fitted", "Learned", "Loss", "PrefixSettings", "PromptModel", "Row", "Task"]
-EVALUATION_ROWS, TEXT_ROWS = 64, 16
+TEXT_ROWS = 16
 PROTOTYPE_ROWS = 512
 HIDDEN = 0.15  # the share of a text's tokens that auxiliary rows hide, as BERT (section 3.1)
 
@@ -88,13 +88,18 @@ class PromptModel:
             raise ConfigError(f"The domain of {task.name} should have the template's soft tokens and prefix, or none: {domain.source!r} has others.")
         return domain
 
+    @property
+    def evaluation_rows(self) -> int:
+        """How many rows are scored at once: with more a CPU is slower, and takes more memory."""
+        return 16 if self.lm.device.type == "cpu" else 64
+
     def _start_prototypes(self, number: int, rows: Sequence[Row]) -> None:
         examples = self.encode(number, rows[::-(-len(rows) // PROTOTYPE_ROWS)])
         reader = self.bank.readers[self.tasks[number].prompt]
         assert isinstance(reader, readers.Prototypes)
         with torch.no_grad(), self.evaluating():
             found = [self._vectors(self.tasks[number], reader, self._run([examples[i] for i in batch])).sum(0)
-                     for batch in _batched(range(len(examples)), examples, EVALUATION_ROWS)]
+                     for batch in _batched(range(len(examples)), examples, self.evaluation_rows)]
         reader.start_at(torch.cat(found), torch.tensor([example.label for example in examples], device=self.lm.device))
 
     @contextlib.contextmanager
@@ -287,7 +292,7 @@ class PromptModel:
         return degrees**2 * nn.functional.kl_div((scores / degrees).log_softmax(1), shares, reduction="none").sum(1)
 
     @torch.no_grad()
-    def scores(self, examples: Sequence[Example], rows: int = EVALUATION_ROWS) -> list[torch.Tensor]:
+    def scores(self, examples: Sequence[Example], rows: int | None = None) -> list[torch.Tensor]:
         """The label scores of each example [C], on the CPU: log probabilities, not normalised over the labels. Examples of
         like length share a batch; dropout is off."""
         if text := next((self.tasks[example.task].task.name for example in examples if example.bound is None), None):
@@ -298,6 +303,7 @@ class PromptModel:
         spelt = [i for i, example in enumerate(examples) if isinstance(self.tasks[example.task].verbalizer, Span)]
         order = sorted(set(range(len(examples))) - {*stepwise, *spelt}, key=lambda i: (examples[i].length, i))
         with self.evaluating():
+            rows = rows or self.evaluation_rows
             for batch in _batched(order, examples, rows):
                 runs = dict(zip(batch, self._run([examples[i] for i in batch], learned)))
                 for members in _alike(examples, batch):
@@ -318,8 +324,8 @@ class PromptModel:
         learned = self.learned([task])
         with self.evaluating():
             if examples and self._is_stepwise(examples[0]):
-                return torch.stack([words[0] for words in self._stepwise(examples, learned, EVALUATION_ROWS)]).cpu()
-            runs = [own for batch in _batched(range(len(examples)), examples, EVALUATION_ROWS) for own in self._run([examples[i] for i in batch], learned)]
+                return torch.stack([words[0] for words in self._stepwise(examples, learned, self.evaluation_rows)]).cpu()
+            runs = [own for batch in _batched(range(len(examples)), examples, self.evaluation_rows) for own in self._run([examples[i] for i in batch], learned)]
             bound = fitted.bound(rows[0], self.lm.tokens, self.lm.kind)
             return bound.of_words([torch.stack([own[fill].log_probs for own in runs]) for fill in range(len(bound.fills))]).cpu()
 
