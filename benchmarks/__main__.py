@@ -1,6 +1,6 @@
 """How fast ptune is beside its peers, and beside the matrix multiplications that no implementation can do without.
 
-    python -m benchmarks [CASE ...] [--rounds 9] [--small] [--json FILE]
+    ptune bench [CASE ...] [--rounds 9] [--small] [--json FILE]
 
 Every side of a case is a process of its own, with the same random weights and the same rows. First all sides compute the same
 figures, else the case is refused. Then each does its step in turn, round after round, while the others wait; what counts is the
@@ -23,12 +23,13 @@ from rich.table import Table
 
 from benchmarks.cases import CASES
 from benchmarks.side import Process
+from ptune.progress import Progress
 
 TOLERANCE = 1e-4  # of figures of float32 whose sums are taken in another order; a wrong mask or position is far outside
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="ptune bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"which: {', '.join(CASES)}; all by default")
     parser.add_argument("--rounds", type=int, default=9, help="how often each side does its step; one more to warm up")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each process")
@@ -54,9 +55,11 @@ def run(name: str, chosen: argparse.Namespace) -> dict[str, dict[str, float]]:
     sides = [Process(name, side, chosen.threads, chosen.device, chosen.small) for side in names]
     try:
         compare(name, sides)
-        for _ in range(chosen.rounds + 1):
-            for side in sides:
-                side.step()
+        with Progress(name, (chosen.rounds + 1) * len(sides)) as progress:
+            for _ in range(chosen.rounds + 1):
+                for side in sides:
+                    side.step()
+                    progress.advance(1)
         return {side.side: figures(side, sides) for side in sides}
     finally:
         for side in sides:

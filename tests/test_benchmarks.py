@@ -1,8 +1,5 @@
 """The benchmarks run, and refuse to time sides that compute different things."""
 import json
-import pathlib
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -10,8 +7,7 @@ import pytest
 pytest.importorskip("peft")
 from benchmarks.__main__ import compare, figures
 from benchmarks.cases import CASES
-
-ROOT = pathlib.Path(__file__).parents[1]
+from ptune import cli
 
 
 def side(name, proof=None, times=(9.0, 1.0)):
@@ -38,8 +34,18 @@ def test_figures_are_medians_of_a_rounds_ratios():
 
 @pytest.mark.parametrize("case", ["cloze-8"])
 def test_a_small_case_runs(case, tmp_path):
-    subprocess.run([sys.executable, "-W", "ignore", "-m", "benchmarks", case, "--small", "--rounds", "1", "--threads", "1", "--device", "cpu",
-                    "--json", str(tmp_path / "out.json")], cwd=ROOT, check=True, capture_output=True)
+    cli.main(["bench", case, "--small", "--rounds", "1", "--threads", "1", "--device", "cpu", "--json", str(tmp_path / "out.json")])
     told = json.loads((tmp_path / "out.json").read_text())["cases"]
     assert set(told) == {case} and tuple(told[case]) == CASES[case].sides
     assert all(own["seconds"] > 0 and own["times_as_fast"] > 0 for own in told[case].values())
+
+
+def test_without_the_repository(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "site-packages" / "ptune" / "cli.py"))
+    with pytest.raises(SystemExit):
+        cli.main(["bench"])
+    assert "clone it" in capsys.readouterr().err
+    monkeypatch.undo()
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["bench", "no-case"])
+    assert stopped.value.code == 2

@@ -25,6 +25,7 @@ Prompt learning on frozen language models.
   import     make a prompt of PEFT's adapter folder or Google's .npy file
   inspect    draw a template as the LM sees it, or show what a prompt has learned
   pretrain   train a small LM from text files
+  bench      how fast training steps, scoring and writing are beside PEFT and the matrix products alone (in ptune's repository)
 
 `ptune COMMAND --help` explains a command's options. The first thing to try: ptune probe"""
 
@@ -138,6 +139,16 @@ def _inspect(arguments: Sequence[str]) -> None:
     inspect(config)
 
 
+def _bench(arguments: Sequence[str]) -> None:
+    root = pathlib.Path(__file__).parents[2]
+    if not (root / "benchmarks").is_dir():
+        raise PtuneError("The benchmarks are in ptune's repository and not in the installed package: clone it, and there "
+                         "`pip install -e '.[test]'` and `ptune bench`.")
+    import subprocess
+    if done := subprocess.run([sys.executable, "-W", "ignore", "-m", "benchmarks", *arguments], env={**os.environ, "PYTHONPATH": str(root)}).returncode:
+        sys.exit(done)
+
+
 def _quiet() -> None:
     """Of the libraries, only errors are news to the user."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -157,4 +168,4 @@ def _resumable(run: Callable[[], object], command: str, arguments: Sequence[str]
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "probe": _probe, "compare": _compare, "train": _train, "evaluate": _evaluate, "predict": _predict, "generate": _generate, "report": _report,
-    "export": _export, "import": _import, "inspect": _inspect, "pretrain": _pretrain}
+    "export": _export, "import": _import, "inspect": _inspect, "pretrain": _pretrain, "bench": _bench}

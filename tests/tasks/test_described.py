@@ -1,4 +1,5 @@
 """Tasks described by YAML files: trained, scored, answered."""
+import copy
 import io
 import json
 import pathlib
@@ -161,6 +162,7 @@ def test_examples_of_comparisons_run_as_their_first_line_says_but_for_the_lm(pat
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("PTUNE_DATA", str(data.resolve()))
     network, tokenizer = tiny.tiny("bert")
+    tokenizer = copy.deepcopy(tokenizer)  # the other is that of all tests
     network.config.max_position_embeddings = tokenizer.model_max_length = 512
     network = type(network)(network.config)
     network.save_pretrained(tmp_path / "lm")
