@@ -99,7 +99,7 @@ def show(name: str, result: dict[str, dict[str, float]]) -> None:
         cells = [(1000 * own["seconds"], ".1f"), (own["times_as_fast"], ".2f"), (own.get("times_the_floor"), ".2f"), (own.get("positions"), "d"),
                  (own.get("memory_mb"), ".0f")]
         table.add_row(side, *("" if value is None else format(value, form) for value, form in cells))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 if __name__ == "__main__":

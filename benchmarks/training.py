@@ -158,13 +158,12 @@ def bank(prompts: int) -> Callable[[str, str, bool], Work]:
 
         def step() -> None:
             for batch in batches:
-                model.losses(batch).sum().backward()
+                model.backward(batch, [1.0] * len(batch))
             optimiser.step()
             optimiser.zero_grad()
 
         def proof() -> list[float]:
-            found = torch.cat([model.losses(batch) for batch in batches])
-            found.sum().backward()
+            found = torch.cat([model.backward(batch, [1.0] * len(batch)) for batch in batches])
             gradients = [encoder.embedding.weight.grad.norm().item() for encoder in model.bank.encoders]
             optimiser.zero_grad()
             return found.tolist() + gradients

@@ -1,6 +1,6 @@
 """Where LM, bank, templates and verbalizers meet: tasks of all kinds, trained and answered in one batch."""
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from ptune.verbalizer import Bound, Choices, Span
 __all__ = ["Example", "Fitted", "Learned", "Loss", "PrefixSettings", "PromptModel", "Row", "Task"]
 TEXT_ROWS = 16
 PROTOTYPE_ROWS = 512
+CPU_TOKENS = 2048  # of a training batch that a CPU runs at once
 HIDDEN = 0.15  # the share of a text's tokens that auxiliary rows hide, as BERT (section 3.1)
 
 
@@ -277,6 +278,31 @@ class PromptModel:
                 losses[member] = (1 - smooth) * told.sum() - smooth * values.mean(1).sum() if smooth else told.sum()
         return torch.stack([loss for loss in losses if loss is not None])
 
+    def backward(self, examples: Sequence[Example], weights: Sequence[float]) -> torch.Tensor:
+        """Weigh the losses of examples, and add the gradient of their sum to all that is trained: the weighted losses [B]. The prompts'
+        encoders run once; on a CPU a large batch runs in parts, which is faster there and takes less memory."""
+        learned, back = self.learned([example.task for example in examples]).apart()
+        found = []
+        for numbers in self._parts(examples):
+            losses = self.losses([examples[i] for i in numbers], learned)
+            own = losses * losses.new_tensor([weights[i] for i in numbers])
+            own.sum().backward()
+            found.append(own.detach())
+        back()
+        return torch.cat(found)
+
+    def _parts(self, examples: Sequence[Example]) -> Iterator[list[int]]:
+        part: list[int] = []
+        tokens = 0
+        for number, example in enumerate(examples):
+            own = sum(len(row.ids) for row in example.learn)
+            if part and tokens + own > CPU_TOKENS and self.lm.device.type == "cpu":
+                yield part
+                part, tokens = [], 0
+            part.append(number)
+            tokens += own
+        yield part
+
     def _label_losses(self, examples: Sequence[Example], runs: Sequence[list["Run"]]) -> torch.Tensor:
         """The losses [B] of examples of one task and verbalizer."""
         fitted = self.tasks[examples[0].task]
@@ -446,6 +472,21 @@ class Learned:
     vectors: torch.Tensor | None
     prefixes: Prefixes | None
     places: dict[int, int]
+
+    def apart(self) -> tuple["Learned", Callable[[], None]]:
+        """The same values apart from what made them, and what carries the gradients that they have got back to it."""
+        vectors, prefixes, pairs = self.vectors, self.prefixes, []
+        if vectors is not None and vectors.requires_grad:
+            pairs.append((vectors, vectors := vectors.detach().requires_grad_()))
+        if prefixes is not None and prefixes.values.requires_grad:
+            pairs.append((prefixes.values, values := prefixes.values.detach().requires_grad_()))
+            prefixes = replace(prefixes, values=values)
+
+        def back() -> None:
+            if felt := [(made, own.grad) for made, own in pairs if own.grad is not None]:
+                torch.autograd.backward(*zip(*felt))
+
+        return Learned(vectors, prefixes, self.places), back
 
 
 @dataclass(frozen=True)

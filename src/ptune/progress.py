@@ -43,7 +43,8 @@ class Progress:
         elif (now := time.monotonic()) - self.spoke > SECONDS_BETWEEN_LINES:
             self.spoke = now
             left = (now - self.began) / max(1, self.done - self.first) * (self.total - self.done)
-            print(f"{self.label}: {self.done}/{self.total}, {self._figures()}, {_minutes(left)} left", file=sys.stderr, flush=True)
+            told = [f"{self.label}: {self.done}/{self.total}", self._figures(), f"{_minutes(left)} left"]
+            print(", ".join(filter(None, told)), file=sys.stderr, flush=True)
 
     def _figures(self) -> str:
         return " ".join(f"{name} {value:.3f}" for name, value in self.figures.items())

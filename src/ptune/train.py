@@ -265,12 +265,11 @@ def _step(model: PromptModel, jobs: Sequence[_Job], config: TrainConfig) -> None
             continue
         hidden = [job.hidden(model, len(batch)) for job, batch in zip(jobs, parts)]
         sizes = [len(batch) for batch in [*parts, *hidden]]
-        own = model.losses([*examples, *(example for batch in hidden for example in batch)]).split(sizes)
-        share = config.auxiliary
-        means = [((1 - share) * losses.sum() + share * told.sum()) / len(batch) for losses, told, batch in zip(own, own[len(jobs):], batches)]
-        torch.stack(means).sum().backward()
-        for kept, mean in zip(sums, means):
-            kept.append(mean.detach())
+        shares = [(1 - config.auxiliary) / len(batch) for batch in batches] + [config.auxiliary / len(batch) for batch in batches]
+        weights = [share for share, size in zip(shares, sizes) for _ in range(size)]
+        own = model.backward([*examples, *(example for batch in hidden for example in batch)], weights).split(sizes)
+        for kept, losses, told in zip(sums, own, own[len(jobs):]):
+            kept.append(losses.sum() + told.sum())
     for job, kept in zip(jobs, sums):
         job.losses.append(torch.stack(kept).sum())
         job.update()
