@@ -108,7 +108,8 @@ def test_resume_of_a_folder_of_a_version_with_fewer_settings(folder):
     note = folder / "out" / "settings.json"
     begun = json.loads(note.read_text())
     task = next(name for name in begun if name.startswith("task "))
-    assert begun.pop("max_length") is begun[task]["train"].pop("context_mb") is None
+    assert begun.pop("max_length") is begun[task]["train"].pop("optimiser") is None
+    begun[task]["train"]["save_seconds"] = 5.0  # changes no result
     note.write_text(json.dumps(begun))
     run(folder, methods="majority", resume=True)
     begun[task]["train"]["batch_size"] = 3
