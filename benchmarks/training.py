@@ -197,7 +197,7 @@ def context(side: str, device: str, small: bool) -> Work:
         def loss() -> torch.Tensor:
             filled = torch.where(inside[..., None], own[slots.clamp(0, soft - 1)], wide)
             logits = network(inputs_embeds=filled, attention_mask=attention).logits
-            return nn.functional.cross_entropy(logits[torch.arange(rows), ends + soft - 1].log_softmax(-1)[:, answers], targets)
+            return nn.functional.cross_entropy(logits[torch.arange(rows, device=device), ends + soft - 1].log_softmax(-1)[:, answers], targets)
 
         return _work(network, loss, [own], own)
     model = PromptModel(LanguageModel(network, tokenizer))

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from ptune import compare_report, fewshot, pet, store
-from ptune.config import CompareConfig, DataConfig, TaskConfig, TrainConfig, TrainOverrides
+from ptune.config import SIDE, CompareConfig, DataConfig, TaskConfig, TrainConfig, TrainOverrides
 from ptune.errors import ConfigError, ModelError, TemplateError, VerbalizerError, nearest
 from ptune.lm import LanguageModel
 from ptune.methods import METHODS, Method, method
@@ -134,7 +134,7 @@ def _given(setting: Any) -> Any:
     """A setting without those in it that are not set, or change no result: a folder of a version that had no such settings is gone on with."""
     if not isinstance(setting, dict):
         return setting
-    return {name: _given(own) for name, own in setting.items() if own is not None and name not in ("save_seconds", "context_mb")}
+    return {name: _given(own) for name, own in setting.items() if own is not None and name not in SIDE}
 
 
 def _draw(task: TaskConfig, shots: int, seed: int) -> Few:

@@ -63,6 +63,9 @@ class DecodingConfig(Config):
         return self.beams if self.beams > 1 else self.texts
 
 
+SIDE = {"save_seconds", "context_mb"}  # settings of training that change no result
+
+
 class TrainConfig(Config):
     """How a prompt, or an LM, is trained."""
 

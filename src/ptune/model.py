@@ -100,7 +100,7 @@ class PromptModel:
         assert isinstance(reader, readers.Prototypes)
         with torch.no_grad(), self.evaluating():
             found = [self._vectors(self.tasks[number], reader, self._run([examples[i] for i in batch])).sum(0)
-                     for batch in _batched(range(len(examples)), examples, self.evaluation_rows)]
+                     for batch in _batched(range(len(examples)), _fills(examples), self.evaluation_rows)]
         reader.start_at(torch.cat(found), torch.tensor([example.label for example in examples], device=self.lm.device))
 
     @contextlib.contextmanager
@@ -283,25 +283,14 @@ class PromptModel:
         encoders run once; on a CPU a large batch runs in parts, which is faster there and takes less memory."""
         learned, back = self.learned([example.task for example in examples]).apart()
         found = []
-        for numbers in self._parts(examples):
+        tokens = [sum(len(row.ids) for row in example.learn) for example in examples]
+        for numbers in _batched(range(len(examples)), tokens, CPU_TOKENS if self.lm.device.type == "cpu" else sum(tokens)):
             losses = self.losses([examples[i] for i in numbers], learned)
             own = losses * losses.new_tensor([weights[i] for i in numbers])
             own.sum().backward()
             found.append(own.detach())
         back()
         return torch.cat(found)
-
-    def _parts(self, examples: Sequence[Example]) -> Iterator[list[int]]:
-        part: list[int] = []
-        tokens = 0
-        for number, example in enumerate(examples):
-            own = sum(len(row.ids) for row in example.learn)
-            if part and tokens + own > CPU_TOKENS and self.lm.device.type == "cpu":
-                yield part
-                part, tokens = [], 0
-            part.append(number)
-            tokens += own
-        yield part
 
     def _label_losses(self, examples: Sequence[Example], runs: Sequence[list["Run"]]) -> torch.Tensor:
         """The losses [B] of examples of one task and verbalizer."""
@@ -323,14 +312,14 @@ class PromptModel:
         like length share a batch; dropout is off."""
         if text := next((self.tasks[example.task].task.name for example in examples if example.bound is None), None):
             raise ConfigError(f"{text} has no labels to score: its answers are text, which ptune.generate writes.")
+        rows = rows or self.evaluation_rows
         found: list[torch.Tensor | None] = [None] * len(examples)
         learned = self.learned([example.task for example in examples])
         stepwise = [i for i, example in enumerate(examples) if self._is_stepwise(example)]
         spelt = [i for i, example in enumerate(examples) if isinstance(self.tasks[example.task].verbalizer, Span)]
         order = sorted(set(range(len(examples))) - {*stepwise, *spelt}, key=lambda i: (examples[i].length, i))
         with self.evaluating():
-            rows = rows or self.evaluation_rows
-            for batch in _batched(order, examples, rows):
+            for batch in _batched(order, _fills(examples), rows):
                 runs = dict(zip(batch, self._run([examples[i] for i in batch], learned)))
                 for members in _alike(examples, batch):
                     own = self._label_scores([examples[m] for m in members], [runs[m] for m in members]).cpu()
@@ -351,7 +340,8 @@ class PromptModel:
         with self.evaluating():
             if examples and self._is_stepwise(examples[0]):
                 return torch.stack([words[0] for words in self._stepwise(examples, learned, self.evaluation_rows)]).cpu()
-            runs = [own for batch in _batched(range(len(examples)), examples, self.evaluation_rows) for own in self._run([examples[i] for i in batch], learned)]
+            batches = _batched(range(len(examples)), _fills(examples), self.evaluation_rows)
+            runs = [own for batch in batches for own in self._run([examples[i] for i in batch], learned)]
             bound = fitted.bound(rows[0], self.lm.tokens, self.lm.kind)
             return bound.of_words([torch.stack([own[fill].log_probs for own in runs]) for fill in range(len(bound.fills))]).cpu()
 
@@ -537,16 +527,20 @@ def _alike(examples: Sequence[Example], numbers: Sequence[int]) -> list[list[int
     return list(groups.values())
 
 
-def _batched(order: Sequence[int], examples: Sequence[Example], rows: int) -> Iterator[list[int]]:
-    """Batches of examples with at most ``rows`` rows for the LM, at least one example."""
+def _fills(examples: Sequence[Example]) -> list[int]:
+    """How many rows each example is for the LM."""
+    return [len(example.fills) for example in examples]
+
+
+def _batched(order: Sequence[int], sizes: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Numbers in batches whose sizes sum up to ``most`` at most, with one number at least."""
     batch: list[int] = []
     size = 0
     for number in order:
-        fills = len(examples[number].fills)
-        if batch and size + fills > rows:
+        if batch and size + sizes[number] > most:
             yield batch
             batch, size = [], 0
         batch.append(number)
-        size += fills
+        size += sizes[number]
     if batch:
         yield batch

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 
 from ptune import store
-from ptune.config import PetConfig, TrainConfig
+from ptune.config import SIDE, PetConfig, TrainConfig
 from ptune.ensemble import combine
 from ptune.errors import ConfigError, DataError
 from ptune.lm import LanguageModel
@@ -335,7 +335,7 @@ def _identity(run: _Run) -> dict[str, Any]:
     """All that the outcome hangs on, as JSON says it."""
     plan, lm = run.plan, run.lm
     settings = {f"{name}.{key}": value for name, config in (("train", plan.train), ("distil", plan.distil), ("pet", plan.settings))
-                for key, value in config.model_dump(mode="json", exclude={"save_seconds", "context_mb", "distil"}).items()}
+                for key, value in config.model_dump(mode="json", exclude={*SIDE, "distil"}).items()}
     rows = {f"{name} rows": hashlib.sha256(json.dumps([dict(row) for row in own], default=str).encode()).hexdigest()
             for name, own in (("training", run.rows), ("dev", run.dev), ("unlabelled", run.unlabeled))}
     return {"LM": [lm.fingerprint(), lm.sample(), str(lm.dtype), str(lm.mixed)], "members": [task.name for task in plan.members],

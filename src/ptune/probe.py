@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from ptune import experiment, report, store
-from ptune.config import ProbeConfig
+from ptune.config import SIDE, ProbeConfig
 from ptune.errors import ConfigError, TemplateError
 from ptune.experiment import Plan, Problem, Result
 from ptune.lm import LanguageModel
@@ -124,7 +124,7 @@ def _plan(config: ProbeConfig, lm: LanguageModel, problems: Sequence[Problem], m
         "facts": config.facts, "manual": config.manual,
         "vocabulary": f"{len(words.labels)} words, {zlib.crc32(chr(10).join(words.labels).encode()):08x}", "relations": [p.name for p in problems],
         "rows": {p.name: [len(p.train), len(p.dev), len(p.test)] for p in problems}, "seeds": config.seeds, "methods": {
-            m.name: {"template": m.template, "encoder": m.encoder, "init": m.init, **m.train.model_dump(mode="json", exclude={"save_seconds", "context_mb"})}
+            m.name: {"template": m.template, "encoder": m.encoder, "init": m.init, **m.train.model_dump(mode="json", exclude=SIDE)}
             for m in methods}}
     wordings = config.facts == "builtin" if config.wordings is None else config.wordings
     return Plan(lm, problems, methods, config.seeds, config.out, together, identity | {"wordings": wordings}, wordings)

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ptune import store
+from ptune.config import SIDE
 from ptune.errors import StoreError
 from ptune.metrics import deviation, mean
 from ptune.report import COLOURS, count, render, svg
@@ -25,7 +26,7 @@ from ptune.text_metrics import METRICS
 SHOWN = 30  # test rows whose texts are on the page
 TITLES = {"cider": "CIDEr", "chrf": "chrF", "ter": "TER ↓"}
 LOWER_IS_BETTER = ("ter",)
-PASSING = {"seed", "out", "resume", "device", "save_seconds", "context_mb"}  # settings in which the runs of a column may differ
+PASSING = {"seed", "out", "resume", "device", *SIDE}  # settings in which the runs of a column may differ
 MINUS_LOSS = Run.model_fields["dev_score"].default
 Cell = tuple[str, bool]  # a figure as text, and whether it is the best
 T = TypeVar("T")

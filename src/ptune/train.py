@@ -17,7 +17,7 @@ from torch import nn
 from transformers.optimization import Adafactor
 
 from ptune import store
-from ptune.config import TrainConfig
+from ptune.config import SIDE, TrainConfig
 from ptune.errors import ConfigError, DataError, StoreError
 from ptune.model import Example, PromptModel, Row
 from ptune.progress import Progress
@@ -328,4 +328,4 @@ def _restore(jobs: Sequence[_Job], file: pathlib.Path, config: TrainConfig) -> N
 
 
 def _identity(config: TrainConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude={"save_seconds", "context_mb"})
+    return config.model_dump(mode="json", exclude=SIDE)
