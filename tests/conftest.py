@@ -4,7 +4,9 @@ import pathlib
 
 import pytest
 import torch
+from hypothesis import settings
 
+settings.register_profile("thorough", max_examples=500)
 torch.set_num_threads(1)  # the tests run beside each other instead
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

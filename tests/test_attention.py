@@ -14,6 +14,7 @@ import transformers
 from test_families import FAR, ROWS, TOLERANCE, WORDS
 
 from ptune import attention
+from ptune import generate as generate_module
 from ptune.attention import AttentionRoute
 from ptune.config import DecodingConfig, TrainConfig
 from ptune.errors import ConfigError, ModelError, TemplateError
@@ -485,3 +486,46 @@ def test_rows_whose_padding_would_show_are_written_for_apart(name):
     if name == "rwkv":
         with pytest.raises(ModelError, match="mixes up rows"):
             write_all(model, examples, DecodingConfig(max_new_tokens=3, sample=True, texts=2))
+
+
+# Nothing is skipped in silence.
+
+@pytest.mark.parametrize("name", ["llama", "bert", "t5", "falcon", "deberta"])
+@torch.no_grad()
+def test_a_prefix_that_does_not_reach_the_lm_raises(name):
+    model = one(name, "{prefix:3} {subject} is {mask}")
+    lm, learned, rows = model.lm, model.learned([0]), [e.fills[0] for e in model.encode(0, ROWS[:2])]
+    batch = lm.collate(rows, [0, 0])
+    with pytest.raises(ModelError, match="have a prefix, and its values are not given"):
+        lm.scores(batch, learned.vectors)
+    other = dataclasses.replace(batch, deep=None) if lm.route.in_text else dataclasses.replace(batch, deep=batch.slots)
+    if lm.route.in_text:
+        other = dataclasses.replace(other, starts=torch.zeros(2, 3, dtype=torch.long))
+    with pytest.raises(ModelError, match="spelt out as layer inputs"):
+        lm.scores(other, learned.vectors, learned.prefixes)
+    wanted = lm.scores(batch, learned.vectors, learned.prefixes)
+    if lm.route.in_text:
+        short = dataclasses.replace(batch, deep=torch.nn.functional.pad(batch.deep, (0, 3), value=-1))
+        with pytest.raises(ModelError, match="rows of .* tokens do not fit"):
+            lm.scores(short, learned.vectors, learned.prefixes)
+        for layer in lm.route.layers:
+            layer._forward_pre_hooks.clear()
+        with pytest.raises(ModelError, match=r"A prefix did not reach 2 of the 2 layers of"):
+            lm.scores(batch, learned.vectors, learned.prefixes)
+        return
+    lm.model.set_attn_implementation("eager")
+    with pytest.raises(ModelError, match=r"A prefix did not reach .* of the .* attentions of"):
+        lm.scores(batch, learned.vectors, learned.prefixes)
+    lm.model.set_attn_implementation("ptune")
+    assert torch.equal(lm.scores(batch, learned.vectors, learned.prefixes), wanted)
+
+
+@pytest.mark.parametrize("name", ["bloom", "falcon", "gptj"])
+def test_without_a_cache_the_slots_stay_where_they_are(name):
+    model = decoding.build(name)
+    examples = decoding.mixed(model)
+    wanted = write(model, examples, decoding.SHORT)
+    with pytest.MonkeyPatch.context() as patch:
+        settings = generate_module._settings
+        patch.setattr(generate_module, "_settings", lambda *given: settings(*given) | {"use_cache": False})
+        assert write(model, examples, decoding.SHORT) == wanted

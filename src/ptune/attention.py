@@ -7,7 +7,7 @@ import contextlib
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -64,12 +64,14 @@ class _Entering:
         infix = causal and batch.starts is not None and bool((batch.starts > 0).any())
         self.starts = nn.functional.pad(batch.starts, (count - batch.starts.shape[1], 0)) if infix and batch.starts is not None else None
         self.turns: Counter[nn.Module] = Counter()
+        self.reached: set[int] = set()
         self._gathered: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
 
     def at(self, number: int, rows: int, queries: int, keys: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """A site's prefix keys and values [B, Hkv, P, D], and which of them each query may see [B, Q or 1, P]."""
         if rows != len(self.rows) * self.copies:
             raise ModelError(f"The prefixes of {len(self.rows)} rows do not fit {rows} rows in attention.")
+        self.reached.add(number)
         own_keys, own_values, seen = self._gathered.get(number) or self._gather(number)
         if not torch.is_grad_enabled():  # decoding asks again at every step
             self._gathered[number] = own_keys, own_values, seen
@@ -216,7 +218,7 @@ class AttentionRoute:
     in_text = False
 
     def __init__(self, model: PreTrainedModel, run: Callable[[], Any], causal: bool):
-        self.causal = causal
+        self.causal, self.model = causal, model
         before = model.config._attn_implementation
         wanted = EAGER if before in ("eager", EAGER) else SDPA
         _set(model, wanted)
@@ -263,10 +265,24 @@ class AttentionRoute:
         return sites
 
     @contextlib.contextmanager
-    def entering(self, batch: Batch, prefixes: Prefixes, copies: int = 1) -> Iterator[None]:
-        """While this is open, the rows of the batch (each ``copies`` times, for beams) have their prefixes."""
-        with _now(_Entering(self.sites, prefixes, batch, copies, self.causal)):
+    def entering(self, batch: Batch, prefixes: Prefixes, copies: int = 1,
+                 groups: Sequence[str] = GROUPS) -> Iterator[None]:
+        """While this is open, the rows of the batch (each ``copies`` times, for beams) have their prefixes.
+
+        Args:
+            groups: the attentions that must be reached; those of an encoder and its decoder may run apart.
+
+        Raises:
+            ModelError: an attention was not reached; the LM was set to another attention function since, or ran in another thread.
+        """
+        if batch.deep is not None:
+            raise ModelError("The prefixes of this batch are spelt out as layer inputs.")
+        with _now(now := _Entering(self.sites, prefixes, batch, copies, self.causal)):
             yield
+        wanted = {number for number, site in enumerate(self.sites) if site.group in groups}
+        if (missed := wanted - now.reached) and not self.model.training:  # layer dropout skips whole layers
+            raise ModelError(f"A prefix did not reach {len(missed)} of the {len(wanted)} attentions of {type(self.model).__name__}: "
+                             f"its attention function was set to another one after it was loaded, or it runs elsewhere.")
 
     def activations(self, run: Callable[[], Any]) -> torch.Tensor:
         """The LM's own keys and values in a call on one row of P tokens (of as many on either side): [P, W]."""

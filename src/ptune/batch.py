@@ -70,7 +70,8 @@ def collate(rows: Sequence[Encoded], prompts: Sequence[int], pad: int, side: Sid
         decoder_attention=_padded([(1,) * len(d) for d in decoders], 0, "right") if decoders else None, side=side,
         ahead=_padded([[sum(start <= at for start in row.prefix) for at in range(len(row.ids))] for row in rows], 0, side) if prefixed else None,
         starts=_padded([[start + by if start else 0 for start in row.prefix] for row, by in zip(rows, shift)], 0, "left") if prefixed else None,
-        deep=_padded([row.deep for row in rows], -1, side) if any(row.deep for row in rows) else None)
+        deep=_padded([row.deep or (-1,) * len(row.ids) for row in rows], -1, side)
+        if any(row.deep for row in rows) else None)
 
 
 def _padded(rows: Sequence[Sequence[int]], value: int, side: Side) -> torch.Tensor:

@@ -4,8 +4,9 @@ values, so prefixes of one do not fit the other.
 """
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -16,8 +17,25 @@ from ptune.batch import Batch
 from ptune.errors import ModelError
 from ptune.prompts import Prefixes
 
-# The route whose prefixes are entering, the prefix vector at each position [B, T] (-1: none), and the values there [B, T, W].
-_replacing: ContextVar[tuple["LayerRoute", torch.Tensor, torch.Tensor] | None] = ContextVar("replacing", default=None)
+
+@dataclass
+class _Replacing:
+    """The prefixes of the rows of the call that runs now.
+
+    Attributes:
+        route: the LM's, since several networks may run in one call.
+        places: the number of the prefix vector at each position [B, T], -1 elsewhere.
+        values: the prefix vectors there [B, T, W].
+        reached: the numbers of the layers that have taken them.
+    """
+
+    route: "LayerRoute"
+    places: torch.Tensor
+    values: torch.Tensor
+    reached: set[int] = field(default_factory=set)
+
+
+_replacing: ContextVar[_Replacing | None] = ContextVar("replacing", default=None)
 
 
 class LayerRoute:
@@ -43,7 +61,7 @@ class LayerRoute:
         stacks = [part for part in model.modules() if isinstance(part, nn.ModuleList) and len(part) == count]
         if not stacks:
             raise ModelError(f"{type(model).__name__} keeps its layers in no list of {count}")
-        self.layers = list(stacks[0])
+        self.layers, self.model = list(stacks[0]), model
         inputs = self._inputs(run)
         if len(inputs) != count:
             raise ModelError(f"{type(model).__name__} does not run its {count} layers once each")
@@ -55,31 +73,57 @@ class LayerRoute:
             layer.register_forward_pre_hook(functools.partial(self._replace, number), with_kwargs=True)
 
     @contextlib.contextmanager
-    def entering(self, batch: Batch, prefixes: Prefixes, copies: int = 1) -> Iterator[None]:
-        """While this is open, the rows of the batch (each ``copies`` times, for beams) have their prefixes."""
-        if batch.deep is None:  # none of these rows has a prefix
-            yield
+    def entering(self, batch: Batch, prefixes: Prefixes, copies: int = 1, groups: Sequence[str] = ("self",)) -> Iterator[None]:
+        """While this is open, the rows of the batch (each ``copies`` times, for beams) have their prefixes.
+
+        Raises:
+            ModelError: a layer was not reached, or rows of another number or length came.
+        """
+        if batch.deep is None:
+            if batch.starts is not None:
+                raise ModelError(f"The prefixes of this batch are not spelt out as {self.name}.")
+            yield  # none of these rows has a prefix
             return
         deep, rows = (part.repeat_interleave(copies, 0) for part in (batch.deep, batch.prompts.clamp(min=0)))
         count = prefixes.values.shape[1]
         places = (deep.clamp(min=0) + (count - prefixes.lengths[rows])[:, None]).clamp(max=count - 1)
-        token = _replacing.set((self, deep, prefixes.values[rows[:, None], places]))  # [B, T, W]
+        now = _Replacing(self, deep, prefixes.values[rows[:, None], places])
+        token = _replacing.set(now)
         try:
             yield
         finally:
             _replacing.reset(token)
+        missed = len(self.layers) - len(now.reached)
+        if missed and not self.model.training:  # layer dropout skips whole layers
+            raise ModelError(f"A prefix did not reach {missed} of the {len(self.layers)} layers of "
+                             f"{type(self.model).__name__}.")
 
     def _replace(self, number: int, module: nn.Module, arguments: tuple[Any, ...], more: dict[str, Any]) -> Any:
-        """A layer's input with the prefix's own vectors at its slots. This is where a prefix enters."""
+        """A layer's input with the prefix's own vectors at its slots. This is where a prefix enters.
+
+        A call with a cache, after the first, is behind the slots.
+
+        Raises:
+            ModelError: the input is not of the rows and tokens that the prefixes are for.
+        """
         now = _replacing.get()
-        hidden = arguments[0] if arguments else more["hidden_states"]
-        if now is None or now[0] is not self or hidden.shape[1] != now[1].shape[1]:  # in a step with a cache the slots are behind
+        if now is None or now.route is not self:
             return None
-        _, deep, chosen = now
-        if hidden.shape[0] != len(deep):
-            raise ModelError(f"The prefixes of {len(deep)} rows do not fit {hidden.shape[0]} rows.")
-        own = chosen[..., number * self.size:(number + 1) * self.size]
-        hidden = torch.where((deep >= 0)[..., None], own.to(hidden.dtype), hidden)
+        hidden = arguments[0] if arguments else more["hidden_states"]
+        if hidden.shape[0] != len(now.places):
+            raise ModelError(f"The prefixes of {len(now.places)} rows do not fit {hidden.shape[0]} rows.")
+        behind = hidden.shape[1] - now.places.shape[1]
+        if behind < 0 and number in now.reached:
+            return None
+        if behind < 0:
+            raise ModelError(f"The prefixes of rows of {now.places.shape[1]} tokens do not fit "
+                             f"{hidden.shape[1]} tokens.")
+        places, values = now.places, now.values[..., number * self.size:(number + 1) * self.size]
+        if behind:  # written without a cache: the new tokens are at the end
+            places = nn.functional.pad(places, (0, behind), value=-1)
+            values = nn.functional.pad(values, (0, 0, 0, behind))
+        hidden = torch.where((places >= 0)[..., None], values.to(hidden.dtype), hidden)
+        now.reached.add(number)
         return ((hidden, *arguments[1:]), more) if arguments else (arguments, {**more, "hidden_states": hidden})
 
     def activations(self, run: Callable[[], Any]) -> torch.Tensor:

@@ -19,7 +19,7 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from ptune import answer_places
-from ptune.attention import OURS, AttentionRoute, recompute
+from ptune.attention import GROUPS, OURS, AttentionRoute, recompute
 from ptune.batch import Batch, Side, collate
 from ptune.context import Context, Contexts, Ids
 from ptune.errors import ConfigError, ModelError
@@ -356,17 +356,16 @@ class LanguageModel:
         more = {"tokenizer": self.tokens.tokenizer} if "stop_strings" in settings else {}
         if self.kind == "encoder-decoder":
             settings["decoder_start_token_id"] = self.start
-        with self._prefixed(batch, prefixes, copies):
-            inputs: dict[str, Any] = {"attention_mask": batch.attention, "inputs_embeds": self._embedded(batch, vectors)}
-            if self._offset is not None:
-                inputs["position_ids"] = self._positions(batch)
-            if self.kind == "encoder-decoder":
-                with self._prefixed(batch, prefixes):
-                    encoded = self.model.get_encoder()(**inputs)
-                inputs = {"attention_mask": batch.attention, "encoder_outputs": encoded, "decoder_input_ids": batch.decoder}
-            with self._undirected(), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Passing `no_repeat_ngram_size` with `inputs_embeds`")  # within the text is what is meant
-                return self._generate(**inputs, generation_config=GenerationConfig(**settings), **more)
+        inputs: dict[str, Any] = {"attention_mask": batch.attention, "inputs_embeds": self._embedded(batch, vectors)}
+        if self._offset is not None:
+            inputs["position_ids"] = self._positions(batch)
+        if self.kind == "encoder-decoder":
+            with self._prefixed(batch, prefixes, groups=("encoder",)):
+                encoded = self.model.get_encoder()(**inputs)
+            inputs = {"attention_mask": batch.attention, "encoder_outputs": encoded, "decoder_input_ids": batch.decoder}
+        with self._prefixed(batch, prefixes, copies, ("self", "decoder", "cross")), self._undirected(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Passing `no_repeat_ngram_size` with `inputs_embeds`")  # within the text is what is meant
+            return self._generate(**inputs, generation_config=GenerationConfig(**settings), **more)
 
     def _generate(self, **arguments: Any) -> Any:
         try:
@@ -395,8 +394,18 @@ class LanguageModel:
         finally:
             self.model.generation_config = own
 
-    def _prefixed(self, batch: Batch, prefixes: Prefixes | None, copies: int = 1) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext() if prefixes is None else self.route.entering(batch, prefixes.to(self.device), copies)
+    def _prefixed(self, batch: Batch, prefixes: Prefixes | None, copies: int = 1,
+                  groups: Sequence[str] = GROUPS) -> contextlib.AbstractContextManager[None]:
+        """While this is open, the rows have their prefixes, in these groups of attentions at least.
+
+        Raises:
+            ModelError: rows have a prefix and none is given, or it did not reach the LM's layers.
+        """
+        if prefixes is not None:
+            return self.route.entering(batch, prefixes.to(self.device), copies, groups)
+        if batch.starts is not None or batch.deep is not None:
+            raise ModelError("Rows of this batch have a prefix, and its values are not given.")
+        return contextlib.nullcontext()
 
     @cached_property
     def route(self) -> AttentionRoute | LayerRoute:
