@@ -1,15 +1,18 @@
+import copy
 import re
 
 import pytest
 import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AddedToken
 
 from ptune.errors import TemplateError
 from ptune.template import Field, Mask, Sep, Soft, Template, Text
 from ptune.tokens import Tokens
 
 BERT, GPT2, ROBERTA, T5, LLAMA = (Tokens(t) for t in (tiny.wordpiece(), tiny.byte_level(False), tiny.byte_level(True), tiny.unigram(), tiny.prepended()))
+SMOLLM = Tokens(tiny.merging())
 
 
 def shown(encoded, tokens):
@@ -206,6 +209,88 @@ def test_shortening_touches_no_soft_token_no_mask_and_no_other_field(a, b, limit
     if kind == "masked":
         assert [row.ids[i] for i in row.reads] == [tokens.mask]
     assert row.ids[:len(tokens.before)] == tuple(tokens.before)
+
+
+WHITE = ["\n", "\t", " ", "  ", "\n\n", "\r\n", " \n", "\n ", "\u00a0", "\u3000", "\t ", " \t\n "]
+white = st.sampled_from(WHITE)
+words_drawn = st.sampled_from(["great", "the film", "Vienna", "is", "euro.", "1999", ":", "caf\u00e9"])
+pieces = st.lists(st.tuples(words_drawn, white).map("".join), min_size=1, max_size=4).map("".join)
+
+
+def plain(tokens, text):
+    """What transformers itself makes of a text, without special tokens."""
+    return tokens.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def without_special(encoded, tokens):
+    return list(encoded.ids[len(tokens.before):len(encoded.ids) - len(tokens.after)])
+
+
+@settings(max_examples=200, deadline=None)
+@given(before=pieces, value=pieces, between=white, last=white, tokens=st.sampled_from([GPT2, LLAMA, SMOLLM]))
+def test_a_causal_lm_reads_the_written_out_text(before, value, between, last, tokens):
+    template = Template.parse(f"{before}{{x}}{between}Sentiment:{last}{{mask}}")
+    row = template.encode({"x": value}, tokens, "causal")
+    answer = tokens.words(["great"], template.place)[0]
+    written = f"{before}{value}{between}Sentiment:{last}great"
+    assert [*row.ids[len(tokens.before):], *answer] == plain(tokens, written)
+
+
+@settings(max_examples=200, deadline=None)
+@given(before=pieces, value=pieces, last=white, behind=st.sampled_from(["", ".", " .", "\n.", " the\n", " \t."]), tokens=st.sampled_from([BERT, ROBERTA]))
+def test_a_masked_lm_reads_the_written_out_text(before, value, last, behind, tokens):
+    """The space before the mask goes into the masked word, where the tokenizer's words carry it."""
+    row = Template.parse(f"{before}{{x}}{last}{{mask}}{behind}").encode({"x": value}, tokens, "masked")
+    written = f"{before}{value}{last}".removesuffix(" ") + tokens.tokenizer.mask_token + behind
+    assert list(row.ids) == tokens.tokenizer(written)["input_ids"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(before=pieces, value=pieces, last=st.sampled_from(["", *WHITE]), tokens=st.sampled_from([T5, ROBERTA]))
+def test_an_encoder_reads_the_written_out_text(before, value, last, tokens):
+    row = Template.parse(f"{before}{{x}}{last}").encode({"x": value}, tokens, "encoder-decoder")
+    assert list(row.ids) == tokens.tokenizer(f"{before}{value}{last}")["input_ids"]
+    row = Template.parse(f"{before}{{x}}{last}{{mask}} .").encode({"x": value}, tokens, "encoder-decoder")
+    head = f"{before}{value}{last}".removesuffix(" ")
+    mask = tokens.tokenizer.convert_ids_to_tokens(tokens.mask)
+    assert list(row.ids) == tokens.tokenizer(f"{head}{mask} .")["input_ids"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(value=pieces, first=white, last=white, tokens=st.sampled_from([GPT2, LLAMA, SMOLLM]))
+def test_white_space_around_soft_tokens_stays_but_for_one_space(value, first, last, tokens):
+    row = Template.parse(f"{{x}}{first}{{soft:2}}{last}Label:{last}{{mask}}").encode({"x": value}, tokens, "causal")
+    at = row.slots.index(0)
+    assert list(row.ids[len(tokens.before):at]) == plain(tokens, (value + first).removesuffix(" "))
+    assert [*row.ids[at + 2:], *tokens.words(["great"], Template.parse(f"a{last}{{mask}}").place)[0]] == tokens.follow(f"{last}Label:{last}great")
+
+
+def test_a_line_break_before_the_answer_and_behind_a_prefix_is_kept():
+    row = Template.parse("{x}\nAnswer:\n{mask}").encode({"x": "great"}, GPT2, "causal")
+    assert shown(row, GPT2)[-2:] == [":", "\u010a"]
+    row = Template.parse("{prefix:2}\n{x}\t{soft:1} is{mask}").encode({"x": "great "}, GPT2, "causal")
+    assert shown(row, GPT2)[0] == "\u010a" and shown(row, GPT2)[row.slots.index(0) - 1] == "\u0109"
+    row = Template.parse("{x} {soft:1} is{mask}").encode({"x": "great "}, GPT2, "causal")
+    assert shown(row, GPT2)[row.slots.index(0) - 1] == "\u0120", "the space that ends the field is text"
+
+
+def test_a_mask_that_takes_the_white_space_before_it():
+    """RoBERTa's own mask is written with the white space before it, line breaks too; so it stands in transformers' ids."""
+    tokenizer = copy.deepcopy(ROBERTA.tokenizer)
+    tokenizer.add_special_tokens({"mask_token": AddedToken("<mask>", lstrip=True, special=True)})
+    tokens = Tokens(tokenizer)
+    for space in WHITE:
+        row = Template.parse(f"The {{x}}{space}{{mask}} .").encode({"x": "film"}, tokens, "masked")
+        assert list(row.ids) == tokenizer(f"The film{space}<mask> .")["input_ids"]
+
+
+def test_a_tokenizer_whose_words_carry_no_space():
+    """Of bytes or letters: the space before the answer is a token of the text, and no part of the word."""
+    tokens = Tokens(tiny.letters())
+    template = Template.parse("the {x} is {mask}")
+    row = template.encode({"x": "film"}, tokens, "causal")
+    assert shown(row, tokens)[-1] == " " and shown(row, tokens) == list("the film is ")
+    assert tokens.words(["bad"], template.place) == [plain(tokens, "bad")]
 
 
 # Deep prefixes.

@@ -8,7 +8,7 @@ import itertools
 from collections import Counter
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AlbertConfig,
     AlbertForMaskedLM,
@@ -124,6 +124,27 @@ def prepended() -> PreTrainedTokenizerFast:
     made.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
     made.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+@functools.cache
+def merging() -> PreTrainedTokenizerFast:
+    """SmolLM2's kind of byte-level BPE: digits apart, and runs of line breaks or of spaces are one token where no word follows."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [list(piece) for line in TEXT for piece, _ in pre_tokenizers.ByteLevel(add_prefix_space=True).pre_tokenize_str(line)]
+    model = bpe([*words, *[list("\u010a\u010a"), list("\u0120\u0120"), list("\u0120\u010a")] * 50], alphabet, ["<|endoftext|>"], 150)
+    made = Tokenizer(model)
+    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    made.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|endoftext|>", bos_token="<|endoftext|>")
+
+
+@functools.cache
+def letters() -> PreTrainedTokenizerFast:
+    """A token for every letter, the space among them."""
+    made = Tokenizer(models.WordLevel({letter: number for number, letter in enumerate(["<unk>", *LETTERS, " "])}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    made.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", eos_token="<unk>")
 
 
 SHAPE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, max_position_embeddings=80)

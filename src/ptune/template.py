@@ -14,7 +14,7 @@ Two shorthands: `(3, 3, 3)` is the template above (P-tuning, section 3), and LAM
 subject and asks for the object. Parsing never evaluates anything.
 """
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -71,6 +71,7 @@ class Sep:
 
 
 Part = Text | Field | Soft | Deep | Mask | Sep
+Item = tuple[str | Soft | Deep | Mask | Sep, tuple[int, ...] | None]  # a run of text or a part, and its slots
 
 
 @dataclass(frozen=True)
@@ -141,13 +142,15 @@ class Template:
 
     @cached_property
     def place(self) -> Place:
-        """How the answer stands: behind a space ("is {mask}"), joined to what is before it ("non-{mask}"), or at the
-        start of a text ("{mask} is", or a decoder's own text)."""
+        """How the answer stands: behind a space ("is {mask}"), behind a line break or other white space, joined to what is
+        before it ("non-{mask}"), or at the start of a text ("{mask} is", or a decoder's own text)."""
         at = next((i for i, part in enumerate(self.parts) if isinstance(part, Mask)), 0)
         before = self.parts[at - 1] if at else None
         if before is None or isinstance(before, Sep):
             return "start"
-        return "spaced" if isinstance(before, Text) and before.text[-1:].isspace() else "joined"
+        if not isinstance(before, Text) or not before.text[-1].isspace():
+            return "joined"
+        return "spaced" if before.text[-1] == " " else "line"
 
     def for_kind(self, kind: Kind, whole: bool = False) -> tuple["Template", str]:
         """The template as an LM of this kind can use it, and what was left out for it.
@@ -285,10 +288,14 @@ class Template:
             slots.extend([-1] * len(new) if where is None else where)
             types.extend([type_] * len(new))
 
-        for item, where in self._items(values, tokens):
+        items = self._items(values, tokens, kind)
+        for (item, where), following in zip(items, [*(item for item, _ in items[1:]), None]):
             type_ = kinds[2] if second else kinds[0]
             if isinstance(item, str):
-                put((tokens.start if begins else tokens.follow)(item), type_=type_)
+                if kind == "causal" and isinstance(following, Mask):
+                    put(tokens.before_word(item, self.place, begins), type_=type_)
+                else:
+                    put((tokens.start if begins else tokens.follow)(item), type_=type_)
             elif isinstance(item, Deep):
                 prefix += [0 if self.parts[0] is item else len(ids)] * next(runs)[0]
             elif isinstance(item, Soft):
@@ -325,22 +332,40 @@ class Template:
         return Encoded(tuple(ids), tuple(slots), tuple(types) if tokens.types else None, tuple(reads),
                        None if decoder is None else tuple(decoder), cut, tuple(prefix))
 
-    def _items(self, values: dict[str, str], tokens: Tokens) -> list[tuple[str | Soft | Deep | Mask | Sep, tuple[int, ...] | None]]:
-        """The parts with text and fields joined to runs of text, so that pieces are cut as in one text; spaces before
-        a slot and around a separator go, since no token carries them."""
-        items: list[tuple[str | Soft | Deep | Mask | Sep, tuple[int, ...] | None]] = []
+    def _items(self, values: dict[str, str], tokens: Tokens, kind: Kind) -> list[Item]:
+        """The parts with text and fields joined to runs of text, so that pieces are cut as in one text.
+
+        A plain space goes where no token of its own carries it: before a slot, beside a separator, behind a prefix at the
+        front. Everything else stays as it stands, line breaks and tabs too; but a mask that the tokenizer writes with the
+        white space beside it takes that with it.
+        """
+        items: list[Item] = []
         for part, where in zip(self.parts, self._groups(tokens)[1]):
-            if isinstance(part, Text | Field):
-                text = part.text if isinstance(part, Text) else _filtered(values[part.name], part.filters)
-                if items and isinstance(items[-1][0], str):
-                    text = items.pop()[0] + text  # type: ignore[operator]
-                elif items and (isinstance(items[-1][0], Sep) or isinstance(items[0][0], Deep) and len(items) == 1):
-                    text = text.lstrip()
-                items.append((text, None))
-            else:
+            if not isinstance(part, Text | Field):
                 items.append((part, where))
-        trimmed = [(item.rstrip() if isinstance(item, str) else item, where) for item, where in items]
-        return [(item, where) for item, where in trimmed if item != ""]
+                continue
+            text = part.text if isinstance(part, Text) else _filtered(values[part.name], part.filters)
+            if items and isinstance(items[-1][0], str):
+                text = items.pop()[0] + text  # type: ignore[operator]
+            items.append((text, None))
+        return [item for item in _without_slots_spaces(items, tokens, kind) if item[0] != ""]
+
+
+def _without_slots_spaces(items: Sequence[Item], tokens: Tokens, kind: Kind) -> Iterator[Item]:
+    """Runs of text without the spaces that no token of the text carries (``Template._items``)."""
+    for place, (text, where) in enumerate(items):
+        if isinstance(text, str):
+            before = items[place - 1][0] if place else None
+            behind = items[place + 1][0] if place + 1 < len(items) else None
+            if isinstance(before, Sep) or isinstance(before, Deep) and place == 1:
+                text = text.removeprefix(" ")
+            if isinstance(behind, Sep) or behind is not None and tokens.carries_space:
+                text = text.removesuffix(" ")
+            if kind != "causal" and isinstance(behind, Mask) and tokens.mask_strips[0]:
+                text = text.rstrip()
+            if kind != "causal" and isinstance(before, Mask) and tokens.mask_strips[1]:
+                text = text.lstrip()
+        yield text, where
 
 
 def _value(row: Mapping[str, Any], name: str) -> str:

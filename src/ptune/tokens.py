@@ -5,8 +5,9 @@ from typing import Any, Literal
 
 from ptune.errors import ModelError
 
-Place = Literal["start", "spaced", "joined"]
+Place = Literal["start", "spaced", "line", "joined"]
 ANCHORS = (".", "a", ")", "1")
+LETTERS = "atsive"
 KEPT = 4096  # texts whose tokens are remembered: those of templates, and of rows that are asked in several ways
 
 
@@ -66,13 +67,52 @@ class Tokens:
         return list(zip([0, *ends], ends))
 
     def words(self, words: Sequence[str], place: Place) -> list[list[int]]:
-        """The token ids of answer words where they stand at that place; many at once, as ``start`` and ``follow`` would."""
-        texts = [f" {word}" if place == "spaced" else word for word in words]
+        """The token ids of answer words where they stand at that place; many at once, as ``start`` and ``follow`` would.
+
+        Behind a line break or a tab ("line") a word is taken as it stands behind a line break, and where the tokenizer makes
+        a space of that, as it stands behind a space. Behind a space that its words do not carry, a word is "joined" to it.
+        """
         if place == "start":
-            return self._plain_all(texts)
-        head = self.plain(ANCHORS[0])
+            return self._plain_all(list(words))
+        spaced = place == "spaced" or place == "line" and self._break_is_a_space
+        texts = [f" {word}" if spaced and self.carries_space else word for word in words]
+        anchor = f"{ANCHORS[0]}\n" if place == "line" and not spaced else ANCHORS[0]
+        head = self.plain(anchor)
         return [ids[len(head):] if ids[:len(head)] == head and len(ids) > len(head) else self.follow(text)
-                for text, ids in zip(texts, self._plain_all([ANCHORS[0] + text for text in texts]))]
+                for text, ids in zip(texts, self._plain_all([anchor + text for text in texts]))]
+
+    def before_word(self, text: str, place: Place, begins: bool = False) -> list[int]:
+        """The token ids of a text behind which a word stands at that place: those of the text with the word, without the word's.
+
+        Some tokenizers cut white space in another way where a word follows it: GPT-2's makes one token of two line breaks at
+        the end of a text, and two before a word.
+
+        Args:
+            begins: the text stands at the start of the input.
+        """
+        read = self.start if begins else self.follow
+        if text[-1:].isspace():
+            word = self.words([LETTERS[0]], place)[0]
+            space = " " if place == "spaced" and self.carries_space else ""
+            whole = read(text + space + LETTERS[0])
+            if word and whole[-len(word):] == word:
+                return whole[:-len(word)]
+        return read(text)
+
+    @cached_property
+    def carries_space(self) -> bool:
+        """Whether a word's own tokens hold the space before it; a tokenizer of bytes or letters gives the space a token."""
+        return any(len(self.follow(f" {letter}")) == len(self.follow(letter)) for letter in LETTERS)
+
+    @cached_property
+    def _break_is_a_space(self) -> bool:
+        return self.plain("a\na") == self.plain("a a")
+
+    @cached_property
+    def mask_strips(self) -> tuple[bool, bool]:
+        """Whether the tokenizer takes the white space before its mask, and behind it, for a part of the mask (RoBERTa does)."""
+        token = getattr(self.tokenizer, "added_tokens_decoder", {}).get(self.mask)
+        return bool(getattr(token, "lstrip", False)), bool(getattr(token, "rstrip", False))
 
     def _plain_all(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
