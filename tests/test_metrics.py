@@ -1,19 +1,34 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptune.errors import ConfigError, DataError
+from ptune.errors import ConfigError, DataError, DivergedError
 from ptune.metrics import LABELLED, deviation, labelled, rank, ranked
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.data())
-def test_rank_is_the_place_in_a_stable_sort(scores, data):
+def test_rank_is_the_worst_place_among_equals(scores, data):
     label = data.draw(st.integers(0, len(scores) - 1))
     without = data.draw(st.sets(st.integers(0, len(scores) - 1)))
     kept = [i for i in range(len(scores)) if i == label or i not in without]
-    wanted = sorted(kept, key=lambda i: -scores[i]).index(label) + 1
+    wanted = sorted(kept, key=lambda i: (-scores[i], i == label)).index(label) + 1
     assert rank(torch.tensor(scores).float(), label, without) == wanted
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", [0, 1])
+def test_scores_that_are_no_finite_numbers_have_no_rank(lost, place):
+    scores = torch.tensor([0.5, 0.25, 0.125])
+    scores[place] = lost
+    with pytest.raises(DivergedError, match="no finite number"):
+        rank(scores, 0)
+
+
+def test_scores_that_tell_nothing_apart_are_never_right():
+    assert [rank(torch.zeros(4), label) for label in range(4)] == [4] * 4
 
 
 def test_figures():

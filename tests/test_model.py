@@ -4,7 +4,7 @@ import torch
 
 from ptune import encoders
 from ptune.batch import collate
-from ptune.errors import ConfigError, DataError, TemplateError, VerbalizerError
+from ptune.errors import ConfigError, DataError, DivergedError, TemplateError, VerbalizerError
 from ptune.lm import LanguageModel
 from ptune.model import PromptModel, Task
 from ptune.template import Template
@@ -168,3 +168,13 @@ def test_long_rows_are_shortened_never_the_soft_tokens():
     assert len(model.scores([row])) == 1
     with pytest.raises(TemplateError, match="and 64 fit"):
         one().encode(0, [{"text": "great " * 500}], labelled=False)
+
+
+@pytest.mark.parametrize("lost", [float("nan"), float("inf")])
+def test_scores_that_are_no_finite_numbers_are_refused(lost):
+    """A damaged LM or prompt answers nothing: no label is the best of such scores."""
+    model = one(encoder="table")
+    with torch.no_grad():
+        model.bank.encoders[0].embedding.weight.fill_(lost)
+    with pytest.raises(DivergedError, match="scores of .* rows .*no finite numbers"):
+        model.predict(ROWS)

@@ -13,7 +13,7 @@ from transformers import AutoModelForMaskedLM, BertConfig, BertModel
 from ptune import pretrain as p
 from ptune import store
 from ptune.config import PretrainConfig
-from ptune.errors import ConfigError, DataError
+from ptune.errors import ConfigError, DataError, DivergedError
 from ptune.lm import LanguageModel
 
 SENTENCES = [f"The capital of {a} is {b} ." for a, b in zip("Austria France Italy Germany".split(), "Vienna Paris Rome Berlin".split())]
@@ -42,6 +42,29 @@ def test_every_objective_learns_and_makes_an_lm_that_loads(objective, text, tmp_
     assert looks(tmp_path / "lm")[-1]["loss"] < 0.7 * looks(tmp_path / "first")[-1]["loss"]
     lm = LanguageModel.load(tmp_path / "lm", device="cpu")
     assert lm.kind == p.KINDS[objective] and "perplexity" in said[-1]
+
+
+@pytest.mark.parametrize("more", [{}, {"held_out": 0.0}, {"save_minutes": 0}])
+def test_what_diverges_is_not_saved(more, text, tmp_path):
+    with pytest.raises(DivergedError, match=r"lower learning_rate \(it is 1e\+30\)"):
+        p.pretrain(config(text, tmp_path / "lm", learning_rate=1e30, steps=4, **more), lambda _: None)
+    assert not (tmp_path / "lm" / "model.safetensors").exists()
+    assert not (tmp_path / "lm" / "training" / "state.safetensors").exists()
+    assert "nan" not in (log.read_text() if (log := tmp_path / "lm" / "training" / "log.jsonl").exists() else "")
+
+
+def test_weights_too_large_for_the_saved_format_are_not_saved(text, tmp_path, monkeypatch):
+    train = p._Run.train
+
+    def grown(run, say):
+        train(run, say)
+        with torch.no_grad():
+            next(run.lm.model.parameters()).mul_(1e8)
+
+    monkeypatch.setattr(p._Run, "train", grown)
+    with pytest.raises(DivergedError, match="too large for float16"):
+        p.pretrain(config(text, tmp_path / "lm", steps=2, save_dtype="float16"), lambda _: None)
+    assert not (tmp_path / "lm" / "model.safetensors").exists()
 
 
 def test_fp16_is_saved_and_the_vocabulary_cut(text, tmp_path):

@@ -14,7 +14,7 @@ from killing import killed_after
 
 from ptune import train
 from ptune.config import TrainConfig
-from ptune.errors import ConfigError, DataError, StoreError
+from ptune.errors import ConfigError, DataError, DivergedError, StoreError
 from ptune.lm import LanguageModel
 from ptune.model import PromptModel, Task
 from ptune.stopping import Interrupted
@@ -201,9 +201,28 @@ def test_divergence_stops_the_one_and_spares_the_others():
     model, data = bank([0, 1])
     with torch.no_grad():
         model.bank.encoders[0].embedding.weight.fill_(float("nan"))
-    trained = fit(model, data, TrainConfig(batch_size=4, epochs=2))
+    with pytest.raises(DivergedError, match="training of task 0 diverged .* lower learning_rate") as raised:
+        fit(model, data, TrainConfig(batch_size=4, epochs=2))
+    trained = raised.value.trained
     assert trained["task 0"].diverged and trained["task 0"].best is None
     assert not trained["task 1"].diverged and trained["task 1"].best is not None
+
+
+@pytest.mark.parametrize("tune, rates", [("prompt", {"learning_rate": 1e30}), ("lm", {"lm_learning_rate": 1e30})])
+def test_what_diverges_before_the_first_look_is_as_it_began(tune, rates):
+    model, data = bank([0])
+    network = {name: value.clone() for name, value in model.lm.model.state_dict().items()}
+    prompt = states(model)
+    with pytest.raises(DivergedError, match=r"lower .*\(it is 1e\+30\)"):
+        fit(model, data, TrainConfig(batch_size=4, epochs=2, clip=0.0, **rates), tune=tune)
+    assert apart(states(model), prompt) == 0
+    assert all(torch.equal(value, network[name]) for name, value in model.lm.model.state_dict().items())
+
+
+def test_a_dev_score_that_is_no_finite_number_is_no_best_state():
+    model, data = bank([0])
+    with pytest.raises(DivergedError):
+        fit(model, data, TrainConfig(batch_size=4, epochs=2), metric=lambda scores, examples: math.nan)
 
 
 @pytest.mark.parametrize("tune", ["lm", "both"])

@@ -6,12 +6,14 @@
     ├── DataError          a file or a row that cannot be read
     ├── ConfigError        a task file, an argument or a combination of arguments
     ├── ModelError         an LM that cannot be loaded or cannot take prompts
-    └── StoreError         a saved prompt or checkpoint that is damaged or belongs to another LM
+    ├── StoreError         a saved prompt or checkpoint that is damaged or belongs to another LM
+    └── DivergedError      a training without a finite state to keep, or scores that are no finite numbers
 
 The command line prints the message of any of them, without a traceback, and exits with status 2.
 """
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class PtuneError(Exception):
@@ -40,6 +42,18 @@ class ModelError(PtuneError):
 
 class StoreError(PtuneError):
     """A saved prompt or checkpoint that is damaged, or belongs to another LM."""
+
+
+class DivergedError(PtuneError):
+    """A training that left no finite state to keep, or scores that are no finite numbers.
+
+    Attributes:
+        trained: how the training of each task went, those among them that have a state to keep.
+    """
+
+    def __init__(self, message: str, trained: Mapping[Any, Any] | None = None):
+        super().__init__(message)
+        self.trained = dict(trained or {})
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

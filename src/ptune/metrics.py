@@ -8,23 +8,27 @@ from typing import Any
 
 import torch
 
-from ptune.errors import ConfigError, DataError, nearest
+from ptune.errors import ConfigError, DataError, DivergedError, nearest
 
 LABELLED = ("accuracy", "f1-macro", "f1a", "em", "record-em", "record-f1")
 
 
 def rank(scores: torch.Tensor, label: int, without: Collection[int] = ()) -> int:
-    """The place of a label among all, best first, beginning at 1; of equal scores the earlier label comes first.
+    """The place of a label among all, best first, beginning at 1; labels of an equal score all come before it, so that
+    scores that tell nothing apart never count as right.
 
     Args:
         scores: [C].
         without: labels that leave the ranking, such as other right answers.
+
+    Raises:
+        DivergedError: a score is no finite number.
     """
-    kept = torch.ones(len(scores), dtype=torch.bool)
-    kept[[other for other in without if other != label]] = False
-    own = scores[label]
-    before = (scores > own) | ((scores == own) & (torch.arange(len(scores)) < label))
-    return 1 + int((before & kept).sum())
+    if not torch.isfinite(scores).all():
+        raise DivergedError("A label's score is no finite number, and such scores have no order.")
+    rivals = torch.ones(len(scores), dtype=torch.bool)
+    rivals[[label, *without]] = False
+    return 1 + int(((scores >= scores[label]) & rivals).sum())
 
 
 def ranked(ranks: Sequence[int]) -> dict[str, float]:

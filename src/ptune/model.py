@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ptune import readers, starting
-from ptune.errors import ConfigError, DataError, PtuneError, nearest
+from ptune.errors import ConfigError, DataError, DivergedError, PtuneError, nearest
 from ptune.lm import LanguageModel
 from ptune.prompts import Bank, Prefixes
 from ptune.task import WHOLE, Example, Fitted, Loss, PrefixSettings, Row, Task
@@ -307,9 +307,18 @@ class PromptModel:
         return degrees**2 * nn.functional.kl_div((scores / degrees).log_softmax(1), shares, reduction="none").sum(1)
 
     @torch.no_grad()
-    def scores(self, examples: Sequence[Example], rows: int | None = None) -> list[torch.Tensor]:
+    def scores(self, examples: Sequence[Example], rows: int | None = None, finite: bool = True) -> list[torch.Tensor]:
         """The label scores of each example [C], on the CPU: log probabilities, not normalised over the labels. Examples of
-        like length share a batch; dropout is off."""
+        like length share a batch; dropout is off.
+
+        Args:
+            rows: how many rows the LM runs at once.
+            finite: refuse scores that are no finite numbers; training, which looks at its losses, takes them as they are.
+
+        Raises:
+            ConfigError: a task has no labels.
+            DivergedError: a score is no finite number.
+        """
         if text := next((self.tasks[example.task].task.name for example in examples if example.bound is None), None):
             raise ConfigError(f"{text} has no labels to score: its answers are text, which ptune.generate writes.")
         rows = rows or self.evaluation_rows
@@ -329,7 +338,18 @@ class PromptModel:
                 found[number] = self._of_words(examples[number], words[:, None])[0].cpu()
             for number, own in zip(spelt, self._spelt([examples[i] for i in spelt], learned, rows)):
                 found[number] = own
-        return [own for own in found if own is not None]
+        scores = [own for own in found if own is not None]
+        if finite:
+            self._check_finite(examples, scores)
+        return scores
+
+    def _check_finite(self, examples: Sequence[Example], scores: Sequence[torch.Tensor]) -> None:
+        lost = [example for example, own in zip(examples, scores) if not torch.isfinite(own).all()]
+        if lost:
+            task = self.tasks[lost[0].task].task.name
+            raise DivergedError(
+                f"The scores of {len(lost)} of {len(scores)} rows ({task}) are no finite numbers: the LM or the "
+                f"prompt is damaged, or the number format {self.lm.dtype} is too narrow for them (try --dtype float32).")
 
     @torch.no_grad()
     def word_scores(self, rows: Sequence[Row], task: int) -> torch.Tensor:

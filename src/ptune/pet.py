@@ -124,7 +124,8 @@ def pet(lm: LanguageModel, plan: Plan, rows: Sequence[Row], dev: Sequence[Row], 
         say: is told what is not as it was asked for.
 
     Raises:
-        ConfigError: the plan does not fit together, the folder holds another run, or training diverged.
+        ConfigError: the plan does not fit together, or the folder holds another run.
+        DivergedError: a training has no finite state to keep.
         DataError, TemplateError, VerbalizerError: no rows, or a row or a task that does not fit; before anything is trained.
         Interrupted: Ctrl-C; what is finished is kept.
     """
@@ -191,8 +192,6 @@ def _fit(run: _Run, model: PromptModel, data: dict[int, tuple[Sequence[Row], Seq
         tune = "both"
     trained = fit(model, data, config, tune=tune, unlabeled=run.unlabeled, folder=folder, resume=True, label=label)
     for name, own in ((model.tasks[number].task.name, trained[number]) for number in data):
-        if own.best is None:
-            raise ConfigError(f"The training of {name} diverged before its first look at dev: lower the learning rate, or look earlier.")
         if own.diverged:
             run.say(f"The training of {name} diverged; its best state before that is kept.")
     return trained

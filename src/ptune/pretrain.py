@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, LlamaConfig
 from ptune import corpus, store, vocabulary
 from ptune.batch import Batch
 from ptune.config import PretrainConfig
-from ptune.errors import ConfigError, DataError
+from ptune.errors import ConfigError, DataError, DivergedError
 from ptune.linear import keep_few_shapes
 from ptune.lm import LanguageModel
 from ptune.loading import choose_device, choose_dtype, load_model
@@ -27,6 +27,7 @@ from ptune.template import Kind
 KINDS: dict[str, Kind] = {"masked": "masked", "causal": "causal", "span-corruption": "encoder-decoder", "prefix-lm": "encoder-decoder"}
 PAIRS = {"two-way": ("adjacent", "not adjacent"), "three-way": ("adjacent", "same document", "another document")}
 HELD_OUT_BATCHES = 40
+CHECKED_EVERY = 50  # steps between two checks that the loss is still a finite number
 
 
 @dataclass
@@ -45,6 +46,7 @@ def pretrain(config: PretrainConfig, say: Callable[[str], None] = print) -> path
 
     Raises:
         ConfigError, DataError, ModelError: the config, a text or the LM to go on from is at fault.
+        DivergedError: the loss or a weight became no finite number; nothing of that is saved.
     """
     keep_few_shapes()
     lm = _prepare(config)
@@ -156,6 +158,8 @@ class _Run:
                 self.optimiser.zero_grad()
                 self.step += 1
                 progress.advance(loss=loss.detach())
+                if self.step % CHECKED_EVERY == 0 and not torch.isfinite(loss):
+                    raise self._diverged()
                 if stopped():
                     self.save()
                     raise Interrupted(f"Stopped; {self.state} holds all that was trained.")
@@ -280,6 +284,8 @@ class _Run:
                 pairs += len(relations)
         self.lm.tune(True)
         loss = total / count
+        if not math.isfinite(loss):
+            raise self._diverged()
         line = {"step": self.step, "loss": round(loss, 4), "perplexity": round(math.exp(min(loss, 50)), 2)}
         line |= {"pairs right": round(right / pairs, 4)} if pairs else {}
         with open(self.log, "a", encoding="utf-8") as stream:
@@ -287,10 +293,21 @@ class _Run:
         return ", ".join(f"{k} {v}" for k, v in line.items() if k != "step")
 
     def save(self) -> None:
-        """A checkpoint: weights, optimiser, step."""
+        """A checkpoint: weights, optimiser, step.
+
+        Raises:
+            DivergedError: a weight is no finite number; the checkpoint from before stays.
+        """
+        if not all(torch.isfinite(weight).all() for weight in self.modules.parameters()):
+            raise self._diverged()
         tensors = {f"model.{name}": value for name, value in self.modules.state_dict().items()}
         tensors |= {f"optimiser.{name}": value for name, value in store.optimiser_tensors(self.optimiser).items()}
         store.write_tensors(self.state, tensors, {"step": self.step, "config": _identity(self.config)})
+
+    def _diverged(self) -> DivergedError:
+        before = f" {self.state} holds the last checkpoint from before that." if self.state.exists() else ""
+        return DivergedError(f"The training diverged by step {self.step} (the loss or a weight is no finite number any more): "
+                             f"lower learning_rate (it is {self.config.learning_rate:g}) and begin anew.{before}")
 
     def restore(self) -> None:
         """Go on from the checkpoint, if there is one."""
@@ -319,7 +336,10 @@ def _rate(step: int, steps: int, warmup: float) -> float:
 
 def _save(config: PretrainConfig, lm: LanguageModel, head: PairHead | None) -> None:
     lm.tune(False)
-    lm.model.to(getattr(torch, config.save_dtype)).save_pretrained(config.out)
+    lm.model.to(getattr(torch, config.save_dtype))
+    if not all(torch.isfinite(weight).all() for weight in lm.model.parameters()):
+        raise DivergedError(f"A weight is too large for {config.save_dtype}: save in float32 (save_dtype), or lower learning_rate.")
+    lm.model.save_pretrained(config.out)
     lm.tokens.tokenizer.save_pretrained(config.out)
     if head:
         head.save(config.out)

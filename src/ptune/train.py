@@ -18,7 +18,7 @@ from transformers.optimization import Adafactor
 
 from ptune import store
 from ptune.config import SIDE, TrainConfig
-from ptune.errors import ConfigError, DataError, StoreError
+from ptune.errors import ConfigError, DataError, DivergedError, StoreError
 from ptune.model import Example, PromptModel, Row
 from ptune.progress import Progress
 from ptune.stopping import Interrupted, stoppable
@@ -73,6 +73,8 @@ def fit(model: PromptModel, data: Mapping[Any, tuple[Sequence[Row], Sequence[Row
     Raises:
         ConfigError, DataError: nothing to train, or no rows.
         ModelError: the frozen LM gives prompts no gradient.
+        DivergedError: a task's loss was no finite number at its first look at dev, so it has no state to keep and is as
+            it began; the other tasks are trained, and the error holds how all went.
         Interrupted: Ctrl-C, after a checkpoint.
     """
     config = config or TrainConfig()
@@ -103,7 +105,22 @@ def fit(model: PromptModel, data: Mapping[Any, tuple[Sequence[Row], Sequence[Row
         model.lm.recompute(False)
         model.lm.tune(False)
         model.bank.readers.eval()
-    return {key: job.trained for key, job in zip(data, jobs)}
+    trained = {key: job.trained for key, job in zip(data, jobs)}
+    if lost := [job.name for job in jobs if job.trained.best is None]:
+        raise DivergedError(f"{_diverged(lost)} before the first look at dev, so there is no state to keep: {lower_rates(config, tune)}.", trained)
+    return trained
+
+
+def _diverged(names: Sequence[str]) -> str:
+    """Which trainings diverged."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"The training of {', '.join(names[:3])}{more} diverged (the loss was no finite number any more)"
+
+
+def lower_rates(config: TrainConfig, tune: str) -> str:
+    """What a training that diverges should be given: its rates, as they are, to be lowered."""
+    names = {"prompt": ["learning_rate"], "both": ["lm_learning_rate", "learning_rate"]}.get(tune, ["lm_learning_rate"])
+    return "lower " + " and ".join(f"{name} (it is {getattr(config, name):g})" for name in names)
 
 
 class _Job:
@@ -138,7 +155,7 @@ class _Job:
         self.order = torch.zeros(0, dtype=torch.long)
         self.step, self.stale, self.done = 0, 0, False
         self.losses: list[torch.Tensor] = []
-        self.best_state: list[torch.Tensor] = []
+        self.best_state = [parameter.detach().clone() for parameter in self.parameters]  # what it begins as
         self.trained = Trained()
         if tune != "prompt":
             torch.manual_seed(config.seed * 1_000_003 + zlib.crc32(self.name.encode()))
@@ -183,21 +200,27 @@ class _Job:
         """Keep the state if dev is better (a tie is decided by the dev loss); stop when it has not been for long."""
         loss = float(torch.stack(self.losses).mean())
         self.losses = []
-        if not math.isfinite(loss) or not math.isfinite(dev_loss):
+        if not (math.isfinite(loss) and math.isfinite(dev_loss) and math.isfinite(dev := score())):
             self.trained.diverged = self.done = True
             return
-        look = Look(self.step, self.step / self.steps_an_epoch, loss, dev_loss, score())
+        look = Look(self.step, self.step / self.steps_an_epoch, loss, dev_loss, dev)
         self.trained.history.append(look)
         best = self.trained.best
         if best is None or (look.dev, -look.dev_loss) > (best.dev, -best.dev_loss):
             self.trained.best, self.stale = look, 0
-            self.best_state = [parameter.detach().clone() for parameter in self.parameters]
+            self._keep()
         else:
             self.stale += 1
         self.done = self.step >= self.steps or (0 < self.config.patience <= self.stale)
 
     @torch.no_grad()
+    def _keep(self) -> None:
+        for kept, parameter in zip(self.best_state, self.parameters):
+            kept.copy_(parameter)
+
+    @torch.no_grad()
     def restore_best(self) -> None:
+        """Put back the best state; what it began as where there is none."""
         for parameter, value in zip(self.parameters, self.best_state):
             parameter.copy_(value)
 
@@ -221,7 +244,8 @@ class _Job:
         device = self.lm.device
         for i, parameter in enumerate(self.parameters):
             parameter.copy_(tensors[f"parameter.{i}"])
-        self.best_state = [tensors[f"best.{i}"].to(device) for i in range(len(self.parameters)) if f"best.{i}" in tensors]
+        if "best.0" in tensors:
+            self.best_state = [tensors[f"best.{i}"].to(device) for i in range(len(self.parameters))]
         prefix = "optimiser."
         store.restore_optimiser(self.optimiser, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         self.order = tensors["order"]
@@ -278,7 +302,7 @@ def _step(model: PromptModel, jobs: Sequence[_Job], config: TrainConfig) -> None
 def _look(model: PromptModel, jobs: Sequence[_Job], metric: Metric, texts: TextMetric | None) -> None:
     """Score the dev rows of several jobs as one set."""
     chosen, written = [job for job in jobs if not job.writes], [job for job in jobs if job.writes]
-    scores = iter(model.scores([example for job in chosen for example in job.dev]))
+    scores = iter(model.scores([example for job in chosen for example in job.dev], finite=False))
     for job in chosen:
         own = [next(scores) for _ in job.dev]
         dev_loss = sum(float(-one.log_softmax(0)[example.label or 0]) for one, example in zip(own, job.dev)) / len(job.dev)
