@@ -11,7 +11,7 @@ from transformers import BertForPreTraining
 
 from ptune import cli, compare, compare_report
 from ptune.config import CompareConfig
-from ptune.errors import ConfigError, TemplateError
+from ptune.errors import ConfigError, DivergedError, TemplateError
 from ptune.metrics import deviation, mean
 from ptune.results import Cell, Comparison
 
@@ -152,6 +152,37 @@ def test_pet_and_ipet(folder):
         assert len(own["members"]) == 4 * generations and len(own["ensembles"]) == generations and own["rows"]["unlabeled"] == 16
     assert not list((folder / "out" / "pet").glob("*")), "an LM for every member was left behind"
     assert results.cells[0].trained_parameters > 10_000
+
+
+def test_what_diverges_is_marked_in_table_json_and_page(folder, capsys):
+    hot = {"train": {"learning_rate": 1e30, "lm_learning_rate": 1e30, "clip": 0.0}}
+    results, said = run(folder, methods="manual,manual+fine-tune,p-tuning,pet", seeds=1, **hot)
+    by_name = {cell.method: cell for cell in results.cells}
+    for name in ("manual+fine-tune", "p-tuning", "pet"):
+        assert by_name[name].mean == {} and (by_name[name].diverged, by_name[name].lost) == (1, 1)
+        assert any(line.startswith(f"opinions, {name}, seed 0: the training diverged") for line in said)
+    assert by_name["manual"].mean["accuracy"] >= 0 and by_name["manual"].lost == 0
+    raw = json.loads((folder / "out" / "results.json").read_text())
+    assert [cell["lost"] for cell in raw["cells"]] == [0, 1, 1, 1]
+    assert capsys.readouterr().out.count("diverged") >= 3 and ">diverged<" in (folder / "out" / "report.html").read_text()
+    assert run(folder, methods="manual", seeds=1, out=folder / "alone")[0].cells[0].mean == by_name["manual"].mean
+    with pytest.raises(DivergedError, match="Every training diverged.*lower the learning rates"):
+        run(folder, methods="p-tuning", seeds=1, out=folder / "none", **hot)
+
+
+def test_a_point_of_the_grid_that_diverges_is_no_worst_point(folder, monkeypatch):
+    real, calls = compare.fit, []
+
+    def diverges(*given, **more):
+        calls.append(1)
+        if len(calls) == 2:
+            raise DivergedError("diverged", {0: None})
+        return real(*given, **more)
+
+    monkeypatch.setattr(compare, "fit", diverges)
+    results, _ = run(folder, methods="p-tuning-v2", grid=True, seeds=1, select="first")
+    own = json.loads((folder / "out" / "results" / "opinions" / "p-tuning-v2-2-0.json").read_text())
+    assert len(own["grid"]) == 3 and results.cells[0].grid["worst"] == min(point["figures"]["accuracy"] for point in own["grid"])
 
 
 def test_what_an_lm_cannot_read_is_left_out(folder, tmp_path_factory):

@@ -1,4 +1,5 @@
 """Methods, problems and seeds: what is run, and what is not run twice."""
+import dataclasses
 import json
 
 import pytest
@@ -86,3 +87,16 @@ def test_how_many_together_grows_with_the_memory(plan, monkeypatch):
         return experiment.how_many_together(plan.lm, "lstm", 9, 16, 40)
 
     assert free(1) == 1 and free(10 ** 12) == 40 and 1 < free(5 * 10 ** 7) < 40
+
+
+def test_what_diverges_has_no_figures_and_is_not_saved(plan):
+    hot = TRAIN.model_copy(update={"learning_rate": 1e30, "lm_learning_rate": 1e30, "clip": 0.0})
+    methods = (METHODS[0], *(dataclasses.replace(own, train=hot, encoder="lstm") for own in METHODS[1:]), METHODS[2])
+    methods = (*methods[:3], dataclasses.replace(METHODS[2], name="after"))
+    told = []
+    found = experiment.run(dataclasses.replace(experiment.start(plan, False), methods=methods, seeds=1), told.append)
+    by_method = {name: [own for own in found if own["method"] == name] for name in ("manual", "p-tuning", "fine-tune", "after")}
+    for name in ("p-tuning", "fine-tune"):
+        assert all(own["diverged"] and own["figures"] == {} and own["best"] is None and not own["examples"] for own in by_method[name])
+    assert all(own["figures"] and not own["diverged"] for name in ("manual", "after") for own in by_method[name])
+    assert not (plan.out / "prompts").exists()

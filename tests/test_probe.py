@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from ptune.config import ProbeConfig
-from ptune.errors import ConfigError
+from ptune.errors import ConfigError, DivergedError
 from ptune.probe import probe
 from ptune.results import Results
 
@@ -124,6 +124,25 @@ def test_five_kills(world, tmp_path):
         assert process.wait() == -signal.SIGKILL, "the run was over before it was killed"
     subprocess.run([*command, "--out", tmp_path / "killed"], check=True, **quiet)
     assert (tmp_path / "killed" / "results.json").read_bytes() == (tmp_path / "whole" / "results.json").read_bytes()
+
+
+def test_a_probe_that_diverges_tells_no_figures(world, tmp_path, capsys):
+    """No score is greater than NaN, so that every answer would be the first."""
+    said, hot = [], {"epochs": 2, "lm_learning_rate": 1e30, "clip": 0.0}
+    with pytest.raises(DivergedError, match=r"Every training diverged.*lower lm_learning_rate \(it is 1e\+30\)"):
+        probe(config(world, tmp_path, methods="fine-tune", relations="R0", train=hot), said.append)
+    raw = read(tmp_path)["methods"]["fine-tune"]
+    assert "p@1" not in raw and (raw["diverged"], raw["lost"]) == (1, 1) == (raw["relations"]["R0"]["diverged"], raw["relations"]["R0"]["lost"])
+    assert any(line.startswith("fine-tune") and "diverged, no figures" in line for line in said)
+    assert any("R0, fine-tune, seed 0: the training diverged; it had no finite state" in line for line in said)
+    assert "diverged" in capsys.readouterr().out and "diverged" in (tmp_path / "report.html").read_text()
+
+
+def test_relations_of_any_name_get_their_report(tmp_path, world):
+    rows = "".join(f"{WORDS[i % 18]} {i},{WORDS[i % 3]},{name}\n" for i in range(40) for name in ("0", "P1.2"))
+    (tmp_path / "t.csv").write_text("subject,object,relation\n" + rows)
+    probe(config(world, tmp_path / "out", facts=str(tmp_path / "t.csv"), manual="[X] is in [Y] .", methods="manual"))
+    assert "P1.2" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_causal_lm_and_a_table(tmp_path):

@@ -1,6 +1,7 @@
 """The table in the terminal and the page."""
 import io
 
+import pytest
 from rich.console import Console
 
 from ptune import report
@@ -44,3 +45,28 @@ def test_the_page(tmp_path):
     assert "<b>P36</b>" not in page, "text of rows is text"
     assert page.count("<svg") == 2, "bars and learning curves"
     assert "src=" not in page and "href=" not in page.replace("xlink:href=\"#", "").replace("href=\"#", ""), "one page that needs no other file"
+
+
+@pytest.mark.parametrize("name", ["P1.2", "0", "items", "a b/c"])
+def test_a_relation_may_have_any_name(name, tmp_path):
+    own = [single("manual", name, 0.25), single("p-tuning", name, 0.5, LOOKS)]
+    results = summarise(own, {"manual": "Manual prompt", "p-tuning": "P-tuning"}, set(), {name: 0.1}, {name: 4}, {"lm": "tiny", "allowed": 50}, {})
+    report.write(results, own, {name: name}, [], tmp_path)
+    assert "<td>20<td>4<td>0.100" in (tmp_path / "report.html").read_text()
+
+
+def test_what_diverged_is_marked_in_table_and_page(tmp_path):
+    gone = single("p-tuning", "P36", 0.0) | {"figures": {}, "diverged": True, "examples": [], "nearest": []}
+    own = [single("manual", "P36", 0.25), gone, single("fine-tune", "P36", 0.5, LOOKS) | {"diverged": True}]
+    titles = {"manual": "Manual prompt", "p-tuning": "P-tuning", "fine-tune": "Fine-tuning"}
+    results = summarise(own, titles, set(), {"P36": 0.1}, {}, {"lm": "tiny", "allowed": 50}, {})
+    out = io.StringIO()
+    Console(file=out, width=80).print(report.table(results, {"P36": "capital"}))
+    lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
+    assert "P36 capital 20 0.100 0.250 diverged 0.500 \u2020" in lines and "MRR 0.500 - 0.500" in lines and "\u2026" not in out.getvalue()
+    assert any("in some of the seeds or relations training diverged" in line for line in lines)
+    report.write(results, own, {"P36": "capital"}, [], tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<td>diverged") == 1 and ">diverged\n" in page and "0.500 \u2020" in page
+    assert "P36, p-tuning, seed 0: the training diverged; it had no finite state to keep, and has no figures." in page
+    assert "P36, fine-tune, seed 0: the training diverged; the figures are those of its best state before that." in page

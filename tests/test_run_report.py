@@ -198,3 +198,13 @@ def test_report(tmp_path, capsys):
     told = capsys.readouterr().out
     assert "e2e: figures on the test rows" in told and "65.00" in told
     assert told.endswith(f"Report: {tmp_path / 'out' / 'report.html'}\n") and (tmp_path / "out" / "report.html").exists()
+
+
+def test_runs_that_diverged_are_marked(tmp_path, capsys):
+    runs = [run(diverged=["e2e"]), TUNED, run(seed=1, lost=["e2e/anna"])]
+    found = cells(runs)
+    assert found["BLEU"] == {"Prefix-tuning": "50.00 ± 0.00 †", "Fine-tuning": "*65.00*"}
+    assert "training diverged" in run_report.table(runs).caption and run_report.table([TUNED]).caption is None
+    text = page(runs, tmp_path)
+    assert "50.00 ± 0.00 †" in text and "Prefix-tuning, seed 0: the training of e2e diverged; its best state before that is kept." in text
+    assert "Prefix-tuning, seed 1: the training of e2e/anna diverged and left nothing to keep." in text

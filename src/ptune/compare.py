@@ -15,12 +15,13 @@ from rich.console import Console
 
 from ptune import compare_report, fewshot, pet, store
 from ptune.config import SIDE, CompareConfig, DataConfig, TaskConfig, TrainConfig, TrainOverrides
-from ptune.errors import ConfigError, ModelError, TemplateError, VerbalizerError, nearest
+from ptune.errors import ConfigError, DivergedError, ModelError, TemplateError, VerbalizerError, nearest
 from ptune.lm import LanguageModel
 from ptune.methods import METHODS, Method, method
 from ptune.metrics import deviation, labelled, mean
 from ptune.model import PromptModel, Row
-from ptune.results import Cell, Comparison, versions
+from ptune.report import divergences
+from ptune.results import Cell, Comparison, lost_trainings, versions
 from ptune.tasks import described
 from ptune.tasks.described import Member
 from ptune.tasks.distilled import plan_of
@@ -83,6 +84,10 @@ def compare(config: CompareConfig, say: Callable[[str], None] | None = None) -> 
         for table in compare_report.tables(results):
             console.print(table)
         say(f"Results: {config.out / 'results.json'}   Report: {config.out / 'report.html'}")
+    for sentence in divergences(single):
+        say(sentence)
+    if single and all(one.get("diverged") and not one["figures"] for one in single):
+        raise DivergedError("Every training diverged, so there are no figures: lower the learning rates (--train.learning-rate, --train.lm-learning-rate).")
     return results
 
 
@@ -159,10 +164,14 @@ def _result(config: CompareConfig, lm: LanguageModel, few: Few, name: str, say: 
             if "Row " in str(error) or not (isinstance(error, TemplateError) or name == "next-sentence"):
                 raise
             result["impossible"] = str(error)  # the task has no template that this kind of LM can read, or the LM no such head
+        except DivergedError as error:
+            if not error.trained:  # scores of an LM that is not trained here
+                raise
+            result |= {"figures": {}, "diverged": True, "told": str(error)}
         result["seconds"] = round(time.monotonic() - began, 1)
         store.write_json(file, result)
     result = store.read_json(file)
-    told = result.get("impossible") or f"{result['metric']} {result['figures'][result['metric']]:.3f}, {result['seconds']:.0f} s"
+    told = result.get("impossible") or result.get("told") or f"{result['metric']} {result['figures'][result['metric']]:.3f}, {result['seconds']:.0f} s"
     say(f"{few.task.name:9} {f'{few.shots} shots' if few.shots else '':8} seed {few.seed}  {name:20} {told}")
     return result
 
@@ -192,9 +201,19 @@ def _run(config: CompareConfig, lm: LanguageModel, few: Few, way: Method, say: C
         grid = [{"template": member.template, "words": member.words, "figures": _untrained(lm, few, way, member, few.test)} for member in members]
         return {**grid[_choose(config, lm, few, way, members, settings)], "trained": 0, "kept": 0, "grid": grid}
     chosen = members[_choose(config, lm, few, way, members, settings)]
-    grid = [_trained(lm, few, way, member, settings) for member in (members if config.grid else [chosen])]
-    own = grid[members.index(chosen) if config.grid else 0]
-    return {**own, "grid": grid if config.grid else []}
+    if not config.grid:
+        return {**_trained(lm, few, way, chosen, settings), "grid": []}
+    grid = [_point(lm, few, way, member, settings) for member in members]
+    return {**grid[members.index(chosen)], "grid": [point for point in grid if point["figures"]]}
+
+
+def _point(lm: LanguageModel, few: Few, way: Method, member: Member, settings: TrainConfig) -> Result:
+    """One member trained and scored; without figures where its training diverged and left nothing to keep."""
+    try:
+        return _trained(lm, few, way, member, settings)
+    except DivergedError as error:
+        return {"template": member.template, "words": member.words, "figures": {}, "diverged": True, "told": str(error),
+                "trained": 0, "kept": 0}
 
 
 def _members(task: TaskConfig, way: Method, lm: LanguageModel) -> list[Member]:
@@ -251,8 +270,8 @@ def _choose(config: CompareConfig, lm: LanguageModel, few: Few, way: Method, mem
     halves = fewshot.splits([*few.train, *few.dev], config.splits, few.seed, few.task.target)
     scores = []
     for member in members:
-        own = [_trained(lm, replace(few, train=train, dev=dev, test=dev), way, member, settings)["figures"][_main(few.task)] for train, dev in halves]
-        scores.append(mean(own))
+        own = [_point(lm, replace(few, train=train, dev=dev, test=dev), way, member, settings)["figures"] for train, dev in halves]
+        scores.append(mean([figures.get(_main(few.task), 0.0) for figures in own]))  # what diverges is worth nothing
     return max(range(len(members)), key=lambda i: (scores[i], -i))
 
 
@@ -275,7 +294,7 @@ def _trained(lm: LanguageModel, few: Few, way: Method, member: Member, settings:
         if weights is not None:
             lm.restore(weights)
     return {"template": member.template, "words": member.words, "figures": figures, "dev": trained.best.dev if trained.best else None,
-            "history": [vars(look) for look in trained.history], "trained": counted, "kept": kept}
+            "history": [vars(look) for look in trained.history], "diverged": trained.diverged, "trained": counted, "kept": kept}
 
 
 def _pet(config: CompareConfig, lm: LanguageModel, few: Few, way: Method, members: list[Member], say: Callable[[str], None]) -> Result:
@@ -295,8 +314,9 @@ def _pet(config: CompareConfig, lm: LanguageModel, few: Few, way: Method, member
         lm.restore(weights)
     size = sum(p.numel() for p in lm.model.parameters())
     shutil.rmtree(folder, ignore_errors=True)
+    diverged = outcome.trained.diverged or any(own.trained.diverged for own in outcome.members)
     return {"figures": figures, "template": plan.classifier.template.source, "words": {}, "trained": size, "kept": size, "grid": [],
-            "ensembles": outcome.ensembles, "members": [{"name": own.name, "generation": own.generation, "weight": own.weight, "dev": own.dev, "rows": own.rows}
+            "diverged": diverged, "ensembles": outcome.ensembles, "members": [{"name": own.name, "generation": own.generation, "weight": own.weight, "dev": own.dev, "rows": own.rows}
                                                         for own in outcome.members]}
 
 
@@ -305,7 +325,7 @@ def summarise(single: Sequence[Result], names: Sequence[str], settings: Mapping[
     cells = []
     for task, shots, name in dict.fromkeys((own["task"], own["shots"], own["method"]) for own in single):
         own = [one for one in single if (one["task"], one["shots"], one["method"]) == (task, shots, name)]
-        there = [one for one in own if "figures" in one]
+        there = [one for one in own if one.get("figures")]
         values = {figure: [one["figures"][figure] for one in there] for figure in (there[0]["figures"] if there else ())}
         spread = [[point["figures"][own[0]["metric"]] for point in one["grid"]] for one in there if len(one["grid"]) > 1]
         cells.append(Cell(
@@ -314,5 +334,5 @@ def summarise(single: Sequence[Result], names: Sequence[str], settings: Mapping[
             grid={"worst": mean([min(points) for points in spread]), "best": mean([max(points) for points in spread]),
                   "deviation": mean([deviation(points) for points in spread])} if spread else {},
             trained_parameters=max((one["trained"] for one in there), default=0), kept_parameters=max((one["kept"] for one in there), default=0),
-            seconds=mean([one["seconds"] for one in own]), impossible=own[0].get("impossible", "")))
+            seconds=mean([one["seconds"] for one in own]), impossible=own[0].get("impossible", ""), **lost_trainings(own)))
     return Comparison(cells=cells, titles={name: ASKED[name] for name in names}, settings=dict(settings), versions=versions())

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ptune import store
-from ptune.report import COLOURS, count, render, svg
+from ptune.report import COLOURS, DIVERGED, MARK, MARKED, count, divergences, render, svg
 from ptune.results import Cell, Comparison
 
 
@@ -30,6 +30,7 @@ def _table(results: Comparison, shots: int, names: Sequence[str]) -> Table:
         metric = next(cell.metric for cell in cells if cell.task == name)
         drawn.add_column(f"{name}\n{metric}", justify="right", no_wrap=True)
     drawn.add_column("trained", justify="right", no_wrap=True)
+    drawn.caption = MARKED if any(cell.diverged for cell in cells) else None
     for method, title in results.titles.items():
         own = [next((cell for cell in cells if (cell.task, cell.method) == (name, method)), None) for name in names]
         if any(own):
@@ -43,15 +44,17 @@ def _title(shots: int) -> str:
 
 def _shown(cell: Cell | None, cells: Sequence[Cell]) -> Text:
     if cell is None or not cell.mean:
-        return Text("-")
+        return Text(figure(cell) if cell else "-")
     best = max(other.mean[other.metric] for other in cells if other.task == cell.task and other.mean)
-    return Text(figure(cell), style="bold" if cell.mean[cell.metric] == best else "")
+    return Text(figure(cell), style="bold" if f"{cell.mean[cell.metric]:.3f}" == f"{best:.3f}" else "")
 
 
 def figure(cell: Cell) -> str:
-    """A cell's main figure, with its deviation where there are seeds."""
+    """A cell's main figure, with its deviation where there are seeds, and a mark where a training diverged."""
+    if not cell.mean:
+        return DIVERGED if cell.lost else "-"
     spread = f" ± {cell.deviation[cell.metric]:.3f}" if cell.seeds > 1 else ""
-    return f"{cell.mean[cell.metric]:.3f}{spread}"
+    return f"{cell.mean[cell.metric]:.3f}{spread}{MARK if cell.diverged else ''}"
 
 
 def _trained(cells: Sequence[Cell | None]) -> str:
@@ -73,7 +76,7 @@ def write(results: Comparison, single: Sequence[dict[str, Any]], folder: pathlib
             (title, [next((cell for cell in cells if (cell.task, cell.method) == (name, method)), None) for name in names])
             for method, title in results.titles.items()]})
     page = render("compare_report.html", results=results, groups=groups, figure=figure, count=count, shots=_against_shots(results),
-                  grid=_spread(results, single), patterns=[one for one in single if one["seed"] == 0 and one.get("template")],
+                  grid=_spread(results, single), diverged=divergences(single), patterns=[one for one in single if one["seed"] == 0 and one.get("template")],
                   tuned=sorted({cell.task for cell in results.cells}))
     store.write_text(folder / "report.html", page)
 
@@ -104,7 +107,7 @@ def _spread(results: Comparison, single: Sequence[dict[str, Any]]) -> str:
     """Every pattern with every verbalizer as a point, a line of them for each task and method: how much the choice matters."""
     lines = [(f"{one['task']}{', ' + str(one['shots']) + ' shots' if one['shots'] else ''}: {results.titles[one['method']]}",
               [point["figures"][one["metric"]] for point in one["grid"]], one["figures"][one["metric"]])
-             for one in single if one["seed"] == 0 and len(one.get("grid", ())) > 1]
+             for one in single if one["seed"] == 0 and one.get("figures") and len(one.get("grid", ())) > 1]
     if not lines:
         return ""
     figure_ = Figure(figsize=(8.5, 0.8 + 0.26 * len(lines)), layout="constrained")

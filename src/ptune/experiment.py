@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ptune import saving, store
-from ptune.errors import ConfigError, TemplateError
+from ptune.errors import ConfigError, DivergedError, TemplateError
 from ptune.lm import LanguageModel, nearest_words
 from ptune.methods import Method
 from ptune.model import Example, Loss, PrefixSettings, PromptModel, Row, Task
@@ -114,12 +114,15 @@ def _group(plan: Plan, method: Method, seed: int, problems: Sequence[Problem], o
     if method.tune != "nothing":
         data = {task: (problem.train, problem.dev) for task, problem in zip(tasks, problems)}
         names = problems[0].name + (f" and {len(problems) - 1} more" if len(problems) > 1 else "")
-        trained = fit(model, data, config, tune=method.tune, folder=checkpoints, resume=True, label=f"{method.title}, {names}")
+        try:
+            trained = fit(model, data, config, tune=method.tune, folder=checkpoints, resume=True, label=f"{method.title}, {names}")
+        except DivergedError as error:
+            trained = error.trained
     for task, problem, file in zip(tasks, problems, files):
         result = _result(model, method, seed, task, problem, trained.get(task))
         if method.tune == "nothing" and plan.wordings and problem.wordings:
             result["wordings"] = _wordings(plan.lm, problem)
-        if method.tune == "prompt":
+        if method.tune == "prompt" and result["figures"]:
             saving.save(model, plan.out / "prompts" / f"{method.name}-{problem.name}-{seed}", task, result["figures"])
         store.write_json(file, result)
         tell(result)
@@ -142,20 +145,21 @@ def _add(model: PromptModel, method: Method, problem: Problem, seed: int) -> int
 
 def _result(model: PromptModel, method: Method, seed: int, task: int, problem: Problem, trained: Any) -> Result:
     examples = model.encode(task, problem.test)
-    scores = model.scores(examples)
+    lost = trained is not None and trained.best is None
+    scores = [] if lost else model.scores(examples)
     fitted = model.tasks[task]
     soft = model.bank.encoders[fitted.prompt]() if fitted.prompt >= 0 else torch.zeros(0, 0)
     sizes = {"prompt": sum(p.numel() for p in model.bank.parameters_of(fitted.prompt)) if fitted.prompt >= 0 else 0,
              "lm": sum(p.numel() for p in model.lm.model.parameters())}
     return {
         "method": method.name, "problem": problem.name, "seed": seed, "template": fitted.task.template.source, "dropped": fitted.dropped,
-        "rows": len(examples), "figures": problem.score(scores, examples),
+        "rows": len(examples), "figures": {} if lost else problem.score(scores, examples),
         "trained": {"nothing": 0, "both": sizes["prompt"] + sizes["lm"]}.get(method.tune, sizes.get(method.tune, 0)),
         "kept": model.bank.size(fitted.prompt) if fitted.prompt >= 0 else 0,
         "history": [vars(look) for look in trained.history] if trained else [],
         "best": vars(trained.best) if trained and trained.best else None, "diverged": bool(trained and trained.diverged),
-        "examples": _examples(problem, scores, examples),
-        "nearest": nearest_words(model.lm, soft) if soft.numel() else []}
+        "examples": [] if lost else _examples(problem, scores, examples),
+        "nearest": nearest_words(model.lm, soft) if soft.numel() and not lost else []}
 
 
 def _examples(problem: Problem, scores: Sequence[torch.Tensor], examples: Sequence[Example]) -> list[dict[str, Any]]:

@@ -9,15 +9,17 @@ from rich.console import Console
 
 from ptune import experiment, report, store
 from ptune.config import SIDE, ProbeConfig
-from ptune.errors import ConfigError, TemplateError
+from ptune.errors import ConfigError, DivergedError, TemplateError
 from ptune.experiment import Plan, Problem, Result
 from ptune.lm import LanguageModel
 from ptune.methods import Method, method
 from ptune.results import Results, summarise, versions
 from ptune.tasks import lama
 from ptune.template import Template
+from ptune.train import lower_rates
 from ptune.verbalizer import Verbalizer, allowed
 
+MOST_DIVERGED = 8  # trainings that diverged, told one by one
 BUILTIN_NOTE = ("The built-in LM read sentences that state the test facts while it was pretrained, as BERT read Wikipedia; in other wordings "
                 "than those of the prompts. No prompt was trained on a test fact, or on a country of the test rows.")
 
@@ -53,7 +55,16 @@ def probe(config: ProbeConfig, say: Callable[[str], None] | None = None) -> Resu
         if config.lm == "builtin":
             say(BUILTIN_NOTE)
         say(f"Results: {config.out / 'results.json'}   Report: {config.out / 'report.html'}")
+    if lost := report.divergences(single):
+        say("\n".join([*lost[:MOST_DIVERGED], *([f"... and {len(lost) - MOST_DIVERGED} more"] if len(lost) > MOST_DIVERGED else [])]))
+    if not any(result["figures"] for result in single):
+        raise DivergedError(f"Every training diverged, so there are no figures: {_lower(methods)}.")
     return results
+
+
+def _lower(methods: Sequence[Method]) -> str:
+    """What methods that diverge should be given."""
+    return "; ".join(dict.fromkeys(lower_rates(own.train, own.tune) for own in methods if own.tune != "nothing"))
 
 
 def _listed(text: str) -> list[str]:
@@ -134,4 +145,5 @@ def _tell(say: Callable[[str], None], result: Result) -> None:
     """A line as soon as a result is known."""
     epochs = f", best after {result['best']['epoch']:.0f} epochs" if result["best"] else ""
     dropped = f" (without {result['dropped']!r}, which this LM cannot see)" if result["dropped"] else ""
-    say(f"{result['method']:17} {result['problem']:17} P@1 {result['figures'][report.MAIN]:.3f}{epochs}{dropped}")
+    figure = f"P@1 {result['figures'][report.MAIN]:.3f}" if result["figures"] else "diverged, no figures"
+    say(f"{result['method']:17} {result['problem']:17} {figure}{epochs}{dropped}")

@@ -17,6 +17,9 @@ from ptune.results import Results
 
 COLOURS = ("#9aa5b1", "#d9480f", "#4c78a8", "#72b7b2", "#b279a2", "#54a24b")
 MAIN = "p@1"
+DIVERGED = "diverged"  # in place of a figure, where no training had a finite state to keep
+MARK = " †"  # behind a figure, where a training diverged
+MARKED = f"{MARK.strip()}: in some of the seeds or relations training diverged; the figure is of what was kept before that, and without what had nothing to keep."
 matplotlib.rcParams |= {"svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
                         "text.parse_math": False}  # titles are text, dollars and all
 
@@ -28,23 +31,26 @@ def table(results: Results, labels: dict[str, str]) -> Table:
     drawn.add_column("rows", justify="right", width=4)
     drawn.add_column("majority", justify="right", width=8)
     for method in results.methods.values():
-        longest = max(map(len, method.title.split()))
-        drawn.add_column(method.title, justify="right", width=max(longest, len("0.000 ± 0.000") if method.seeds > 1 else 6))
+        longest = max(map(len, [*method.title.split(), "0.000 ± 0.000" if method.seeds > 1 else "0.0000"]))
+        marks = [method, *method.relations.values()]
+        longest = max(longest, len(DIVERGED)) if any(own.lost for own in marks) else longest
+        drawn.add_column(method.title, justify="right", width=longest + len(MARK) * any(own.diverged for own in marks))
     for name, label in labels.items():
         own = [method.relations.get(name) for method in results.methods.values()]
         rows = next((str(r.rows) for r in own if r), "")
-        best = max((_of(r) for r in own if r), default=0.0)
-        cells = [_cell(_of(r), r.deviation[MAIN], method.seeds, _of(r) == best) if r else "-" for r, method in zip(own, results.methods.values())]
+        best = _best(own)
+        cells = [_cell(r, method.seeds, best) if r else "-" for r, method in zip(own, results.methods.values())]
         drawn.add_row(f"{name} {label}" if name != label else name, rows, f"{results.majority[name]:.3f}", *cells)
     drawn.add_section()
     methods = list(results.methods.values())
     drawn.add_row("mean of relations", "", f"{mean(list(results.majority.values())):.3f}",
-                  *[_cell(_of(m), m.deviation[MAIN], m.seeds, _of(m) == max(map(_of, methods))) for m in methods])
+                  *[_cell(m, m.seeds, _best(methods)) for m in methods])
     for title, figures in (("P@10", "p@10"), ("MRR", "mrr"), ("P@1, filtered", "filtered p@1")):
-        drawn.add_row(title, "", "", *[f"{_of(m, figures):.3f}" for m in methods])
-    drawn.add_row("P@1, mean of rows", "", "", *[f"{m.micro[MAIN]:.3f}" for m in methods])
+        drawn.add_row(title, "", "", *[shown(_of(m, figures)) for m in methods])
+    drawn.add_row("P@1, mean of rows", "", "", *[shown(m.micro.get(MAIN)) for m in methods])
     drawn.add_row("parameters trained", "", "", *[count(m.trained_parameters) for m in methods])
     drawn.add_row("parameters kept", "", "", *[count(m.kept_parameters) for m in methods])
+    drawn.caption = MARKED if any(method.diverged for method in methods) else None
     return drawn
 
 
@@ -53,13 +59,42 @@ def count(parameters: int) -> str:
     return f"{parameters / 1e6:.1f} M" if parameters >= 1e6 else f"{parameters:,}"
 
 
-def _of(figures: Any, name: str = MAIN) -> float:
-    return float(figures.model_extra[name])
+def _of(figures: Any, name: str = MAIN) -> float | None:
+    """A figure, or None where every training was lost."""
+    value = figures.model_extra.get(name)
+    return None if value is None else float(value)
 
 
-def _cell(value: float, spread: float, seeds: int, best: bool) -> str:
-    text = f"{value:.3f}" + (f" ± {spread:.3f}" if seeds > 1 else "")
-    return f"[bold]{text}[/bold]" if best else text
+def shown(value: float | None) -> str:
+    """A figure as a cell of a table shows it."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _best(results: Sequence[Any]) -> str:
+    """The best main figure of some results, as it is shown."""
+    values = [value for result in results if result and (value := _of(result)) is not None]
+    return shown(max(values)) if values else ""
+
+
+def figure(result: Any, seeds: int) -> str:
+    """The main figure of a relation or a method, with its deviation where there are seeds; marked where training diverged."""
+    value = _of(result)
+    if value is None:
+        return DIVERGED if result.lost else "-"
+    spread = f" ± {result.deviation[MAIN]:.3f}" if seeds > 1 else ""
+    return f"{value:.3f}{spread}{MARK if result.diverged else ''}"
+
+
+def _cell(result: Any, seeds: int, best: str) -> str:
+    text = figure(result, seeds)
+    return f"[bold]{text}[/bold]" if shown(_of(result)) == best else text
+
+
+def divergences(single: Sequence[dict[str, Any]]) -> list[str]:
+    """A sentence for every single result whose training diverged."""
+    kept = {True: "the figures are those of its best state before that", False: "it had no finite state to keep, and has no figures"}
+    return [f"{own.get('problem') or own.get('task')}, {own['method']}, seed {own['seed']}: the training diverged; {kept[bool(own.get('figures'))]}."
+            for own in single if own.get("diverged")]
 
 
 def wordings_line(results: Results) -> str:
@@ -82,9 +117,14 @@ def write(results: Results, single: Sequence[dict[str, Any]], labels: dict[str, 
     first = [result for result in single if result["seed"] == 0]
     page = render(
         "report.html", results=results, labels=labels, notes=[*notes, wordings_line(results)], bars=_bars(results, labels), curves=_curves(first, results),
-        examples=_examples(first), nearest=[r for r in first if r["nearest"]], of=_of, mean=mean, main=MAIN,
-        most=max((_of(m) for m in results.methods.values()), default=1.0))
+        examples=_examples(first), nearest=[r for r in first if r["nearest"]], of=_of, mean=mean, main=MAIN, figure=figure, shown=shown,
+        best=_best(list(results.methods.values())), diverged=divergences(single), rows=_rows(results))
     store.write_text(folder / "report.html", page)
+
+
+def _rows(results: Results) -> dict[str, int]:
+    """How many test rows each relation has."""
+    return {name: relation.rows for method in results.methods.values() for name, relation in method.relations.items()}
 
 
 def render(template: str, **values: Any) -> str:
@@ -100,10 +140,11 @@ def _bars(results: Results, labels: dict[str, str]) -> str:
     axes = figure.subplots()
     height = 0.8 / len(methods)
     for number, (method, colour) in enumerate(zip(methods, COLOURS)):
-        places = [at + number * height for at, name in enumerate(labels) if name in method.relations]
-        own = [method.relations[name] for name in labels if name in method.relations]
+        scored = {name: own for name, own in method.relations.items() if _of(own) is not None}
+        places = [at + number * height for at, name in enumerate(labels) if name in scored]
+        own = [scored[name] for name in labels if name in scored]
         axes.barh(places, [_of(r) for r in own], height, color=colour, label=method.title,
-                  xerr=[r.deviation[MAIN] for r in own] if method.seeds > 1 else None, error_kw={"lw": 0.8})
+                  xerr=[r.deviation[MAIN] for r in own] if method.seeds > 1 and own else None, error_kw={"lw": 0.8})
     axes.plot([results.majority[name] for name in labels], [at + 0.4 - height / 2 for at in range(len(labels))], "|", color="black", ms=14, label="Majority")
     axes.set_yticks([at + 0.4 - height / 2 for at in range(len(labels))], [f"{label} ({name})" if name != label else name for name, label in labels.items()])
     axes.invert_yaxis()

@@ -1,7 +1,7 @@
 """The form of results.json; its JSON schema is docs/results.schema.json."""
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,24 +10,35 @@ from pydantic import BaseModel, ConfigDict
 from ptune.metrics import deviation, mean
 
 
-class Figures(BaseModel):
-    """Named figures: "p@1", "p@10", "mrr", "filtered p@1", ... beside the fields that are declared."""
+class Finite(BaseModel):
+    """A form in which every number is finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class Figures(Finite):
+    """Named figures: "p@1", "p@10", "mrr", "filtered p@1", ... beside the fields that are declared; none where no training
+    had a finite state to keep."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, float]
 
 
 class RelationResult(Figures):
-    """One relation by one method: the mean of each figure over seeds."""
+    """One relation by one method: the mean of each figure over the seeds that have any."""
 
     rows: int
     template: str
     deviation: dict[str, float]
     """Standard deviation of each figure over seeds."""
+    diverged: int = 0
+    """Seeds whose training diverged; their figures are those of the best state before that."""
+    lost: int = 0
+    """Of those, the seeds that had no finite state to keep, and so have no figures."""
 
 
 class MethodResult(Figures):
-    """A method: each figure's mean over relations (macro), then over seeds."""
+    """A method: each figure's mean over relations (macro), then over the seeds in which all relations have figures."""
 
     title: str
     seeds: int
@@ -40,9 +51,13 @@ class MethodResult(Figures):
     deviation: dict[str, float]
     """Standard deviation of the macro figures over seeds."""
     relations: dict[str, RelationResult]
+    diverged: int = 0
+    """Trainings that diverged, over relations and seeds."""
+    lost: int = 0
+    """Of those, the ones that had no finite state to keep, and so have no figures."""
 
 
-class Results(BaseModel):
+class Results(Finite):
     """results.json."""
 
     methods: dict[str, MethodResult]
@@ -80,21 +95,39 @@ def _figures(values: dict[str, list[float]]) -> dict[str, Any]:
 
 def _method(results: Sequence[dict[str, Any]], title: str, tuned: bool) -> MethodResult:
     seeds = sorted({result["seed"] for result in results})
-    names = list(results[0]["figures"])
     relations = {}
     for problem in dict.fromkeys(result["problem"] for result in results):
         own = [result for result in results if result["problem"] == problem]
-        values = {name: [result["figures"][name] for result in own] for name in names}
+        values = _columns([result["figures"] for result in own if result["figures"]])
         relations[problem] = RelationResult(
-            rows=own[0]["rows"], template=own[0]["template"], **_figures(values))
-    by_seed = {seed: [result for result in results if result["seed"] == seed] for seed in seeds}
-    macro = {name: [mean([r["figures"][name] for r in by_seed[seed]]) for seed in seeds] for name in names}
-    micro = {name: mean([sum(r["figures"][name] * r["rows"] for r in by_seed[seed]) / sum(r["rows"] for r in by_seed[seed]) for seed in seeds])
-             for name in names}
+            rows=own[0]["rows"], template=own[0]["template"], **_figures(values), **lost_trainings(own))
+    by_seed = [[result for result in results if result["seed"] == seed] for seed in seeds]
+    whole = [own for own in by_seed if all(result["figures"] for result in own)]
+    macro = _columns([_means(own, [1] * len(own)) for own in whole])
+    micro = _columns([_means(own, [result["rows"] for result in own]) for own in whole])
     return MethodResult(
         title=title, seeds=len(seeds), trained_parameters=max(r["trained"] for r in results),
-        kept_parameters=max(r["trained"] if tuned else r["kept"] for r in results), micro=micro,
-        relations=relations, **_figures(macro))
+        kept_parameters=max(r["trained"] if tuned else r["kept"] for r in results),
+        micro={name: mean(values) for name, values in micro.items()},
+        relations=relations, **_figures(macro), **lost_trainings(results))
+
+
+def lost_trainings(results: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """How many of single results diverged, and how many of those have no figures."""
+    diverged = [result for result in results if result.get("diverged")]
+    return {"diverged": len(diverged), "lost": sum(not result.get("figures") for result in diverged)}
+
+
+def _columns(figures: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """The values of each figure."""
+    return {name: [own[name] for own in figures] for name in (figures[0] if figures else ())}
+
+
+def _means(results: Sequence[dict[str, Any]], weights: Sequence[int]) -> dict[str, float]:
+    """Each figure's weighted mean over relations."""
+    columns = _columns([result["figures"] for result in results])
+    whole = sum(weights)
+    return {name: sum(value * weight for value, weight in zip(values, weights)) / whole for name, values in columns.items()}
 
 
 class Output(BaseModel):
@@ -105,7 +138,7 @@ class Output(BaseModel):
     references: list[str]
 
 
-class Run(BaseModel):
+class Run(Finite):
     """run.json: one task trained by one method."""
 
     name: str
@@ -126,6 +159,10 @@ class Run(BaseModel):
     """For each prompt the look whose state is kept."""
     dev_score: str = "minus the dev loss"
     """What the looks' dev is."""
+    diverged: list[str] = []
+    """The prompts whose training diverged; what is kept of them is their best state before that."""
+    lost: list[str] = []
+    """The prompts that had no finite state to keep: they are not saved, and have no part in the figures."""
     figures: dict[str, float] = {}
     """Figures on the test rows."""
     parts: dict[str, dict[str, float]] = {}
@@ -139,7 +176,7 @@ class Run(BaseModel):
     versions: dict[str, str] = {}
 
 
-class Cell(BaseModel):
+class Cell(Finite):
     """A method on a task with so many shots: figures over seeds."""
 
     task: str
@@ -152,7 +189,7 @@ class Cell(BaseModel):
     rows: dict[str, int]
     """How many training, dev, test and unlabelled rows there were (train, dev, test, unlabeled)."""
     mean: dict[str, float]
-    """Each figure's mean over seeds; none where the method cannot do the task."""
+    """Each figure's mean over the seeds that have any; none where the method cannot do the task, or every training was lost."""
     deviation: dict[str, float]
     """Its standard deviation over seeds (of a sample)."""
     grid: dict[str, float] = {}
@@ -163,9 +200,13 @@ class Cell(BaseModel):
     """What one seed took."""
     impossible: str = ""
     """Why the method cannot do the task."""
+    diverged: int = 0
+    """Seeds whose training diverged; their figures are those of the best state before that."""
+    lost: int = 0
+    """Of those, the seeds that had no finite state to keep, and so have no figures."""
 
 
-class Comparison(BaseModel):
+class Comparison(Finite):
     """results.json of ptune compare."""
 
     cells: list[Cell]

@@ -19,7 +19,7 @@ from ptune import store
 from ptune.config import SIDE
 from ptune.errors import StoreError
 from ptune.metrics import deviation, mean
-from ptune.report import COLOURS, count, render, svg
+from ptune.report import COLOURS, MARK, MARKED, count, render, svg
 from ptune.results import Run
 from ptune.text_metrics import METRICS
 
@@ -43,6 +43,11 @@ class _Column:
     def rows(self) -> int:
         """How many rows it was trained on."""
         return self.runs[0].rows.get("train", 0)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the training of one of its runs diverged."""
+        return any(run.diverged or run.lost for run in self.runs)
 
     def values(self, name: str, part: str = "") -> list[float]:
         """A figure, on all test rows or on a part of them, of each run that has it."""
@@ -99,6 +104,7 @@ def table(runs: Sequence[Run]) -> Table:
         drawn.add_section()
     for title, texts in _sizes(columns).items():
         drawn.add_row(title, *texts)
+    drawn.caption = MARKED if any(column.diverged for column in columns) else None
     return drawn
 
 
@@ -173,7 +179,7 @@ def _cells(columns: Sequence[_Column], name: str, part: str) -> list[Cell]:
     for column, own, shown in zip(columns, values, means):
         rivals = [m for other, m in zip(columns, means) if m is not None and other.runs[0].name == column.runs[0].name]
         best = len(rivals) > 1 and shown == (min if name in LOWER_IS_BETTER else max)(rivals)
-        cells.append((_spread(own, digits), best))
+        cells.append((_spread(own, digits) + (MARK if own and column.diverged else ""), best))
     return cells
 
 
@@ -201,7 +207,8 @@ def write(runs: Sequence[Run], folder: pathlib.Path) -> None:
         own = [run for run in runs if run.name == name]
         columns = _columns(own)
         sections.append({"name": name, "columns": columns, "figures": _figures(columns), "sizes": _sizes(columns), "bars": _bars(columns),
-                         "low_data": low_data_plot(own), "curves": _curves(columns), "texts": _texts(columns), "left_out": _left_out(columns)})
+                         "low_data": low_data_plot(own), "curves": _curves(columns), "texts": _texts(columns), "left_out": _left_out(columns),
+                         "diverged": _divergences(columns)})
     page = render("run_report.html", sections=sections, lms=dict.fromkeys((run.lm, count(run.lm_parameters)) for run in runs), as_json=_as_json,
                   seed=_seed)
     store.write_text(folder / "report.html", page)
@@ -296,6 +303,16 @@ def _left_out(columns: Sequence[_Column]) -> dict[tuple[str, str], list[str]]:
         for name, reason in {item: None for run in column.runs for item in run.left_out.items()}:
             found.setdefault((_title(name), reason), []).append(column.label)
     return {missing: labels if len(labels) < len(columns) else [] for missing, labels in found.items()}
+
+
+def _divergences(columns: Sequence[_Column]) -> list[str]:
+    """A sentence for every run whose training diverged."""
+    told = []
+    for column in columns:
+        for run in column.runs:
+            told += [f"{column.label}, seed {_seed(run)}: the training of {name} diverged; its best state before that is kept." for name in run.diverged]
+            told += [f"{column.label}, seed {_seed(run)}: the training of {name} diverged and left nothing to keep." for name in run.lost]
+    return told
 
 
 def _as_json(value: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ptune import peft_format, pet, saving, store
 from ptune.config import TaskConfig, TrainConfig
-from ptune.errors import ConfigError, nearest
+from ptune.errors import ConfigError, DivergedError, nearest
 from ptune.lm import LanguageModel
 from ptune.methods import Method, method
 from ptune.model import PromptModel, Row, Task
@@ -20,7 +20,7 @@ from ptune.tasks import described, labelled, written
 from ptune.tasks.distilled import plan_of
 from ptune.tasks.rows import by_prompt
 from ptune.tasks.rows import read as read_splits
-from ptune.train import Trained, accuracy, fit
+from ptune.train import Trained, accuracy, fit, lower_rates
 
 PET = ("pet", "ipet")
 TRAINED = ("soft", "prototypes", "head")  # readers that learn
@@ -31,6 +31,7 @@ def train(config: TaskConfig, say: Callable[[str], None] = print) -> Run:
 
     Raises:
         PtuneError: the task, its rows or the LM are at fault.
+        DivergedError: the training, or that of one of the prompts, left no finite state to keep; that is not saved.
     """
     way, settings = _way(config), _settings(config)
     if config.resume and not config.only and (config.out / "run.json").exists() and not (config.out / "checkpoint.safetensors").exists():
@@ -43,6 +44,7 @@ def train(config: TaskConfig, say: Callable[[str], None] = print) -> Run:
     lm = LanguageModel.load(config.lm, device=config.device, dtype=config.dtype, tuned=way.tune in ("head", "lm", "both") or way.name in PET)
     began = time.monotonic()
     trained: dict[int | str, Trained] = {}
+    lost: DivergedError | None = None
     tasks: dict[str | None, int] = {None: 0}
     if way.name in PET:
         model, trained = _distil(config, lm, way, splits, say)
@@ -53,10 +55,16 @@ def train(config: TaskConfig, say: Callable[[str], None] = print) -> Run:
         say(f"Left out of the template, since a causal LM cannot see it: {model.tasks[0].dropped}")
     if way.name not in PET and way.tune != "nothing":
         data = {number: (_of(rows["train"], value, config), _of(rows["dev"], value, config)) for value, number in tasks.items()}
-        trained = fit(model, data, settings, tune=way.tune, folder=config.out, resume=config.resume, label=config.name,
-                      unlabeled=splits["unlabeled"], texts=written.dev_score(config.stop_by, config.decoding))
-        if any(own.diverged for own in trained.values()):
-            say("Training diverged (the loss was no number any more); the best state before that is kept. A smaller --train.learning-rate helps.")
+        try:
+            trained = fit(model, data, settings, tune=way.tune, folder=config.out, resume=config.resume, label=config.name,
+                          unlabeled=splits["unlabeled"], texts=written.dev_score(config.stop_by, config.decoding))
+        except DivergedError as error:
+            trained, lost = error.trained, error
+            if not config.prompt_by or all(own.best is None for own in trained.values()):
+                raise
+            tasks = {value: number for value, number in tasks.items() if trained[number].best}
+        if any(own.diverged and own.best for own in trained.values()):
+            say(f"Training diverged (the loss was no finite number any more); the best state before that is kept. To train on, {lower_rates(settings, way.tune)}.")
     if config.combine == "weighted":
         _weigh(model, tasks, rows["dev"][None], trained)
     trained_parameters, kept_parameters = sizes(model, list(tasks.values()), way)
@@ -66,13 +74,17 @@ def train(config: TaskConfig, say: Callable[[str], None] = print) -> Run:
               best={model.tasks[number].task.name: vars(own.best) for number, own in trained.items() if own.best},  # type: ignore[index]
               dev_score=_dev_score(config), seconds={"train": round(time.monotonic() - began, 1)}, settings=config.model_dump(mode="json"),
               versions={name: importlib.metadata.version(name) for name in ("ptune", "torch", "transformers")},
-              trained_parameters=trained_parameters, kept_parameters=kept_parameters)
+              trained_parameters=trained_parameters, kept_parameters=kept_parameters,
+              diverged=[model.tasks[number].task.name for number, own in trained.items() if own.diverged and own.best],  # type: ignore[index]
+              lost=[model.tasks[number].task.name for number, own in trained.items() if not own.best])  # type: ignore[index]
     _test(config, model, [row for value, own in rows["test"].items() if value in tasks or not config.prompt_by for row in own], run)
     _save(config, model, tasks, way, run)
     shown = ", ".join(f"{name} {value:.4g}" for name, value in run.figures.items())
     say(f"{config.name}: {shown + '; ' if shown else ''}saved in {config.out}")
     for name, reason in run.left_out.items():
         say(f"Without {name}: {reason}")
+    if lost:
+        raise DivergedError(f"{lost} All other prompts are saved.", trained)
     return run
 
 
