@@ -20,7 +20,7 @@ def test_every_public_name_is_there():
 
 def test_imports_run_one_way():
     """Each file imports only from rooms before it; no circles."""
-    rooms = [["errors", "config", "progress", "stopping"],
+    rooms = [["errors", "config", "progress", "stopping", "yaml_files"],
              ["tokens", "template", "encoders", "data", "fewshot", "metrics", "text_metrics", "ensemble", "store"],
              ["prompts", "verbalizer", "batch", "packing", "google_format"], ["attention", "layer_inputs", "linear", "loading", "task"],
              ["pair_head", "trial", "context"],

@@ -6,13 +6,14 @@ import tyro
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 Device = str
+Seed = Annotated[int, Field(ge=-(2**31), lt=2**32)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 
 
 class Config(BaseModel):
     """Frozen, and refuses what it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class DecodingConfig(Config):
@@ -44,7 +45,7 @@ class DecodingConfig(Config):
     """Strings before which a text ends."""
     rows: Annotated[int, Field(ge=1)] = 32
     """Rows in a batch."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of sampling."""
 
     @model_validator(mode="after")
@@ -95,7 +96,7 @@ class TrainConfig(Config):
     """Steps between two looks at dev; 0 is once an epoch."""
     patience: Annotated[int, Field(ge=0)] = 5
     """Looks at dev without a gain before training stops; 0 never stops early."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the order of rows, the initialisation and dropout."""
     save_seconds: Annotated[float, Field(ge=0)] = 60
     """Seconds between two checkpoints."""
@@ -170,7 +171,7 @@ class PretrainConfig(Config):
     """Minutes between two looks at the held-out text, each with a checkpoint."""
     save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Number format of the saved weights."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of everything random."""
     device: Device = "auto"
     """cpu, cuda, ...; auto takes a GPU if there is one."""
@@ -247,7 +248,7 @@ class DataConfig(Config):
     shots: Annotated[int, Field(ge=1)] | None = None
     """Few-shot learning: how many rows of each label to learn from, and as many others for dev, drawn by the seed; from dev's file,
     or where there is none from the rest of train."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of these draws."""
     relabel: dict[Literal["train", "dev", "test"], Annotated[dict[str, str], Field(min_length=1)]] = {}
     """Of a file that has other labels: the task's label for each, such as {train: {0: 0, 1: 0, 3: 1, 4: 1}}; rows of a label that is

@@ -3,6 +3,7 @@ import copy
 import io
 import json
 import pathlib
+import re
 
 import pytest
 import tiny
@@ -116,7 +117,7 @@ def test_evaluation_runs_where_and_as_it_is_told(task, tmp_path):
 
 def test_yaml_makes_no_objects(task, tmp_path):
     task.write_text(f"name: !!python/object/apply:os.mkdir ['{tmp_path}/made']\n" + YAML)
-    with pytest.raises(ConfigError, match="is not valid YAML"):
+    with pytest.raises(ConfigError, match="makes an object"):
         described.read(task)
     assert not (tmp_path / "made").exists()
 
@@ -127,6 +128,25 @@ def test_yes_and_no_are_words_and_numbers_are_labels(task):
     assert described.read(task).labels == {"1": ["Yes", "on"], "0": "No"}
     task.write_text(YAML.replace("out:", "resume: true\nout:"))
     assert described.read(task).resume is True
+
+
+def test_labels_are_the_text_that_is_written(task):
+    written = "{true: 010, 0: [7:30, 1.10], null: 2020-11-28}"
+    task.write_text(YAML.replace("{good: [great, best], bad: terrible film}", written))
+    assert described.read(task).labels == {"true": "010", "0": ["7:30", "1.10"], "null": "2020-11-28"}
+
+
+@pytest.mark.parametrize("text, message", [
+    ("name: a\nname: b", "line 2, column 1: the key 'name' stands twice"), ("name: 2020-13-45\nseed: !!int x", "no key 'seed'"),
+    ("name: a\nmax_length: !!int x", "max_length: Input should be a valid integer"), (f"name: a\nmax_length: {'1' * 5000}", "max_length: Unable to parse"),
+    ("- a", "and holds a list"), ("", "and holds nothing"), ("name: a\ntrain: {learning_rate: .inf}", "train.learning_rate"),
+    ("name: a\ntrain: {learning_rate: inf}", "train.learning_rate: Input should be a finite number"),
+    (f"name: a\ntrain: {{seed: {2**63}}}", "train.seed: Input should be less than")])
+def test_yaml_that_no_task_can_be(task, text, message):
+    task.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(message)) as error:
+        described.read(task)
+    assert len(str(error.value)) < 400
 
 
 def test_paths_are_taken_from_the_files_folder(task, tmp_path):

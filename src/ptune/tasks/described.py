@@ -5,10 +5,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import yaml
 from pydantic import ValidationError
 
-from ptune import calibration
+from ptune import calibration, yaml_files
 from ptune.config import DataConfig, DecodingConfig, PetConfig, PrefixConfig, ReadingConfig, TaskConfig, TrainConfig, Words
 from ptune.errors import ConfigError, nearest
 from ptune.lm import LanguageModel
@@ -21,16 +20,7 @@ from ptune.verbalizer import Choices, Span, Verbalizer, allowed
 
 PATHS = ("vocabulary", "out")
 NAMED = pathlib.Path(__file__).parent / "named"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which only true and false are booleans: Yes and No are label words here (as in YAML 1.2)."""
-
-    yaml_implicit_resolvers = {first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-                               for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), list("tf"))
+WORDS = ("labels", "verbalizers", "relations", "relabel")  # keys under which everything is a text
 
 
 def read(path: pathlib.Path) -> TaskConfig:
@@ -43,14 +33,16 @@ def read(path: pathlib.Path) -> TaskConfig:
     if ours := not path.exists() and (NAMED / f"{path}.yaml").exists():
         path = NAMED / f"{path}.yaml"
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         ours_too = ", ".join(sorted(own.stem for own in NAMED.glob("*.yaml")))
         raise ConfigError(f"The task file {path} cannot be read: {error.strerror}. Tasks that come with ptune: {ours_too}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8.") from error
+    raw = yaml_files.parse(text, path, WORDS)
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path} should hold keys and values (name: ..., template: ...), and holds {type(raw).__name__}.")
+        what = "nothing" if raw is None else "a list" if isinstance(raw, list) else "a text"
+        raise ConfigError(f"{path} should hold keys and values (name: ..., template: ...), and holds {what}.")
     try:
         config = TaskConfig.model_validate(raw)
     except ValidationError as error:
@@ -85,7 +77,7 @@ def _explained(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         known = {name for owner in (TaskConfig, DataConfig, TrainConfig, PrefixConfig, DecodingConfig, ReadingConfig, PetConfig) for name in owner.model_fields}
         return f"there is no key {key!r}. {nearest(str(first['loc'][-1]), sorted(known))}"
-    return f"{key}: {first['msg']} (it is {first['input']!r})." if first["type"] != "missing" else f"the key {key!r} is missing."
+    return f"{key}: {first['msg']} (it is {first['input']!r:.80})." if first["type"] != "missing" else f"the key {key!r} is missing."
 
 
 @dataclass(frozen=True)
