@@ -1,11 +1,13 @@
 """Export and import from the command line; the forms themselves are tested in test_peft_format and test_google_format."""
 import json
+import re
 
 import pytest
 import tiny
 import torch
 
 from ptune import cli, encoders, google_format, saving
+from ptune.config import ImportConfig
 from ptune.lm import LanguageModel
 from ptune.model import PrefixSettings, PromptModel, Task
 from ptune.template import Template
@@ -66,3 +68,11 @@ def test_a_prompt_of_another_width(lm, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run("import", tmp_path / "p.npy", tmp_path / "out", "--lm", tmp_path / "lm", "--template", " {x} = {mask}")
     assert "is 7 wide" in capsys.readouterr().err
+
+
+def test_the_template_that_the_help_shows_is_taken(lm, tmp_path):
+    saved(lm, tmp_path, "{soft:4} {table} = {mask}")
+    run("export", tmp_path / "prompt", tmp_path / "p.npy", "--to", "google")
+    shown = re.search('"(.+?)"', ImportConfig.model_fields["template"].description)[1]
+    run("import", tmp_path / "p.npy", tmp_path / "back", "--lm", tmp_path / "lm", "--template", shown)
+    assert saving.load(tmp_path / "back", lm).tasks[0].task.template.fields

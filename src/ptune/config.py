@@ -64,7 +64,7 @@ class DecodingConfig(Config):
         return self.beams if self.beams > 1 else self.texts
 
 
-SIDE = {"save_seconds", "context_mb"}  # settings of training that change no result
+SIDE = {"save_seconds", "context_mb", "source"}  # settings that change no result
 
 
 class TrainConfig(Config):
@@ -255,6 +255,8 @@ class DataConfig(Config):
     not listed are left out."""
     references: Annotated[int, Field(ge=1)] | None = None
     """How many right texts of a training row to learn from; all by default."""
+    source: str | None = None
+    """Where the files can be had; it is told where one is missing."""
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -472,7 +474,7 @@ class ImportConfig(Config):
     lm: str
     """The LM that it was trained for."""
     template: str
-    """The template behind the learned tokens, which stand in front: " {text} ="."""
+    """The template behind the learned tokens, which stand in front: " {table} = {mask}"; an encoder-decoder's needs no {mask}."""
     name: str = "imported"
     """The task's name."""
     target: str = "text"

@@ -63,3 +63,19 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"Did you mean {close[0]!r}?"
     return f"Known: {', '.join(map(repr, known[:20])) or 'none'}{', ...' if len(known) > 20 else '.'}"
+
+
+def reason(error: Mapping[str, Any]) -> str:
+    """Why a value was refused, as a sentence's end.
+
+    Args:
+        error: one of those that a pydantic ``ValidationError`` lists.
+
+    Returns:
+        Our own words where a check of ours refused it, else pydantic's, and the value where it is short.
+    """
+    if error["type"] in ("value_error", "assertion_error"):
+        return str(error["ctx"]["error"])
+    message, value = str(error["msg"]), error["input"]
+    shown = f" (it is {value!r})" if isinstance(value, str | int | float | None) else f" (it is a {type(value).__name__})"
+    return message + (shown if len(shown) < 80 else "")

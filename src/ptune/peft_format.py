@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from ptune import encoders, store
 from ptune.attention import AttentionRoute, Site
-from ptune.errors import ConfigError, StoreError
+from ptune.errors import ConfigError, StoreError, reason
 from ptune.lm import LanguageModel
 from ptune.model import Fitted, PrefixSettings, PromptModel, Task
 from ptune.prompts import Prefix
@@ -182,7 +182,7 @@ def _adapter(path: pathlib.Path, lm: LanguageModel) -> Adapter:
         adapter = Adapter.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        raise StoreError(f"{path / CONFIG} is damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+        raise StoreError(f"{path / CONFIG} is damaged: {'.'.join(map(str, first['loc']))}: {reason(first)}.") from error
     if lm.kind in TASK_TYPES and adapter.task_type != TASK_TYPES[lm.kind]:
         raise ConfigError(f"{path / CONFIG} is of PEFT's task type {adapter.task_type}, and this LM, {lm.source}, is {lm.kind}: {TASK_TYPES[lm.kind]}.")
     return adapter

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ptune import store
 from ptune.config import SIDE
-from ptune.errors import StoreError
+from ptune.errors import StoreError, reason
 from ptune.metrics import deviation, mean
 from ptune.report import COLOURS, MARK, MARKED, count, render, svg
 from ptune.results import Run
@@ -85,7 +85,7 @@ def _read(path: pathlib.Path) -> Run:
     except ValidationError as error:
         first = error.errors()[0]
         place = "".join(f"{key}: " for key in [".".join(map(str, first["loc"]))] if key)
-        raise StoreError(f"{path} does not have the form of a run of ptune train: {place}{first['msg']}.") from error
+        raise StoreError(f"{path} does not have the form of a run of ptune train: {place}{reason(first)}.") from error
 
 
 def table(runs: Sequence[Run]) -> Table:

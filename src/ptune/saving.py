@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ptune import encoders, store
 from ptune.config import DecodingConfig
 from ptune.ensemble import Combine
-from ptune.errors import StoreError
+from ptune.errors import StoreError, reason
 from ptune.lm import LanguageModel
 from ptune.model import PrefixSettings, PromptModel, Task
 from ptune.prompts import Prefix
@@ -201,7 +201,7 @@ def _note(path: pathlib.Path) -> SavedPrompt:
         note = SavedPrompt.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        raise StoreError(f"{path / 'prompt.json'} is damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+        raise StoreError(f"{path / 'prompt.json'} is damaged: {'.'.join(map(str, first['loc']))}: {reason(first)}.") from error
     if note.words is not None and len(note.words) != len(note.labels or ()):
         raise StoreError(f"{path / 'prompt.json'} is damaged: {len(note.labels or ())} labels and words for {len(note.words)}.")
     return note

@@ -13,6 +13,7 @@ from ptune.config import EvaluateConfig, PredictConfig, TaskConfig
 from ptune.errors import ConfigError, DataError, StoreError, TemplateError, VerbalizerError
 from ptune.results import Comparison, Run
 from ptune.tasks import answering, described, training
+from ptune.tasks.rows import read as read_splits
 
 ROOT = pathlib.Path(__file__).parents[2]
 TEXTS = ["great film", "terrible film", "the best", "the worst", "Vienna is great", "bad Rome"]
@@ -160,10 +161,10 @@ WRITING = [path for path in EXAMPLES if "max_new_tokens" in path.read_text()]
 
 
 @pytest.mark.parametrize("path", WRITING, ids=lambda p: p.stem)
-def test_examples_that_write_run_as_they_stand_but_for_the_lm(path, tmp_path, request):
+def test_examples_that_write_run_as_they_stand_but_for_the_lm(path, tmp_path, request, monkeypatch):
     """On a tiny LM in place of the hub's, and on a few rows."""
     if "PTUNE_DATA" in path.read_text():
-        request.getfixturevalue("data")
+        monkeypatch.setenv("PTUNE_DATA", str(request.getfixturevalue("data").resolve()))
     network, tokenizer = tiny.tiny("t5" if "mask" not in path.read_text() else "opt")
     network.config.max_position_embeddings = 512
     network = type(network)(network.config)
@@ -269,3 +270,34 @@ def test_calibration_and_word_lists_from_the_file(task, tmp_path):
     (tmp_path / "words.txt").write_text("good\n")
     with pytest.raises(ConfigError, match="has 1 lines, and the task 2 labels"):
         training.train(described.read(task).model_copy(update={"out": tmp_path / "other"}))
+
+
+@pytest.mark.parametrize("given, message", [
+    ("{form: e2e, take: {train: 3}}", "data: take speaks of train, of which no file is given."),
+    ("{train: rows.jsonl, shots: none}", "data.shots: Input should be a valid integer, unable to parse string as an integer (it is 'none')."),
+    ("{train: [a, b]}", "data.train: Input is not a valid path for <class 'pathlib.Path'> (it is a list)."),
+    ("{take: {train: 0}}", "data.take.train: Input should be greater than or equal to 1 (it is 0)."),
+])
+def test_a_fault_of_the_data_is_told_without_what_was_parsed(task, given, message):
+    task.write_text(YAML.replace("{train: rows.jsonl, dev: rows.jsonl, test: rows.jsonl}", given))
+    with pytest.raises(ConfigError) as fault:
+        described.read(task)
+    assert str(fault.value) == f"{task}: {message}"
+
+
+@pytest.mark.parametrize("source", ["trec", "boolq", "examples/e2e-prefix.yaml"])
+def test_without_the_data_it_is_told_how_to_get_them(source, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("PTUNE_DATA", raising=False)
+    config = described.read(pathlib.Path(source))
+    with pytest.raises(DataError, match=r"PTUNE_DATA is not set: export PTUNE_DATA=FOLDER .* or name a file of yours .*https://github.com/"):
+        read_splits(config.data, config.target, tuple(config.labels))
+    monkeypatch.setenv("PTUNE_DATA", str(tmp_path))
+    config = described.read(pathlib.Path(source))
+    with pytest.raises(DataError, match=r"There is no file .* with the train rows.*https://github.com/"):
+        read_splits(config.data, config.target, tuple(config.labels))
+
+
+def test_no_file_of_the_project_points_outside_it():
+    for path in [*ROOT.glob("examples/*.yaml"), *described.NAMED.glob("*.yaml")]:
+        assert "../.." not in path.read_text(), path

@@ -11,7 +11,7 @@ from ptune import saving, store
 from ptune.config import DecodingConfig, EvaluateConfig, GenerateConfig, PredictConfig
 from ptune.data import iterate_rows, row_of
 from ptune.ensemble import most_said
-from ptune.errors import ConfigError, DataError, PtuneError
+from ptune.errors import ConfigError, DataError, PtuneError, reason
 from ptune.generate import write_all
 from ptune.lm import LanguageModel
 from ptune.model import Example, PromptModel
@@ -88,7 +88,7 @@ def _decoding(config: EvaluateConfig | GenerateConfig, model: PromptModel) -> De
     try:
         return DecodingConfig.model_validate({**model.tasks[0].task.decoding.model_dump(), **config.decoding.model_dump(exclude_none=True)})
     except ValidationError as error:
-        raise ConfigError(f"--decoding: {error.errors()[0]['msg'].removeprefix('Value error, ')}.") from error
+        raise ConfigError(f"--decoding: {reason(error.errors()[0])}.") from error
 
 
 def _model(config: EvaluateConfig | PredictConfig | GenerateConfig) -> PromptModel:

@@ -9,12 +9,12 @@ from pydantic import ValidationError
 
 from ptune import calibration, yaml_files
 from ptune.config import DataConfig, DecodingConfig, PetConfig, PrefixConfig, ReadingConfig, TaskConfig, TrainConfig, Words
-from ptune.errors import ConfigError, nearest
+from ptune.errors import ConfigError, nearest, reason
 from ptune.lm import LanguageModel
 from ptune.methods import Method, method
 from ptune.model import PrefixSettings, PromptModel, Row, Task
 from ptune.tasks.lama import read_vocabulary
-from ptune.tasks.rows import SPLITS
+from ptune.tasks.rows import DATA_VARIABLE, SPLITS
 from ptune.template import Field, Template
 from ptune.verbalizer import Choices, Span, Verbalizer, allowed
 
@@ -49,11 +49,19 @@ def read(path: pathlib.Path) -> TaskConfig:
         raise ConfigError(f"{path}: {_explained(error)}") from error
     folder = pathlib.Path() if ours else path.parent
     files = {split: getattr(config.data, split) for split in SPLITS}
-    data = config.data.model_copy(update={split: folder / _expanded(str(file), path) for split, file in files.items() if file})
+    data = config.data.model_copy(update={split: _placed(file, folder, path) for split, file in files.items() if file})
     reading = config.reading.model_copy(update={"words": folder / config.reading.words} if config.reading.words else {})
     lm = _expanded(config.lm, path)
     return config.model_copy(update={"data": data, "reading": reading, "lm": str(folder / lm) if lm.startswith(".") else lm,
                                      **{name: folder / value for name in PATHS if (value := getattr(config, name)) and name in config.model_fields_set}})
+
+
+def _placed(file: pathlib.Path, folder: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
+    """A file of rows as the task's folder has it. Where PTUNE_DATA is not set the name stays as it is, since the command line may
+    name another file; reading it is refused with the reason (``tasks.rows``)."""
+    if DATA_VARIABLE in str(file) and "PTUNE_DATA" not in os.environ:
+        return file
+    return folder / _expanded(str(file), path)
 
 
 def _expanded(text: str, path: pathlib.Path) -> str:
@@ -77,7 +85,7 @@ def _explained(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         known = {name for owner in (TaskConfig, DataConfig, TrainConfig, PrefixConfig, DecodingConfig, ReadingConfig, PetConfig) for name in owner.model_fields}
         return f"there is no key {key!r}. {nearest(str(first['loc'][-1]), sorted(known))}"
-    return f"{key}: {first['msg']} (it is {first['input']!r:.80})." if first["type"] != "missing" else f"the key {key!r} is missing."
+    return f"{key}: {reason(first)}." if first["type"] != "missing" else f"the key {key!r} is missing."
 
 
 @dataclass(frozen=True)

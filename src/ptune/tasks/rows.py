@@ -12,6 +12,7 @@ from ptune.fewshot import Row
 from ptune.tasks import superglue, table_to_text
 
 SPLITS = ("train", "dev", "test", "unlabeled")
+DATA_VARIABLE = "${PTUNE_DATA}"
 
 
 def read(data: DataConfig, target: str, labels: Sequence[str] = (), by: str | None = None) -> dict[str, list[Row]]:
@@ -42,6 +43,7 @@ def _checked(data: DataConfig, split: str, target: str, labels: Sequence[str], b
     """All rows of a split's file, under the task's own labels or without any."""
     if (path := getattr(data, split)) is None:
         return []
+    _check_there(path, split, data.source)
     rows = rows_of(path, data.form)
     _check_ids(rows, by, path)
     if split == "unlabeled":
@@ -51,6 +53,22 @@ def _checked(data: DataConfig, split: str, target: str, labels: Sequence[str], b
     numbered = _renamed(rows, data.relabel.get(split), target, path)  # type: ignore[call-overload]
     _check_labels(numbered, labels, split, target, path)
     return [row for _, row in numbered]
+
+
+def _check_there(path: pathlib.Path, split: str, source: str | None) -> None:
+    """Say how a data set is got where it is not there.
+
+    Raises:
+        DataError: the file is missing, and the task says where it comes from; or PTUNE_DATA, which its name needs, is not set.
+    """
+    come_from = f" They come from: {source}." if source else ""
+    if DATA_VARIABLE in str(path):
+        wanted = str(path).replace(f"{DATA_VARIABLE}/", "")
+        raise DataError(f"The {split} rows are read from {path}, and PTUNE_DATA is not set: export PTUNE_DATA=FOLDER of a folder that holds {wanted}, or "
+                        f"name a file of yours with --data.{split} FILE.{come_from}")
+    if source and not path.exists():
+        raise DataError(f"There is no file {path} with the {split} rows: set PTUNE_DATA to the folder of your data sets, or name a file of yours with "
+                        f"--data.{split} FILE.{come_from}")
 
 
 def rows_of(path: pathlib.Path, form: str, skipped: list[str] | None = None) -> list[dict[str, Any]]:
