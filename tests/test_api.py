@@ -27,7 +27,7 @@ def test_imports_run_one_way():
              ["readers", "answer_places"], ["lm"], ["starting"], ["model"], ["generate", "calibration"],
              ["saving", "peft_format", "train"], ["exchange"], ["corpus", "vocabulary"],
              ["methods", "pretrain", "experiment"], ["pet"], ["tasks", "results", "report", "run_report", "compare_report"],
-             ["inspection", "probe", "compare"], ["cli"], ["__main__"]]
+             ["duration", "inspection", "probe", "compare"], ["cli"], ["__main__"]]
     place = {name: number for number, names in enumerate(rooms) for name in names}
     source = ROOT / "src" / "ptune"
     for path in source.rglob("*.py"):

@@ -51,7 +51,8 @@ def read(out):
 
 def test_all_methods(world, tmp_path, capsys):
     said = []
-    results = probe(config(world, tmp_path, seeds=2), said.append)
+    results = probe(config(world, tmp_path, seeds=2, methods="all"), said.append)
+    assert any(line.startswith("This takes ") for line in said)
     raw = read(tmp_path)
     assert list(raw["methods"]) == ["manual", "p-tuning", "fine-tune", "manual+fine-tune"]
     assert raw == json.loads(results.model_dump_json()) and Results.model_validate(raw)
@@ -108,7 +109,7 @@ def test_a_finished_run_is_only_read_again(world, tmp_path, monkeypatch):
 
 def test_five_kills(world, tmp_path):
     """kill -9 at five random moments, and the same results.json."""
-    command = [sys.executable, "-m", "ptune", "probe", "--lm", world / "lm", "--facts", world / "facts", "--device", "cpu", "--wordings", "True",
+    command = [sys.executable, "-m", "ptune", "probe", "--methods", "all", "--lm", world / "lm", "--facts", world / "facts", "--device", "cpu", "--wordings", "True",
                "--train.epochs", "12", "--train.patience", "0", "--train.batch-size", "2", "--train.save-seconds", "0", "--resume"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}

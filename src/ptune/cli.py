@@ -14,7 +14,7 @@ USAGE = """usage: ptune COMMAND [OPTIONS]
 
 Prompt learning on frozen language models.
 
-  probe      find out what a frozen LM knows: manual prompts, P-tuning and fine-tuning side by side
+  probe      find out what a frozen LM knows: manual prompts and P-tuning (or --methods all) side by side
   compare    methods side by side on tasks with labels: few shots, several seeds, one table
   train      train the prompt of a task described by a YAML file
   evaluate   score a saved prompt on rows with right answers

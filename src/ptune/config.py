@@ -182,7 +182,8 @@ class PretrainConfig(Config):
 
 
 class ProbeConfig(Config):
-    """Find out what a frozen LM knows: ask it for facts by hand-written prompts, P-tuning and fine-tuning, and compare."""
+    """Find out what a frozen LM knows: ask it for facts by hand-written prompts and by P-tuning, and with --methods all by
+    fine-tuning too, and compare."""
 
     lm: str = "builtin"
     """builtin, a transformers folder, a .gguf file, or a name on the model hub."""
@@ -190,8 +191,8 @@ class ProbeConfig(Config):
     """builtin, a folder in LAMA's T-REx layout, or a table (.csv, .tsv, .jsonl) with the columns subject,object."""
     relations: str = ""
     """Relations to ask for, with commas between; all that have test rows by default."""
-    methods: str = "manual,p-tuning,fine-tune,manual+fine-tune"
-    """Methods to compare, with commas between."""
+    methods: str = "manual,p-tuning"
+    """Methods to compare, with commas between; all is the paper's four: manual,p-tuning,fine-tune,manual+fine-tune."""
     template: str | None = None
     """Template of the methods that train a prompt: three counts (soft tokens, subject, soft tokens, answer, soft tokens), or a
     template's text; each method's own by default, which is 3,3,3 for P-tuning."""

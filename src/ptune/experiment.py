@@ -94,13 +94,13 @@ def run(plan: Plan, tell: Callable[[Result], None]) -> list[Result]:
             for first in range(0, len(problems), size):
                 _group(plan, method, seed, problems[first:first + size], original, tell)
     return [store.read_json(file) for method in plan.methods for seed in range(plan.seeds)
-            for problem in plan.problems if (file := _file(plan, method, seed, problem)).exists()]
+            for problem in plan.problems if (file := result_file(plan, method, seed, problem)).exists()]
 
 
 def _group(plan: Plan, method: Method, seed: int, problems: Sequence[Problem], original: dict[str, torch.Tensor] | None,
            tell: Callable[[Result], None]) -> None:
     """Train and test some problems by one method, unless all their results are there."""
-    files = [_file(plan, method, seed, problem) for problem in problems]
+    files = [result_file(plan, method, seed, problem) for problem in problems]
     if all(file.exists() for file in files):
         for file in files:
             tell(store.read_json(file))
@@ -108,7 +108,7 @@ def _group(plan: Plan, method: Method, seed: int, problems: Sequence[Problem], o
     began = time.monotonic()
     config = method.train.model_copy(update={"seed": method.train.seed + seed})
     model = PromptModel(plan.lm)
-    tasks = [_add(model, method, problem, config.seed) for problem in problems]
+    tasks = [add_problem(model, method, problem, config.seed) for problem in problems]
     trained: dict[Any, Any] = {}
     checkpoints = plan.out / "checkpoints" / f"{method.name}-{seed}-{problems[0].name}"
     if method.tune != "nothing":
@@ -132,11 +132,13 @@ def _group(plan: Plan, method: Method, seed: int, problems: Sequence[Problem], o
         plan.lm.restore(original)
 
 
-def _file(plan: Plan, method: Method, seed: int, problem: Problem) -> pathlib.Path:
+def result_file(plan: Plan, method: Method, seed: int, problem: Problem) -> pathlib.Path:
+    """Where a result is kept."""
     return plan.out / "results" / method.name / f"{problem.name}-{seed}.json"
 
 
-def _add(model: PromptModel, method: Method, problem: Problem, seed: int) -> int:
+def add_problem(model: PromptModel, method: Method, problem: Problem, seed: int) -> int:
+    """Put a problem into a model as a method asks it; return its number there."""
     text = problem.manual if method.template == "manual" else method.template
     template = Template.parse(str(text))
     return model.add(Task(problem.name, template, problem.verbalizer, problem.target, method.encoder, method.init, problem.loss, seed,

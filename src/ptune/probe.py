@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ptune import experiment, report, store
+from ptune import duration, experiment, report, store
 from ptune.config import SIDE, ProbeConfig
 from ptune.errors import ConfigError, DivergedError, TemplateError
 from ptune.experiment import Plan, Problem, Result
@@ -20,6 +20,7 @@ from ptune.train import lower_rates
 from ptune.verbalizer import Verbalizer, allowed
 
 MOST_DIVERGED = 8  # trainings that diverged, told one by one
+ALL = "manual,p-tuning,fine-tune,manual+fine-tune"  # P-tuning, section 4.1
 BUILTIN_NOTE = ("The built-in LM read sentences that state the test facts while it was pretrained, as BERT read Wikipedia; in other wordings "
                 "than those of the prompts. No prompt was trained on a test fact, or on a country of the test rows.")
 
@@ -38,6 +39,7 @@ def probe(config: ProbeConfig, say: Callable[[str], None] | None = None) -> Resu
     problems, relations, words = _problems(config, lm, facts, say)
     plan = _plan(config, lm, problems, methods, words)
     plan = experiment.start(plan, config.resume)
+    say(duration.sentence(duration.seconds_at_most(plan)))
     say(f"{lm.source}: {lm.kind} LM, {sum(p.numel() for p in lm.model.parameters()) / 1e6:.1f} M parameters, on {lm.device}; "
         f"{len(problems)} relation{'s' * (len(problems) > 1)}, {len(words.labels)} allowed answers")
     single = experiment.run(plan, partial(_tell, say))
@@ -73,11 +75,11 @@ def _listed(text: str) -> list[str]:
 
 def _methods(config: ProbeConfig) -> list[Method]:
     """The methods with the command line's settings in place of their own."""
-    chosen = [method(name) for name in _listed(config.methods)]
+    chosen = [method(name) for name in _listed(ALL if config.methods == "all" else config.methods)]
     if other := next((m.name for m in chosen if m.reader != "words" or m.name in ("pet", "ipet")), None):
         raise ConfigError(f"{other} tells a task's labels apart, and facts have none: ptune compare runs it.")
     if not chosen:
-        raise ConfigError("No method is named; the default is manual,p-tuning,fine-tune,manual+fine-tune.")
+        raise ConfigError(f"No method is named; the default is manual,p-tuning, and all is {ALL}.")
     given = config.train.model_dump(exclude_none=True)
     chosen = [replace(m, train=m.train.model_copy(update=given)) for m in chosen]
     own = {name: value for name in ("template", "encoder", "init") if (value := getattr(config, name)) is not None}
