@@ -276,7 +276,7 @@ def test_calibration_and_word_lists_from_the_file(task, tmp_path):
     ("{form: e2e, take: {train: 3}}", "data: take speaks of train, of which no file is given."),
     ("{train: rows.jsonl, shots: none}", "data.shots: Input should be a valid integer, unable to parse string as an integer (it is 'none')."),
     ("{train: [a, b]}", "data.train: Input is not a valid path for <class 'pathlib.Path'> (it is a list)."),
-    ("{take: {train: 0}}", "data.take.train: Input should be greater than or equal to 1 (it is 0)."),
+    ("{take: {train: 0}}", "data.take.train: Input should be greater than or equal to 1 (it is '0')."),
 ])
 def test_a_fault_of_the_data_is_told_without_what_was_parsed(task, given, message):
     task.write_text(YAML.replace("{train: rows.jsonl, dev: rows.jsonl, test: rows.jsonl}", given))
