@@ -22,7 +22,7 @@ def test_imports_run_one_way():
     """Each file imports only from rooms before it; no circles."""
     rooms = [["errors", "config", "progress", "stopping", "yaml_files"],
              ["tokens", "template", "encoders", "data", "fewshot", "metrics", "text_metrics", "ensemble", "store"],
-             ["prompts", "verbalizer", "batch", "packing", "google_format"], ["attention", "layer_inputs", "linear", "loading", "task"],
+             ["prompts", "verbalizer", "batch", "packing", "google_format", "seeding", "capabilities"], ["attention", "layer_inputs", "linear", "loading", "task"],
              ["pair_head", "trial", "context"],
              ["readers", "answer_places"], ["lm"], ["starting"], ["model"], ["generate", "calibration"],
              ["saving", "peft_format", "train"], ["exchange"], ["corpus", "vocabulary"],

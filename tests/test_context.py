@@ -49,7 +49,7 @@ def test_behind_kept_contexts_all_is_as_in_whole_rows(family, monkeypatch):
     model = build(family)
     rows = [example for task in range(4) for example in model.encode(task, ROWS)]
     wanted = results(model, rows)
-    assert model.lm._takes_contexts
+    assert model.lm.takes_contexts
     seen = calls(model)
     learn = [fill for row in rows for fill in row.learn]
     with model.lm.keeping_contexts(learn, 1):
@@ -119,7 +119,7 @@ def test_an_lm_that_is_tuned_or_recomputed_keeps_none(monkeypatch):
 
     monkeypatch.setattr(LanguageModel, "_context_values", compute)
     model = build("gpt2")
-    model.lm.__dict__["_takes_contexts"] = True
+    model.lm.__dict__["takes_contexts"] = True
     fit(model, {0: (ROWS, ROWS)}, TrainConfig(epochs=1, batch_size=2), tune="both")
     fit(model, {0: (ROWS, ROWS)}, TrainConfig(epochs=1, batch_size=2, recompute=True))
     with pytest.raises(RuntimeError, match="a context is asked for"):
@@ -131,7 +131,7 @@ def test_an_lm_that_is_tuned_or_recomputed_keeps_none(monkeypatch):
 def test_other_lms_keep_none(family):
     lm = LanguageModel(*tiny.tiny(family))
     with lm.keeping_contexts([], 64):
-        assert lm._contexts is None and not lm._takes_contexts
+        assert lm._contexts is None and not lm.takes_contexts
 
 
 def test_rows_of_which_nothing_can_be_kept():
@@ -149,7 +149,7 @@ def test_rows_of_which_nothing_can_be_kept():
 
 def test_an_lm_that_is_otherwise_behind_a_context_keeps_none(monkeypatch):
     monkeypatch.setattr(Context, "seen", property(lambda self: torch.zeros(len(self.lengths), self.values.shape[4], dtype=torch.long)))
-    assert not LanguageModel(*tiny.tiny("llama"))._takes_contexts
+    assert not LanguageModel(*tiny.tiny("llama")).takes_contexts
 
 
 def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, monkeypatch):

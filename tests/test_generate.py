@@ -1,5 +1,8 @@
 """Decoding: every mixture of prompts in one batch, cached, against recomputing each row alone from the start."""
 import dataclasses
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import reference
@@ -14,6 +17,7 @@ from ptune.generate import generate, write, write_all
 from ptune.lm import LanguageModel
 from ptune.model import PrefixSettings, PromptModel, Task
 from ptune.template import Template
+from ptune.verbalizer import Verbalizer
 
 ROWS = [{"x": "Vienna"}, {"x": "the capital of France is Paris and the capital of Germany"}, {"x": "Is it great ?"}]
 WRITERS = ("gpt2", "opt", "neox", "llama", "qwen", "gemma", "t5", "bart")
@@ -227,3 +231,54 @@ def test_a_real_lm_learns_how_a_story_goes_on(data):
     assert all(text.startswith(endings["anna"]) for text in found[1:5]) and all(text.startswith(endings["bob"]) for text in found[6:])
     assert not before[0].startswith(endings["anna"])
     assert found == [write(model, [example], DecodingConfig(max_new_tokens=30))[0] for example in examples]
+
+
+def in_threads(calls) -> list:
+    """What each of some calls gives when all run at the same time."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [running.result(60) for running in [pool.submit(call) for call in calls]]
+
+
+@pytest.mark.parametrize("family", ["bart", "gpt2"])
+def test_threads_write_what_each_writes_alone(family):
+    """Held together in every step, so that each is within the other's call."""
+    model = build(family)
+    network = model.lm.model
+    network.generation_config.forced_eos_token_id = 9  # a habit of decoding that must neither show nor be lost
+    kept, meeting = network.generation_config, threading.Barrier(2)
+    parts = [mixed(model, ROWS[:1]), mixed(model, ROWS[1:2])]
+    settings = SHORT.model_copy(update={"min_new_tokens": 7})
+    wanted = [write(model, own, settings) for own in parts]
+    part = network.get_decoder() if model.lm.kind == "encoder-decoder" else network
+    part.register_forward_pre_hook(lambda *_: (meeting.wait(20), None)[1])
+    assert in_threads([lambda own=own: write(model, own, settings) for own in parts]) == wanted
+    assert network.generation_config is kept and kept.forced_eos_token_id == 9
+
+
+def test_sampling_in_threads_follows_the_seed():
+    model = build("gpt2")
+    seeds = [DecodingConfig(max_new_tokens=7, sample=True, texts=2, seed=seed) for seed in range(4)]
+    wanted = [write_all(model, mixed(model), own) for own in seeds]
+    torch.manual_seed(11)
+    drawn = torch.get_rng_state()
+    model.lm.model.register_forward_pre_hook(lambda *_: time.sleep(0.002))
+    assert in_threads([lambda own=own: write_all(model, mixed(model), own) for own in seeds]) == wanted
+    assert torch.equal(torch.get_rng_state(), drawn), "what was drawn elsewhere has moved on"
+
+
+@pytest.mark.parametrize("family", ["bert", "llama", "deberta", "t5"])
+def test_threads_load_score_and_write_over_one_network(family):
+    """Each thread makes an LM of its own over the same weights, and all that is tried then is tried beside the others."""
+    network, tokenizer = tiny.tiny(family)
+
+    def run(seed: int) -> torch.Tensor:
+        model = PromptModel(LanguageModel(network, tokenizer))
+        model.add(Task("t", Template.parse("{prefix:3} {x} {soft:2} {mask}"), Verbalizer.from_words({"a": "Yes", "b": "No"}),
+                       encoder="table", prefix=PrefixSettings(0)))
+        for parameter in model.bank.parameters():
+            torch.nn.init.normal_(parameter, 0, 0.7, generator=torch.Generator().manual_seed(seed))
+        return torch.stack(model.scores(model.encode(0, ROWS, labelled=False)))
+
+    wanted = [run(seed) for seed in range(4)]
+    for found, own in zip(in_threads([lambda seed=seed: run(seed) for seed in range(4)]), wanted):
+        torch.testing.assert_close(found, own, atol=1e-5, rtol=1e-5)

@@ -3,6 +3,7 @@
 The logits of every token of a batch would take more memory and time than the layers of a small LM.
 """
 import contextlib
+import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -25,6 +26,9 @@ class Reading:
         self.features: torch.Tensor | None = None
 
 
+# The parts that hand over answer places, and the vocabularies that note what comes into them: once each, however many LMs are
+# made of one network.
+_hooked: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 _reading: ContextVar[Reading | None] = ContextVar("reading", default=None)
 
 
@@ -47,22 +51,26 @@ def gather(model: PreTrainedModel, decoder: bool, run: Callable[[Batch], torch.T
         run: the logits of a batch.
     """
     full = run(trial)
-    for body in _bodies(model, decoder):
-        handle = body.register_forward_hook(_gather)
+    for body in sorted(_bodies(model, decoder), key=lambda body: body not in _hooked):
+        handle = None if body in _hooked else body.register_forward_hook(_gather)
         with reading(trial.rows, trial.columns):
             try:
                 logits = run(trial)
             except (RuntimeError, IndexError, ValueError):
                 logits = full
         if logits.shape[:2] == (1, len(trial.rows)) and close(logits[0], full[trial.rows, trial.columns]):
+            _hooked.add(body)
             return [body]
-        handle.remove()
+        if handle is not None:
+            handle.remove()
     return []
 
 
 def keep_features(vocabulary: nn.Module) -> None:
     """Let the vocabulary's layer note what comes into it."""
-    vocabulary.register_forward_pre_hook(_keep_features)
+    if vocabulary not in _hooked:
+        _hooked.add(vocabulary)
+        vocabulary.register_forward_pre_hook(_keep_features)
 
 
 def _bodies(model: PreTrainedModel, decoder: bool) -> list[nn.Module]:
@@ -75,7 +83,7 @@ def _bodies(model: PreTrainedModel, decoder: bool) -> list[nn.Module]:
 def _gather(module: nn.Module, inputs: Any, output: Any) -> Any:
     """Keep the hidden states at the answer places only: [B, T, H] to [1, A, H]."""
     now = _reading.get()
-    if now is None or now.hidden is not None:  # gathered by another LanguageModel over the same network
+    if now is None or now.hidden is not None:
         return output
     now.hidden = output[0][now.rows, now.columns]
     if isinstance(output, tuple):

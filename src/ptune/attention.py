@@ -104,7 +104,7 @@ class _Home:
 
     stock: Callable[..., Any]
     sites: list[int]
-    bias: nn.Module | None = None
+    bias: "weakref.ref[nn.Module] | None" = None  # a weak one, since it may be the module itself, which would never go
 
 
 _homes: "weakref.WeakKeyDictionary[nn.Module, _Home]" = weakref.WeakKeyDictionary()
@@ -153,9 +153,10 @@ def _widened(mask: torch.Tensor | None, seen: torch.Tensor, query: torch.Tensor,
 
 def _bias_before(home: _Home, bias: torch.Tensor, count: int, past: int) -> torch.Tensor:
     """The relative position bias of prefix vectors as of tokens just before the text (T5): [1, H, Q, P]."""
-    if home.bias is None:
+    owner = None if home.bias is None else home.bias()
+    if owner is None:
         return bias.new_zeros(*bias.shape[:3], count)
-    return home.bias.compute_bias(bias.shape[2], count, device=bias.device, past_seen_tokens=count + past).to(bias.dtype)
+    return owner.compute_bias(bias.shape[2], count, device=bias.device, past_seen_tokens=count + past).to(bias.dtype)
 
 
 def _of_apart(compute_bias: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
@@ -190,11 +191,15 @@ for _name, _make in ((SDPA, _mask), (EAGER, _float_mask)):
 
 def _stock(module: nn.Module) -> Callable[..., Any]:
     """The attention function that the module would call without us."""
-    if module not in _homes:
-        eager = module.config._attn_implementation == EAGER if hasattr(module, "config") else False
-        own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-        _homes[module] = _Home(own if eager and own is not None else ALL_ATTENTION_FUNCTIONS["sdpa"], [])
-    return _homes[module].stock
+    if (home := _homes.get(module)) is None:
+        home = _homes[module] = _Home(_stock_of(module), [])
+    return home.stock
+
+
+def _stock_of(module: nn.Module) -> Callable[..., Any]:
+    eager = hasattr(module, "config") and module.config._attn_implementation == EAGER
+    plain = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None) if eager else None
+    return ALL_ATTENTION_FUNCTIONS["sdpa"] if plain is None else plain
 
 
 class AttentionRoute:
@@ -220,6 +225,8 @@ class AttentionRoute:
     def __init__(self, model: PreTrainedModel, run: Callable[[], Any], causal: bool):
         self.causal, self.model = causal, model
         before = model.config._attn_implementation
+        if before not in ("sdpa", "eager", *OURS):
+            raise ModelError(f"{type(model).__name__} computes attention by {before!r}, and a prefix enters sdpa or eager only")
         wanted = EAGER if before in ("eager", EAGER) else SDPA
         _set(model, wanted)
         try:
@@ -259,8 +266,9 @@ class AttentionRoute:
             numbers.setdefault(module, []).append(number)
         for module, own in numbers.items():
             kin = [module, *(other for other, theirs in numbers.items() if sites[theirs[0]].group == sites[own[0]].group)]
-            _homes[module] = _Home(_stock(module), own, next((other for other in kin if hasattr(other, "relative_attention_bias")), None))
-            if hasattr(module, "relative_attention_bias"):
+            owner = next((other for other in kin if hasattr(other, "relative_attention_bias")), None)
+            _homes[module] = _Home(_stock_of(module), own, None if owner is None else weakref.ref(owner))
+            if hasattr(module, "relative_attention_bias") and "compute_bias" not in vars(module):
                 module.compute_bias = _of_apart(module.compute_bias)
         return sites
 
@@ -337,5 +345,6 @@ def recompute(layer: nn.Module) -> Callable[[], None]:
 
         return checkpoint(again, *arguments, use_reentrant=False, **more)
 
+    changed = "forward" in vars(layer)
     layer.forward = run
-    return lambda: setattr(layer, "forward", forward)
+    return lambda: setattr(layer, "forward", forward) if changed else delattr(layer, "forward")

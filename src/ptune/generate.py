@@ -1,4 +1,5 @@
 """Text written by the frozen LM, for rows of any tasks in one batch: transformers' own decoding, its caches included."""
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from ptune.config import DecodingConfig
 from ptune.errors import ConfigError
 from ptune.model import Example, PromptModel, Row
+from ptune.seeding import seeded
 
 
 def generate(model: PromptModel, rows: Sequence[Row], task: int | str = 0, config: DecodingConfig | None = None) -> list[str]:
@@ -39,10 +41,8 @@ def write_all(model: PromptModel, examples: Sequence[Example], config: DecodingC
     settings = _settings(model, config)
     found: list[list[str]] = [[] for _ in examples]
     learned = model.learned([example.task for example in examples])
-    device = model.lm.device
-    with model.lm.evaluating(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(config.seed)
-        for batch in _batches(model, examples, config.rows):
+    with model.lm.evaluating(), seeded(config.seed, model.lm.device) if config.sample else contextlib.nullcontext():
+        for batch in _batches(model, examples, config.rows, config.max_new_tokens):
             rows = [examples[i].fills[0] for i in batch]
             prompts = [learned.places.get(model.tasks[examples[i].task].prompt, -1) for i in batch]
             collated = model.lm.collate(rows, prompts, "left" if model.lm.kind == "causal" else "right")
@@ -54,12 +54,14 @@ def write_all(model: PromptModel, examples: Sequence[Example], config: DecodingC
     return found
 
 
-def _batches(model: PromptModel, examples: Sequence[Example], most: int) -> Iterator[list[int]]:
+def _batches(model: PromptModel, examples: Sequence[Example], most: int, new_tokens: int) -> Iterator[list[int]]:
     """The numbers of the examples that are written for in one call: of like length, and of equal length where padding would show."""
     def shape(number: int) -> tuple[int, ...]:
         row = examples[number].fills[0]
         if row.decoder is not None:
             return (len(row.decoder),)
+        if model.lm.switches:
+            return (model.lm.side(row), number if model.lm.crosses(row, new_tokens) else -1, len(row.ids), len(row.prefix))
         return () if model.lm.pads_left else (len(row.ids), len(row.prefix))
 
     most = most if model.lm.writes_together else 1

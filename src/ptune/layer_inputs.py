@@ -3,7 +3,7 @@ input there is replaced by trained vectors, the h_i of Prefix-Tuning's equation 
 values, so prefixes of one do not fit the other.
 """
 import contextlib
-import functools
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -36,6 +36,8 @@ class _Replacing:
 
 
 _replacing: ContextVar[_Replacing | None] = ContextVar("replacing", default=None)
+_recording: ContextVar[list[torch.Tensor] | None] = ContextVar("recording", default=None)
+_hooked: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()  # layers, once each, however many LMs are made of one network
 
 
 class LayerRoute:
@@ -69,8 +71,11 @@ class LayerRoute:
         self.width = len(self.layers) * self.size
         self.parts = [(first, first + self.size) for first in range(0, self.width, self.size)]
         self.spans = {"self": (0, self.width)}
-        for number, layer in enumerate(self.layers):
-            layer.register_forward_pre_hook(functools.partial(self._replace, number), with_kwargs=True)
+        self.numbers = {layer: number for number, layer in enumerate(self.layers)}
+        for layer in self.layers:
+            if layer not in _hooked:
+                _hooked.add(layer)
+                layer.register_forward_pre_hook(_replace, with_kwargs=True)
 
     @contextlib.contextmanager
     def entering(self, batch: Batch, prefixes: Prefixes, copies: int = 1, groups: Sequence[str] = ("self",)) -> Iterator[None]:
@@ -98,34 +103,6 @@ class LayerRoute:
             raise ModelError(f"A prefix did not reach {missed} of the {len(self.layers)} layers of "
                              f"{type(self.model).__name__}.")
 
-    def _replace(self, number: int, module: nn.Module, arguments: tuple[Any, ...], more: dict[str, Any]) -> Any:
-        """A layer's input with the prefix's own vectors at its slots. This is where a prefix enters.
-
-        A call with a cache, after the first, is behind the slots.
-
-        Raises:
-            ModelError: the input is not of the rows and tokens that the prefixes are for.
-        """
-        now = _replacing.get()
-        if now is None or now.route is not self:
-            return None
-        hidden = arguments[0] if arguments else more["hidden_states"]
-        if hidden.shape[0] != len(now.places):
-            raise ModelError(f"The prefixes of {len(now.places)} rows do not fit {hidden.shape[0]} rows.")
-        behind = hidden.shape[1] - now.places.shape[1]
-        if behind < 0 and number in now.reached:
-            return None
-        if behind < 0:
-            raise ModelError(f"The prefixes of rows of {now.places.shape[1]} tokens do not fit "
-                             f"{hidden.shape[1]} tokens.")
-        places, values = now.places, now.values[..., number * self.size:(number + 1) * self.size]
-        if behind:  # written without a cache: the new tokens are at the end
-            places = nn.functional.pad(places, (0, behind), value=-1)
-            values = nn.functional.pad(values, (0, 0, 0, behind))
-        hidden = torch.where((places >= 0)[..., None], values.to(hidden.dtype), hidden)
-        now.reached.add(number)
-        return ((hidden, *arguments[1:]), more) if arguments else (arguments, {**more, "hidden_states": hidden})
-
     def activations(self, run: Callable[[], Any]) -> torch.Tensor:
         """The LM's own layer inputs in a call on one row of P tokens: [P, W]."""
         return torch.cat([hidden[0] for hidden in self._inputs(run)], -1)
@@ -134,13 +111,46 @@ class LayerRoute:
         found: list[torch.Tensor] = []
 
         def note(module: nn.Module, arguments: tuple[Any, ...], more: dict[str, Any]) -> None:
-            found.append(arguments[0] if arguments else more["hidden_states"])
+            if _recording.get() is found:  # and not a call of another thread
+                found.append(arguments[0] if arguments else more["hidden_states"])
 
         handles = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in self.layers]
+        token = _recording.set(found)
         try:
             with torch.no_grad():
                 run()
         finally:
+            _recording.reset(token)
             for handle in handles:
                 handle.remove()
         return found
+
+
+def _replace(layer: nn.Module, arguments: tuple[Any, ...], more: dict[str, Any]) -> Any:
+    """A layer's input with the prefix's own vectors at its slots. This is where a prefix enters.
+
+    A call with a cache, after the first, is behind the slots.
+
+    Raises:
+        ModelError: the input is not of the rows and tokens that the prefixes are for.
+    """
+    now = _replacing.get()
+    if now is None or layer not in now.route.numbers:
+        return None
+    number, size = now.route.numbers[layer], now.route.size
+    hidden = arguments[0] if arguments else more["hidden_states"]
+    if hidden.shape[0] != len(now.places):
+        raise ModelError(f"The prefixes of {len(now.places)} rows do not fit {hidden.shape[0]} rows.")
+    behind = hidden.shape[1] - now.places.shape[1]
+    if behind < 0 and number in now.reached:
+        return None
+    if behind < 0:
+        raise ModelError(f"The prefixes of rows of {now.places.shape[1]} tokens do not fit "
+                         f"{hidden.shape[1]} tokens.")
+    places, values = now.places, now.values[..., number * size:(number + 1) * size]
+    if behind:  # written without a cache: the new tokens are at the end
+        places = nn.functional.pad(places, (0, behind), value=-1)
+        values = nn.functional.pad(values, (0, 0, 0, behind))
+    hidden = torch.where((places >= 0)[..., None], values.to(hidden.dtype), hidden)
+    now.reached.add(number)
+    return ((hidden, *arguments[1:]), more) if arguments else (arguments, {**more, "hidden_states": hidden})

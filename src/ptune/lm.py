@@ -3,13 +3,17 @@
 What the family is, its positions, its embedding width, where its head begins, is found by trying the LM on a few tokens
 when it is loaded. An LM that fails the trial is refused with the reason.
 """
+import bisect
 import contextlib
+import copy
 import hashlib
 import inspect
 import json
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -19,8 +23,9 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from ptune import answer_places
-from ptune.attention import GROUPS, OURS, AttentionRoute, recompute
+from ptune.attention import GROUPS, AttentionRoute, recompute
 from ptune.batch import Batch, Side, collate
+from ptune.capabilities import Capabilities, Capability
 from ptune.context import Context, Contexts, Ids
 from ptune.errors import ConfigError, ModelError
 from ptune.layer_inputs import LayerRoute
@@ -30,8 +35,11 @@ from ptune.packing import Packing, packed
 from ptune.prompts import Prefixes
 from ptune.template import Encoded, Kind
 from ptune.tokens import Tokens
-from ptune.trial import Trial, close, one_row, two_rows
+from ptune.trial import Trial, close, one_row, switch_lengths, two_rows
 
+LONGEST_TRIED = 256  # tokens of a row that is tried on both sides of a length from which an LM may compute otherwise
+FAILURES = AttributeError, TypeError, ValueError, LookupError, RuntimeError, NotImplementedError  # of what is only tried
+_LOADING = threading.RLock()  # what is tried changes a network, which another LM that is made may have
 PADDED = 0.1  # the share of padding from which rows are packed: below, what is saved is not worth the way to and fro
 
 
@@ -74,7 +82,13 @@ class LanguageModel:
         width: the embedding width E, where soft tokens live.
         max_length: the most tokens that fit into an input, or None where the LM sets no limit.
         mixed: the number format of the matrix multiplications, where it is not that of the weights; for an LM that is tuned.
+        capabilities: what this LM can do, found by trying it, with the reason for what it cannot.
         pads_left: whether rows may be padded on the left (BART counts its encoder's positions through the padding).
+        packs: whether the rows of a batch may run as one without padding.
+        takes_contexts: whether a row is answered the same behind kept keys and values.
+        writes_together: whether rows of equal length that are written for in one call get what each gets alone; RWKV's cache
+            mixes them up.
+        switches: from more positions than these on in any row, the LM computes otherwise for all rows of a call (longrope).
 
     Raises:
         ModelError: the LM cannot take prompts: it is not the same with embeddings as with token ids, or padding changes
@@ -88,13 +102,21 @@ class LanguageModel:
         self.tune(False)
         self._parameters = inspect.signature(model.forward).parameters
         self._embeddings = _embeddings(model)
+        self.tokens.limit_to(self._vocabulary_size())
         self.mixed: torch.dtype | None = None
         self._parted: tuple[nn.Parameter, bool] | None = None
         self._offset: int | None = None
         self._undo: list[Callable[[], None]] = []
         self._contexts: Contexts | None = None
         self.start = _start(model)
-        trial = self._trial()
+        self.switches = switch_lengths(model.config.get_text_config())
+        self._turn = threading.RLock() if self.switches else contextlib.nullcontext()  # the LM keeps what it switches
+        with _LOADING, self.evaluating():
+            self._try()
+
+    def _try(self) -> None:
+        """Find out what the LM is like, and refuse it where it takes no prompts."""
+        model, trial = self.model, self._trial()
         self.width = self.embed(trial.rows.ids).shape[-1]
         trial.check_embeddings()
         if "position_ids" in self._parameters:
@@ -107,6 +129,16 @@ class LanguageModel:
         if self.vocabulary is not None:
             answer_places.keep_features(self.vocabulary)
         self.max_length = self._find_limit()
+        self._route = self._find_route(trial)
+        packing = self._try_packing(trial)
+        self.packs = bool(packing)
+        contexts, writing = self._try_contexts(trial), self._try_writing(trial)
+        self.takes_contexts, self.writes_together = bool(contexts), bool(writing)
+        self._try_lengths()
+        self.capabilities = Capabilities(
+            Capability(self.pads_left, "" if self.pads_left else "it counts positions through padding on the left"), packing, contexts,
+            Capability(not isinstance(self._route, str), self._route if isinstance(self._route, str) else f"by {self._route.name}"),
+            writing, self._try_gradients(trial))
 
     @classmethod
     def load(cls, source: str | os.PathLike[str], kind: Kind | None = None, device: str = "auto", dtype: str = "auto",
@@ -151,6 +183,11 @@ class LanguageModel:
         """The last layer of the vocabulary head: one vector [F] for each token; None for an LM without it."""
         found = self.model.get_output_embeddings()
         return found if isinstance(found, nn.Linear) else None
+
+    @property
+    def words(self) -> int:
+        """How many tokens the LM reads: those of its tokenizer that have an embedding."""
+        return min(len(self.tokens.tokenizer), self._vocabulary_size())
 
     @cached_property
     def hidden_width(self) -> int:
@@ -247,10 +284,25 @@ class LanguageModel:
     def read_rows(self, rows: Sequence[Encoded], prompts: Sequence[int], vectors: torch.Tensor | None = None, prefixes: Prefixes | None = None) -> Answers:
         """The same for rows that are yet to be made a batch; what stands before their first soft tokens is kept while ``keeping_contexts``
         is open."""
+        if len(sides := sorted({self.side(row) for row in rows})) > 1:
+            return self._read_apart(rows, prompts, vectors, prefixes, sides)
         if self._contexts is not None and (parts := self._contexts.split(rows)):
             context, tails = parts
             return self.read(self.collate(tails, prompts), vectors, context=context)
         return self.read(self.collate(rows, prompts), vectors, prefixes)
+
+    def _read_apart(self, rows: Sequence[Encoded], prompts: Sequence[int], vectors: torch.Tensor | None, prefixes: Prefixes | None,
+                    sides: Sequence[int]) -> Answers:
+        """The same in a call for the rows of each side of the lengths from which the LM computes otherwise."""
+        order: list[int] = []
+        parts = []
+        for side in sides:
+            numbers = [number for number, row in enumerate(rows) if self.side(row) == side]
+            parts.append(self.read_rows([rows[n] for n in numbers], [prompts[n] for n in numbers], vectors, prefixes))
+            order += [n for n in numbers for _ in rows[n].reads]
+        back = torch.tensor(order, device=self.device).argsort(stable=True)
+        hidden, features, scores = (None if own[0] is None else torch.cat(own)[back] for own in zip(*parts))
+        return Answers(hidden, features, scores)
 
     def read(self, batch: Batch, vectors: torch.Tensor | None = None, prefixes: Prefixes | None = None, context: Context | None = None) -> Answers:
         """Run the LM once, and read it at the batch's answer places.
@@ -262,10 +314,20 @@ class LanguageModel:
         """
         if batch.side == "left" and not self.pads_left:
             raise ModelError(f"{type(self.model).__name__} counts positions through padding on the left; pad on the right.")
+        self._check_lengths(batch)
         packing = Packing(batch.attention, self.device) if context is None and batch.padded > PADDED and self.packs else None
         batch = batch.to(self.device)
-        with self._prefixed(batch, prefixes):
+        with self._turn, self._prefixed(batch, prefixes):
             return self._read(batch, vectors, packing, context)
+
+    def _check_lengths(self, batch: Batch) -> None:
+        """Refuse rows of which one would change the others by its length."""
+        if not self.switches or self._offset is None:
+            return
+        sides = {bisect.bisect_left(self.switches, positions) for positions in (self._positions(batch).amax(1) + 1).tolist()}
+        if len(sides) > 1:
+            raise ModelError(f"{type(self.model).__name__} computes otherwise for all rows of a batch where one has more than "
+                             f"{' or '.join(map(str, self.switches))} tokens: run longer rows apart from shorter ones.")
 
     def _read(self, batch: Batch, vectors: torch.Tensor | None, packing: Packing | None, context: Context | None) -> Answers:
         places = batch.rows, batch.columns
@@ -280,58 +342,68 @@ class LanguageModel:
         hidden = output.get("decoder_hidden_states", output.get("hidden_states"))[-1]
         return Answers(hidden[places], None if reading.features is None else reading.features[places], output.logits[places].float())
 
-    @cached_property
-    def packs(self) -> bool:
-        """Whether the rows of a batch may run as one without padding, found by trying it."""
-        if not self._gathers or self.model.config._attn_implementation not in ("sdpa", "eager", *OURS):
-            return False
+    def _try_packing(self, trial: Trial) -> Capability:
+        """Whether the rows of a batch may run as one without padding."""
+        if not self._gathers:
+            return Capability(False, "the part before its vocabulary head hands over no answer places")
         if self._offset is None and self.kind != "encoder-decoder":
-            return False
-        rows = self._trial().rows
-        packing = Packing(rows.attention, self.device)
+            return Capability(False, "it takes no positions, which begin anew in every row")
+        if not isinstance(self._route, AttentionRoute):
+            return Capability(False, "it does not go through transformers' attention interface")
+        packing = Packing(trial.rows.attention, self.device)
         try:
-            with torch.no_grad(), self.evaluating():
-                if not isinstance(self.route, AttentionRoute):
-                    return False
-                wanted = self._run(rows).logits
-                return close(self._run(rows, packing=packing).logits, wanted if self.kind == "encoder-decoder" else packing.pack(wanted))
-        except (ModelError, TypeError, ValueError, LookupError, RuntimeError):
-            return False
+            with torch.no_grad():
+                wanted = self._run(trial.rows).logits
+                wanted = wanted if self.kind == "encoder-decoder" else packing.pack(wanted)
+                if not close(self._run(trial.rows, packing=packing).logits, wanted):
+                    return Capability(False, "packed rows are answered otherwise")
+        except (ModelError, *FAILURES) as error:
+            return Capability(False, f"packed rows are not answered: {first_line(error)}")
+        return Capability(True)
 
     @contextlib.contextmanager
     def keeping_contexts(self, rows: Sequence[Encoded], megabytes: int) -> Iterator[None]:
         """While this is open, and the LM frozen, the keys and values of what stands before the soft tokens of these rows are computed once
         (causal LMs)."""
-        if megabytes and not self._undo and self._takes_contexts:
-            self._contexts = Contexts(self._context_values, rows, megabytes * 2**20)
+        if megabytes and not self._undo and self.takes_contexts:
+            self._contexts = Contexts(self._context_values, [row for row in rows if not self.side(row)], megabytes * 2**20)
         try:
             yield
         finally:
             self._contexts = None
 
-    @cached_property
-    def _takes_contexts(self) -> bool:
-        """Whether a row is answered the same behind kept keys and values, found by trying it."""
-        if self.kind != "causal" or self._offset is None or not self._gathers or "past_key_values" not in self._parameters:
-            return False
-        trial = (one_row(self._trial().rows, number).ids[0].tolist() for number in range(2))
-        rows = [Encoded(tuple(ids), (-1,) * len(ids), None, (len(ids) // 2 + number, len(ids) - 1)) for number, ids in enumerate(trial)]
+    def _try_contexts(self, trial: Trial) -> Capability:
+        """Whether a row is answered the same behind kept keys and values."""
+        if self.kind != "causal":
+            return Capability(False, "the text before soft tokens sees them, and only a causal LM's does not")
+        if self._offset is None or not self._gathers or not self._cache_name:
+            return Capability(False, "it takes no positions behind a cache")
+        ids = [one_row(trial.rows, number).ids[0].tolist() for number in range(2)]
+        rows = [Encoded(tuple(own), (-1,) * len(own), None, (len(own) // 2 + number, len(own) - 1)) for number, own in enumerate(ids)]
         try:
-            with torch.no_grad(), self.evaluating():
+            with torch.no_grad():
                 parts = Contexts(self._context_values, rows, 2**30).split(rows)
                 assert parts is not None
                 apart = self.read(self.collate(parts[1], [-1, -1]), context=parts[0])
-                return close(apart.scores, self.read(self.collate(rows, [-1, -1])).scores)
-        except (ModelError, AttributeError, TypeError, ValueError, LookupError, RuntimeError):
-            return False
+                if not close(apart.scores, self.read(self.collate(rows, [-1, -1])).scores):
+                    return Capability(False, "rows behind kept keys and values are answered otherwise")
+        except (ModelError, *FAILURES) as error:
+            return Capability(False, f"it keeps no keys and values that could be used again: {first_line(error)}")
+        return Capability(True)
+
+    @property
+    def _cache_name(self) -> str:
+        """What the LM calls the keys and values that it is given: ``cache`` from transformers 5.24 on."""
+        return next((name for name in ("cache", "past_key_values") if name in self._parameters), "")
 
     @torch.no_grad()
     def _context_values(self, text: Ids) -> torch.Tensor:
         """What the LM makes of a text: its keys and values [L, 2, Hkv, S, D]."""
         batch = self.collate([Encoded(text, (-1,) * len(text), None, (len(text) - 1,))], [-1]).to(self.device)
+        cache = DynamicCache()
         with self.evaluating(), answer_places.reading(batch.rows, batch.columns):
-            layers = self._run(batch, use_cache=True, past_key_values=DynamicCache()).past_key_values.layers
-        return torch.stack([torch.cat([layer.keys, layer.values]) for layer in layers])
+            self._run(batch, use_cache=True, **{self._cache_name: cache})
+        return torch.stack([torch.cat([layer.keys, layer.values]) for layer in cache.layers])
 
     @torch.no_grad()
     def write(self, batch: Batch, vectors: torch.Tensor | None = None, prefixes: Prefixes | None = None, copies: int = 1,
@@ -352,6 +424,13 @@ class LanguageModel:
             raise ModelError(f"{type(self.model).__name__} mixes up rows that it writes for at once: let it write one text for one row.")
         if batch.decoder_attention is not None and not batch.decoder_attention.all():
             raise ModelError("The decoder's inputs are of different lengths, and it would go on behind their padding: let it write for equal ones.")
+        self._check_lengths(batch)
+        tokens = int(batch.attention.sum(1).max()) + (0 if batch.ahead is None else int(batch.ahead.max()))
+        if bisect.bisect_left(self.switches, tokens) != bisect.bisect_left(self.switches, tokens + settings.get("max_new_tokens", 1) - 1):
+            if len(batch.prompts) > 1:
+                raise ModelError(f"{type(self.model).__name__} computes otherwise from {' or '.join(map(str, self.switches))} tokens on: let it "
+                                 f"write alone for a row that goes beyond.")
+            settings["use_cache"] = False  # what was kept is of no use beyond
         batch = batch.to(self.device)
         more = {"tokenizer": self.tokens.tokenizer} if "stop_strings" in settings else {}
         if self.kind == "encoder-decoder":
@@ -363,36 +442,47 @@ class LanguageModel:
             with self._prefixed(batch, prefixes, groups=("encoder",)):
                 encoded = self.model.get_encoder()(**inputs)
             inputs = {"attention_mask": batch.attention, "encoder_outputs": encoded, "decoder_input_ids": batch.decoder}
-        with self._prefixed(batch, prefixes, copies, ("self", "decoder", "cross")), self._undirected(), warnings.catch_warnings():
+        with self._turn, self._prefixed(batch, prefixes, copies, ("self", "decoder", "cross")), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Passing `no_repeat_ngram_size` with `inputs_embeds`")  # within the text is what is meant
             return self._generate(**inputs, generation_config=GenerationConfig(**settings), **more)
 
     def _generate(self, **arguments: Any) -> Any:
         try:
-            return self.model.generate(**arguments)
+            return self._writer().generate(**arguments)
         except (LookupError, TypeError, ValueError) as error:
             raise ModelError(f"transformers does not let {type(self.model).__name__} write so: {first_line(error)}") from error
 
-    @cached_property
-    def writes_together(self) -> bool:
-        """Whether rows of equal length that are written for in one call get what each gets alone; RWKV's cache mixes them up."""
-        if not _without_attention(self.model.config.get_text_config()):
-            return True
-        ids = self._trial().rows.ids[0]
-        rows = self.embed(ids[:len(ids) // 2 * 2].unflatten(0, (2, -1)))
-        settings = GenerationConfig(max_new_tokens=3, pad_token_id=self.tokens.pad, output_logits=True, return_dict_in_generate=True)
-        together, *alone = (torch.stack(self._generate(inputs_embeds=own, attention_mask=torch.ones_like(own[..., 0]), generation_config=settings).logits)
-                            for own in (rows, rows[:1], rows[1:]))
-        return close(together, torch.cat(alone, 1))
+    def _try_writing(self, trial: Trial) -> Capability:
+        """Whether text can be written, for rows of equal length in one call as for each alone."""
+        if self.kind == "masked":
+            return Capability(False, "a masked LM writes no text")
+        ids = trial.rows.ids[0].tolist()
+        half = len(ids) // 2
+        rows = [Encoded(tuple(own), (-1,) * half, None, (0,), (self.start,) if self.kind == "encoder-decoder" else None)
+                for own in (ids[:half], ids[half:2 * half])]
+        self.writes_together = True  # for now, so that it is tried
 
-    @contextlib.contextmanager
-    def _undirected(self) -> Iterator[None]:
-        """While this is open, the LM has no habits of decoding of its own (forced tokens, penalties)."""
-        own, self.model.generation_config = self.model.generation_config, GenerationConfig()
+        def first_scores(*some: Encoded) -> torch.Tensor:
+            """The scores of the first tokens that are written [tokens, B, V]."""
+            batch = self.collate(some, [-1] * len(some), "left" if self.kind == "causal" and self.pads_left else "right")
+            written = self.write(batch, max_new_tokens=2, pad_token_id=self.tokens.pad, use_cache=True, output_logits=True,
+                                 return_dict_in_generate=True)
+            return torch.stack(written.logits)
+
         try:
-            yield
-        finally:
-            self.model.generation_config = own
+            together, *alone = first_scores(*rows), first_scores(rows[0]), first_scores(rows[1])
+        except (ModelError, *FAILURES) as error:
+            return Capability(False, first_line(error))
+        wanted = torch.cat(alone, 1)
+        again = torch.equal(together[0].argmax(-1), wanted[0].argmax(-1))  # else the second tokens are of other texts
+        same = close(together[0], wanted[0]) and (not again or close(together[1], wanted[1]))
+        return Capability(same, "" if same else "it mixes up rows that it writes for at once, so each is written for alone")
+
+    def _writer(self) -> PreTrainedModel:
+        """The same network without habits of decoding of its own (forced tokens, penalties); other threads see none of it."""
+        writer = copy.copy(self.model)
+        writer.generation_config = GenerationConfig()
+        return writer
 
     def _prefixed(self, batch: Batch, prefixes: Prefixes | None, copies: int = 1,
                   groups: Sequence[str] = GROUPS) -> contextlib.AbstractContextManager[None]:
@@ -407,16 +497,21 @@ class LanguageModel:
             raise ModelError("Rows of this batch have a prefix, and its values are not given.")
         return contextlib.nullcontext()
 
-    @cached_property
+    @property
     def route(self) -> AttentionRoute | LayerRoute:
-        """How deep prefixes enter this LM, found by trying it.
+        """How deep prefixes enter this LM.
 
         Raises:
             ModelError: they cannot, with the reason.
         """
+        if isinstance(self._route, str):
+            raise ModelError(f"{type(self.model).__name__} takes no prefix: {self._route}. Soft tokens ({{soft:5}}) work.")
+        return self._route
+
+    def _find_route(self, trial: Trial) -> AttentionRoute | LayerRoute | str:
+        """How deep prefixes enter this LM, or why they do not."""
         if reason := _without_attention(self.model.config.get_text_config()):
-            raise ModelError(f"{type(self.model).__name__} takes no prefix: {reason}. Soft tokens ({{soft:5}}) work.")
-        trial = self._trial()
+            return reason
         reasons = []
 
         def run() -> Any:
@@ -427,9 +522,27 @@ class LanguageModel:
                 route: AttentionRoute | LayerRoute = make()
                 trial.check_prefix(route)
                 return route
-            except ModelError as error:
-                reasons.append(str(error).rstrip("."))
-        raise ModelError(f"{type(self.model).__name__} takes no prefix: {'; '.join(reasons)}. Soft tokens ({{soft:5}}) work.")
+            except (ModelError, *FAILURES) as error:
+                reasons.append((str(error) if isinstance(error, ModelError) else first_line(error)).rstrip("."))
+        return "; ".join(reasons)
+
+    def _try_gradients(self, trial: Trial) -> Capability:
+        """Whether soft tokens, and a prefix where it enters, get a gradient."""
+        try:
+            lost = [] if trial.soft_tokens_learn(self.embed) else ["soft tokens"]
+            if not isinstance(self._route, str) and not trial.prefix_learns(self._route):
+                lost.append("a prefix")
+        except FAILURES as error:
+            return Capability(False, first_line(error))
+        return Capability(not lost, f"none comes back to {' and '.join(lost)}, as from some quantised LMs" if lost else "")
+
+    def side(self, row: Encoded, more: int = 0) -> int:
+        """How many of the lengths from which the LM computes otherwise a row, with as many more tokens, goes beyond."""
+        return bisect.bisect_left(self.switches, len(row.ids) + len(row.prefix) + more)
+
+    def crosses(self, row: Encoded, new_tokens: int) -> bool:
+        """Whether the LM would compute otherwise for a row while it writes so many tokens behind it."""
+        return self.side(row) != self.side(row, new_tokens - 1)
 
     def check_gradients(self, soft: bool, deep: bool) -> None:
         """See by one backward pass on a trial row that soft tokens, and deep prefixes, get the gradient that trains them.
@@ -495,7 +608,7 @@ class LanguageModel:
         if packing is not None:
             inputs = {name: packing.pack(values) for name, values in inputs.items()}
         if context is not None:
-            inputs |= {"attention_mask": torch.cat([context.seen, batch.attention], 1), "past_key_values": context.cache(),
+            inputs |= {"attention_mask": torch.cat([context.seen, batch.attention], 1), self._cache_name: context.cache(),
                        "position_ids": inputs["position_ids"] + context.lengths[:, None]}
         if "use_cache" in self._parameters:
             more = {"use_cache": context is not None} | more
@@ -526,6 +639,23 @@ class LanguageModel:
         return Trial(type(self.model).__name__, lambda batch, vectors=None, ids=False: self._run(batch, vectors, ids).logits, rows,
                      self.tokens.pad, self.dtype)
 
+    @torch.no_grad()
+    def _try_lengths(self) -> None:
+        """See that a short row is answered beside a long one as alone, on both sides of each length that the config names. Where it is not, no
+        longer rows are taken."""
+        for length in (*_lengths(self.model.config.get_text_config()), *self.switches):
+            if length > LONGEST_TRIED or self.max_length is not None and length + 3 > self.max_length:
+                continue
+            ids = self._trial().rows.ids[0].tolist()
+            texts = [(ids * length)[:size] for size in (length + 3, 4)]
+            rows = [Encoded(tuple(own), (-1,) * len(own), None, (len(own) - 1,)) for own in texts]
+            if self.kind == "encoder-decoder":
+                rows = [replace(row, reads=(0,), decoder=(self.start,)) for row in rows]
+            together = self.read_rows(rows, [-1, -1]).scores
+            alone = torch.cat([self.read_rows([row], [-1]).scores for row in rows])
+            if not close(together, alone):
+                self.max_length = length
+
     def _find_limit(self) -> int | None:
         limits = [self.tokens.tokenizer.model_max_length]
         if (positions := getattr(self.model.config.get_text_config(), "max_position_embeddings", None)) and positions > 0:
@@ -537,10 +667,10 @@ class LanguageModel:
 @torch.no_grad()
 def nearest_words(lm: LanguageModel, vectors: torch.Tensor, count: int = 5) -> list[list[str]]:
     """For each vector [P, E] the words of the vocabulary whose embeddings point most nearly the same way (cosine)."""
-    ids = torch.arange(len(lm.tokens.tokenizer))
+    ids = torch.arange(lm.words)
     rows = torch.nn.functional.normalize(lm.embed(ids).float(), dim=-1)
     likeness = torch.nn.functional.normalize(vectors.to(rows), dim=-1) @ rows.T
-    likeness[:, lm.tokens.tokenizer.all_special_ids] = -torch.inf
+    likeness[:, [id_ for id_ in lm.tokens.tokenizer.all_special_ids if id_ < lm.words]] = -torch.inf
     return [[lm.tokens.show(i) for i in own] for own in likeness.topk(count).indices.tolist()]
 
 
@@ -556,6 +686,14 @@ def _start(model: PreTrainedModel) -> int:
     if found is None and (generation := getattr(model, "generation_config", None)) is not None:
         found = generation.decoder_start_token_id
     return int(found) if found is not None else 0
+
+
+def _lengths(config: Any) -> list[int]:
+    """The lengths from which an LM may compute otherwise: windows and chunks of attention."""
+    names = ("sliding_window", "attention_chunk_size", "local_attention", "attention_window", "local_radius", "window_size")
+    given = [getattr(config, name, None) for name in names]
+    return sorted({length for one in given for length in (one if isinstance(one, list) else [one])
+                   if isinstance(length, int) and not isinstance(length, bool) and length > 0})
 
 
 def _without_attention(config: Any) -> str:

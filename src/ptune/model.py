@@ -229,7 +229,7 @@ class PromptModel:
             ids = list(whole.ids)
             for at in places:
                 kind = float(torch.rand((), generator=generator))
-                ids[at] = tokens.mask if kind < 0.8 else int(torch.randint(len(tokens.tokenizer), (), generator=generator)) if kind < 0.9 else ids[at]
+                ids[at] = tokens.mask if kind < 0.8 else int(torch.randint(self.lm.words, (), generator=generator)) if kind < 0.9 else ids[at]
             learn = replace(whole, ids=tuple(ids), reads=tuple(places))
             found.append(Example(task, row, (), None, (learn,), tuple(whole.ids[at] for at in places), auxiliary=True))
         return found

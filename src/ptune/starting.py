@@ -11,6 +11,7 @@ from ptune import encoders, pair_head, readers
 from ptune.errors import ConfigError, ModelError, nearest
 from ptune.lm import LanguageModel
 from ptune.prompts import Prefix
+from ptune.seeding import seeded
 from ptune.task import Row, Task
 from ptune.template import Template
 from ptune.verbalizer import Bound, Choices, Span
@@ -23,13 +24,12 @@ def encoder(lm: LanguageModel, task: Task, template: Template, bound: Bound | No
     """The prompt's encoder at its starting point, which follows from the task's name and seed alone."""
     seed = task.seed * 1_000_003 + zlib.crc32(task.name.encode())
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         made = encoders.make(task.encoder, length, lm.width)
     made.to(lm.device)
     starts = _starting_ids(lm, task, template, bound, length, rows, generator)
     with torch.no_grad():
-        some = lm.embed(torch.randint(len(lm.tokens.tokenizer), (2000,), generator=generator)).float()
+        some = lm.embed(torch.randint(lm.words, (2000,), generator=generator)).float()
         encoders.start_at_random(made, some, generator)
         wanted = encoders.bake(made)
         for at, ids in enumerate(starts):
@@ -59,8 +59,7 @@ def _prefix_encoder(lm: LanguageModel, task: Task, template: Template, columns: 
     length = sum(count for count, _ in runs)
     seed = task.seed * 1_000_003 + zlib.crc32(f"{task.name} prefix".encode())
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         encoder = encoders.make_deep(length, len(columns), lm.width, settings.hidden)
     encoder.to(lm.device)
     if settings.init == "zeros":
@@ -108,13 +107,12 @@ def _counts(lm: LanguageModel, template: Template, rows: Sequence[Row]) -> list[
         for name in template.fields:
             counted.update(lm.tokens.follow(f" {row.get(name, '')}"))
     special = set(lm.tokens.tokenizer.all_special_ids)
-    return [0 if id_ in special else counted[id_] for id_ in range(len(lm.tokens.tokenizer))]
+    return [0 if id_ in special else counted[id_] for id_ in range(lm.words)]
 
 
 def reader(lm: LanguageModel, task: Task, bound: Bound) -> nn.Module:
     """What scores the labels, at its starting point, which follows from the task's name and seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(task.seed * 1_000_003 + zlib.crc32(f"{task.name} reader".encode()))
+    with seeded(task.seed * 1_000_003 + zlib.crc32(f"{task.name} reader".encode())):
         if task.reader == "head":
             return readers.Head(lm.hidden_width, len(bound.labels))
         if task.reader == "prototypes":

@@ -1,4 +1,5 @@
 """What a tokenizer does, found by trying it: its special tokens, its separator, and how text continues other text."""
+import sys
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Any, Literal
@@ -22,7 +23,7 @@ class Tokens:
     """
 
     def __init__(self, tokenizer: Any):
-        self.tokenizer = tokenizer
+        self.tokenizer, self.known = tokenizer, sys.maxsize
         self._plain = lru_cache(KEPT)(lambda text: tuple(self._plain_all([text])[0]))
         text = self.plain("a")
         single = self._special("a")
@@ -122,7 +123,10 @@ class Tokens:
             return self.tokenizer(those, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
         found = zip(texts, ids_of(list(texts)))
-        return [list(ids) if self._special_ids.isdisjoint(ids) else ids_of([self._spelt(text)])[0] for text, ids in found]
+        split = [list(ids) if self._special_ids.isdisjoint(ids) else ids_of([self._spelt(text)])[0] for text, ids in found]
+        for ids in split:
+            self._check(ids)
+        return split
 
     @cached_property
     def _special_ids(self) -> set[int]:
@@ -149,11 +153,24 @@ class Tokens:
 
     @cached_property
     def pad(self) -> int:
-        """The padding token, or another special one where there is none: padding is always masked."""
-        for name in ("pad_token_id", "eos_token_id", "unk_token_id", "bos_token_id"):
-            if (found := getattr(self.tokenizer, name)) is not None:
-                return int(found)
-        return 0
+        """The padding token, or another special one where there is none, or none that the LM knows: padding is always masked."""
+        ids = [getattr(self.tokenizer, f"{name}_token_id") for name in ("pad", "eos", "unk", "bos")]
+        return next((int(id_) for id_ in ids if id_ is not None and id_ < self.known), 0)
+
+    def limit_to(self, known: int) -> None:
+        """Refuse tokens from this number on, which an LM has no embeddings of.
+
+        Raises:
+            ModelError: one is a token that stands in every row.
+        """
+        self.known = known
+        special = [*self.before, *self.after, *(self.between or ()), *([] if self.mask is None else [self.mask])]
+        self._check(special)
+
+    def _check(self, ids: Sequence[int]) -> None:
+        if (unknown := next((id_ for id_ in ids if id_ >= self.known), None)) is not None:
+            raise ModelError(f"The tokenizer has the token {self.show(unknown)!r} of number {unknown}, and the LM has only {self.known} embeddings, from "
+                             f"number 0 on: it was added after the LM was trained. Take the LM's own tokenizer, or leave that token out of the text.")
 
     def show(self, token: int) -> str:
         """A token as a person reads it: its text, with a visible mark where it continues a word."""

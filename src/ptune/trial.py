@@ -4,7 +4,7 @@ or later tokens change its answers, whether prefixes are felt. An LM that fails 
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -167,6 +167,15 @@ def one_row(batch: Batch, number: int) -> Batch:
                  batch.prompts[number:number + 1], None, batch.rows[own] * 0, batch.columns[own],
                  None if batch.decoder is None else batch.decoder[number:number + 1],
                  None if batch.decoder_attention is None else batch.decoder_attention[number:number + 1])
+
+
+def switch_lengths(config: Any) -> tuple[int, ...]:
+    """How many positions the longest row of a batch may have before an LM computes otherwise for all of its rows, in order. So do
+    ``longrope``'s rotary factors; ``dynamic`` ones change beyond the LM's last position only, where no row goes."""
+    given = getattr(config, "rope_parameters", None) or {}
+    kinds = [given] if "rope_type" in given else [own for own in given.values() if isinstance(own, dict)]
+    longest = [own.get("original_max_position_embeddings") for own in kinds if own.get("rope_type") == "longrope"]
+    return tuple(sorted({int(length) for length in longest if length}))
 
 
 def close(a: torch.Tensor, b: torch.Tensor) -> bool:
