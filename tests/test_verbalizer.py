@@ -1,10 +1,14 @@
 import pytest
 import tiny
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from ptune import LanguageModel, PromptModel, Task, Template, TrainConfig, fit, load, save
 from ptune.errors import VerbalizerError
 from ptune.tokens import Tokens
-from ptune.verbalizer import Verbalizer, allowed
+from ptune.train import accuracy
+from ptune.verbalizer import Bound, Verbalizer, allowed
 
 BERT, GPT2, ROBERTA = Tokens(tiny.wordpiece()), Tokens(tiny.byte_level(False)), Tokens(tiny.byte_level(True))
 
@@ -82,3 +86,65 @@ def test_allowed_words_are_single_tokens():
     assert names == {"Vienna": "Vienna", "vienna": "Vienna", "Paris": "Paris", "euro": "euro"}
     with pytest.raises(VerbalizerError, match="Of 2 allowed words only 0"):
         allowed(["great film", "\u4e2d"], BERT, "spaced")
+
+
+# Words of unlike length.
+
+def spelt(bound, table):
+    """The log probabilities of the words [W] by a table of what each token is likely to be behind those before it."""
+    return torch.stack([sum(table[ids[:at]][token] for at, token in enumerate(ids)) for ids in bound.ids])
+
+
+@settings(max_examples=60, deadline=None)
+@given(words=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=4).map(tuple), min_size=2, max_size=6, unique=True), seed=st.integers(0, 99),
+       length=st.sampled_from(["closed", "sum", "token", "character"]), data=st.data())
+def test_words_that_begin_others_are_counted_once(words, seed, length, data):
+    """Closed, a word is what is said without going on as another label's word; by hand over all texts that begin with it."""
+    owners = tuple(data.draw(st.integers(0, 2)) for _ in words)
+    bound = Bound(("a", "b", "c"), tuple(words), owners, "causal", order="left-to-right", length=length, characters=tuple(range(1, len(words) + 1)))
+    generator = torch.Generator().manual_seed(seed)
+    before = {ids[:at] for ids in words for at in range(len(ids))}
+    table = {text: torch.randn(3, generator=generator, dtype=torch.float64).log_softmax(0) for text in sorted(before)}
+    log_probs = []
+    for fill in bound.fills:
+        texts = [fill.answer[:at] for at in range(len(fill.answer))]
+        log_probs.append(torch.stack([table[text] for text in texts])[None])
+    scores, plain = bound.of_words(log_probs)[0], spelt(bound, table)
+    if length == "closed":
+        said = []
+        for word, ids in enumerate(words):
+            others = [other for n, other in enumerate(words) if owners[n] != owners[word] and other[:len(ids)] == ids and other != ids]
+            least = [other for other in others if not any(other[:len(own)] == own != other for own in others)]
+            said.append(plain[word].exp() - sum(plain[words.index(other)].exp() for other in least))
+        torch.testing.assert_close(scores.exp(), torch.stack(said).clamp(min=0), atol=1e-5, rtol=1e-4)
+    else:
+        divisors = {"sum": [1] * len(words), "token": [len(ids) for ids in words], "character": range(1, len(words) + 1)}[length]
+        torch.testing.assert_close(scores, plain / torch.tensor(list(divisors), dtype=torch.float64))
+
+
+def rated(length):
+    model = PromptModel(LanguageModel(*tiny.tiny("gpt2")))
+    words = Verbalizer.from_words({"one": "1", "ten": "10"}, length=length)
+    number = model.add(Task("stars", Template.parse("{soft:2} {x} is {mask}"), words, encoder="table"))
+    return model, number
+
+
+def test_a_word_that_begins_another_can_lose_and_training_mends_it(tmp_path):
+    rows = [{"x": text, "label": "ten"} for text in ("great film", "the best", "bad film", "the worst")]
+    for length, figure in (("sum", 0), ("closed", 1)):
+        model, number = rated(length)
+        fit(model, {number: (rows, rows)}, TrainConfig(epochs=10, lm_learning_rate=0.01, patience=0), tune="both")
+        examples = model.encode(number, rows)
+        assert accuracy(model.scores(examples), examples) == figure
+    save(model, tmp_path)
+    again = load(tmp_path, model.lm)
+    assert again.predict(rows) == model.predict(rows) and again.tasks[0].task.verbalizer == model.tasks[0].task.verbalizer
+
+
+@pytest.mark.parametrize("length, told", [("closed", "read as said only where the LM does not go on so"), ("sum", "never less likely"),
+                                          ("token", "their mean over each token")])
+def test_a_word_that_begins_another_is_told(length, told):
+    bound = Verbalizer.from_words({"one": "1", "ten": ["10", "ten"], "two": "2"}, length=length).bind(GPT2, "spaced", "causal")
+    assert len(bound.notes) == 1 and bound.notes[0].startswith("The word '1' (label 'one') begins '10' (label 'ten'): ") and told in bound.notes[0]
+    assert Verbalizer.from_words({"one": ["1", "10"], "two": "2"}).bind(GPT2, "spaced", "causal").notes == ()
+    assert Verbalizer.from_words({"one": "1", "ten": "10"}).bind(ROBERTA, "spaced", "masked").notes == ()

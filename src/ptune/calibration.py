@@ -74,4 +74,4 @@ def refine(model: PromptModel, task: int, rows: Sequence[Row], keep: float = 0.5
             for number, label in enumerate(own.labels)}
     if empty := next((label for label, left in kept.items() if not left), None):
         raise VerbalizerError(f"The label {empty!r} is left with no word: keep more than {keep:.0%} of the words, or give it words that are its own.")
-    return Verbalizer.from_words(kept, own.aggregate, own.order)
+    return Verbalizer.from_words(kept, own.aggregate, own.order, own.length)

@@ -302,6 +302,10 @@ class ReadingConfig(Config):
     """Of several words of a label: the mean of their probabilities, or of their logits (PET)."""
     order: Literal["parallel", "left-to-right", "most-probable-first"] | None = None
     """How a masked LM scores words of several tokens: all masks at once, from left to right, or the likeliest token first (PET)."""
+    length: Literal["closed", "sum", "token", "character"] = "closed"
+    """How words of unlike length compare. closed: by their log probability; a word that begins another label's (1 and 10) counts where the
+    LM does not go on as that one. sum: the log probability alone, which never prefers such a longer word. token, character: its mean over
+    the word's tokens or characters, which favours long words."""
     calibration: Literal["none", "contextual", "prior"] = "none"
     """What is taken off the words' scores: nothing; what they get for rows that say nothing; or on average over the training rows."""
     domain: str | None = None

@@ -439,7 +439,7 @@ class PromptModel:
                 totals[one.example][one.variant, one.word] += log_probs[place, ids[place]]
                 one.answer = (*one.answer[:place], ids[place], *one.answer[place + 1:])
             open_ = [one for one in open_ if None in one.answer]
-        return totals
+        return [example.labels.compared(own) for example, own in zip(examples, totals)]
 
     def _spelt(self, examples: Sequence[Example], learned: "Learned", most: int) -> list[torch.Tensor]:
         """The label scores [2] of examples whose answer spells a text of the row (``Span``), the likeliest token always filled in next."""

@@ -21,7 +21,7 @@ from ptune.model import PrefixSettings, PromptModel, Task
 from ptune.prompts import Prefix
 from ptune.task import WHOLE, Reader
 from ptune.template import Template
-from ptune.verbalizer import Aggregate, Bound, Choices, Order, Span, Verbalizer
+from ptune.verbalizer import Aggregate, Bound, Choices, Length, Order, Span, Verbalizer
 
 FORMAT = 3
 
@@ -58,6 +58,7 @@ class SavedReading(BaseModel):
     reader: Reader = "words"
     aggregate: Aggregate = "probability"
     order: Order | None = None
+    length: Length = "sum"  # prompts of before there was a choice
     swap: tuple[str, str] | None = None
     domain: str | None = None
     offset: list[float] | None = None
@@ -123,7 +124,8 @@ def save(model: PromptModel, folder: store.Path, task: int | str = 0, metrics: d
     reading = SavedReading(choices=list(verbalizer.fields) if isinstance(verbalizer, Choices) else None, reader=own.reader,
                            span=verbalizer.field if isinstance(verbalizer, Span) else None,
                            aggregate=verbalizer.aggregate if isinstance(verbalizer, Verbalizer) else "probability",
-                           order=verbalizer.order if isinstance(verbalizer, Verbalizer | Choices) else None, swap=own.swap,
+                           order=verbalizer.order if isinstance(verbalizer, Verbalizer | Choices) else None,
+                           length=verbalizer.length if isinstance(verbalizer, Verbalizer | Choices) else "sum", swap=own.swap,
                            domain=own.domain.source if own.domain else None, offset=list(fitted.offset) if fitted.offset else None, weight=fitted.weight)
     if own.reader not in ("words", "pair"):
         tensors |= {f"reader.{name}": value.float() for name, value in model.bank.readers[fitted.prompt].state_dict().items()}
@@ -253,11 +255,11 @@ def _verbalizer(note: SavedPrompt) -> Verbalizer | Choices | Span | None:
     if note.reading.span:
         return Span(note.reading.span)
     if note.reading.choices:
-        return Choices(tuple(note.reading.choices), note.reading.order)
+        return Choices(tuple(note.reading.choices), note.reading.order, note.reading.length)
     if note.labels is None:
         return None
     words = note.words or [[label] for label in note.labels]
-    return Verbalizer(tuple(note.labels), tuple(map(tuple, words)), note.reading.aggregate, note.reading.order)
+    return Verbalizer(tuple(note.labels), tuple(map(tuple, words)), note.reading.aggregate, note.reading.order, note.reading.length)
 
 
 def _load_reader(path: pathlib.Path, model: PromptModel, number: int) -> None:

@@ -5,8 +5,8 @@ turns the LM's scores there into scores of the labels. It runs no LM.
 """
 import random
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from ptune.tokens import Place, Tokens
 
 Aggregate = Literal["probability", "logit"]
 Order = Literal["parallel", "left-to-right", "most-probable-first"]
+Length = Literal["closed", "sum", "token", "character"]
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,22 @@ class Verbalizer:
             before it ("left-to-right"), or always the token next that is likeliest by then ("most-probable-first", PET for
             several masks, section 3.1 of "It's Not Just Size That Matters"; its training is parallel, as there). An LM that
             reads from left to right has one order only. None is the LM's own: parallel, or left to right.
+        length: how words of unlike length compare. "closed" takes a word's log probability, and where it begins a word of
+            another label ("1" and "10"), that of not going on as that one, so that no answer is counted for two labels: an
+            LM that reads from left to right can never find "10" likelier than "1" otherwise. "sum" is the log probability
+            alone (PET), "token" its mean over the word's tokens, "character" over its characters (as "sum" favours short
+            words, these favour long ones). To a masked LM, which is told the number of tokens, "closed" is "sum".
     """
 
     labels: tuple[str, ...]
     words: tuple[tuple[str, ...], ...]
     aggregate: Aggregate = "probability"
     order: Order | None = None
+    length: Length = "closed"
 
     @classmethod
-    def from_words(cls, words: Mapping[str, str | Sequence[str]], aggregate: Aggregate = "probability", order: Order | None = None) -> "Verbalizer":
+    def from_words(cls, words: Mapping[str, str | Sequence[str]], aggregate: Aggregate = "probability", order: Order | None = None,
+                   length: Length = "closed") -> "Verbalizer":
         """From a mapping of labels to a word or several.
 
         Raises:
@@ -63,7 +71,7 @@ class Verbalizer:
         for label, its in listed.items():
             if not its or not all(word.strip() for word in its):
                 raise VerbalizerError(f"The label {label!r} has no word: give it one, or leave the label out.")
-        return cls(tuple(listed), tuple(listed.values()), aggregate, order)
+        return cls(tuple(listed), tuple(listed.values()), aggregate, order, length)
 
     @lru_cache(maxsize=8)
     def bind(self, tokens: Tokens, place: Place, kind: Kind) -> "Bound":
@@ -89,7 +97,22 @@ class Verbalizer:
             if (other := seen.setdefault(tuple(pieces), owner)) != owner and distinct:
                 raise VerbalizerError(f"The labels {self.labels[other]!r} and {self.labels[owner]!r} have the same word for this LM: "
                                       f"{word!r} is {[tokens.show(p) for p in pieces]}.")
-        return Bound(self.labels, tuple(map(tuple, ids)), tuple(owners), kind, self.aggregate, self.order or ORDERS[kind])
+        bound = Bound(self.labels, tuple(map(tuple, ids)), tuple(owners), kind, self.aggregate, self.order or ORDERS[kind], self.length,
+                      tuple(map(len, flat)))
+        return replace(bound, notes=tuple(self._notes(bound, flat))) if distinct else bound
+
+    def _notes(self, bound: "Bound", words: Sequence[str]) -> Iterator[str]:
+        """What there is to tell of words that begin a word of another label."""
+        consequence = {
+            "closed": "it is read as said only where the LM does not go on so",
+            "sum": "it is never less likely than that one, whatever the row says: reading.length closed, token or character compares "
+                   "them fairly",
+        }
+        for short, longer in bound.continued.items():
+            others = [f"{words[word]!r} (label {self.labels[bound.owners[word]]!r})" for word in longer]
+            label = self.labels[bound.owners[short]]
+            outcome = consequence.get(self.length, f"they are compared by their mean over each {self.length}")
+            yield f"The word {words[short]!r} (label {label!r}) begins {', '.join(others)}: {outcome}."
 
 
 @dataclass(frozen=True)
@@ -98,11 +121,12 @@ class Choices:
 
     Attributes:
         fields: the row's fields that hold one answer each, or a single field that holds a list of them.
-        order: as a ``Verbalizer``'s.
+        order, length: as a ``Verbalizer``'s.
     """
 
     fields: tuple[str, ...]
     order: Order | None = None
+    length: Length = "closed"
 
     def bind(self, row: Mapping[str, Any], tokens: Tokens, place: Place, kind: Kind) -> "Bound":
         """The row's own verbalizer; answers that are the same to the tokenizer have the same score.
@@ -111,7 +135,7 @@ class Choices:
             VerbalizerError: the row has fewer than two answers, or one that the tokenizer does not know.
         """
         words = tuple((text,) for text in self.texts(row))
-        return Verbalizer(tuple(map(str, range(len(words)))), words, order=self.order)._bind(tokens, place, kind, distinct=False)
+        return Verbalizer(tuple(map(str, range(len(words)))), words, order=self.order, length=self.length)._bind(tokens, place, kind, distinct=False)
 
     def texts(self, row: Mapping[str, Any]) -> list[str]:
         """The row's answers.
@@ -190,13 +214,15 @@ class Span:
 
 TRUTH = ("false", "true")
 MOST_PADDING = 3
+MOST_SURE = 1 - 1e-6  # of a word's going on: short of all, so that the log of its stopping is finite
 SURE = 0.95  # the share of the label that a spelt answer speaks for: short of all, so that its loss is finite
 ORDERS: dict[Kind, Order] = {"masked": "parallel", "causal": "left-to-right", "encoder-decoder": "left-to-right"}
 
 
 @dataclass(frozen=True)
 class Bound:
-    """A verbalizer whose words are token ids: ``ids[w]`` of each word, ``owners[w]`` the number of its label."""
+    """A verbalizer whose words are token ids: ``ids[w]`` of each word, ``owners[w]`` the number of its label, ``characters[w]``
+    how many it has; ``notes`` is what a user should be told of them."""
 
     labels: tuple[str, ...]
     ids: tuple[tuple[int, ...], ...]
@@ -204,6 +230,9 @@ class Bound:
     kind: Kind
     aggregate: Aggregate = "probability"
     order: Order = "parallel"
+    length: Length = "sum"
+    characters: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def numbers(self) -> dict[str, int]:
@@ -246,19 +275,62 @@ class Bound:
         """Scores of the labels [B, C] (``of_labels``) from log probabilities of the vocabulary (``of_words``)."""
         return self.of_labels(self.of_words(log_probs))
 
+    @cached_property
+    def continued(self) -> dict[int, tuple[int, ...]]:
+        """For each word that begins words of other labels, those; not those that begin with another of them. None of a masked
+        LM, which fills as many places as a word has."""
+        if self.kind == "masked":
+            return {}
+        numbers: dict[tuple[int, ...], list[int]] = {}
+        for number, ids in enumerate(self.ids):
+            numbers.setdefault(ids, []).append(number)
+        longer: dict[int, dict[tuple[int, ...], int]] = {}
+        for number, ids in enumerate(self.ids):
+            for short in (short for end in range(1, len(ids)) for short in numbers.get(ids[:end], ())):
+                if self.owners[short] != self.owners[number]:
+                    longer.setdefault(short, {}).setdefault(ids, number)
+        return {short: tuple(_shortest(words)) for short, words in longer.items()}
+
     def of_words(self, log_probs: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Log probabilities of the words [B, W]; a word of several tokens has the product of their probabilities.
+        """Log probabilities of the words [B, W], compared by their ``length``; a word of several tokens has the product of
+        their probabilities.
 
         Args:
             log_probs: for each fill, log probabilities of the vocabulary [B, K, V] where its K tokens are read.
         """
         device = log_probs[0].device
         words = log_probs[0].new_zeros(len(log_probs[0]), len(self.ids))
+        rest: dict[tuple[int, int], torch.Tensor] = {}  # of a word from a token on [B]
         for (numbers, at, ids), values in zip(self._columns, log_probs):
             ids = ids.to(device)
-            own = torch.stack([values[:, place, ids[:, k]] for k, place in enumerate(at)]).sum(0)
-            words = words.index_add(1, numbers.to(device), own)
+            each = torch.stack([values[:, place, ids[:, k]] for k, place in enumerate(at)])
+            words = words.index_add(1, numbers.to(device), each.sum(0))
+            for place, word in enumerate(numbers.tolist()):
+                rest |= {(word, first): each[first:, :, place].sum(0) for first in self._joints.get(word, ())}
+        return self.compared(words if self.length != "closed" else self._closed(words, rest))
+
+    def compared(self, words: torch.Tensor) -> torch.Tensor:
+        """The words' log probabilities [.., W] as they are compared: as they are, or by token or by character."""
+        if self.length == "token":
+            return words / words.new_tensor([len(ids) for ids in self.ids])
+        return words / words.new_tensor(self.characters) if self.length == "character" else words
+
+    def _closed(self, words: torch.Tensor, rest: Mapping[tuple[int, int], torch.Tensor]) -> torch.Tensor:
+        """The words' log probabilities [B, W], of one that begins others that of not going on as one of them."""
+        for short, longer in self.continued.items():
+            goes_on = torch.stack([rest[word, len(self.ids[short])].exp() for word in longer]).sum(0)
+            stops = torch.log1p(-goes_on.clamp(max=MOST_SURE))
+            words = words.index_add(1, torch.tensor([short], device=words.device), stops[:, None])
         return words
+
+    @cached_property
+    def _joints(self) -> dict[int, set[int]]:
+        """For each word that goes on behind others, after how many of its tokens."""
+        joints: dict[int, set[int]] = {}
+        for short, longer in self.continued.items():
+            for word in longer:
+                joints.setdefault(word, set()).add(len(self.ids[short]))
+        return joints
 
     def of_labels(self, words: torch.Tensor) -> torch.Tensor:
         """Scores of the labels [B, C] from those of the words [B, W]: the log of the mean probability of each label's words,
@@ -279,6 +351,13 @@ class Bound:
         """For each fill, the numbers of its words [W], where in the answer they are read, and their token ids there [W, K]."""
         return [(torch.tensor(fill.words), fill.at, torch.tensor([[self.ids[word][place] for place in fill.at] for word in fill.words]))
                 for fill in self.fills]
+
+
+def _shortest(words: Mapping[tuple[int, ...], int]) -> Iterator[int]:
+    """Of words by their tokens, the numbers of those that begin with none of the others."""
+    for ids, number in words.items():
+        if not any(ids[:end] in words for end in range(1, len(ids))):
+            yield number
 
 
 def allowed(words: Sequence[str], tokens: Tokens, place: Place) -> tuple[Verbalizer, dict[str, str], int]:

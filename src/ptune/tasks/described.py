@@ -159,7 +159,7 @@ def _verbalizer(config: TaskConfig, lm: LanguageModel, member: Member, template:
     if config.span:
         return Span(config.span)
     if config.choices:
-        return Choices(config.choices, reading.order)
+        return Choices(config.choices, reading.order, reading.length)
     if config.vocabulary:
         return allowed(read_vocabulary(config.vocabulary, lm.tokens), lm.tokens, template.for_kind(lm.kind)[0].place)[0]
     if way.reader == "pair" or reading.by == "pair":
@@ -167,7 +167,7 @@ def _verbalizer(config: TaskConfig, lm: LanguageModel, member: Member, template:
     if not member.words:
         return None
     words = _extended(member.words, reading.words) if reading.words else member.words
-    return Verbalizer.from_words(words, reading.aggregate, reading.order)
+    return Verbalizer.from_words(words, reading.aggregate, reading.order, reading.length)
 
 
 def _relations(config: TaskConfig, member: Member) -> Words:

@@ -53,6 +53,9 @@ def train(config: TaskConfig, say: Callable[[str], None] = print) -> Run:
         model, tasks = _model_of(config, lm, rows["train"])
     if model.tasks[0].dropped:
         say(f"Left out of the template, since a causal LM cannot see it: {model.tasks[0].dropped}")
+    read = [fitted.verbalizer for fitted in model.tasks if fitted.task.reader == "words" and isinstance(fitted.verbalizer, Bound)]
+    for note in dict.fromkeys(note for bound in read for note in bound.notes):
+        say(note)
     if way.name not in PET and way.tune != "nothing":
         data = {number: (_of(rows["train"], value, config), _of(rows["dev"], value, config)) for value, number in tasks.items()}
         try:
