@@ -50,7 +50,8 @@ def test_load_from_a_folder(family, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     lm = LanguageModel.load(tmp_path, device="cpu")
     assert lm.kind == LanguageModel(network, tokenizer).kind and lm.source == str(tmp_path)
-    assert lm.fingerprint() == LanguageModel(network, tokenizer).fingerprint() and lm.same_weights(LanguageModel(network, tokenizer).sample())
+    assert lm.fingerprint() == LanguageModel(network, tokenizer).fingerprint()
+    assert lm.same_weights(LanguageModel(network, tokenizer).sample())
     for dtype in (torch.bfloat16, torch.float16):  # a prompt that was trained in one number format serves in another
         assert LanguageModel(tiny.tiny(family, dtype)[0], tokenizer).same_weights(lm.sample())
     assert not any(p.requires_grad for p in lm.model.parameters()) and not lm.model.training

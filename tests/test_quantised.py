@@ -5,8 +5,9 @@ import torch
 from test_families import FAR, ROWS, TOLERANCE, WORDS
 from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig, quantize_
 
+from ptune import saving
 from ptune.config import TrainConfig
-from ptune.errors import ModelError
+from ptune.errors import ModelError, StoreError
 from ptune.lm import LanguageModel
 from ptune.model import PrefixSettings, PromptModel, Task
 from ptune.template import Template
@@ -70,3 +71,22 @@ def test_one_that_loses_the_gradient_serves_but_does_not_train():
     for task in range(3):
         with pytest.raises(ModelError, match="No gradient comes back through LlamaForCausalLM"):
             fit(model, {task: (ROWS, ROWS)}, TrainConfig(epochs=1))
+
+
+@pytest.mark.parametrize("family, settings", [
+    ("llama", Int8WeightOnlyConfig()), ("llama", Int8DynamicActivationInt8WeightConfig()), ("bert", Int8WeightOnlyConfig()),
+    ("t5", Int8WeightOnlyConfig())])
+def test_it_serves_prompts_of_the_lm_as_it_was(family, settings, tmp_path):
+    saving.save(prompts(*tiny.tiny(family)), tmp_path)
+    network, tokenizer = tiny.tiny(family)
+    quantize_(network, settings)
+    lm = LanguageModel(network, tokenizer)
+    assert lm.record().quantised
+    saving.load(tmp_path, lm)
+    saving.save(prompts(network, tokenizer), tmp_path / "quantised")
+    saving.load(tmp_path / "quantised", LanguageModel(*tiny.tiny(family)))
+    other, _ = tiny.tiny(family, seed=1)
+    other.get_input_embeddings().weight = network.get_input_embeddings().weight
+    quantize_(other, settings)
+    with pytest.raises(StoreError, match="other weights"):
+        saving.load(tmp_path, LanguageModel(other, tokenizer))

@@ -12,9 +12,11 @@ import json
 import os
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from operator import is_not
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +30,7 @@ from ptune.batch import Batch, Side, collate
 from ptune.capabilities import Capabilities, Capability
 from ptune.context import Context, Contexts, Ids
 from ptune.errors import ConfigError, ModelError
+from ptune.fingerprint import LMRecord, difference, named_weights, record
 from ptune.layer_inputs import LayerRoute
 from ptune.linear import hasten
 from ptune.loading import choose_device, choose_dtype, first_line, kind_of, load_model
@@ -55,6 +58,17 @@ class Answers(NamedTuple):
     hidden: torch.Tensor
     features: torch.Tensor | None
     scores: torch.Tensor
+
+
+class _Recorded(NamedTuple):
+    """The record of an LM, and the state of its weights and vocabulary from which it was made."""
+
+    record: LMRecord
+    state: list[int]
+    references: list[weakref.ref[torch.Tensor]]
+
+    def weights(self) -> list[torch.Tensor | None]:
+        return [reference() for reference in self.references]
 
 
 def fill(embeddings: torch.Tensor, vectors: torch.Tensor, prompts: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
@@ -97,6 +111,7 @@ class LanguageModel:
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, kind: Kind | None = None, source: str = ""):
         self.model, self.tokens, self.source = model, Tokens(tokenizer), source
+        self._recorded: _Recorded | None = None
         hasten(model)
         self.kind: Kind = kind or kind_of(model.config, tokenizer)
         self.tune(False)
@@ -205,6 +220,7 @@ class LanguageModel:
 
     def tune(self, on: bool) -> None:
         """Let the LM's own weights be trained, with its dropout (fine-tuning), or freeze it again."""
+        self._recorded = None
         self.model.requires_grad_(on)
         self.model.train(on)
 
@@ -243,6 +259,7 @@ class LanguageModel:
 
     def restore(self, weights: dict[str, torch.Tensor]) -> None:
         """Put weights back; a head that has parted from the input's embeddings (``tune_head``) is one with them again, if they are the same."""
+        self._recorded = None
         self.model.load_state_dict(weights)
         if self._parted is not None and self.vocabulary is not None and torch.equal(self.vocabulary.weight, self._parted[0]):
             (self.vocabulary.weight, self.model.config.tie_word_embeddings), self._parted = self._parted, None
@@ -573,7 +590,27 @@ class LanguageModel:
             self._undo += [recompute(layer) for layer in _layers(self.model)]
 
     def fingerprint(self) -> str:
-        """A hash of the config's shape and the vocabulary: the same kind of LM has the same."""
+        """A hash of the LM as it is now: of its config, its tokens and every one of its weights, in their number format."""
+        return self.record().hash()
+
+    @torch.no_grad()
+    def record(self) -> LMRecord:
+        """What is known of the LM, to be written beside a prompt; computed anew when a weight has changed."""
+        weights = [weight for _, weight in named_weights(self.model)]
+        state = [self._vocabulary_size(), len(self.tokens.tokenizer), *(weight._version for weight in weights)]
+        tuned = any(weight.requires_grad for weight in weights)  # fused optimisers count no version
+        if tuned or self._recorded is None or self._recorded.state != state or any(map(is_not, weights, self._recorded.weights())):
+            made = record(self.model, self.tokens.tokenizer, state[0])
+            self._recorded = _Recorded(made, state, [weakref.ref(weight) for weight in weights])
+        return self._recorded.record
+
+    def difference(self, saved: LMRecord) -> str | None:
+        """What this LM has that the LM of a record had not, as the end of the sentence "this LM has ..."; None for the same one."""
+        with torch.no_grad():
+            return difference(saved, self.model, self.tokens.tokenizer, self.record())
+
+    def shape(self) -> str:
+        """A hash of the config's numbers and of the size of the vocabulary, by which older prompts know their LM."""
         config = {k: v for k, v in self.model.config.to_dict().items() if isinstance(v, int | float) and not isinstance(v, bool)
                   and not k.endswith("_token_id")}
         return hashlib.sha256(json.dumps([sorted(config.items()), len(self.tokens.tokenizer)]).encode()).hexdigest()[:16]

@@ -16,6 +16,7 @@ from ptune import encoders, store
 from ptune.config import DecodingConfig
 from ptune.ensemble import Combine
 from ptune.errors import StoreError, reason
+from ptune.fingerprint import LMRecord
 from ptune.lm import LanguageModel
 from ptune.model import PrefixSettings, PromptModel, Task
 from ptune.prompts import Prefix
@@ -27,13 +28,15 @@ FORMAT = 3
 
 
 class SavedLM(BaseModel):
-    """The LM that a prompt was trained for."""
+    """The LM that a prompt was trained for. ``fingerprint`` and ``sample`` are all that older prompts know of it: its shape, and
+    some values of its embeddings; ``record`` covers all its weights."""
 
     source: str
     fingerprint: str
     sample: list[float]
     kind: str
     width: int
+    record: LMRecord | None = None
 
 
 class SavedPrefix(BaseModel):
@@ -134,7 +137,7 @@ def save(model: PromptModel, folder: store.Path, task: int | str = 0, metrics: d
         labels=labels, words=words, target=own.target, reading=reading,
         loss=own.loss, encoder=own.encoder, init=own.init, seed=own.seed, length=len(tensors["vectors"]), prefix=saved_prefix,
         smoothing=own.smoothing, target_length=own.target_length, decoding=own.decoding, combine=own.combine, by=own.by, metrics=metrics or {},
-        lm=SavedLM(source=lm.source, fingerprint=lm.fingerprint(), sample=lm.sample(), kind=lm.kind, width=lm.width))
+        lm=SavedLM(source=lm.source, fingerprint=lm.shape(), sample=lm.sample(), kind=lm.kind, width=lm.width, record=lm.record()))
     if encoder and fitted.prompt >= 0:
         states = {"soft": model.bank.encoders[fitted.prompt], "prefix": prefix.encoder if isinstance(prefix, Prefix) else torch.nn.Identity()}
         store.write_tensors(folder / "encoder.safetensors", {f"{part}.{name}": value for part, module in states.items()
@@ -213,9 +216,18 @@ def _check_lm(path: pathlib.Path, note: SavedPrompt, lm: LanguageModel) -> None:
     if note.lm.width != lm.width or note.lm.kind != lm.kind:
         raise StoreError(f"The prompt in {path} was trained for {note.lm.source} ({note.lm.kind}, embedding width {note.lm.width}), and this "
                          f"LM, {lm.source}, is {lm.kind} of width {lm.width}.")
-    if note.lm.fingerprint != lm.fingerprint() or not lm.same_weights(note.lm.sample):
-        what = "other weights" if note.lm.fingerprint == lm.fingerprint() else "another shape or vocabulary"
-        raise StoreError(f"The prompt in {path} was trained for {note.lm.source}, and this LM, {lm.source}, has {what}; its values mean nothing here.")
+    if what := _difference(note.lm, lm):
+        raise StoreError(f"The prompt in {path} was trained for {note.lm.source}, and this LM, {lm.source}, has {what}. The prompt "
+                         f"would answer otherwise here than it was trained to: give the LM that it was trained for, or train it again.")
+
+
+def _difference(saved: SavedLM, lm: LanguageModel) -> str | None:
+    """What this LM has that the LM of a saved prompt had not; None for the same one."""
+    if saved.record is not None and (what := lm.difference(saved.record)):
+        return what
+    if saved.record is None and saved.fingerprint != lm.shape():
+        return "another shape or vocabulary"
+    return None if lm.same_weights(saved.sample) else "other weights"
 
 
 def _encoders(path: pathlib.Path, note: SavedPrompt, lm: LanguageModel, template: Template,
