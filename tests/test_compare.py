@@ -154,6 +154,26 @@ def test_pet_and_ipet(folder):
     assert results.cells[0].trained_parameters > 10_000
 
 
+def test_the_majority_is_that_of_all_rows_to_learn_from(folder):
+    """Of the few drawn rows every label has as many; the first of the labels is no majority."""
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    more = [{"text": f"bad {word}", "label": "bad"} for word in ("euro", "city", "film")]
+    lines = {"rows.jsonl": [*rows, *more], "test.jsonl": [*rows[:2], *rows[-6:]]}
+    for name, own in lines.items():
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in own))
+    (folder / "task.yaml").write_text(YAML.replace("test: rows.jsonl", "test: test.jsonl").replace("[accuracy, f1-macro]", "[accuracy, auc, f1:bad]"))
+    assert run(folder, methods="majority", seeds=1)[0].cells[0].mean == pytest.approx({"accuracy": 6 / 8, "auc": 0.5, "f1:bad": 12 / 14})
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run(folder, methods="majority", seeds=1, out=folder / "tie")[0].cells[0].mean["accuracy"] == 0.5, "of two equally frequent labels the mean"
+
+
+def test_metrics_are_checked_before_an_lm_is_loaded(folder, monkeypatch):
+    (folder / "task.yaml").write_text(YAML.replace("f1-macro", "f1"))
+    monkeypatch.setattr(compare, "LanguageModel", None)
+    with pytest.raises(ConfigError, match="f1:good or f1:bad"):
+        run(folder, methods="majority")
+
+
 def test_what_diverges_is_marked_in_table_json_and_page(folder, capsys):
     hot = {"train": {"learning_rate": 1e30, "lm_learning_rate": 1e30, "clip": 0.0}}
     results, said = run(folder, methods="manual,manual+fine-tune,p-tuning,pet", seeds=1, **hot)

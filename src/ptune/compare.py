@@ -5,7 +5,6 @@ Every result is a file of its own, so a run that was killed goes on where it was
 import pathlib
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,18 +17,20 @@ from ptune.config import SIDE, CompareConfig, DataConfig, TaskConfig, TrainConfi
 from ptune.errors import ConfigError, DivergedError, ModelError, TemplateError, VerbalizerError, nearest
 from ptune.lm import LanguageModel
 from ptune.methods import METHODS, Method, method
-from ptune.metrics import deviation, labelled, mean
+from ptune.metrics import deviation, labelled, mean, most_frequent
 from ptune.model import PromptModel, Row
 from ptune.report import divergences
 from ptune.results import Cell, Comparison, lost_trainings, versions
 from ptune.tasks import described
 from ptune.tasks.described import Member
 from ptune.tasks.distilled import plan_of
-from ptune.tasks.labelled import judge
+from ptune.tasks.labelled import check_metrics, judge, labels_of
 from ptune.tasks.rows import read as read_rows
+from ptune.tasks.rows import training_labels
 from ptune.tasks.training import sizes
 from ptune.template import Template
 from ptune.train import fit
+from ptune.verbalizer import Choices
 
 MAJORITY = "majority"
 ASKED = {MAJORITY: "Majority"} | {name: own.title for name, own in METHODS.items() if name != "fine-tune"}
@@ -38,8 +39,9 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Few:
-    """What the methods learn from and are scored on, the same for all; and how patterns with their words do on the labelled rows when
-    nothing is trained, once that is known."""
+    """What the methods learn from and are scored on, the same for all; the labels of all rows that the task has to learn from,
+    of which the few are drawn; and how patterns with their words do on the labelled rows when nothing is trained, once that
+    is known."""
 
     task: TaskConfig
     shots: int
@@ -48,6 +50,7 @@ class Few:
     dev: list[Row]
     test: list[Row]
     unlabeled: list[Row]
+    training_labels: list[str]
     zero_shot: dict[str, float] = field(default_factory=dict)
 
 
@@ -66,15 +69,11 @@ def compare(config: CompareConfig, say: Callable[[str], None] | None = None) -> 
     if len(sources := {task.lm for task in tasks}) > 1:
         raise ConfigError(f"The tasks name different LMs ({', '.join(sorted(sources))}): choose one with --lm.")
     _claim(config, tasks)
+    drawn = [own for task in tasks for own in _draws(config, task)]
     tuned = any(METHODS[name].tune in ("head", "lm", "both") for name in names if name in METHODS)
     lm = LanguageModel.load(tasks[0].lm, device=config.device, dtype=config.dtype, tuned=tuned)
     say(f"{lm.source}: {lm.kind} LM, {sum(p.numel() for p in lm.model.parameters()) / 1e6:.1f} M parameters, on {lm.device}")
-    single = []
-    for task in tasks:
-        for shots in _shots(config, task):
-            for seed in range(config.seeds):
-                few = _draw(task, shots, seed)
-                single += [_result(config, lm, few, name, say) for name in names]
+    single = [_result(config, lm, few, name, say) for few in drawn for name in names]
     results = summarise(single, names, {"tasks": [task.name for task in tasks], **_identity(config, tasks)})
     store.write_json(config.out / "results.json", results.model_dump(mode="json"))
     compare_report.write(results, single, config.out)
@@ -142,13 +141,29 @@ def _given(setting: Any) -> Any:
     return {name: _given(own) for name, own in setting.items() if own is not None and name not in SIDE}
 
 
-def _draw(task: TaskConfig, shots: int, seed: int) -> Few:
-    """A seed's rows to learn from; the test rows are the same for all seeds."""
+def _draws(config: CompareConfig, task: TaskConfig) -> list[Few]:
+    """What every number of shots and every seed learns from, once the metrics are checked on the test rows.
+
+    Raises:
+        PtuneError: the rows or the metrics are at fault.
+    """
+    every = training_labels(task.data, task.target, tuple(task.labels))
+    drawn = [_draw(task, shots, seed, every) for shots in _shots(config, task) for seed in range(config.seeds)]
+    check_metrics(task, drawn[0].test)
+    return drawn
+
+
+def _draw(task: TaskConfig, shots: int, seed: int, every: list[str]) -> Few:
+    """A seed's rows to learn from; the test rows are the same for all seeds.
+
+    Args:
+        every: the labels of all rows that the task has to learn from.
+    """
     data: DataConfig = task.data.model_copy(update={"seed": seed, **({"shots": shots} if shots else {})})
     labels = tuple(task.labels)
     rows = read_rows(data, task.target, labels)
     test = rows["test"] if not seed else read_rows(data.model_copy(update={"seed": 0}), task.target, labels)["test"]
-    return Few(task, shots, seed, rows["train"], rows["dev"], test, rows["unlabeled"])
+    return Few(task, shots, seed, rows["train"], rows["dev"], test, rows["unlabeled"], every)
 
 
 def _result(config: CompareConfig, lm: LanguageModel, few: Few, name: str, say: Callable[[str], None]) -> Result:
@@ -181,15 +196,28 @@ def _main(task: TaskConfig) -> str:
 
 
 def _majority(few: Few) -> Result:
-    """Always the training rows' most frequent label; of equally frequent ones the first."""
-    counts = Counter(str(row[few.task.target]) for row in few.train)
-    order = list(few.task.labels)
-    best = max(counts, key=lambda label: (counts[label], -order.index(label) if label in order else 0))
+    """Always the label that is the most frequent of all rows that the task has to learn from, not of the few, which are as many
+    of each; of equally frequent labels the mean of their figures."""
+    figures = [_constant(few, label) for label in most_frequent(few.training_labels)]
+    means = {name: mean([own[name] for own in figures]) for name in figures[0]}
+    return {"figures": means, "template": "", "trained": 0, "kept": 0, "grid": []}
+
+
+def _constant(few: Few, label: str) -> dict[str, float]:
+    """The figures of one label for all test rows; where rows bring their choices, of the choice of that number."""
+    labels = labels_of(few.task)
     figures: dict[str, float] = {}
+    shares = [[float(own == label) for own in labels]] * len(few.test)
     for name in few.task.metrics or ("accuracy",):
-        texts = [row[few.task.choices[0]][0] for row in few.test] if name.startswith("record") else [best] * len(few.test)
-        figures |= labelled([name], few.test, texts, few.task.target)
-    return {"figures": figures, "template": "", "trained": 0, "kept": 0, "grid": []}
+        told = [_choice(few.task, row, label) if name.startswith("record") else label for row in few.test]
+        figures |= labelled([name], few.test, told, few.task.target, labels, shares)
+    return figures
+
+
+def _choice(task: TaskConfig, row: Row, label: str) -> str:
+    """The text of a row's choice; none where the row has fewer."""
+    texts = Choices(task.choices).texts(row)
+    return texts[int(label)] if int(label) < len(texts) else ""
 
 
 def _run(config: CompareConfig, lm: LanguageModel, few: Few, way: Method, say: Callable[[str], None]) -> Result:
@@ -316,8 +344,8 @@ def _pet(config: CompareConfig, lm: LanguageModel, few: Few, way: Method, member
     shutil.rmtree(folder, ignore_errors=True)
     diverged = outcome.trained.diverged or any(own.trained.diverged for own in outcome.members)
     return {"figures": figures, "template": plan.classifier.template.source, "words": {}, "trained": size, "kept": size, "grid": [],
-            "diverged": diverged, "ensembles": outcome.ensembles, "members": [{"name": own.name, "generation": own.generation, "weight": own.weight, "dev": own.dev, "rows": own.rows}
-                                                        for own in outcome.members]}
+            "diverged": diverged, "ensembles": outcome.ensembles, "members": [
+                {name: getattr(own, name) for name in ("name", "generation", "weight", "dev", "rows")} for own in outcome.members]}
 
 
 def summarise(single: Sequence[Result], names: Sequence[str], settings: Mapping[str, Any]) -> Comparison:

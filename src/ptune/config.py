@@ -401,7 +401,8 @@ class TaskConfig(Config):
     """Tokens of a right text that are learned from, at most."""
     metrics: tuple[str, ...] = ()
     """The figures on the test rows. Of written answers: bleu, nist, meteor, rouge-1, rouge-2, rouge-l, cider, ter, chrf. Of labels:
-    accuracy, f1-macro, f1a, em, record-em, record-f1. By default accuracy, or those that papers on table-to-text report."""
+    accuracy, f1-macro, f1-weighted, mcc, auc; of one label, named behind a colon, f1:good, precision:good, recall:good, auc:good; of
+    SuperGLUE f1a, em, record-em, record-f1. By default accuracy, or those that papers on table-to-text report."""
     stop_by: str = "loss"
     """Of written answers: what is looked at on dev, the loss, or one of the metrics of what the LM writes."""
     parts: str | None = None
@@ -496,7 +497,7 @@ class EvaluateConfig(Config):
     form: Literal["rows", "e2e", "webnlg", "dart", "boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc"] = "rows"
     """rows, or the layout of a table-to-text set or of one of SuperGLUE's tasks."""
     metrics: tuple[str, ...] = ()
-    """The figures; by default accuracy, or of text those that papers on table-to-text report."""
+    """The figures, as in a task; by default accuracy, or of text those that papers on table-to-text report."""
     parts: str | None = None
     """A field of the rows by which they are given apart too."""
     decoding: DecodingOverrides = DecodingOverrides()

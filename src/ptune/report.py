@@ -19,7 +19,8 @@ COLOURS = ("#9aa5b1", "#d9480f", "#4c78a8", "#72b7b2", "#b279a2", "#54a24b")
 MAIN = "p@1"
 DIVERGED = "diverged"  # in place of a figure, where no training had a finite state to keep
 MARK = " †"  # behind a figure, where a training diverged
-MARKED = f"{MARK.strip()}: in some of the seeds or relations training diverged; the figure is of what was kept before that, and without what had nothing to keep."
+MARKED = (f"{MARK.strip()}: in some of the seeds or relations training diverged; the figure is of what was kept before "
+          "that, and without what had nothing to keep.")
 matplotlib.rcParams |= {"svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
                         "text.parse_math": False}  # titles are text, dollars and all
 
@@ -32,7 +33,7 @@ def table(results: Results, labels: dict[str, str]) -> Table:
     drawn.add_column("majority", justify="right", width=8)
     for method in results.methods.values():
         longest = max(map(len, [*method.title.split(), "0.000 ± 0.000" if method.seeds > 1 else "0.0000"]))
-        marks = [method, *method.relations.values()]
+        marks: list[Any] = [method, *method.relations.values()]
         longest = max(longest, len(DIVERGED)) if any(own.lost for own in marks) else longest
         drawn.add_column(method.title, justify="right", width=longest + len(MARK) * any(own.diverged for own in marks))
     for name, label in labels.items():
@@ -140,11 +141,12 @@ def _bars(results: Results, labels: dict[str, str]) -> str:
     axes = figure.subplots()
     height = 0.8 / len(methods)
     for number, (method, colour) in enumerate(zip(methods, COLOURS)):
-        scored = {name: own for name, own in method.relations.items() if _of(own) is not None}
+        scored = {name: value for name, own in method.relations.items() if (value := _of(own)) is not None}
         places = [at + number * height for at, name in enumerate(labels) if name in scored]
-        own = [scored[name] for name in labels if name in scored]
-        axes.barh(places, [_of(r) for r in own], height, color=colour, label=method.title,
-                  xerr=[r.deviation[MAIN] for r in own] if method.seeds > 1 and own else None, error_kw={"lw": 0.8})
+        own = [name for name in labels if name in scored]
+        spread = [method.relations[name].deviation[MAIN] for name in own]
+        axes.barh(places, [scored[name] for name in own], height, color=colour, label=method.title,
+                  xerr=spread if method.seeds > 1 and own else None, error_kw={"lw": 0.8})
     axes.plot([results.majority[name] for name in labels], [at + 0.4 - height / 2 for at in range(len(labels))], "|", color="black", ms=14, label="Majority")
     axes.set_yticks([at + 0.4 - height / 2 for at in range(len(labels))], [f"{label} ({name})" if name != label else name for name, label in labels.items()])
     axes.invert_yaxis()

@@ -109,7 +109,7 @@ def _method(results: Sequence[dict[str, Any]], title: str, tuned: bool) -> Metho
         title=title, seeds=len(seeds), trained_parameters=max(r["trained"] for r in results),
         kept_parameters=max(r["trained"] if tuned else r["kept"] for r in results),
         micro={name: mean(values) for name, values in micro.items()},
-        relations=relations, **_figures(macro), **lost_trainings(results))
+        relations=relations, **{**_figures(macro), **lost_trainings(results)})
 
 
 def lost_trainings(results: Sequence[dict[str, Any]]) -> dict[str, int]:

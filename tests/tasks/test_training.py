@@ -4,7 +4,9 @@ import json
 import pytest
 import tiny
 
-from ptune.errors import DivergedError
+from ptune.errors import ConfigError, DataError, DivergedError
+from ptune.metrics import labelled
+from ptune.saving import load
 from ptune.tasks import described
 from ptune.tasks.training import train
 
@@ -63,3 +65,23 @@ def test_of_many_prompts_those_that_did_not_diverge_are_saved(world, tmp_path, m
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     saved = [json.loads(path.read_text()) for path in tmp_path.rglob("prompt.json")]
     assert run["lost"] == ["towns/bob"] and run["diverged"] == [] and 0 <= run["figures"]["accuracy"] <= 1 and len(saved) == 1
+
+
+@pytest.mark.parametrize("metrics, message", [
+    ("f1a", "f1a is MultiRC's"), ("f1", "f1:a or f1:b"), ("recall:c", "a label that is not there"), ("acuracy", "Did you mean 'accuracy'"),
+    ("em", "Row 1 has no 'group'"), ("bleu", "no metric 'bleu' of labelled rows")])
+def test_metrics_are_checked_before_anything_is_trained(world, tmp_path, metrics, message, monkeypatch):
+    monkeypatch.setattr("ptune.tasks.training.LanguageModel", None)
+    with pytest.raises((ConfigError, DataError), match=message):
+        train(task(world, tmp_path / "out", YAML + f"metrics: [accuracy, {metrics}]\n"), lambda _: None)
+
+
+def test_metrics_of_labels_are_those_of_the_answers(world, tmp_path):
+    names = ["accuracy", "f1:b", "precision:b", "recall:b", "f1-macro", "f1-weighted", "mcc", "auc", "auc:a"]
+    out = tmp_path / "out"
+    run = train(task(world, out, YAML + f"metrics: {json.dumps(names)}\n"), lambda _: None)
+    rows = [json.loads(line) for line in (world / "rows.jsonl").read_text().splitlines()]
+    answers = load(out, device="cpu").predict(rows)
+    shares = [[answer["scores"][label] for label in "ab"] for answer in answers]
+    wanted = labelled(names, rows, [answer["label"] for answer in answers], labels=("a", "b"), shares=shares)
+    assert list(run.figures) == names and run.figures == pytest.approx(wanted)

@@ -4,21 +4,25 @@ from dataclasses import dataclass
 
 import torch
 
+from ptune import text_metrics
+from ptune.config import TaskConfig
 from ptune.ensemble import combine
 from ptune.errors import ConfigError
-from ptune.metrics import labelled, mean
+from ptune.metrics import check, labelled, mean
 from ptune.model import Example, PromptModel, Row
-from ptune.verbalizer import Choices
+from ptune.verbalizer import TRUTH, Choices, Span, Verbalizer
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was answered to a row: the label, or the text of the choice, and whether it is right; the same of each member."""
+    """What was answered to a row: the label (of equal shares the first), or the text of the choice, and whether it is right;
+    the same of each member; and the labels' shares."""
 
     label: str
     text: str
     right: bool
     members: tuple[bool, ...]
+    shares: list[float]
 
 
 def answer(model: PromptModel, rows: Sequence[Row]) -> list[Answer]:
@@ -51,23 +55,46 @@ def together(model: PromptModel, own: Sequence[Example], scores: Sequence[torch.
 
 def _answer(model: PromptModel, own: Sequence[Example], scores: Sequence[torch.Tensor]) -> Answer:
     first, fitted = own[0], model.tasks[own[0].task]
-    best = int(together(model, own, scores).argmax())
+    shares = together(model, own, scores)
+    best = int(shares.argmax())
     verbalizer = fitted.task.verbalizer
     text = verbalizer.texts(first.row)[best] if isinstance(verbalizer, Choices) else first.labels.labels[best]
-    return Answer(first.labels.labels[best], text, best == first.label, tuple(int(one.argmax()) == first.label for one in scores))
+    members = tuple(int(one.argmax()) == first.label for one in scores)
+    return Answer(first.labels.labels[best], text, best == first.label, members, shares.tolist())
+
+
+def labels_of(config: TaskConfig) -> tuple[str, ...]:
+    """The labels that all rows of a task share; none where rows bring their own answers."""
+    return TRUTH if config.span else tuple(config.labels)
+
+
+def check_metrics(config: TaskConfig, rows: Sequence[Row]) -> None:
+    """Refuse, before anything is trained, metrics that cannot be computed on the rows that will be scored.
+
+    Raises:
+        ConfigError: a metric is unknown, or cannot be computed on these labels.
+        DataError: a row lacks a field that a metric needs.
+    """
+    if config.labels or config.choices or config.span or config.vocabulary:
+        check(config.metrics or ("accuracy",), rows, config.target, labels_of(config))
+    else:
+        text_metrics.check(config.metrics)
 
 
 def judge(model: PromptModel, rows: Sequence[Row], metrics: Sequence[str] = ()) -> dict[str, float]:
     """Figures over rows: accuracy, or those that are named; of an ensemble also the best member's accuracy and the members' mean.
 
     Raises:
-        ConfigError: a metric is unknown.
+        ConfigError: a metric is unknown, or cannot be computed on these labels.
     """
-    answers, target = answer(model, rows), model.tasks[0].task.target
+    names, target, verbalizer = metrics or ("accuracy",), model.tasks[0].task.target, model.tasks[0].task.verbalizer
+    labels = TRUTH if isinstance(verbalizer, Span) else verbalizer.labels if isinstance(verbalizer, Verbalizer) else ()
+    check(names, rows, target, labels)
+    answers = answer(model, rows)
     figures: dict[str, float] = {}
-    for name in metrics or ("accuracy",):
+    for name in names:
         told = [own.text if name.startswith("record") else own.label for own in answers]
-        figures |= labelled([name], rows, told, target)
+        figures |= labelled([name], rows, told, target, labels, [own.shares for own in answers])
     if model.is_ensemble:
         members = [mean(own) for own in zip(*(one.members for one in answers))]
         figures |= {"accuracy of the best member": max(members), "mean accuracy of the members": mean(members)}

@@ -3,7 +3,7 @@ import hashlib
 import json
 import pathlib
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,7 +13,7 @@ import torch
 
 from ptune.data import read_rows
 from ptune.errors import ConfigError, DataError, nearest
-from ptune.metrics import rank, ranked
+from ptune.metrics import mean, most_frequent, rank, ranked
 from ptune.model import Example
 from ptune.tokens import Tokens
 
@@ -41,9 +41,9 @@ class Relation:
 
     @property
     def majority(self) -> float:
-        """The share of test rows whose answer is the most frequent one in training."""
-        most = Counter(fact["object"] for fact in self.facts["train"]).most_common(1)
-        return sum(fact["object"] == most[0][0] for fact in self.facts["test"]) / len(self.facts["test"]) if most else 0.0
+        """The share of test rows whose answer is the most frequent one in training; of equally frequent ones the mean."""
+        most = most_frequent(fact["object"] for fact in self.facts["train"])
+        return mean([mean([fact["object"] == answer for fact in self.facts["test"]]) for answer in most]) if most else 0.0
 
     def others(self, fact: Fact) -> set[str]:
         """The other right answers for a fact's subject, in any split."""

@@ -39,6 +39,15 @@ def read(data: DataConfig, target: str, labels: Sequence[str] = (), by: str | No
     return {split: _taken(data, split, own, target) for split, own in rows.items()}
 
 
+def training_labels(data: DataConfig, target: str, labels: Sequence[str] = ()) -> list[str]:
+    """The labels of all rows of the training file, before any are drawn.
+
+    Raises:
+        DataError: the file cannot be read, or a row has no right answer.
+    """
+    return [str(row[target]) for row in _checked(data, "train", target, labels, None)]
+
+
 def _checked(data: DataConfig, split: str, target: str, labels: Sequence[str], by: str | None) -> list[Row]:
     """All rows of a split's file, under the task's own labels or without any."""
     if (path := getattr(data, split)) is None:

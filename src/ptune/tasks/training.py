@@ -41,6 +41,7 @@ def train(config: TaskConfig, say: Callable[[str], None] = print) -> Run:
     _check_out(config)
     splits = read_splits(config.data, config.target, tuple(config.labels), config.prompt_by)
     rows = {split: by_prompt(splits[split], config.prompt_by, split) for split in ("train", "dev", "test")}
+    labelled.check_metrics(config, splits["test"] or splits["dev"])
     lm = LanguageModel.load(config.lm, device=config.device, dtype=config.dtype, tuned=way.tune in ("head", "lm", "both") or way.name in PET)
     began = time.monotonic()
     trained: dict[int | str, Trained] = {}
@@ -67,7 +68,8 @@ def train(config: TaskConfig, say: Callable[[str], None] = print) -> Run:
                 raise
             tasks = {value: number for value, number in tasks.items() if trained[number].best}
         if any(own.diverged and own.best for own in trained.values()):
-            say(f"Training diverged (the loss was no finite number any more); the best state before that is kept. To train on, {lower_rates(settings, way.tune)}.")
+            say("Training diverged (the loss was no finite number any more); the best state before that is kept. "
+                f"To train on, {lower_rates(settings, way.tune)}.")
     if config.combine == "weighted":
         _weigh(model, tasks, rows["dev"][None], trained)
     trained_parameters, kept_parameters = sizes(model, list(tasks.values()), way)
