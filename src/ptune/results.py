@@ -100,7 +100,7 @@ def _method(results: Sequence[dict[str, Any]], title: str, tuned: bool) -> Metho
         own = [result for result in results if result["problem"] == problem]
         values = _columns([result["figures"] for result in own if result["figures"]])
         relations[problem] = RelationResult(
-            rows=own[0]["rows"], template=own[0]["template"], **_figures(values), **lost_trainings(own))
+            rows=own[0]["rows"], template=own[0]["template"], **{**_figures(values), **lost_trainings(own)})
     by_seed = [[result for result in results if result["seed"] == seed] for seed in seeds]
     whole = [own for own in by_seed if all(result["figures"] for result in own)]
     macro = _columns([_means(own, [1] * len(own)) for own in whole])
