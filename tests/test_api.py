@@ -24,7 +24,7 @@ def test_imports_run_one_way():
              ["tokens", "template", "encoders", "data", "fewshot", "metrics", "text_metrics", "ensemble", "store"],
              ["prompts", "verbalizer", "batch", "packing", "google_format", "seeding", "capabilities"], ["attention", "layer_inputs", "linear", "loading", "task"],
              ["pair_head", "trial", "context"],
-             ["readers", "answer_places", "fingerprint"], ["lm"], ["starting"], ["model"], ["generate", "calibration"],
+             ["readers", "answer_places", "fingerprint"], ["lm"], ["starting"], ["model", "generate"], ["calibration"],
              ["saving", "peft_format", "train"], ["exchange"], ["corpus", "vocabulary"],
              ["methods", "pretrain", "experiment"], ["pet"], ["tasks", "results", "report", "run_report", "compare_report"],
              ["duration", "inspection", "probe", "compare"], ["cli"], ["__main__"]]

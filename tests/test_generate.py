@@ -282,3 +282,22 @@ def test_threads_load_score_and_write_over_one_network(family):
     wanted = [run(seed) for seed in range(4)]
     for found, own in zip(in_threads([lambda seed=seed: run(seed) for seed in range(4)]), wanted):
         torch.testing.assert_close(found, own, atol=1e-5, rtol=1e-5)
+
+
+def test_a_task_for_each_row_of_text():
+    model = build("gpt2")
+    rows = [*ROWS, ROWS[0]]
+    wanted = [generate(model, [row], task, SHORT)[0] for row, task in zip(rows, (3, 0, 4, 1))]
+    assert model.generate(rows, [3, "task 0", "task 4", 1], SHORT) == generate(model, rows, [3, 0, 4, 1], SHORT) == wanted
+    with pytest.raises(ConfigError, match="there are 1 tasks for 4 rows"):
+        model.generate(rows, ["task 0"])
+    several = DecodingConfig(max_new_tokens=4, sample=True, texts=2)
+    assert [len(texts) for texts in model.generate(rows, 0, several)] == [2] * 4
+
+
+def test_each_task_writes_as_it_says_where_nothing_else_is_asked():
+    model = PromptModel(LanguageModel(*tiny.tiny("gpt2")))
+    for name, count in (("short", 2), ("long", 6)):
+        model.add(Task(name, Template.parse("{x} is {mask}"), None, "y", decoding=DecodingConfig(max_new_tokens=count, min_new_tokens=count)))
+    texts = model.generate([ROWS[0]] * 2, ["short", "long"])
+    assert texts == [generate(model, ROWS[:1], name)[0] for name in ("short", "long")] and texts[1].startswith(texts[0]) and texts[0] != texts[1]

@@ -118,7 +118,7 @@ def test_predictions():
     answers = model.predict([{"text": "Vienna"}, {"text": "Rome"}], "t")
     for answer in answers:
         assert set(answer["scores"]) == {"a", "b"} and abs(sum(answer["scores"].values()) - 1) < 1e-5
-        assert answer["label"] == max(answer["scores"], key=answer["scores"].get)
+        assert answer["prediction"] == next(iter(answer["scores"])) == max(answer["scores"], key=answer["scores"].get)
     with pytest.raises(ConfigError, match="no task 'u'"):
         model.predict([], "u")
 
@@ -178,3 +178,46 @@ def test_scores_that_are_no_finite_numbers_are_refused(lost):
         model.bank.encoders[0].embedding.weight.fill_(lost)
     with pytest.raises(DivergedError, match="scores of .* rows .*no finite numbers"):
         model.predict(ROWS)
+
+
+def several():
+    """Three tasks with different prompts, two of them with the same labels."""
+    model = PromptModel(LanguageModel(*tiny.tiny("bert")))
+    for name, words in (("a", {"y": "Yes", "n": "No"}), ("b", {"y": "great", "n": "bad"}), ("c", {"v": "Vienna", "r": "Rome"})):
+        model.add(Task(name, Template.parse("{soft:2} {text} {soft:1} {mask}"), Verbalizer.from_words(words), seed=len(model.tasks)))
+        torch.nn.init.normal_(next(iter(model.bank.encoders[-1].parameters())), 0, 0.7)
+    return model
+
+
+def test_a_task_for_each_row_by_name_or_number():
+    model = several()
+    texts = [{"text": text} for text in ("Vienna", "Rome is great", "France", "Madrid")]
+    answers = model.predict(texts, ["c", 0, "b", "a"])
+    for row, task, answer in zip(texts, (2, 0, 1, 0), answers):
+        alone = model.predict([row], task)[0]
+        assert answer["prediction"] == alone["prediction"] and answer["scores"] == pytest.approx(alone["scores"], abs=1e-5)
+    assert list(answers[0]["scores"]) != list(answers[1]["scores"])
+    with pytest.raises(ConfigError, match="there are 2 tasks for 4 rows"):
+        model.predict(texts, ["a", "b"])
+    with pytest.raises(ConfigError, match="no task 'd'"):
+        model.predict(texts, ["a", "b", "c", "d"])
+    with pytest.raises(ConfigError, match="no task number 3 here: 3 tasks are numbered from 0"):
+        model.predict(texts, 3)
+    with pytest.raises(ConfigError, match="cannot answer together. Name the task of each row"):
+        model.predict(texts)
+
+
+def test_without_tasks_all_answer_together_or_the_row_names_its_own():
+    model = several()
+    both = PromptModel(model.lm, model.bank, model.tasks[:2])
+    together, apart = both.predict(ROWS), [both.predict(ROWS, task) for task in range(2)]
+    for number in range(len(ROWS)):
+        wanted = sum(answers[number]["scores"]["y"] for answers in apart) / 2
+        assert together[number]["scores"]["y"] == pytest.approx(wanted, abs=1e-5)
+    by_user = PromptModel(LanguageModel(*tiny.tiny("bert")))
+    for name in ("anna", "bob"):
+        by_user.add(Task(f"t/{name}", Template.parse("{soft:2} {text} {mask}"), WORDS, by=("user", name), seed=len(by_user.tasks)))
+    rows = [{"text": "Vienna", "user": "bob"}, {"text": "Rome", "user": "anna"}]
+    assert [a["scores"] for a in by_user.predict(rows)] == [a["scores"] for a in by_user.predict(rows, [1, 0])]
+    with pytest.raises(DataError, match="Row 2: .*user"):
+        by_user.predict([rows[0], {"text": "Rome"}])

@@ -254,7 +254,7 @@ def test_the_members_answers_are_learned(tmp_path):
     longer = TrainConfig(batch_size=8, steps=15, epochs=99, evaluate_every=10, lm_learning_rate=1e-3, learning_rate=3e-3, patience=0)
     unlabeled = [{"x": row["x"], "label": "nobody looks here"} for row in rows(3, 40)]
     outcome = pet(lm(), plan(train=longer, distil=longer), rows(1, 16), rows(2, 10), unlabeled, tmp_path)
-    answers = [answer["label"] for answer in outcome.model.predict([{"x": row["x"]} for row in rows(5, 60)])]
+    answers = [answer["prediction"] for answer in outcome.model.predict([{"x": row["x"]} for row in rows(5, 60)])]
     assert sum(answer == row["label"] for answer, row in zip(answers, rows(5, 60))) > 54
     assert outcome.ensembles == [1.0] and max(own.weight for own in outcome.members) < 0.7
 

@@ -109,7 +109,8 @@ def test_a_finished_run_is_only_read_again(world, tmp_path, monkeypatch):
 
 def test_five_kills(world, tmp_path):
     """kill -9 at five random moments, and the same results.json."""
-    command = [sys.executable, "-m", "ptune", "probe", "--methods", "all", "--lm", world / "lm", "--facts", world / "facts", "--device", "cpu", "--wordings", "True",
+    command = [sys.executable, "-m", "ptune", "probe", "--methods", "all", "--lm", world / "lm", "--facts", world / "facts",
+               "--device", "cpu", "--wordings", "True",
                "--train.epochs", "12", "--train.patience", "0", "--train.batch-size", "2", "--train.save-seconds", "0", "--resume"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}

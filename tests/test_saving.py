@@ -6,7 +6,7 @@ import torch
 
 from ptune import saving, store
 from ptune.config import DecodingConfig, TrainConfig
-from ptune.errors import StoreError
+from ptune.errors import ConfigError, StoreError
 from ptune.lm import LanguageModel
 from ptune.model import PrefixSettings, PromptModel, Task
 from ptune.template import Template
@@ -169,3 +169,17 @@ def test_a_damaged_note_of_a_prefix(tmp_path, change, message):
     store.write_json(tmp_path / "prompt.json", note)
     with pytest.raises(StoreError, match=message):
         saving.load(tmp_path, model.lm)
+
+
+def test_folders_one_by_one_or_in_a_list(tmp_path):
+    model = PromptModel(LanguageModel(*tiny.tiny("bert")))
+    for name in "ab":
+        model.add(Task(name, Template.parse("{soft:2} {text} {mask}"), Verbalizer.from_words({"y": "Yes", "n": "No"})))
+        saving.save(model, tmp_path / name, name)
+    folders = [tmp_path / "a", str(tmp_path / "b")]
+    for loaded in (saving.load(*folders, lm=model.lm), saving.load(*folders, model.lm), saving.load(folders, model.lm), saving.load(folders, lm=model.lm)):
+        assert [fitted.task.name for fitted in loaded.tasks] == ["a", "b"]
+    with pytest.raises(ConfigError, match="A prompt's folder is expected, and it is a int"):
+        saving.load(tmp_path / "a", 3)
+    with pytest.raises(StoreError, match="No folder of a saved prompt is named"):
+        saving.load(lm=model.lm)

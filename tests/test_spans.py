@@ -158,7 +158,7 @@ def test_learned_from_true_rows(family):
     assert trained.history[-1].step == 180, "true rows alone are counted"
     assert model.losses(model.encode(0, TRUE)).mean() < first / 5 and trained.best.dev == 1 and math.isfinite(trained.best.dev_loss)
     assert trained.best.dev_loss == pytest.approx(-math.log(0.95), abs=1e-5)
-    assert [answer["label"] for answer in model.predict([*TRUE, *FALSE])] == ["true"] * 6 + ["false"] * 6
+    assert [answer["prediction"] for answer in model.predict([*TRUE, *FALSE])] == ["true"] * 6 + ["false"] * 6
 
 
 def test_false_rows_teach_nothing():

@@ -2,34 +2,58 @@
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ptune.config import DecodingConfig
+from ptune.ensemble import most_said
 from ptune.errors import ConfigError
-from ptune.model import Example, PromptModel, Row
 from ptune.seeding import seeded
+from ptune.task import Example, Row
+
+if TYPE_CHECKING:
+    from ptune.model import Asked, PromptModel
 
 
-def generate(model: PromptModel, rows: Sequence[Row], task: int | str = 0, config: DecodingConfig | None = None) -> list[str]:
-    """The texts that the LM writes for rows of one task.
+def generate(model: "PromptModel", rows: Sequence[Row], tasks: "Asked" = None, config: DecodingConfig | None = None) -> list[Any]:
+    """The texts that the LM writes for rows of any tasks, mixed in batches.
+
+    Args:
+        tasks: the name or number of the task of all rows, or a sequence with one for each row. Without it a row goes to the
+            prompt that its ``prompt_by`` field names, or to all tasks, of whose texts the most frequent is taken.
+        config: how the LM writes; by default as each row's task says.
+
+    Returns:
+        A text for each row; where several texts a row are asked for, a list of texts for each row.
 
     Raises:
-        TemplateError, ConfigError: a row does not fit, or the settings cannot be.
+        TemplateError, DataError: a row does not fit its task; its number is told.
+        ConfigError: there is no such task, it has labels, or the settings cannot be.
     """
-    config = config or DecodingConfig()
-    number = model.number(task) if isinstance(task, str) else task
-    return write(model, model.encode(number, rows, labelled=False, room=config.max_new_tokens), config)
+    examples = model.encode_mixed(rows, tasks, room=config.max_new_tokens if config else None)
+    flat = [example for examples_of_row in examples for example in examples_of_row]
+    settings = [config or model.tasks[example.task].task.decoding for example in flat]
+    texts: list[list[str]] = [[] for _ in flat]
+    for each in dict.fromkeys(settings):
+        members = [number for number, one in enumerate(settings) if one == each]
+        for number, written in zip(members, write_all(model, [flat[member] for member in members], each)):
+            texts[number] = written
+    by_row, following = [], iter(zip(texts, settings))
+    for examples_of_row in examples:
+        answers = [next(following) for _ in examples_of_row]
+        several = answers[0][1].texts > 1
+        by_row.append([text for written, _ in answers for text in written] if several else most_said([written[0] for written, _ in answers]))
+    return by_row
 
 
-def write(model: PromptModel, examples: Sequence[Example], config: DecodingConfig, advance: Callable[[int], None] = lambda rows: None) -> list[str]:
+def write(model: "PromptModel", examples: Sequence[Example], config: DecodingConfig, advance: Callable[[int], None] = lambda rows: None) -> list[str]:
     """The same for examples of any tasks, mixed; the first text of each row where several are asked for (``write_all``)."""
     return [texts[0] for texts in write_all(model, examples, config, advance)]
 
 
 @torch.no_grad()
-def write_all(model: PromptModel, examples: Sequence[Example], config: DecodingConfig, advance: Callable[[int], None] = lambda rows: None) -> list[list[str]]:
+def write_all(model: "PromptModel", examples: Sequence[Example], config: DecodingConfig, advance: Callable[[int], None] = lambda rows: None) -> list[list[str]]:
     """For each example as many texts as the settings ask for. Rows of like length share a batch; the LM's dropout is off.
 
     Args:
@@ -54,7 +78,7 @@ def write_all(model: PromptModel, examples: Sequence[Example], config: DecodingC
     return found
 
 
-def _batches(model: PromptModel, examples: Sequence[Example], most: int, new_tokens: int) -> Iterator[list[int]]:
+def _batches(model: "PromptModel", examples: Sequence[Example], most: int, new_tokens: int) -> Iterator[list[int]]:
     """The numbers of the examples that are written for in one call: of like length, and of equal length where padding would show."""
     def shape(number: int) -> tuple[int, ...]:
         row = examples[number].fills[0]
@@ -70,7 +94,7 @@ def _batches(model: PromptModel, examples: Sequence[Example], most: int, new_tok
         yield from (own[first:first + most] for first in range(0, len(own), most))
 
 
-def _text(model: PromptModel, ids: list[int], config: DecodingConfig) -> str:
+def _text(model: "PromptModel", ids: list[int], config: DecodingConfig) -> str:
     """The text before the end token and before the first stop string."""
     if model.lm.end in ids:
         ids = ids[:ids.index(model.lm.end)]
@@ -78,7 +102,7 @@ def _text(model: PromptModel, ids: list[int], config: DecodingConfig) -> str:
     return min((text.split(stop)[0] for stop in config.stop), key=len, default=text).strip()
 
 
-def _settings(model: PromptModel, config: DecodingConfig) -> dict[str, Any]:
+def _settings(model: "PromptModel", config: DecodingConfig) -> dict[str, Any]:
     """The settings as transformers' ``GenerationConfig`` names them."""
     tokens = model.lm.tokens
     banned = [ids for word in config.banned for ids in (tokens.plain(word), tokens.follow(f" {word}")) if ids]

@@ -8,7 +8,10 @@ import torch
 from torch import nn
 
 from ptune import readers, starting
+from ptune.config import DecodingConfig
+from ptune.ensemble import combine
 from ptune.errors import ConfigError, DataError, DivergedError, PtuneError, nearest
+from ptune.generate import generate as generate_texts
 from ptune.lm import LanguageModel
 from ptune.prompts import Bank, Prefixes
 from ptune.task import WHOLE, Example, Fitted, Loss, PrefixSettings, Row, Task
@@ -16,6 +19,7 @@ from ptune.template import Deep, Encoded, Template, Text
 from ptune.verbalizer import Bound, Choices, Span
 
 __all__ = ["Example", "Fitted", "Learned", "Loss", "PrefixSettings", "PromptModel", "Row", "Task"]
+Asked = int | str | Sequence[int | str] | None  # the task of all rows, of each row, or the rows' own
 TEXT_ROWS = 16
 PROTOTYPE_ROWS = 512
 CPU_TOKENS = 2048  # of a training batch that a CPU runs at once
@@ -114,12 +118,20 @@ class PromptModel:
         finally:
             self.bank.readers.train(trained)
 
-    def number(self, name: str) -> int:
-        """The number of the task of that name."""
+    def number(self, task: int | str) -> int:
+        """The number of a task, by its name or by its number.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if isinstance(task, int):
+            if not 0 <= task < len(self.tasks):
+                raise ConfigError(f"There is no task number {task} here: {len(self.tasks)} tasks are numbered from 0.")
+            return task
         names = [fitted.task.name for fitted in self.tasks]
-        if name not in names:
-            raise ConfigError(f"There is no task {name!r} here. {nearest(name, names)}")
-        return names.index(name)
+        if task not in names:
+            raise ConfigError(f"There is no task {task!r} here. {nearest(task, names)}")
+        return names.index(task)
 
     def tasks_for(self, row: Row) -> list[int]:
         """The tasks that take the row: that of the row's user, or all, which are one or an ensemble.
@@ -163,11 +175,41 @@ class PromptModel:
         Raises:
             TemplateError, DataError: the row does not fit, or no task takes it; its number is told.
         """
+        return [self.encode(task, [row], labelled, room, number)[0] for task in self._takers(row, number)]
+
+    def encode_mixed(self, rows: Sequence[Row], tasks: Asked = None, labelled: bool = False, room: int | None = 0) -> list[list[Example]]:
+        """Tokenise rows of any tasks: for each row its examples, one of every task that takes it.
+
+        Args:
+            tasks: as in ``predict``.
+            labelled: as in ``encode``.
+            room: as in ``encode``; None for as many tokens as the row's task writes.
+
+        Raises:
+            ConfigError: there is no such task, or there are not as many tasks as rows.
+            TemplateError, DataError: a row does not fit, or no task takes it; its number is told.
+        """
+        examples = []
+        for number, (row, numbers) in enumerate(zip(rows, self._asked(rows, tasks)), 1):
+            rooms = [self.tasks[task].task.decoding.max_new_tokens if room is None else room for task in numbers]
+            examples.append([self.encode(task, [row], labelled, needed, number)[0] for task, needed in zip(numbers, rooms)])
+        return examples
+
+    def _asked(self, rows: Sequence[Row], tasks: Asked) -> list[list[int]]:
+        """The numbers of the tasks that take each row."""
+        if tasks is None:
+            return [self._takers(row, number) for number, row in enumerate(rows, 1)]
+        if isinstance(tasks, int | str):
+            return [[self.number(tasks)]] * max(1, len(rows))
+        if len(tasks) != len(rows):
+            raise ConfigError(f"A task for each row is expected, and there are {len(tasks)} tasks for {len(rows)} rows.")
+        return [[self.number(task)] for task in tasks]
+
+    def _takers(self, row: Row, number: int) -> list[int]:
         try:
-            tasks = self.tasks_for(row)
+            return self.tasks_for(row)
         except DataError as error:
             raise DataError(f"Row {number}: {error}") from error
-        return [self.encode(task, [row], labelled, room, number)[0] for task in tasks]
 
     def _examples(self, task: int, rows: Sequence[Row], labelled: bool, room: int, first: int) -> Iterator[Example]:
         fitted = self.tasks[task]
@@ -378,14 +420,51 @@ class PromptModel:
                     found[number] = loss
         return found
 
-    def predict(self, rows: Sequence[Row], task: int | str = 0) -> list[dict[str, Any]]:
-        """Answer rows: for each its best label, and the probability of every label among them."""
-        number = self.number(task) if isinstance(task, str) else task
-        examples, answers = self.encode(number, rows, labelled=False), []
-        for example, scores in zip(examples, self.scores(examples)):
-            shares, labels = scores.softmax(0), example.labels.labels
-            answers.append({"label": labels[int(shares.argmax())], "scores": {label: float(share) for label, share in zip(labels, shares)}})
+    def predict(self, rows: Sequence[Row], tasks: Asked = None) -> list[dict[str, Any]]:
+        """Answer rows of any tasks, mixed in batches.
+
+        Args:
+            tasks: the name or number of the task of all rows, or a sequence with one for each row. Without it a row goes to
+                the prompt that its ``prompt_by`` field names, or to all tasks, which then answer as an ensemble.
+
+        Returns:
+            For each row, as ``ptune predict`` writes them: "prediction", its best label, and "scores", the probability of
+            every label, the best first.
+
+        Raises:
+            ConfigError: there is no such task, its answers are text, or tasks with different labels should answer together.
+            TemplateError, DataError: a row does not fit its task; its number is told.
+        """
+        examples = self.encode_mixed(rows, tasks)
+        scores = iter(self.scores([example for examples_of_row in examples for example in examples_of_row]))
+        answers = []
+        for examples_of_row in examples:
+            shares = self.together(examples_of_row, [next(scores) for _ in examples_of_row]).tolist()
+            ranked = sorted(zip(examples_of_row[0].labels.labels, shares), key=lambda pair: -pair[1])
+            answers.append({"prediction": ranked[0][0], "scores": dict(ranked)})
         return answers
+
+    def generate(self, rows: Sequence[Row], tasks: Asked = None, config: DecodingConfig | None = None) -> list[Any]:
+        """The texts that the LM writes for rows of any tasks, mixed in batches; see ``ptune.generate.generate``."""
+        return generate_texts(self, rows, tasks, config)
+
+    def together(self, examples: Sequence[Example], scores: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The labels' probabilities [C] of one row by all tasks that answer it.
+
+        Args:
+            examples: the row, as each of the tasks has it.
+            scores: the label scores [C] of each.
+
+        Raises:
+            ConfigError: their labels are not the same, or in another order.
+        """
+        first = self.tasks[examples[0].task]
+        labels = examples[0].labels.labels
+        for example in examples[1:]:
+            if example.labels.labels != labels:
+                raise ConfigError(f"{self.tasks[example.task].task.name} has the labels {list(example.labels.labels)}, and {first.task.name} "
+                                  f"{list(labels)}: they cannot answer together. Name the task of each row.")
+        return combine(scores, first.task.combine, [self.tasks[example.task].weight for example in examples])
 
     def _label_scores(self, examples: Sequence[Example], runs: Sequence[list["Run"]]) -> torch.Tensor:
         """Label scores [B, C] of examples of one task and verbalizer, from the runs of their fills."""

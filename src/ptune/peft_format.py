@@ -47,7 +47,7 @@ def export(model: PromptModel, folder: store.Path, task: int | str = 0) -> None:
         ConfigError: PEFT's format cannot say this prompt, with the reason.
         StoreError: the folder cannot be written.
     """
-    fitted = model.tasks[model.number(task) if isinstance(task, str) else task]
+    fitted = model.tasks[model.number(task)]
     if fitted.prompt < 0:
         raise ConfigError(f"{fitted.task.name} has a template without learned tokens: there is nothing to export.")
     if reason := _unsaid(model, fitted):

@@ -300,8 +300,8 @@ def _left_out(columns: Sequence[_Column]) -> dict[tuple[str, str], list[str]]:
     """For each metric that is missing and the reason, the columns that lack it, unless all do."""
     found: dict[tuple[str, str], list[str]] = {}
     for column in columns:
-        for name, reason in {item: None for run in column.runs for item in run.left_out.items()}:
-            found.setdefault((_title(name), reason), []).append(column.label)
+        for name, why in {item: None for run in column.runs for item in run.left_out.items()}:
+            found.setdefault((_title(name), why), []).append(column.label)
     return {missing: labels if len(labels) < len(columns) else [] for missing, labels in found.items()}
 
 

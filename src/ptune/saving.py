@@ -4,6 +4,7 @@ label words, the LM that it belongs to). To go on training, ``encoder.safetensor
 Loading reads nothing but safetensors and JSON, and checks shapes, numbers and the LM before it trusts any of it.
 """
 import importlib.metadata
+import os
 import pathlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ptune import encoders, store
 from ptune.config import DecodingConfig
 from ptune.ensemble import Combine
-from ptune.errors import StoreError, reason
+from ptune.errors import ConfigError, StoreError, reason
 from ptune.fingerprint import LMRecord
 from ptune.lm import LanguageModel
 from ptune.model import PrefixSettings, PromptModel, Task
@@ -108,7 +109,7 @@ def save(model: PromptModel, folder: store.Path, task: int | str = 0, metrics: d
         StoreError: the folder cannot be written.
     """
     folder = pathlib.Path(folder)
-    fitted = model.tasks[model.number(task) if isinstance(task, str) else task]
+    fitted = model.tasks[model.number(task)]
     own, verbalizer, lm = fitted.task, fitted.task.verbalizer, model.lm
     tensors = {"vectors": torch.zeros(0, lm.width)}
     if fitted.prompt >= 0 and fitted.template.prompt_length(lm.tokens):
@@ -146,11 +147,12 @@ def save(model: PromptModel, folder: store.Path, task: int | str = 0, metrics: d
     store.write_json(folder / "prompt.json", saved.model_dump(mode="json"))
 
 
-def load(folders: store.Path | Sequence[store.Path], lm: LanguageModel | None = None, device: str = "auto", dtype: str = "auto",
+def load(*folders: store.Path | Sequence[store.Path] | LanguageModel | None, lm: LanguageModel | None = None, device: str = "auto", dtype: str = "auto",
          trainable: bool = False, max_length: int | None = None) -> PromptModel:
-    """Load saved prompts as one bank over one LM.
+    """Load saved prompts as one bank over one LM: ``load("a", "b")``, or ``load(["a", "b"])``.
 
     Args:
+        folders: those of the prompts; the LM may be given behind them without its name.
         lm: the LM; without it, the one that the first prompt names is loaded.
         trainable: load the prompt encoders too, to go on training.
         max_length: the most tokens of an input; the LM's own limit by default.
@@ -158,7 +160,7 @@ def load(folders: store.Path | Sequence[store.Path], lm: LanguageModel | None = 
     Raises:
         StoreError: a folder is damaged, or its prompt was trained for another LM.
     """
-    paths = [pathlib.Path(f) for f in ([folders] if isinstance(folders, str) or not isinstance(folders, Sequence) else folders)]
+    paths, lm = _paths(folders, lm)
     notes = [_note(path) for path in paths]
     source = notes[0].lm.source
     lm = lm or LanguageModel.load(str(paths[0] / source) if source.startswith("./") else source, device=device, dtype=dtype)
@@ -179,6 +181,28 @@ def load(folders: store.Path | Sequence[store.Path], lm: LanguageModel | None = 
             raise StoreError(f"{path / 'prompt.json'} is damaged: it calibrates {len(offset)} words, and has others.")
         model.tasks[number] = replace(model.tasks[number], offset=offset, weight=note.reading.weight)
     return model
+
+
+def _paths(given: Sequence[Any], lm: LanguageModel | None) -> tuple[list[pathlib.Path], LanguageModel | None]:
+    """The folders among what ``load`` is given, one by one or in a list, and the LM.
+
+    Raises:
+        StoreError: there is no folder.
+        ConfigError: something else is among them.
+    """
+    if given and (given[-1] is None or isinstance(given[-1], LanguageModel)):
+        *given, last = given
+        lm = lm or last
+    paths = []
+    for one in given:
+        for folder in [one] if isinstance(one, str | os.PathLike) or not isinstance(one, Sequence) else one:
+            if not isinstance(folder, str | os.PathLike):
+                raise ConfigError(f"A prompt's folder is expected, and it is a {type(folder).__name__}; other settings are given by name, as in "
+                                  f'load("a", "b", device="cpu").')
+            paths.append(pathlib.Path(folder))
+    if not paths:
+        raise StoreError("No folder of a saved prompt is named.")
+    return paths, lm
 
 
 def folders_in(path: store.Path) -> list[pathlib.Path]:

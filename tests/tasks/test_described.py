@@ -219,7 +219,7 @@ def test_an_ensemble_is_its_members_in_one_batch(task, tmp_path, capsys, combine
     answering.predict(PredictConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu"))
     for number, answer in enumerate(json.loads(line) for line in capsys.readouterr().out.splitlines()):
         own = [member[number] for member in members]
-        shares = {label: sum(o["scores"][label] if combine == "mean" else o["label"] == label for o in own) / 3 for label in ("good", "bad")}
+        shares = {label: sum(o["scores"][label] if combine == "mean" else o["prediction"] == label for o in own) / 3 for label in ("good", "bad")}
         assert all(abs(answer["scores"][label] - share) < 1e-3 for label, share in shares.items())
         assert answer["prediction"] == max(shares, key=shares.get)
     with pytest.raises(ConfigError, match="2 prompts of different seeds go with a method that trains prompts"):

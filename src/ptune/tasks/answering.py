@@ -93,7 +93,7 @@ def _decoding(config: EvaluateConfig | GenerateConfig, model: PromptModel) -> De
 
 def _model(config: EvaluateConfig | PredictConfig | GenerateConfig) -> PromptModel:
     lm = LanguageModel.load(config.lm, device=config.device, dtype=config.dtype) if config.lm else None
-    return saving.load(saving.folders_in(config.prompt), lm, config.device, config.dtype)
+    return saving.load(saving.folders_in(config.prompt), lm, device=config.device, dtype=config.dtype)
 
 
 def _standard_input(skipped: list[str] | None) -> Iterator[dict[str, Any]]:

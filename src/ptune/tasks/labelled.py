@@ -6,8 +6,6 @@ import torch
 
 from ptune import text_metrics
 from ptune.config import TaskConfig
-from ptune.ensemble import combine
-from ptune.errors import ConfigError
 from ptune.metrics import check, labelled, mean
 from ptune.model import Example, PromptModel, Row
 from ptune.verbalizer import TRUTH, Choices, Span, Verbalizer
@@ -46,11 +44,7 @@ def together(model: PromptModel, own: Sequence[Example], scores: Sequence[torch.
     Raises:
         ConfigError: their labels are not the same, or in another order.
     """
-    fitted = model.tasks[own[0].task]
-    if other := next((one for one in own if one.labels.labels != own[0].labels.labels), None):
-        raise ConfigError(f"{model.tasks[other.task].task.name} has the labels {list(other.labels.labels)}, and {fitted.task.name} "
-                          f"{list(own[0].labels.labels)}: they cannot answer together.")
-    return combine(scores, fitted.task.combine, [model.tasks[one.task].weight for one in own])
+    return model.together(own, scores)
 
 
 def _answer(model: PromptModel, own: Sequence[Example], scores: Sequence[torch.Tensor]) -> Answer:

@@ -21,6 +21,7 @@ from ptune.tasks.distilled import plan_of
 from ptune.tasks.rows import by_prompt
 from ptune.tasks.rows import read as read_splits
 from ptune.train import Trained, accuracy, fit, lower_rates
+from ptune.verbalizer import Bound
 
 PET = ("pet", "ipet")
 TRAINED = ("soft", "prototypes", "head")  # readers that learn
