@@ -42,6 +42,16 @@ def test_parts():
     ("{sotf:3} {mask}", "Did you mean 'soft'?", " ^^^^^^"),
     ("{x|shorten:middle} {mask}", "at its :start or its :end", "   ^^^^^^^^^^^^^^"),
     ("{mask:3}", "takes nothing more", " ^^^^^^"),
+    ("{Review Text|shorten} {mask}", 'as in {"Review Text"}', " ^^^^^^^^^^^"),
+    ("{#1} {mask}", 'as in {"#1"}', " ^^"),
+    ("It is {\uff5bx\uff5d", "never closed", "      ^"),
+    ("{x} is \uff5bmask\uff5d .", "full-width braces, which are text: write {mask}", "       ^^^^^^"),
+    ("\uff5b\u8bc4\u8bba|shorten\uff5d {mask}", "write {\u8bc4\u8bba|shorten}", "^^^^^^^^^^^^"),
+    ("{x|join:a|b} {mask}", "no filter 'b'", "          ^"),
+    ("{soft:1000000000} {mask}", "10,000 are the most", " ^^^^^^^^^^^^^^^"),
+    ("[X] was born in {mask} .", "both [X] and [Y]", "^^^"),
+    ("{x} was born in [Y] .", "write {mask}", "                ^^^"),
+    ("{a..b} {mask}", "no field name", " ^^^^"),
 ])
 def test_faults_are_shown_with_a_caret(source, message, caret):
     with pytest.raises(TemplateError) as error:
@@ -63,7 +73,7 @@ def test_nothing_is_evaluated(tmp_path):
 
 @pytest.mark.parametrize("source, longhand", [
     ("(3, 3, 3)", "{soft:3} {subject} {soft:3} {mask} {soft:3}"), ("3,3,0", "{soft:3} {subject} {soft:3} {mask}"),
-    ("[X] was born in [Y] .", "{subject} was born in {mask} ."), ("{a} [X] [Y]", "{{a}} {subject} {mask}")])
+    ("[X] was born in [Y] .", "{subject} was born in {mask} ."), ("{soft:2} [X] {soft:3@a} [Y] {soft@a}", "{soft:2} {subject} {soft:3@a} {mask} {soft@a}"), ("{{a}} [X] [Y]", "{{a}} {subject} {mask}")])
 def test_shorthands(source, longhand):
     assert Template.parse(source).parts == Template.parse(longhand).parts
 
@@ -171,6 +181,41 @@ def test_filters():
     template = Template.parse("{a|strip:.?|lower} {b|capitalize} {mask}")
     row = template.encode({"a": " Vienna. ", "b": "the euro"}, ROBERTA, "masked")
     assert ROBERTA.tokenizer.decode([i for i in row.ids if i not in ROBERTA.tokenizer.all_special_ids]) == "vienna The euro"
+
+
+@pytest.mark.parametrize("source, text", [
+    ('{"Review Text"} {mask}', "great"), ('{"Review Text"|lower|shorten} {mask}', "great"), ("{\u8bc4\u8bba} {mask}", "film"), ("{\u041e\u0442\u0437\u044b\u0432} {mask}", "bad"),
+    ("{gr\u00f6\u00dfe} {mask}", "Rome"), ("{\u091f\u093f\u092a\u094d\u092a\u0923\u0940} {mask}", "Vienna"), ('{"mask"} {mask}', "a mask"), ('{"soft"} {"sep"} {mask}', "soft sep"),
+    ("{translation.en} {mask}", "good"), ("{answers.text.1} {mask}", "second"), ("{a.b} {mask}", "flat"), ('{"he said ""no"""} {mask}', "said"),
+    ('{"x|y"} {"{x}"} {mask}', "bar brace"), ('{answers.text|join:" | "} {mask}', "first | second"), ("{answers.text|join} {mask}", "first, second"),
+    ("{answers.text|join:/|lower} {mask}", "first/second"), ("{_id} {mask}", "7"), ("{{{_id}}} {mask}", "{7}")])
+def test_fields_of_any_name_and_within_others(source, text):
+    row = {"Review Text": "great", "\u8bc4\u8bba": "film", "\u041e\u0442\u0437\u044b\u0432": "bad", "gr\u00f6\u00dfe": "Rome", "\u091f\u093f\u092a\u094d\u092a\u0923\u0940": "Vienna", "mask": "a mask",
+           "soft": "soft", "sep": "sep", "translation": {"en": "good"}, "answers": {"text": ["first", "second"]}, "a.b": "flat", "a": {"b": "deep"},
+           'he said "no"': "said", "x|y": "bar", "{x}": "brace", "_id": 7}
+    template = Template.parse(source)
+    assert list(template.encode(row, GPT2, "causal").ids) == GPT2.plain(text)
+    for part in template.parts:
+        if isinstance(part, Field):
+            assert Template.parse(part.shown).parts == (part,)
+
+
+def test_a_list_is_joined_or_refused():
+    with pytest.raises(TemplateError, match=re.escape('should be text, and it is list: "[\'a\', \'b\']". Its texts are joined by {x|join:", "}')):
+        Template.parse("{x} {mask}").encode({"x": ["a", "b"]}, BERT, "masked")
+    with pytest.raises(TemplateError, match="should be text, and it is list"):
+        Template.parse("{x|join} {mask}").encode({"x": ["a", None]}, BERT, "masked")
+    with pytest.raises(TemplateError, match="no field 'x.en'"):
+        Template.parse("{x.en} {mask}").encode({"x": {"de": "a"}}, BERT, "masked")
+
+
+@pytest.mark.parametrize("filter_, before, behind", [
+    ("strip", ' .22 caliber was "great!" ', '.22 caliber was "great'), ("strip", "It is (great).", "It is (great"), ("strip:.?!", ".22 (great)!", ".22 (great)"),
+    ('strip:""', '"It was great , "" they said"', 'It was great , "" they said'), ("strip:.?!*", "*.22*!", ".22"), ("strip", "...", "")])
+def test_what_is_stripped(filter_, before, behind):
+    """A number that begins with a point keeps it; at the end bare strip takes all punctuation off, as PET's code does."""
+    row = Template.parse(f"{{x|{filter_}}}: {{mask}}").encode({"x": before}, GPT2, "causal")
+    assert list(row.ids) == GPT2.plain(f"{behind}:")
 
 
 def test_the_limit_is_used_to_the_last_token():

@@ -1,4 +1,5 @@
 """A template as the LM sees it: tokens, slots, positions, and who may attend to whom."""
+import contextlib
 import json
 import pathlib
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from ptune.errors import DataError
 from ptune.lm import LanguageModel, nearest_words
 from ptune.model import PromptModel
 from ptune.tasks import described
-from ptune.template import Encoded, Template
+from ptune.template import Encoded, Template, field_of
 
 MOST_DRAWN = 48
 
@@ -64,7 +65,12 @@ def _row(text: str | None) -> dict[str, Any] | None:
 def encode(template: Template, lm: LanguageModel, row: Mapping[str, Any] | None) -> tuple[Encoded, str]:
     """A row in the template, its fields filled with their own names where none is given; and what the LM's kind drops."""
     usable, dropped = template.for_kind(lm.kind)
-    filled = {name: f"<{name}>" for name in template.fields} | dict(row or {})
+    filled = dict(row or {})
+    for name in template.fields:
+        with contextlib.suppress(KeyError):
+            field_of(filled, name)
+            continue
+        filled[name] = f"<{name}>"
     return usable.encode(filled, lm.tokens, lm.kind, lm.max_length, (None,), lm.start), dropped
 
 

@@ -15,7 +15,7 @@ from ptune.generate import generate as generate_texts
 from ptune.lm import LanguageModel
 from ptune.prompts import Bank, Prefixes
 from ptune.task import WHOLE, Example, Fitted, Loss, PrefixSettings, Row, Task
-from ptune.template import Deep, Encoded, Template, Text
+from ptune.template import Deep, Encoded, Template, Text, field_of
 from ptune.verbalizer import Bound, Choices, Span
 
 __all__ = ["Example", "Fitted", "Learned", "Loss", "PrefixSettings", "PromptModel", "Row", "Task"]
@@ -244,7 +244,7 @@ class PromptModel:
         if fitted.task.loss == "labels" and not span:
             yield Example(task, row, fills, label, fills, (), bound, shares)
             return
-        text = f"{fitted.task.seed} {[row[name] for name in fitted.template.fields]}"
+        text = f"{fitted.task.seed} {[field_of(row, name) for name in fitted.template.fields]}"
         answer = span.taught(bound, self.lm.tokens, text) if span else bound.first_word(label)
         given = (None,) * len(answer) if self.lm.kind == "masked" or len(answer) == 1 else answer
         yield Example(task, row, fills, label, (self._encode(fitted, row, given),), answer, bound)

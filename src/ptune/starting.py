@@ -104,8 +104,8 @@ def _counts(lm: LanguageModel, template: Template, rows: Sequence[Row]) -> list[
         raise ConfigError('init "vocabulary" or "labels" counts frequent tokens in the training rows: give them.')
     counted: Counter[int] = Counter()
     for row in rows:
-        for name in template.fields:
-            counted.update(lm.tokens.follow(f" {row.get(name, '')}"))
+        for text in {part.name: text for part, text in template.texts(row).items()}.values():
+            counted.update(lm.tokens.follow(f" {text}"))
     special = set(lm.tokens.tokenizer.all_special_ids)
     return [0 if id_ in special else counted[id_] for id_ in range(lm.words)]
 

@@ -2,8 +2,10 @@
 
     {soft:3} {subject} {soft:3} {mask} {soft:3}
 
-`{field}` takes a field of the row; filters follow a bar: `{premise|shorten}` may be cut to fit (several may: the longest
-is cut first, at its end; `{premise|shorten:start}` at its start), `{x|lower}`, `{x|strip:.?!}`, `{x|capitalize}`.
+`{field}` takes a field of the row, `{translation.en}` one within another; a name that is no word, or that of a part, stands in
+quotes: `{"Review Text"}`, `{"mask"}`. Filters follow a bar: `{premise|shorten}` may be cut to fit (several may: the longest is
+cut first, at its end; `{premise|shorten:start}` at its start), `{x|lower}`, `{x|capitalize}`, `{x|strip}` (white space, and
+at the end punctuation; `{x|strip:.?!}` these signs), `{keywords|join:", "}` (a list's texts, with this between).
 `{soft:3}` is three pseudo tokens, `{soft:"the capital of"}` as many as these words have tokens, starting from their
 embeddings; `{soft:3@name}` names them and `{soft@name}` uses the same vectors again. `{prefix:5}` is five learned keys and
 values at every layer, `{prefix:"summarize the table"}` as many as the words have tokens, starting from the LM's own; at the
@@ -11,9 +13,11 @@ front a prefix, behind the input an infix. `{mask}` is the answer, `{sep}` the t
 `}}` are braces; anything else is text, spaces included.
 
 Two shorthands: `(3, 3, 3)` is the template above (P-tuning, section 3), and LAMA's `[X] was born in [Y] .` takes the
-subject and asks for the object. Parsing never evaluates anything.
+subject and asks for the object; braces stand in it as anywhere. Parsing never evaluates anything.
 """
 import re
+import string
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,8 +27,10 @@ from ptune.errors import TemplateError, nearest
 from ptune.tokens import Place, Tokens
 
 Kind = Literal["masked", "causal", "encoder-decoder"]
-FILTERS = ("shorten", "lower", "strip", "capitalize")
+FILTERS = ("shorten", "lower", "strip", "capitalize", "join")
 RESERVED = ("soft", "prefix", "mask", "sep")
+MOST_LEARNED = 10_000  # pseudo tokens of a run, or prefix vectors
+SENTENCE_ENDS = frozenset(".?!…。？！")  # these are taken off at a text's end only: .22 is a number
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,17 @@ class Field:
     def shorten(self) -> str | None:
         """The side at which the field may be cut, "end" or "start"; None where it may not."""
         return next((argument or "end" for name, argument in self.filters if name == "shorten"), None)
+
+    @property
+    def joint(self) -> str | None:
+        """What stands between the texts of a list; None where the field should be a text."""
+        return next((argument for name, argument in self.filters if name == "join"), None)
+
+    @property
+    def shown(self) -> str:
+        """The field as a template has it."""
+        name = self.name if _is_bare(self.name) and self.name not in RESERVED else _quoted(self.name)
+        return "{" + "|".join([name, *map(_shown_filter, self.filters)]) + "}"
 
 
 @dataclass(frozen=True)
@@ -152,6 +169,14 @@ class Template:
             return "joined"
         return "spaced" if before.text[-1] == " " else "line"
 
+    def texts(self, row: Mapping[str, Any]) -> dict[Field, str]:
+        """What the row's fields hold, lists joined, before they are shortened or filtered.
+
+        Raises:
+            TemplateError: the row lacks a field, or it holds no text.
+        """
+        return {part: _value(row, part) for part in self.parts if isinstance(part, Field)}
+
     def for_kind(self, kind: Kind, whole: bool = False) -> tuple["Template", str]:
         """The template as an LM of this kind can use it, and what was left out for it.
 
@@ -236,7 +261,7 @@ class Template:
             TemplateError: a field is missing or is no text, the row is empty, or it does not fit even when everything
                 that may be shortened is gone.
         """
-        values = {name: _value(row, name) for name in self.fields}
+        values = self.texts(row)
         if values and not any(value.strip() for value in values.values()):
             raise TemplateError(f"The row is empty: {', '.join(self.fields)} hold no text.")
         encoded = self._assemble(values, tokens, kind, answer, start)
@@ -246,36 +271,34 @@ class Template:
 
     def least(self, row: Mapping[str, Any], tokens: Tokens, kind: Kind) -> int:
         """How many tokens a row needs when all that may be shortened is gone, a one-token answer and the prefix included."""
-        values = {name: _value(row, name) for name in self.fields}
-        short = {part.name for part in self.parts if isinstance(part, Field) and part.shorten}
-        encoded = self._assemble({name: "" if name in short else value for name, value in values.items()}, tokens, kind, (None,), 0)
+        values = {part: "" if part.shorten else value for part, value in self.texts(row).items()}
+        encoded = self._assemble(values, tokens, kind, (None,), 0)
         return len(encoded.ids) + len(encoded.prefix)
 
-    def _shortened(self, values: dict[str, str], tokens: Tokens, kind: Kind, max_length: int,
-                   answer: Sequence[int | None]) -> dict[str, str]:
+    def _shortened(self, values: dict[Field, str], tokens: Tokens, kind: Kind, max_length: int,
+                   answer: Sequence[int | None]) -> dict[Field, str]:
         """Cut the longest shortenable fields until the row fits: the most tokens that each of them may keep."""
-        def length(candidate: dict[str, str]) -> int:
+        def length(candidate: dict[Field, str]) -> int:
             row = self._assemble(candidate, tokens, kind, answer, 0)
             return len(row.ids) + len(row.prefix)
 
-        sides = {part.name: part.shorten for part in self.parts if isinstance(part, Field) and part.shorten}
-        spans = {name: tokens.spans(values[name]) for name in sides}
+        spans = {part: tokens.spans(value) for part, value in values.items() if part.shorten}
 
-        def kept(most: int) -> dict[str, str]:
-            return {name: _cut(value, spans[name], most, sides[name]) if name in sides else value for name, value in values.items()}
+        def kept(most: int) -> dict[Field, str]:
+            return {part: _cut(value, spans[part], most, part.shorten) if part in spans else value for part, value in values.items()}
 
         low, high = 0, max(map(len, spans.values()), default=0)
         if (least := length(kept(0))) > max_length:
             raise TemplateError(
                 f"The row needs {least} tokens even when all that may be shortened is gone, and {max_length} fit. "
-                + (f"Mark another field with |shorten, as in {{{self.fields[0]}|shorten}}." if set(self.fields) - set(sides)
-                   else "Make the template's own text shorter."))
+                + (f"Mark another field with |shorten, as in {replace(whole[0], filters=(*whole[0].filters, ('shorten', ''))).shown}."
+                   if (whole := [part for part in values if part not in spans]) else "Make the template's own text shorter."))
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if length(kept(middle)) <= max_length else (low, middle - 1)
         return kept(low)
 
-    def _assemble(self, values: dict[str, str], tokens: Tokens, kind: Kind, answer: Sequence[int | None],
+    def _assemble(self, values: dict[Field, str], tokens: Tokens, kind: Kind, answer: Sequence[int | None],
                   start: int, cut: bool = False) -> Encoded:
         ids, slots, types = list(tokens.before), [-1] * len(tokens.before), [0] * len(tokens.before)
         kinds, reads, decoder, second = tokens.types or (0, 0, 0), [], None, 0
@@ -332,7 +355,7 @@ class Template:
         return Encoded(tuple(ids), tuple(slots), tuple(types) if tokens.types else None, tuple(reads),
                        None if decoder is None else tuple(decoder), cut, tuple(prefix))
 
-    def _items(self, values: dict[str, str], tokens: Tokens, kind: Kind) -> list[Item]:
+    def _items(self, values: dict[Field, str], tokens: Tokens, kind: Kind) -> list[Item]:
         """The parts with text and fields joined to runs of text, so that pieces are cut as in one text.
 
         A plain space goes where no token of its own carries it: before a slot, beside a separator, behind a prefix at the
@@ -344,7 +367,7 @@ class Template:
             if not isinstance(part, Text | Field):
                 items.append((part, where))
                 continue
-            text = part.text if isinstance(part, Text) else _filtered(values[part.name], part.filters)
+            text = part.text if isinstance(part, Text) else _filtered(values[part], part.filters)
             if items and isinstance(items[-1][0], str):
                 text = items.pop()[0] + text  # type: ignore[operator]
             items.append((text, None))
@@ -368,21 +391,52 @@ def _without_slots_spaces(items: Sequence[Item], tokens: Tokens, kind: Kind) -> 
         yield text, where
 
 
-def _value(row: Mapping[str, Any], name: str) -> str:
-    if name not in row:
-        raise TemplateError(f"The row has no field {name!r}. {nearest(name, map(str, row))}")
-    value = row[name]
-    if not isinstance(value, str | int | float) or isinstance(value, bool):
-        raise TemplateError(f"The field {name!r} should be text, and it is {type(value).__name__}: {str(value)[:60]!r}.")
+def field_of(row: Mapping[str, Any], name: str) -> Any:
+    """What a row's field holds: that of the name, or by the name's dots one within another, or in a list that of a number.
+
+    Raises:
+        KeyError: there is none.
+    """
+    if name in row:
+        return row[name]
+    value: Any = row
+    for part in name.split("."):
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdecimal() and len(part) < 10 and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            raise KeyError(name)
+    return value
+
+
+def _value(row: Mapping[str, Any], part: Field) -> str:
+    try:
+        value = field_of(row, part.name)
+    except KeyError:
+        raise TemplateError(f"The row has no field {part.name!r}. {nearest(part.name, map(str, row))}") from None
+    if isinstance(value, list) and part.joint is not None and all(map(_is_text, value)):
+        return part.joint.join(map(str, value))
+    if not _is_text(value):
+        hint = f" Its texts are joined by {replace(part, filters=(('join', ', '),)).shown}." if isinstance(value, list) else ""
+        raise TemplateError(f"The field {part.name!r} should be text, and it is {type(value).__name__}: {str(value)[:60]!r}.{hint}")
     return str(value)
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
+
+
 def _filtered(value: str, filters: Sequence[tuple[str, str]]) -> str:
-    actions: dict[str, Callable[[str, str], str]] = {
-        "lower": lambda text, _: text.lower(), "capitalize": lambda text, _: text[:1].upper() + text[1:],
-        "strip": lambda text, characters: text.strip().strip(characters), "shorten": lambda text, _: text}
     for name, argument in filters:
-        value = actions[name](value, argument)
+        if name == "lower":
+            value = value.lower()
+        elif name == "capitalize":
+            value = value[:1].upper() + value[1:]
+        elif name == "strip":
+            signs = argument or string.punctuation
+            before = "".join(set(argument) - SENTENCE_ENDS)
+            value = value.strip().lstrip(before).rstrip(signs)
     return value
 
 
@@ -412,7 +466,7 @@ def _shown(part: Part) -> str:
     if isinstance(part, Text):
         return part.text
     if isinstance(part, Field):
-        return "{" + part.name + "}"
+        return part.shown
     if isinstance(part, Soft):
         length = f":{part.length}" if part.length is not None else f':"{part.words}"' if part.words is not None else ""
         return "{soft" + length + (f"@{part.name}" if part.name else "") + "}"
@@ -426,10 +480,7 @@ def _longhand(source: str) -> str:
     if counts := re.fullmatch(r"\s*\(?\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*\)?\s*", source):
         first, second, third = (f"{{soft:{n}}}" if int(n) else "" for n in counts.groups())
         return " ".join(part for part in (first, "{subject}", second, "{mask}", third) if part)
-    if "[X]" in source and "[Y]" in source:
-        plain = source.replace("{", "{{").replace("}", "}}")
-        return plain.replace("[X]", "{subject}").replace("[Y]", "{mask}")
-    return source
+    return source.replace("[X]", "{subject}").replace("[Y]", "{mask}") if "[X]" in source and "[Y]" in source else source
 
 
 def _parse(source: str) -> list[Part]:
@@ -460,6 +511,10 @@ def _parse(source: str) -> list[Part]:
             close()
             parts.append(_part(source[at + 1:end], at + 1, fail))
             at = end + 1
+        elif wide := re.match("\uff5b([^\uff5b\uff5d{}]*)\uff5d", source[at:]):
+            if re.match(r"(soft|prefix|mask|sep)(?!\w)", wide[1]) or _is_bare(wide[1].split("|")[0]):
+                raise fail(f"These are full-width braces, which are text: write {{{wide[1]}}}.", at, at + len(wide[0]))
+            text, at = text + wide[0], at + len(wide[0])
         else:
             text, at = text + source[at], at + 1
     close()
@@ -493,22 +548,63 @@ def _part(body: str, at: int, fail: Fail) -> Part:
         return Mask() if body == "mask" else Sep()
     if re.match(r"(mask|sep)(?!\w)", body):
         raise fail(f"{{{body.split(':')[0].split('|')[0]}}} takes nothing more.", at, at + len(body))
-    name, *filters = body.split("|")
-    if not re.fullmatch(r"[A-Za-z_][\w-]*", name):
+    name, *filters = _split(body)
+    if not (quoted := _unquoted(name)) and not _is_bare(name):
         hint = f" {nearest(name.split(':')[0].strip(), RESERVED)}" if re.match(r"\s*\w+\s*:", name) else ""
-        raise fail(f"{name!r} is no field name: letters, digits, - and _ only.{hint}", at, at + len(name))
+        raise fail(f"{name!r} is no field name: letters, digits, - and _ only, and dots between two. Any other stands in quotes, as in "
+                   f"{{{_quoted(name)}}}.{hint}", at, at + len(name))
     found, position = [], at + len(name) + 1
     for text in filters:
-        filter_, _, argument = text.partition(":")
+        filter_, colon, argument = text.partition(":")
         if filter_ not in FILTERS:
             raise fail(f"There is no filter {filter_!r}. {nearest(filter_, FILTERS)}", position, position + len(filter_))
         if filter_ == "shorten" and argument not in ("", "start", "end"):
             raise fail("A field is shortened at its :start or its :end.", position, position + len(text))
         if filter_ in ("lower", "capitalize") and argument:
             raise fail(f"The filter {filter_} takes no argument.", position, position + len(text))
-        found.append((filter_, argument or (".?!" if filter_ == "strip" else "")))
+        if filter_ == "join":
+            argument = _unquoted(argument) if argument.startswith('"') else argument if colon else ", "
+        found.append((filter_, argument))
         position += len(text) + 1
-    return Field(name, tuple(found))
+    return Field(quoted or name, tuple(found))
+
+
+def _split(body: str) -> list[str]:
+    """What stands between the bars of a field; bars between double quotes are text."""
+    pieces, quoted = [""], False
+    for sign in body:
+        quoted ^= sign == '"'
+        if sign == "|" and not quoted:
+            pieces.append("")
+        else:
+            pieces[-1] += sign
+    return pieces
+
+
+def _is_bare(name: str) -> bool:
+    """Whether a field's name needs no quotes: it begins with a letter of any script or _, its marks, digits, - and _ follow, and
+    dots stand between such names, or numbers."""
+    names = name.split(".")
+    return all(map(_is_word, names)) and (names[0][0] == "_" or unicodedata.category(names[0][0])[0] == "L")
+
+
+def _is_word(name: str) -> bool:
+    return name != "" and all(sign in "_-" or unicodedata.category(sign)[0] in "LMN" for sign in name)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _unquoted(text: str) -> str:
+    """What stands in double quotes, of which two stand for one; empty where it does not stand in them."""
+    matched = re.fullmatch(r'"((?:[^"]|"")*)"', text)
+    return matched[1].replace('""', '"') if matched else ""
+
+
+def _shown_filter(filter_: tuple[str, str]) -> str:
+    name, argument = filter_
+    return f"{name}:{_quoted(argument)}" if name == "join" else f"{name}:{argument}" if argument else name
 
 
 def _soft(body: str, at: int, fail: Fail) -> Soft:
@@ -516,8 +612,7 @@ def _soft(body: str, at: int, fail: Fail) -> Soft:
     if not matched:
         raise fail('Soft tokens are written {soft:3}, {soft:"some words"}, {soft:3@name} or {soft@name}.', at, at + len(body))
     length, words, name = matched.groups()
-    if length is not None and int(length) == 0:
-        raise fail("There are no 0 soft tokens: leave it out.", at, at + len(body))
+    _check_length(length, "There are no 0 soft tokens: leave it out.", fail, at, at + len(body))
     if words is not None and not words.strip():
         raise fail("There are no words to start from.", at, at + len(body))
     if length is None and words is None and name is None:
@@ -530,11 +625,21 @@ def _deep(body: str, at: int, fail: Fail) -> Deep:
     if not matched:
         raise fail('A deep prefix is written {prefix:5} or {prefix:"some words"}.', at, at + len(body))
     length, words = matched.groups()
-    if length is not None and int(length) == 0:
-        raise fail("There is no prefix of 0 vectors: leave it out.", at, at + len(body))
+    _check_length(length, "There is no prefix of 0 vectors: leave it out.", fail, at, at + len(body))
     if words is not None and not words.strip():
         raise fail("There are no words to start from.", at, at + len(body))
     return Deep(None if length is None else int(length), words)
+
+
+def _check_length(length: str | None, none: str, fail: Fail, begin: int, end: int) -> None:
+    """The number of a run's vectors, where it is given, is one at least and no more than any LM has room for."""
+    if length is None:
+        return
+    digits = length.lstrip("0")
+    if not digits:
+        raise fail(none, begin, end)
+    if len(digits) > 9 or int(digits) > MOST_LEARNED:
+        raise fail(f"No LM has room for so many: {MOST_LEARNED:,} are the most.", begin, end)
 
 
 def _check(parts: list[Part], source: str, fail: Fail) -> None:
@@ -547,6 +652,9 @@ def _check(parts: list[Part], source: str, fail: Fail) -> None:
     if twice := next((name for name in given if given.count(name) > 1), None):
         raise fail(f"The name {twice!r} is given twice: the second time write {{soft@{twice}}}.", source.rindex(f"@{twice}"),
                    source.rindex(f"@{twice}") + len(twice) + 1)
+    for form, kind, name in (("[X]", Field, "a field, such as {subject}"), ("[Y]", Mask, "{mask}")):
+        if form in source and not any(isinstance(part, kind) for part in parts):
+            raise fail(f"LAMA's form has both [X] and [Y]; here {form} would be text: write {name}.", source.index(form), source.index(form) + 3)
     if sum(isinstance(part, Mask) for part in parts) > 1:
         second = [m.start() for m in re.finditer(r"\{mask\}", source)][1]
         raise fail("There is one {mask} in a template; an answer of several tokens gets its masks by itself.", second, second + 6)

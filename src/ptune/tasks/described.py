@@ -123,10 +123,17 @@ def members(config: TaskConfig, way: Method | None = None, lm: LanguageModel | N
 def inputs(config: TaskConfig, lm: LanguageModel | None = None) -> str:
     """The fields of the task's first pattern alone: one text, or a pair, which an LM without a separator gets as two lines."""
     parts = Template.parse(config.patterns[0] if config.patterns else config.template).parts
-    texts = [f"{{{name}|shorten}}" for name in dict.fromkeys(part.name for part in parts if isinstance(part, Field))]
+    first = {part.name: part for part in reversed(parts) if isinstance(part, Field)}
+    names = dict.fromkeys(part.name for part in parts if isinstance(part, Field))
+    texts = [_whole(first[name]).shown for name in names]
     if not texts:
         raise ConfigError(f"The patterns of {config.name} take no field of the row, so a classifier would read nothing.")
     return ("\n" if lm and lm.tokens.between is None else "{sep}").join([texts[0], " ".join(texts[1:])] if len(texts) > 1 else texts)
+
+
+def _whole(field: Field) -> Field:
+    """The field with nothing taken off but what does not fit; a list of texts is joined as before."""
+    return Field(field.name, (*(own for own in field.filters if own[0] == "join"), ("shorten", "")))
 
 
 def task_of(config: TaskConfig, lm: LanguageModel, member: Member, name: str | None = None, way: Method | None = None) -> Task:
