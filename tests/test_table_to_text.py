@@ -97,12 +97,41 @@ def test_one_table_under_two_categories_is_one_row(tmp_path):
     assert read(path, "webnlg") == [{**AIRPORT, "text": [*AIRPORT["text"], "Third."]}]
 
 
+LATER = """<benchmark><entries>
+<entry category="Artist" eid="Id1"><modifiedtripleset><mtriple>Ann | genre | Jazz</mtriple></modifiedtripleset>
+<lex comment="good" lang="en" lid="Id1">Ann plays jazz.</lex><lex comment="toFix" lang="en" lid="Id2">Ann plaing jaz.</lex>
+<lex comment="" lang="ru" lid="Id3">Анна играет джаз.</lex><lex comment="good" lang="cy" lid="Id4">Mae Ann yn chwarae jazz.</lex></entry>
+<entry category="Film" eid="Id2"><modifiedtripleset><mtriple>It | director | Ann</mtriple></modifiedtripleset>
+<lex comment="good" lang="en" lid="Id1">Ann directed it.</lex></entry>
+<entry category="Film" eid="Id3"><modifiedtripleset><mtriple>It | length | 2</mtriple></modifiedtripleset>
+<lex comment="toFix" lang="en" lid="Id1">It lasts too.</lex></entry></entries></benchmark>"""
+
+
+def test_webnlg_of_later_years(tmp_path):
+    """Texts of other languages and those marked as faulty are no references; the training set of 2020 has more categories."""
+    path = put(tmp_path / "test.xml", LATER)
+    assert read(path, "webnlg") == [
+        {"table": "Ann : genre : Jazz", "text": ["Ann plays jazz."], "category": "Artist", "part": "seen"},
+        {"table": "It : director : Ann", "text": ["Ann directed it."], "category": "Film", "part": "unseen"}]
+    assert [row["text"] for row in read(path, "webnlg", "ru")] == [["Анна играет джаз."]]
+    with pytest.raises(DataError, match="holds no rows"):
+        read(path, "webnlg", "de")
+
+
+def test_webnlgs_part_is_what_the_file_says(tmp_path):
+    assert [row["part"] for row in read(put(tmp_path / "test_unseen.jsonl", lines(LINES)), "webnlg")] == ["unseen", "unseen"]
+    assert [row["part"] for row in read(put(tmp_path / "seen.xml", XML), "webnlg")] == ["seen", "seen"]
+    named = [{**LINES[0], "part": "unseen"}, LINES[1]]
+    assert [row["part"] for row in read(put(tmp_path / "a.jsonl", lines(named)), "webnlg")] == ["unseen", "unseen"]
+    assert [row["part"] for row in read(put(tmp_path / "unforeseen.jsonl", lines(LINES)), "webnlg")] == ["seen", "unseen"]
+
+
 def test_dart(tmp_path):
     entries = [{"tripleset": [["Mars Hill College", "JOINED", "1973"], ["Mars Hill College", "LOCATION", "Mars Hill"]], "subtree_was_extended": False,
                 "annotations": [{"source": "a", "text": "A school joined in 1973. "}, {"source": "b", "text": "It did."}]},
                {"tripleset": [["A_B", " is_a", '"c"']], "annotations": [{"source": "a", "text": "B."}]}]
     assert read(put(tmp_path / "dart.json", entries), "dart") == [
-        {"table": "Mars Hill College : JOINED : 1973 | Mars Hill College : LOCATION : Mars Hill", "text": ["A school joined in 1973.", "It did."]},
+        {"table": "Mars Hill College : joined : 1973 | Mars Hill College : location : Mars Hill", "text": ["A school joined in 1973.", "It did."]},
         {"table": "A B : is_a : c", "text": ["B."]}]
 
 

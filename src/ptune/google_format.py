@@ -1,4 +1,4 @@
-"""Prompts as google-research/prompt-tuning publishes them: one ``.npy`` file of soft tokens [P, E], float32, which stand before
+"""Prompts as google-research/prompt-tuning publishes them: one ``.npy`` file of soft tokens [P, E], float32 or float64, which stand before
 the embedded input of the T5 that they were trained for (Prompt Tuning, section 2).
 """
 import os
@@ -26,9 +26,10 @@ def read(path: store.Path) -> torch.Tensor:
     if not isinstance(found, np.ndarray):
         found.close()
         raise StoreError(f"{path} is an archive of arrays, and should be one array.")
-    if found.dtype != np.float32:
-        raise StoreError(f"{path} should hold float32, and holds {found.dtype}.")
-    vectors = torch.from_numpy(np.array(found, order="C"))
+    if found.dtype not in (np.float32, np.float64):
+        raise StoreError(f"{path} should hold float32 or float64, and holds {found.dtype}.")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+        vectors = torch.from_numpy(np.array(found, dtype=np.float32, order="C"))
     if fault := _fault(vectors):
         raise StoreError(f"{path} holds {fault}.")
     return vectors

@@ -1,10 +1,11 @@
-"""Table-to-text data: E2E (Novikova et al. 2017), WebNLG 2017 (Gardent et al. 2017) and DART (Nan et al. 2021), in the layouts they are
-published in and in Prefix-Tuning's (Li and Liang 2021) text form of E2E. A table becomes one line, as Prefix-Tuning writes it."""
+"""Table-to-text data: E2E (Novikova et al. 2017), WebNLG (Gardent et al. 2017, and its later years) and DART (Nan et al. 2021), in the
+layouts they are published in and in Prefix-Tuning's (Li and Liang 2021) text form of E2E. A table becomes one line, as Prefix-Tuning
+writes it, DART's relations in lower case; but the underscores of names are spaces here, and quotation marks around them are gone."""
 import json
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 from xml.etree.ElementTree import ParseError
 
@@ -13,22 +14,27 @@ from defusedxml import DefusedXmlException, ElementTree
 from ptune.data import iterate_rows
 from ptune.errors import DataError, nearest
 
-SEEN = ("Airport", "Astronaut", "Building", "City", "ComicsCharacter", "Food", "Monument", "SportsTeam", "University", "WrittenWork")
+SEEN_2017 = ("Airport", "Astronaut", "Building", "City", "ComicsCharacter", "Food", "Monument", "SportsTeam", "University", "WrittenWork")
+SEEN_2020 = (*SEEN_2017, "Artist", "Athlete", "CelestialBody", "Company", "MeanOfTransportation", "Politician")
+GOOD = ("", "good")  # what a text's comment says that is right; "toFix" is another
 E2E_KEYS = {"eatType": "Type", "priceRange": "price", "customerRating": "customer rating", "familyFriendly": "family friendly"}
+WebnlgEntry = tuple[str, Any, str, Any, list[str]]  # the place, the category, the part, the triples, the texts
 Entry = tuple[str, str, list[str], dict[str, str]]  # the place in the file, the table, its texts, further fields
 
 
-def read(path: str | os.PathLike[str], form: str) -> list[dict[str, Any]]:
+def read(path: str | os.PathLike[str], form: str, language: str = "en") -> list[dict[str, Any]]:
     """The rows of a data set: one for each distinct table, in order of first appearance.
 
     Args:
         form: "e2e" takes lines of ``table||text``, or a .csv with the columns mr,ref; "webnlg" takes JSON lines with the fields
             category, triples and lex, an .xml file, or a folder of these; "dart" takes its JSON.
+        language: of WebNLG's texts, by the files' abbreviations (en, ru, br, cy, ga, mt); those of 2017 are English.
 
     Returns:
         Rows of ``table``, a line; ``text``, the list of all its reference texts as they stand in the file, repeats included; and for WebNLG
-        the ``category`` and the ``part``, "seen" where the training set has the category, else "unseen" (of a table that stands under
-        several categories, the first).
+        the ``category`` and the ``part`` (of a table that stands under several categories, the first). The part is what the file says
+        of a line, or its name (seen, unseen); else "seen" where that year's training set has the category, else "unseen". Texts of
+        WebNLG that are marked as faulty (toFix), or are of another language, are left out, and an entry without any other.
 
     Raises:
         DataError: an unknown form, a file that cannot be read or is not of that form, an empty table, or a table without a text.
@@ -36,7 +42,7 @@ def read(path: str | os.PathLike[str], form: str) -> list[dict[str, Any]]:
     if form not in FORMS:
         raise DataError(f"There is no form {form!r} of table-to-text data. {nearest(form, FORMS)}")
     rows: dict[str, dict[str, Any]] = {}
-    for place, table, texts, fields in FORMS[form](pathlib.Path(path)):
+    for place, table, texts, fields in FORMS[form](pathlib.Path(path), language):
         if not table:
             raise DataError(f"{place}: the table is empty.")
         if not (texts := [text.strip() for text in texts if text.strip()]):
@@ -47,7 +53,7 @@ def read(path: str | os.PathLike[str], form: str) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def _e2e(path: pathlib.Path) -> Iterator[Entry]:
+def _e2e(path: pathlib.Path, language: str) -> Iterator[Entry]:
     if path.suffix == ".csv":
         yield from _e2e_csv(path)
         return
@@ -81,18 +87,25 @@ def _spaced(value: str) -> str:
     return re.sub(r"(?<=\d)-(?=\d)", " - ", re.sub(r"£(?=\d)", "£ ", value))
 
 
-def _webnlg(path: pathlib.Path) -> Iterator[Entry]:
+def _webnlg(path: pathlib.Path, language: str) -> Iterator[Entry]:
     files = sorted(file for file in path.rglob("*") if file.suffix in (".xml", ".jsonl")) if path.is_dir() else [path]
     if not files:
         raise DataError(f"{path} is a folder without .xml or .jsonl files.")
     for file in files:
-        for place, category, triples, texts in _webnlg_xml(file) if file.suffix == ".xml" else _webnlg_lines(file):
+        entries = _webnlg_xml(file, language) if file.suffix == ".xml" else _webnlg_lines(file)
+        for place, category, part, triples, texts in entries:
             if not isinstance(category, str) or not category:
                 raise DataError(f"{place}: the category is missing.")
-            yield place, _line(triples, place), texts, {"category": category, "part": "seen" if category in SEEN else "unseen"}
+            yield place, _line(triples, place), texts, {"category": category, "part": part}
 
 
-def _webnlg_xml(path: pathlib.Path) -> Iterator[tuple[str, Any, Any, list[str]]]:
+def _part(path: pathlib.Path, category: Any, seen: Collection[str]) -> str:
+    """The part of an entry: by the name of its file, or by the categories that training has."""
+    named = re.search(r"(?<![a-z])(un)?seen(?![a-z])", path.stem.lower())
+    return named[0] if named else "seen" if category in seen else "unseen"
+
+
+def _webnlg_xml(path: pathlib.Path, language: str) -> Iterator[WebnlgEntry]:
     try:
         root = ElementTree.parse(path, forbid_dtd=True).getroot()
     except OSError as error:
@@ -101,17 +114,25 @@ def _webnlg_xml(path: pathlib.Path) -> Iterator[tuple[str, Any, Any, list[str]]]
         raise DataError(f"{path} holds a document type or entities, which are not read: {error}") from error
     except (ParseError, ValueError) as error:
         raise DataError(f"{path} is not valid XML: {error}.") from error
+    later = root.find(".//lex[@lang]") is not None  # since 2020 a text says its language
     for number, entry in enumerate(root.iter("entry"), 1):
         triples = [(triple.text or "").split(" | ") for triple in entry.findall("modifiedtripleset/mtriple")]
-        yield f"{path}, entry {number} ({entry.get('eid')})", entry.get("category"), triples, [lex.text or "" for lex in entry.findall("lex")]
+        texts = entry.findall("lex")
+        taken = [text.text or "" for text in texts
+                 if text.get("lang", "en") == language and text.get("comment", "").strip() in GOOD]
+        if taken or not texts:
+            part = _part(path, entry.get("category"), SEEN_2020 if later else SEEN_2017)
+            yield f"{path}, entry {number} ({entry.get('eid')})", entry.get("category"), part, triples, taken
 
 
-def _webnlg_lines(path: pathlib.Path) -> Iterator[tuple[str, Any, Any, list[str]]]:
+def _webnlg_lines(path: pathlib.Path) -> Iterator[WebnlgEntry]:
     for number, row in enumerate(iterate_rows(path), 1):
-        yield f"{path}, row {number}", row.get("category"), row.get("triples"), _texts(row.get("lex"), f"{path}, row {number}")
+        place, category = f"{path}, row {number}", row.get("category")
+        part = row["part"] if isinstance(row.get("part"), str) else _part(path, category, SEEN_2017)
+        yield place, category, part, row.get("triples"), _texts(row.get("lex"), place)
 
 
-def _dart(path: pathlib.Path) -> Iterator[Entry]:
+def _dart(path: pathlib.Path, language: str) -> Iterator[Entry]:
     try:
         entries = json.loads(_content(path))
     except ValueError as error:
@@ -123,7 +144,17 @@ def _dart(path: pathlib.Path) -> Iterator[Entry]:
         if not isinstance(entry, dict) or not isinstance(entry.get("annotations"), list):
             raise DataError(f"{place}: an object with the fields tripleset and annotations is expected, and it is: {str(entry)[:60]}")
         texts = [own.get("text") if isinstance(own, dict) else None for own in entry["annotations"]]
-        yield place, _line(entry.get("tripleset"), place), _texts(texts, place), {}
+        triples = entry.get("tripleset")
+        if isinstance(triples, list):
+            triples = [_lowered(triple) for triple in triples]
+        yield place, _line(triples, place), _texts(texts, place), {}
+
+
+def _lowered(triple: Any) -> Any:
+    """A triple with its relation in lower case, as Prefix-Tuning's code reads DART; what is none stays."""
+    if isinstance(triple, list) and len(triple) == 3 and isinstance(triple[1], str):
+        return [triple[0], triple[1].lower(), triple[2]]
+    return triple
 
 
 def _line(triples: Any, place: str) -> str:
