@@ -22,12 +22,13 @@ def test_imports_run_one_way():
     """Each file imports only from rooms before it; no circles."""
     rooms = [["errors", "config", "progress", "stopping", "yaml_files"],
              ["tokens", "template", "encoders", "data", "fewshot", "metrics", "text_metrics", "ensemble", "store"],
-             ["prompts", "verbalizer", "batch", "packing", "google_format", "seeding", "capabilities"], ["attention", "layer_inputs", "linear", "loading", "task"],
+             ["prompts", "verbalizer", "proposals", "batch", "packing", "google_format", "seeding", "capabilities"],
+             ["attention", "layer_inputs", "linear", "loading", "task"],
              ["pair_head", "trial", "context"],
              ["readers", "answer_places", "fingerprint"], ["lm"], ["starting"], ["model", "generate"], ["calibration"],
              ["saving", "peft_format", "train"], ["exchange"], ["corpus", "vocabulary"],
              ["methods", "pretrain", "experiment"], ["pet"], ["tasks", "results", "report", "run_report", "compare_report"],
-             ["duration", "inspection", "probe", "compare"], ["cli"], ["__main__"]]
+             ["duration", "inspection", "probe", "compare", "estimators"], ["cli"], ["__main__"]]
     place = {name: number for number, names in enumerate(rooms) for name in names}
     source = ROOT / "src" / "ptune"
     for path in source.rglob("*.py"):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ptune.config import DecodingConfig, TrainConfig
     from ptune.errors import PtuneError
+    from ptune.estimators import PromptClassifier, PromptGenerator
     from ptune.lm import LanguageModel
     from ptune.model import PrefixSettings, PromptModel, Task
     from ptune.saving import load, save
@@ -12,10 +13,12 @@ if TYPE_CHECKING:
     from ptune.train import fit
     from ptune.verbalizer import Verbalizer
 
-_HOMES = {"DecodingConfig": "config", "LanguageModel": "lm", "PrefixSettings": "model", "PromptModel": "model", "PtuneError": "errors",
-          "Task": "model", "Template": "template", "TrainConfig": "config", "Verbalizer": "verbalizer", "fit": "train", "load": "saving", "save": "saving"}
-__all__ = ["DecodingConfig", "LanguageModel", "PrefixSettings", "PromptModel", "PtuneError", "Task", "Template", "TrainConfig", "Verbalizer", "fit", "load",
-           "save"]
+_HOMES = {
+    "DecodingConfig": "config", "LanguageModel": "lm", "PrefixSettings": "model", "PromptClassifier": "estimators",
+    "PromptGenerator": "estimators", "PromptModel": "model", "PtuneError": "errors", "Task": "model", "Template": "template",
+    "TrainConfig": "config", "Verbalizer": "verbalizer", "fit": "train", "load": "saving", "save": "saving"}
+__all__ = ["DecodingConfig", "LanguageModel", "PrefixSettings", "PromptClassifier", "PromptGenerator", "PromptModel", "PtuneError",
+           "Task", "Template", "TrainConfig", "Verbalizer", "fit", "load", "save"]
 
 
 def __getattr__(name: str) -> Any:

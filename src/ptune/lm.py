@@ -155,6 +155,10 @@ class LanguageModel:
             Capability(not isinstance(self._route, str), self._route if isinstance(self._route, str) else f"by {self._route.name}"),
             writing, self._try_gradients(trial))
 
+    def __sklearn_clone__(self) -> "LanguageModel":
+        """Itself: scikit-learn's clones of an estimator share its LM, which they leave as it is."""
+        return self
+
     @classmethod
     def load(cls, source: str | os.PathLike[str], kind: Kind | None = None, device: str = "auto", dtype: str = "auto",
              tuned: bool = False) -> "LanguageModel":
