@@ -3,6 +3,7 @@ import pytest
 from pydantic import ValidationError
 
 from ptune.config import PretrainConfig, ProbeConfig, TrainConfig, TrainOverrides
+from ptune.methods import METHODS
 
 
 def test_overrides_replace_only_what_is_given():
@@ -22,3 +23,24 @@ def test_values_that_make_no_sense(values):
 @pytest.mark.parametrize("kind", [TrainConfig, ProbeConfig, PretrainConfig])
 def test_every_field_has_its_help(kind):
     assert all(field.description for field in kind.model_fields.values())
+
+
+@pytest.mark.parametrize("given, an_epoch, planned", [
+    ({}, 3, 60), ({"steps": 250}, 3, 250), ({"epochs": 25}, 3, 75), ({"epochs": 25, "steps": 250}, 3, 75), ({"epochs": 25, "steps": 40}, 3, 40),
+    ({"epochs": 10, "least_steps": 100}, 3, 100), ({"epochs": 10, "least_steps": 100}, 30, 300), ({"epochs": 10, "least_steps": 100, "steps": 80}, 3, 80)])
+def test_how_many_steps_are_planned(given, an_epoch, planned):
+    assert TrainConfig(**given).planned_steps(an_epoch) == planned
+
+
+@pytest.mark.parametrize("given, planned", [({"steps": 250}, 250), ({"epochs": 5}, 15), ({"epochs": 5, "steps": 250}, 15), ({"batch_size": 4}, 100)])
+def test_steps_and_epochs_that_are_given_are_obeyed(given, planned):
+    """A preset has 25 epochs, which are 75 steps, and is lengthened to 100 where rows are few."""
+    preset = TrainConfig(epochs=25, least_steps=100, patience=6, patience_steps=30)
+    assert preset.replaced(TrainOverrides(**given).model_dump()).planned_steps(3) == planned
+    assert preset.replaced({"patience": 2}).patience_steps == 0 and preset.replaced({"steps": 5}).patience_steps == 30
+
+
+def test_every_preset_counts_in_steps_where_rows_are_few():
+    for own in METHODS.values():
+        assert own.tune == "nothing" or own.train.planned_steps(2) >= 100, own.name
+        assert not own.train.patience or own.train.patience_steps >= 30, own.name

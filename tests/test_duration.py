@@ -37,7 +37,7 @@ def test_rows_are_counted(lm, tmp_path, monkeypatch):
     plan = plan_of(lm, tmp_path, ["manual"])
     assert duration.seconds_at_most(plan) == 10
     settings = method("p-tuning").train
-    one = settings.epochs * (20 + 10) + 10
+    one = settings.planned_steps(2) // 2 * (20 + 10) + 10
     assert duration.seconds_at_most(plan_of(lm, tmp_path, ["manual", "p-tuning"])) == 10 + 2 * one
     file = experiment.result_file(plan, method("p-tuning"), 1, plan.problems[0])
     file.parent.mkdir(parents=True)

@@ -167,7 +167,8 @@ def test_a_causal_lm_and_a_table(tmp_path):
 
 def test_wrong_arguments(world, tmp_path):
     for more, message in (({"methods": "p-tunning"}, "Did you mean 'p-tuning'"), ({"relations": "R7"}, "no relation 'R7'"),
-                          ({"methods": ","}, "No method is named")):
+                          ({"methods": ","}, "No method is named"),
+                          ({"methods": "manual", "init": "zeros"}, "--init is of methods that train a prompt")):
         with pytest.raises(ConfigError, match=message):
             probe(config(world, tmp_path / "x", **more))
     assert not (tmp_path / "x").exists()

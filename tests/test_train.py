@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -19,7 +20,7 @@ from ptune.lm import LanguageModel
 from ptune.model import PromptModel, Task
 from ptune.stopping import Interrupted
 from ptune.template import Template
-from ptune.train import fit
+from ptune.train import account, fit
 from ptune.verbalizer import Choices, Verbalizer
 
 WORDS = Verbalizer.from_words({"a": "Yes", "b": "No"})
@@ -168,6 +169,28 @@ def test_patience(dev, losses, looks, best, monkeypatch):
     monkeypatch.setattr(train._Job, "look", lambda job, *_: look(job, losses[len(job.trained.history)], lambda: dev[len(job.trained.history)]))
     trained = fit(model, data, TrainConfig(batch_size=13, epochs=6, patience=2))["task 0"]
     assert len(trained.history) == looks and trained.best.step == best
+
+
+def test_patience_counts_in_steps_too_where_epochs_are_short(monkeypatch):
+    model, data = bank([0])
+    look = train._Job.look
+    monkeypatch.setattr(train._Job, "look", lambda job, *_: look(job, 1.0, lambda: 0.5))
+    settings = TrainConfig(batch_size=13, epochs=30, patience=2, patience_steps=9)
+    trained = fit(model, data, settings)["task 0"]
+    assert trained.best.step == 1 and (trained.step, trained.planned, trained.stopped) == (10, 30, True)
+    falling = "the training loss still falling: a larger patience may get further"
+    assert account("It", trained, settings) == [f"It was stopped by patience at step 10 of 30, {falling}."]
+    trained.history[-1] = replace(trained.history[-1], loss=trained.best.loss)
+    assert account("It", trained, settings) == ["It was stopped by patience at step 10 of 30."]
+
+
+def test_steps_that_epochs_cut_short_are_told():
+    model, data = bank([0])
+    settings = TrainConfig(batch_size=4, epochs=1, steps=50, patience=0)
+    trained = fit(model, data, settings)["task 0"]
+    assert (trained.step, trained.planned, trained.stopped) == (4, 4, False)
+    assert account("It", trained, settings) == ["It had 4 steps at most, and not the 50 that are asked for, since epochs is 1."]
+    assert fit(model, data, TrainConfig(batch_size=4, steps=6, patience=0))["task 0"].step == 6
 
 
 def test_schedule():

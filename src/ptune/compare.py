@@ -29,7 +29,7 @@ from ptune.tasks.rows import read as read_rows
 from ptune.tasks.rows import training_labels
 from ptune.tasks.training import sizes
 from ptune.template import Template
-from ptune.train import fit
+from ptune.train import account, fit
 from ptune.verbalizer import Choices
 
 MAJORITY = "majority"
@@ -188,6 +188,8 @@ def _result(config: CompareConfig, lm: LanguageModel, few: Few, name: str, say: 
     result = store.read_json(file)
     told = result.get("impossible") or result.get("told") or f"{result['metric']} {result['figures'][result['metric']]:.3f}, {result['seconds']:.0f} s"
     say(f"{few.task.name:9} {f'{few.shots} shots' if few.shots else '':8} seed {few.seed}  {name:20} {told}")
+    for sentence in result.get("account", ()):
+        say(f"  {sentence}")
     return result
 
 
@@ -270,11 +272,11 @@ def _members(task: TaskConfig, way: Method, lm: LanguageModel) -> list[Member]:
 def _settings(config: CompareConfig, few: Few, way: Method) -> TrainConfig:
     """A method's training: so many steps, dev looked at so often, its own rates."""
     given = few.task.train.model_dump(exclude_none=True) | config.train.model_dump(exclude_none=True)
-    return way.train.model_copy(update=_pace(config) | given | {"seed": few.seed})
+    return way.train.replaced(_pace(config) | given | {"seed": few.seed})
 
 
 def _pace(config: CompareConfig) -> dict[str, int]:
-    return {"steps": config.steps, "epochs": 100_000, "evaluate_every": max(1, config.steps // config.looks), "patience": 0}
+    return {"steps": config.steps, "evaluate_every": max(1, config.steps // config.looks), "patience": 0}
 
 
 def _untrained(lm: LanguageModel, few: Few, way: Method, member: Member, rows: Sequence[Row]) -> dict[str, float]:
@@ -322,7 +324,8 @@ def _trained(lm: LanguageModel, few: Few, way: Method, member: Member, settings:
         if weights is not None:
             lm.restore(weights)
     return {"template": member.template, "words": member.words, "figures": figures, "dev": trained.best.dev if trained.best else None,
-            "history": [vars(look) for look in trained.history], "diverged": trained.diverged, "trained": counted, "kept": kept}
+            "history": [vars(look) for look in trained.history], "diverged": trained.diverged, "trained": counted, "kept": kept,
+            "steps": trained.step, "train": settings.model_dump(mode="json"), "account": account("The training", trained, settings)}
 
 
 def _pet(config: CompareConfig, lm: LanguageModel, few: Few, way: Method, members: list[Member], say: Callable[[str], None]) -> Result:
@@ -344,7 +347,7 @@ def _pet(config: CompareConfig, lm: LanguageModel, few: Few, way: Method, member
     shutil.rmtree(folder, ignore_errors=True)
     diverged = outcome.trained.diverged or any(own.trained.diverged for own in outcome.members)
     return {"figures": figures, "template": plan.classifier.template.source, "words": {}, "trained": size, "kept": size, "grid": [],
-            "diverged": diverged, "ensembles": outcome.ensembles, "members": [
+            "diverged": diverged, "steps": outcome.trained.step, "train": plan.distil.model_dump(mode="json"), "ensembles": outcome.ensembles, "members": [
                 {name: getattr(own, name) for name in ("name", "generation", "weight", "dev", "rows")} for own in outcome.members]}
 
 
@@ -362,5 +365,6 @@ def summarise(single: Sequence[Result], names: Sequence[str], settings: Mapping[
             grid={"worst": mean([min(points) for points in spread]), "best": mean([max(points) for points in spread]),
                   "deviation": mean([deviation(points) for points in spread])} if spread else {},
             trained_parameters=max((one["trained"] for one in there), default=0), kept_parameters=max((one["kept"] for one in there), default=0),
+            steps=[one["steps"] for one in there if "steps" in one], train=next((one["train"] for one in there if "train" in one), {}),
             seconds=mean([one["seconds"] for one in own]), impossible=own[0].get("impossible", ""), **lost_trainings(own)))
     return Comparison(cells=cells, titles={name: ASKED[name] for name in names}, settings=dict(settings), versions=versions())

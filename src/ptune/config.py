@@ -1,5 +1,6 @@
 """What a YAML file or the command line may say. The line under each field is its help."""
 import pathlib
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import tyro
@@ -64,6 +65,7 @@ class DecodingConfig(Config):
         return self.beams if self.beams > 1 else self.texts
 
 
+EPOCHS = 20  # of a training for which neither epochs nor steps are given
 SIDE = {"save_seconds", "context_mb", "source"}  # settings that change no result
 
 
@@ -82,10 +84,12 @@ class TrainConfig(Config):
     """Rows of one task in an optimizer step."""
     accumulate: Annotated[int, Field(ge=1)] = 1
     """Parts that a step's rows are run in, one after the other; the result is the same and takes less memory."""
-    epochs: Annotated[int, Field(ge=1)] = 20
-    """Passes over the training rows at most."""
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """Passes over the training rows at most; by default as many as the steps take, or 20 where no steps are given."""
     steps: Annotated[int, Field(ge=0)] = 0
     """Optimizer steps at most; 0 leaves it to the epochs."""
+    least_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps that are planned at least, where rows are so few that the epochs have fewer."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the steps in which the rate rises from nothing."""
     decay: Literal["none", "linear", "exponential"] = "none"
@@ -96,6 +100,8 @@ class TrainConfig(Config):
     """Steps between two looks at dev; 0 is once an epoch."""
     patience: Annotated[int, Field(ge=0)] = 5
     """Looks at dev without a gain before training stops; 0 never stops early."""
+    patience_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps without a gain that must have gone by too, where rows are so few that the looks are soon made."""
     seed: Seed = 0
     """Seed of the order of rows, the initialisation and dropout."""
     save_seconds: Annotated[float, Field(ge=0)] = 60
@@ -107,6 +113,26 @@ class TrainConfig(Config):
     context_mb: Annotated[int, Field(ge=0)] = 1024
     """Megabytes for what a frozen causal LM makes of the texts before rows' first soft tokens, which is then computed once and not in every
     step; 0 for none."""
+
+    def planned_steps(self, steps_an_epoch: int) -> int:
+        """How many steps a training has, if it does not stop early.
+
+        Args:
+            steps_an_epoch: how many a pass over the training rows takes.
+        """
+        if self.steps and self.epochs is None:
+            return self.steps
+        by_epochs = max(self.least_steps, steps_an_epoch * (self.epochs or EPOCHS))
+        return min(by_epochs, self.steps) if self.steps else by_epochs
+
+    def replaced(self, given: Mapping[str, Any]) -> "TrainConfig":
+        """These settings with given ones in their place. What is given is obeyed: where steps are given and no epochs, the
+        epochs follow; where epochs or patience are given, they are not lengthened because rows are few."""
+        given = {name: value for name, value in given.items() if value is not None}
+        follows: dict[str, Any] = {"epochs": None} if given.get("steps") else {}
+        follows |= {"least_steps": 0} if "epochs" in given or "steps" in given else {}
+        follows |= {"patience_steps": 0} if "patience" in given else {}
+        return self.model_copy(update=follows | given)
 
 
 def _overrides(config: type[Config], doc: str) -> Any:
@@ -197,7 +223,7 @@ class ProbeConfig(Config):
     """Template of the methods that train a prompt: three counts (soft tokens, subject, soft tokens, answer, soft tokens), or a
     template's text; each method's own by default, which is 3,3,3 for P-tuning."""
     manual: str | None = None
-    """The hand-written prompt for a table, such as "The capital of [X] is [Y] ."."""
+    """The hand-written prompt for a table, such as "The capital of [X] is [Y] .", or instead of one relation's own."""
     encoder: Literal["lstm", "mlp", "table"] | None = None
     """How soft tokens are made while they are trained; the method's own by default, which is lstm for P-tuning."""
     init: str | None = None
@@ -331,7 +357,7 @@ class PetConfig(Config):
     """iPET: the share of the other members that label a member's new rows."""
     temperature: Annotated[float, Field(gt=0)] = 2
     """Of the shares that the classifier learns from."""
-    distil: TrainOverrides = TrainOverrides(learning_rate=1e-3, lm_learning_rate=5e-5, batch_size=16, steps=250, epochs=1000, patience=0)
+    distil: TrainOverrides = TrainOverrides(learning_rate=1e-3, lm_learning_rate=5e-5, batch_size=16, steps=250, patience=0)
     """How the classifier is trained."""
 
 

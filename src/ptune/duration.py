@@ -43,9 +43,7 @@ def _rows(plan: Plan, method: Method, problem: Problem) -> tuple[int, int]:
         return 0, len(problem.test) + wordings * (len(problem.dev) + len(problem.test))
     settings = method.train
     steps_an_epoch = math.ceil(len(problem.train) / settings.batch_size)
-    steps = steps_an_epoch * settings.epochs
-    if settings.steps:
-        steps = min(steps, settings.steps)
+    steps = settings.planned_steps(steps_an_epoch)
     evaluations = math.ceil(steps / (settings.evaluate_every or steps_an_epoch))
     return round(steps / steps_an_epoch * len(problem.train)), evaluations * len(problem.dev) + len(problem.test)
 

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from ptune import saving, store
+from ptune.config import TrainConfig
 from ptune.errors import ConfigError, DivergedError, TemplateError
 from ptune.lm import LanguageModel, nearest_words
 from ptune.methods import Method
 from ptune.model import Example, Loss, PrefixSettings, PromptModel, Row, Task
 from ptune.template import Template
-from ptune.train import fit
+from ptune.train import account, fit
 from ptune.verbalizer import Verbalizer
 
 Score = Callable[[Sequence[torch.Tensor], Sequence[Example]], dict[str, float]]
@@ -119,7 +120,7 @@ def _group(plan: Plan, method: Method, seed: int, problems: Sequence[Problem], o
         except DivergedError as error:
             trained = error.trained
     for task, problem, file in zip(tasks, problems, files):
-        result = _result(model, method, seed, task, problem, trained.get(task))
+        result = _result(model, method, seed, task, problem, trained.get(task), config)
         if method.tune == "nothing" and plan.wordings and problem.wordings:
             result["wordings"] = _wordings(plan.lm, problem)
         if method.tune == "prompt" and result["figures"]:
@@ -145,7 +146,8 @@ def add_problem(model: PromptModel, method: Method, problem: Problem, seed: int)
                           PrefixSettings(method.hidden)), problem.train)
 
 
-def _result(model: PromptModel, method: Method, seed: int, task: int, problem: Problem, trained: Any) -> Result:
+def _result(model: PromptModel, method: Method, seed: int, task: int, problem: Problem, trained: Any,
+            settings: TrainConfig) -> Result:
     examples = model.encode(task, problem.test)
     lost = trained is not None and trained.best is None
     scores = [] if lost else model.scores(examples)
@@ -159,6 +161,7 @@ def _result(model: PromptModel, method: Method, seed: int, task: int, problem: P
         "trained": {"nothing": 0, "both": sizes["prompt"] + sizes["lm"]}.get(method.tune, sizes.get(method.tune, 0)),
         "kept": model.bank.size(fitted.prompt) if fitted.prompt >= 0 else 0,
         "history": [vars(look) for look in trained.history] if trained else [],
+        "steps": trained.step if trained else 0, "account": account("It", trained, settings) if trained else [],
         "best": vars(trained.best) if trained and trained.best else None, "diverged": bool(trained and trained.diverged),
         "examples": [] if lost else _examples(problem, scores, examples),
         "nearest": nearest_words(model.lm, soft) if soft.numel() and not lost else []}

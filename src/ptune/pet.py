@@ -210,7 +210,8 @@ def _read(file: pathlib.Path) -> _Said:
 
 
 def _trained(note: dict[str, Any]) -> Trained:
-    return Trained([Look(**look) for look in note["history"]], Look(**note["best"]) if note["best"] else None, note["diverged"])
+    best = Look(**note["best"]) if note["best"] else None
+    return Trained([Look(**look) for look in note["history"]], best, note["diverged"], note.get("planned", 0), note.get("step", 0))
 
 
 def _together(said: Sequence[_Said], rows: Literal["unlabeled", "dev"], temperature: float = 1.0) -> torch.Tensor:

@@ -80,9 +80,10 @@ def _methods(config: ProbeConfig) -> list[Method]:
         raise ConfigError(f"{other} tells a task's labels apart, and facts have none: ptune compare runs it.")
     if not chosen:
         raise ConfigError(f"No method is named; the default is manual,p-tuning, and all is {ALL}.")
-    given = config.train.model_dump(exclude_none=True)
-    chosen = [replace(m, train=m.train.model_copy(update=given)) for m in chosen]
+    chosen = [replace(m, train=m.train.replaced(config.train.model_dump())) for m in chosen]
     own = {name: value for name in ("template", "encoder", "init") if (value := getattr(config, name)) is not None}
+    if own and not any(m.tune == "prompt" for m in chosen):
+        raise ConfigError(f"--{next(iter(own))} is of methods that train a prompt, and none of these does: {config.methods}.")
     Template.parse(own.get("template", ""))
     return [replace(m, **own) if m.tune == "prompt" else m for m in chosen]
 
@@ -149,3 +150,5 @@ def _tell(say: Callable[[str], None], result: Result) -> None:
     dropped = f" (without {result['dropped']!r}, which this LM cannot see)" if result["dropped"] else ""
     figure = f"P@1 {result['figures'][report.MAIN]:.3f}" if result["figures"] else "diverged, no figures"
     say(f"{result['method']:17} {result['problem']:17} {figure}{epochs}{dropped}")
+    for sentence in result["account"]:
+        say(f"  {sentence}")

@@ -35,6 +35,8 @@ class RelationResult(Figures):
     """Seeds whose training diverged; their figures are those of the best state before that."""
     lost: int = 0
     """Of those, the seeds that had no finite state to keep, and so have no figures."""
+    steps: list[int] = []
+    """The optimizer steps that each seed's training had, where anything was trained."""
 
 
 class MethodResult(Figures):
@@ -100,7 +102,8 @@ def _method(results: Sequence[dict[str, Any]], title: str, tuned: bool) -> Metho
         own = [result for result in results if result["problem"] == problem]
         values = _columns([result["figures"] for result in own if result["figures"]])
         relations[problem] = RelationResult(
-            rows=own[0]["rows"], template=own[0]["template"], **{**_figures(values), **lost_trainings(own)})
+            rows=own[0]["rows"], template=own[0]["template"], **{**_figures(values), **lost_trainings(own)},
+            steps=[result["steps"] for result in own if result.get("steps")])
     by_seed = [[result for result in results if result["seed"] == seed] for seed in seeds]
     whole = [own for own in by_seed if all(result["figures"] for result in own)]
     macro = _columns([_means(own, [1] * len(own)) for own in whole])
@@ -167,6 +170,10 @@ class Run(Finite):
     """Figures on the test rows."""
     parts: dict[str, dict[str, float]] = {}
     """The same for parts of the test rows, such as WebNLG's seen and unseen categories."""
+    train: dict[str, Any] = {}
+    """The settings of training that were used, the method's own among them."""
+    steps: dict[str, int] = {}
+    """For each prompt the optimizer steps that its training had."""
     left_out: dict[str, str] = {}
     """Metrics that could not be computed, and why."""
     outputs: list[Output] = []
@@ -198,6 +205,10 @@ class Cell(Finite):
     kept_parameters: int
     seconds: float
     """What one seed took."""
+    steps: list[int] = []
+    """The optimizer steps that each seed's training had (PET: its classifier's), where anything was trained."""
+    train: dict[str, Any] = {}
+    """The settings of training that were used (PET: its classifier's), the method's own among them; the seed is the first's."""
     impossible: str = ""
     """Why the method cannot do the task."""
     diverged: int = 0

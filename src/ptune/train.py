@@ -28,6 +28,7 @@ Tune = Literal["prompt", "head", "lm", "both"]
 Metric = Callable[[Sequence[torch.Tensor], Sequence[Example]], float]
 TextMetric = Callable[[PromptModel, int, Sequence[Row]], float]
 EXPONENTIAL = 0.98
+FALLING = 0.98  # a loss below this share of another one is lower
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,31 @@ class Trained:
     history: list[Look] = field(default_factory=list)
     best: Look | None = None
     diverged: bool = False
+    planned: int = 0
+    """The steps that it would have had."""
+    step: int = 0
+    """The steps that it had."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether patience ended it."""
+        return self.step < self.planned and not self.diverged
+
+    @property
+    def still_falling(self) -> bool:
+        """Whether the training loss went down after the best state."""
+        return self.best is not None and self.history[-1].loss < FALLING * self.best.loss
+
+
+def account(name: str, trained: Trained, config: TrainConfig) -> list[str]:
+    """Sentences about a training that had fewer steps than one may think."""
+    told = []
+    if trained.stopped:
+        falling = ", the training loss still falling: a larger patience may get further" if trained.still_falling else ""
+        told.append(f"{name} was stopped by patience at step {trained.step} of {trained.planned}{falling}.")
+    if 0 < trained.planned < config.steps:
+        told.append(f"{name} had {trained.planned} steps at most, and not the {config.steps} that are asked for, since epochs is {config.epochs}.")
+    return told
 
 
 def accuracy(scores: Sequence[torch.Tensor], examples: Sequence[Example]) -> float:
@@ -101,6 +127,7 @@ def fit(model: PromptModel, data: Mapping[Any, tuple[Sequence[Row], Sequence[Row
             _run(model, jobs, config, lambda due: _look(model, due, metric, texts), file, label)
         for job in jobs:
             job.restore_best()
+            job.trained.planned, job.trained.step = job.steps, job.step
     finally:
         model.lm.recompute(False)
         model.lm.tune(False)
@@ -150,8 +177,7 @@ class _Job:
         self.optimiser = _optimiser(groups, config)
         self.generator = torch.Generator().manual_seed(config.seed * 1_000_003 + zlib.crc32(self.name.encode()))
         self.steps_an_epoch = math.ceil(len(self.rows) / config.batch_size)
-        whole = self.steps_an_epoch * config.epochs
-        self.steps = min(whole, config.steps) if config.steps else whole
+        self.steps = config.planned_steps(self.steps_an_epoch)
         self.order = torch.zeros(0, dtype=torch.long)
         self.step, self.stale, self.done = 0, 0, False
         self.losses: list[torch.Tensor] = []
@@ -211,7 +237,8 @@ class _Job:
             self._keep()
         else:
             self.stale += 1
-        self.done = self.step >= self.steps or (0 < self.config.patience <= self.stale)
+        waited = self.step - (self.trained.best or look).step >= self.config.patience_steps
+        self.done = self.step >= self.steps or (0 < self.config.patience <= self.stale and waited)
 
     @torch.no_grad()
     def _keep(self) -> None:

@@ -139,3 +139,10 @@ def test_builtin_facts():
     assert len(seen["train"] | seen["dev"] | seen["test"]) > 200
     by_name = {r.name: r for r in relations}
     assert {"subject": "Austria", "object": "Vienna"} in [f for facts in by_name["P36"].facts.values() for f in facts]
+
+
+def test_a_wording_given_for_a_folder_is_asked(tmp_path):
+    relation, = lama.read_facts("builtin", ["P36"], "[X] has the capital [Y] .", print)
+    assert relation.template == "[X] has the capital [Y] ."
+    with pytest.raises(ConfigError, match="wording of one relation, and 2 are asked for: name one with --relations"):
+        lama.read_facts("builtin", ["P36", "P30"], "[X] has the capital [Y] .", print)

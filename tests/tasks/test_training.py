@@ -76,6 +76,16 @@ def test_metrics_are_checked_before_anything_is_trained(world, tmp_path, metrics
         train(task(world, tmp_path / "out", YAML + f"metrics: [accuracy, {metrics}]\n"), lambda _: None)
 
 
+def test_what_was_really_used_is_recorded_and_told(world, tmp_path):
+    said = []
+    run = train(task(world, tmp_path / "a", YAML.replace("epochs: 2,", "steps: 7, patience: 0,")), said.append)
+    assert run.steps == {"towns": 7} and (run.train["steps"], run.train["epochs"], run.train["learning_rate"]) == (7, None, 1e-3)
+    run = train(task(world, tmp_path / "b", YAML.replace("epochs: 2,", "epochs: 2, steps: 70, patience: 0,")), said.append)
+    assert run.steps == {"towns": 6} and "towns had 6 steps at most, and not the 70 that are asked for, since epochs is 2." in said
+    run = train(task(world, tmp_path / "c", YAML.replace("epochs: 2,", "epochs: 90, patience: 1, learning_rate: 0.1,")), said.append)
+    assert run.steps["towns"] < 270 and any(f"stopped by patience at step {run.steps['towns']} of 270" in line for line in said)
+
+
 def test_metrics_of_labels_are_those_of_the_answers(world, tmp_path):
     names = ["accuracy", "f1:b", "precision:b", "recall:b", "f1-macro", "f1-weighted", "mcc", "auc", "auc:a"]
     out = tmp_path / "out"

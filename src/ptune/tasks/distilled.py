@@ -29,5 +29,5 @@ def plan_of(config: TaskConfig, lm: LanguageModel, way: Method, members: list[Me
     tasks = [described.task_of(config, lm, member, str(number), way) for number, member in enumerate(members, 1)]
     head = method("head")
     classifier = described.task_of(config, lm, Member(described.inputs(config, lm), config.labels), "classifier", head)
-    learning = head.train.model_copy(update=pet.distil.model_dump(exclude_none=True) | {"seed": settings.seed} | distil)
+    learning = head.train.replaced(pet.distil.model_dump() | {"seed": settings.seed} | distil)
     return Plan(tasks, replace(classifier, temperature=pet.temperature), config.tune or "lm", settings, learning, pet, config.max_length)

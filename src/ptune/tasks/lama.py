@@ -65,17 +65,31 @@ def read_facts(source: str, names: Sequence[str] = (), manual: str | None = None
 
     Args:
         names: the relations to take; all that have test rows by default.
-        manual: the manual wording for a table, with [X] and [Y].
+        manual: the manual wording, with [X] and [Y]; of a folder's relations one alone can have it.
 
     Raises:
         DataError, ConfigError: nothing to read there, a bad row, or an unknown relation.
     """
     path = folder(source)
     if path.is_dir():
-        return _read_folder(path, names, say)
+        return _worded(_read_folder(path, names, say), manual)
     if not path.exists():
         raise DataError(f"There are no facts at {path}: give a folder in LAMA's layout, a table with the columns subject,object, or builtin.")
     return _read_table(path, names, manual)
+
+
+def _worded(relations: list[Relation], manual: str | None) -> list[Relation]:
+    """A folder's relation, asked by the given wording instead of its own.
+
+    Raises:
+        ConfigError: a wording is given for several relations.
+    """
+    if manual is None:
+        return relations
+    if len(relations) > 1:
+        raise ConfigError(f"--manual is the wording of one relation, and {len(relations)} are asked for: "
+                          f"name one with --relations, such as --relations {relations[0].name}.")
+    return [replace(relations[0], template=manual)]
 
 
 def folder(source: str) -> pathlib.Path:

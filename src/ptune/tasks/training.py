@@ -20,10 +20,11 @@ from ptune.tasks import described, labelled, written
 from ptune.tasks.distilled import plan_of
 from ptune.tasks.rows import by_prompt
 from ptune.tasks.rows import read as read_splits
-from ptune.train import Trained, accuracy, fit, lower_rates
+from ptune.train import Trained, account, accuracy, fit, lower_rates
 from ptune.verbalizer import Bound
 
 PET = ("pet", "ipet")
+MOST_TOLD = 5  # prompts of whose training something is told
 TRAINED = ("soft", "prototypes", "head")  # readers that learn
 
 
@@ -68,6 +69,12 @@ def train(config: TaskConfig, say: Callable[[str], None] = print) -> Run:
             if not config.prompt_by or all(own.best is None for own in trained.values()):
                 raise
             tasks = {value: number for value, number in tasks.items() if trained[number].best}
+        told = [sentence for number, own in trained.items()
+                for sentence in account(model.tasks[int(number)].task.name, own, settings)]
+        for sentence in told[:MOST_TOLD]:
+            say(sentence)
+        if len(told) > MOST_TOLD:
+            say(f"... and {len(told) - MOST_TOLD} more like that.")
         if any(own.diverged and own.best for own in trained.values()):
             say("Training diverged (the loss was no finite number any more); the best state before that is kept. "
                 f"To train on, {lower_rates(settings, way.tune)}.")
@@ -81,6 +88,8 @@ def train(config: TaskConfig, say: Callable[[str], None] = print) -> Run:
               dev_score=_dev_score(config), seconds={"train": round(time.monotonic() - began, 1)}, settings=config.model_dump(mode="json"),
               versions={name: importlib.metadata.version(name) for name in ("ptune", "torch", "transformers")},
               trained_parameters=trained_parameters, kept_parameters=kept_parameters,
+              train=settings.model_dump(mode="json") if trained else {},
+              steps={model.tasks[int(number)].task.name: own.step for number, own in trained.items()},
               diverged=[model.tasks[number].task.name for number, own in trained.items() if own.diverged and own.best],  # type: ignore[index]
               lost=[model.tasks[number].task.name for number, own in trained.items() if not own.best])  # type: ignore[index]
     _test(config, model, [row for value, own in rows["test"].items() if value in tasks or not config.prompt_by for row in own], run)
@@ -132,7 +141,7 @@ def _way(config: TaskConfig) -> Method:
 
 
 def _settings(config: TaskConfig) -> TrainConfig:
-    return method(config.method).train.model_copy(update=config.train.model_dump(exclude_none=True))
+    return method(config.method).train.replaced(config.train.model_dump())
 
 
 def _dev_score(config: TaskConfig) -> str:
