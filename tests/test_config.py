@@ -41,6 +41,6 @@ def test_steps_and_epochs_that_are_given_are_obeyed(given, planned):
 
 
 def test_every_preset_counts_in_steps_where_rows_are_few():
-    for own in METHODS.values():
-        assert own.tune == "nothing" or own.train.planned_steps(2) >= 100, own.name
+    for own in (own for own in METHODS.values() if own.tune != "nothing"):
+        assert own.train.planned_steps(2) >= 100, own.name
         assert not own.train.patience or own.train.patience_steps >= 30, own.name

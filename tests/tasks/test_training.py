@@ -93,5 +93,5 @@ def test_metrics_of_labels_are_those_of_the_answers(world, tmp_path):
     rows = [json.loads(line) for line in (world / "rows.jsonl").read_text().splitlines()]
     answers = load(out, device="cpu").predict(rows)
     shares = [[answer["scores"][label] for label in "ab"] for answer in answers]
-    wanted = labelled(names, rows, [answer["label"] for answer in answers], labels=("a", "b"), shares=shares)
+    wanted = labelled(names, rows, [answer["prediction"] for answer in answers], labels=("a", "b"), shares=shares)
     assert list(run.figures) == names and run.figures == pytest.approx(wanted)
