@@ -20,10 +20,10 @@ def test_every_public_name_is_there():
 
 def test_imports_run_one_way():
     """Each file imports only from rooms before it; no circles."""
-    rooms = [["errors", "config", "progress", "stopping", "yaml_files"],
+    rooms = [["errors", "terminal", "config", "progress", "stopping", "yaml_files"],
              ["tokens", "template", "encoders", "data", "fewshot", "metrics", "text_metrics", "ensemble", "store"],
              ["prompts", "verbalizer", "proposals", "batch", "packing", "google_format", "seeding", "capabilities"],
-             ["attention", "layer_inputs", "linear", "loading", "task"],
+             ["attention", "layer_inputs", "linear", "lm_files", "loading", "task"],
              ["pair_head", "trial", "context"],
              ["readers", "answer_places", "fingerprint"], ["lm"], ["starting"], ["model", "generate"], ["calibration"],
              ["saving", "peft_format", "train"], ["exchange"], ["corpus", "vocabulary"],

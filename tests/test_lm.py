@@ -1,10 +1,12 @@
 """Loading and trying LMs. What they compute is in test_families.py."""
+import io
 import json
 import shutil
 
 import pytest
 import tiny
 import torch
+import transformers
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -20,10 +22,11 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 
+from ptune import pair_head
 from ptune.batch import collate
 from ptune.errors import ConfigError, ModelError
 from ptune.lm import LanguageModel, fill, nearest_words
-from ptune.loading import choose_device, choose_dtype
+from ptune.loading import choose_device, choose_dtype, load_model, load_tokenizer, locate
 from ptune.template import Encoded, Template
 
 
@@ -187,17 +190,120 @@ def test_an_encoder_without_a_head_is_refused(tmp_path):
         LanguageModel.load(tmp_path)
 
 
-def test_code_in_a_model_folder_is_not_run(tmp_path):
-    network, tokenizer = tiny.tiny("bert")
-    network.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    config |= {"model_type": "stranger", "auto_map": {"AutoConfig": "code.C", "AutoModelForMaskedLM": "code.M"}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
+def lm_folder(path, family="bert", **changes):
+    """A folder with a tiny LM, its config changed."""
+    network, tokenizer = tiny.tiny(family)
+    network.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | changes))
+    return path
+
+
+@pytest.fixture
+def stranger(tmp_path, monkeypatch):
+    """A folder in which code lies that leaves a file behind if it runs, and standard input that answers yes."""
     (tmp_path / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    with pytest.raises(ModelError):
-        LanguageModel.load(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n1\n" * 20))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    yield tmp_path
     assert not (tmp_path / "ran").exists()
+
+
+def test_code_in_a_model_folder_is_not_run(stranger):
+    code = {"AutoConfig": "code.C", "AutoModelForMaskedLM": "code.M", "AutoModelForNextSentencePrediction": "code.M"}
+    lm_folder(stranger, model_type="stranger", auto_map=code)
+    for load in (LanguageModel.load, pair_head.of):
+        with pytest.raises(ModelError, match=r"names code of its own \(auto_map.*never runs"):
+            load(stranger)
+    lm_folder(stranger, auto_map=code)  # of a kind that transformers knows: its own code runs, and not the folder's
+    LanguageModel.load(stranger, device="cpu")
+
+
+def test_code_of_a_tokenizer_is_not_run(stranger):
+    lm_folder(stranger)
+    path = stranger / "tokenizer_config.json"
+    config = json.loads(path.read_text()) | {"tokenizer_class": "Strange", "auto_map": {"AutoTokenizer": [None, "code.T"]}}
+    path.write_text(json.dumps(config))
+    for load in (LanguageModel.load, load_tokenizer):
+        with pytest.raises(ModelError, match=r"No tokenizer can be loaded.*names code of its own"):
+            load(str(stranger))
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"attn_implementation": "stranger/kernel"}, "names a kernel to be fetched and run"),
+    ({"_attn_implementation": "stranger/kernel@main:attend"}, "names a kernel to be fetched and run"),
+    ({"attn_implementation": {"": "stranger/kernel"}}, "names a kernel to be fetched and run"),
+    ({"text_config": {"attn_implementation": "paged|stranger/kernel"}}, "names a kernel to be fetched and run"),
+    ({"experts_implementation": "stranger/kernel"}, "names a kernel to be fetched and run"),
+    ({"transformers_weights": "adapter_model.bin"}, "reads safetensors only")])
+def test_configs_that_ask_for_code_are_refused(stranger, changes, message):
+    lm_folder(stranger, **changes)
+    with pytest.raises(ModelError, match=message):
+        LanguageModel.load(stranger)
+
+
+@pytest.mark.parametrize("asked", ["flash_attention_2", "flex_attention", "eager"])
+def test_attention_is_transformers_own(tmp_path, asked):
+    for family, given in (("llama", "sdpa"), ("deberta", "eager")):
+        model, _ = load_model(str(lm_folder(tmp_path / family, family, attn_implementation=asked)), None, torch.float32)
+        assert model.config._attn_implementation == given
+
+
+@pytest.mark.parametrize("name", ["model.bin", "../model.safetensors", "/etc/model.safetensors", "a\\b.safetensors", 3])
+def test_an_index_names_safetensors_of_the_folder_alone(stranger, name):
+    lm_folder(stranger)
+    (stranger / "model.safetensors").rename(stranger / "model-1.safetensors")
+    torch.save({}, stranger / "model.bin")
+    (stranger / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"a": name}}))
+    with pytest.raises(ModelError, match="takes weights from .* and ptune reads safetensors files of the LM's folder only"):
+        LanguageModel.load(stranger)
+
+
+def test_an_adapter_is_no_lm(stranger):
+    lm_folder(stranger)
+    (stranger / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "stranger/lm"}))
+    with pytest.raises(ModelError, match="is an adapter of PEFT and no LM"):
+        LanguageModel.load(stranger)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5", "llama"])
+def test_a_folder_without_a_tokenizer(tmp_path, family):
+    tiny.tiny(family)[0].save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="holds no tokenizer|No LM can be loaded"):
+        LanguageModel.load(tmp_path)
+
+
+def test_names_of_lms(monkeypatch, tmp_path):
+    for source in ("", "  "):
+        with pytest.raises(ModelError, match="An LM has a name"):
+            LanguageModel.load(source)
+    assert locate("name@v1") == ("name", {"revision": "v1"}) and locate("org/name") == ("org/name", {})
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lm@home").mkdir()
+    assert locate("lm@home") == ("lm@home", {}), "a folder of that name is the folder"
+    for source in ("name@", "@v1"):
+        with pytest.raises(ModelError, match="as in name@revision"):
+            locate(source)
+
+
+def test_a_revision_goes_to_transformers_and_into_saved_prompts(monkeypatch, tmp_path):
+    asked = []
+
+    def instead(loader):
+        """The loader of a folder, in place of one from the hub."""
+        def load(name, *_, **settings):
+            asked.append((name, settings.pop("revision", None)))
+            return loader(tmp_path, **settings)
+        return load
+
+    lm_folder(tmp_path)
+    monkeypatch.setattr("ptune.lm_files.check", lambda *_, **__: None)
+    for kind in ("AutoConfig", "AutoTokenizer", "AutoModelForMaskedLM"):
+        auto = getattr(transformers, kind)
+        monkeypatch.setattr(auto, "from_pretrained", instead(auto.from_pretrained))
+    lm = LanguageModel.load("org/name@v1", device="cpu")
+    assert set(asked) >= {("org/name", "v1")} and lm.source == "org/name@v1"
 
 
 def test_a_gguf_file(tmp_path, data):

@@ -99,7 +99,7 @@ def _task(config: CompareConfig, source: str) -> TaskConfig:
     if not (task.labels or task.choices or task.span):
         raise ConfigError(f"{task.name} has no labels, choices or span: compare is for tasks with labels; ptune train and ptune report do texts.")
     take = dict(task.data.take) | ({"test": config.test} if config.test else {})
-    return task.model_copy(update={"lm": config.lm or task.lm, "data": task.data.model_copy(update={"take": take}),
+    return task.model_copy(update={"lm": task.lm if config.lm is None else config.lm, "data": task.data.model_copy(update={"take": take}),
                                    "max_length": config.max_length or task.max_length})
 
 

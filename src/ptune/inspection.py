@@ -30,10 +30,10 @@ def inspect(config: InspectConfig) -> None:
         template, lm = model.tasks[0].task.template, model.lm
     elif path.suffix in (".yaml", ".yml"):
         task = described.read(path)
-        lm = LanguageModel.load(config.lm or task.lm, device=config.device)
+        lm = LanguageModel.load(task.lm if config.lm is None else config.lm, device=config.device)
         template, model = Template.parse(task.template), None
     else:
-        lm = LanguageModel.load(config.lm or "builtin", device=config.device)
+        lm = LanguageModel.load("builtin" if config.lm is None else config.lm, device=config.device)
         template, model = Template.parse(config.what), None
     encoded, dropped = encode(template, lm, row)
     console.print(tokens_table(encoded, lm))

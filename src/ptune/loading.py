@@ -1,12 +1,16 @@
 """Transformers models and tokenizers from folders, ``.gguf`` files and the hub; the device and number format to run them in."""
+import contextlib
 import pathlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as transformers_logging
 
+from ptune import lm_files
 from ptune.errors import ConfigError, ModelError
 from ptune.template import Kind
 
@@ -57,29 +61,95 @@ def load_model(source: str, kind: Kind | None, dtype: torch.dtype, needs_head: b
     Raises:
         ModelError: nothing can be loaded from there, or weights are missing.
     """
-    folder, extra = (str(BUILTIN), {}) if source == "builtin" else (source, {})
-    path = pathlib.Path(folder).expanduser()
+    folder, where = locate(source)
+    if (path := pathlib.Path(folder)).is_dir() and "gguf_file" not in where and not list(path.glob("*.safetensors")):
+        raise ModelError(f"The LM folder {path} holds no weights (*.safetensors)" + (
+            "; its pickled ones (*.bin) are not read: save it again with save_pretrained." if list(path.glob("*.bin")) else "."))
+    with quiet_loading(source, path):
+        lm_files.check(folder, **where)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **where)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **where)
+        lm_files.check_words(source, tokenizer)
+        model, report = read_weights(CLASSES[kind or kind_of(config, tokenizer)], folder, where, dtype=dtype)
+    missing = sorted(report["missing_keys"])
+    if missing and needs_head:
+        raise ModelError(f"{source} lacks weights of {type(model).__name__}: {', '.join(missing[:4])}"
+                         f"{', ...' if len(missing) > 4 else ''}. It may be an encoder without a vocabulary head; "
+                         f"`ptune pretrain --from {source}` can train one.")
+    return model, tokenizer
+
+
+def locate(source: str) -> tuple[str, dict[str, str]]:
+    """The folder or the name on the hub, and what else transformers is to know: a revision, as in ``name@revision``, or the
+    name of a ``.gguf`` file in the folder.
+
+    Raises:
+        ModelError: there is no such folder or file.
+    """
+    if not source.strip():
+        raise ModelError("An LM has a name: give --lm a folder, a .gguf file, a name on the hub, or builtin.")
+    if source == "builtin":
+        return str(BUILTIN), {}
+    path = pathlib.Path(source).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelError(f"There is no file {path}.")
-        folder, extra = str(path.parent), {"gguf_file": path.name}
-    elif path.is_dir():
-        folder = str(path)
-        if not list(path.glob("*.safetensors")):
-            raise ModelError(f"The LM folder {path} holds no weights (*.safetensors)" + (
-                "; its pickled ones (*.bin) are not read: save it again with save_pretrained." if list(path.glob("*.bin")) else "."))
-    elif source.startswith((".", "/", "~")) or source.count("/") > 1:
+        return str(path.parent), {"gguf_file": path.name}
+    if path.is_dir():
+        return str(path), {}
+    if source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise ModelError(f"There is no LM folder {path}.")
+    name, _, revision = source.partition("@")
+    if "@" in source and not (name and revision):
+        raise ModelError(f"{source!r} is no name of an LM: a revision stands behind it, as in name@revision.")
+    return name, {"revision": revision} if revision else {}
+
+
+def load_tokenizer(source: str) -> Any:
+    """The tokenizer of a folder or a name on the hub; no code that comes with it is run.
+
+    Raises:
+        ModelError: there is none.
+    """
+    folder, where = locate(source)
+    with quiet_loading(source, pathlib.Path(folder)):
+        lm_files.check_tokenizer_config(source, get_tokenizer_config(folder, **where))
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **where)
+        lm_files.check_words(source, tokenizer)
+    return tokenizer
+
+
+def read_weights(loader: Any, folder: str, where: Mapping[str, str], **settings: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A model of one of transformers' Auto classes and its report of loading: from safetensors or GGUF, without any code that
+    comes with it, its attention by transformers' own sdpa, or eager where it knows no other, whatever its config says."""
+    safe = {} if "gguf_file" in where else {"use_safetensors": True}
+    settings |= {"trust_remote_code": False, "output_loading_info": True, **safe, **where}
+    try:
+        return loader.from_pretrained(folder, attn_implementation="sdpa", **settings)
+    except ValueError as error:
+        if "scaled_dot_product_attention" not in str(error):
+            raise
+        return loader.from_pretrained(folder, attn_implementation="eager", **settings)
+
+
+@contextlib.contextmanager
+def quiet_loading(source: str, path: pathlib.Path) -> Iterator[None]:
+    """While this is open transformers reports errors only, and they end as one message.
+
+    Args:
+        path: where the LM lies, if it is a folder; bars are for downloads.
+
+    Raises:
+        ModelError: anything was raised.
+    """
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
-    if path.exists():  # a bar is for downloads
+    if path.exists():
         transformers_logging.disable_progress_bar()
     try:
-        config = AutoConfig.from_pretrained(folder, **extra)
-        tokenizer = AutoTokenizer.from_pretrained(folder, **extra)
-        loader = CLASSES[kind or kind_of(config, tokenizer)]
-        safe = {} if extra else {"use_safetensors": True}
-        model, report = loader.from_pretrained(folder, dtype=dtype, output_loading_info=True, **safe, **extra)
+        yield
+    except ModelError:
+        raise
     except ImportError as error:
         raise ModelError(f"{source} needs a package that is not installed: {str(error).strip().splitlines()[-1]} "
                          f"(for .gguf files: pip install 'ptune[gguf]')") from error
@@ -88,12 +158,6 @@ def load_model(source: str, kind: Kind | None, dtype: torch.dtype, needs_head: b
     finally:
         transformers_logging.set_verbosity(level)
         transformers_logging.enable_progress_bar()
-    missing = sorted(report["missing_keys"])
-    if missing and needs_head:
-        raise ModelError(f"{source} lacks weights of {type(model).__name__}: {', '.join(missing[:4])}"
-                         f"{', ...' if len(missing) > 4 else ''}. It may be an encoder without a vocabulary head; "
-                         f"`ptune pretrain --from {source}` can train one.")
-    return model, tokenizer
 
 
 def first_line(error: Exception) -> str:

@@ -2,14 +2,15 @@
 asked, without any training, as a prompt for pairs."""
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from ptune import store
+from ptune import lm_files, store
 from ptune.errors import ModelError
-from ptune.loading import BUILTIN, first_line
+from ptune.loading import locate, quiet_loading, read_weights
 
 BERT = ("adjacent", "not adjacent")
 
@@ -50,25 +51,20 @@ def of(source: str | os.PathLike[str]) -> PairHead:
     """
     if not os.fspath(source):
         raise ModelError("This LM was loaded from no folder, so it has no next-sentence head beside it.")
-    folder = BUILTIN if source == "builtin" else pathlib.Path(source).expanduser()
-    if (folder / "pair_head.safetensors").exists():
-        return PairHead.load(folder)
-    return _berts(os.fspath(folder if folder.exists() else source))
+    folder, where = locate(os.fspath(source))
+    if (pathlib.Path(folder) / "pair_head.safetensors").exists():
+        return PairHead.load(pathlib.Path(folder))
+    return _berts(folder, where)
 
 
-def _berts(source: str) -> PairHead:
+def _berts(source: str, where: Mapping[str, str]) -> PairHead:
     from transformers import AutoModelForNextSentencePrediction
-    from transformers.utils import logging
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # the head of the vocabulary, which is in the file too, is no fault
-    logging.disable_progress_bar()
     try:
-        model, told = AutoModelForNextSentencePrediction.from_pretrained(source, output_loading_info=True, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{source} has no next-sentence head: {first_line(error)}") from error
-    finally:
-        logging.set_verbosity(level)
-        logging.enable_progress_bar()
+        with quiet_loading(source, pathlib.Path(source)):
+            lm_files.check(source, **where)
+            model, told = read_weights(AutoModelForNextSentencePrediction, source, where)
+    except ModelError as error:
+        raise ModelError(f"{source} has no next-sentence head: {error}") from error
     if missing := [name for name in told["missing_keys"] if "position_ids" not in name]:
         raise ModelError(f"{source} has no next-sentence head: its weights lack {missing[0]}.")
     pooler, classifier = _linear(model.base_model.pooler), _linear(model.cls)

@@ -1,6 +1,7 @@
 """Small LMs from text: masked, causal and encoder-decoder, new ones or going on from one."""
 import contextlib
 import math
+import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
+from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
 from ptune import corpus, store, vocabulary
 from ptune.batch import Batch
@@ -18,7 +19,7 @@ from ptune.config import PretrainConfig
 from ptune.errors import ConfigError, DataError, DivergedError
 from ptune.linear import keep_few_shapes
 from ptune.lm import LanguageModel
-from ptune.loading import choose_device, choose_dtype, load_model
+from ptune.loading import choose_device, choose_dtype, load_model, load_tokenizer
 from ptune.pair_head import PairHead
 from ptune.progress import Progress
 from ptune.stopping import Interrupted, stoppable
@@ -80,7 +81,7 @@ def _prepare(config: PretrainConfig) -> LanguageModel:
     else:
         saved = config.out / "training" / "tokenizer"
         if config.tokenizer or (config.resume and saved.exists()):
-            tokenizer = AutoTokenizer.from_pretrained(config.tokenizer or saved)
+            tokenizer = load_tokenizer(os.fspath(config.tokenizer or saved))
         else:
             tokenizer = vocabulary.new_tokenizer(config.texts, kind, config.vocabulary_size or 8000, config.length)
             tokenizer.save_pretrained(saved)
