@@ -14,7 +14,7 @@ import transformers
 from test_families import FAR, ROWS, TOLERANCE, WORDS
 
 from ptune import attention
-from ptune import generate as generate_module
+from ptune import lm as lms
 from ptune.attention import AttentionRoute
 from ptune.config import DecodingConfig, TrainConfig
 from ptune.errors import ConfigError, ModelError, TemplateError
@@ -49,6 +49,19 @@ def family(kind: str, tokenizer, shape: dict, config: str = ""):
     return lambda: (getattr(transformers, kind), getattr(transformers, config or f"{kind.partition('For')[0]}Config"), tokenizer, shape)
 
 
+LONG = dict(GROUPED, original_max_position_embeddings=12, rope_parameters=dict(
+    rope_type="longrope", rope_theta=100.0, short_factor=[1.0] * 4, long_factor=[1.5, 2.0, 3.0, 5.0], factor=4.0,
+    original_max_position_embeddings=12))
+DYNAMIC = dict(tiny.LLAMA, rope_parameters=dict(rope_type="dynamic", rope_theta=100.0, factor=2.0))
+CHUNKS = dict(tiny.LLAMA, intermediate_size_mlp=48, num_local_experts=2, attention_chunk_size=8, head_dim=8, layer_types=[
+    "chunked_attention", "full_attention"], no_rope_layers=[1, 0], moe_layers=[1], attn_temperature_tuning=True)
+BY_LENGTH = {
+    "phi3": family("Phi3ForCausalLM", gpt, LONG),
+    "phimoe": family("PhimoeForCausalLM", gpt, dict(LONG, num_local_experts=2, rope_parameters=LONG["rope_parameters"] | dict(
+        short_mscale=1.0, long_mscale=1.3))),
+    "dynamic": family("LlamaForCausalLM", gpt, DYNAMIC),
+    "llama4": family("Llama4ForCausalLM", gpt, CHUNKS, "Llama4TextConfig"),
+}
 BY_ATTENTION = {
     "mistral": family("MistralForCausalLM", tiny.prepended, dict(tiny.LLAMA, sliding_window=8)),
     "gemma3": family("Gemma3ForCausalLM", gpt, dict(SLIDING, layer_types=["sliding_attention", "full_attention"]), "Gemma3TextConfig"),
@@ -106,7 +119,7 @@ class Families(dict):
     """The families of tiny.py and those above."""
 
     def __missing__(self, name):
-        return (MORE | STATES | OTHERS)[name]()
+        return (MORE | BY_LENGTH | STATES | OTHERS)[name]()
 
 
 @pytest.fixture(autouse=True)
@@ -185,6 +198,50 @@ def test_a_multimodal_lm_is_the_lm_in_it():
     torch.manual_seed(0)
     lm = LanguageModel(transformers.AutoModelForCausalLM.from_config(config), gpt())
     assert lm.route.name == "attention" and len(lm.route.sites) == 2 and lm.max_length == 80
+
+
+@pytest.mark.parametrize("name", BY_LENGTH)
+def test_lms_that_compute_by_length(name):
+    """Rotary factors and chunks of attention that begin at a length, with rows on both sides of it."""
+    lengths = {len(row.ids) + len(row.prefix) for example in deep.examples(deep.build(name)) for row in example.fills}
+    assert min(lengths) < 8 and max(lengths) > 12
+    deep.test_losses_and_gradients(name, recompute=False)
+    if name not in ("phi3", "phimoe"):  # below
+        decoding.test_a_mixed_batch_with_a_cache_is_each_row_recomputed(name)
+
+
+@torch.no_grad()
+def test_rows_that_would_change_each_other_share_no_call():
+    model = deep.build("phi3")
+    rows = [(example.task, example.fills[0]) for example in deep.examples(model)]
+    assert model.lm.switches == (12,)
+    with pytest.raises(ModelError, match="where one has more than 12 tokens: run longer rows apart"):
+        deep.scores(model, rows)
+    model = decoding.build("phi3")
+    with pytest.raises(ModelError, match="computes otherwise from 12 tokens on, and 7 new ones behind a row of 9 would go beyond"):
+        write(model, decoding.mixed(model), decoding.SHORT)
+    few = DecodingConfig(max_new_tokens=2)
+    examples = decoding.mixed(model)
+    assert {model.lm.side(example.fills[0]) for example in examples} == {0, 1}
+    assert write(model, examples, few) == [decoding.alone(model, example, 2) for example in examples]
+
+
+def test_a_length_from_which_a_row_changes_others_is_the_longest_that_is_taken(monkeypatch):
+    """An LM with something that begins at a length and that nobody knows."""
+    network, tokenizer = tiny.tiny("mistral")
+    forward = network.model.forward
+
+    def warped(*given, **named):
+        output = forward(*given, **named)
+        if named["attention_mask"].shape[1] > 8 and (named["attention_mask"] == 0).any():
+            output.last_hidden_state = 2 * output.last_hidden_state
+        return output
+
+    assert LanguageModel(network, tokenizer).max_length == 80
+    monkeypatch.setattr(network.model, "forward", warped)
+    monkeypatch.setattr(lms, "PADDED", 1.0)
+    monkeypatch.setattr("ptune.trial.Trial._same_padded", lambda *_: True)
+    assert LanguageModel(network, tokenizer).max_length == 8
 
 
 # Which attentions a prefix enters.
@@ -518,14 +575,3 @@ def test_a_prefix_that_does_not_reach_the_lm_raises(name):
         lm.scores(batch, learned.vectors, learned.prefixes)
     lm.model.set_attn_implementation("ptune")
     assert torch.equal(lm.scores(batch, learned.vectors, learned.prefixes), wanted)
-
-
-@pytest.mark.parametrize("name", ["bloom", "falcon", "gptj"])
-def test_without_a_cache_the_slots_stay_where_they_are(name):
-    model = decoding.build(name)
-    examples = decoding.mixed(model)
-    wanted = write(model, examples, decoding.SHORT)
-    with pytest.MonkeyPatch.context() as patch:
-        settings = generate_module._settings
-        patch.setattr(generate_module, "_settings", lambda *given: settings(*given) | {"use_cache": False})
-        assert write(model, examples, decoding.SHORT) == wanted

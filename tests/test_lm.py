@@ -1,18 +1,24 @@
 """Loading and trying LMs. What they compute is in test_families.py."""
+import copy
+import gc
 import io
 import json
 import shutil
+import weakref
 
 import pytest
 import tiny
 import torch
 import transformers
+from test_attention import more_families  # noqa: F401 (a fixture)
 from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertModel,
     FNetConfig,
     FNetForMaskedLM,
+    Gemma4ForCausalLM,
+    Gemma4TextConfig,
     MarianConfig,
     MarianMTModel,
     PretrainedConfig,
@@ -21,13 +27,19 @@ from transformers import (
     XLNetLMHeadModel,
 )
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
+from transformers.pytorch_utils import Conv1D
 
 from ptune import pair_head
 from ptune.batch import collate
+from ptune.config import DecodingConfig, TrainConfig
 from ptune.errors import ConfigError, ModelError
+from ptune.generate import write
 from ptune.lm import LanguageModel, fill, nearest_words
 from ptune.loading import choose_device, choose_dtype, load_model, load_tokenizer, locate
+from ptune.model import PrefixSettings, PromptModel, Task
 from ptune.template import Encoded, Template
+from ptune.train import fit
+from ptune.verbalizer import Verbalizer
 
 
 def row(ids, at):
@@ -407,3 +419,126 @@ def test_an_lm_that_is_tuned_keeps_its_weights_exact(tmp_path, dtype, weights, m
         assert 1e-4 < float((short.detach() - exact.scores(exact.collate([row], [-1]))).abs().max() / short.detach().std()) < 0.1
         short.sum().backward()
         assert all(parameter.grad.dtype == torch.float32 for parameter in lm.model.parameters() if parameter.grad is not None)
+
+
+# Tokens without an embedding.
+
+def grown(family: str, **added):
+    """A tiny LM, and its tokenizer with tokens that were added after it was trained."""
+    network, tokenizer = tiny.tiny(family)
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_special_tokens({key: value for key, value in added.items() if key != "words"})
+    tokenizer.add_tokens(added.get("words", []))
+    return network, tokenizer
+
+
+def test_a_padding_token_without_an_embedding_is_masked_as_any_other():
+    network, tokenizer = grown("gpt2", pad_token="[PAD]")
+    lm, plain = LanguageModel(network, tokenizer), LanguageModel(*tiny.tiny("gpt2"))
+    assert tokenizer.pad_token_id == len(tokenizer) - 1 == network.config.vocab_size and lm.tokens.pad < lm.words == len(tokenizer) - 1
+    models = [PromptModel(own) for own in (lm, plain)]
+    rows = [{"x": "Vienna", "label": "a"}, {"x": "the capital of France is Paris", "label": "b"}]
+    for model in models:
+        words = Verbalizer.from_words({"a": "Yes", "b": "No"})
+        for init in ("random", "vocabulary"):
+            model.add(Task(init, Template.parse("{soft:3} {x} is {mask}"), words, encoder="table", init=init), rows)
+        fit(model, {"random": (rows, rows), "vocabulary": (rows, rows)}, TrainConfig(epochs=2, batch_size=2))
+    found, wanted = (torch.stack([own for task in (0, 1) for own in model.scores(model.encode(task, rows))]) for model in models)
+    assert found.shape == wanted.shape == (4, 2) and torch.isfinite(found).all()
+    torch.testing.assert_close(*(model.scores(model.encode(1, rows)) for model in models))
+    assert all(len(own) == 5 for own in nearest_words(lm, torch.randn(3, lm.width)))
+    assert write(PromptModel(lm), [], DecodingConfig()) == []
+
+
+def test_hidden_words_are_tokens_with_an_embedding():
+    network, tokenizer = grown("bert", words=[f"extra{number}" for number in range(3000)])
+    model = PromptModel(LanguageModel(network, tokenizer))
+    model.add(Task("t", Template.parse("{x} {mask}"), Verbalizer.from_words({"a": "Yes", "b": "No"})))
+    hidden = model.hidden_words(0, [{"x": "Vienna lies on the Danube " * 3}] * 200, torch.Generator().manual_seed(0))
+    assert max(id_ for example in hidden for id_ in example.learn[0].ids) < network.config.vocab_size
+    with pytest.raises(ModelError, match=r"Row 2 of t: The tokenizer has the token 'extra7' of number \d+, and the LM has only"):
+        model.encode(0, [{"x": "Vienna"}, {"x": "Vienna extra7"}], labelled=False)
+    with pytest.raises(ModelError, match="the token 'extra7'"):
+        model.add(Task("u", Template.parse("{x} {mask}"), Verbalizer.from_words({"a": "Yes", "b": "extra7"})))
+    with pytest.raises(ModelError, match="the token 'extra7'"):
+        model.add(Task("v", Template.parse('{soft:"extra7"} {x} {mask}'), Verbalizer.from_words({"a": "Yes", "b": "No"})))
+
+
+def test_a_mask_without_an_embedding_is_refused_when_the_lm_is_loaded():
+    with pytest.raises(ModelError, match=r"the token '\[HOLE\]' of number \d+, and the LM has only \d+ embeddings"):
+        LanguageModel(*grown("bert", mask_token="[HOLE]"), kind="masked")
+
+
+# Vectors that are no word's.
+
+def test_an_lm_that_looks_its_embeddings_up_among_its_words_is_refused():
+    tokenizer = tiny.byte_level(False)
+    shape = dict(tiny.LLAMA, vocab_size=len(tokenizer), vocab_size_per_layer_input=len(tokenizer), hidden_size_per_layer_input=8,
+                 num_kv_shared_layers=0, global_head_dim=8, layer_types=["sliding_attention", "full_attention"], enable_moe_block=False)
+    torch.manual_seed(0)
+    network = Gemma4ForCausalLM(Gemma4TextConfig(**shape)).eval()
+    with pytest.raises(ModelError, match="takes the embeddings of its own words only, and soft tokens are no word's: It seems like"):
+        LanguageModel(network, tokenizer)
+
+
+def test_an_lm_that_rounds_its_embeddings_to_words_is_refused(monkeypatch):
+    """It would not fail, and soft tokens would be words."""
+    network, tokenizer = tiny.tiny("bert")
+    layer = network.bert.embeddings
+    words, forward = layer.word_embeddings, layer.forward
+
+    def rounded(**named):
+        given = named.pop("inputs_embeds")
+        if given is not None:
+            named["input_ids"] = torch.cdist(given, words.weight[None]).argmin(-1)
+        return forward(**named)
+
+    monkeypatch.setattr(layer, "forward", rounded)
+    with pytest.raises(ModelError, match="compute the same|does not notice soft tokens"):
+        LanguageModel(network, tokenizer)
+
+
+# What is installed in a network.
+
+def hooks(network) -> list[tuple[str, int, int, bool]]:
+    return [(name, len(part._forward_hooks), len(part._forward_pre_hooks), "compute_bias" in vars(part))
+            for name, part in network.named_modules()]
+
+
+def used(network, tokenizer) -> weakref.ref:
+    """An LM that is made of a network and used with a prefix, where it takes one, and dropped; a reference to the network's layers."""
+    model = PromptModel(LanguageModel(network, tokenizer))
+    model.lm.recompute(True)
+    model.lm.recompute(False)
+    text = "{prefix:2} {x} {soft:1} {mask}" if model.lm.capabilities.prefix else "{x} {soft:1} {mask}"
+    model.add(Task("t", Template.parse(text), Verbalizer.from_words({"a": "Yes", "b": "No"}), encoder="table", prefix=PrefixSettings(0)))
+    model.losses(model.encode(0, [{"x": "Vienna", "label": "a"}, {"x": "Vienna lies on the Danube", "label": "b"}])).sum().backward()
+    if model.lm.kind != "masked":
+        writing = model.add(Task("u", Template.parse("{x} is" + (" {mask}" if model.lm.kind == "causal" else "")), None))
+        write(model, model.encode(writing, [{"x": "Vienna"}], labelled=False), DecodingConfig(max_new_tokens=2))
+    return weakref.ref(next(part for part in network.modules() if isinstance(part, torch.nn.ModuleList))[0])
+
+
+@pytest.mark.parametrize("family", [*tiny.FAMILIES, "bloom", "falcon", "mt5"])
+def test_a_network_is_changed_once_and_freed_with_its_lm(family):
+    network, tokenizer = tiny.tiny(family)
+    used(network, tokenizer)
+    once = hooks(network)
+    methods = {name: method for name, part in network.named_modules() for method in [vars(part).get("compute_bias")] if method}
+    layer = used(network, tokenizer)
+    used(network, tokenizer)
+    assert hooks(network) == once
+    assert all(vars(network.get_submodule(name))["compute_bias"] is method for name, method in methods.items())
+    assert not any("forward" in vars(part) for part in network.modules() if not isinstance(part, torch.nn.Linear | Conv1D))
+    del network, methods
+    gc.collect()
+    assert layer() is None
+
+
+def test_a_tokenizer_is_freed_with_its_lm():
+    lm = LanguageModel(*grown("bert", words=["extra"]))
+    Verbalizer.from_words({"a": "Yes", "b": "No"}).bind(lm.tokens, "spaced", lm.kind)
+    tokens = weakref.ref(lm.tokens)
+    del lm
+    gc.collect()
+    assert tokens() is None

@@ -16,7 +16,7 @@ from ptune.template import Template
 from ptune.verbalizer import Choices, Span, Verbalizer
 
 more_families = test_attention.more_families
-FAMILIES = [*tiny.FAMILIES, *test_attention.MORE]
+FAMILIES = [*tiny.FAMILIES, *test_attention.MORE, *test_attention.BY_LENGTH]
 THOROUGH = settings.get_current_profile_name() == "thorough"
 TEXT = "Vienna lies on the Danube , in the east of Austria ; its people speak German".split()
 ONE = Verbalizer.from_words({"a": ["Yes", "great"], "b": "No", "c": "Maybe"})

@@ -62,11 +62,13 @@ def write_all(model: "PromptModel", examples: Sequence[Example], config: Decodin
     for number in {example.task for example in examples}:
         if model.tasks[number].verbalizer is not None:
             raise ConfigError(f"{model.tasks[number].task.name} has labels to choose from, so no text is written for it: predict its rows.")
+    for example in examples:
+        model.lm.check_room(example.fills[0], config.max_new_tokens)
     settings = _settings(model, config)
     found: list[list[str]] = [[] for _ in examples]
     learned = model.learned([example.task for example in examples])
     with model.lm.evaluating(), seeded(config.seed, model.lm.device) if config.sample else contextlib.nullcontext():
-        for batch in _batches(model, examples, config.rows, config.max_new_tokens):
+        for batch in _batches(model, examples, config.rows):
             rows = [examples[i].fills[0] for i in batch]
             prompts = [learned.places.get(model.tasks[examples[i].task].prompt, -1) for i in batch]
             collated = model.lm.collate(rows, prompts, "left" if model.lm.kind == "causal" else "right")
@@ -78,15 +80,14 @@ def write_all(model: "PromptModel", examples: Sequence[Example], config: Decodin
     return found
 
 
-def _batches(model: "PromptModel", examples: Sequence[Example], most: int, new_tokens: int) -> Iterator[list[int]]:
+def _batches(model: "PromptModel", examples: Sequence[Example], most: int) -> Iterator[list[int]]:
     """The numbers of the examples that are written for in one call: of like length, and of equal length where padding would show."""
     def shape(number: int) -> tuple[int, ...]:
         row = examples[number].fills[0]
         if row.decoder is not None:
             return (len(row.decoder),)
-        if model.lm.switches:
-            return (model.lm.side(row), number if model.lm.crosses(row, new_tokens) else -1, len(row.ids), len(row.prefix))
-        return () if model.lm.pads_left else (len(row.ids), len(row.prefix))
+        side = model.lm.side(row)
+        return (side,) if model.lm.pads_left else (side, len(row.ids), len(row.prefix))
 
     most = most if model.lm.writes_together else 1
     for _, same in itertools.groupby(sorted(range(len(examples)), key=lambda i: (shape(i), examples[i].length)), shape):

@@ -141,16 +141,12 @@ def _replace(layer: nn.Module, arguments: tuple[Any, ...], more: dict[str, Any])
     hidden = arguments[0] if arguments else more["hidden_states"]
     if hidden.shape[0] != len(now.places):
         raise ModelError(f"The prefixes of {len(now.places)} rows do not fit {hidden.shape[0]} rows.")
-    behind = hidden.shape[1] - now.places.shape[1]
-    if behind < 0 and number in now.reached:
+    if hidden.shape[1] < now.places.shape[1] and number in now.reached:
         return None
-    if behind < 0:
+    if hidden.shape[1] != now.places.shape[1]:
         raise ModelError(f"The prefixes of rows of {now.places.shape[1]} tokens do not fit "
                          f"{hidden.shape[1]} tokens.")
     places, values = now.places, now.values[..., number * size:(number + 1) * size]
-    if behind:  # written without a cache: the new tokens are at the end
-        places = nn.functional.pad(places, (0, behind), value=-1)
-        values = nn.functional.pad(values, (0, 0, 0, behind))
     hidden = torch.where((places >= 0)[..., None], values.to(hidden.dtype), hidden)
     now.reached.add(number)
     return ((hidden, *arguments[1:]), more) if arguments else (arguments, {**more, "hidden_states": hidden})

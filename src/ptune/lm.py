@@ -133,7 +133,7 @@ class LanguageModel:
         """Find out what the LM is like, and refuse it where it takes no prompts."""
         model, trial = self.model, self._trial()
         self.width = self.embed(trial.rows.ids).shape[-1]
-        trial.check_embeddings()
+        trial.check_embeddings(self.embed)
         if "position_ids" in self._parameters:
             trial.find_offset(self._count_from)
         trial.check_padding()
@@ -446,12 +446,6 @@ class LanguageModel:
         if batch.decoder_attention is not None and not batch.decoder_attention.all():
             raise ModelError("The decoder's inputs are of different lengths, and it would go on behind their padding: let it write for equal ones.")
         self._check_lengths(batch)
-        tokens = int(batch.attention.sum(1).max()) + (0 if batch.ahead is None else int(batch.ahead.max()))
-        if bisect.bisect_left(self.switches, tokens) != bisect.bisect_left(self.switches, tokens + settings.get("max_new_tokens", 1) - 1):
-            if len(batch.prompts) > 1:
-                raise ModelError(f"{type(self.model).__name__} computes otherwise from {' or '.join(map(str, self.switches))} tokens on: let it "
-                                 f"write alone for a row that goes beyond.")
-            settings["use_cache"] = False  # what was kept is of no use beyond
         batch = batch.to(self.device)
         more = {"tokenizer": self.tokens.tokenizer} if "stop_strings" in settings else {}
         if self.kind == "encoder-decoder":
@@ -561,9 +555,17 @@ class LanguageModel:
         """How many of the lengths from which the LM computes otherwise a row, with as many more tokens, goes beyond."""
         return bisect.bisect_left(self.switches, len(row.ids) + len(row.prefix) + more)
 
-    def crosses(self, row: Encoded, new_tokens: int) -> bool:
-        """Whether the LM would compute otherwise for a row while it writes so many tokens behind it."""
-        return self.side(row) != self.side(row, new_tokens - 1)
+    def check_room(self, row: Encoded, new_tokens: int) -> None:
+        """Refuse to write so many tokens behind a row where the LM would compute otherwise midway, since what it keeps of the row is then of no
+        use.
+
+        Raises:
+            ModelError: it would.
+        """
+        if self.kind == "causal" and self.side(row) != self.side(row, new_tokens - 1):
+            length = len(row.ids) + len(row.prefix)
+            raise ModelError(f"{type(self.model).__name__} computes otherwise from {self.switches[self.side(row)]} tokens on, and {new_tokens} new "
+                             f"ones behind a row of {length} would go beyond: set max_new_tokens lower, or shorten the row.")
 
     def check_gradients(self, soft: bool, deep: bool) -> None:
         """See by one backward pass on a trial row that soft tokens, and deep prefixes, get the gradient that trains them.

@@ -12,6 +12,7 @@ from ptune.attention import AttentionRoute
 from ptune.batch import Batch, collate
 from ptune.errors import ModelError
 from ptune.layer_inputs import LayerRoute
+from ptune.loading import first_line
 from ptune.prompts import Prefixes
 from ptune.template import Encoded
 from ptune.tokens import Tokens
@@ -46,8 +47,8 @@ class Trial:
     dtype: torch.dtype
 
     @torch.no_grad()
-    def check_embeddings(self) -> None:
-        """The LM must be the same with embeddings as with token ids."""
+    def check_embeddings(self, embed: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """The LM must be the same with embeddings as with token ids, and take vectors that are no word's."""
         alone = one_row(self.rows, 0)
         try:
             by_ids, by_vectors = self.run(alone, ids=True), self.run(alone)
@@ -56,6 +57,16 @@ class Trial:
         if not close(by_ids, by_vectors):
             raise ModelError(f"{self.name} does not compute the same from its embeddings as from token ids, so "
                              f"soft tokens would stand in the wrong place. ptune cannot use it.")
+        places = torch.arange(alone.ids.shape[1], device=alone.ids.device)
+        soft = replace(alone, slots=torch.where(places < 2, places, -1)[None], prompts=alone.prompts * 0)
+        vectors = 1.5 * embed(alone.ids[:, :2]).float() - 0.5 * embed(alone.ids[:, 1:3]).float()
+        try:
+            taken = self.run(soft, vectors)
+        except (TypeError, ValueError, LookupError, NotImplementedError, RuntimeError) as error:
+            raise ModelError(f"{self.name} takes the embeddings of its own words only, and soft tokens are no word's: "
+                             f"{first_line(error)}") from error
+        if torch.equal(taken, by_vectors):
+            raise ModelError(f"{self.name} does not notice soft tokens among its embeddings. ptune cannot use it.")
 
     @torch.no_grad()
     def find_offset(self, count_from: Callable[[int], None]) -> None:

@@ -5,9 +5,10 @@ turns the LM's scores there into scores of the labels. It runs no LM.
 """
 import random
 import re
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -73,14 +74,18 @@ class Verbalizer:
                 raise VerbalizerError(f"The label {label!r} has no word: give it one, or leave the label out.")
         return cls(tuple(listed), tuple(listed.values()), aggregate, order, length)
 
-    @lru_cache(maxsize=8)
     def bind(self, tokens: Tokens, place: Place, kind: Kind) -> "Bound":
         """The verbalizer for one LM and one place in a template.
 
         Raises:
             VerbalizerError: a word is unknown to the tokenizer, two labels have the same word, or the LM has no such order.
         """
-        return self._bind(tokens, place, kind, distinct=True)
+        kept = _bound.setdefault(tokens, {})
+        if (bound := kept.get(key := (self, place, kind))) is None:
+            if len(kept) >= KEPT:
+                kept.pop(next(iter(kept)), None)
+            bound = kept[key] = self._bind(tokens, place, kind, distinct=True)
+        return bound
 
     def _bind(self, tokens: Tokens, place: Place, kind: Kind, distinct: bool) -> "Bound":
         if kind != "masked" and self.order not in (None, "left-to-right"):
@@ -212,6 +217,8 @@ class Span:
         return torch.tensor([1 - SURE, SURE] if matches else [SURE, 1 - SURE]).log()
 
 
+KEPT = 8  # verbalizers of each tokenizer, since many tasks have the same long list of words
+_bound: "weakref.WeakKeyDictionary[Tokens, dict[tuple[Verbalizer, Place, Kind], Bound]]" = weakref.WeakKeyDictionary()
 TRUTH = ("false", "true")
 MOST_PADDING = 3
 MOST_SURE = 1 - 1e-6  # of a word's going on: short of all, so that the log of its stopping is finite
