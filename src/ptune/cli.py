@@ -1,4 +1,5 @@
 """The command line: it parses, calls, and prints. Nothing heavy is imported before a command is chosen."""
+import argparse
 import os
 import pathlib
 import shlex
@@ -16,7 +17,9 @@ Prompt learning on frozen language models.
 
   probe      find out what a frozen LM knows: manual prompts and P-tuning (or --methods all) side by side
   compare    methods side by side on tasks with labels: few shots, several seeds, one table
-  train      train the prompt of a task described by a YAML file
+  new        make a task's YAML file from a table of texts and labels
+  train      train the prompt of a task described by a YAML file, or of a table of texts and labels
+  methods    list the methods, and what each trains
   evaluate   score a saved prompt on rows with right answers
   predict    answer rows with a saved prompt: JSON lines in, JSON lines out
   generate   let the LM write with a saved prompt: JSON lines in, JSON lines out
@@ -79,14 +82,66 @@ def _pretrain(arguments: Sequence[str]) -> None:
     _resumable(lambda: pretrain(config), "ptune pretrain", arguments)
 
 
+def _new(arguments: Sequence[str]) -> None:
+    config = tyro.cli(c.NewConfig, args=arguments, prog="ptune new")
+    _quiet()
+    from ptune.new_task import new
+    file = new(config)
+    print(f"Next: ptune train {shlex.quote(str(file))} --out {shlex.quote(file.stem + '-trained')}")
+
+
+def _methods(arguments: Sequence[str]) -> None:
+    if arguments:
+        print("usage: ptune methods\n\nList the methods, and what each trains.")
+        sys.exit(0 if arguments[0] in ("-h", "--help") else 2)
+    from ptune.methods import table
+    print(table())
+
+
+def _table_to_task(arguments: Sequence[str]) -> tuple[pathlib.Path, list[str]]:
+    """The YAML file that is made of a table, beside where the run goes, and the options that are not of its making.
+
+    A run that goes on takes the file that is there.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in ("--text", "--label", "--out", "--lm", "--method"):
+        parser.add_argument(option)
+    given, _ = parser.parse_known_args(list(arguments[1:]))
+    folder = pathlib.Path(given.out or f"{pathlib.Path(arguments[0]).stem}-trained")
+    file = folder.with_name(f"{folder.name}.yaml")
+    if not ("--resume" in arguments and file.exists()):
+        from ptune.new_task import new
+        options = {name: value for name in ("text", "label", "lm", "method") if (value := getattr(given, name)) is not None}
+        new(c.NewConfig(data=pathlib.Path(arguments[0]), out=file, **options))
+    rest = _without(arguments[1:], ("--text", "--label"))
+    return file, rest if given.out else [*rest, "--out", str(folder)]
+
+
+def _without(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Arguments without some options and their values."""
+    kept: list[str] = []
+    following = iter(arguments)
+    for argument in following:
+        if argument in options:
+            next(following, None)
+        elif not argument.startswith(tuple(f"{option}=" for option in options)):
+            kept.append(argument)
+    return kept
+
+
 def _train(arguments: Sequence[str]) -> None:
     if not arguments or arguments[0].startswith("-"):
-        print("usage: ptune train TASK.yaml [OPTIONS]\n\nAny key of the file can be set from the command line.\n")
+        print("usage: ptune train TASK.yaml [OPTIONS]\n       ptune train TABLE.csv [--text COLUMN] [--label COLUMN] [OPTIONS]\n\n"
+              "Any key of the file can be set from the command line. Of a table (.csv, .tsv, .jsonl) a file is made first, as by ptune new.\n")
         tyro.cli(c.TaskConfig, args=["--help"], prog="ptune train TASK.yaml")
     _quiet()
+    from ptune.data import FORMATS
+    file, options = pathlib.Path(arguments[0]), list(arguments[1:])
+    if file.suffix in FORMATS:
+        file, options = _table_to_task(arguments)
     from ptune.tasks import described, training
-    default = described.read(pathlib.Path(arguments[0]))
-    config = tyro.cli(c.TaskConfig, args=arguments[1:], default=default, prog=f"ptune train {arguments[0]}")
+    default = described.read(file)
+    config = tyro.cli(c.TaskConfig, args=options, default=default, prog=f"ptune train {arguments[0]}")
     _resumable(lambda: training.train(config), "ptune train", arguments)
 
 
@@ -167,5 +222,6 @@ def _resumable(run: Callable[[], object], command: str, arguments: Sequence[str]
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "probe": _probe, "compare": _compare, "train": _train, "evaluate": _evaluate, "predict": _predict, "generate": _generate, "report": _report,
-    "export": _export, "import": _import, "inspect": _inspect, "pretrain": _pretrain, "bench": _bench}
+    "probe": _probe, "compare": _compare, "new": _new, "train": _train, "methods": _methods, "evaluate": _evaluate,
+    "predict": _predict, "generate": _generate, "report": _report, "export": _export, "import": _import, "inspect": _inspect,
+    "pretrain": _pretrain, "bench": _bench}

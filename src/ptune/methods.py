@@ -112,3 +112,32 @@ def method(name: str) -> Method:
     if name not in METHODS:
         raise ConfigError(f"There is no method {name!r}. {nearest(name, METHODS)}")
     return METHODS[name]
+
+
+ABOUT = {
+    "manual": "a hand-written prompt, asked as it is",
+    "p-tuning": "soft tokens among the words, made by a BiLSTM while they are trained",
+    "p-tuning+lm": "the same, and the LM with them",
+    "fine-tune": "the LM, on the row's fields and a mask",
+    "manual+fine-tune": "the LM, on a hand-written prompt",
+    "head": "the LM with a new classification head",
+    "pet": "an ensemble of patterns labels unlabelled rows, and a classifier learns from those",
+    "ipet": "PET in generations that learn from each other",
+    "next-sentence": "BERT's next-sentence head, asked as it is",
+    "prefix-tuning": "keys and values at every layer, made by an MLP while trained; for written text",
+    "prompt-tuning": "soft tokens before the input, by Adafactor at 0.3, as in the paper",
+    "prompt-tuning-adamw": "the same by AdamW, which small LMs and few rows want",
+    "p-tuning-v2": "keys and values at every layer, trained directly",
+    "p-tuning-v2+head": "the same, read by a classification head"}
+"""What each method is, in a line."""
+
+
+def table() -> str:
+    """All methods, one a line: the name, what it trains, and what it is."""
+    trained = {"nothing": "nothing", "prompt": "prompt", "head": "LM's head", "lm": "LM", "both": "prompt and LM"}
+    width = max(map(len, METHODS))
+    lines = [f"{'method':{width}}  {'trains':15}  what it is"]
+    for name, one in METHODS.items():
+        what = trained[one.tune] if one.reader != "head" else {"both": "head and LM", "prompt": "prompt and head"}[one.tune]
+        lines.append(f"{name:{width}}  {what:15}  {ABOUT[name]}")
+    return "\n".join(lines)

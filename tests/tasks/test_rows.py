@@ -230,3 +230,14 @@ def test_sst2_is_learned_from_the_rows_of_sst5(data):
     assert Counter(row["label"] for row in found["train"]) == {"0": 3310, "1": 3610} and len(found["test"]) == 872
     with pytest.raises(DataError, match="sst5/train.jsonl, row 1: its label is '4', which the task does not have"):
         read(DataConfig(train=folder / "sst5/train.jsonl"), "label", ("0", "1"))
+
+
+def test_labels_without_a_word_and_words_without_a_row_are_told_at_once(tmp_path):
+    rows = [{"label": label} for label in ("good", "fine", "awful", "fine")]
+    with pytest.raises(DataError) as fault:
+        read(DataConfig(train=put(tmp_path, rows)), "label", ("good", "bad", "worse"))
+    assert "rows.jsonl, row 2: its label is 'fine', which the task does not have" in str(fault.value)
+    assert str(fault.value).endswith("Labels of rows for which the task has no word: 'fine' (row 2), 'awful' (row 3). "
+                                     "Labels of the task that no row has: 'bad', 'worse'.")
+    with pytest.raises(DataError, match=r"rows.jsonl, row 2: its label is 'fine', which the task does not have"):
+        read(DataConfig(dev=put(tmp_path, rows[:2])), "label", ("good", "bad", "worse"))

@@ -13,6 +13,7 @@ from ptune.tasks import superglue, table_to_text
 
 SPLITS = ("train", "dev", "test", "unlabeled")
 DATA_VARIABLE = "${PTUNE_DATA}"
+SHOWN = 20  # labels that are listed in a message
 
 
 def read(data: DataConfig, target: str, labels: Sequence[str] = (), by: str | None = None) -> dict[str, list[Row]]:
@@ -122,13 +123,32 @@ def _renamed(rows: Sequence[Row], names: Mapping[str, str] | None, target: str, 
 
 
 def _check_labels(numbered: Sequence[tuple[int, Row]], labels: Sequence[str], split: str, target: str, path: pathlib.Path) -> None:
-    for number, row in numbered if labels else ():
+    if not labels:
+        return
+    strangers: dict[str, int] = {}
+    for number, row in numbered:
         if str(row[target]) not in labels:
-            raise DataError(f"{path}, row {number}: its label is {row[target]!r:.60}, which the task does not have. {nearest(str(row[target]), labels)}")
+            strangers.setdefault(str(row[target]), number)
     there = {str(row[target]) for _, row in numbered}
-    for label in labels if split == "train" else ():
-        if label not in there:
-            raise DataError(f"{path}: no row has the label {label!r}, so it cannot be learned.")
+    idle = [label for label in labels if label not in there] if split == "train" else []
+    more = f" {_lists(strangers, idle)}" if len(strangers) + len(idle) > 1 else ""
+    for label, number in strangers.items():
+        value = next(row[target] for _, row in numbered if str(row[target]) == label)
+        raise DataError(f"{path}, row {number}: its label is {value!r:.60}, which the task does not have. {nearest(label, labels)}{more}")
+    for label in idle:
+        raise DataError(f"{path}: no row has the label {label!r}, so it cannot be learned.{more}")
+
+
+def _lists(strangers: Mapping[str, int], idle: Sequence[str]) -> str:
+    """All labels of rows that the task does not have, and all labels of the task that no row has."""
+    sentences = []
+    if strangers:
+        told = ", ".join(f"{label!r:.60} (row {number})" for label, number in list(strangers.items())[:SHOWN])
+        sentences.append(f"Labels of rows for which the task has no word: {told}{', ...' if len(strangers) > SHOWN else ''}.")
+    if idle:
+        told = ", ".join(map(repr, idle[:SHOWN]))
+        sentences.append(f"Labels of the task that no row has: {told}{', ...' if len(idle) > SHOWN else ''}.")
+    return " ".join(sentences)
 
 
 def _halves(data: DataConfig, rows: list[Row]) -> tuple[list[Row], list[Row]]:
