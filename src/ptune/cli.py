@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import tyro
 
 from ptune import config as c
+from ptune import terminal
 from ptune.errors import PtuneError, nearest
 
 USAGE = """usage: ptune COMMAND [OPTIONS]
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _command(*arguments)
         sys.stdout.flush()
     except PtuneError as error:
-        print(f"ptune: {error}", file=sys.stderr)
+        terminal.warn(f"ptune: {error}")
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nptune: stopped.", file=sys.stderr)
@@ -156,14 +157,14 @@ def _predict(arguments: Sequence[str]) -> None:
     config = tyro.cli(c.PredictConfig, args=arguments, prog="ptune predict")
     _quiet()
     from ptune.tasks import answering
-    answering.predict(config, lambda message: print(message, file=sys.stderr))
+    answering.predict(config, terminal.warn)
 
 
 def _generate(arguments: Sequence[str]) -> None:
     config = tyro.cli(c.GenerateConfig, args=arguments, prog="ptune generate")
     _quiet()
     from ptune.tasks import answering
-    answering.generate(config, lambda message: print(message, file=sys.stderr))
+    answering.generate(config, terminal.warn)
 
 
 def _report(arguments: Sequence[str]) -> None:
@@ -217,7 +218,7 @@ def _resumable(run: Callable[[], object], command: str, arguments: Sequence[str]
         run()
     except (Interrupted, KeyboardInterrupt) as stopped:
         again = [*arguments, *([] if "--resume" in arguments else ["--resume"])]
-        print(f"\n{stopped or 'Stopped.'}\nGo on with: {command} {shlex.join(again)}", file=sys.stderr)
+        terminal.warn(f"\n{stopped or 'Stopped.'}\nGo on with: {command} {shlex.join(again)}")
         sys.exit(130)
 
 

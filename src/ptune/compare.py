@@ -10,9 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from rich.console import Console
-
-from ptune import compare_report, fewshot, pet, store
+from ptune import compare_report, fewshot, pet, store, terminal
 from ptune.config import SIDE, CompareConfig, DataConfig, TaskConfig, TrainConfig, TrainOverrides
 from ptune.errors import ConfigError, DivergedError, ModelError, TemplateError, VerbalizerError, nearest
 from ptune.lm import LanguageModel
@@ -60,7 +58,7 @@ def compare(config: CompareConfig, say: Callable[[str], None] | None = None) -> 
     Raises:
         PtuneError: a task, its rows, the LM or a setting is at fault.
     """
-    console = Console(stderr=config.as_json)
+    console = terminal.Console(stderr=config.as_json)
     say = say or partial(console.print, markup=False, highlight=False, soft_wrap=True)
     names = _listed(config.methods)
     if unknown := next((name for name in names if name not in ASKED), None):

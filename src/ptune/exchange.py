@@ -1,7 +1,7 @@
 """Prompts in other libraries' forms: PEFT's adapter folders, and the .npy files of Google's Prompt Tuning."""
 from collections.abc import Callable
 
-from ptune import encoders, google_format, peft_format, saving
+from ptune import encoders, google_format, peft_format, saving, terminal
 from ptune.config import ExportConfig, ImportConfig
 from ptune.errors import ConfigError
 from ptune.lm import LanguageModel
@@ -9,7 +9,7 @@ from ptune.model import PromptModel, Task
 from ptune.template import Template
 
 
-def export(config: ExportConfig, say: Callable[[str], None] = print) -> None:
+def export(config: ExportConfig, say: Callable[[str], None] = terminal.say) -> None:
     """Write a saved prompt in another form.
 
     Raises:
@@ -29,7 +29,7 @@ def export(config: ExportConfig, say: Callable[[str], None] = print) -> None:
     say(f"Written to {config.out}")
 
 
-def bring(config: ImportConfig, say: Callable[[str], None] = print) -> None:
+def bring(config: ImportConfig, say: Callable[[str], None] = terminal.say) -> None:
     """Make a prompt folder of another library's prompt.
 
     Raises:

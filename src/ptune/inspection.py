@@ -5,11 +5,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ptune import encoders, saving
+from ptune import encoders, saving, terminal
 from ptune.config import InspectConfig
 from ptune.errors import DataError
 from ptune.lm import LanguageModel, nearest_words
@@ -22,7 +21,7 @@ MOST_DRAWN = 48
 
 def inspect(config: InspectConfig) -> None:
     """Print what the config asks for: a saved prompt, a task's template, or a template."""
-    console, path = Console(), pathlib.Path(config.what)
+    console, path = terminal.Console(), pathlib.Path(config.what)
     row = _row(config.row)
     if path.is_dir():
         lm = LanguageModel.load(config.lm, device=config.device) if config.lm else None

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
-from ptune import corpus, store, vocabulary
+from ptune import corpus, store, terminal, vocabulary
 from ptune.batch import Batch
 from ptune.config import PretrainConfig
 from ptune.errors import ConfigError, DataError, DivergedError
@@ -40,7 +40,7 @@ class Text:
     held_out: list[np.ndarray]
 
 
-def pretrain(config: PretrainConfig, say: Callable[[str], None] = print) -> pathlib.Path:
+def pretrain(config: PretrainConfig, say: Callable[[str], None] = terminal.say) -> pathlib.Path:
     """Train the LM that the config describes; return its folder.
 
     The data of step s follow from (seed, s) alone, so a run that was killed and resumed is the run that was not.

@@ -5,9 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from rich.console import Console
-
-from ptune import duration, experiment, report, store
+from ptune import duration, experiment, report, store, terminal
 from ptune.config import SIDE, ProbeConfig
 from ptune.errors import ConfigError, DivergedError, TemplateError
 from ptune.experiment import Plan, Problem, Result
@@ -31,7 +29,7 @@ def probe(config: ProbeConfig, say: Callable[[str], None] | None = None) -> Resu
     Raises:
         PtuneError: facts, LM or settings are at fault.
     """
-    console = Console(stderr=config.as_json)
+    console = terminal.Console(stderr=config.as_json)
     say = say or partial(console.print, markup=False, highlight=False, soft_wrap=True)
     methods = _methods(config)
     facts = lama.read_facts(config.facts, _listed(config.relations), config.manual, say)

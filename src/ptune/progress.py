@@ -4,9 +4,10 @@ import time
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+
+from ptune import terminal
 
 SECONDS_BETWEEN_LINES = 30
 
@@ -15,15 +16,15 @@ class Progress:
     """Counts steps, with figures beside them (loss, dev score) and the time left; writes to standard error."""
 
     def __init__(self, label: str, total: int, done: int = 0):
-        self.label, self.total, self.done, self.first = label, total, done, done
+        self.label, self.total, self.done, self.first = terminal.clean(label), total, done, done
         self.figures: dict[str, Any] = {}
         self.began = self.spoke = time.monotonic()
         self.bar = None
         if sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-                       TextColumn("{task.fields[figures]}"))
-            self.bar = RichProgress(*columns, console=Console(stderr=True))
-            self.task = self.bar.add_task(label, total=total, completed=done, figures="")
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+                       TextColumn("{task.fields[figures]}", markup=False))
+            self.bar = RichProgress(*columns, console=terminal.Console(stderr=True))
+            self.task = self.bar.add_task(self.label, total=total, completed=done, figures="")
 
     def __enter__(self) -> "Progress":
         if self.bar:
@@ -44,7 +45,7 @@ class Progress:
             self.spoke = now
             left = (now - self.began) / max(1, self.done - self.first) * (self.total - self.done)
             told = [f"{self.label}: {self.done}/{self.total}", self._figures(), f"{_minutes(left)} left"]
-            print(", ".join(filter(None, told)), file=sys.stderr, flush=True)
+            terminal.warn(", ".join(filter(None, told)))
 
     def _figures(self) -> str:
         return " ".join(f"{name} {value:.3f}" for name, value in self.figures.items())

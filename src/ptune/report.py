@@ -10,6 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from ptune import store
 from ptune.metrics import mean
@@ -86,9 +87,9 @@ def figure(result: Any, seeds: int) -> str:
     return f"{value:.3f}{spread}{MARK if result.diverged else ''}"
 
 
-def _cell(result: Any, seeds: int, best: str) -> str:
+def _cell(result: Any, seeds: int, best: str) -> Text:
     text = figure(result, seeds)
-    return f"[bold]{text}[/bold]" if shown(_of(result)) == best else text
+    return Text(text, "bold" if shown(_of(result)) == best else "")
 
 
 def divergences(single: Sequence[dict[str, Any]]) -> list[str]:

@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from pydantic import ValidationError
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ptune import store
+from ptune import store, terminal
 from ptune.config import SIDE
 from ptune.errors import StoreError, reason
 from ptune.metrics import deviation, mean
@@ -62,7 +61,7 @@ def report(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
         StoreError: no folder is given, a run.json cannot be read, or the page cannot be written.
     """
     runs = read(folders)
-    console = Console()
+    console = terminal.Console()
     console.print(table(runs))
     write(runs, out)
     console.print(f"Report: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)

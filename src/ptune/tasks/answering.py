@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 from pydantic import ValidationError
 
-from ptune import saving, store
+from ptune import saving, store, terminal
 from ptune.config import DecodingConfig, EvaluateConfig, GenerateConfig, PredictConfig
 from ptune.data import iterate_rows, row_of
 from ptune.ensemble import most_said
@@ -21,7 +21,7 @@ from ptune.tasks.rows import rows_of
 ANSWERS_AT_ONCE = 64
 
 
-def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> dict[str, float]:
+def evaluate(config: EvaluateConfig, say: Callable[[str], None] = terminal.say) -> dict[str, float]:
     """Score a saved prompt (or the prompts of many users) on rows with right answers."""
     model = _model(config)
     skipped: list[str] | None = [] if config.skip_bad_lines else None
@@ -40,7 +40,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> dict
     return {**figures, "rows": float(len(rows))}
 
 
-def predict(config: PredictConfig, say: Callable[[str], None] = print) -> None:
+def predict(config: PredictConfig, say: Callable[[str], None] = terminal.say) -> None:
     """Answer rows, as many at once as share a batch: JSON lines out, in the order of the rows."""
     model = _model(config)
 
@@ -54,7 +54,7 @@ def predict(config: PredictConfig, say: Callable[[str], None] = print) -> None:
     _stream(config, model, answers, 0, ANSWERS_AT_ONCE, say)
 
 
-def generate(config: GenerateConfig, say: Callable[[str], None] = print) -> None:
+def generate(config: GenerateConfig, say: Callable[[str], None] = terminal.say) -> None:
     """Write text for rows of any users, mixed in batches: JSON lines out, in the order of the rows."""
     model = _model(config)
     decoding = _decoding(config, model)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ptune import terminal
 from ptune.data import read_rows
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.metrics import mean, most_frequent, rank, ranked
@@ -59,7 +60,7 @@ class Relation:
 
 
 def read_facts(source: str, names: Sequence[str] = (), manual: str | None = None,
-               say: Callable[[str], None] = print) -> list[Relation]:
+               say: Callable[[str], None] = terminal.say) -> list[Relation]:
     """Read facts: "builtin", a folder in LAMA's T-REx layout, or a table (.csv, .tsv, .jsonl) with the columns subject,
     object, and if there are several relations, relation.
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from ptune import peft_format, pet, saving, store
+from ptune import peft_format, pet, saving, store, terminal
 from ptune.config import TaskConfig, TrainConfig
 from ptune.errors import ConfigError, DivergedError, nearest
 from ptune.lm import LanguageModel
@@ -28,7 +28,7 @@ MOST_TOLD = 5  # prompts of whose training something is told
 TRAINED = ("soft", "prototypes", "head")  # readers that learn
 
 
-def train(config: TaskConfig, say: Callable[[str], None] = print) -> Run:
+def train(config: TaskConfig, say: Callable[[str], None] = terminal.say) -> Run:
     """Train the task's prompts (or the LM), save them in the out folder, and score the test rows, if there are any.
 
     Raises:
