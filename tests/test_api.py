@@ -27,7 +27,7 @@ def test_imports_run_one_way():
              ["pair_head", "trial", "context"],
              ["readers", "answer_places", "fingerprint"], ["lm"], ["starting"], ["model", "generate"], ["calibration"],
              ["saving", "peft_format", "train"], ["exchange"], ["corpus", "vocabulary"],
-             ["methods", "pretrain", "experiment"], ["pet"], ["tasks", "results", "report", "run_report", "compare_report"],
+             ["methods", "baselines", "pretrain", "experiment"], ["pet"], ["tasks", "results", "report", "run_report", "compare_report"],
              ["duration", "inspection", "probe", "compare", "estimators", "new_task"], ["cli"], ["__main__"]]
     place = {name: number for number, names in enumerate(rooms) for name in names}
     source = ROOT / "src" / "ptune"

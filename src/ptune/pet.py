@@ -236,8 +236,14 @@ def _labelled(run: _Run, generation: int, number: int, before: Sequence[_Said]) 
 
 
 def new_rows(labels: Iterable[str], names: Sequence[str], growth: float, generation: int) -> list[int]:
-    """How many new rows of each label a generation (from 1) learns from beside the training rows, so that there are ``growth`` times as many
-    in all as in the one before it, the ratio of the labels kept. Without training rows the first has ten, as many of each label.
+    """How many new rows of each label a generation (from 1) learns from beside the training rows, so that there are ``growth``
+    times as many in all as in the one before it, the ratio of the labels kept. Without training rows the first has ten, as
+    many of each label.
+
+    This follows the paper (section 3.4), which keeps the labels' ratio and says nothing about fractions; here a label's
+    number is rounded. The paper's code (``generate_ipet_train_sets``) cuts a label's number down to a whole one instead,
+    and without training rows it deals out the whole number, so that the first labels get a row more (ten rows of four
+    labels: 3, 3, 2, 2; here 2 each). The two are equal where nothing is left over.
 
     Args:
         labels: of the training rows.
