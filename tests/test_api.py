@@ -21,11 +21,11 @@ def test_every_public_name_is_there():
 def test_imports_run_one_way():
     """Each file imports only from rooms before it; no circles."""
     rooms = [["errors", "terminal", "config", "progress", "stopping", "yaml_files"],
-             ["tokens", "template", "encoders", "data", "fewshot", "metrics", "text_metrics", "ensemble", "store"],
+             ["tokens", "template", "encoders", "data", "fewshot", "metrics", "text_metrics", "ensemble", "store", "file_names"],
              ["prompts", "verbalizer", "proposals", "batch", "packing", "google_format", "seeding", "capabilities"],
              ["attention", "layer_inputs", "linear", "lm_files", "loading", "task"],
              ["pair_head", "trial", "context"],
-             ["readers", "answer_places", "fingerprint"], ["lm"], ["starting"], ["model", "generate"], ["calibration"],
+             ["readers", "answer_places", "fingerprint"], ["lm"], ["identity"], ["run_folder"], ["starting"], ["model", "generate"], ["calibration"],
              ["saving", "peft_format", "train"], ["exchange"], ["corpus", "vocabulary"],
              ["methods", "baselines", "pretrain", "experiment"], ["pet"], ["tasks", "results", "report", "run_report", "compare_report"],
              ["duration", "inspection", "probe", "compare", "estimators", "new_task"], ["cli"], ["__main__"]]

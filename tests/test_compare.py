@@ -97,25 +97,37 @@ def test_resume_and_another_run(folder, monkeypatch):
     assert [cell.mean for cell in again.cells] == [cell.mean for cell in whole.cells] and len(calls) == 5, "what was finished was run again"
     more = run(folder, methods="manual,majority", seeds=3, out=folder / "other", resume=True)[0]
     assert [cell.seeds for cell in more.cells] == [3, 3] and len(calls) == 5
-    with pytest.raises(ConfigError, match="holds a comparison already: go on with --resume"):
+    with pytest.raises(ConfigError, match="holds a run of ptune compare already: go on with --resume"):
         run(folder, out=folder / "other")
     with pytest.raises(ConfigError, match="begun with another steps"):
         run(folder, out=folder / "other", resume=True, steps=4)
 
 
-def test_resume_of_a_folder_of_a_version_with_fewer_settings(folder):
-    run(folder, methods="majority")
-    note = folder / "out" / "settings.json"
-    begun = json.loads(note.read_text())
-    task = next(name for name in begun if name.startswith("task "))
-    assert begun.pop("max_length") is begun[task]["train"].pop("optimiser") is None
-    begun[task]["train"]["save_seconds"] = 5.0  # changes no result
-    note.write_text(json.dumps(begun))
-    run(folder, methods="majority", resume=True)
-    begun[task]["train"]["batch_size"] = 3
-    note.write_text(json.dumps(begun))
-    with pytest.raises(ConfigError, match=f"begun with another {task}"):
-        run(folder, methods="majority", resume=True)
+def changed(folder, old, new, file="task.yaml"):
+    path = folder / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize(("change", "what"), [
+    (lambda folder: changed(folder, '"label": "good"', '"label": "bad"', "rows.jsonl"), "tasks.opinions.data.train, tasks.opinions.data.test"),
+    (lambda folder: changed(folder, "good: great, bad: bad", "good: bad, bad: great"), 'tasks.opinions.labels.good ("great", now "bad")'),
+    (lambda folder: changed(folder, "{text} is {mask}", "{text} was {mask}"), "tasks.opinions.template"),
+    (lambda folder: changed(folder, "encoder: table", "encoder: mlp"), 'tasks.opinions.encoder ("table", now "mlp")'),
+    (lambda folder: tiny.tiny("bert", seed=1)[0].save_pretrained(folder / "lm"), "lm.")])
+def test_a_comparison_goes_on_with_the_same_rows_task_and_lm_alone(folder, change, what):
+    run(folder, methods="manual", seeds=1)
+    change(folder)
+    with pytest.raises(ConfigError, match=re.escape(f"begun with another {what}")):
+        run(folder, methods="manual", resume=True)
+
+
+def test_names_of_tasks_are_no_paths(folder):
+    changed(folder, "name: opinions", "name: ../../esc")
+    run(folder, methods="manual,pet", seeds=1)
+    assert sorted(path.name for path in folder.iterdir()) == ["lm", "out", "rows.jsonl", "task.yaml"]
+    with pytest.raises(ConfigError, match="Two of the tasks are called '../../esc'"):
+        compare.compare(CompareConfig(tasks=[str(folder / "task.yaml")] * 2, out=folder / "twice"))
 
 
 def test_the_grid_and_what_is_chosen(folder):

@@ -1,13 +1,11 @@
 """Methods, problems and seeds: what is run, and what is not run twice."""
 import dataclasses
-import json
 
 import pytest
 import tiny
 
 from ptune import experiment
 from ptune.config import TrainConfig
-from ptune.errors import ConfigError
 from ptune.experiment import Plan, Problem
 from ptune.lm import LanguageModel
 from ptune.methods import Method
@@ -29,12 +27,11 @@ def problem(name, manual="{x} is {mask}"):
 @pytest.fixture
 def plan(tmp_path):
     lm = LanguageModel(*tiny.tiny("bert"))
-    return Plan(lm, [problem("one"), problem("two"), problem("three", None)], METHODS, 2, tmp_path / "out", 2, {"lm": "tiny"})
+    return Plan(lm, [problem("one"), problem("two"), problem("three", None)], METHODS, 2, tmp_path / "out", 2)
 
 
 def test_what_is_run_and_kept(plan):
     told = []
-    experiment.start(plan, False)
     found = experiment.run(plan, told.append)
     names = [(r["method"], r["seed"], r["problem"]) for r in found]
     assert sorted(names) == sorted([("manual", 0, "one"), ("manual", 0, "two"),
@@ -46,7 +43,6 @@ def test_what_is_run_and_kept(plan):
 
 def test_the_lm_is_itself_again_after_fine_tuning(plan):
     before = plan.lm.fingerprint(), {k: v.clone() for k, v in plan.lm.model.state_dict().items()}
-    experiment.start(plan, False)
     found = experiment.run(plan, lambda _: None)
     assert any(r["trained"] > 10_000 for r in found)
     assert plan.lm.fingerprint() == before[0] and all((v == before[1][k]).all() for k, v in plan.lm.model.state_dict().items())
@@ -58,27 +54,34 @@ def test_seeds_begin_where_they_are_told(plan, tmp_path):
     found = []
     for number, own in enumerate(methods):
         again = Plan(**(vars(plan) | {"methods": [own], "seeds": 2 - number, "out": tmp_path / str(number)}))
-        found.append([r["history"] for r in experiment.run(experiment.start(again, False), lambda _: None)])
+        found.append([r["history"] for r in experiment.run(again, lambda _: None)])
     assert found[0][3:] == found[1] and found[0][:3] != found[1]
 
 
 def test_what_is_there_is_not_run_again(plan, monkeypatch):
-    experiment.start(plan, False)
     first = experiment.run(plan, lambda _: None)
     monkeypatch.setattr(experiment, "fit", None)
     monkeypatch.setattr(experiment, "PromptModel", None)
-    assert experiment.run(experiment.start(plan, True), lambda _: None) == first
+    assert experiment.run(plan, lambda _: None) == first
 
 
-def test_a_folder_is_one_runs(plan):
-    experiment.start(plan, False)
-    with pytest.raises(ConfigError, match="holds a run already"):
-        experiment.start(plan, False)
-    other = Plan(**(vars(plan) | {"identity": {"lm": "other"}}))
-    with pytest.raises(ConfigError, match="begun with another lm"):
-        experiment.start(other, True)
-    (plan.out / "together.json").write_text(json.dumps(1))
-    assert experiment.start(plan, True).together == 1, "as many train together as when it was begun"
+@pytest.mark.parametrize("name", ["../../victim", "/{folder}/victim", "a/b", "..", "x" * 300])
+def test_names_of_problems_are_no_paths(plan, name, tmp_path):
+    """What checkpoints, results, prompts and times are called stays in the folder, and nothing else is removed."""
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "kept").touch()
+    often = METHODS[1].train.model_copy(update={"save_seconds": 0})
+    own = dataclasses.replace(plan, problems=[problem(name.format(folder=tmp_path))], methods=[dataclasses.replace(METHODS[1], train=often)], seeds=1)
+    assert len(experiment.run(own, lambda _: None)) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "victim"] and [path.name for path in victim.iterdir()] == ["kept"]
+    assert len(list((own.out / "prompts").iterdir())) == 1
+
+
+def test_two_methods_and_two_problems_share_no_prompt_folder(plan):
+    own = [dataclasses.replace(METHODS[1], name=name) for name in ("p-tuning", "p-tuning-v2")]
+    experiment.run(dataclasses.replace(plan, methods=own, problems=[problem("v2-x"), problem("x")], seeds=1), lambda _: None)
+    assert len(list((plan.out / "prompts").iterdir())) == 4
 
 
 def test_how_many_together_grows_with_the_memory(plan, monkeypatch):
@@ -94,7 +97,7 @@ def test_what_diverges_has_no_figures_and_is_not_saved(plan):
     methods = (METHODS[0], *(dataclasses.replace(own, train=hot, encoder="lstm") for own in METHODS[1:]), METHODS[2])
     methods = (*methods[:3], dataclasses.replace(METHODS[2], name="after"))
     told = []
-    found = experiment.run(dataclasses.replace(experiment.start(plan, False), methods=methods, seeds=1), told.append)
+    found = experiment.run(dataclasses.replace(plan, methods=methods, seeds=1), told.append)
     by_method = {name: [own for own in found if own["method"] == name] for name in ("manual", "p-tuning", "fine-tune", "after")}
     for name in ("p-tuning", "fine-tune"):
         assert all(own["diverged"] and own["figures"] == {} and own["best"] is None and not own["examples"] for own in by_method[name])

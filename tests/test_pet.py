@@ -2,6 +2,7 @@
 import itertools
 import json
 import math
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -430,26 +431,26 @@ def test_a_finished_run_is_read(tmp_path, monkeypatch):
 
 def test_a_folder_is_one_runs(tmp_path):
     run(plan(), tmp_path)
-    with pytest.raises(ConfigError, match="holds this run already: resume it"):
+    with pytest.raises(ConfigError, match="holds a run of PET already: go on with --resume"):
         run(plan(), tmp_path)
-    others = {"train.seed": plan(train=TRAIN.model_copy(update={"seed": 1})), "members, member pattern 2": plan(3), "tune": plan(tune="head"),
-              "pet.temperature": plan(settings={"temperature": 3}), "distil.steps": plan(distil=DISTIL.model_copy(update={"steps": 2})),
-              "member pattern 1": plan(members=[member(0), member(1, target="y")]), "classifier": plan(classifier=replace(CLASSIFIER, seed=3)),
+    others = {"train.seed (0, now 1)": plan(train=TRAIN.model_copy(update={"seed": 1})), "members": plan(3), "tune": plan(tune="head"),
+              "pet.temperature (2.0, now 3": plan(settings={"temperature": 3}),
+              "distil.steps (3, now 2)": plan(distil=DISTIL.model_copy(update={"steps": 2})),
+              "member.pattern 1.target": plan(members=[member(0), member(1, target="y")]), "classifier.seed": plan(classifier=replace(CLASSIFIER, seed=3)),
               "max_length": plan(max_length=9)}
     for what, other in others.items():
-        for resume in (True, False):
-            with pytest.raises(ConfigError, match=f"begun with another {what}:"):
-                run(other, tmp_path, resume=resume)
+        with pytest.raises(ConfigError, match=re.escape(f"begun with another {what}")):
+            run(other, tmp_path, resume=True)
     with pytest.raises(ConfigError, match="another training rows:"):
         run(plan(), tmp_path, rows=ROWS[1:], resume=True)
     with pytest.raises(ConfigError, match="another unlabelled rows:"):
         pet(lm(), plan(), ROWS, DEV, UNLABELED[1:], tmp_path, resume=True)
-    with pytest.raises(ConfigError, match="another LM:"):
+    with pytest.raises(ConfigError, match="another lm.*number format"):
         run(plan(), tmp_path, network=lm(torch.float64), resume=True)
     tuned = lm()
     with torch.no_grad():
         tuned.model.get_input_embeddings().weight.add_(1)
-    with pytest.raises(ConfigError, match="another LM:"):
+    with pytest.raises(ConfigError, match="another lm."):
         run(plan(), tmp_path, network=tuned, resume=True)
     assert run(plan(train=TRAIN.model_copy(update={"save_seconds": 5})), tmp_path, resume=True)
 

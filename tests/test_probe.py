@@ -71,7 +71,7 @@ def test_all_methods(world, tmp_path, capsys):
                    "3 relations, 4 methods"):
         assert wanted in page
     assert "P@1 on test rows" in capsys.readouterr().out
-    assert sorted(p.name for p in (tmp_path / "prompts").iterdir()) == sorted(f"p-tuning-R{r}-{s}" for r in range(3) for s in range(2))
+    assert sorted(p.name for p in (tmp_path / "prompts").iterdir()) == sorted(f"p-tuning.@r{r}.{s}" for r in range(3) for s in range(2))
     assert not (tmp_path / "checkpoints").exists() or not any((tmp_path / "checkpoints").iterdir())
 
 
@@ -99,9 +99,9 @@ def test_a_finished_run_is_only_read_again(world, tmp_path, monkeypatch):
     monkeypatch.setattr("ptune.experiment.fit", None)
     probe(config(world, tmp_path, methods="manual,p-tuning", resume=True))
     assert (tmp_path / "results.json").read_bytes() == first
-    with pytest.raises(ConfigError, match="holds a run already: go on with --resume"):
+    with pytest.raises(ConfigError, match="holds a run of ptune probe already: go on with --resume"):
         probe(config(world, tmp_path, methods="manual,p-tuning"))
-    with pytest.raises(ConfigError, match="begun with another seeds"):
+    with pytest.raises(ConfigError, match=r"begun with another seeds \(1, now 2\)"):
         probe(config(world, tmp_path, methods="manual,p-tuning", seeds=2, resume=True))
     with pytest.raises(ConfigError, match="begun with another methods"):
         probe(config(world, tmp_path, methods="manual,p-tuning", resume=True, train={"epochs": 4, "batch_size": 4}))

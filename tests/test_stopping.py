@@ -1,4 +1,4 @@
-"""Ctrl-C: once is asked for, twice is at once."""
+"""Ctrl-C: once is asked for, twice is at once; SIGTERM and SIGHUP ask, however often."""
 import os
 import signal
 import threading
@@ -21,6 +21,29 @@ def test_once_is_told_and_twice_stops():
         with pytest.raises(KeyboardInterrupt):
             press()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_any_signal_to_end_asks(first):
+    before = signal.getsignal(first)
+    with stoppable() as stopped:
+        os.kill(os.getpid(), first)
+        assert stopped()
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stopped(), "what is being saved is not cut short"
+    assert signal.getsignal(first) is before
+
+
+def test_what_is_ignored_stays_ignored():
+    """Under nohup a terminal that closes ends nothing."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stoppable() as stopped:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stopped()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_in_another_thread_nothing_is_changed():

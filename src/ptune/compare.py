@@ -5,20 +5,23 @@ Every result is a file of its own, so a run that was killed goes on where it was
 import pathlib
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from ptune import compare_report, fewshot, pet, store, terminal
-from ptune.config import SIDE, CompareConfig, DataConfig, TaskConfig, TrainConfig, TrainOverrides
+from ptune import compare_report, fewshot, identity, pet, store, terminal
+from ptune.config import CompareConfig, DataConfig, TaskConfig, TrainConfig, TrainOverrides
 from ptune.errors import ConfigError, DivergedError, ModelError, TemplateError, VerbalizerError, nearest
+from ptune.file_names import file_name
 from ptune.lm import LanguageModel
 from ptune.methods import METHODS, Method, method
 from ptune.metrics import deviation, labelled, mean, most_frequent
 from ptune.model import PromptModel, Row
 from ptune.report import divergences
 from ptune.results import Cell, Comparison, lost_trainings, versions
+from ptune.run_folder import RunFolder, working_in
 from ptune.tasks import described
 from ptune.tasks.described import Member
 from ptune.tasks.distilled import plan_of
@@ -32,6 +35,7 @@ from ptune.verbalizer import Choices
 
 MAJORITY = "majority"
 ASKED = {MAJORITY: "Majority"} | {name: own.title for name, own in METHODS.items() if name != "fine-tune"}
+BESIDE = ("methods", "seeds", "shots", "out", "resume", "as_json", "device")  # settings that change no single result
 Result = dict[str, Any]
 
 
@@ -66,13 +70,23 @@ def compare(config: CompareConfig, say: Callable[[str], None] | None = None) -> 
     tasks = [_task(config, source) for source in config.tasks]
     if len(sources := {task.lm for task in tasks}) > 1:
         raise ConfigError(f"The tasks name different LMs ({', '.join(sorted(sources))}): choose one with --lm.")
-    _claim(config, tasks)
+    if twice := next((name for name, count in Counter(task.name for task in tasks).items() if count > 1), None):
+        raise ConfigError(f"Two of the tasks are called {twice!r}: give each a name of its own.")
+    with working_in(config.out, "ptune compare", config.resume) as folder:
+        return _compared(config, names, tasks, folder, console, say)
+
+
+def _compared(config: CompareConfig, names: Sequence[str], tasks: Sequence[TaskConfig], folder: RunFolder, console: terminal.Console,
+              say: Callable[[str], None]) -> Comparison:
+    """The comparison, in a folder that is held; methods, seeds, shots and tasks may be added to what stands there."""
     drawn = [own for task in tasks for own in _draws(config, task)]
     tuned = any(METHODS[name].tune in ("head", "lm", "both") for name in names if name in METHODS)
     lm = LanguageModel.load(tasks[0].lm, device=config.device, dtype=config.dtype, tuned=tuned)
+    whole = _identity(config, lm, tasks)
+    folder.claim(whole, grows="tasks")
     say(f"{lm.source}: {lm.kind} LM, {sum(p.numel() for p in lm.model.parameters()) / 1e6:.1f} M parameters, on {lm.device}")
     single = [_result(config, lm, few, name, say) for few in drawn for name in names]
-    results = summarise(single, names, {"tasks": [task.name for task in tasks], **_identity(config, tasks)})
+    results = summarise(single, names, {**_shown(config, tasks), "identity": whole})
     store.write_json(config.out / "results.json", results.model_dump(mode="json"))
     compare_report.write(results, single, config.out)
     if config.as_json:
@@ -111,32 +125,18 @@ def _shots(config: CompareConfig, task: TaskConfig) -> list[int]:
     return [int(own) for own in asked] or [task.data.shots]
 
 
-def _identity(config: CompareConfig, tasks: Sequence[TaskConfig]) -> dict[str, Any]:
-    kept = config.model_dump(mode="json", exclude={"methods", "seeds", "shots", "out", "resume", "as_json", "device", "tasks"})
-    return {**kept, **{f"task {task.name}": task.model_dump(mode="json", exclude={"out", "resume", "device"}) for task in tasks}}
+def _shown(config: CompareConfig, tasks: Sequence[TaskConfig]) -> dict[str, Any]:
+    """The settings in the words of the command and of the tasks' files, for the page."""
+    kept = config.model_dump(mode="json", exclude={*BESIDE, "tasks"})
+    return {**kept, "tasks": [task.name for task in tasks],
+            **{f"task {task.name}": task.model_dump(mode="json", exclude={"out", "resume", "device"}) for task in tasks}}
 
 
-def _claim(config: CompareConfig, tasks: Sequence[TaskConfig]) -> None:
-    """Write down what is run in the folder, or check that it is the run that was begun there; methods, seeds, shots and tasks may be
-    added to it.
-
-    Raises:
-        ConfigError: the folder holds results and ``resume`` is off, or of another run.
-    """
-    note, own = config.out / "settings.json", _identity(config, tasks)
-    if note.exists() and not config.resume:
-        raise ConfigError(f"{config.out} holds a comparison already: go on with --resume, or choose another --out.")
-    begun = store.read_json(note) if note.exists() else {}
-    if changed := [name for name in own if name in begun and _given(begun[name]) != _given(own[name])]:
-        raise ConfigError(f"The comparison in {config.out} was begun with another {', '.join(changed)}; resume it with the same, or choose another --out.")
-    store.write_json(note, begun | own)
-
-
-def _given(setting: Any) -> Any:
-    """A setting without those in it that are not set, or change no result: a folder of a version that had no such settings is gone on with."""
-    if not isinstance(setting, dict):
-        return setting
-    return {name: _given(own) for name, own in setting.items() if own is not None and name not in SIDE}
+def _identity(config: CompareConfig, lm: LanguageModel, tasks: Sequence[TaskConfig]) -> dict[str, Any]:
+    """All that the results hang on, beside a result's own task, method, shots and seed."""
+    beside = [*BESIDE, "lm", "dtype", "title", "only"]
+    return {**identity.of_settings(config, [*beside, "tasks"]), "lm": identity.of_lm(lm),
+            "tasks": {task.name: identity.of_settings(task, beside) for task in tasks}}
 
 
 def _draws(config: CompareConfig, task: TaskConfig) -> list[Few]:
@@ -166,7 +166,7 @@ def _draw(task: TaskConfig, shots: int, seed: int, every: list[str]) -> Few:
 
 def _result(config: CompareConfig, lm: LanguageModel, few: Few, name: str, say: Callable[[str], None]) -> Result:
     """What a method makes of a task's rows: from its file, or run now."""
-    file = config.out / "results" / few.task.name / f"{name}-{few.shots}-{few.seed}.json"
+    file = config.out / "results" / file_name(few.task.name) / f"{name}-{few.shots}-{few.seed}.json"
     if not file.exists():
         began = time.monotonic()
         result = {"task": few.task.name, "method": name, "shots": few.shots, "seed": few.seed, "metric": _main(few.task),
@@ -183,12 +183,18 @@ def _result(config: CompareConfig, lm: LanguageModel, few: Few, name: str, say: 
             result |= {"figures": {}, "diverged": True, "told": str(error)}
         result["seconds"] = round(time.monotonic() - began, 1)
         store.write_json(file, result)
+        shutil.rmtree(_pet_folder(config, few, name), ignore_errors=True)
     result = store.read_json(file)
     told = result.get("impossible") or result.get("told") or f"{result['metric']} {result['figures'][result['metric']]:.3f}, {result['seconds']:.0f} s"
     say(f"{few.task.name:9} {f'{few.shots} shots' if few.shots else '':8} seed {few.seed}  {name:20} {told}")
     for sentence in result.get("account", ()):
         say(f"  {sentence}")
     return result
+
+
+def _pet_folder(config: CompareConfig, few: Few, name: str) -> pathlib.Path:
+    """Where PET keeps what is finished; it holds an LM, and goes when the result is written."""
+    return config.out / "pet" / file_name(few.task.name, name, few.shots, few.seed)
 
 
 def _main(task: TaskConfig) -> str:
@@ -334,7 +340,7 @@ def _pet(config: CompareConfig, lm: LanguageModel, few: Few, way: Method, member
         raise TemplateError(f"{few.task.name} has no labels of its own for a classifier to tell apart.")
     task = few.task.model_copy(update={"train": TrainOverrides(seed=few.seed)})
     plan = plan_of(task, lm, way, members, _settings(config, few, way), **_pace(config))
-    folder = config.out / "pet" / f"{few.task.name}-{way.name}-{few.shots}-{few.seed}"
+    folder = _pet_folder(config, few, way.name)
     weights = lm.weights()
     try:
         outcome = pet.pet(lm, plan, few.train, few.dev, few.unlabeled, folder, resume=True, label=f"{way.title}, {few.task.name}", say=say)
@@ -342,7 +348,6 @@ def _pet(config: CompareConfig, lm: LanguageModel, few: Few, way: Method, member
     finally:
         lm.restore(weights)
     size = sum(p.numel() for p in lm.model.parameters())
-    shutil.rmtree(folder, ignore_errors=True)
     diverged = outcome.trained.diverged or any(own.trained.diverged for own in outcome.members)
     return {"figures": figures, "template": plan.classifier.template.source, "words": {}, "trained": size, "kept": size, "grid": [],
             "diverged": diverged, "steps": outcome.trained.step, "train": plan.distil.model_dump(mode="json"), "ensembles": outcome.ensembles, "members": [

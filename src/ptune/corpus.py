@@ -4,7 +4,6 @@ A document ends at a blank line. Tokens are written once to a flat file and read
 larger than memory, and the batch of any step follows from the seed alone: a run can be resumed anywhere.
 """
 import itertools
-import json
 import pathlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ptune import store
+from ptune import identity, store
 from ptune.errors import DataError
 
 Batch = dict[str, np.ndarray]
@@ -39,29 +38,22 @@ class Corpus:
 
 
 def tokenise(text: pathlib.Path, tokenizer: Any, folder: pathlib.Path, end: int | None) -> Corpus:
-    """Tokenise a text file once into ``folder``; ``end`` is put after every document where it is given.
+    """Tokenise a text file once into ``folder``, where other texts, tokenizers and ends have other places; ``end`` is put after
+    every document where it is given.
 
     Raises:
         DataError: the file is missing, is not UTF-8, or holds no text.
     """
-    name = folder / text.name
-    label = {"text": str(text.resolve()), "bytes": text.stat().st_size if text.exists() else -1, "pieces": len(tokenizer),
-             "end": end}
-    note = name.with_suffix(".json")
-    if not (note.exists() and json.loads(note.read_text()) == label):
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(text, tokenizer, name, end)
-        store.write_json(note, label)
-    documents = np.fromfile(name.with_suffix(".documents"), np.int64)
-    if documents[-1] == 0:
-        raise DataError(f"{text} holds no text.")
-    return Corpus(np.memmap(name.with_suffix(".ids"), np.int32, "r"), np.memmap(name.with_suffix(".starts"), np.bool_, "r"),
-                  documents)
+    place = folder / identity.of_value([identity.of_file(text), identity.of_tokenizer(tokenizer), end])[:32]
+    if not place.exists():
+        store.write_folder(place, lambda temporary: _write(text, tokenizer, pathlib.Path(temporary), end))
+    documents = np.fromfile(place / "documents", np.int64)
+    return Corpus(np.memmap(place / "ids", np.int32, "r"), np.memmap(place / "starts", np.bool_, "r"), documents)
 
 
-def _write(text: pathlib.Path, tokenizer: Any, name: pathlib.Path, end: int | None) -> None:
+def _write(text: pathlib.Path, tokenizer: Any, folder: pathlib.Path, end: int | None) -> None:
     total, documents = 0, [0]
-    with open(name.with_suffix(".ids"), "wb") as ids, open(name.with_suffix(".starts"), "wb") as starts:
+    with open(folder / "ids", "wb") as ids, open(folder / "starts", "wb") as starts:
         def put(tokens: Sequence[int], words: Sequence[int | None]) -> None:
             nonlocal total
             np.asarray(tokens, np.int32).tofile(ids)
@@ -84,7 +76,9 @@ def _write(text: pathlib.Path, tokenizer: Any, name: pathlib.Path, end: int | No
                 else:
                     close()
         close()
-    np.asarray(documents, np.int64).tofile(name.with_suffix(".documents"))
+    if not total:
+        raise DataError(f"{text} holds no text.")
+    np.asarray(documents, np.int64).tofile(folder / "documents")
 
 
 def _blocks(text: pathlib.Path, size: int = 2000) -> Iterator[list[str]]:

@@ -1,18 +1,19 @@
 """Methods x problems x seeds, and what came out. Every result is a file of its own, so a run that was killed goes on where it
-was, and gives the same figures."""
+was, and gives the same figures. Who runs a plan holds its folder (``run_folder``)."""
 import os
 import pathlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ptune import saving, store
 from ptune.config import TrainConfig
-from ptune.errors import ConfigError, DivergedError, TemplateError
+from ptune.errors import DivergedError, TemplateError
+from ptune.file_names import file_name
 from ptune.lm import LanguageModel, nearest_words
 from ptune.methods import Method
 from ptune.model import Example, Loss, PrefixSettings, PromptModel, Row, Task
@@ -59,30 +60,10 @@ class Plan:
     seeds: int
     out: pathlib.Path
     together: int
-    identity: dict[str, Any]
     wordings: bool = True
 
 
 Result = dict[str, Any]
-
-
-def start(plan: Plan, resume: bool) -> Plan:
-    """Claim the folder: write down what is run, or check that it is the run that was begun there.
-
-    Raises:
-        ConfigError: the folder holds results and ``resume`` is off, or of another run.
-    """
-    note = plan.out / "settings.json"
-    if not note.exists():
-        store.write_json(note, plan.identity)
-        store.write_json(plan.out / "together.json", plan.together)
-        return plan
-    if not resume:
-        raise ConfigError(f"{plan.out} holds a run already: go on with --resume, or choose another --out.")
-    begun = store.read_json(note)
-    if changed := [name for name in plan.identity | begun if begun.get(name) != plan.identity.get(name)]:
-        raise ConfigError(f"The run in {plan.out} was begun with another {', '.join(changed)}; resume it with the same, or choose another --out.")
-    return replace(plan, together=store.read_json(plan.out / "together.json"))
 
 
 def run(plan: Plan, tell: Callable[[Result], None]) -> list[Result]:
@@ -111,7 +92,7 @@ def _group(plan: Plan, method: Method, seed: int, problems: Sequence[Problem], o
     model = PromptModel(plan.lm)
     tasks = [add_problem(model, method, problem, config.seed) for problem in problems]
     trained: dict[Any, Any] = {}
-    checkpoints = plan.out / "checkpoints" / f"{method.name}-{seed}-{problems[0].name}"
+    checkpoints = plan.out / "checkpoints" / file_name(method.name, problems[0].name, seed)
     if method.tune != "nothing":
         data = {task: (problem.train, problem.dev) for task, problem in zip(tasks, problems)}
         names = problems[0].name + (f" and {len(problems) - 1} more" if len(problems) > 1 else "")
@@ -124,10 +105,10 @@ def _group(plan: Plan, method: Method, seed: int, problems: Sequence[Problem], o
         if method.tune == "nothing" and plan.wordings and problem.wordings:
             result["wordings"] = _wordings(plan.lm, problem)
         if method.tune == "prompt" and result["figures"]:
-            saving.save(model, plan.out / "prompts" / f"{method.name}-{problem.name}-{seed}", task, result["figures"])
+            saving.save(model, plan.out / "prompts" / file_name(method.name, problem.name, seed), task, result["figures"])
         store.write_json(file, result)
         tell(result)
-    store.write_json(plan.out / "times" / f"{method.name}-{seed}-{problems[0].name}.json", {"seconds": time.monotonic() - began})
+    store.write_json(plan.out / "times" / f"{file_name(method.name, problems[0].name, seed)}.json", {"seconds": time.monotonic() - began})
     shutil.rmtree(checkpoints, ignore_errors=True)
     if original is not None and method.tune in ("lm", "both"):
         plan.lm.restore(original)
@@ -135,7 +116,7 @@ def _group(plan: Plan, method: Method, seed: int, problems: Sequence[Problem], o
 
 def result_file(plan: Plan, method: Method, seed: int, problem: Problem) -> pathlib.Path:
     """Where a result is kept."""
-    return plan.out / "results" / method.name / f"{problem.name}-{seed}.json"
+    return plan.out / "results" / file_name(method.name) / f"{file_name(problem.name, seed)}.json"
 
 
 def add_problem(model: PromptModel, method: Method, problem: Problem, seed: int) -> int:

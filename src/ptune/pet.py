@@ -5,8 +5,6 @@ Schick and Schütze 2021, "Exploiting Cloze Questions for Few Shot Text Classifi
 cited below), and "It's Not Just Size That Matters". What each member said is a file of its own, so a run that was killed goes on where
 it was, and ends the same.
 """
-import hashlib
-import json
 import pathlib
 import shutil
 import zlib
@@ -17,12 +15,13 @@ from typing import Any, Literal
 
 import torch
 
-from ptune import store
-from ptune.config import SIDE, PetConfig, TrainConfig
+from ptune import identity, store
+from ptune.config import PetConfig, TrainConfig
 from ptune.ensemble import combine
 from ptune.errors import ConfigError, DataError
 from ptune.lm import LanguageModel
 from ptune.model import PromptModel, Row, Task
+from ptune.run_folder import NOTE, working_in
 from ptune.train import Look, Trained, Tune, accuracy, fit
 from ptune.verbalizer import Verbalizer
 
@@ -119,7 +118,7 @@ def pet(lm: LanguageModel, plan: Plan, rows: Sequence[Row], dev: Sequence[Row], 
         dev: by which training is stopped and its best state chosen.
         unlabeled: what their target field holds, if they have it, is not looked at.
         folder: where all that is finished is kept.
-        resume: go on with the run in the folder; one that is finished is read.
+        resume: go on with the run in the folder, if there is one; one that is finished is read.
         label: what the progress bar says.
         say: is told what is not as it was asked for.
 
@@ -132,7 +131,16 @@ def pet(lm: LanguageModel, plan: Plan, rows: Sequence[Row], dev: Sequence[Row], 
     tasks = [replace(task, name=f"{task.name} {time + 1}" if time else task.name) for task in plan.members for time in range(plan.settings.repetitions)]
     run = _Run(lm, plan, rows, dev, unlabeled, pathlib.Path(folder), label, say, tasks, lm.weights())
     _check(run)
-    _claim(run, resume)
+    with working_in(run.folder, "PET", resume and (run.folder / NOTE).exists()) as place:
+        if place.begun is None:
+            _try(run)
+        place.claim(_identity(run))
+        return _outcome(run)
+
+
+def _outcome(run: _Run) -> Outcome:
+    """Train what is not there yet, in a folder that is held."""
+    lm, plan, dev = run.lm, run.plan, run.dev
     members, ensembles = [], []
     try:
         said: list[_Said] = []
@@ -313,20 +321,6 @@ def _check(run: _Run) -> None:
         raise ConfigError("The generations of iPET learn from each other, and there is " + ("one member." if len(tasks) < 2 else "nothing that they train."))
 
 
-def _claim(run: _Run, resume: bool) -> None:
-    """Write down what is run in the folder, or check that it is the run that was begun there."""
-    note, identity = run.folder / "settings.json", _identity(run)
-    if not any((run.folder / name).exists() for name in ("members", "checkpoints")):
-        _try(run)
-        store.write_json(note, identity)
-        return
-    begun = store.read_json(note)
-    if changed := [name for name in begun | identity if begun.get(name) != identity.get(name)]:
-        raise ConfigError(f"The run in {run.folder} was begun with another {', '.join(changed)}: go on with the same, or choose another folder.")
-    if not resume:
-        raise ConfigError(f"{run.folder} holds this run already: resume it, or choose another folder.")
-
-
 def _try(run: _Run) -> None:
     """Encode every row for every task, so that one that does not fit is told before hours of training."""
     model = PromptModel(run.lm, max_length=run.plan.max_length)
@@ -338,12 +332,11 @@ def _try(run: _Run) -> None:
 
 
 def _identity(run: _Run) -> dict[str, Any]:
-    """All that the outcome hangs on, as JSON says it."""
-    plan, lm = run.plan, run.lm
-    settings = {f"{name}.{key}": value for name, config in (("train", plan.train), ("distil", plan.distil), ("pet", plan.settings))
-                for key, value in config.model_dump(mode="json", exclude={*SIDE, "distil"}).items()}
-    rows = {f"{name} rows": hashlib.sha256(json.dumps([dict(row) for row in own], default=str).encode()).hexdigest()
-            for name, own in (("training", run.rows), ("dev", run.dev), ("unlabelled", run.unlabeled))}
-    return {"LM": [lm.fingerprint(), lm.sample(), str(lm.dtype), str(lm.mixed)], "members": [task.name for task in plan.members],
-            **{f"member {task.name}": repr(task) for task in plan.members}, "classifier": repr(plan.classifier), "tune": plan.tune,
-            "max_length": plan.max_length, **settings, **rows}
+    """All that the outcome hangs on."""
+    plan = run.plan
+    rows = {"training rows": run.rows, "dev rows": run.dev, "unlabelled rows": run.unlabeled}
+    return {"lm": identity.of_lm(run.lm), "members": [task.name for task in plan.members],
+            "member": {task.name: identity.of_task(task) for task in plan.members}, "classifier": identity.of_task(plan.classifier),
+            "tune": plan.tune, "max_length": plan.max_length, "train": identity.of_settings(plan.train),
+            "distil": identity.of_settings(plan.distil), "pet": identity.of_settings(plan.settings, ["distil"]),
+            **{name: identity.of_rows(own) for name, own in rows.items()}}

@@ -1,5 +1,6 @@
 """Small LMs from text: masked, causal and encoder-decoder, new ones or going on from one."""
 import contextlib
+import json
 import math
 import os
 import pathlib
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
-from ptune import corpus, store, terminal, vocabulary
+from ptune import corpus, identity, store, terminal, vocabulary
 from ptune.batch import Batch
 from ptune.config import PretrainConfig
 from ptune.errors import ConfigError, DataError, DivergedError
@@ -22,6 +23,7 @@ from ptune.lm import LanguageModel
 from ptune.loading import choose_device, choose_dtype, load_model, load_tokenizer
 from ptune.pair_head import PairHead
 from ptune.progress import Progress
+from ptune.run_folder import RunFolder, working_in
 from ptune.stopping import Interrupted, stoppable
 from ptune.template import Kind
 
@@ -29,6 +31,7 @@ KINDS: dict[str, Kind] = {"masked": "masked", "causal": "causal", "span-corrupti
 PAIRS = {"two-way": ("adjacent", "not adjacent"), "three-way": ("adjacent", "same document", "another document")}
 HELD_OUT_BATCHES = 40
 CHECKED_EVERY = 50  # steps between two checks that the loss is still a finite number
+TOKENIZER = pathlib.Path("training") / "tokenizer"
 
 
 @dataclass
@@ -50,7 +53,17 @@ def pretrain(config: PretrainConfig, say: Callable[[str], None] = terminal.say) 
         DivergedError: the loss or a weight became no finite number; nothing of that is saved.
     """
     keep_few_shapes()
+    _check(config)
+    with working_in(config.out, "ptune pretrain", config.resume) as folder:
+        return _pretrained(config, folder, say)
+
+
+def _pretrained(config: PretrainConfig, folder: RunFolder, say: Callable[[str], None]) -> pathlib.Path:
+    """The training, in a folder that is held."""
     lm = _prepare(config)
+    settings = identity.of_settings(config, ("resume", "save_minutes", "device", "out", "lm", "tokenizer"))
+    folder.claim({**settings, "lm": identity.of_lm(lm)})
+    _keep_tokenizer(config, lm)
     text = _read(config, lm)
     head = PairHead(lm.model.config.hidden_size, PAIRS[config.next_sentence]).to(lm.device) if config.next_sentence != "none" else None
     run = _Run(config, lm, text, head)
@@ -66,12 +79,6 @@ def pretrain(config: PretrainConfig, say: Callable[[str], None] = terminal.say) 
 def _prepare(config: PretrainConfig) -> LanguageModel:
     """The LM to train, on its device, in float32; a checkpoint's tokenizer is used again."""
     kind, device = KINDS[config.objective], choose_device(config.device)
-    if config.weights and len(config.weights) != len(config.texts):
-        raise ConfigError(f"{len(config.weights)} weights for {len(config.texts)} texts: give one for each, or none.")
-    if config.next_sentence != "none" and config.objective != "masked":
-        raise ConfigError("next_sentence goes with the masked objective only.")
-    if (config.out / "training" / "state.safetensors").exists() and not config.resume:
-        raise ConfigError(f"{config.out} holds a run already: go on with --resume, or choose another --out.")
     torch.manual_seed(config.seed)
     if config.lm:
         model, tokenizer = load_model(config.lm, kind, torch.float32, needs_head=False)
@@ -79,14 +86,27 @@ def _prepare(config: PretrainConfig) -> LanguageModel:
             keep = vocabulary.lines([config.keep_words]) if config.keep_words else ()
             tokenizer = vocabulary.cut(model, tokenizer, config.texts, config.vocabulary_size, keep)
     else:
-        saved = config.out / "training" / "tokenizer"
-        if config.tokenizer or (config.resume and saved.exists()):
+        saved = config.out / TOKENIZER
+        if config.tokenizer or saved.exists():
             tokenizer = load_tokenizer(os.fspath(config.tokenizer or saved))
         else:
             tokenizer = vocabulary.new_tokenizer(config.texts, kind, config.vocabulary_size or 8000, config.length)
-            tokenizer.save_pretrained(saved)
         model = _new_model(config, kind, tokenizer)
     return LanguageModel(model.float().to(device), tokenizer, kind, str(config.out))
+
+
+def _keep_tokenizer(config: PretrainConfig, lm: LanguageModel) -> None:
+    """Keep the tokenizer that was learned, so that a run that goes on need not learn it again."""
+    if not (config.lm or config.tokenizer or (config.out / TOKENIZER).exists()):
+        store.write_folder(config.out / TOKENIZER, lm.tokens.tokenizer.save_pretrained)
+
+
+def _check(config: PretrainConfig) -> None:
+    """Refuse settings that do not go together."""
+    if config.weights and len(config.weights) != len(config.texts):
+        raise ConfigError(f"{len(config.weights)} weights for {len(config.texts)} texts: give one for each, or none.")
+    if config.next_sentence != "none" and config.objective != "masked":
+        raise ConfigError("next_sentence goes with the masked objective only.")
 
 
 def _new_model(config: PretrainConfig, kind: Kind, tokenizer: Any) -> Any:
@@ -139,6 +159,7 @@ class _Run:
                                            lr=config.learning_rate, fused=True)
         self.state = config.out / "training" / "state.safetensors"
         self.log = config.out / "training" / "log.jsonl"
+        self.looks: list[dict[str, float]] = []
         dtype = choose_dtype(config.dtype, lm.device)
         self.autocast = (lambda: torch.autocast(lm.device.type, dtype)) if dtype != torch.float32 else contextlib.nullcontext
 
@@ -289,8 +310,8 @@ class _Run:
             raise self._diverged()
         line = {"step": self.step, "loss": round(loss, 4), "perplexity": round(math.exp(min(loss, 50)), 2)}
         line |= {"pairs right": round(right / pairs, 4)} if pairs else {}
-        with open(self.log, "a", encoding="utf-8") as stream:
-            stream.write(str(line).replace("'", '"') + "\n")
+        self.looks.append(line)
+        store.write_text(self.log, "".join(json.dumps(look) + "\n" for look in self.looks))
         return ", ".join(f"{k} {v}" for k, v in line.items() if k != "step")
 
     def save(self) -> None:
@@ -303,7 +324,7 @@ class _Run:
             raise self._diverged()
         tensors = {f"model.{name}": value for name, value in self.modules.state_dict().items()}
         tensors |= {f"optimiser.{name}": value for name, value in store.optimiser_tensors(self.optimiser).items()}
-        store.write_tensors(self.state, tensors, {"step": self.step, "config": _identity(self.config)})
+        store.write_tensors(self.state, tensors, {"step": self.step, "looks": self.looks})
 
     def _diverged(self) -> DivergedError:
         before = f" {self.state} holds the last checkpoint from before that." if self.state.exists() else ""
@@ -315,18 +336,9 @@ class _Run:
         if not self.state.exists():
             return
         tensors, state = store.read_noted(self.state)
-        changed = [name for name, value in _identity(self.config).items() if state["config"].get(name) != value]
-        if changed:
-            raise ConfigError(f"The run in {self.config.out} was started with another {', '.join(changed)}; resume it with the same, "
-                              f"or start a new one in another folder.")
-        self.step = state["step"]
+        self.step, self.looks = state["step"], state["looks"]
         self.modules.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}, strict=False)
         store.restore_optimiser(self.optimiser, {k.removeprefix("optimiser."): v for k, v in tensors.items() if k.startswith("optimiser.")})
-
-
-def _identity(config: PretrainConfig) -> dict[str, Any]:
-    """What must be the same when a run is resumed."""
-    return config.model_dump(mode="json", exclude={"resume", "save_minutes", "device", "save_dtype", "out"})
 
 
 def _rate(step: int, steps: int, warmup: float) -> float:
@@ -340,7 +352,11 @@ def _save(config: PretrainConfig, lm: LanguageModel, head: PairHead | None) -> N
     lm.model.to(getattr(torch, config.save_dtype))
     if not all(torch.isfinite(weight).all() for weight in lm.model.parameters()):
         raise DivergedError(f"A weight is too large for {config.save_dtype}: save in float32 (save_dtype), or lower learning_rate.")
-    lm.model.save_pretrained(config.out)
-    lm.tokens.tokenizer.save_pretrained(config.out)
-    if head:
-        head.save(config.out)
+
+    def put(folder: str) -> None:
+        lm.model.save_pretrained(folder)
+        lm.tokens.tokenizer.save_pretrained(folder)
+        if head:
+            head.save(pathlib.Path(folder))
+
+    store.write_folder(config.out, put)

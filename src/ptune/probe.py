@@ -1,17 +1,17 @@
 """The probe from facts to report: which facts does a frozen LM give away, and to which kind of prompt?"""
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ptune import duration, experiment, report, store, terminal
-from ptune.config import SIDE, ProbeConfig
+from ptune import duration, experiment, identity, report, store, terminal
+from ptune.config import ProbeConfig
 from ptune.errors import ConfigError, DivergedError, TemplateError
 from ptune.experiment import Plan, Problem, Result
 from ptune.lm import LanguageModel
 from ptune.methods import Method, method
 from ptune.results import Results, summarise, versions
+from ptune.run_folder import RunFolder, working_in
 from ptune.tasks import lama
 from ptune.template import Template
 from ptune.train import lower_rates
@@ -32,18 +32,25 @@ def probe(config: ProbeConfig, say: Callable[[str], None] | None = None) -> Resu
     console = terminal.Console(stderr=config.as_json)
     say = say or partial(console.print, markup=False, highlight=False, soft_wrap=True)
     methods = _methods(config)
+    with working_in(config.out, "ptune probe", config.resume) as folder:
+        return _probed(config, methods, folder, console, say)
+
+
+def _probed(config: ProbeConfig, methods: Sequence[Method], folder: RunFolder, console: terminal.Console, say: Callable[[str], None]) -> Results:
+    """The probe, in a folder that is held."""
     facts = lama.read_facts(config.facts, _listed(config.relations), config.manual, say)
     lm = LanguageModel.load(config.lm, device=config.device, dtype=config.dtype, tuned=any(m.tune in ("lm", "both") for m in methods))
     problems, relations, words = _problems(config, lm, facts, say)
-    plan = _plan(config, lm, problems, methods, words)
-    plan = experiment.start(plan, config.resume)
+    plan = _plan(config, lm, problems, methods)
+    whole = _identity(config, plan, words)
+    plan = replace(plan, together=folder.claim(whole, {"together": plan.together})["together"])
     say(duration.sentence(duration.seconds_at_most(plan)))
     say(f"{lm.source}: {lm.kind} LM, {sum(p.numel() for p in lm.model.parameters()) / 1e6:.1f} M parameters, on {lm.device}; "
         f"{len(problems)} relation{'s' * (len(problems) > 1)}, {len(words.labels)} allowed answers")
     single = experiment.run(plan, partial(_tell, say))
     results = summarise(single, {m.name: m.title for m in methods}, {m.name for m in methods if m.tune in ("lm", "both")},
                         {p.name: p.majority for p in problems}, {r.name: sum(r.dropped.values()) for r in relations},
-                        {**plan.identity, "allowed": len(words.labels)}, versions())
+                        {"lm": config.lm, "facts": config.facts, "allowed": len(words.labels), "identity": whole}, versions())
     labels = {p.name: p.label for p in problems}
     store.write_json(config.out / "results.json", results.model_dump(mode="json"))
     report.write(results, single, labels, [BUILTIN_NOTE] if (config.lm, config.facts) == ("builtin", "builtin") else [], config.out)
@@ -124,22 +131,28 @@ def _manual(relation: lama.Relation, lm: LanguageModel, say: Callable[[str], Non
     return relation.template
 
 
-def _plan(config: ProbeConfig, lm: LanguageModel, problems: Sequence[Problem], methods: Sequence[Method], words: Verbalizer) -> Plan:
+def _plan(config: ProbeConfig, lm: LanguageModel, problems: Sequence[Problem], methods: Sequence[Method]) -> Plan:
     if any(m.template == "manual" for m in methods) and not any(p.manual for p in problems):
         raise ConfigError('These facts have no hand-written prompt that this LM can read: give one with --manual "The capital of [X] is '
                           '[Y] .", or leave the manual methods out of --methods.')
     prompts = [(m, Template.parse(m.template).for_kind(lm.kind)[0].prompt_length(lm.tokens)) for m in methods if m.tune == "prompt"]
     fitting = [experiment.how_many_together(lm, m.encoder, length, m.train.batch_size, len(problems)) for m, length in prompts]
     together = config.together or min(fitting, default=1)
-    identity: dict[str, Any] = {
-        "lm": config.lm, "fingerprint": lm.fingerprint(), "sample": lm.sample(), "dtype": str(lm.mixed or lm.dtype).removeprefix("torch."),
-        "facts": config.facts, "manual": config.manual,
-        "vocabulary": f"{len(words.labels)} words, {zlib.crc32(chr(10).join(words.labels).encode()):08x}", "relations": [p.name for p in problems],
-        "rows": {p.name: [len(p.train), len(p.dev), len(p.test)] for p in problems}, "seeds": config.seeds, "methods": {
-            m.name: {"template": m.template, "encoder": m.encoder, "init": m.init, **m.train.model_dump(mode="json", exclude=SIDE)}
-            for m in methods}}
     wordings = config.facts == "builtin" if config.wordings is None else config.wordings
-    return Plan(lm, problems, methods, config.seeds, config.out, together, identity | {"wordings": wordings}, wordings)
+    return Plan(lm, problems, methods, config.seeds, config.out, together, wordings)
+
+
+def _identity(config: ProbeConfig, plan: Plan, words: Verbalizer) -> dict[str, Any]:
+    """All that the results hang on."""
+    methods = {m.name: {"template": m.template, "encoder": m.encoder, "init": m.init, "tune": m.tune, "hidden": m.hidden,
+                        **identity.of_settings(m.train)} for m in plan.methods}
+    return {"lm": identity.of_lm(plan.lm), "allowed answers": identity.of_value(words.labels), "seeds": config.seeds, "methods": methods,
+            "facts of": {p.name: _identity_of(p) for p in plan.problems}, "wordings": plan.wordings}
+
+
+def _identity_of(problem: Problem) -> dict[str, Any]:
+    rows = {f"{split} rows": identity.of_rows(getattr(problem, split)) for split in ("train", "dev", "test")}
+    return {"manual prompt": problem.manual, "wordings": identity.of_value(problem.wordings), "loss": problem.loss, **rows}
 
 
 def _tell(say: Callable[[str], None], result: Result) -> None:

@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from ptune.errors import StoreError
 
 Path = str | os.PathLike[str]
+TEMPORARY = ".writing-"  # how the name of a file begins that is not whole yet
 
 
 def write(path: Path, fill: Callable[[str], None]) -> None:
@@ -25,19 +27,62 @@ def write(path: Path, fill: Callable[[str], None]) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
         os.close(handle)
         fill(temporary)
         with open(temporary, "rb") as stream:
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        place(pathlib.Path(temporary), path)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StoreError(f"{path} could not be written: {reason}. What stood there before is unchanged.") from error
     finally:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def write_folder(path: Path, fill: Callable[[str], None]) -> None:
+    """Let ``fill`` write files into a temporary folder, and put them at ``path``: the folder whole or not at all where it is new,
+    else each of its files whole, in place of the one of its name.
+
+    Raises:
+        StoreError: the disk is full or the folder cannot be written.
+    """
+    path = pathlib.Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = pathlib.Path(tempfile.mkdtemp(dir=path if path.is_dir() else path.parent, prefix=TEMPORARY))
+        fill(str(temporary))
+        for file in [own for own in temporary.rglob("*") if own.is_file()]:
+            with open(file, "rb") as stream:
+                os.fsync(stream.fileno())
+            os.chmod(file, 0o666 & ~_umask())
+        os.chmod(temporary, 0o777 & ~_umask())
+        if path.exists():
+            for file in sorted(temporary.iterdir()):
+                place(file, path / file.name)
+        else:
+            place(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"{path} could not be written: {getattr(error, 'strerror', None) or error}.") from error
+    finally:
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def place(whole: pathlib.Path, path: pathlib.Path) -> None:
+    """Put a file or a folder that is whole where it belongs, in place of what stood there. All that is written passes here."""
+    if whole.is_dir() and path.is_dir():
+        shutil.rmtree(path)
+    os.replace(whole, path)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed process left unfinished in a folder that no other process writes."""
+    for path in pathlib.Path(folder).rglob(f"{TEMPORARY}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _umask() -> int:

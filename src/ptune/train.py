@@ -4,6 +4,7 @@ Many prompts train as a bank: each joint step runs the LM once on a batch of eve
 the sum of theirs, so each gets the gradient that it would get alone; its order of rows, step count, clipping, schedule,
 early stopping and best checkpoint are its own. A prompt that has stopped leaves the optimiser.
 """
+import json
 import math
 import pathlib
 import time
@@ -16,8 +17,8 @@ import torch
 from torch import nn
 from transformers.optimization import Adafactor
 
-from ptune import store
-from ptune.config import SIDE, TrainConfig
+from ptune import identity, store
+from ptune.config import TrainConfig
 from ptune.errors import ConfigError, DataError, DivergedError, StoreError
 from ptune.model import Example, PromptModel, Row
 from ptune.progress import Progress
@@ -101,7 +102,7 @@ def fit(model: PromptModel, data: Mapping[Any, tuple[Sequence[Row], Sequence[Row
         ModelError: the frozen LM gives prompts no gradient.
         DivergedError: a task's loss was no finite number at its first look at dev, so it has no state to keep and is as
             it began; the other tasks are trained, and the error holds how all went.
-        Interrupted: Ctrl-C, after a checkpoint.
+        Interrupted: Ctrl-C or a signal to end, after a checkpoint.
     """
     config = config or TrainConfig()
     numbers = {key: model.number(key) if isinstance(key, str) else key for key in data}
@@ -120,11 +121,14 @@ def fit(model: PromptModel, data: Mapping[Any, tuple[Sequence[Row], Sequence[Row
         if tune == "prompt":
             prompts = [model.tasks[job.task].prompt for job in jobs]
             model.lm.check_gradients(*(any(list(own[prompt].parameters()) for prompt in prompts) for own in (model.bank.encoders, model.bank.prefixes)))
-        file = None if folder is None else pathlib.Path(folder) / "checkpoint.safetensors"
-        if resume and file and file.exists():
-            _restore(jobs, file, config)
+        checkpoint = None
+        if folder is not None:
+            whole = _identity(model, jobs, data, config, tune, unlabeled)
+            checkpoint = _Checkpoint(pathlib.Path(folder) / "checkpoint.safetensors", whole, tune == "prompt")
+            if resume and checkpoint.file.exists():
+                checkpoint.restore(jobs)
         with model.lm.keeping_contexts([row for job in jobs for row in job.encoded], config.context_mb if tune == "prompt" else 0):
-            _run(model, jobs, config, lambda due: _look(model, due, metric, texts), file, label)
+            _run(model, jobs, config, lambda due: _look(model, due, metric, texts), checkpoint, label)
         for job in jobs:
             job.restore_best()
             job.trained.planned, job.trained.step = job.steps, job.step
@@ -280,6 +284,44 @@ class _Job:
         self.losses = list(tensors["losses"].to(device)) if "losses" in tensors else []
 
 
+@dataclass(frozen=True)
+class _Checkpoint:
+    """Where all that is needed to go on is written, and of which training it is.
+
+    Attributes:
+        identity: all that the outcome hangs on.
+        at_end: also write it when the training is over, so that it is not run again where what comes next is cut short.
+    """
+
+    file: pathlib.Path
+    identity: dict[str, Any]
+    at_end: bool
+
+    def save(self, jobs: Sequence[_Job]) -> None:
+        tensors, notes = {"torch": torch.get_rng_state()}, []
+        if (device := jobs[0].lm.device).type == "cuda":
+            tensors["cuda"] = torch.cuda.get_rng_state(device)
+        for number, job in enumerate(jobs):
+            own, note = job.state()
+            tensors |= {f"{number}.{name}": value for name, value in own.items()}
+            notes.append(note)
+        store.write_tensors(self.file, tensors, {"jobs": notes, "identity": self.identity})
+
+    def restore(self, jobs: Sequence[_Job]) -> None:
+        tensors, note = store.read_noted(self.file)
+        if not isinstance(note, dict) or "identity" not in note:
+            raise StoreError(f"{self.file} belongs to another run, of an older ptune: start without resuming.")
+        if changed := identity.differing(note["identity"], self.identity):
+            raise StoreError(f"{self.file} belongs to another run, with another {', '.join(changed)}: go on with the same, or start without "
+                             f"resuming.")
+        for number, (job, own) in enumerate(zip(jobs, note["jobs"])):
+            prefix = f"{number}."
+            job.load_state({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, own)
+        torch.set_rng_state(tensors["torch"])
+        if "cuda" in tensors and (device := jobs[0].lm.device).type == "cuda":
+            torch.cuda.set_rng_state(tensors["cuda"], device)
+
+
 def _optimiser(groups: list[dict[str, Any]], config: TrainConfig) -> torch.optim.Optimizer:
     if config.optimiser == "adafactor":  # as Prompt Tuning's: no scaling by the parameters' size
         return Adafactor(groups, lr=config.learning_rate, weight_decay=config.weight_decay, scale_parameter=False, relative_step=False)
@@ -287,7 +329,7 @@ def _optimiser(groups: list[dict[str, Any]], config: TrainConfig) -> torch.optim
     return kind(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
 
 
-def _run(model: PromptModel, jobs: Sequence[_Job], config: TrainConfig, look: Callable[[Sequence[_Job]], None], file: pathlib.Path | None,
+def _run(model: PromptModel, jobs: Sequence[_Job], config: TrainConfig, look: Callable[[Sequence[_Job]], None], checkpoint: _Checkpoint | None,
          label: str) -> None:
     saved = time.monotonic()
     done = sum(job.steps if job.done else job.step for job in jobs)
@@ -298,11 +340,12 @@ def _run(model: PromptModel, jobs: Sequence[_Job], config: TrainConfig, look: Ca
             if due := [job for job in active if job.due]:
                 look(due)
                 progress.advance(sum(job.steps - job.step for job in due if job.done), dev=max(_last(job) for job in due))
-            if file and (stopped() or time.monotonic() - saved > config.save_seconds):
-                _save(jobs, file, config)
+            over = checkpoint is not None and checkpoint.at_end and all(job.done for job in jobs)
+            if checkpoint and (over or stopped() or time.monotonic() - saved > config.save_seconds):
+                checkpoint.save(jobs)
                 saved = time.monotonic()
             if stopped():
-                raise Interrupted(f"Stopped; {file} holds all that was trained." if file else "Stopped; nothing was saved.")
+                raise Interrupted(f"Stopped; {checkpoint.file} holds all that was trained." if checkpoint else "Stopped; nothing was saved.")
 
 
 def _step(model: PromptModel, jobs: Sequence[_Job], config: TrainConfig) -> None:
@@ -354,29 +397,11 @@ def _rate(step: int, steps: int, steps_an_epoch: int, config: TrainConfig) -> fl
     return EXPONENTIAL ** (step // steps_an_epoch) if config.decay == "exponential" else 1.0
 
 
-def _save(jobs: Sequence[_Job], file: pathlib.Path, config: TrainConfig) -> None:
-    tensors, notes = {"torch": torch.get_rng_state()}, []
-    if (device := jobs[0].lm.device).type == "cuda":
-        tensors["cuda"] = torch.cuda.get_rng_state(device)
-    for number, job in enumerate(jobs):
-        own, note = job.state()
-        tensors |= {f"{number}.{name}": value for name, value in own.items()}
-        notes.append(note)
-    store.write_tensors(file, tensors, {"jobs": notes, "config": _identity(config)})
-
-
-def _restore(jobs: Sequence[_Job], file: pathlib.Path, config: TrainConfig) -> None:
-    tensors, note = store.read_noted(file)
-    if not isinstance(note, dict) or [own["name"] for own in note.get("jobs", [])] != [job.name for job in jobs] \
-            or note["config"] != _identity(config):
-        raise StoreError(f"{file} belongs to another run: other tasks or settings. Start without resuming, or with those.")
-    for number, (job, own) in enumerate(zip(jobs, note["jobs"])):
-        prefix = f"{number}."
-        job.load_state({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, own)
-    torch.set_rng_state(tensors["torch"])
-    if "cuda" in tensors and (device := jobs[0].lm.device).type == "cuda":
-        torch.cuda.set_rng_state(tensors["cuda"], device)
-
-
-def _identity(config: TrainConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude=SIDE)
+def _identity(model: PromptModel, jobs: Sequence[_Job], data: Mapping[Any, tuple[Sequence[Row], Sequence[Row]]], config: TrainConfig,
+              tune: Tune, unlabeled: Sequence[Row]) -> dict[str, Any]:
+    """All that the outcome hangs on, as JSON says it, before anything is trained."""
+    tasks = {job.name: identity.of_task(model.tasks[job.task].task) for job in jobs}
+    rows = {job.name: {"training rows": identity.of_rows(own), "dev rows": identity.of_rows(dev)} for job, (own, dev) in zip(jobs, data.values())}
+    return json.loads(json.dumps({
+        "order of tasks": list(tasks), "task": tasks, "rows of": rows, "unlabelled rows": identity.of_rows(unlabeled), "train": identity.of_settings(config),
+        "tune": tune, "max_length": model.max_length, "lm": identity.of_lm(model.lm), "versions": identity.versions()}))

@@ -2,7 +2,7 @@
 import json
 import pathlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,41 +17,60 @@ SENTINELS = 100
 
 def new_tokenizer(texts: Iterable[pathlib.Path], kind: Kind, size: int, length: int) -> PreTrainedTokenizerFast:
     """Learn a tokenizer: WordPiece (lower case) for a masked LM, byte-level BPE for a causal one, Unigram with sentinels for
-    an encoder-decoder."""
-    made, trainer, special = {"masked": _wordpiece, "causal": _byte_level, "encoder-decoder": _unigram}[kind](size)
-    made.train_from_iterator(lines(texts), trainer)
-    if kind == "masked":
-        first, last = ((special[name], int(made.token_to_id(special[name]) or 0)) for name in ("cls_token", "sep_token"))
-        made.post_processor = processors.BertProcessing(last, first)
+    an encoder-decoder. The same texts give the same tokenizer."""
+    learn = {"masked": _wordpiece, "causal": _byte_level, "encoder-decoder": _unigram}[kind]
+    made, special = learn(list(texts), size)
     return PreTrainedTokenizerFast(
         tokenizer_object=made, model_max_length=length, **special,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"] if kind == "masked" else ["input_ids", "attention_mask"])
 
 
-def _wordpiece(size: int) -> tuple[Tokenizer, Any, dict[str, Any]]:
+def _wordpiece(texts: Sequence[pathlib.Path], size: int) -> tuple[Tokenizer, dict[str, Any]]:
+    """The library numbers the letters within words in no fixed order, and of equally frequent pairs joins the one with the lowest
+    numbers. So a first run finds those letters, and a second one gets them in order."""
     special = dict(pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
-    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    inner: list[str] = []
+    for _ in range(2):
+        made = _with_wordpieces(models.WordPiece(unk_token="[UNK]"))
+        trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=[*special.values(), *inner], show_progress=False)
+        made.train_from_iterator(lines(texts), trainer)
+        pieces = made.get_vocab()
+        inner = sorted(piece for piece in pieces if piece.startswith("##") and len(piece) == 3)
+    made = _with_wordpieces(models.WordPiece(vocab=pieces, unk_token="[UNK]"))
+    made.post_processor = processors.BertProcessing(("[SEP]", pieces["[SEP]"]), ("[CLS]", pieces["[CLS]"]))
+    return made, special
+
+
+def _with_wordpieces(model: models.WordPiece) -> Tokenizer:
+    made = Tokenizer(model)
     made.normalizer, made.pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
     made.decoder = decoders.WordPiece()
-    return made, trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(special.values()), show_progress=False), special
+    return made
 
 
-def _byte_level(size: int) -> tuple[Tokenizer, Any, dict[str, Any]]:
+def _byte_level(texts: Sequence[pathlib.Path], size: int) -> tuple[Tokenizer, dict[str, Any]]:
     made = Tokenizer(models.BPE())
     made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=["<|endoftext|>"], show_progress=False,
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-    return made, trainer, dict(eos_token="<|endoftext|>", bos_token="<|endoftext|>", pad_token="<|endoftext|>")
+    made.train_from_iterator(lines(texts), trainer)
+    return made, dict(eos_token="<|endoftext|>", bos_token="<|endoftext|>", pad_token="<|endoftext|>")
 
 
-def _unigram(size: int) -> tuple[Tokenizer, Any, dict[str, Any]]:
+def _unigram(texts: Sequence[pathlib.Path], size: int) -> tuple[Tokenizer, dict[str, Any]]:
+    """The library adds up the scores in no fixed order, so they are rounded to what does not hang on it, and put in order."""
     made = Tokenizer(models.Unigram())
     made.normalizer = normalizers.NFKC()
     made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     made.post_processor = processors.TemplateProcessing(single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)])
-    trainer = trainers.UnigramTrainer(vocab_size=size - SENTINELS, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False)
+    named = ["<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(vocab_size=size - SENTINELS, special_tokens=named, unk_token="<unk>", show_progress=False)
+    made.train_from_iterator(lines(texts), trainer)
+    learned = [(piece, round(score, 6)) for piece, score in json.loads(made.to_str())["model"]["vocab"]]
+    ordered = sorted(learned[len(named):], key=lambda pair: (-pair[1], pair[0]))
+    made.model = models.Unigram([*learned[:len(named)], *ordered], unk_id=named.index("<unk>"))
     special = dict(pad_token="<pad>", eos_token="</s>", unk_token="<unk>", additional_special_tokens=[f"<extra_id_{i}>" for i in range(SENTINELS)])
-    return made, trainer, special
+    return made, special
 
 
 def lines(texts: Iterable[pathlib.Path]) -> Iterator[str]:
