@@ -47,6 +47,21 @@ def test_end_tokens_and_files_that_cannot_be_read(tmp_path):
             corpus.tokenise(tmp_path / name, tokenizer, tmp_path / "t", None)
 
 
+def test_a_text_that_has_changed_is_read_again(tmp_path, monkeypatch):
+    """Also where it is as long as before, and where the first reading was cut short."""
+    text, tokenizer = tmp_path / "a.txt", tiny.wordpiece()
+    text.write_text("Vienna")
+    write = corpus._write
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(corpus, "_write", lambda *given: [write(*given), exec("raise KeyboardInterrupt")])
+        corpus.tokenise(text, tokenizer, tmp_path / "t", None)
+    assert not list((tmp_path / "t").iterdir())
+    found = [tokenizer.decode(corpus.tokenise(text, tokenizer, tmp_path / "t", None).ids.tolist())]
+    text.write_text("London")
+    found.append(tokenizer.decode(corpus.tokenise(text, tokenizer, tmp_path / "t", None).ids.tolist()))
+    assert found == ["vienna", "london"]
+
+
 @settings(max_examples=60)
 @given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=40), weight=st.sampled_from([1.0, 2.0, 0.5, 2.5]),
        budget=st.integers(40, 200), seed=st.integers(0, 9))

@@ -134,7 +134,7 @@ pretrain(PretrainConfig(texts=[sys.argv[1]], out=sys.argv[2], tokenizer=sys.argv
 
 def test_folders_and_settings_that_do_not_go_together(text, tmp_path):
     p.pretrain(config(text, tmp_path / "lm", steps=1))
-    with pytest.raises(ConfigError, match="holds a run already"):
+    with pytest.raises(ConfigError, match="holds a run of ptune pretrain already"):
         p.pretrain(config(text, tmp_path / "lm", steps=1))
     with pytest.raises(ConfigError, match="another learning_rate"):
         p.pretrain(config(text, tmp_path / "lm", steps=1, learning_rate=1e-4, resume=True))
@@ -144,6 +144,53 @@ def test_folders_and_settings_that_do_not_go_together(text, tmp_path):
         p.pretrain(config(text, tmp_path / "x", heads=3))
     with pytest.raises(DataError, match="none.txt cannot be read"):
         p.pretrain(config(tmp_path / "none.txt", tmp_path / "y"))
+
+
+def test_nothing_of_another_run_is_overwritten(text, tmp_path):
+    """Neither the LM that is gone on from, nor one that something else wrote."""
+    network, tokenizer = tiny.tiny("bert")
+    network.save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    before = (tmp_path / "lm" / "model.safetensors").read_bytes()
+    for resume in (False, True):
+        with pytest.raises(ConfigError, match="which this run did not write|There is no run of ptune pretrain"):
+            p.pretrain(config(text, tmp_path / "lm", lm=str(tmp_path / "lm"), vocabulary_size=None, steps=1, resume=resume))
+    assert (tmp_path / "lm" / "model.safetensors").read_bytes() == before
+
+
+def test_a_run_goes_on_with_the_same_texts_and_lm_alone(text, tmp_path):
+    network, tokenizer = tiny.tiny("bert")
+    network.save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    given = {"lm": str(tmp_path / "lm"), "vocabulary_size": None, "steps": 1}
+    p.pretrain(config(text, tmp_path / "out", **given))
+    text.write_text(text.read_text().replace("Vienna", "Paris"))
+    with pytest.raises(ConfigError, match="begun with another texts"):
+        p.pretrain(config(text, tmp_path / "out", resume=True, **given))
+    text.write_text(text.read_text().replace("Austria is Paris", "Austria is Vienna"))
+    tiny.tiny("bert", seed=1)[0].save_pretrained(tmp_path / "lm")
+    with pytest.raises(ConfigError, match="begun with another lm."):
+        p.pretrain(config(text, tmp_path / "out", resume=True, **given))
+
+
+@pytest.mark.parametrize("objective", ["masked", "span-corruption"])
+def test_a_learned_vocabulary_is_that_of_every_run(objective, text, tmp_path):
+    for name in ("one", "two"):
+        p.pretrain(config(text, tmp_path / name, objective=objective, steps=2))
+    assert (tmp_path / "one" / "model.safetensors").read_bytes() == (tmp_path / "two" / "model.safetensors").read_bytes()
+
+
+def test_several_texts_of_one_name(tmp_path):
+    """w.en and w.de, and two files of one name in two folders, are each read for themselves."""
+    for name in ("w.en", "w.de", "other/w.en"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("\n\n".join(f"{sentence} {name}" for sentence in SENTENCES) + "\n")
+    texts = [tmp_path / name for name in ("w.en", "w.de", "other/w.en")]
+    settings = config(texts[0], tmp_path / "lm", texts=texts)
+    lm = LanguageModel(*tiny.tiny("gpt2"))
+    found = p._read(settings.model_copy(update={"objective": "causal"}), lm).corpora
+    words = [lm.tokens.tokenizer.decode(own.ids.tolist()) for own in found]
+    assert [(text.count("w.en"), text.count("w.de"), text.count("other/")) for text in words] == [(4, 0, 0), (0, 4, 0), (4, 0, 4)]
 
 
 def test_a_new_lm_is_one_that_transformers_knows(text, tmp_path):

@@ -60,6 +60,41 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
     assert store.read_json(path) == {"a": 1}
 
 
+def test_a_folder_is_whole_or_absent(tmp_path):
+    def fill(folder):
+        pathlib.Path(folder, "a").write_text("1")
+        pathlib.Path(folder, "b").write_text("2")
+
+    def fails(folder):
+        fill(folder)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(StoreError, match="could not be written: No space left"):
+        store.write_folder(tmp_path / "out", fails)
+    assert not list(tmp_path.iterdir())
+    store.write_folder(tmp_path / "out", fill)
+    (tmp_path / "out" / "own").write_text("3")
+    (tmp_path / "out" / "a").write_text("old")
+    store.write_folder(tmp_path / "out", fill)
+    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {"a": "1", "b": "2", "own": "3"}
+    assert os.stat(tmp_path / "out" / "a").st_mode & 0o777 == 0o666 & ~_umask() and os.stat(tmp_path / "out").st_mode & 0o777 == 0o777 & ~_umask()
+
+
+def test_what_a_kill_left_is_removed(tmp_path):
+    (tmp_path / "deep" / f"{store.TEMPORARY}x").mkdir(parents=True)
+    (tmp_path / "deep" / f"{store.TEMPORARY}y").touch()
+    (tmp_path / "deep" / "kept").touch()
+    store.remove_unfinished(tmp_path)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["kept"]
+
+
+def test_no_folder_gives_way_to_a_file(tmp_path):
+    (tmp_path / "x" / "kept").mkdir(parents=True)
+    with pytest.raises(StoreError):
+        store.write_text(tmp_path / "x", "y")
+    assert (tmp_path / "x" / "kept").exists()
+
+
 def test_full_disk(tmp_path):
     """A real one: a small file system in memory, where this user may mount it."""
     mount = tmp_path / "small"

@@ -1,3 +1,5 @@
+from random import Random
+
 import pytest
 import tiny
 import torch
@@ -22,6 +24,16 @@ def test_new_tokenizers(kind, text):
     assert tokenizer.decode(ids, skip_special_tokens=True).strip().lower() == sentence.lower()
     assert (tokenizer.mask_token_id is not None) == (kind == "masked")
     assert (tokenizer.convert_tokens_to_ids("<extra_id_0>") not in (None, tokenizer.unk_token_id)) == (kind == "encoder-decoder")
+
+
+@pytest.mark.parametrize("kind", ["masked", "causal", "encoder-decoder"])
+def test_the_same_text_gives_the_same_tokenizer(kind, tmp_path):
+    """Though the library breaks ties by chance: many pieces of this text are equally frequent."""
+    random = Random(0)
+    words = ["".join(random.choice("abcdefgh") for _ in range(random.randint(2, 8))) for _ in range(300)]
+    (tmp_path / "a.txt").write_text("\n".join(words))
+    found = {vocabulary.new_tokenizer([tmp_path / "a.txt"], kind, 400, 64).backend_tokenizer.to_str() for _ in range(4)}
+    assert len(found) == 1
 
 
 def test_a_cut_vocabulary_is_the_same_lm_on_what_is_kept(text):

@@ -52,7 +52,7 @@ def of_settings(settings: BaseModel, without: Collection[str] = ()) -> dict[str,
     Raises:
         DataError: a file cannot be read.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if name in without or name in SIDE or value is None:
@@ -102,7 +102,7 @@ def versions() -> dict[str, str]:
 def differing(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
     """What is not the same in two identities, each with both values where they are short: "train.seed (0, now 1)"."""
     found = []
-    for name in before | now:
+    for name in {**before, **now}:
         old, new = before.get(name), now.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
             found += differing(old, new, f"{where}{name}.")
