@@ -110,7 +110,7 @@ def changed(folder, old, new, file="task.yaml"):
 
 
 @pytest.mark.parametrize(("change", "what"), [
-    (lambda folder: changed(folder, '"label": "good"', '"label": "bad"', "rows.jsonl"), "tasks.opinions.data.train, tasks.opinions.data.test"),
+    (lambda folder: changed(folder, "great film", "grand film", "rows.jsonl"), "tasks.opinions.data.train, tasks.opinions.data.test"),
     (lambda folder: changed(folder, "good: great, bad: bad", "good: bad, bad: great"), 'tasks.opinions.labels.good ("great", now "bad")'),
     (lambda folder: changed(folder, "{text} is {mask}", "{text} was {mask}"), "tasks.opinions.template"),
     (lambda folder: changed(folder, "encoder: table", "encoder: mlp"), 'tasks.opinions.encoder ("table", now "mlp")'),

@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import pathlib
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -117,7 +118,7 @@ def _short(text: str) -> str:
 
 def _both(old: Any, new: Any) -> str:
     shown = [json.dumps(value, ensure_ascii=False) for value in (old, new)]
-    hashed = any(isinstance(value, str) and len(value) == 64 for value in (old, new))
+    hashed = any(re.fullmatch("[0-9a-f]{32,}", str(value)) for value in (old, new))
     if hashed or None in (old, new) or max(map(len, shown)) > SHOWN:
         return ""
     return f" ({shown[0]}, now {shown[1]})"
