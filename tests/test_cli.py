@@ -153,3 +153,8 @@ def test_no_plots_are_loaded_to_answer():
 def test_version(capsys):
     assert main(capsys, "--version")[1].startswith("ptune 0.")
     assert os.path.exists(cli.__file__)
+
+
+def test_libraries_keep_quiet():
+    done = run("inspect", "{soft:2} {x} {mask}")
+    assert done.returncode == 0 and done.stderr == "", "of the libraries, only errors are news"

@@ -3,7 +3,6 @@ import pytest
 import tiny
 import torch
 from test_families import FAR, ROWS, TOLERANCE, WORDS
-from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig, quantize_
 
 from ptune import saving
 from ptune.config import TrainConfig
@@ -13,6 +12,9 @@ from ptune.model import PrefixSettings, PromptModel, Task
 from ptune.template import Template
 from ptune.train import fit
 
+quantization = pytest.importorskip("torchao.quantization", reason="torchao is not installed: pip install 'ptune[quantised]'")
+Int8DynamicActivationInt8WeightConfig = quantization.Int8DynamicActivationInt8WeightConfig
+Int8WeightOnlyConfig, quantize_ = quantization.Int8WeightOnlyConfig, quantization.quantize_
 pytestmark = pytest.mark.filterwarnings("ignore")  # the quantiser's own
 TEMPLATES = ("{soft:3} {subject} {mask}", "{prefix:3} {subject} is {mask}", "{prefix:2} The {subject} {soft:2} {mask}")
 

@@ -83,20 +83,33 @@ def test_a_prompt_for_another_lm_is_refused(tmp_path):
 
 @pytest.mark.parametrize("change, message", [
     ({"format": 99}, "newer ptune"), ({"format": "x"}, "damaged: format"), ({"labels": 3}, "damaged: labels"), ({"surprise": 1}, "damaged: surprise"),
-    ({"words": [["Yes"]]}, "2 labels and words for 1"), ({"length": 7}, "other lengths than its template")])
+    ({"words": [["Yes"]]}, "2 labels and words for 1"),
+    ({"words": [["Yes"], []]}, "the label 'b' has no word, or an empty one"), ({"words": [["Yes"], [" "]]}, "the label 'b' has no word"),
+    ({"words": None, "labels": ["a", ""]}, "the label '' has no word"), ({"labels": ["a", "a"]}, "a label stands in it twice"),
+    ({"reading": {"offset": [1e999, 0]}}, "reading.offset.0: .*finite"), ({"reading": {"weight": 1e999}}, "reading.weight: .*finite"), ({"length": 7}, "other lengths than its template")])
 def test_damaged_notes(tmp_path, change, message):
     model = model_of()
     saving.save(model, tmp_path)
     raw = store.read_json(tmp_path / "prompt.json")
-    store.write_json(tmp_path / "prompt.json", raw | change)
+    (tmp_path / "prompt.json").write_text(json.dumps(raw | change).replace("Infinity", "1e999"))
     with pytest.raises(StoreError, match=message):
+        saving.load(tmp_path, model.lm)
+
+
+def test_json_knows_no_nan(tmp_path):
+    model = model_of()
+    saving.save(model, tmp_path)
+    text = (tmp_path / "prompt.json").read_text().replace('"offset": null', '"offset": [NaN, 0]')
+    (tmp_path / "prompt.json").write_text(text)
+    with pytest.raises(StoreError, match="is not valid JSON .*the number NaN"):
         saving.load(tmp_path, model.lm)
 
 
 @pytest.mark.parametrize("tensors, message", [
     ({"vectors": torch.zeros(3, 32)}, r"float32 \[2, 32\].*holds torch.float32 \[3, 32\]"),
     ({"vectors": torch.zeros(2, 32, dtype=torch.float16)}, "holds torch.float16"),
-    ({"other": torch.zeros(2, 32)}, "holds none"), ({"vectors": torch.full((2, 32), float("nan"))}, "not numbers")])
+    ({"other": torch.zeros(2, 32)}, "holds none"), ({"vectors": torch.full((2, 32), float("nan"))}, "not numbers"),
+    ({"vectors": torch.full((2, 32), -3e38)}, r"too large for any LM \(3e\+38\)")])
 def test_damaged_vectors(tmp_path, tensors, message):
     model = model_of()
     saving.save(model, tmp_path)

@@ -1,5 +1,6 @@
 """The command line: it parses, calls, and prints. Nothing heavy is imported before a command is chosen."""
 import argparse
+import logging
 import os
 import pathlib
 import shlex
@@ -209,6 +210,8 @@ def _quiet() -> None:
     """Of the libraries, only errors are news to the user."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for library in ("torchao", "torch.utils._pytree"):  # transformers imports torchao wherever it is installed
+        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 def _resumable(run: Callable[[], object], command: str, arguments: Sequence[str]) -> None:

@@ -6,12 +6,12 @@ Loading reads nothing but safetensors and JSON, and checks shapes, numbers and t
 import importlib.metadata
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from ptune import encoders, store
 from ptune.config import DecodingConfig
@@ -26,6 +26,7 @@ from ptune.template import Template
 from ptune.verbalizer import Aggregate, Bound, Choices, Length, Order, Span, Verbalizer
 
 FORMAT = 3
+LARGEST = 1e6  # the squares of larger values overflow in an LM
 
 
 class SavedLM(BaseModel):
@@ -65,8 +66,8 @@ class SavedReading(BaseModel):
     length: Length = "sum"  # prompts of before there was a choice
     swap: tuple[str, str] | None = None
     domain: str | None = None
-    offset: list[float] | None = None
-    weight: float = 1.0
+    offset: list[FiniteFloat] | None = None
+    weight: FiniteFloat = 1.0
 
 
 class SavedPrompt(BaseModel):
@@ -233,6 +234,11 @@ def _note(path: pathlib.Path) -> SavedPrompt:
         raise StoreError(f"{path / 'prompt.json'} is damaged: {'.'.join(map(str, first['loc']))}: {reason(first)}.") from error
     if note.words is not None and len(note.words) != len(note.labels or ()):
         raise StoreError(f"{path / 'prompt.json'} is damaged: {len(note.labels or ())} labels and words for {len(note.words)}.")
+    if len(set(note.labels or ())) != len(note.labels or ()):
+        raise StoreError(f"{path / 'prompt.json'} is damaged: a label stands in it twice.")
+    for label, words in zip(note.labels or (), note.words or [[label] for label in note.labels or ()]):
+        if not words or not all(word.strip() for word in words):
+            raise StoreError(f"{path / 'prompt.json'} is damaged: the label {label!r} has no word, or an empty one.")
     return note
 
 
@@ -282,9 +288,21 @@ def _checked(path: pathlib.Path, note: SavedPrompt, values: torch.Tensor | None,
     if values is None or tuple(values.shape) != wanted or values.dtype != torch.float32:
         found = "none" if values is None else f"{values.dtype} {list(values.shape)}"
         raise StoreError(f"{path / 'prompt.safetensors'} should hold {name}, float32 {list(wanted)} for the template {note.template!r}, and holds {found}.")
-    if not torch.isfinite(values).all():
-        raise StoreError(f"{path / 'prompt.safetensors'} holds values that are not numbers.")
+    _check_values(path / "prompt.safetensors", [values])
     return values
+
+
+def _check_values(path: pathlib.Path, tensors: Iterable[torch.Tensor]) -> None:
+    """Refuse values that make every answer NaN.
+
+    Raises:
+        StoreError: some are not numbers, or too large.
+    """
+    for values in tensors:
+        if not torch.isfinite(values).all():
+            raise StoreError(f"{path} holds values that are not numbers.")
+        if values.numel() and values.abs().max() > LARGEST:
+            raise StoreError(f"{path} holds values too large for any LM ({float(values.abs().max()):.3g}).")
 
 
 def _verbalizer(note: SavedPrompt) -> Verbalizer | Choices | Span | None:
@@ -307,8 +325,7 @@ def _load_reader(path: pathlib.Path, model: PromptModel, number: int) -> None:
 
 def _filled(path: pathlib.Path, encoder: torch.nn.Module, states: dict[str, torch.Tensor], part: str) -> torch.nn.Module:
     own = {name.removeprefix(f"{part}."): value for name, value in states.items() if name.startswith(f"{part}.")}
-    if not all(torch.isfinite(value).all() for value in own.values()):
-        raise StoreError(f"{path} holds values that are not numbers.")
+    _check_values(path, own.values())
     if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in encoder.state_dict().items()}:
         raise StoreError(f"{path} does not fit the prompt's {part} part: other parameters or shapes.")
     encoder.load_state_dict(own)

@@ -119,11 +119,15 @@ def read_json(path: Path) -> Any:
         StoreError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is not valid JSON ({error}): it is damaged, or another program wrote it.") from error
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"it has the number {name}, which JSON does not know")
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
