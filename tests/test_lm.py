@@ -32,7 +32,7 @@ from transformers.pytorch_utils import Conv1D
 from ptune import pair_head
 from ptune.batch import collate
 from ptune.config import DecodingConfig, TrainConfig
-from ptune.errors import ConfigError, ModelError
+from ptune.errors import ConfigError, ModelError, StoreError
 from ptune.generate import write
 from ptune.lm import LanguageModel, fill, nearest_words
 from ptune.loading import choose_device, choose_dtype, load_model, load_tokenizer, locate
@@ -542,3 +542,19 @@ def test_a_tokenizer_is_freed_with_its_lm():
     del lm
     gc.collect()
     assert tokens() is None
+
+
+@pytest.mark.parametrize("part", ["model", "tokenizer"])
+def test_a_full_disk_while_an_lm_is_saved(part, tmp_path, monkeypatch):
+    lm = LanguageModel(*tiny.tiny("bert"))
+    lm.save(tmp_path / "lm")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "lm").iterdir()}
+
+    def full(*_, **__):
+        raise (OSError(28, "No space left on device") if part == "model" else Exception("No space left on device (os error 28)"))
+
+    monkeypatch.setattr(lm.model if part == "model" else type(lm.tokens.tokenizer), "save_pretrained", full)
+    with pytest.raises(StoreError, match="lm could not be written: No space left on device"):
+        lm.save(tmp_path / "lm")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "lm").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["lm"]

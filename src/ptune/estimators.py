@@ -71,8 +71,7 @@ class _PromptEstimator(BaseEstimator):
         if not isinstance(parameters["random_state"], int | None):
             parameters["random_state"] = self.seed_
         if _tunes_lm(method(self.method)):
-            self.model_.lm.model.save_pretrained(folder / "lm")
-            self.model_.lm.tokens.tokenizer.save_pretrained(folder / "lm")
+            self.model_.lm.save(folder / "lm")
             self.model_.lm.source = "./lm"
         saving.save(self.model_, folder, 0, encoder=True)
         store.write_json(folder / NOTE, {"estimator": type(self).__name__, "parameters": parameters, "fields": self.fields_, **self._learned()})

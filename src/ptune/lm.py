@@ -24,7 +24,7 @@ from torch import nn
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from ptune import answer_places
+from ptune import answer_places, store
 from ptune.attention import GROUPS, AttentionRoute, recompute
 from ptune.batch import Batch, Side, collate
 from ptune.capabilities import Capabilities, Capability
@@ -260,6 +260,28 @@ class LanguageModel:
     def weights(self) -> dict[str, torch.Tensor]:
         """A copy of the LM's weights on the CPU, for ``restore``."""
         return {name: value.detach().to("cpu", copy=True) for name, value in self.model.state_dict().items()}
+
+    def save(self, folder: store.Path) -> None:
+        """Save the LM and its tokenizer as a transformers folder, whole or not at all.
+
+        Raises:
+            StoreError: the disk is full or the folder cannot be written.
+        """
+        store.write_folder(folder, self.write_files)
+
+    def write_files(self, folder: str) -> None:
+        """Write the files of a transformers folder.
+
+        Raises:
+            OSError, SafetensorError: the disk is full or the folder cannot be written.
+        """
+        self.model.save_pretrained(folder)
+        try:
+            self.tokens.tokenizer.save_pretrained(folder)
+        except OSError:
+            raise
+        except Exception as error:  # the tokenizers library has no class of its own for a full disk
+            raise OSError(first_line(error)) from error
 
     def restore(self, weights: dict[str, torch.Tensor]) -> None:
         """Put weights back; a head that has parted from the input's embeddings (``tune_head``) is one with them again, if they are the same."""

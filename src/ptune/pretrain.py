@@ -354,8 +354,7 @@ def _save(config: PretrainConfig, lm: LanguageModel, head: PairHead | None) -> N
         raise DivergedError(f"A weight is too large for {config.save_dtype}: save in float32 (save_dtype), or lower learning_rate.")
 
     def put(folder: str) -> None:
-        lm.model.save_pretrained(folder)
-        lm.tokens.tokenizer.save_pretrained(folder)
+        lm.write_files(folder)
         if head:
             head.save(pathlib.Path(folder))
 

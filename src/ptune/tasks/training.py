@@ -226,8 +226,7 @@ def _test(config: TaskConfig, model: PromptModel, rows: list[Row], run: Run) -> 
 
 def _save(config: TaskConfig, model: PromptModel, tasks: Mapping[str | None, int], way: Method, run: Run) -> None:
     if way.tune in ("head", "lm", "both"):
-        model.lm.model.save_pretrained(config.out / "lm")
-        model.lm.tokens.tokenizer.save_pretrained(config.out / "lm")
+        model.lm.save(config.out / "lm")
         model.lm.source = "./lm"
     for value, number in tasks.items():
         best = run.best.get(model.tasks[number].task.name, {})
