@@ -109,6 +109,7 @@ def test_json_alone_on_standard_output(tmp_path, lm):
     ended = run("probe", "--lm", lm, "--facts", tmp_path / "t.csv", "--manual", "[X] is [Y] .", "--methods", "manual", "--json", "--device", "cpu",
                 "--out", tmp_path / "out")
     assert ended.returncode == 0 and json.loads(ended.stdout) == json.loads((tmp_path / "out" / "results.json").read_text())
+    assert "torch" not in ended.stderr.replace(str(tmp_path), ""), "what libraries have to say is no news to the user"
 
 
 def test_inspect_draws_what_the_lm_sees(capsys, lm):

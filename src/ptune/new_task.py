@@ -54,8 +54,10 @@ def new(config: NewConfig, say: Callable[[str], None] = print) -> pathlib.Path:
     for name, path in files.items():
         store.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in getattr(split, name)))
     store.write_text(config.out, page)
-    say(f"{len(rows)} rows; text: {text!r}; label: {label!r} with {', '.join(f'{name} ({count})' for name, count in sorted(counts.items(), key=_by_frequency))}")
-    say(f"Rows to learn from, for dev and for test: {len(split.train)}, {len(split.dev)}, {len(split.test)}, in {', '.join(map(str, files.values()))}")
+    shown = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items(), key=_by_frequency))
+    say(f"{len(rows)} rows; text: {text!r}; label: {label!r} with {shown}")
+    sizes = f"{len(split.train)}, {len(split.dev)}, {len(split.test)}"
+    say(f"Rows to learn from, for dev and for test: {sizes}, in {', '.join(map(str, files.values()))}")
     for name, why in words.notes.items():
         say(f"The word for {name!r} is {words.words[name]!r}, since {why}: write a better one into {config.out}, or take an LM that has more words.")
     say(f"Written: {config.out}")

@@ -97,9 +97,11 @@ def _meteor(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
 
 
 def _lacking_wordnet() -> str:
-    from nltk.corpus import wordnet
     try:
+        from nltk.corpus import wordnet
         wordnet.ensure_loaded()
+    except ImportError:
+        return "METEOR is NLTK's, which is not installed: pip install 'ptune[meteor]'"
     except (LookupError, OSError) as error:
         which = "finds none" if isinstance(error, LookupError) else f"cannot read them ({error})"
         return f"METEOR needs the data of WordNet, and NLTK {which}; fetch them with: python -m nltk.downloader wordnet"

@@ -1,0 +1,66 @@
+"""What is installed: the wheel's files, and that each dependency is one that the package imports."""
+import ast
+import pathlib
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "ptune"
+MODULES = {"pyyaml": "yaml", "scikit-learn": "sklearn", "rouge-score": "rouge_score"}
+OPTIONAL = {"nltk"}  # METEOR's, which says what to install where it is lacking
+
+
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def imported() -> set[str]:
+    """The other packages that the source imports anywhere, the benchmarks of the repository aside."""
+    found = set()
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {name.name.split(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names) - {"ptune"}
+
+
+def modules(requirements) -> set[str]:
+    names = [re.match(r"[\w-]+", requirement)[0] for requirement in requirements]
+    return {MODULES.get(name, name) for name in names}
+
+
+def test_the_core_needs_what_it_imports_and_nothing_else():
+    core = modules(project()["dependencies"])
+    assert imported() - core == OPTIONAL, "imported and not declared"
+    assert core - imported() == set(), "declared and not imported"
+    assert modules(project()["optional-dependencies"]["meteor"]) == OPTIONAL
+
+
+def test_without_nltk_meteor_alone_is_lacking():
+    code = ("import sys; sys.modules['nltk'] = None\n"
+            "from ptune.text_metrics import unavailable\n"
+            "lacking = unavailable(['meteor', 'nist', 'cider'])\n"
+            "assert list(lacking) == ['meteor'] and \"pip install 'ptune[meteor]'\" in lacking['meteor'], lacking")
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_the_wheel_holds(tmp_path):
+    wheel = pytest.importorskip("hatchling.builders.wheel", reason="hatchling builds the wheel: pip install hatchling")
+    built = next(wheel.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"]))
+    with zipfile.ZipFile(built) as archive:
+        names = set(archive.namelist())
+        entry = archive.read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
+        metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
+    wanted = {path.relative_to(ROOT / "src").as_posix() for path in SOURCE.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert {name for name in names if name.startswith("ptune/")} == wanted
+    assert {"ptune/builtin/lm/model.safetensors", "ptune/builtin/facts/relations.jsonl", "ptune/tasks/named/trec.yaml"} < wanted
+    assert {name.split("/")[0] for name in names} == {"ptune", next(name for name in names if name.endswith("METADATA")).split("/")[0]}
+    assert "ptune = ptune.cli:main" in entry and "Requires-Dist: torch>=" in metadata
+    assert any(name.endswith("licenses/LICENSE") for name in names) and any(name.endswith("licenses/NOTICE") for name in names)
