@@ -21,12 +21,12 @@ def test_every_public_name_is_there():
 def test_imports_run_one_way():
     """Each file imports only from rooms before it; no circles."""
     rooms = [["errors", "terminal", "config", "progress", "stopping", "yaml_files"],
-             ["tokens", "template", "encoders", "data", "fewshot", "metrics", "text_metrics", "ensemble", "store", "file_names"],
+             ["tokens", "template", "encoders", "data", "fewshot", "metrics", "text_metrics", "ensemble", "store", "file_names", "answer_files"],
              ["prompts", "verbalizer", "proposals", "batch", "packing", "google_format", "seeding", "capabilities"],
              ["attention", "layer_inputs", "linear", "lm_files", "loading", "task"],
              ["pair_head", "trial", "context"],
              ["readers", "answer_places", "fingerprint"], ["lm"], ["identity"], ["run_folder"], ["starting"], ["model", "generate"], ["calibration"],
-             ["saving", "peft_format", "train"], ["exchange"], ["corpus", "vocabulary"],
+             ["saving", "peft_format", "train"], ["exchange", "rehearsal"], ["corpus", "vocabulary"],
              ["methods", "baselines", "pretrain", "experiment"], ["pet"], ["tasks", "results", "report", "run_report", "compare_report"],
              ["duration", "inspection", "probe", "compare", "estimators", "new_task"], ["cli"], ["__main__"]]
     place = {name: number for number, names in enumerate(rooms) for name in names}

@@ -1,10 +1,11 @@
 import json
+import shutil
 
 import pytest
 import tiny
 import torch
 
-from ptune import saving, store
+from ptune import loading, saving, store
 from ptune.config import DecodingConfig, TrainConfig
 from ptune.errors import ConfigError, StoreError
 from ptune.lm import LanguageModel
@@ -47,14 +48,74 @@ def test_many_prompts_load_as_one_bank(tmp_path):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)
 
 
-def test_the_lm_is_loaded_from_where_it_came(tmp_path):
-    network, tokenizer = tiny.tiny("bert")
-    network.save_pretrained(tmp_path / "lm")
-    tokenizer.save_pretrained(tmp_path / "lm")
-    model = PromptModel(LanguageModel.load(tmp_path / "lm", device="cpu"))
-    model.add(Task("t", Template.parse("{soft:2} {x} {mask}"), Verbalizer.from_words({"a": "Yes", "b": "No"})))
-    saving.save(model, tmp_path / "prompt")
-    assert saving.load(tmp_path / "prompt", device="cpu").predict(ROWS) == model.predict(ROWS)
+def stored_lm(folder, family="bert", **more):
+    network, tokenizer = tiny.tiny(family, **more)
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def prompt_over(source, folder, family="bert", **more):
+    model = PromptModel(LanguageModel.load(source, device="cpu", **more))
+    words = Verbalizer.from_words({"a": "Yes", "b": "No"}) if family == "bert" else None
+    model.add(Task("t", Template.parse("{soft:2} {x} {mask}"), words, encoder="table"))
+    saving.save(model, folder)
+    return model
+
+
+def test_the_lm_is_loaded_from_where_it_came(tmp_path, monkeypatch):
+    """Its folder is named from the working folder; the prompt loads from any other, and after both were moved together."""
+    monkeypatch.chdir(tmp_path)
+    stored_lm("home/lm")
+    wanted = prompt_over("./home/lm", "home/prompt").predict(ROWS)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert saving.load("../home/prompt", device="cpu").predict(ROWS) == wanted
+    (tmp_path / "home").rename(tmp_path / "moved")
+    assert saving.load("../moved/prompt", device="cpu").predict(ROWS) == wanted
+    (tmp_path / "moved" / "prompt").rename(tmp_path / "prompt")
+    (tmp_path / "moved").rename(tmp_path / "home")
+    assert saving.load("../prompt", device="cpu").predict(ROWS) == wanted, "the LM is where it was"
+    stored_lm(tmp_path / "lm", seed=1)
+    shutil.copytree(tmp_path / "prompt", tmp_path / "deep" / "prompt")
+    shutil.copytree(tmp_path / "lm", tmp_path / "deep" / "lm")
+    assert saving.load("../deep/prompt", device="cpu").predict(ROWS) == wanted, "another LM lies where it lay from the prompt"
+    shutil.rmtree(tmp_path / "home")
+    shutil.rmtree(tmp_path / "lm")
+    with pytest.raises(StoreError, match="looked for at .*home/lm and is not there: put it back, or name it with --lm"):
+        saving.load(tmp_path / "prompt", device="cpu")
+
+
+def test_a_local_lm_is_never_asked_of_the_hub(tmp_path, monkeypatch):
+    def hub(*arguments, **more):
+        assert more.get("local_files_only"), "it would ask the hub"
+        return load(*arguments, **more)
+
+    load = loading.AutoTokenizer.from_pretrained
+    monkeypatch.setattr(loading.AutoTokenizer, "from_pretrained", hub)
+    monkeypatch.chdir(tmp_path)
+    stored_lm("me/lm")
+    prompt_over("me/lm", "prompt")
+    assert saving.load("prompt", device="cpu").lm.source.endswith("me/lm")
+    note = store.read_json("prompt/prompt.json")
+    for place in ("relative", "absolute"):
+        note["lm"].pop(place)
+    for source in ("./me/lm", "../me/lm"):  # as older versions wrote it: from the working folder or from the prompt's
+        note["lm"]["source"] = source
+        store.write_json("prompt/prompt.json", note)
+        assert saving.load("prompt", device="cpu").predict(ROWS)
+    note["lm"]["source"] = "./nowhere"
+    store.write_json("prompt/prompt.json", note)
+    with pytest.raises(StoreError, match="is not there: put it back, or name it with --lm"):
+        saving.load("prompt", device="cpu")
+
+
+@pytest.mark.parametrize("more", [{"dtype": "float64"}, {"dtype": "bfloat16"}, {"dtype": "bfloat16", "tuned": True}, {}])
+def test_an_lm_is_loaded_in_the_number_format_it_was_used_in(more, tmp_path):
+    stored_lm(tmp_path / "lm")
+    model = prompt_over(tmp_path / "lm", tmp_path / "prompt", **more)
+    loaded = saving.load(tmp_path / "prompt", device="cpu")
+    assert (loaded.lm.dtype, loaded.lm.mixed) == (model.lm.dtype, model.lm.mixed) and loaded.predict(ROWS) == model.predict(ROWS)
+    assert saving.load(tmp_path / "prompt", device="cpu", dtype="float32").lm.dtype == torch.float32
 
 
 @pytest.mark.parametrize("encoder", ["lstm", "mlp", "table"])
@@ -68,9 +129,6 @@ def test_training_goes_on_from_a_saved_encoder(encoder, tmp_path):
     for own in (model, loaded):
         fit(own, {0: (ROWS, ROWS)}, config)
     assert all(torch.equal(a, b) for a, b in zip(model.bank.encoders[0].state_dict().values(), loaded.bank.encoders[0].state_dict().values()))
-    (tmp_path / "encoder.safetensors").unlink()
-    with pytest.raises(StoreError, match="encoder.safetensors cannot be read"):
-        saving.load(tmp_path, model.lm, trainable=True)
 
 
 def test_a_prompt_for_another_lm_is_refused(tmp_path):
@@ -196,3 +254,42 @@ def test_folders_one_by_one_or_in_a_list(tmp_path):
         saving.load(tmp_path / "a", 3)
     with pytest.raises(StoreError, match="No folder of a saved prompt is named"):
         saving.load(lm=model.lm)
+
+
+# Going on.
+
+@pytest.mark.parametrize("encoder", ["table", "lstm"])
+def test_vectors_without_their_encoder_go_on_as_a_table(encoder, tmp_path):
+    """What was imported, or saved to answer, has vectors alone, and these can be trained on."""
+    model = model_of(encoder=encoder)
+    saving.save(model, tmp_path)
+    loaded = saving.load(tmp_path, model.lm, trainable=True)
+    assert loaded.tasks[0].task.encoder == "table"
+    examples = model.encode(0, ROWS)
+    assert all(map(torch.equal, model.scores(examples), loaded.scores(loaded.encode(0, ROWS))))
+    before = loaded.bank.encoders[0]().detach().clone()
+    fit(loaded, {0: (ROWS, ROWS)}, TrainConfig(batch_size=2, epochs=1, learning_rate=0.1))
+    assert not torch.equal(loaded.bank.encoders[0](), before)
+    saving.save(loaded, tmp_path / "again", encoder=True)
+    assert saving.load(tmp_path / "again", model.lm, trainable=True).predict(ROWS) == loaded.predict(ROWS)
+
+
+def test_a_prefix_without_its_encoder_goes_on_as_it_is(tmp_path):
+    model = prefixed(hidden=4)
+    saving.save(model, tmp_path)
+    loaded = saving.load(tmp_path, model.lm, trainable=True)
+    rows = [{"x": "Vienna", "y": "great"}]
+    assert torch.equal(loaded.losses(loaded.encode(0, rows)), model.losses(model.encode(0, rows)))
+    assert loaded.tasks[0].task.prefix.hidden == 0 and len(loaded.bank.parameters_of(0)) == 2
+    fit(loaded, {0: (rows, rows)}, TrainConfig(batch_size=2, epochs=1))
+
+
+def test_a_prompt_that_was_loaded_to_answer_says_so(tmp_path):
+    model = model_of()
+    saving.save(model, tmp_path, encoder=True)
+    for again in (saving.load(tmp_path, model.lm), saving.load(tmp_path, model.lm)):
+        with pytest.raises(ConfigError, match="was loaded to answer, and not to be trained: load it with trainable=True"):
+            fit(again, {0: (ROWS, ROWS)}, TrainConfig(epochs=1))
+    saving.save(again, tmp_path / "twice", encoder=True)
+    assert not (tmp_path / "twice" / "encoder.safetensors").exists()
+    assert saving.load(tmp_path / "twice", model.lm, trainable=True).predict(ROWS) == model.predict(ROWS)

@@ -100,7 +100,7 @@ def test_the_input_is_shortened_before_the_answer(family, monkeypatch):
         example = model.encode(task, [long(words, answer)])[0]
         row = example.learn[0]
         assert len(example.answer) == answer * per + 1 and example.answer[-1] == model.lm.end, "the answer is whole"
-        assert row.cut == (words == 200) and len(row.ids) + 3 <= model.max_length == 80 and (not row.cut or len(row.ids) + 3 > 80 - 2 * per)
+        assert bool(row.cut) == (words == 200) and len(row.ids) + 3 <= model.max_length == 80 and (not row.cut or len(row.ids) + 3 > 80 - 2 * per)
         assert row.ids[len(row.ids) - len(example.answer) + 1:] == example.answer[:-1] and row.reads[-1] == len(row.ids) - 1
     row = whole.learn[0]
     assert row.cut and len(row.ids) + 3 == 80 and model.lm.end not in whole.answer, "no room is left for the end"

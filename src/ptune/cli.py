@@ -23,8 +23,8 @@ Prompt learning on frozen language models.
   train      train the prompt of a task described by a YAML file, or of a table of texts and labels
   methods    list the methods, and what each trains
   evaluate   score a saved prompt on rows with right answers
-  predict    answer rows with a saved prompt: JSON lines in, JSON lines out
-  generate   let the LM write with a saved prompt: JSON lines in, JSON lines out
+  predict    answer rows with a saved prompt: rows in, rows out
+  generate   let the LM write with a saved prompt: rows in, rows out
   report     put the runs of ptune train side by side, in a table and a page
   export     write a saved prompt in PEFT's or Google's form
   import     make a prompt of PEFT's adapter folder or Google's .npy file

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 Device = str
 Seed = Annotated[int, Field(ge=-(2**31), lt=2**32)]
+Lm = Annotated[str, Field(min_length=1)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 
 
@@ -161,7 +162,7 @@ class PretrainConfig(Config):
     next_sentence: Literal["none", "two-way", "three-way"] = "none"
     """Beside the masked objective: is the second half adjacent or not (BERT), or adjacent, from the same document, or from
     another. Trains a pair head, kept beside the LM."""
-    lm: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    lm: Annotated[Lm | None, tyro.conf.arg(name="from")] = None
     """An LM to go on from: a folder or a name on the hub. An encoder without a vocabulary head gets a new one."""
     tokenizer: str | None = None
     """The tokenizer of another LM for a new one; without it a new tokenizer is learned from the texts."""
@@ -211,7 +212,7 @@ class ProbeConfig(Config):
     """Find out what a frozen LM knows: ask it for facts by hand-written prompts and by P-tuning, and with --methods all by
     fine-tuning too, and compare."""
 
-    lm: str = "builtin"
+    lm: Lm = "builtin"
     """builtin, a transformers folder, a .gguf file, or a name on the model hub."""
     facts: str = "builtin"
     """builtin, a folder in LAMA's T-REx layout, or a table (.csv, .tsv, .jsonl) with the columns subject,object."""
@@ -251,14 +252,24 @@ class ProbeConfig(Config):
     """Training settings that replace the methods' own."""
 
 
-class DataConfig(Config):
-    """Files of rows; a path in a YAML file is taken from the file's own folder."""
+Form = Literal["rows", "e2e", "webnlg", "dart", "boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc"]
+
+
+class LayoutConfig(Config):
+    """How the rows of a task's files are read. It is kept with a saved prompt, which then reads other files of that kind."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # labels such as 0 and 1
 
-    form: Literal["rows", "e2e", "webnlg", "dart", "boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc"] = "rows"
+    form: Form = "rows"
     """rows: .jsonl, .csv or .tsv. e2e, webnlg and dart are table-to-text sets in their own layouts; their rows have the fields table
     and text (a list of references). The others are SuperGLUE's tasks in its layout."""
+    relabel: dict[Literal["train", "dev", "test"], Annotated[dict[str, str], Field(min_length=1)]] = {}
+    """Of a file that has other labels: the task's label for each, such as {train: {0: 0, 1: 0, 3: 1, 4: 1}}; rows of a label that is
+    not listed are left out."""
+
+
+class DataConfig(LayoutConfig):
+    """Files of rows; a path in a YAML file is taken from the file's own folder."""
 
     train: pathlib.Path | None = None
     """Rows to learn from."""
@@ -277,13 +288,15 @@ class DataConfig(Config):
     or where there is none from the rest of train."""
     seed: Seed = 0
     """Seed of these draws."""
-    relabel: dict[Literal["train", "dev", "test"], Annotated[dict[str, str], Field(min_length=1)]] = {}
-    """Of a file that has other labels: the task's label for each, such as {train: {0: 0, 1: 0, 3: 1, 4: 1}}; rows of a label that is
-    not listed are left out."""
     references: Annotated[int, Field(ge=1)] | None = None
     """How many right texts of a training row to learn from; all by default."""
     source: str | None = None
     """Where the files can be had; it is told where one is missing."""
+
+    @property
+    def layout(self) -> LayoutConfig:
+        """How the files are read, without which files they are and what is taken of them."""
+        return LayoutConfig(**{name: getattr(self, name) for name in LayoutConfig.model_fields})
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -407,8 +420,10 @@ class TaskConfig(Config):
     combine: Literal["mean", "vote", "weighted"] = "mean"
     """How an ensemble answers: by the mean of its members' probabilities, by their vote, or by the mean of their scores weighted by
     their accuracy on dev; of texts, always by vote."""
-    lm: str = "builtin"
+    lm: Lm = "builtin"
     """builtin, a transformers folder, a .gguf file, or a name on the model hub."""
+    continue_from: Annotated[pathlib.Path | None, tyro.conf.arg(name="from")] = None
+    """A saved or imported prompt from which training goes on, with its LM, its template and its encoder; the new one goes to out."""
     method: str = "p-tuning"
     """manual (nothing is trained), fine-tune (the LM), or p-tuning, prefix-tuning, prompt-tuning, prompt-tuning-adamw, p-tuning-v2
     (the prompt, each with its own settings)."""
@@ -477,15 +492,21 @@ class NewConfig(Config):
 
 
 class GenerateConfig(Config):
-    """Let the LM write, with a saved prompt (or the prompts of many users): JSON lines in, JSON lines out."""
+    """Let the LM write, with a saved prompt (or the prompts of many users): rows in, rows out. In JSON lines a row comes back with one more
+    field, ptune, which holds its text: {"ptune": {"text": "..."}}; in a table with one more column, ptune_text."""
 
     prompt: tyro.conf.Positional[pathlib.Path]
     """The folder of a saved prompt, or of a task with prompt_by."""
     data: pathlib.Path | None = None
-    """Rows: .jsonl, .csv or .tsv; standard input by default."""
+    """Rows: .jsonl, .csv or .tsv; JSON lines from standard input by default."""
+    form: Form | None = None
+    """rows, or the layout of a table-to-text set or of one of SuperGLUE's tasks; by default that of the files that the prompt was
+    trained on. Standard input holds rows."""
     out: pathlib.Path | None = None
-    """Where the texts go; standard output by default."""
-    lm: str | None = None
+    """Where the texts go: .jsonl, .csv or .tsv; JSON lines to standard output by default."""
+    explain: bool = False
+    """Mark each row by how many tokens of it were left out, so that it fits (shortened)."""
+    lm: Lm | None = None
     """The LM; by default the one that the prompt names."""
     decoding: DecodingOverrides = DecodingOverrides()
     """How the LM writes, where not as the task says."""
@@ -515,7 +536,7 @@ class ExportConfig(Config):
     """Where it goes: a folder for PEFT, a .npy file for Google's form."""
     to: Literal["peft", "google"] = "peft"
     """peft: an adapter folder (soft tokens in front, or a decoder's prefix). google: the soft tokens as an array."""
-    lm: str | None = None
+    lm: Lm | None = None
     """The LM; by default the one that the prompt names."""
 
 
@@ -526,7 +547,7 @@ class ImportConfig(Config):
     """The adapter folder or the .npy file."""
     out: tyro.conf.Positional[pathlib.Path]
     """The folder for the prompt."""
-    lm: str
+    lm: Lm
     """The LM that it was trained for."""
     template: str
     """The template behind the learned tokens, which stand in front: " {table} = {mask}"; an encoder-decoder's needs no {mask}."""
@@ -543,15 +564,18 @@ class EvaluateConfig(Config):
     """The folder of a saved prompt."""
     data: pathlib.Path
     """Rows: .jsonl, .csv or .tsv."""
-    form: Literal["rows", "e2e", "webnlg", "dart", "boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc"] = "rows"
-    """rows, or the layout of a table-to-text set or of one of SuperGLUE's tasks."""
+    form: Form | None = None
+    """rows, or the layout of a table-to-text set or of one of SuperGLUE's tasks; by default that of the files that the prompt was
+    trained on."""
+    split: Literal["train", "dev", "test", "none"] = "test"
+    """As which split the file's labels are renamed, where data.relabel did so in training; none takes them as they are."""
     metrics: tuple[str, ...] = ()
     """The figures, as in a task; by default accuracy, or of text those that papers on table-to-text report."""
     parts: str | None = None
     """A field of the rows by which they are given apart too."""
     decoding: DecodingOverrides = DecodingOverrides()
     """How text is written, where not as the task says."""
-    lm: str | None = None
+    lm: Lm | None = None
     """The LM; by default the one that the prompt names."""
     skip_bad_lines: bool = False
     """Leave bad lines out and report them, instead of stopping at the first."""
@@ -562,15 +586,22 @@ class EvaluateConfig(Config):
 
 
 class PredictConfig(Config):
-    """Answer rows with a saved prompt: JSON lines in, JSON lines out, each with the scores of all labels."""
+    """Answer rows with a saved prompt: rows in, rows out. In JSON lines a row comes back with one more field, ptune, which holds its
+    answer: {"ptune": {"prediction": "good", "scores": {"good": 0.9, "bad": 0.1}}}; in a table with two more columns,
+    ptune_prediction and ptune_probability."""
 
     prompt: tyro.conf.Positional[pathlib.Path]
     """The folder of a saved prompt."""
     data: pathlib.Path | None = None
-    """Rows: .jsonl, .csv or .tsv; standard input by default."""
+    """Rows: .jsonl, .csv or .tsv; JSON lines from standard input by default."""
+    form: Form | None = None
+    """rows, or the layout of a table-to-text set or of one of SuperGLUE's tasks; by default that of the files that the prompt was
+    trained on. Standard input holds rows."""
     out: pathlib.Path | None = None
-    """Where the answers go; standard output by default."""
-    lm: str | None = None
+    """Where the answers go: .jsonl, .csv or .tsv; JSON lines to standard output by default."""
+    explain: bool = False
+    """Mark each row by how many tokens of it were left out, so that it fits (shortened)."""
+    lm: Lm | None = None
     """The LM; by default the one that the prompt names."""
     top: Annotated[int, Field(ge=1)] | None = None
     """Only the best labels' scores, where there are many."""
@@ -591,7 +622,7 @@ class CompareConfig(Config):
     methods: str = "majority,manual,head,manual+fine-tune,p-tuning,p-tuning+lm,prompt-tuning-adamw,p-tuning-v2"
     """Methods, with commas between. Beside those named: pet and ipet (tasks with unlabelled rows), p-tuning-v2+head, prompt-tuning,
     prefix-tuning, next-sentence."""
-    lm: str | None = None
+    lm: Lm | None = None
     """The LM, as for ptune train; each task's own by default."""
     shots: str = ""
     """Rows of each label to learn from, and as many for dev, with commas between: 16,32. By default what the task says; tasks with their
@@ -634,7 +665,7 @@ class InspectConfig(Config):
     """A template's text, a task's YAML file, or the folder of a saved prompt."""
     row: str | None = None
     """A row as JSON to fill the template with; the fields' names by default."""
-    lm: str | None = None
+    lm: Lm | None = None
     """The LM; builtin, or the one that the task or prompt names."""
     words: Annotated[int, Field(ge=1)] = 8
     """How many nearest words to show for each learned token."""

@@ -66,6 +66,11 @@ def row_of(line: str) -> dict[str, Any]:
     """The row that a line of JSON holds; a ValueError says why it holds none."""
     try:
         row = json.loads(line)
+        json.dumps(row, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError(f"JSON that is nested too deeply: {line.strip()[:60]!r}") from error
+    except UnicodeEncodeError as error:
+        raise ValueError(f"half of a character (a lone surrogate): {line.strip()[:60]!r}") from error
     except ValueError as error:
         raise ValueError(f"not valid JSON ({error}): {line.strip()[:60]!r}") from error
     if not isinstance(row, dict):

@@ -105,6 +105,13 @@ def make_deep(length: int, width: int, inner: int, hidden: int) -> Reparameteris
     return Reparameterised(length, width, inner, hidden) if hidden else Table(length, width)
 
 
+def table_of(vectors: torch.Tensor) -> Table:
+    """Free vectors that begin as the given ones [P, E]."""
+    table = Table(*vectors.shape)
+    start_from(table, vectors)
+    return table
+
+
 @torch.no_grad()
 def bake(encoder: nn.Module) -> torch.Tensor:
     """The encoder's vectors as they are now, apart from it: [P, E]."""

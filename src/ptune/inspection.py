@@ -22,19 +22,20 @@ MOST_DRAWN = 48
 def inspect(config: InspectConfig) -> None:
     """Print what the config asks for: a saved prompt, a task's template, or a template."""
     console, path = terminal.Console(), pathlib.Path(config.what)
-    row = _row(config.row)
+    row, limit = _row(config.row), None
     if path.is_dir():
         lm = LanguageModel.load(config.lm, device=config.device) if config.lm else None
         model = saving.load(saving.folders_in(path)[0], lm, device=config.device)
         template, lm = model.tasks[0].task.template, model.lm
+        limit = model.limit(0)
     elif path.suffix in (".yaml", ".yml"):
         task = described.read(path)
         lm = LanguageModel.load(task.lm if config.lm is None else config.lm, device=config.device)
-        template, model = Template.parse(task.template), None
+        template, model, limit = Template.parse(task.template), None, task.max_length
     else:
         lm = LanguageModel.load("builtin" if config.lm is None else config.lm, device=config.device)
         template, model = Template.parse(config.what), None
-    encoded, dropped = encode(template, lm, row)
+    encoded, dropped = encode(template, lm, row, limit)
     console.print(tokens_table(encoded, lm))
     if dropped:
         console.print(f"Left out, since a causal LM cannot see it: {dropped}", markup=False)
@@ -61,8 +62,12 @@ def _row(text: str | None) -> dict[str, Any] | None:
     return row
 
 
-def encode(template: Template, lm: LanguageModel, row: Mapping[str, Any] | None) -> tuple[Encoded, str]:
-    """A row in the template, its fields filled with their own names where none is given; and what the LM's kind drops."""
+def encode(template: Template, lm: LanguageModel, row: Mapping[str, Any] | None, limit: int | None = None) -> tuple[Encoded, str]:
+    """A row in the template, its fields filled with their own names where none is given; and what the LM's kind drops.
+
+    Args:
+        limit: the most tokens of the input, where it is not the LM's own.
+    """
     usable, dropped = template.for_kind(lm.kind)
     filled = dict(row or {})
     for name in template.fields:
@@ -70,7 +75,8 @@ def encode(template: Template, lm: LanguageModel, row: Mapping[str, Any] | None)
             field_of(filled, name)
             continue
         filled[name] = f"<{name}>"
-    return usable.encode(filled, lm.tokens, lm.kind, lm.max_length, (None,), lm.start), dropped
+    most = min((length for length in (limit, lm.max_length) if length is not None), default=None)
+    return usable.encode(filled, lm.tokens, lm.kind, most, (None,), lm.start), dropped
 
 
 def tokens_table(encoded: Encoded, lm: LanguageModel) -> Table:

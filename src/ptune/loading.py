@@ -18,6 +18,14 @@ CLASSES = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM, "enco
 BUILTIN = pathlib.Path(__file__).parent / "builtin" / "lm"
 
 
+def local_path(source: str) -> pathlib.Path | None:
+    """Where the LM of that name lies on this machine, as an absolute path; None where it is no folder or file here."""
+    if source == "builtin":
+        return BUILTIN
+    path = pathlib.Path(source).expanduser()
+    return path.absolute() if source and path.exists() else None
+
+
 def kind_of(config: Any, tokenizer: Any) -> Kind:
     """Masked, causal or encoder-decoder, by the config and by whether the tokenizer has a mask."""
     if getattr(config, "is_encoder_decoder", False):
@@ -67,8 +75,9 @@ def load_model(source: str, kind: Kind | None, dtype: torch.dtype, needs_head: b
             "; its pickled ones (*.bin) are not read: save it again with save_pretrained." if list(path.glob("*.bin")) else "."))
     with quiet_loading(source, path):
         lm_files.check(folder, **where)
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **where)
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **where)
+        local = path.exists()  # what lies here is never asked of the hub
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=local, **where)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=local, **where)
         lm_files.check_words(source, tokenizer)
         model, report = read_weights(CLASSES[kind or kind_of(config, tokenizer)], folder, where, dtype=dtype)
     missing = sorted(report["missing_keys"])
@@ -123,7 +132,8 @@ def read_weights(loader: Any, folder: str, where: Mapping[str, str], **settings:
     """A model of one of transformers' Auto classes and its report of loading: from safetensors or GGUF, without any code that
     comes with it, its attention by transformers' own sdpa, or eager where it knows no other, whatever its config says."""
     safe = {} if "gguf_file" in where else {"use_safetensors": True}
-    settings |= {"trust_remote_code": False, "output_loading_info": True, **safe, **where}
+    local = pathlib.Path(folder).exists()
+    settings |= {"trust_remote_code": False, "output_loading_info": True, "local_files_only": local, **safe, **where}
     try:
         return loader.from_pretrained(folder, attn_implementation="sdpa", **settings)
     except ValueError as error:

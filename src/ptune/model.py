@@ -10,13 +10,14 @@ from torch import nn
 from ptune import readers, starting
 from ptune.config import DecodingConfig
 from ptune.ensemble import combine
+from ptune.encoders import Baked
 from ptune.errors import ConfigError, DataError, DivergedError, PtuneError, nearest
 from ptune.generate import generate as generate_texts
 from ptune.lm import LanguageModel
-from ptune.prompts import Bank, Prefixes
-from ptune.task import WHOLE, Example, Fitted, Loss, PrefixSettings, Row, Task
+from ptune.prompts import Bank, Prefix, Prefixes
+from ptune.task import WHOLE, Example, Fitted, Loss, PrefixSettings, Row, Task, prompt_value
 from ptune.template import Deep, Encoded, Template, Text, field_of
-from ptune.verbalizer import Bound, Choices, Span
+from ptune.verbalizer import Bound, Choices, Span, Verbalizer
 
 __all__ = ["Example", "Fitted", "Learned", "Loss", "PrefixSettings", "PromptModel", "Row", "Task"]
 Asked = int | str | Sequence[int | str] | None  # the task of all rows, of each row, or the rows' own
@@ -29,6 +30,10 @@ HIDDEN = 0.15  # the share of a text's tokens that auxiliary rows hide, as BERT 
 @dataclass
 class PromptModel:
     """A frozen LM with any number of tasks; each has a prompt in the bank, if its template has soft tokens.
+
+    Attributes:
+        max_length: the most tokens of any task's inputs: the smaller one of what is given and the LM's own limit; None for no
+            limit. A task may have a smaller one (``Task.max_length``).
 
     Relations: ``LanguageModel`` runs, ``Bank`` holds the trained values, ``ptune.train.fit`` trains them.
     """
@@ -57,6 +62,12 @@ class PromptModel:
             TemplateError, VerbalizerError, ConfigError, ModelError: the task does not fit this LM.
         """
         _check(task, self.lm)
+        if task.by in self._owners:
+            raise ConfigError(f"There is a prompt for the rows whose {task.by[0]} is {task.by[1]!r} already.")  # type: ignore[index]
+        with self.as_before_if_it_fails():
+            return self._add(task, rows, encoder, prefix, reader)
+
+    def _add(self, task: Task, rows: Sequence[Row], encoder: nn.Module | None, prefix: nn.Module | None, reader: nn.Module | None) -> int:
         whole = task.reader in WHOLE
         template, dropped = task.template.for_kind(self.lm.kind, whole)
         verbalizer = self._verbalizer(task, template)
@@ -76,6 +87,18 @@ class PromptModel:
         if task.by:
             self._owners[task.by] = number
         return number
+
+    @contextlib.contextmanager
+    def as_before_if_it_fails(self) -> Iterator[None]:
+        """While this is open, a fault takes back the tasks that were added."""
+        tasks, prompts, owners = len(self.tasks), len(self.bank), dict(self._owners)
+        try:
+            yield
+        except BaseException:
+            del self.tasks[tasks:]
+            self.bank.cut(prompts)
+            self._owners = owners
+            raise
 
     def _verbalizer(self, task: Task, template: Template) -> Bound | Choices | Span | None:
         if task.verbalizer is None or isinstance(task.verbalizer, Choices | Span):
@@ -142,12 +165,22 @@ class PromptModel:
         if not self._owners:
             return list(range(len(self.tasks)))
         field_ = next(iter(self._owners))[0]
-        if field_ not in row:
-            raise DataError(f"The row has no field {field_!r}, which chooses its prompt. {nearest(field_, map(str, row))}")
-        value = str(row[field_])
+        value = prompt_value(row, field_)
         if (field_, value) not in self._owners:
-            raise DataError(f"The row's {field_} is {value!r}, and there is no prompt for it. {nearest(value, [own for _, own in self._owners])}")
+            raise DataError(f"The row's {field_} is {value!r}, and there is no prompt for it.")  # whom else there is, is not for all to know
         return [self._owners[field_, value]]
+
+    def is_baked(self, task: int) -> bool:
+        """Whether a task's prompt has vectors that are no longer trained, as a loaded one has."""
+        prompt = self.tasks[task].prompt
+        if prompt < 0:
+            return False
+        vectors, prefix = self.bank.encoders[prompt], self.bank.prefixes[prompt]
+        return isinstance(vectors, Baked) and bool(len(vectors())) or isinstance(prefix, Prefix) and isinstance(prefix.encoder, Baked)
+
+    def take_owners(self, other: "PromptModel") -> None:
+        """Let the tasks, which are those of another model, take the rows that they take there (``tasks_for``)."""
+        self._owners = dict(other._owners)
 
     @property
     def is_ensemble(self) -> bool:
@@ -229,7 +262,7 @@ class PromptModel:
                 yield Example(task, row, question, None, (self._encode(fitted, row, answer),), answer)
             return
         bound = fitted.bound(row, self.lm.tokens, self.lm.kind)
-        fills = tuple(self._encode_as(template, variant, answer) for template, variant in fitted.variants(row) for answer in fitted.answers(bound))
+        fills = tuple(self._encode_as(fitted, template, variant, answer) for template, variant in fitted.variants(row) for answer in fitted.answers(bound))
         if not labelled:
             yield Example(task, row, fills, bound=bound)
             return
@@ -282,18 +315,26 @@ class PromptModel:
         place = fitted.template.place if self.lm.kind == "causal" else "start"
         ids = [*(tokens.before if self.lm.kind == "encoder-decoder" else ()), *tokens.words([text.strip()], place)[0], self.lm.end]
         room = [fitted.task.target_length or len(ids)]
-        if self.max_length is not None:
+        if (limit := self._limit(fitted)) is not None:
             taken = fitted.template.least(row, tokens, self.lm.kind) - 1 if self.lm.kind == "causal" else 0
-            room.append(max(1, self.max_length - taken))
+            room.append(max(1, limit - taken))
         return tuple(ids[:min(room)])
 
     def _encode(self, fitted: Fitted, row: Row, answer: Sequence[int | None], room: int = 0) -> Encoded:
-        return self._encode_as(fitted.template, row, answer, room)
+        return self._encode_as(fitted, fitted.template, row, answer, room)
 
-    def _encode_as(self, template: Template, row: Row, answer: Sequence[int | None], room: int = 0) -> Encoded:
-        most = None if self.max_length is None else self.max_length - room
+    def limit(self, task: int) -> int | None:
+        """The most tokens of a task's inputs; None for no limit."""
+        return self._limit(self.tasks[task])
+
+    def _limit(self, fitted: Fitted) -> int | None:
+        return min((limit for limit in (self.max_length, fitted.task.max_length) if limit is not None), default=None)
+
+    def _encode_as(self, fitted: Fitted, template: Template, row: Row, answer: Sequence[int | None], room: int = 0) -> Encoded:
+        limit = self._limit(fitted)
+        most = None if limit is None else limit - room
         if most is not None and most < 1:
-            raise ConfigError(f"{room} new tokens leave no room for a row in an LM of {self.max_length} tokens: set max_new_tokens lower.")
+            raise ConfigError(f"{room} new tokens leave no room for a row in an LM of {limit} tokens: set max_new_tokens lower.")
         return template.encode(row, self.lm.tokens, self.lm.kind, most, answer, self.lm.start)
 
     # Examples to losses and scores.
@@ -504,8 +545,9 @@ class PromptModel:
             shared = list(dict.fromkeys((one.example, one.variant, one.answer) for one in open_))
             rows = []
             for at, variant, answer in shared:
-                template, row = self.tasks[examples[at].task].variants(examples[at].row)[variant]
-                rows.append((examples[at].task, self._encode_as(template, row, answer)))
+                fitted = self.tasks[examples[at].task]
+                template, row = fitted.variants(examples[at].row)[variant]
+                rows.append((examples[at].task, self._encode_as(fitted, template, row, answer)))
             order = sorted(range(len(rows)), key=lambda i: len(rows[i][1].ids))
             seen: dict[Any, torch.Tensor] = {}
             for first in range(0, len(order), most):
@@ -604,6 +646,11 @@ def _check(task: Task, lm: LanguageModel) -> None:
         raise ConfigError(f"{task.name} asks for text, and a masked LM writes none: give it labels, or take a causal LM or an encoder-decoder.")
     if task.reader != "words" and (task.verbalizer is None or isinstance(task.verbalizer, Choices | Span)):
         raise ConfigError(f"{task.name} has no labels of its own, so there is nothing for a reader ({task.reader}) to tell apart.")
+    if task.loss == "vocabulary" and isinstance(task.verbalizer, Verbalizer):
+        several = [label for label, words in zip(task.verbalizer.labels, task.verbalizer.words) if len(words) > 1]
+        if several:
+            raise ConfigError(f"{task.name} compares the answer with the whole vocabulary, which teaches one word for each label, and "
+                              f'{several[0]!r} has several: give it one, or set loss to "labels".')
     if task.loss == "vocabulary" and (task.reader != "words" or task.swap or task.domain):
         raise ConfigError(f"{task.name} compares the answer with the whole vocabulary, where neither a reader nor swap nor a domain has a say: set "
                           f'loss to "labels".')

@@ -15,6 +15,7 @@ from ptune import encoders, store
 from ptune.attention import AttentionRoute, Site
 from ptune.errors import ConfigError, StoreError, reason
 from ptune.lm import LanguageModel
+from ptune.loading import local_path
 from ptune.model import Fitted, PrefixSettings, PromptModel, Task
 from ptune.prompts import Prefix
 from ptune.template import Deep, Encoded, Soft, Template
@@ -55,7 +56,13 @@ def export(model: PromptModel, folder: store.Path, task: int | str = 0) -> None:
     adapter, values = (_prefix_out if model.bank.has_prefix(fitted.prompt) else _soft_out)(model, fitted)
     folder = pathlib.Path(folder)
     store.write_tensors(folder / WEIGHTS, {TENSOR: values})
-    store.write_json(folder / CONFIG, {**adapter.model_dump(), "base_model_name_or_path": model.lm.source or None, "inference_mode": True})
+    store.write_json(folder / CONFIG, {**adapter.model_dump(), "base_model_name_or_path": _base(model.lm.source), "inference_mode": True})
+
+
+def _base(source: str) -> str | None:
+    """The LM's name as PEFT reads it, from any working folder."""
+    path = local_path(source)
+    return source or None if path is None else str(path)
 
 
 def _unsaid(model: PromptModel, fitted: Fitted) -> str:

@@ -76,6 +76,11 @@ class Bank(nn.Module):
         self.readers.append(nn.Identity() if reader is None else reader.train(self.readers.training))
         return len(self.encoders) - 1
 
+    def cut(self, length: int) -> None:
+        """Leave only the first prompts in the bank."""
+        for parts in (self.encoders, self.prefixes, self.readers):
+            del parts[length:]
+
     def has_prefix(self, number: int) -> bool:
         return isinstance(self.prefixes[number], Prefix)
 

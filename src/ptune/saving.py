@@ -6,6 +6,7 @@ Loading reads nothing but safetensors and JSON, and checks shapes, numbers and t
 import importlib.metadata
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -14,11 +15,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from ptune import encoders, store
-from ptune.config import DecodingConfig
+from ptune.config import DecodingConfig, LayoutConfig
 from ptune.ensemble import Combine
 from ptune.errors import ConfigError, StoreError, reason
 from ptune.fingerprint import LMRecord
 from ptune.lm import LanguageModel
+from ptune.loading import choose_dtype, local_path
 from ptune.model import PrefixSettings, PromptModel, Task
 from ptune.prompts import Prefix
 from ptune.task import WHOLE, Reader
@@ -27,13 +29,20 @@ from ptune.verbalizer import Aggregate, Bound, Choices, Length, Order, Span, Ver
 
 FORMAT = 3
 LARGEST = 1e6  # the squares of larger values overflow in an LM
+ENCODER = "encoder.safetensors"
 
 
 class SavedLM(BaseModel):
-    """The LM that a prompt was trained for. ``fingerprint`` and ``sample`` are all that older prompts know of it: its shape, and
-    some values of its embeddings; ``record`` covers all its weights."""
+    """The LM that a prompt was trained for: its name, and where it lies on this machine, as a path from the prompt's folder
+    (``relative``) and from the root (``absolute``); its number format, and whether its matrix multiplications alone were in
+    that (``mixed``). ``record`` covers all its weights; ``fingerprint`` and ``sample`` are all that older prompts know of it: its
+    shape, and some values of its embeddings."""
 
     source: str
+    relative: str | None = None
+    absolute: str | None = None
+    dtype: str = "auto"
+    mixed: bool = False
     fingerprint: str
     sample: list[float]
     kind: str
@@ -94,6 +103,11 @@ class SavedPrompt(BaseModel):
     target_length: int | None = None
     decoding: DecodingConfig = DecodingConfig()
     combine: Combine = "mean"
+    temperature: float = 1.0
+    max_length: int | None = None
+    layout: LayoutConfig = LayoutConfig()
+    scored_by: list[str] = []
+    parts: str | None = None
     reading: SavedReading = SavedReading()
     by: tuple[str, str] | None = None
     metrics: dict[str, float] = {}
@@ -139,13 +153,29 @@ def save(model: PromptModel, folder: store.Path, task: int | str = 0, metrics: d
         labels=labels, words=words, target=own.target, reading=reading,
         loss=own.loss, encoder=own.encoder, init=own.init, seed=own.seed, length=len(tensors["vectors"]), prefix=saved_prefix,
         smoothing=own.smoothing, target_length=own.target_length, decoding=own.decoding, combine=own.combine, by=own.by, metrics=metrics or {},
-        lm=SavedLM(source=lm.source, fingerprint=lm.shape(), sample=lm.sample(), kind=lm.kind, width=lm.width, record=lm.record()))
+        temperature=own.temperature, max_length=_limit(model, own), layout=own.layout, scored_by=list(own.metrics), parts=own.parts,
+        lm=SavedLM(source=lm.source, **_places(lm.source, folder), dtype=_dtype(lm), mixed=lm.mixed is not None, fingerprint=lm.shape(),
+                   sample=lm.sample(), kind=lm.kind, width=lm.width, record=lm.record()))
     if encoder and fitted.prompt >= 0:
         states = {"soft": model.bank.encoders[fitted.prompt], "prefix": prefix.encoder if isinstance(prefix, Prefix) else torch.nn.Identity()}
-        store.write_tensors(folder / "encoder.safetensors", {f"{part}.{name}": value for part, module in states.items()
-                                                            for name, value in module.state_dict().items() if not isinstance(module, encoders.Baked)})
+        kept = {f"{part}.{name}": value for part, module in states.items() if not isinstance(module, encoders.Baked)
+                for name, value in module.state_dict().items()}
+        if kept:
+            store.write_tensors(folder / ENCODER, kept)
     store.write_tensors(folder / "prompt.safetensors", tensors)
     store.write_json(folder / "prompt.json", saved.model_dump(mode="json"))
+
+
+def note_metrics(folder: store.Path, metrics: dict[str, float]) -> None:
+    """Keep more figures beside a prompt that is saved already.
+
+    Raises:
+        StoreError: the folder is damaged or cannot be written.
+    """
+    folder = pathlib.Path(folder)
+    note = _note(folder)
+    note.metrics |= metrics
+    store.write_json(folder / "prompt.json", note.model_dump(mode="json"))
 
 
 def load(*folders: store.Path | Sequence[store.Path] | LanguageModel | None, lm: LanguageModel | None = None, device: str = "auto", dtype: str = "auto",
@@ -154,26 +184,31 @@ def load(*folders: store.Path | Sequence[store.Path] | LanguageModel | None, lm:
 
     Args:
         folders: those of the prompts; the LM may be given behind them without its name.
-        lm: the LM; without it, the one that the first prompt names is loaded.
-        trainable: load the prompt encoders too, to go on training.
-        max_length: the most tokens of an input; the LM's own limit by default.
+        lm: the LM; without it, the one that the first prompt names is loaded: a folder where it lies from the prompt's folder, or
+            where it lay when the prompt was saved.
+        dtype: the LM's number format; "auto" is the one in which the prompt was trained, where that was asked for.
+        trainable: load what can be trained on: the prompt encoders where they were saved, otherwise the vectors themselves, as a
+            plain table (``Task.encoder`` is then "table", and ``Task.prefix.hidden`` 0).
+        max_length: the most tokens of any input; by default each prompt's own limit, and the LM's.
 
     Raises:
-        StoreError: a folder is damaged, or its prompt was trained for another LM.
+        StoreError: a folder is damaged, or its prompt was trained for another LM, or its LM is no longer where it was.
     """
     paths, lm = _paths(folders, lm)
     notes = [_note(path) for path in paths]
-    source = notes[0].lm.source
-    lm = lm or LanguageModel.load(str(paths[0] / source) if source.startswith("./") else source, device=device, dtype=dtype)
+    lm = lm or lm_of(paths[0], device, dtype)
     model = PromptModel(lm, max_length=max_length)
     for path, note in zip(paths, notes):
         _check_lm(path, note, lm)
         template = Template.parse(note.template)
+        if trainable and not (path / ENCODER).exists():
+            note = _as_table(note)
         soft, deep = _encoders(path, note, lm, template.for_kind(lm.kind, note.reading.reader in WHOLE)[0], trainable)
         settings = PrefixSettings(note.prefix.hidden, note.prefix.init, tuple(note.prefix.attentions)) if note.prefix else PrefixSettings()
         task = Task(note.name, template, _verbalizer(note), note.target, note.encoder, note.init, note.loss, note.seed, settings, note.smoothing,
                     note.target_length, note.decoding, note.combine, note.by, note.reading.reader, note.reading.swap,
-                    Template.parse(note.reading.domain) if note.reading.domain else None)
+                    Template.parse(note.reading.domain) if note.reading.domain else None, note.temperature, note.max_length, note.layout,
+                    tuple(note.scored_by), note.parts)
         number = model.add(task, encoder=soft.to(lm.device), prefix=deep.to(lm.device) if deep else None)
         _load_reader(path, model, number)
         offset = tuple(note.reading.offset) if note.reading.offset else None
@@ -206,14 +241,87 @@ def _paths(given: Sequence[Any], lm: LanguageModel | None) -> tuple[list[pathlib
     return paths, lm
 
 
+def template_of(folder: store.Path) -> str:
+    """The template of a saved prompt.
+
+    Raises:
+        StoreError: the prompt is damaged.
+    """
+    return _note(pathlib.Path(folder)).template
+
+
+def _places(source: str, folder: pathlib.Path) -> dict[str, str]:
+    """Where an LM lies that is a folder or a file on this machine: from a prompt's folder, and from the root."""
+    path = None if source == "builtin" else local_path(source)
+    if path is None:
+        return {}
+    return {"relative": pathlib.Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix(), "absolute": str(path)}
+
+
+def _dtype(lm: LanguageModel) -> str:
+    """The number format that was asked for, as ``LanguageModel.load`` takes it."""
+    used = lm.mixed or lm.dtype
+    return "auto" if used == choose_dtype("auto", lm.device) else str(used).removeprefix("torch.")
+
+
+def lm_of(folder: store.Path, device: str = "auto", dtype: str = "auto", tuned: bool = False) -> LanguageModel:
+    """The LM that a saved prompt names, from the first place where it is.
+
+    Args:
+        device, dtype, tuned: as for ``LanguageModel.load``; "auto" is the number format in which the prompt was trained.
+
+    Raises:
+        StoreError: the prompt is damaged, or a local LM is nowhere where it should be.
+        ModelError: the LM cannot be loaded.
+    """
+    folder = pathlib.Path(folder)
+    note = _note(folder)
+    saved = note.lm
+    places = _candidates(folder, saved)
+    there = [place for place in places if place.exists()]
+    if places and not there:
+        shown = " and ".join(map(str, places))
+        raise StoreError(f"The prompt in {folder} was trained for the LM {saved.source}, which was looked for at {shown} and is not there: "
+                         f"put it back, or name it with --lm.")
+
+    def load_from(source: str) -> LanguageModel:
+        mixed = saved.mixed and dtype in ("auto", saved.dtype)
+        return LanguageModel.load(source, device=device, dtype=saved.dtype if dtype == "auto" else dtype, tuned=tuned or mixed)
+
+    for place in there[:-1]:
+        lm = load_from(str(place))
+        if not _other_lm(folder, note, lm):
+            return lm
+    return load_from(str(there[-1]) if there else saved.source)
+
+
+def _candidates(folder: pathlib.Path, saved: SavedLM) -> list[pathlib.Path]:
+    """Where a local LM may lie, without doubles; nothing for a name on the hub."""
+    places = [folder / saved.relative] if saved.relative is not None else []
+    places += [pathlib.Path(saved.absolute)] if saved.absolute is not None else []
+    if not places and saved.source.startswith("."):  # as older versions wrote it: from the prompt's folder, or from the working folder
+        places = [folder / saved.source, pathlib.Path(saved.source)]
+    return list({place.resolve(): place for place in reversed(places)}.values())[::-1]
+
+
+def _limit(model: PromptModel, task: Task) -> int | None:
+    """The most tokens of the task's inputs, where it is not the LM's own limit."""
+    limits = [task.max_length, model.max_length if model.max_length != model.lm.max_length else None]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
 def folders_in(path: store.Path) -> list[pathlib.Path]:
-    """The prompt folders of a task: itself, or one for each user.
+    """The prompt folders of a task: itself, or one for each user or member of an ensemble, in the order of their names, in which
+    numbers count as such: member 10 comes behind member 9, as in training.
 
     Raises:
         StoreError: there is none.
     """
+    def numbered(folder: pathlib.Path) -> list[Any]:
+        return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", folder.name)]
+
     path = pathlib.Path(path)
-    found = [path] if (path / "prompt.json").exists() else sorted(own.parent for own in path.glob("prompts/*/prompt.json"))
+    found = [path] if (path / "prompt.json").exists() else sorted((file.parent for file in path.glob("prompts/*/prompt.json")), key=numbered)
     if not found:
         raise StoreError(f"There is no saved prompt at {path}.")
     return found
@@ -243,12 +351,19 @@ def _note(path: pathlib.Path) -> SavedPrompt:
 
 
 def _check_lm(path: pathlib.Path, note: SavedPrompt, lm: LanguageModel) -> None:
+    if other := _other_lm(path, note, lm):
+        raise StoreError(other)
+
+
+def _other_lm(path: pathlib.Path, note: SavedPrompt, lm: LanguageModel) -> str:
+    """What tells an LM from the one that a prompt was trained for, as a sentence; nothing where it is the same."""
     if note.lm.width != lm.width or note.lm.kind != lm.kind:
-        raise StoreError(f"The prompt in {path} was trained for {note.lm.source} ({note.lm.kind}, embedding width {note.lm.width}), and this "
-                         f"LM, {lm.source}, is {lm.kind} of width {lm.width}.")
+        return (f"The prompt in {path} was trained for {note.lm.source} ({note.lm.kind}, embedding width {note.lm.width}), and this "
+                f"LM, {lm.source}, is {lm.kind} of width {lm.width}.")
     if what := _difference(note.lm, lm):
-        raise StoreError(f"The prompt in {path} was trained for {note.lm.source}, and this LM, {lm.source}, has {what}. The prompt "
-                         f"would answer otherwise here than it was trained to: give the LM that it was trained for, or train it again.")
+        return (f"The prompt in {path} was trained for {note.lm.source}, and this LM, {lm.source}, has {what}. The prompt "
+                f"would answer otherwise here than it was trained to: give the LM that it was trained for, or train it again.")
+    return ""
 
 
 def _difference(saved: SavedLM, lm: LanguageModel) -> str | None:
@@ -275,13 +390,22 @@ def _encoders(path: pathlib.Path, note: SavedPrompt, lm: LanguageModel, template
             raise StoreError(f"The prefix in {path} enters by {note.prefix.route} with {note.prefix.width} values a vector, and this LM takes {wanted} "
                              f"by {lm.route.name}.")
         prefix = encoders.Baked(_checked(path, note, tensors.get("prefix"), "prefix", (deep, wanted)))
-    if trainable and (length or deep):
-        states = store.read_tensors(path / "encoder.safetensors")
+    if trainable and (length or deep) and not (path / ENCODER).exists():
+        soft = encoders.table_of(tensors["vectors"])
+        prefix = encoders.table_of(tensors["prefix"]) if note.prefix else None
+    elif trainable and (length or deep):
+        states = store.read_tensors(path / ENCODER)
         if length:
-            soft = _filled(path / "encoder.safetensors", encoders.make(note.encoder, length, note.lm.width), states, "soft")
+            soft = _filled(path / ENCODER, encoders.make(note.encoder, length, note.lm.width), states, "soft")
         if note.prefix:
-            prefix = _filled(path / "encoder.safetensors", encoders.make_deep(deep, note.prefix.width, note.lm.width, note.prefix.hidden), states, "prefix")
+            prefix = _filled(path / ENCODER, encoders.make_deep(deep, note.prefix.width, note.lm.width, note.prefix.hidden), states, "prefix")
     return soft, prefix
+
+
+def _as_table(note: SavedPrompt) -> SavedPrompt:
+    """The note of a prompt whose vectors are to be trained as they are."""
+    prefix = note.prefix and note.prefix.model_copy(update={"hidden": 0})
+    return note.model_copy(update={"encoder": "table", "prefix": prefix})
 
 
 def _checked(path: pathlib.Path, note: SavedPrompt, values: torch.Tensor | None, name: str, wanted: tuple[int, int]) -> torch.Tensor:

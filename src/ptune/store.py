@@ -1,17 +1,18 @@
 """Files that are whole or absent: tensors as safetensors, everything else as JSON. Nothing is ever unpickled."""
+import contextlib
 import json
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ptune.errors import StoreError
+from ptune.errors import PtuneError, StoreError
 
 Path = str | os.PathLike[str]
 TEMPORARY = ".writing-"  # how the name of a file begins that is not whole yet
@@ -83,6 +84,35 @@ def remove_unfinished(folder: Path) -> None:
     """Remove what a killed process left unfinished in a folder that no other process writes."""
     for path in pathlib.Path(folder).rglob(f"{TEMPORARY}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextlib.contextmanager
+def streaming(path: Path) -> Iterator[TextIO]:
+    """A text file that grows beside ``path``, as ``path.partial``, and is renamed to ``path`` when it is whole.
+
+    Where a fault ends the block, what is finished stays in the partial file, and the fault's message says so.
+
+    Raises:
+        StoreError: the disk is full or the folder cannot be written; ``path`` is then as it was before.
+    """
+    path = pathlib.Path(path)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "w", encoding="utf-8", newline="") as stream:
+            try:
+                yield stream
+            except PtuneError as error:
+                stream.flush()
+                if not stream.tell():
+                    partial.unlink()
+                    raise
+                raise type(error)(f"{error} The answers that were finished by then are in {partial}.") from error
+            stream.flush()
+            os.fsync(stream.fileno())
+        place(partial, path)
+    except OSError as error:
+        raise StoreError(f"{path} could not be written: {error.strerror or error}. What stood there before is unchanged.") from error
 
 
 def _umask() -> int:

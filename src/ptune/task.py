@@ -1,9 +1,9 @@
 """What is asked, and how: a task, the same bound to an LM, and its rows, tokenised."""
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ptune.config import DecodingConfig
+from ptune.config import DecodingConfig, LayoutConfig
 from ptune.ensemble import Combine
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.template import Encoded, Kind, Template
@@ -13,7 +13,22 @@ from ptune.verbalizer import Bound, Choices, Span, Verbalizer
 Row = Mapping[str, Any]
 Loss = Literal["labels", "vocabulary"]
 Reader = Literal["words", "soft", "prototypes", "head", "pair"]
+WARNED = 0.1  # the share of rows that are shortened from which it is a warning
 WHOLE = ("head", "pair")  # readers that need no {mask}
+
+
+def prompt_value(row: Row, field: str) -> str:
+    """The value of a row's field that chooses its prompt: a text, or what a text says as well (1 is "1").
+
+    Raises:
+        DataError: there is none: the field is missing or null, or holds a list.
+    """
+    if field not in row:
+        raise DataError(f"The row has no field {field!r}, which chooses its prompt. {nearest(field, map(str, row))}")
+    value = row[field]
+    if not isinstance(value, str | int | float):
+        raise DataError(f"The row's {field} is {'null' if value is None else type(value).__name__}, and a text should choose its prompt.")
+    return str(value)
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,10 @@ class Task:
             the vectors are added before it (GPT, section 4.1).
         domain: the question without the row's own text; its scores are taken off (PMI, Holtzman et al. 2021).
         temperature: at which labels' shares are compared (distillation).
+        max_length: the most tokens of an input; the LM's own limit by default.
+        layout: how files of the task's rows are read.
+        metrics: the figures by which answers are scored; by default those of its kind of task.
+        parts: a field of the rows by whose values the figures are given apart too.
     """
 
     name: str
@@ -82,6 +101,10 @@ class Task:
     swap: tuple[str, str] | None = None
     domain: Template | None = None
     temperature: float = 1.0
+    max_length: int | None = None
+    layout: LayoutConfig = LayoutConfig()
+    metrics: tuple[str, ...] = ()
+    parts: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,10 +136,45 @@ class Example:
         return max(len(fill.ids) for fill in self.fills)
 
     @property
+    def cut(self) -> int:
+        """How many tokens of the row's fields were left out, at most, so that it fits."""
+        return max((row.cut for row in (*self.fills, *self.learn)), default=0)
+
+    @property
     def labels(self) -> Bound:
         """The verbalizer of an example that has one."""
         assert self.bound is not None
         return self.bound
+
+
+@dataclass
+class Shortening:
+    """How many of some rows were shortened to fit, and by how many tokens at most."""
+
+    rows: int = 0
+    shortened: int = 0
+    most: int = 0
+
+    def count(self, examples: Iterable[Example]) -> None:
+        """Count one more row, which is these examples."""
+        cut = max((example.cut for example in examples), default=0)
+        self.rows += 1
+        self.shortened += cut > 0
+        self.most = max(self.most, cut)
+
+    def sentence(self, what: str, limit: int | None) -> str:
+        """What was shortened, as a sentence; nothing where no row was. Where it is more than one row in ten, it is a warning.
+
+        Args:
+            what: the rows: "training rows".
+            limit: the most tokens of an input.
+        """
+        if not self.shortened:
+            return ""
+        told = f"{self.shortened} of {self.rows} {what} were shortened to fit, by {self.most} tokens at most."
+        if self.shortened <= self.rows * WARNED:
+            return told
+        return f"Warning: {told} The LM does not see what was cut off; an input may have {limit} tokens here (max_length)."
 
 
 @dataclass(frozen=True)
@@ -204,6 +262,9 @@ class Fitted:
         found = self.right(row)
         if not isinstance(found, list):
             return None
+        if found and all(isinstance(x, int) for x in found):
+            raise DataError(f"The field {self.task.target!r} holds the whole numbers {str(found)[:60]}. For one label, give its name; "
+                            f"for shares of labels, numbers such as {[1.0, 0.0]}.")
         if len(found) != labels or not all(isinstance(x, float | int) and x >= 0 for x in found) or abs(sum(found) - 1) > 1e-3:
             raise DataError(f"The field {self.task.target!r} should hold a label, or {labels} shares that add up to 1, and holds {str(found)[:60]!r}.")
         return tuple(map(float, found))

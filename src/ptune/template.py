@@ -102,7 +102,7 @@ class Encoded:
         reads: where the scores of the answer's tokens are read [K]: positions in ``ids``, or in ``decoder`` where there
             is one.
         decoder: token ids of the decoder's input, or None.
-        cut: whether a field was shortened.
+        cut: how many tokens of its fields were left out, so that it fits.
         prefix: for each vector of a deep prefix, how many ids stand before it.
         deep: [T], the number of the prefix vector that stands here, -1 elsewhere; only where ``spelt_out``.
     """
@@ -112,7 +112,7 @@ class Encoded:
     types: tuple[int, ...] | None
     reads: tuple[int, ...]
     decoder: tuple[int, ...] | None = None
-    cut: bool = False
+    cut: int = 0
     prefix: tuple[int, ...] = ()
     deep: tuple[int, ...] = ()
 
@@ -267,7 +267,8 @@ class Template:
         encoded = self._assemble(values, tokens, kind, answer, start)
         if max_length is None or len(encoded.ids) + len(encoded.prefix) <= max_length:
             return encoded
-        return self._assemble(self._shortened(values, tokens, kind, max_length, answer), tokens, kind, answer, start, cut=True)
+        short = self._assemble(self._shortened(values, tokens, kind, max_length, answer), tokens, kind, answer, start)
+        return replace(short, cut=len(encoded.ids) - len(short.ids))
 
     def least(self, row: Mapping[str, Any], tokens: Tokens, kind: Kind) -> int:
         """How many tokens a row needs when all that may be shortened is gone, a one-token answer and the prefix included."""
@@ -299,7 +300,7 @@ class Template:
         return kept(low)
 
     def _assemble(self, values: dict[Field, str], tokens: Tokens, kind: Kind, answer: Sequence[int | None],
-                  start: int, cut: bool = False) -> Encoded:
+                  start: int) -> Encoded:
         ids, slots, types = list(tokens.before), [-1] * len(tokens.before), [0] * len(tokens.before)
         kinds, reads, decoder, second = tokens.types or (0, 0, 0), [], None, 0
         begins = True
@@ -353,7 +354,7 @@ class Template:
             decoder = [start, *(decoder or []), *map(_known, answer[:-1])]
             reads = list(range(len(decoder) - len(answer), len(decoder)))
         return Encoded(tuple(ids), tuple(slots), tuple(types) if tokens.types else None, tuple(reads),
-                       None if decoder is None else tuple(decoder), cut, tuple(prefix))
+                       None if decoder is None else tuple(decoder), prefix=tuple(prefix))
 
     def _items(self, values: dict[Field, str], tokens: Tokens, kind: Kind) -> list[Item]:
         """The parts with text and fields joined to runs of text, so that pieces are cut as in one text.

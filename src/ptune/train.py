@@ -170,6 +170,8 @@ class _Job:
         groups: list[dict[str, Any]] = []
         if tune in ("prompt", "both"):
             own = model.bank.parameters_of(fitted.prompt) if fitted.prompt >= 0 else []
+            if not own and model.is_baked(task):
+                raise ConfigError(f"The prompt of {self.name} was loaded to answer, and not to be trained: load it with trainable=True.")
             if not own:
                 raise ConfigError(f"The template of {self.name} has no soft tokens and no prefix, so there is no prompt to train.")
             groups.append({"params": own, "peak": config.learning_rate})

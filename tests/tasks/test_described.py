@@ -49,10 +49,10 @@ def test_train_evaluate_predict(task, tmp_path, capsys):
     capsys.readouterr()
     answering.predict(PredictConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu"))
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [a["id"] for a in answers] == list(range(6)) and all(abs(sum(a["scores"].values()) - 1) < 1e-5 for a in answers)
-    assert sum(a["prediction"] == a["label"] for a in answers) / 6 == figures["accuracy"]
+    assert [a["id"] for a in answers] == list(range(6)) and all(abs(sum(a["ptune"]["scores"].values()) - 1) < 1e-5 for a in answers)
+    assert sum(a["ptune"]["prediction"] == a["label"] for a in answers) / 6 == figures["accuracy"]
     answering.predict(PredictConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", out=tmp_path / "out.jsonl", top=1, device="cpu"))
-    assert [len(json.loads(line)["scores"]) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [1] * 6
+    assert [len(json.loads(line)["ptune"]["scores"]) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [1] * 6
 
 
 def test_predict_reads_standard_input_and_skips_what_is_bad_when_told(task, tmp_path, monkeypatch, capsys):
@@ -220,8 +220,8 @@ def test_an_ensemble_is_its_members_in_one_batch(task, tmp_path, capsys, combine
     for number, answer in enumerate(json.loads(line) for line in capsys.readouterr().out.splitlines()):
         own = [member[number] for member in members]
         shares = {label: sum(o["scores"][label] if combine == "mean" else o["prediction"] == label for o in own) / 3 for label in ("good", "bad")}
-        assert all(abs(answer["scores"][label] - share) < 1e-3 for label, share in shares.items())
-        assert answer["prediction"] == max(shares, key=shares.get)
+        assert all(abs(answer["ptune"]["scores"][label] - share) < 1e-3 for label, share in shares.items())
+        assert answer["ptune"]["prediction"] == max(shares, key=shares.get)
     with pytest.raises(ConfigError, match="2 prompts of different seeds go with a method that trains prompts"):
         training.train(config.model_copy(update={"prompts": 2, "method": "manual", "out": tmp_path / "other"}))
 
@@ -237,7 +237,7 @@ def test_pet_and_a_head_from_the_command_line(task, tmp_path, capsys):
     assert "generation 0: 6 rows, weight" in printed and "Together on dev" in printed
     cli.main(["predict", str(tmp_path / "pet"), "--data", str(tmp_path / "rows.jsonl"), "--device", "cpu"])
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert len(answers) == 6 and {answer["prediction"] for answer in answers} <= {"good", "bad"} and set(answers[0]["scores"]) == {"good", "bad"}
+    assert len(answers) == 6 and {answer["ptune"]["prediction"] for answer in answers} <= {"good", "bad"} and set(answers[0]["ptune"]["scores"]) == {"good", "bad"}
     told = Run.model_validate_json((tmp_path / "pet" / "run.json").read_text())
     cli.main(["evaluate", str(tmp_path / "pet"), "--data", str(tmp_path / "rows.jsonl"), "--metrics", "accuracy", "f1-macro", "--device", "cpu"])
     assert f"accuracy {told.figures['accuracy']:.4f}, f1-macro" in capsys.readouterr().out

@@ -3,12 +3,20 @@ import json
 
 import pytest
 import tiny
+import torch
 
-from ptune.errors import ConfigError, DataError, DivergedError
+from ptune import saving
+from ptune import train as loop
+from ptune.encoders import Baked
+from ptune.errors import ConfigError, DataError, DivergedError, PtuneError
+from ptune.lm import LanguageModel
 from ptune.metrics import labelled
+from ptune.model import PromptModel, Task
 from ptune.saving import load
-from ptune.tasks import described
+from ptune.tasks import described, training
 from ptune.tasks.training import train
+from ptune.template import Template
+from ptune.verbalizer import Verbalizer
 
 TOWNS = ("Vienna", "Rome", "Paris", "Berlin", "London", "Madrid")
 YAML = """
@@ -95,3 +103,151 @@ def test_metrics_of_labels_are_those_of_the_answers(world, tmp_path):
     shares = [[answer["scores"][label] for label in "ab"] for answer in answers]
     wanted = labelled(names, rows, [answer["prediction"] for answer in answers], labels=("a", "b"), shares=shares)
     assert list(run.figures) == names and run.figures == pytest.approx(wanted)
+
+
+# Everything is checked before the first step.
+
+@pytest.fixture
+def no_step(monkeypatch):
+    """A training that begins is a fault."""
+    def step(*arguments):
+        raise AssertionError("it began to train")
+
+    monkeypatch.setattr(loop, "_step", step)
+
+
+def with_rows(world, tmp_path, rows):
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return YAML.replace("test: rows.jsonl", f"test: {tmp_path / 'test.jsonl'}")
+
+
+GOOD = {"x": "Rome film", "label": "a", "user": "anna"}
+
+
+@pytest.mark.parametrize("rows, more, message", [
+    ([GOOD], "prompt_by: user\ncombine: weighted\n", "combine: weighted says how the members of an ensemble"),
+    ([GOOD], "prompt_by: user\ncombine: vote\n", "with prompt_by one prompt answers each row"),
+    ([GOOD], "metrics: [acuracy]\n", "no metric 'acuracy'"), ([GOOD], "parts: user\n", "parts gives the figures of written answers"),
+    ([GOOD], "metrics: [em]\n", "Row 1 has no 'group'"), ([GOOD, {"label": "a"}], "", "'x'"), ([GOOD, {"x": "Rome"}], "", "'label'"),
+    ([GOOD, {"x": "Rome", "label": "c"}], "", "'c'"), ([GOOD], "loss: vocabulary\nreading: {by: soft}\n", "neither a reader nor swap")])
+def test_what_does_not_fit_is_found_before_the_first_step(world, tmp_path, no_step, rows, more, message):
+    with pytest.raises(PtuneError, match=message):
+        train(task(world, tmp_path / "out", with_rows(world, tmp_path, rows) + more), lambda _: None)
+
+
+def test_weights_want_dev_rows(world, tmp_path):
+    text = YAML.replace("dev: rows.jsonl, ", "").replace("{soft:2} ", "") + "method: manual\ncombine: weighted\n"
+    with pytest.raises(ConfigError, match="accuracy on dev rows: give data.dev"):
+        train(task(world, tmp_path / "out", text), lambda _: None)
+
+
+def test_one_step_of_a_copy_is_tried_first(world, tmp_path, monkeypatch):
+    """What only the end of a run would show, here its figures, is found before its first step."""
+    def broken(*arguments):
+        raise ConfigError("no figures today")
+
+    steps = []
+    step = loop._step
+    monkeypatch.setattr(loop, "_step", lambda *arguments: steps.append(1) or step(*arguments))
+    with monkeypatch.context() as patch:
+        patch.setattr(training.labelled, "judge", broken)
+        with pytest.raises(ConfigError, match="^no figures today$"):
+            train(task(world, tmp_path / "out"), lambda _: None)
+    assert len(steps) == 1 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("method", ["p-tuning", "fine-tune", "prompt-tuning"])
+def test_the_trial_changes_nothing(world, tmp_path, monkeypatch, method):
+    text = (YAML if method != "fine-tune" else YAML.replace("{soft:2} ", "")) + f"method: {method}\n"
+    tried = train(task(world, tmp_path / "tried", text), lambda _: None)
+    monkeypatch.setattr(training, "_rehearse", lambda *arguments: None)
+    plain = train(task(world, tmp_path / "plain", text), lambda _: None)
+    assert tried.history == plain.history and tried.figures == plain.figures
+    tensors = [(tmp_path / name / "prompt.safetensors").read_bytes() for name in ("tried", "plain")]
+    assert tensors[0] == tensors[1]
+
+
+def test_what_was_trained_is_saved_before_it_is_scored(world, tmp_path, monkeypatch):
+    def broken(*arguments):
+        raise DataError("the disk with the rows is gone.")
+
+    monkeypatch.setattr(training, "_test", broken)
+    with pytest.raises(DataError, match="is gone. What was trained is saved in .*out; ptune evaluate scores it"):
+        train(task(world, tmp_path / "out"), lambda _: None)
+    assert saving.load(tmp_path / "out", device="cpu").predict([GOOD])
+
+
+@pytest.mark.parametrize("long, warned", [(1, False), (4, True)])
+def test_shortened_rows_are_told(world, tmp_path, long, warned):
+    rows = [GOOD | {"x": "film " * 60 if number < long else "film"} for number in range(12)]
+    text = with_rows(world, tmp_path, rows).replace("{x}", "{x|shorten}") + "max_length: 20\n"
+    heard = []
+    train(task(world, tmp_path / "out", text), heard.append)
+    lines = [line for line in heard if "were shortened" in line]
+    assert lines == [line for line in lines if f"{long} of 12 test rows were shortened to fit, by " in line] and len(lines) == 1
+    assert ("Warning" in lines[0] and "may have 20 tokens here (max_length)" in lines[0]) == warned
+
+
+# Going on from a prompt.
+
+def test_training_goes_on_from_a_saved_prompt(world, tmp_path):
+    """With its LM, its template and its encoder, into a folder of its own; what it begins as is what was saved."""
+    train(task(world, tmp_path / "first"), lambda _: None)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir() if path.is_file()}
+    text = YAML.replace('template: "{soft:2} {x} is {mask}"\n', "").replace("lm: ./lm\n", "").replace("encoder: lstm\n", "")
+    still = text.replace("epochs: 2", "epochs: 1, learning_rate: 1.0e-30")
+    run = train(task(world, tmp_path / "still", still, continue_from=tmp_path / "first"), lambda _: None)
+    first, again = (saving.load(tmp_path / name, device="cpu") for name in ("first", "still"))
+    assert again.tasks[0].task.encoder == "lstm" and torch.allclose(first.bank.encoders[0](), again.bank.encoders[0](), atol=1e-6)
+    assert run.settings["lm"].endswith("lm") and run.history["towns"][0]["dev_loss"] == pytest.approx(
+        min(look["dev_loss"] for look in json.loads((tmp_path / "first" / "run.json").read_text())["history"]["towns"]), abs=1e-4)
+    on = train(task(world, tmp_path / "second", text, continue_from=tmp_path / "first"), lambda _: None)
+    assert on.history["towns"][-1]["dev_loss"] < run.history["towns"][-1]["dev_loss"]
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir() if path.is_file()}
+    with pytest.raises(ConfigError, match="has the template '{soft:2} {x} is {mask}', and towns has '{soft:3} {x} is {mask}'"):
+        train(task(world, tmp_path / "third", YAML.replace("soft:2", "soft:3"), continue_from=tmp_path / "first"), lambda _: None)
+    with pytest.raises(ConfigError, match="trained with an encoder 'lstm'"):
+        train(task(world, tmp_path / "third", text + "encoder: mlp\n", continue_from=tmp_path / "first"), lambda _: None)
+
+
+def test_training_goes_on_from_an_imported_prompt(world, tmp_path):
+    """It has vectors and nothing that made them."""
+    model = PromptModel(LanguageModel.load(world / "lm", device="cpu"))
+    vectors = torch.randn(3, model.lm.width)
+    words = Verbalizer.from_words({"a": "great", "b": "bad"})
+    model.add(Task("imported", Template.parse("{soft:3} {x} is {mask}"), words, encoder="table"), encoder=Baked(vectors))
+    saving.save(model, tmp_path / "imported")
+    text = YAML.replace("{soft:2}", "{soft:3}").replace("encoder: lstm\n", "").replace("epochs: 2", "epochs: 1, learning_rate: 1.0e-30")
+    train(task(world, tmp_path / "out", text, continue_from=tmp_path / "imported"), lambda _: None)
+    torch.testing.assert_close(saving.load(tmp_path / "out", device="cpu").bank.encoders[0](), vectors)
+
+
+def test_each_user_goes_on_from_the_one_prompt_or_from_his(world, tmp_path):
+    train(task(world, tmp_path / "one"), lambda _: None)
+    text = YAML.replace("epochs: 2", "epochs: 1, learning_rate: 1.0e-30") + "prompt_by: user\n"
+    for source, out in (("one", "users"), ("users", "again")):
+        train(task(world, tmp_path / out, text, continue_from=tmp_path / source), lambda _: None)
+        vectors = [saving.load(folder, device="cpu").bank.encoders[0]() for folder in saving.folders_in(tmp_path / out)]
+        assert len(vectors) == 2
+    one = saving.load(tmp_path / "one", device="cpu").bank.encoders[0]()
+    assert all(torch.allclose(own, one, atol=1e-6) for own in vectors)
+
+
+@pytest.mark.parametrize("user, message", [(None, "train row 13: The row's user is null"), (["anna"], "row 13: The row's user is list")])
+def test_a_row_of_nobody_has_no_prompt(world, tmp_path, user, message):
+    rows = (world / "rows.jsonl").read_text() + json.dumps(GOOD | {"user": user}) + "\n"
+    (tmp_path / "rows.jsonl").write_text(rows)
+    text = YAML.replace("train: rows.jsonl", f"train: {tmp_path / 'rows.jsonl'}") + "prompt_by: user\n"
+    with pytest.raises(DataError, match=message):
+        train(task(world, tmp_path / "out", text), lambda _: None)
+
+
+def test_nobody_is_told_who_else_has_a_prompt(world, tmp_path):
+    train(task(world, tmp_path / "out", YAML + "prompt_by: user\n"), lambda _: None)
+    model = saving.load(saving.folders_in(tmp_path / "out"), device="cpu")
+    for user in ("ana", "None", None):
+        with pytest.raises(DataError) as told:
+            model.tasks_for(GOOD | {"user": user})
+        assert "anna" not in str(told.value) and "bob" not in str(told.value)
+    with pytest.raises(ConfigError, match="No training row has user 'ana'.$"):
+        train(task(world, tmp_path / "out", YAML + "prompt_by: user\nonly: [ana]\n"), lambda _: None)

@@ -58,15 +58,15 @@ def test_train_evaluate_generate(task, tmp_path, capsys):
     capsys.readouterr()
     answering.generate(GenerateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu"))
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["text"] for line in lines] == [output.text for output in run.outputs] and [line["x"] for line in lines] == list(CITIES)
+    assert [line["ptune"]["text"] for line in lines] == [output.text for output in run.outputs] and [line["x"] for line in lines] == list(CITIES)
     answering.generate(GenerateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", out=tmp_path / "out.jsonl", device="cpu",
                                       decoding=DecodingOverrides(beams=2, texts=2)))
-    assert all(len(json.loads(line)["texts"]) == 2 for line in (tmp_path / "out.jsonl").read_text().splitlines())
+    assert all(len(json.loads(line)["ptune"]["texts"]) == 2 for line in (tmp_path / "out.jsonl").read_text().splitlines())
     capsys.readouterr()
     arguments = ["generate", str(tmp_path / "trained"), "--data", str(tmp_path / "rows.jsonl"), "--device", "cpu"]
     cli.main([*arguments, "--decoding.max-new-tokens", "1"])
-    shorter = [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()]
-    assert sum(map(len, shorter)) < sum(len(line["text"]) for line in lines)
+    shorter = [json.loads(line)["ptune"]["text"] for line in capsys.readouterr().out.splitlines()]
+    assert sum(map(len, shorter)) < sum(len(line["ptune"]["text"]) for line in lines)
     with pytest.raises(SystemExit):
         cli.main([*arguments, "--decoding.texts", "3"])
     assert "3 texts a row need sampling" in capsys.readouterr().err
@@ -157,9 +157,9 @@ def test_a_prompt_for_each_user(task, tmp_path, capsys):
     assert set(run.history) == {"cities/anna", "cities/bob/../b"}
     capsys.readouterr()
     answering.generate(GenerateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu"))
-    texts = [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()]
+    texts = [json.loads(line)["ptune"]["text"] for line in capsys.readouterr().out.splitlines()]
     assert sorted(texts) == sorted(output.text for output in run.outputs)
-    with pytest.raises(DataError, match="The row's user is 'ana', and there is no prompt for it. Did you mean 'anna'"):
+    with pytest.raises(DataError, match="The row's user is 'ana', and there is no prompt for it.$"):
         saving.load(saving.folders_in(tmp_path / "trained"), device="cpu").tasks_for({"x": "Italy", "user": "ana"})
     with pytest.raises(DataError, match="no field 'user'"):
         saving.load(saving.folders_in(tmp_path / "trained"), device="cpu").tasks_for({"x": "Italy"})
@@ -232,9 +232,18 @@ def test_faults_of_a_task(tmp_path, more, message):
 
 def test_paths_from_the_environment(tmp_path, monkeypatch):
     path = tmp_path / "task.yaml"
-    path.write_text('name: t\ntemplate: "{x} {mask}"\ndata: {train: "${HERE_OR_THERE}/a.jsonl", dev: "${NOT_SET_ANYWHERE:-../b}/c.jsonl"}\n')
-    with pytest.raises(ConfigError, match="HERE_OR_THERE}, which is not set"):
+    path.write_text('name: t\ntemplate: "{x} {mask}"\ndata: {train: "${PTUNE_HERE}/a.jsonl", dev: "${PTUNE_NOT_SET:-../b}/c.jsonl"}\n')
+    with pytest.raises(ConfigError, match="PTUNE_HERE}, which is not set"):
         described.read(path)
-    monkeypatch.setenv("HERE_OR_THERE", "/data")
+    monkeypatch.setenv("PTUNE_HERE", "/data")
     data = described.read(path).data
     assert data.train == pathlib.Path("/data/a.jsonl") and data.dev == tmp_path / "../b/c.jsonl"
+
+
+@pytest.mark.parametrize("line", ['lm: "hub/${SECRET}"', 'data: {train: "${SECRET:-x}/a.jsonl"}', 'data: {test: "${HOME}"}'])
+def test_other_variables_of_the_environment_are_not_read(line, tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET", "hunter2")
+    (tmp_path / "task.yaml").write_text(f'name: t\ntemplate: "{{x}} {{mask}}"\n{line}\n')
+    with pytest.raises(ConfigError, match="only variables whose name begins with PTUNE_") as told:
+        described.read(tmp_path / "task.yaml")
+    assert "hunter2" not in str(told.value)

@@ -1,86 +1,136 @@
 """Saved prompts at work: scored on rows, or answering them one batch after the other."""
-import io
-import json
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TextIO
 
 from pydantic import ValidationError
 
-from ptune import saving, store, terminal
-from ptune.config import DecodingConfig, EvaluateConfig, GenerateConfig, PredictConfig
-from ptune.data import iterate_rows, row_of
+from ptune import answer_files, saving, store, terminal
+from ptune.config import DecodingConfig, EvaluateConfig, GenerateConfig, LayoutConfig, PredictConfig
+from ptune.data import row_of
 from ptune.ensemble import most_said
 from ptune.errors import ConfigError, DataError, PtuneError, reason
 from ptune.generate import write_all
 from ptune.lm import LanguageModel
-from ptune.model import Example, PromptModel
+from ptune.model import Example, PromptModel, Row
+from ptune.task import Shortening
 from ptune.tasks import labelled, written
-from ptune.tasks.rows import rows_of
+from ptune.tasks.rows import iterate, rows_of, with_labels_of
 
 ANSWERS_AT_ONCE = 64
 
 
+class Answered(Protocol):
+    """Answers a batch: for each row, which is one example for each prompt that takes it, what is put out beside it."""
+
+    def __call__(self, batch: list[list[Example]]) -> Iterator[dict[str, Any]]: ...
+
+
 def evaluate(config: EvaluateConfig, say: Callable[[str], None] = terminal.say) -> dict[str, float]:
-    """Score a saved prompt (or the prompts of many users) on rows with right answers."""
+    """Score a saved prompt (or the prompts of many users) on rows with right answers. The file is read, and the figures are
+    computed, as those of the test rows were in training, where nothing else is asked for."""
     model = _model(config)
+    task = model.tasks[0].task
     skipped: list[str] | None = [] if config.skip_bad_lines else None
-    rows = rows_of(config.data, config.form, skipped)
+    rows = _rows_with_answers(config, task.layout, task.target, skipped)
+    metrics, shortening = config.metrics or task.metrics, Shortening()
     if model.tasks[0].verbalizer is None:
-        judged = written.judge(model, rows, _decoding(config, model), config.metrics, config.parts)
+        parts = config.parts or task.parts
+        judged = written.judge(model, rows, _decoding(config, model), metrics, parts, shortening=shortening)
         figures = judged.figures
-        for name, own in judged.parts.items():
-            say(f"{name}: " + ", ".join(f"{metric} {value:.4g}" for metric, value in own.items()))
+        for name, figures_of_part in judged.parts.items():
+            say(f"{name}: " + ", ".join(f"{metric} {value:.4g}" for metric, value in figures_of_part.items()))
         skipped = [*(skipped or []), *(f"{name}: {reason}" for name, reason in judged.left_out.items())]
     else:
-        figures = labelled.judge(model, rows, config.metrics)
+        figures = labelled.judge(model, rows, metrics, shortening)
     for message in skipped or ():
         say(f"Skipped: {message}")
+    if shortened := shortening.sentence("rows", model.limit(0)):
+        say(shortened)
     say(", ".join(f"{name} {value:.4f}" for name, value in figures.items()) + f" on {len(rows)} rows")
     return {**figures, "rows": float(len(rows))}
 
 
 def predict(config: PredictConfig, say: Callable[[str], None] = terminal.say) -> None:
-    """Answer rows, as many at once as share a batch: JSON lines out, in the order of the rows."""
+    """Answer rows, as many at once as share a batch, and put them out in their order; see ``ptune.answer_files``."""
+    answer_files.check(config.out)
     model = _model(config)
 
     def answers(batch: list[list[Example]]) -> Iterator[dict[str, Any]]:
-        found = iter(model.scores([example for own in batch for example in own]))
-        for own in batch:
-            shares = labelled.together(model, own, [next(found) for _ in own]).tolist()
-            best = sorted(zip(own[0].labels.labels, shares), key=lambda pair: -pair[1])
+        scores = iter(model.scores([example for examples in batch for example in examples]))
+        for examples in batch:
+            shares = labelled.together(model, examples, [next(scores) for _ in examples]).tolist()
+            best = sorted(zip(examples[0].labels.labels, shares), key=lambda pair: -pair[1])
             yield {"prediction": best[0][0], "scores": {label: round(share, 6) for label, share in best[:config.top]}}
 
     _stream(config, model, answers, 0, ANSWERS_AT_ONCE, say)
 
 
 def generate(config: GenerateConfig, say: Callable[[str], None] = terminal.say) -> None:
-    """Write text for rows of any users, mixed in batches: JSON lines out, in the order of the rows."""
+    """Write text for rows of any users, mixed in batches, and put them out in their order. Where several texts are asked for,
+    an ensemble gives those of all its members."""
+    answer_files.check(config.out)
     model = _model(config)
     decoding = _decoding(config, model)
 
     def texts(batch: list[list[Example]]) -> Iterator[dict[str, Any]]:
-        found = iter(write_all(model, [example for own in batch for example in own], decoding))
-        for own in batch:
-            written_texts = [next(found) for _ in own]
-            yield {"text": most_said([texts[0] for texts in written_texts])} if decoding.texts == 1 else {"texts": written_texts[0]}
+        found = iter(write_all(model, [example for examples in batch for example in examples], decoding))
+        for examples in batch:
+            by_member = [next(found) for _ in examples]
+            if decoding.texts == 1:
+                yield {"text": most_said([texts_of_member[0] for texts_of_member in by_member])}
+            else:
+                yield {"texts": [text for texts_of_member in by_member for text in texts_of_member]}
 
     _stream(config, model, texts, decoding.max_new_tokens, decoding.rows, say)
 
 
-def _stream(config: PredictConfig | GenerateConfig, model: PromptModel, answer: Callable[[list[list[Example]]], Iterator[dict[str, Any]]], room: int, most: int,
-            say: Callable[[str], None]) -> None:
+def _rows_with_answers(config: EvaluateConfig, layout: LayoutConfig, target: str, skipped: list[str] | None) -> list[dict[str, Any]]:
+    """The rows of the file that is to be scored, read as the prompt's own files were."""
+    rows = _read(layout, config.form, lambda form: rows_of(config.data, form, skipped))
+    names = layout.relabel.get(config.split) if config.split != "none" else None
+    return with_labels_of(rows, names, target, config.data, config.split)
+
+
+def _read(layout: LayoutConfig, form: str | None, read: Callable[[str], Any]) -> Any:
+    """Read a file in the form that is asked for, or in that of the prompt's own files."""
+    try:
+        return read(form or layout.form)
+    except DataError as error:
+        if form or layout.form == "rows":
+            raise
+        raise DataError(f"{error} The prompt was trained on files of the form {layout.form!r}; give --form rows for a file of "
+                        f"plain rows.") from error
+
+
+def _stream(config: PredictConfig | GenerateConfig, model: PromptModel, answered: Answered, room: int, most: int, say: Callable[[str], None]) -> None:
     """Read rows, answer them in batches, and put out each with its answer."""
     skipped: list[str] | None = [] if config.skip_bad_lines else None
-    rows = iterate_rows(config.data, skipped) if config.data else _standard_input(skipped)
-    if config.out is None:
-        _answer(model, rows, sys.stdout, answer, room, most, skipped)
+    layout, shortening = model.tasks[0].task.layout, Shortening()
+    if config.data is None:
+        rows: Iterable[Row] = _standard_input(skipped)
     else:
-        answers = io.StringIO()  # kept in memory, so that the file is whole or absent
-        _answer(model, rows, answers, answer, room, most, skipped)
-        store.write_text(config.out, answers.getvalue())
+        path = config.data
+        rows = _read(layout, config.form, lambda form: iterate(path, form, skipped))
+
+    def answer_all(out: TextIO) -> None:
+        writer = answer_files.writer(config.out, out)
+        for batch in _batches(model, rows, writer, room, most, skipped):
+            for examples, answer in zip(batch, answered(batch)):
+                shortening.count(examples)
+                cut = max(example.cut for example in examples)
+                writer.put(examples[0].row, {**answer, "shortened": cut} if config.explain else answer)
+            out.flush()
+
+    if config.out is None:
+        answer_all(sys.stdout)
+    else:
+        with store.streaming(config.out) as out:
+            answer_all(out)
     for message in skipped or ():
         say(f"Skipped: {message}")
+    if shortened := shortening.sentence("rows", model.limit(0)):
+        say(shortened)
 
 
 def _decoding(config: EvaluateConfig | GenerateConfig, model: PromptModel) -> DecodingConfig:
@@ -92,39 +142,50 @@ def _decoding(config: EvaluateConfig | GenerateConfig, model: PromptModel) -> De
 
 
 def _model(config: EvaluateConfig | PredictConfig | GenerateConfig) -> PromptModel:
-    lm = LanguageModel.load(config.lm, device=config.device, dtype=config.dtype) if config.lm else None
+    lm = LanguageModel.load(config.lm, device=config.device, dtype=config.dtype) if config.lm is not None else None
     return saving.load(saving.folders_in(config.prompt), lm, device=config.device, dtype=config.dtype)
 
 
 def _standard_input(skipped: list[str] | None) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(sys.stdin, 1):
-        if line.strip():
-            try:
-                yield row_of(line)
-            except ValueError as error:
-                if skipped is None:
-                    raise DataError(f"standard input, line {number}: {error}") from error
-                skipped.append(f"standard input, line {number}: {error}")
-
-
-def _answer(model: PromptModel, rows: Iterator[dict[str, Any]], out: TextIO, answer: Callable[[list[list[Example]]], Iterator[dict[str, Any]]],
-            room: int, most: int, skipped: list[str] | None) -> None:
-    batch: list[list[Example]] = []
-
-    def flush() -> None:
-        for own, answered in zip(batch, answer(batch)):
-            out.write(json.dumps({**own[0].row, **answered}, ensure_ascii=False) + "\n")
-        out.flush()
-        batch.clear()
-
-    for number, row in enumerate(rows, 1):
+    """The rows of standard input, JSON lines in UTF-8."""
+    for number, line in enumerate(getattr(sys.stdin, "buffer", sys.stdin), 1):
         try:
+            text = line if isinstance(line, str) else line.decode("utf-8-sig" if number == 1 else "utf-8")
+            if text.strip():
+                yield row_of(text)
+        except ValueError as error:
+            if skipped is None:
+                raise DataError(f"standard input, line {number}: {error}") from error
+            skipped.append(f"standard input, line {number}: {error}")
+
+
+def _batches(model: PromptModel, rows: Iterable[Row], writer: answer_files.Writer, room: int, most: int,
+             skipped: list[str] | None) -> Iterator[list[list[Example]]]:
+    """Rows in batches, tokenised for the prompts that take them. A bad row is skipped, or ends it, but never before the rows
+    ahead of it are given out."""
+    batch: list[list[Example]] = []
+    fault: PtuneError | None = None
+    numbered = enumerate(rows, 1)
+    while fault is None:
+        try:
+            number, row = next(numbered)
+        except StopIteration:
+            break
+        except PtuneError as error:
+            fault = error
+            break
+        try:
+            writer.check(row)
             batch.append(model.encode_for(row, number, labelled=False, room=room))
         except PtuneError as error:
             if skipped is None:
-                raise
-            skipped.append(str(error))
+                fault = error
+            else:
+                skipped.append(str(error))
         if len(batch) == most:
-            flush()
+            yield batch
+            batch = []
     if batch:
-        flush()
+        yield batch
+    if fault is not None:
+        raise fault

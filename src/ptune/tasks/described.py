@@ -1,9 +1,10 @@
 """A task described by a YAML file: read, and made into what the model takes."""
+import copy
 import os
 import pathlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
@@ -13,12 +14,13 @@ from ptune.errors import ConfigError, nearest, reason
 from ptune.lm import LanguageModel
 from ptune.methods import Method, method
 from ptune.model import PrefixSettings, PromptModel, Row, Task
+from ptune.prompts import Prefix
 from ptune.tasks.lama import read_vocabulary
 from ptune.tasks.rows import DATA_VARIABLE, SPLITS
 from ptune.template import Field, Template
 from ptune.verbalizer import Choices, Span, Verbalizer, allowed
 
-PATHS = ("vocabulary", "out")
+PATHS = ("vocabulary", "out", "continue_from")
 NAMED = pathlib.Path(__file__).parent / "named"
 WORDS = ("labels", "verbalizers", "relations", "relabel")  # keys under which everything is a text
 
@@ -52,7 +54,7 @@ def read(path: pathlib.Path) -> TaskConfig:
     data = config.data.model_copy(update={split: _placed(file, folder, path) for split, file in files.items() if file})
     reading = config.reading.model_copy(update={"words": folder / config.reading.words} if config.reading.words else {})
     lm = _expanded(config.lm, path)
-    return config.model_copy(update={"data": data, "reading": reading, "lm": str(folder / lm) if lm.startswith(".") else lm,
+    return config.model_copy(update={"data": data, "reading": reading, "lm": str(folder / lm) if _lies_in(folder, lm) else lm,
                                      **{name: folder / value for name in PATHS if (value := getattr(config, name)) and name in config.model_fields_set}})
 
 
@@ -64,14 +66,23 @@ def _placed(file: pathlib.Path, folder: pathlib.Path, path: pathlib.Path) -> pat
     return folder / _expanded(str(file), path)
 
 
+def _lies_in(folder: pathlib.Path, lm: str) -> bool:
+    """Whether an LM's name is a path from the task file's folder, and neither builtin nor a name on the hub."""
+    return lm.startswith(".") or lm != "builtin" and (folder / lm).exists()
+
+
 def _expanded(text: str, path: pathlib.Path) -> str:
-    """A path with ${NAME} replaced by the environment's, or ${NAME:-this} where that is not set.
+    """A path with ${PTUNE_NAME} replaced by the environment's, or ${PTUNE_NAME:-this} where that is not set. Other variables of the
+    environment are not for a task file to read.
 
     Raises:
-        ConfigError: a name is not set and has no default.
+        ConfigError: a name does not begin with PTUNE_, or is not set and has no default.
     """
     def value(found: re.Match[str]) -> str:
         name, default = found.groups()
+        if not name.startswith("PTUNE_"):
+            raise ConfigError(f"{path} speaks of ${{{name}}}, and only variables whose name begins with PTUNE_ are filled in: "
+                              f"call it ${{PTUNE_{name}}}.")
         if (own := os.environ.get(name, default)) is None:
             raise ConfigError(f"{path} speaks of ${{{name}}}, which is not set: export {name}=... first.")
         return own
@@ -152,7 +163,8 @@ def task_of(config: TaskConfig, lm: LanguageModel, member: Member, name: str | N
         config.encoder or way.encoder, config.init or way.init, config.loss, (config.train.seed or 0) + member.seed, prefix, config.smoothing,
         config.target_length, config.decoding, config.combine, None if config.prompt_by is None else (config.prompt_by, str(name)),
         reading.by if way.reader == "words" else way.reader,
-        reading.swap, None if reading.domain is None else Template.parse(reading.domain))
+        reading.swap, None if reading.domain is None else Template.parse(reading.domain), max_length=config.max_length,
+        layout=config.data.layout, metrics=config.metrics, parts=config.parts)
 
 
 def _verbalizer(config: TaskConfig, lm: LanguageModel, member: Member, template: Template, way: Method) -> Verbalizer | Choices | Span | None:
@@ -200,12 +212,17 @@ def _extended(words: Words, path: pathlib.Path) -> dict[str, list[str]]:
     return {label: list(dict.fromkeys([*its, *filter(None, map(str.strip, line.split(",")))])) for (label, its), line in zip(own.items(), lines)}
 
 
-def add(model: PromptModel, config: TaskConfig, member: Member, rows: Sequence[Row], name: str | None = None, way: Method | None = None) -> int:
+def add(model: PromptModel, config: TaskConfig, member: Member, rows: Sequence[Row], name: str | None = None, way: Method | None = None,
+        begun: "Begun | None" = None) -> int:
     """Put one way to ask the task into a model: its words thinned out, its prompt initialised, its scores calibrated; return its
     number there.
 
     Args:
         rows: to learn from.
+        begun: a prompt to begin from, instead of a new one.
+
+    Raises:
+        PtuneError: the task does not fit the LM or the prompt that it begins from; the model is then as before.
     """
     task = task_of(config, model.lm, member, name, way)
     reading = config.reading
@@ -214,6 +231,45 @@ def add(model: PromptModel, config: TaskConfig, member: Member, rows: Sequence[R
         words = calibration.refine(trial, trial.add(task, rows), rows)
         member = Member(member.template, {label: list(its) for label, its in zip(words.labels, words.words)}, member.seed)
         task = task_of(config.model_copy(update={"reading": reading.model_copy(update={"words": None})}), model.lm, member, name, way)
-    number = model.add(task, rows)
-    calibration.calibrate(model, number, reading.calibration, rows)
+    if begun is not None and config.encoder not in (None, begun.encoder):
+        raise ConfigError(f"The prompt to go on from was trained with an encoder {begun.encoder!r}, and {config.name} asks for {config.encoder!r}.")
+    with model.as_before_if_it_fails():
+        number = model.add(task, rows) if begun is None else begun.add(model, task, rows)
+        calibration.calibrate(model, number, reading.calibration, rows)
     return number
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A loaded prompt, with which another training begins."""
+
+    model: PromptModel
+    task: int
+
+    @property
+    def encoder(self) -> str:
+        """What makes its soft tokens."""
+        return self.model.tasks[self.task].task.encoder
+
+    def add(self, model: PromptModel, task: Task, rows: Sequence[Row]) -> int:
+        """Add a task whose prompt begins as this one, under the same template.
+
+        Raises:
+            ConfigError: the task's template or encoder is another.
+        """
+        fitted = self.model.tasks[self.task]
+        old, bank, prompt = fitted.task, self.model.bank, fitted.prompt
+        if task.template.source != old.template.source:
+            raise ConfigError(f"The prompt to go on from has the template {old.template.source!r}, and {task.name} has "
+                              f"{task.template.source!r}: give the task that template, or none.")
+        reader = None
+        if task.reader not in ("words", "pair") and (task.reader, _labels(task)) == (old.reader, _labels(old)):
+            reader = copy.deepcopy(bank.readers[prompt])
+        prefix = bank.prefixes[prompt] if prompt >= 0 else None
+        made_by = copy.deepcopy(prefix.encoder) if isinstance(prefix, Prefix) else None
+        soft = copy.deepcopy(bank.encoders[prompt]) if prompt >= 0 else None
+        return model.add(replace(task, encoder=old.encoder, init=old.init, prefix=old.prefix), rows, soft, made_by, reader)
+
+
+def _labels(task: Task) -> tuple[str, ...]:
+    return task.verbalizer.labels if isinstance(task.verbalizer, Verbalizer) else ()

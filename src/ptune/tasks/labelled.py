@@ -8,6 +8,7 @@ from ptune import text_metrics
 from ptune.config import TaskConfig
 from ptune.metrics import check, labelled, mean
 from ptune.model import Example, PromptModel, Row
+from ptune.task import Shortening
 from ptune.verbalizer import TRUTH, Choices, Span, Verbalizer
 
 
@@ -23,13 +24,18 @@ class Answer:
     shares: list[float]
 
 
-def answer(model: PromptModel, rows: Sequence[Row]) -> list[Answer]:
+def answer(model: PromptModel, rows: Sequence[Row], shortening: Shortening | None = None) -> list[Answer]:
     """Answer rows that hold what is right, each by the prompt of its user or by all of an ensemble, in mixed batches.
+
+    Args:
+        shortening: counts the rows that are shortened.
 
     Raises:
         DataError, TemplateError: a row does not fit; its number is told.
     """
     examples = [model.encode_for(row, number) for number, row in enumerate(rows, 1)]
+    for examples_of_row in examples if shortening else ():
+        shortening.count(examples_of_row)
     scores = iter(model.scores([example for own in examples for example in own]))
     return [_answer(model, own, [next(scores) for _ in own]) for own in examples]
 
@@ -75,8 +81,11 @@ def check_metrics(config: TaskConfig, rows: Sequence[Row]) -> None:
         text_metrics.check(config.metrics)
 
 
-def judge(model: PromptModel, rows: Sequence[Row], metrics: Sequence[str] = ()) -> dict[str, float]:
+def judge(model: PromptModel, rows: Sequence[Row], metrics: Sequence[str] = (), shortening: Shortening | None = None) -> dict[str, float]:
     """Figures over rows: accuracy, or those that are named; of an ensemble also the best member's accuracy and the members' mean.
+
+    Args:
+        shortening: counts the rows that are shortened.
 
     Raises:
         ConfigError: a metric is unknown, or cannot be computed on these labels.
@@ -84,7 +93,7 @@ def judge(model: PromptModel, rows: Sequence[Row], metrics: Sequence[str] = ()) 
     names, target, verbalizer = metrics or ("accuracy",), model.tasks[0].task.target, model.tasks[0].task.verbalizer
     labels = TRUTH if isinstance(verbalizer, Span) else verbalizer.labels if isinstance(verbalizer, Verbalizer) else ()
     check(names, rows, target, labels)
-    answers = answer(model, rows)
+    answers = answer(model, rows, shortening)
     figures: dict[str, float] = {}
     for name in names:
         told = [own.text if name.startswith("record") else own.label for own in answers]

@@ -1,14 +1,15 @@
 """The rows of a task: read from its files, checked, and drawn."""
 import pathlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ptune import fewshot
 from ptune.config import DataConfig
-from ptune.data import read_rows
+from ptune.data import iterate_rows, read_rows
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.fewshot import Row
+from ptune.task import prompt_value
 from ptune.tasks import superglue, table_to_text
 
 SPLITS = ("train", "dev", "test", "unlabeled")
@@ -90,6 +91,31 @@ def rows_of(path: pathlib.Path, form: str, skipped: list[str] | None = None) -> 
     if form in superglue.FORMS:
         return superglue.read(path, form)
     return read_rows(path, skipped) if form == "rows" else table_to_text.read(path, form)
+
+
+def iterate(path: pathlib.Path, form: str, skipped: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a file one by one; see ``rows_of``. A file in a set's own layout is read whole at once.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return iterate_rows(path, skipped) if form == "rows" else iter(rows_of(path, form))
+
+
+def with_labels_of(rows: list[dict[str, Any]], names: Mapping[str, str] | None, target: str, path: pathlib.Path,
+                   split: str) -> list[dict[str, Any]]:
+    """Rows whose labels are renamed as those of a split were in training; those of a label without a new name are left out.
+
+    Raises:
+        DataError: no row is left.
+    """
+    if names is None:
+        return rows
+    renamed = [{**row, target: names[str(row[target])]} for row in rows if str(row.get(target)) in names]
+    if not renamed:
+        raise DataError(f"{path}: no row has one of the labels {', '.join(map(repr, names))}, which the {split} rows of this prompt had. "
+                        f"Give --split none for a file with the task's own labels.")
+    return renamed
 
 
 def _check_ids(rows: Sequence[Row], by: str | None, path: pathlib.Path) -> None:
@@ -179,10 +205,15 @@ def by_prompt(rows: Sequence[Row], field: str | None, where: str) -> Mapping[str
 
     Raises:
         ConfigError: a row lacks the field.
+        DataError: it holds nothing that could choose a prompt.
     """
     groups: dict[str | None, list[Row]] = {}
     for number, row in enumerate(rows, 1):
         if field is not None and field not in row:
             raise ConfigError(f"{where} row {number} has no field {field!r}, which chooses its prompt. {nearest(field, map(str, row))}")
-        groups.setdefault(None if field is None else str(row[field]), []).append(row)
+        try:
+            value = None if field is None else prompt_value(row, field)
+        except DataError as error:
+            raise DataError(f"{where} row {number}: {error}") from error
+        groups.setdefault(value, []).append(row)
     return groups

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from ptune import peft_format, pet, saving, store, terminal
+from ptune import peft_format, pet, rehearsal, saving, store, terminal
 from ptune.config import TaskConfig, TrainConfig
-from ptune.errors import ConfigError, DivergedError, nearest
+from ptune.errors import ConfigError, DivergedError, PtuneError
 from ptune.lm import LanguageModel
 from ptune.methods import Method, method
 from ptune.model import PromptModel, Row, Task
 from ptune.results import Run
+from ptune.task import Shortening
 from ptune.tasks import described, labelled, written
 from ptune.tasks.distilled import plan_of
 from ptune.tasks.rows import by_prompt
@@ -26,6 +27,7 @@ from ptune.verbalizer import Bound
 PET = ("pet", "ipet")
 MOST_TOLD = 5  # prompts of whose training something is told
 TRAINED = ("soft", "prototypes", "head")  # readers that learn
+FREE = ("seed", "layout", "metrics", "parts")  # of a task: what may change when its prompt goes on
 
 
 def train(config: TaskConfig, say: Callable[[str], None] = terminal.say) -> Run:
@@ -35,6 +37,8 @@ def train(config: TaskConfig, say: Callable[[str], None] = terminal.say) -> Run:
         PtuneError: the task, its rows or the LM are at fault.
         DivergedError: the training, or that of one of the prompts, left no finite state to keep; that is not saved.
     """
+    if config.continue_from is not None:
+        config = _continued(config)
     way, settings = _way(config), _settings(config)
     if config.resume and not config.only and (config.out / "run.json").exists() and not (config.out / "checkpoint.safetensors").exists():
         say(f"The run in {config.out} is finished; for another choose another --out.")
@@ -44,16 +48,21 @@ def train(config: TaskConfig, say: Callable[[str], None] = terminal.say) -> Run:
     splits = read_splits(config.data, config.target, tuple(config.labels), config.prompt_by)
     rows = {split: by_prompt(splits[split], config.prompt_by, split) for split in ("train", "dev", "test")}
     labelled.check_metrics(config, splits["test"] or splits["dev"])
-    lm = LanguageModel.load(config.lm, device=config.device, dtype=config.dtype, tuned=way.tune in ("head", "lm", "both") or way.name in PET)
+    lm, begun = _lm(config, way), None
+    if config.continue_from is not None:
+        begun = saving.load(saving.folders_in(config.continue_from), lm, trainable=True)
+        config = config.model_copy(update={"lm": lm.source})
     began = time.monotonic()
     trained: dict[int | str, Trained] = {}
     lost: DivergedError | None = None
     tasks: dict[str | None, int] = {None: 0}
     if way.name in PET:
+        _check_rows(config, _classifier_of(config, lm, way), {None: 0}, {split: rows[split] for split in ("dev", "test")}, say)
         model, trained = _distil(config, lm, way, splits, say)
         way = replace(way, tune="both")
     else:
-        model, tasks = _model_of(config, lm, rows["train"])
+        model, tasks = _model_of(config, lm, rows["train"], begun)
+        _check_rows(config, model, tasks, rows, say)
     if model.tasks[0].dropped:
         say(f"Left out of the template, since a causal LM cannot see it: {model.tasks[0].dropped}")
     read = [fitted.verbalizer for fitted in model.tasks if fitted.task.reader == "words" and isinstance(fitted.verbalizer, Bound)]
@@ -61,6 +70,8 @@ def train(config: TaskConfig, say: Callable[[str], None] = terminal.say) -> Run:
         say(note)
     if way.name not in PET and way.tune != "nothing":
         data = {number: (_of(rows["train"], value, config), _of(rows["dev"], value, config)) for value, number in tasks.items()}
+        if not (config.out / "checkpoint.safetensors").exists():
+            _rehearse(config, model, tasks, data, settings, way, splits, rows)
         try:
             trained = fit(model, data, settings, tune=way.tune, folder=config.out, resume=config.resume, label=config.name,
                           unlabeled=splits["unlabeled"], texts=written.dev_score(config.stop_by, config.decoding))
@@ -78,7 +89,7 @@ def train(config: TaskConfig, say: Callable[[str], None] = terminal.say) -> Run:
         if any(own.diverged and own.best for own in trained.values()):
             say("Training diverged (the loss was no finite number any more); the best state before that is kept. "
                 f"To train on, {lower_rates(settings, way.tune)}.")
-    if config.combine == "weighted":
+    if _weighted(config, model):
         _weigh(model, tasks, rows["dev"][None], trained)
     trained_parameters, kept_parameters = sizes(model, list(tasks.values()), way)
     run = Run(name=config.name, method=config.method, title=config.title or way.title, template=config.template or " | ".join(config.patterns), lm=config.lm,
@@ -92,8 +103,12 @@ def train(config: TaskConfig, say: Callable[[str], None] = terminal.say) -> Run:
               steps={model.tasks[int(number)].task.name: own.step for number, own in trained.items()},
               diverged=[model.tasks[number].task.name for number, own in trained.items() if own.diverged and own.best],  # type: ignore[index]
               lost=[model.tasks[number].task.name for number, own in trained.items() if not own.best])  # type: ignore[index]
-    _test(config, model, [row for value, own in rows["test"].items() if value in tasks or not config.prompt_by for row in own], run)
     _save(config, model, tasks, way, run)
+    try:
+        _test(config, model, _test_rows(config, rows, tasks), run)
+    except PtuneError as error:
+        raise type(error)(f"{error} What was trained is saved in {config.out}; ptune evaluate scores it.") from error
+    _save_figures(config, run)
     shown = ", ".join(f"{name} {value:.4g}" for name, value in run.figures.items())
     say(f"{config.name}: {shown + '; ' if shown else ''}saved in {config.out}")
     for name, reason in run.left_out.items():
@@ -101,6 +116,102 @@ def train(config: TaskConfig, say: Callable[[str], None] = terminal.say) -> Run:
     if lost:
         raise DivergedError(f"{lost} All other prompts are saved.", trained)
     return run
+
+
+def _continued(config: TaskConfig) -> TaskConfig:
+    """A task that goes on from a prompt: with that one's template, where it has none of its own."""
+    if method(config.method).name in PET:
+        raise ConfigError(f"{config.method} trains its members anew: --from goes with a method that trains one prompt.")
+    if config.template or config.patterns:
+        return config
+    return config.model_copy(update={"template": saving.template_of(saving.folders_in(config.continue_from)[0])})  # type: ignore[arg-type]
+
+
+def _lm(config: TaskConfig, way: Method) -> LanguageModel:
+    """The task's LM; that of the prompt that it goes on from, where no other is named."""
+    tuned = way.tune in ("head", "lm", "both") or way.name in PET
+    if config.continue_from is not None and config.lm == "builtin":
+        return saving.lm_of(saving.folders_in(config.continue_from)[0], config.device, config.dtype, tuned)
+    return LanguageModel.load(config.lm, device=config.device, dtype=config.dtype, tuned=tuned)
+
+
+def _begun(begun: PromptModel | None, value: str | None, member: int) -> described.Begun | None:
+    """The prompt that one of this task goes on from: the only one there is, that of the same user, or the same member's.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if begun is None:
+        return None
+    owners = {fitted.task.by[1]: number for number, fitted in enumerate(begun.tasks) if fitted.task.by}
+    number = 0 if len(begun.tasks) == 1 else owners.get(str(value)) if owners else member
+    if number is None or number >= len(begun.tasks):
+        raise ConfigError(f"Of the {len(begun.tasks)} prompts to go on from none is for {value!r}.")
+    return described.Begun(begun, number)
+
+
+def _classifier_of(config: TaskConfig, lm: LanguageModel, way: Method) -> PromptModel:
+    """The untrained classifier of PET, whose rows are checked before its members are trained."""
+    plan = plan_of(config, lm, way, described.members(config, lm=lm), _settings(config))
+    model = PromptModel(lm)
+    model.add(plan.classifier)
+    return model
+
+
+def _test_rows(config: TaskConfig, rows: Mapping[str, Mapping[str | None, list[Row]]], tasks: Mapping[str | None, int]) -> list[Row]:
+    """The rows that are scored: those of the prompts that are trained here."""
+    return [row for value, of_value in rows["test"].items() if value in tasks or not config.prompt_by for row in of_value]
+
+
+def _check_rows(config: TaskConfig, model: PromptModel, tasks: Mapping[str | None, int],
+                rows: Mapping[str, Mapping[str | None, list[Row]]], say: Callable[[str], None]) -> None:
+    """Tokenise every row for every task that takes it, and compute the figures as if all answers were right, so that what does not
+    fit is found before the first step. Rows that are shortened are told.
+
+    Raises:
+        PtuneError: a row or a metric does not fit.
+    """
+    for split, by_value in rows.items():
+        shortening = Shortening()
+        for value, number in tasks.items():
+            for place, row in enumerate(_of(by_value, value, config), 1):
+                shortening.count(model.encode(number, [row], first=place))
+        if shortened := shortening.sentence(f"{split} rows", model.limit(0)):
+            say(shortened)
+    target, scored = model.tasks[0], _test_rows(config, rows, tasks)
+    if not scored:
+        return
+    if left_out := sum(map(len, rows["test"].values())) - len(scored):
+        say(f"{left_out} test rows have a {config.prompt_by} without a prompt here, and are not scored.")
+    if target.verbalizer is None:
+        written.check(target, scored, config.metrics, config.parts)
+
+
+def _rehearse(config: TaskConfig, model: PromptModel, tasks: Mapping[str | None, int], data: Mapping[int, tuple[list[Row], list[Row]]],
+              settings: TrainConfig, way: Method, splits: Mapping[str, Sequence[Row]], rows: Mapping[str, Mapping[str | None, list[Row]]]) -> None:
+    """Run all that comes after the model is made on two rows, with a copy of it: a step, a look at dev, weights, figures.
+
+    Raises:
+        PtuneError: something does not fit together.
+    """
+    if way.tune == "nothing":
+        return
+    brief = config.decoding.model_copy(update={"max_new_tokens": max(1, config.decoding.min_new_tokens, 2)})
+    texts = written.dev_score(config.stop_by, brief)
+    twin = rehearsal.one_step(model, data, settings, tune=way.tune, texts=texts, unlabeled=splits["unlabeled"])
+    scored = _test_rows(config, rows, tasks)[:rehearsal.ROWS]
+    with contextlib.suppress(DivergedError):
+        if _weighted(config, twin):
+            _weigh(twin, tasks, rows["dev"][None][:rehearsal.ROWS], {})
+        if scored and twin.tasks[0].verbalizer is not None:
+            labelled.judge(twin, scored)
+        elif scored:
+            written.judge(twin, scored, brief, ("bleu",))
+
+
+def _weighted(config: TaskConfig, model: PromptModel) -> bool:
+    """Whether the members of an ensemble are weighed by their accuracy on dev; texts are always answered by vote."""
+    return config.combine == "weighted" and model.tasks[0].verbalizer is not None
 
 
 def _distil(config: TaskConfig, lm: LanguageModel, way: Method, splits: Mapping[str, Sequence[Row]],
@@ -135,6 +246,13 @@ def _way(config: TaskConfig) -> Method:
         raise ConfigError("An ensemble goes with a method that trains prompts or nothing, and without prompt_by; method pet tunes an LM for each member.")
     if config.prompts > 1 and way.tune == "nothing":
         raise ConfigError(f"{config.prompts} prompts of different seeds go with a method that trains prompts.")
+    if config.prompt_by and config.combine != "mean":
+        raise ConfigError(f"combine: {config.combine} says how the members of an ensemble answer together, and with prompt_by one prompt "
+                          f"answers each row: leave combine out.")
+    if config.combine == "weighted" and not config.data.dev:
+        raise ConfigError("combine: weighted weighs the members of an ensemble by their accuracy on dev rows: give data.dev.")
+    if config.parts and _dev_score(config) == "accuracy":
+        raise ConfigError("parts gives the figures of written answers apart, and this task has labels: leave parts out.")
     if config.only and not config.prompt_by:
         raise ConfigError("only names values of prompt_by, and the task has none.")
     return way
@@ -157,24 +275,30 @@ def _check_out(config: TaskConfig) -> None:
         raise ConfigError(f"{config.out} holds trained prompts already: name those to train with --only, go on with --resume, or choose another --out.")
 
 
-def _model_of(config: TaskConfig, lm: LanguageModel, rows: Mapping[str | None, list[Row]]) -> tuple[PromptModel, dict[str | None, int]]:
-    """The model, and the number of each prompt's task: new ones, and of ``only`` those that go on."""
+def _model_of(config: TaskConfig, lm: LanguageModel, rows: Mapping[str | None, list[Row]],
+              begun: PromptModel | None = None) -> tuple[PromptModel, dict[str | None, int]]:
+    """The model, and the number of each prompt's task: new ones, and of ``only`` those that go on.
+
+    Args:
+        begun: prompts that new ones begin as.
+    """
     if unknown := next((value for value in config.only if value not in rows), None):
-        raise ConfigError(f"No training row has {config.prompt_by} {unknown!r}. {nearest(unknown, map(str, rows))}")
+        raise ConfigError(f"No training row has {config.prompt_by} {unknown!r}.")
     values: list[str | None] = [value for value in rows if value in config.only or not config.only] or [None]
     ways = described.members(config, lm=lm)
     if len(ways) > 1:
         values = [str(number + 1) for number in range(len(ways))]
     there = [value for value in values if config.only and (_folder(config, value) / "prompt.json").exists()]
-    model = PromptModel(lm, max_length=config.max_length)
+    model = PromptModel(lm)
     if there:
-        model = saving.load([_folder(config, value) for value in there], lm, trainable=True, max_length=config.max_length)
+        model = saving.load([_folder(config, value) for value in there], lm, trainable=True)
     tasks: dict[str | None, int] = {value: number for number, value in enumerate(there)}
     for value, number in tasks.items():
         _check_same(model.tasks[number].task, described.task_of(config, lm, ways[0], value), _folder(config, value))
-    for member, value in zip(ways if len(ways) > 1 else ways * len(values), values):
+    for place, (member, value) in enumerate(zip(ways if len(ways) > 1 else ways * len(values), values)):
         if value not in tasks:
-            tasks[value] = described.add(model, config, member, _of(rows, value, config), value)
+            start = _begun(begun, value, place)
+            tasks[value] = described.add(model, config, member, _of(rows, value, config), value, begun=start)
     return model, tasks
 
 
@@ -186,7 +310,7 @@ def _check_same(saved: Task, wanted: Task, folder: pathlib.Path) -> None:
     """
     if not wanted.prefix.attentions:
         wanted = replace(wanted, prefix=replace(wanted.prefix, attentions=saved.prefix.attentions))
-    if changed := [field.name for field in fields(Task) if field.name != "seed" and getattr(saved, field.name) != getattr(wanted, field.name)]:
+    if changed := [field.name for field in fields(Task) if field.name not in FREE and getattr(saved, field.name) != getattr(wanted, field.name)]:
         raise ConfigError(f"The prompt in {folder} was trained with another {', '.join(changed)}: go on with the same, or delete the folder to begin anew.")
 
 
@@ -227,15 +351,20 @@ def _test(config: TaskConfig, model: PromptModel, rows: list[Row], run: Run) -> 
 def _save(config: TaskConfig, model: PromptModel, tasks: Mapping[str | None, int], way: Method, run: Run) -> None:
     if way.tune in ("head", "lm", "both"):
         model.lm.save(config.out / "lm")
-        model.lm.source = "./lm"
+        model.lm.source = str(config.out / "lm")
     for value, number in tasks.items():
         best = run.best.get(model.tasks[number].task.name, {})
         figures = {f"dev {name}": best[key] for name, key in ((run.dev_score, "dev"), ("loss", "dev_loss")) if best}
-        figures |= {f"test {name}": figure for name, figure in run.figures.items() if value is None}
         saving.save(model, _folder(config, value), number, figures, encoder=True)
         if way.tune == "prompt":
             with contextlib.suppress(ConfigError):  # PEFT's own files too, where they can say the same
                 peft_format.export(model, _folder(config, value), number)
+
+
+def _save_figures(config: TaskConfig, run: Run) -> None:
+    """Put the figures beside what is saved, and end the run."""
+    if run.figures and (config.out / "prompt.json").exists():
+        saving.note_metrics(config.out, {f"test {name}": figure for name, figure in run.figures.items()})
     store.write_json(config.out / "run.json", run.model_dump(mode="json"))
     from ptune.run_report import write as write_report
     write_report([run], config.out)

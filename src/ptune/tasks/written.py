@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from ptune import text_metrics
 from ptune.config import DecodingConfig
 from ptune.ensemble import most_said
-from ptune.errors import ConfigError, nearest
+from ptune.errors import ConfigError, DataError, nearest
 from ptune.generate import write
 from ptune.model import PromptModel, Row
 from ptune.progress import Progress
 from ptune.results import Output
+from ptune.task import Fitted, Shortening
 
 REPORTED = ("bleu", "nist", "meteor", "rouge-l", "cider", "ter", "chrf")
 
@@ -27,9 +28,12 @@ class Judged:
 
 
 def judge(model: PromptModel, rows: Sequence[Row], decoding: DecodingConfig, metrics: Sequence[str], parts: str | None = None,
-          label: str = "writing") -> Judged:
+          label: str = "writing", shortening: Shortening | None = None) -> Judged:
     """Let the LM write for rows, each by the prompt of its user or by all of an ensemble, in mixed batches, and compare with
     what is right.
+
+    Args:
+        shortening: counts the rows that are shortened.
 
     Raises:
         ConfigError, DataError: a metric is unknown, or a row has no right text.
@@ -40,24 +44,49 @@ def judge(model: PromptModel, rows: Sequence[Row], decoding: DecodingConfig, met
     target = model.tasks[0]
     references = [target.texts(row) for row in rows]
     examples = [model.encode_for(row, number, labelled=False, room=decoding.max_new_tokens) for number, row in enumerate(rows, 1)]
+    for examples_of_row in examples if shortening else ():
+        shortening.count(examples_of_row)
     with Progress(label, sum(map(len, examples))) as progress:
         all_texts = iter(write(model, [example for own in examples for example in own], decoding, progress.advance))
     texts = [most_said([next(all_texts) for _ in own]) for own in examples]
     seconds = time.monotonic() - began
     figures, left_out = text_metrics.score_all(texts, references, metrics)
-    groups: dict[str, list[int]] = {}
-    for number, row in enumerate(rows):
-        if parts is None:
-            break
-        if parts not in row:
-            raise ConfigError(f"The rows have no field {parts!r} to give the figures by. {nearest(parts, map(str, row))}")
-        groups.setdefault(str(row[parts]), []).append(number)
+    groups = _by_part(rows, parts)
     apart = {name: text_metrics.score_all([texts[n] for n in own], [references[n] for n in own], metrics)[0] for name, own in groups.items()}
     outputs = []
     for row, text, right in zip(rows, texts, references):
         fields = {name: value for name, value in row.items() if name != target.task.target}
         outputs.append(Output(row=fields, text=text, references=right))
     return Judged(figures, apart if len(apart) > 1 else {}, left_out, outputs, seconds)
+
+
+def check(target: Fitted, rows: Sequence[Row], metrics: Sequence[str], parts: str | None) -> None:
+    """See that figures can be computed on rows, before anything is written.
+
+    Raises:
+        ConfigError, DataError: a metric is unknown, or a row has no right text or not the field of the parts.
+    """
+    text_metrics.check(metrics or REPORTED)
+    for number, row in enumerate(rows, 1):
+        try:
+            target.texts(row)
+        except DataError as error:
+            raise DataError(f"Row {number} of {target.task.name}: {error}") from error
+    _by_part(rows, parts)
+
+
+def _by_part(rows: Sequence[Row], parts: str | None) -> dict[str, list[int]]:
+    """The numbers of the rows by the value of a field; nothing without one.
+
+    Raises:
+        ConfigError: a row lacks the field.
+    """
+    groups: dict[str, list[int]] = {}
+    for number, row in enumerate(rows if parts is not None else ()):
+        if parts not in row:
+            raise ConfigError(f"Row {number + 1} has no field {parts!r} to give the figures by. {nearest(str(parts), map(str, row))}")
+        groups.setdefault(str(row[parts]), []).append(number)
+    return groups
 
 
 def dev_score(name: str, decoding: DecodingConfig) -> Callable[[PromptModel, int, Sequence[Row]], float] | None:
