@@ -4,9 +4,11 @@ import torch
 
 from ptune import encoders
 from ptune.batch import collate
+from ptune.config import TaskConfig
 from ptune.errors import ConfigError, DataError, DivergedError, TemplateError, VerbalizerError
 from ptune.lm import LanguageModel
 from ptune.model import PromptModel, Task
+from ptune.tasks import described
 from ptune.template import Template
 from ptune.verbalizer import Verbalizer, allowed
 
@@ -221,3 +223,41 @@ def test_without_tasks_all_answer_together_or_the_row_names_its_own():
     assert [a["scores"] for a in by_user.predict(rows)] == [a["scores"] for a in by_user.predict(rows, [1, 0])]
     with pytest.raises(DataError, match="Row 2: .*user"):
         by_user.predict([rows[0], {"text": "Rome"}])
+
+
+def test_a_task_that_does_not_fit_leaves_nothing_behind():
+    """Neither in the model nor in its bank, whichever part of it is at fault."""
+    model = PromptModel(LanguageModel(*tiny.tiny("bert")))
+    words = Verbalizer.from_words({"a": "Yes", "b": "No"})
+    rows = [{"text": "Vienna", "label": "a"}, {"text": "Rome", "label": "b"}]
+    model.add(Task("kept", Template.parse("{soft:2} {text} {mask}"), words, encoder="table", by=("user", "anna")))
+    template = Template.parse("{soft:2} {text} {mask}")
+    for task, given, error in (
+            (Task("t", template, words, reader="prototypes"), [{"text": "Vienna", "label": "c"}], VerbalizerError),
+            (Task("t", template, words, reader="prototypes"), [{"txt": "Vienna", "label": "a"}], TemplateError),
+            (Task("t", template, words, by=("user", "anna")), rows, ConfigError),
+            (Task("t", template, words, init="labels"), [], ConfigError)):
+        with pytest.raises(error):
+            model.add(task, given)
+        assert [fitted.task.name for fitted in model.tasks] == ["kept"] and len(model.bank) == 1
+        assert model.tasks_for({"user": "anna"}) == [0]
+    config = TaskConfig(name="t", template="{soft:2} {text} {mask}", labels={"a": "Yes", "b": "No"}, reading={"calibration": "prior"})
+    with pytest.raises(ConfigError, match="no rows over which a prior"):
+        described.add(model, config, described.members(config)[0], [])
+    assert len(model.tasks) == len(model.bank) == 1
+
+
+def test_shares_are_no_whole_numbers():
+    model = PromptModel(LanguageModel(*tiny.tiny("bert")))
+    model.add(Task("t", Template.parse("{text} {mask}"), Verbalizer.from_words({"a": "Yes", "b": "No"})))
+    for one_hot in ([0, 1], [True, False], [1, 1]):
+        with pytest.raises(DataError, match="Row 1 of t: The field 'label' holds the whole numbers .* For one label, give its name"):
+            model.encode(0, [{"text": "Vienna", "label": one_hot}])
+    assert model.encode(0, [{"text": "Vienna", "label": [0.0, 1.0]}])[0].shares == (0.0, 1.0)
+
+
+def test_the_whole_vocabulary_teaches_one_word_a_label():
+    model = PromptModel(LanguageModel(*tiny.tiny("bert")))
+    words = Verbalizer.from_words({"a": ["Yes", "great"], "b": "No"})
+    with pytest.raises(ConfigError, match="teaches one word for each label, and 'a' has several: give it one"):
+        model.add(Task("t", Template.parse("{soft:2} {text} {mask}"), words, loss="vocabulary"))
