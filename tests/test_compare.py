@@ -287,3 +287,19 @@ def test_a_table_fits_eighty_columns():
         console.print(table)
     printed = console.export_text()
     assert "\u2026" not in printed and all(f"task{number}" in printed for number in range(7)) and printed.count("Manual prompt + fine-tuning") == 4
+
+
+def test_every_row_is_tried_before_the_first_training(folder, monkeypatch):
+    """With every template of every method; what is shortened is told once for each split."""
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows[:3], {"text": "great " * 50, "label": "good"}]))
+    text = YAML.replace("test: rows.jsonl", "test: test.jsonl").replace("{text}", "{text|shorten}")
+    (folder / "task.yaml").write_text(text)
+    _, said = run(folder, methods="manual", seeds=1, max_length=20)
+    shortened = [line for line in said if "were shortened" in line]
+    assert len(shortened) == 1 and "1 of 4 test rows of opinions were shortened to fit, by " in shortened[0] and shortened[0].startswith("Warning")
+    (folder / "task.yaml").write_text(text.replace("{text|shorten}", "{text}"))
+    monkeypatch.setattr(compare, "fit", None)
+    monkeypatch.setattr(compare, "judge", None)
+    with pytest.raises(TemplateError, match="Row 4 of opinions: The row needs"):
+        run(folder, methods="p-tuning,manual", seeds=1, max_length=20, out=folder / "other")

@@ -1,12 +1,13 @@
 """Export and import from the command line; the forms themselves are tested in test_peft_format and test_google_format."""
 import json
+import pathlib
 import re
 
 import pytest
 import tiny
 import torch
 
-from ptune import cli, encoders, google_format, saving
+from ptune import cli, encoders, google_format, loading, peft_format, saving
 from ptune.config import ImportConfig
 from ptune.lm import LanguageModel
 from ptune.model import PrefixSettings, PromptModel, Task
@@ -76,3 +77,14 @@ def test_the_template_that_the_help_shows_is_taken(lm, tmp_path):
     shown = re.search('"(.+?)"', ImportConfig.model_fields["template"].description)[1]
     run("import", tmp_path / "p.npy", tmp_path / "back", "--lm", tmp_path / "lm", "--template", shown)
     assert saving.load(tmp_path / "back", lm).tasks[0].task.template.fields
+
+
+def test_peft_finds_a_local_lm_from_any_folder(lm, tmp_path, monkeypatch):
+    """Its settings name the LM as PEFT reads it: a relative path would be asked of the hub from elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    for source, named in (("./lm", str(tmp_path / "lm")), ("lm", str(tmp_path / "lm")), ("builtin", str(loading.BUILTIN)), ("some/name", "some/name")):
+        model = PromptModel(lm)
+        model.add(Task("t", Template.parse("{soft:3} {x} = {mask}"), None, "text", "table"))
+        monkeypatch.setattr(lm, "source", source)
+        peft_format.export(model, tmp_path / "out")
+        assert pathlib.Path(json.loads((tmp_path / "out" / "adapter_config.json").read_text())["base_model_name_or_path"]) == pathlib.Path(named)

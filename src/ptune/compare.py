@@ -6,7 +6,7 @@ import pathlib
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from ptune.model import PromptModel, Row
 from ptune.report import divergences
 from ptune.results import Cell, Comparison, lost_trainings, versions
 from ptune.run_folder import RunFolder, working_in
+from ptune.task import Shortening
 from ptune.tasks import described
 from ptune.tasks.described import Member
 from ptune.tasks.distilled import plan_of
@@ -82,6 +83,8 @@ def _compared(config: CompareConfig, names: Sequence[str], tasks: Sequence[TaskC
     drawn = [own for task in tasks for own in _draws(config, task)]
     tuned = any(METHODS[name].tune in ("head", "lm", "both") for name in names if name in METHODS)
     lm = LanguageModel.load(tasks[0].lm, device=config.device, dtype=config.dtype, tuned=tuned)
+    for few in {few.task.name: few for few in reversed(drawn)}.values():
+        _try(config, lm, few, names, say)
     whole = _identity(config, lm, tasks)
     folder.claim(whole, grows="tasks")
     say(f"{lm.source}: {lm.kind} LM, {sum(p.numel() for p in lm.model.parameters()) / 1e6:.1f} M parameters, on {lm.device}")
@@ -164,9 +167,52 @@ def _draw(task: TaskConfig, shots: int, seed: int, every: list[str]) -> Few:
     return Few(task, shots, seed, rows["train"], rows["dev"], test, rows["unlabeled"], every)
 
 
+def _try(config: CompareConfig, lm: LanguageModel, few: Few, names: Sequence[str], say: Callable[[str], None]) -> None:
+    """Tokenise a task's rows for every template by which a method may ask it, so that one that does not fit is found before the
+    first training. Rows that are shortened are told.
+
+    Raises:
+        PtuneError: a row does not fit.
+    """
+    rows = {"training": few.train, "dev": few.dev, "test": few.test}
+    told: set[str] = set()
+    tried: set[str] = set()
+    for name in names:
+        if name == MAJORITY or _file(config, few, name).exists():
+            continue
+        for member, model in _askable(few.task, method(name), lm):
+            if member.template in tried:
+                continue
+            tried.add(member.template)
+            for split, of_split in rows.items():
+                shortening = Shortening()
+                for number, row in enumerate(of_split, 1):
+                    shortening.count(model.encode(0, [row], first=number))
+                if split not in told and (sentence := shortening.sentence(f"{split} rows of {few.task.name}", model.limit(0))):
+                    told.add(split)
+                    say(sentence)
+
+
+def _askable(task: TaskConfig, way: Method, lm: LanguageModel) -> Iterator[tuple[Member, PromptModel]]:
+    """The ways to ask the task by a method, each as a model; nothing where the method cannot be run here, which its result says."""
+    try:
+        for member in _members(task, way, lm):
+            model = PromptModel(lm)
+            model.add(replace(described.task_of(task, lm, member, way=way), init="random"))
+            yield member, model
+    except (TemplateError, VerbalizerError, ModelError) as error:
+        if "Row " in str(error):
+            raise
+
+
+def _file(config: CompareConfig, few: Few, name: str) -> pathlib.Path:
+    """Where the result of a method is kept."""
+    return config.out / "results" / file_name(few.task.name) / f"{name}-{few.shots}-{few.seed}.json"
+
+
 def _result(config: CompareConfig, lm: LanguageModel, few: Few, name: str, say: Callable[[str], None]) -> Result:
     """What a method makes of a task's rows: from its file, or run now."""
-    file = config.out / "results" / file_name(few.task.name) / f"{name}-{few.shots}-{few.seed}.json"
+    file = _file(config, few, name)
     if not file.exists():
         began = time.monotonic()
         result = {"task": few.task.name, "method": name, "shots": few.shots, "seed": few.seed, "metric": _main(few.task),

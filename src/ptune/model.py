@@ -62,8 +62,8 @@ class PromptModel:
             TemplateError, VerbalizerError, ConfigError, ModelError: the task does not fit this LM.
         """
         _check(task, self.lm)
-        if task.by in self._owners:
-            raise ConfigError(f"There is a prompt for the rows whose {task.by[0]} is {task.by[1]!r} already.")  # type: ignore[index]
+        if task.by is not None and task.by in self._owners:
+            raise ConfigError(f"There is a prompt for the rows whose {task.by[0]} is {task.by[1]!r} already.")
         with self.as_before_if_it_fails():
             return self._add(task, rows, encoder, prefix, reader)
 

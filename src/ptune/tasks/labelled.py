@@ -34,8 +34,9 @@ def answer(model: PromptModel, rows: Sequence[Row], shortening: Shortening | Non
         DataError, TemplateError: a row does not fit; its number is told.
     """
     examples = [model.encode_for(row, number) for number, row in enumerate(rows, 1)]
-    for examples_of_row in examples if shortening else ():
-        shortening.count(examples_of_row)
+    if shortening is not None:
+        for examples_of_row in examples:
+            shortening.count(examples_of_row)
     scores = iter(model.scores([example for own in examples for example in own]))
     return [_answer(model, own, [next(scores) for _ in own]) for own in examples]
 

@@ -44,8 +44,9 @@ def judge(model: PromptModel, rows: Sequence[Row], decoding: DecodingConfig, met
     target = model.tasks[0]
     references = [target.texts(row) for row in rows]
     examples = [model.encode_for(row, number, labelled=False, room=decoding.max_new_tokens) for number, row in enumerate(rows, 1)]
-    for examples_of_row in examples if shortening else ():
-        shortening.count(examples_of_row)
+    if shortening is not None:
+        for examples_of_row in examples:
+            shortening.count(examples_of_row)
     with Progress(label, sum(map(len, examples))) as progress:
         all_texts = iter(write(model, [example for own in examples for example in own], decoding, progress.advance))
     texts = [most_said([next(all_texts) for _ in own]) for own in examples]
@@ -82,9 +83,11 @@ def _by_part(rows: Sequence[Row], parts: str | None) -> dict[str, list[int]]:
         ConfigError: a row lacks the field.
     """
     groups: dict[str, list[int]] = {}
-    for number, row in enumerate(rows if parts is not None else ()):
+    if parts is None:
+        return groups
+    for number, row in enumerate(rows):
         if parts not in row:
-            raise ConfigError(f"Row {number + 1} has no field {parts!r} to give the figures by. {nearest(str(parts), map(str, row))}")
+            raise ConfigError(f"Row {number + 1} has no field {parts!r} to give the figures by. {nearest(parts, map(str, row))}")
         groups.setdefault(str(row[parts]), []).append(number)
     return groups
 
