@@ -29,7 +29,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 from transformers.pytorch_utils import Conv1D
 
-from ptune import pair_head
+from ptune import cli, pair_head
 from ptune.batch import collate
 from ptune.config import DecodingConfig, TrainConfig
 from ptune.errors import ConfigError, ModelError, StoreError
@@ -558,3 +558,12 @@ def test_a_full_disk_while_an_lm_is_saved(part, tmp_path, monkeypatch):
         lm.save(tmp_path / "lm")
     assert {path.name: path.read_bytes() for path in (tmp_path / "lm").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["lm"]
+
+
+@pytest.mark.parametrize("command", [("inspect", "{soft:2} {x} {mask}"), ("pretrain", "--texts", "t.txt", "--out", "out")])
+def test_no_command_takes_an_empty_name_for_the_builtin_lm(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.txt").write_text("some words\n" * 50)
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--from" if command[0] == "pretrain" else "--lm", ""])
+    assert "An LM has a name" in capsys.readouterr().err

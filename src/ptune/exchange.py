@@ -16,7 +16,7 @@ def export(config: ExportConfig, say: Callable[[str], None] = terminal.say) -> N
         ConfigError: that form cannot say what the prompt says, with the reason.
         StoreError: the prompt is damaged, or the place cannot be written.
     """
-    lm = LanguageModel.load(config.lm, device="cpu") if config.lm else None
+    lm = LanguageModel.load(config.lm, device="cpu") if config.lm is not None else None
     model = saving.load(config.prompt, lm, device="cpu")
     if config.to == "peft":
         peft_format.export(model, config.out)

@@ -24,7 +24,7 @@ def inspect(config: InspectConfig) -> None:
     console, path = terminal.Console(), pathlib.Path(config.what)
     row, limit = _row(config.row), None
     if path.is_dir():
-        lm = LanguageModel.load(config.lm, device=config.device) if config.lm else None
+        lm = LanguageModel.load(config.lm, device=config.device) if config.lm is not None else None
         model = saving.load(saving.folders_in(path)[0], lm, device=config.device)
         template, lm = model.tasks[0].task.template, model.lm
         limit = model.limit(0)

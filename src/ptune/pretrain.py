@@ -80,7 +80,7 @@ def _prepare(config: PretrainConfig) -> LanguageModel:
     """The LM to train, on its device, in float32; a checkpoint's tokenizer is used again."""
     kind, device = KINDS[config.objective], choose_device(config.device)
     torch.manual_seed(config.seed)
-    if config.lm:
+    if config.lm is not None:
         model, tokenizer = load_model(config.lm, kind, torch.float32, needs_head=False)
         if config.vocabulary_size:
             keep = vocabulary.lines([config.keep_words]) if config.keep_words else ()
