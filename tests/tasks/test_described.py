@@ -83,7 +83,7 @@ def test_fine_tuning_saves_the_lm_beside_the_prompt(task, tmp_path):
 
 def test_a_trained_folder_is_not_overwritten(task):
     training.train(described.read(task))
-    with pytest.raises(ConfigError, match="holds a trained prompt already"):
+    with pytest.raises(ConfigError, match="holds a run of ptune train already"):
         training.train(described.read(task))
 
 

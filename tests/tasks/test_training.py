@@ -1,5 +1,6 @@
 """Training a task from its file: what is saved, and what is not."""
 import json
+import re
 
 import pytest
 import tiny
@@ -14,6 +15,7 @@ from ptune.metrics import labelled
 from ptune.model import PromptModel, Task
 from ptune.saving import load
 from ptune.tasks import described, training
+from ptune.tasks.labelled import judge
 from ptune.tasks.training import train
 from ptune.template import Template
 from ptune.verbalizer import Verbalizer
@@ -251,3 +253,73 @@ def test_nobody_is_told_who_else_has_a_prompt(world, tmp_path):
         assert "anna" not in str(told.value) and "bob" not in str(told.value)
     with pytest.raises(ConfigError, match="No training row has user 'ana'.$"):
         train(task(world, tmp_path / "out", YAML + "prompt_by: user\nonly: [ana]\n"), lambda _: None)
+
+
+def files(folder):
+    """What stands in a folder, times aside."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            text = path.read_bytes()
+            found[str(path.relative_to(folder))] = {**json.loads(text), "seconds": 0} if path.name == "run.json" else text
+    return found
+
+
+@pytest.mark.parametrize(("change", "what"), [
+    (lambda world, text: text.replace("{x} is {mask}", "{x} was {mask}"), "template"),
+    (lambda world, text: text.replace("a: great, b: bad", "a: bad, b: great"), 'labels.a ("great", now "bad")'),
+    (lambda world, text: text.replace("encoder: lstm", "encoder: table"), 'encoder ("lstm", now "table")'),
+    (lambda world, text: text.replace("epochs: 2", "epochs: 3"), "train.epochs (2, now 3)"),
+    (lambda world, text: text.replace("test: rows.jsonl", "test: other.jsonl"), "data.test"),
+    (lambda world, text: text.replace("./lm", "./other"), "lm.weights")])
+def test_a_run_goes_on_with_the_same_alone(world, tmp_path, change, what):
+    (world / "other.jsonl").write_text((world / "rows.jsonl").read_text().replace('"label": "a"', '"label": "b"', 1))
+    for part in tiny.tiny("bert", seed=1):
+        part.save_pretrained(world / "other")
+    train(task(world, tmp_path / "out"), lambda _: None)
+    before = files(tmp_path / "out")
+    with pytest.raises(ConfigError, match=re.escape(f"begun with another {what}")):
+        train(task(world, tmp_path / "out", change(world, YAML), resume=True), lambda _: None)
+    assert files(tmp_path / "out") == before
+    assert train(task(world, tmp_path / "out", resume=True), lambda _: None).figures
+
+
+def test_what_the_run_did_not_write_is_not_touched(world, tmp_path):
+    """An imported prompt, the LM that is tuned, the folder with the rows."""
+    for part in tiny.tiny("bert"):
+        part.save_pretrained(tmp_path / "lm")
+    imported = tmp_path / "imported"
+    imported.mkdir()
+    (imported / "prompt.json").write_text("{}")
+    text = YAML.replace("{soft:2} ", "") + "method: fine-tune\n"
+    for out, own in ((imported, YAML), (tmp_path, text.replace("./lm", str(tmp_path / "lm"))), (tmp_path / "lm", text.replace("./lm", str(tmp_path / "lm")))):
+        before = files(out)
+        for resume, message in ((False, "which this run did not write"), (True, "There is no run of ptune train")):
+            with pytest.raises(ConfigError, match=message):
+                train(task(world, out, own, resume=resume), lambda _: None)
+        assert files(out) == before
+
+
+def test_two_users_never_share_a_folder(world, tmp_path):
+    """These two names have the same CRC-32."""
+    names = ["\u9ad8\u52ae\u5947", "\u5434\u5104\u5434"]
+    rows = [{"x": f"{town} film", "label": "ab"[number % 2], "user": user} for number, town in enumerate(TOWNS) for user in names]
+    (world / "users.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train(task(world, tmp_path / "out", YAML.replace("rows.jsonl", "users.jsonl"), prompt_by="user"), lambda _: None)
+    assert len(list((tmp_path / "out" / "prompts").iterdir())) == 2
+
+
+def test_one_prompt_of_a_bank_goes_on_and_the_others_stay_in_the_run(world, tmp_path):
+    bank = train(task(world, tmp_path / "out", prompt_by="user"), lambda _: None)
+    more = train(task(world, tmp_path / "out", prompt_by="user", only=("anna",)), lambda _: None)
+    assert set(more.history) == {"towns/anna", "towns/bob"} == set(more.best) and more.history["towns/bob"] == bank.history["towns/bob"]
+    assert more.history["towns/anna"] != bank.history["towns/anna"] and more.kept_parameters == bank.kept_parameters
+    assert more.trained_parameters == bank.trained_parameters
+    model = load([tmp_path / "out" / "prompts" / name for name in ("anna", "bob")], device="cpu")
+    rows = [json.loads(line) for line in (world / "rows.jsonl").read_text().splitlines()]
+    assert more.figures == judge(model, rows, ())
+    with pytest.raises(ConfigError, match="begun with another template"):
+        train(task(world, tmp_path / "out", YAML.replace("{x} is", "{x} was"), prompt_by="user", only=("anna",)), lambda _: None)
+    (tmp_path / "out" / "checkpoint.safetensors").touch()
+    with pytest.raises(ConfigError, match="holds a training that was stopped before its end"):
+        train(task(world, tmp_path / "out", prompt_by="user", only=("anna",)), lambda _: None)

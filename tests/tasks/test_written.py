@@ -153,7 +153,7 @@ def users(task, tmp_path, **more) -> Run:
 def test_a_prompt_for_each_user(task, tmp_path, capsys):
     run = users(task, tmp_path)
     folders = sorted(own.name for own in (tmp_path / "trained" / "prompts").iterdir())
-    assert len(folders) == 2 and folders[0].startswith("anna-") and folders[1].startswith("bob____b-"), "a user's name is no path"
+    assert len(folders) == 2 and folders == ["anna", "bob%2f%2e%2e%2fb"], "a user's name is no path"
     assert set(run.history) == {"cities/anna", "cities/bob/../b"}
     capsys.readouterr()
     answering.generate(GenerateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu"))
@@ -174,7 +174,7 @@ def test_users_are_added_continued_and_deleted_alone(task, tmp_path):
     before = stored()
     with pytest.raises(ConfigError, match="name those to train with --only"):
         users(task, tmp_path)
-    with pytest.raises(ConfigError, match="was trained with another smoothing, decoding: go on with the same"):
+    with pytest.raises(ConfigError, match=r"begun with another smoothing .*, decoding.max_new_tokens .*: go on with the same"):
         users(task, tmp_path, only=["anna"], smoothing=0.1, decoding={"max_new_tokens": 5})
     assert stored() == before
     users(task, tmp_path, only=["anna"])
@@ -184,7 +184,7 @@ def test_users_are_added_continued_and_deleted_alone(task, tmp_path):
         stream.write(json.dumps({"x": "Austria", "y": "It was Vienna", "user": "carl", "part": "a"}) + "\n")
     users(task, tmp_path, only=["carl"])
     assert len(stored()) == 3 and all(stored()[name] == after[name] for name in after)
-    for file in (tmp_path / "trained" / "prompts").glob("anna-*/*"):
+    for file in (tmp_path / "trained" / "prompts").glob("anna/*"):
         file.unlink()
     model = saving.load(saving.folders_in(tmp_path / "trained"), device="cpu")
     assert {fitted.task.by[1] for fitted in model.tasks} == {"bob/../b", "carl"}

@@ -2,20 +2,20 @@
 import contextlib
 import importlib.metadata
 import pathlib
-import re
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from ptune import peft_format, pet, rehearsal, saving, store, terminal
+from ptune import identity, peft_format, pet, rehearsal, saving, store, terminal
 from ptune.config import TaskConfig, TrainConfig
 from ptune.errors import ConfigError, DivergedError, PtuneError
+from ptune.file_names import file_name
 from ptune.lm import LanguageModel
 from ptune.methods import Method, method
 from ptune.model import PromptModel, Row, Task
 from ptune.results import Run
+from ptune.run_folder import RunFolder, working_in
 from ptune.task import Shortening
 from ptune.tasks import described, labelled, written
 from ptune.tasks.distilled import plan_of
@@ -26,6 +26,8 @@ from ptune.verbalizer import Bound
 
 PET = ("pet", "ipet")
 MOST_TOLD = 5  # prompts of whose training something is told
+CHECKPOINT = "checkpoint.safetensors"
+MAY_CHANGE = ("data", "train", "metrics", "parts", "version", "versions")  # where prompts of a bank are added or go on
 TRAINED = ("soft", "prototypes", "head")  # readers that learn
 FREE = ("seed", "layout", "metrics", "parts")  # of a task: what may change when its prompt goes on
 
@@ -40,11 +42,13 @@ def train(config: TaskConfig, say: Callable[[str], None] = terminal.say) -> Run:
     if config.continue_from is not None:
         config = _continued(config)
     way, settings = _way(config), _settings(config)
-    if config.resume and not config.only and (config.out / "run.json").exists() and not (config.out / "checkpoint.safetensors").exists():
-        say(f"The run in {config.out} is finished; for another choose another --out.")
-        from ptune.run_report import read as read_runs  # plots, which nobody needs to predict
-        return read_runs([config.out])[0]
     _check_out(config)
+    with working_in(config.out, "ptune train", config.resume, adds=bool(config.only)) as folder:
+        return _train(config, way, settings, folder, say)
+
+
+def _train(config: TaskConfig, way: Method, settings: TrainConfig, folder: RunFolder, say: Callable[[str], None]) -> Run:
+    """The training, in a folder that is held."""
     splits = read_splits(config.data, config.target, tuple(config.labels), config.prompt_by)
     rows = {split: by_prompt(splits[split], config.prompt_by, split) for split in ("train", "dev", "test")}
     labelled.check_metrics(config, splits["test"] or splits["dev"])
@@ -52,12 +56,18 @@ def train(config: TaskConfig, say: Callable[[str], None] = terminal.say) -> Run:
     if config.continue_from is not None:
         begun = saving.load(saving.folders_in(config.continue_from), lm, trainable=True)
         config = config.model_copy(update={"lm": lm.source})
+    whole = _identity(config, lm)
+    if folder.begun is not None:
+        folder.claim(whole, free=MAY_CHANGE if config.only else ())
+    if config.resume and not config.only and (config.out / "run.json").exists() and not (config.out / CHECKPOINT).exists():
+        return _finished(config, say)
     began = time.monotonic()
     trained: dict[int | str, Trained] = {}
     lost: DivergedError | None = None
     tasks: dict[str | None, int] = {None: 0}
     if way.name in PET:
         _check_rows(config, _classifier_of(config, lm, way), {None: 0}, {split: rows[split] for split in ("dev", "test")}, say)
+        _begin(folder, whole)
         model, trained = _distil(config, lm, way, splits, say)
         way = replace(way, tune="both")
     else:
@@ -70,8 +80,9 @@ def train(config: TaskConfig, say: Callable[[str], None] = terminal.say) -> Run:
         say(note)
     if way.name not in PET and way.tune != "nothing":
         data = {number: (_of(rows["train"], value, config), _of(rows["dev"], value, config)) for value, number in tasks.items()}
-        if not (config.out / "checkpoint.safetensors").exists():
+        if not (config.out / CHECKPOINT).exists():
             _rehearse(config, model, tasks, data, settings, way, splits, rows)
+        _begin(folder, whole)
         try:
             trained = fit(model, data, settings, tune=way.tune, folder=config.out, resume=config.resume, label=config.name,
                           unlabeled=splits["unlabeled"], texts=written.dev_score(config.stop_by, config.decoding))
@@ -89,6 +100,8 @@ def train(config: TaskConfig, say: Callable[[str], None] = terminal.say) -> Run:
         if any(own.diverged and own.best for own in trained.values()):
             say("Training diverged (the loss was no finite number any more); the best state before that is kept. "
                 f"To train on, {lower_rates(settings, way.tune)}.")
+    if way.tune == "nothing":
+        _begin(folder, whole)
     if _weighted(config, model):
         _weigh(model, tasks, rows["dev"][None], trained)
     trained_parameters, kept_parameters = sizes(model, list(tasks.values()), way)
@@ -105,7 +118,10 @@ def train(config: TaskConfig, say: Callable[[str], None] = terminal.say) -> Run:
               lost=[model.tasks[number].task.name for number, own in trained.items() if not own.best])  # type: ignore[index]
     _save(config, model, tasks, way, run)
     try:
-        _test(config, model, _test_rows(config, rows, tasks), run)
+        if config.only and (config.out / "run.json").exists():
+            _add_others(config, lm, rows["test"], run)
+        else:
+            _test(config, model, _test_rows(config, rows, tasks), run)
     except PtuneError as error:
         raise type(error)(f"{error} What was trained is saved in {config.out}; ptune evaluate scores it.") from error
     _save_figures(config, run)
@@ -268,11 +284,32 @@ def _dev_score(config: TaskConfig) -> str:
     return "minus the dev loss" if config.stop_by == "loss" else f"minus {config.stop_by}" if config.stop_by == "ter" else config.stop_by
 
 
+def _identity(config: TaskConfig, lm: LanguageModel) -> dict[str, Any]:
+    """All that the outcome hangs on, beside the names of the prompts that are trained."""
+    return {"lm": identity.of_lm(lm), **identity.of_settings(config, ("lm", "out", "resume", "device", "dtype", "only", "title"))}
+
+
+def _begin(folder: RunFolder, whole: Mapping[str, Any]) -> None:
+    """Claim the folder, once all that can be checked before the first step is checked."""
+    if folder.begun is None:
+        folder.claim(whole)
+
+
+def _finished(config: TaskConfig, say: Callable[[str], None]) -> Run:
+    """The run in the out folder, and its page where a kill left it without one."""
+    from ptune import run_report  # plots, which nobody needs to predict
+    run = run_report.read([config.out])[0]
+    if not (config.out / "report.html").exists():
+        run_report.write([run], config.out)
+    say(f"The run in {config.out} is finished; for another choose another --out.")
+    return run
+
+
 def _check_out(config: TaskConfig) -> None:
-    if (config.out / "prompt.json").exists() and not config.resume:
-        raise ConfigError(f"{config.out} holds a trained prompt already: go on with --resume, or choose another --out.")
-    if (config.out / "prompts").exists() and not config.resume and not config.only:
+    if config.prompt_by and (config.out / "prompts").exists() and not config.resume and not config.only:
         raise ConfigError(f"{config.out} holds trained prompts already: name those to train with --only, go on with --resume, or choose another --out.")
+    if config.only and (config.out / CHECKPOINT).exists() and not config.resume:
+        raise ConfigError(f"{config.out} holds a training that was stopped before its end: go on with it by --resume, or choose another --out.")
 
 
 def _model_of(config: TaskConfig, lm: LanguageModel, rows: Mapping[str | None, list[Row]],
@@ -320,10 +357,8 @@ def _of(rows: Mapping[str | None, list[Row]], value: str | None, config: TaskCon
 
 
 def _folder(config: TaskConfig, value: str | None) -> pathlib.Path:
-    """Where a prompt goes: the out folder, or its own in there, with a name that any file system takes."""
-    if value is None:
-        return config.out
-    return config.out / "prompts" / f"{re.sub(r'[^A-Za-z0-9-]', '_', value)[:40]}-{zlib.crc32(value.encode()):08x}"
+    """Where a prompt goes: the out folder, or its own in there."""
+    return config.out if value is None else config.out / "prompts" / file_name(value)
 
 
 def sizes(model: PromptModel, tasks: list[int], way: Method) -> tuple[int, int]:
@@ -368,4 +403,26 @@ def _save_figures(config: TaskConfig, run: Run) -> None:
     store.write_json(config.out / "run.json", run.model_dump(mode="json"))
     from ptune.run_report import write as write_report
     write_report([run], config.out)
-    (config.out / "checkpoint.safetensors").unlink(missing_ok=True)
+    (config.out / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _add_others(config: TaskConfig, lm: LanguageModel, rows: Mapping[str | None, list[Row]], run: Run) -> None:
+    """Put beside the prompts that were trained what is known of the others of their bank, and score all as one set.
+
+    Args:
+        rows: the test rows by their prompts.
+    """
+    from ptune.run_report import read as read_runs
+    before, now = read_runs([config.out])[0], {*run.history, *run.lost}
+    bank = saving.load(saving.folders_in(config.out), lm)
+    names = {fitted.task.name for fitted in bank.tasks}
+    for field in ("history", "best", "steps"):
+        kept = {name: value for name, value in getattr(before, field).items() if name in names - now}
+        setattr(run, field, {**kept, **getattr(run, field)})
+    for field in ("diverged", "lost"):
+        setattr(run, field, [*(name for name in getattr(before, field) if name not in now), *getattr(run, field)])
+    run.trained_parameters = run.trained_parameters // max(1, len(now)) * len(run.history)
+    run.kept_parameters = sum(bank.bank.size(fitted.prompt) for fitted in bank.tasks)
+    run.seconds["train"] = round(run.seconds["train"] + before.seconds.get("train", 0.0), 1)
+    owners = {fitted.task.by[1] for fitted in bank.tasks if fitted.task.by}
+    _test(config, bank, [row for value, own in rows.items() if value in owners for row in own], run)
