@@ -1,5 +1,6 @@
 """The slow, plain way: one row at a time, no padding, vectors put in by a loop, the head on every position."""
 import contextlib
+import inspect
 import sys
 
 import torch
@@ -16,7 +17,7 @@ def log_probs(model: PromptModel, task: int, row: Encoded, batch_vectors: torch.
     for token, slot in zip(row.ids, row.slots):
         embedded.append(vectors[slot] if slot >= 0 else lm.embed(torch.tensor([token]))[0])
     inputs = {"inputs_embeds": torch.stack(embedded)[None].to(lm.dtype)}
-    if row.types is not None and "token_type_ids" in lm.model.forward.__code__.co_varnames:
+    if row.types is not None and "token_type_ids" in inspect.signature(lm.model.forward).parameters:
         inputs["token_type_ids"] = torch.tensor([row.types])
     if row.decoder is not None:
         inputs |= {"decoder_input_ids": torch.tensor([row.decoder]), "decoder_attention_mask": torch.ones(1, len(row.decoder))}

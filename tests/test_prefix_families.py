@@ -1,6 +1,7 @@
 """Deep prefixes in every family, against keys and values concatenated by hand in plain attention: scores, losses and gradients
 of a mixed batch of prefixes, infixes, both depths at once and none. Each test first shows that a wrong variant is far off."""
 import dataclasses
+import inspect
 
 import pytest
 import reference
@@ -119,15 +120,16 @@ def test_a_prefix_is_a_seeded_cache(family):
     found = scores(model, [(0, row)])
     prefix, cache = model.bank.prefixes[0](), DynamicCache()
     own = [site for site in lm.route.sites if site.group in ("self", "decoder")]
+    name = next(name for name in ("cache", "past_key_values") if name in inspect.signature(lm.model.forward).parameters)
     for layer, site in enumerate(own):
         keys, values = prefix[:, site.first:site.first + site.width].reshape(4, 2, site.heads, site.size).permute(1, 2, 0, 3)[:, None]
         cache.update(keys, values, layer)
     if attentions:
         ids = {"decoder_input_ids": torch.tensor([row.decoder]), "input_ids": torch.tensor([row.ids])}
-        output = lm.model(**ids, past_key_values=EncoderDecoderCache(cache, DynamicCache()))
+        output = lm.model(**ids, **{name: EncoderDecoderCache(cache, DynamicCache())})
     else:
         ids = {"input_ids": torch.tensor([row.ids]), "attention_mask": torch.ones(1, 4 + len(row.ids))}
         if lm._offset is not None:
             ids["position_ids"] = torch.arange(4, 4 + len(row.ids))[None] + lm._offset
-        output = lm.model(**ids, past_key_values=cache)
+        output = lm.model(**ids, **{name: cache})
     torch.testing.assert_close(found, output.logits[0, list(row.reads)].log_softmax(-1), atol=TOLERANCE, rtol=TOLERANCE)

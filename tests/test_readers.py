@@ -271,6 +271,34 @@ def test_gradients_of_a_head_are_those_of_a_plain_one():
         torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=TOLERANCE)
 
 
+@pytest.mark.parametrize("accumulate, tokens", [(1, 10_000), (2, 10_000), (3, 10_000), (1, 1), (2, 25)])
+def test_a_batch_that_is_cut_teaches_prototypes_the_same(accumulate, tokens, monkeypatch):
+    """A row is told from all rows of its task's batch, whichever the LM runs at once."""
+    own = [task("one", SOFT, "prototypes"), task("words", SOFT, "words"), task("two", "{b} {soft:1} {mask}", "prototypes")]
+    rows = ROWS * 2
+
+    def first_step(*tasks, **more):
+        model, _ = build("bert", *tasks)
+        kept = {}
+        monkeypatch.setattr("ptune.train._Job.update", lambda job: kept.update({job.name: [p.grad.clone() for p in job.parameters]}) or stop(job))
+        config = TrainConfig(batch_size=len(rows), epochs=1, patience=0, **more)
+        history = fit(model, dict.fromkeys(range(len(tasks)), (rows, ROWS)), config)
+        return {f"{name}": (history[number].history[0].loss, kept[name]) for number, name in enumerate(kept)}
+
+    def stop(job):
+        job.step += 1
+
+    wanted = first_step(*own)
+    alone = {name: found for one in own for name, found in first_step(one).items()}
+    monkeypatch.setattr("ptune.model.CPU_TOKENS", tokens)
+    cut = first_step(*own, accumulate=accumulate)
+    for name, (loss, gradients) in wanted.items():
+        for other in (alone, cut):
+            assert other[name][0] == pytest.approx(loss, abs=1e-4), name
+            for ours, theirs in zip(other[name][1], gradients):
+                torch.testing.assert_close(ours, theirs, atol=1e-4 * max(1, float(theirs.abs().max())), rtol=0)
+
+
 def test_readers_train_together_as_apart():
     """Soft verbalizer, prototypes, head and words in one bank, for four steps; prototypes are told from their own batch alone."""
     tasks = [task(f"{number}", text, reader) for number, (reader, text) in enumerate([*READERS, ("words", SOFT)])]

@@ -361,19 +361,61 @@ class PromptModel:
                 losses[member] = (1 - smooth) * told.sum() - smooth * values.mean(1).sum() if smooth else told.sum()
         return torch.stack([loss for loss in losses if loss is not None])
 
-    def backward(self, examples: Sequence[Example], weights: Sequence[float]) -> torch.Tensor:
+    def backward(self, examples: Sequence[Example], weights: Sequence[float], sizes: Sequence[int] = ()) -> torch.Tensor:
         """Weigh the losses of examples, and add the gradient of their sum to all that is trained: the weighted losses [B]. The prompts'
-        encoders run once; on a CPU a large batch runs in parts, which is faster there and takes less memory."""
+        encoders run once; on a CPU a large batch runs in parts, which is faster there and takes less memory.
+
+        A loss that couples the rows of its task gets all of them, however the batch is cut; the LM's values for those rows are
+        then kept until the last has run.
+
+        Args:
+            sizes: how many examples, in order, the LM runs at once at most; all by default.
+        """
         learned, back = self.learned([example.task for example in examples]).apart()
-        found = []
-        tokens = [sum(len(row.ids) for row in example.learn) for example in examples]
-        for numbers in _batched(range(len(examples)), tokens, CPU_TOKENS if self.lm.device.type == "cpu" else sum(tokens)):
-            losses = self.losses([examples[i] for i in numbers], learned)
-            own = losses * losses.new_tensor([weights[i] for i in numbers])
-            own.sum().backward()
-            found.append(own.detach())
+        weighing = torch.tensor(list(weights), device=self.lm.device)
+        found: dict[int, torch.Tensor] = {}
+        coupled: dict[int, list[int]] = {}
+        vectors: dict[int, torch.Tensor] = {}
+        for couples, numbers in self._parts(examples, sizes):
+            if not couples:
+                own = self.losses([examples[i] for i in numbers], learned) * weighing[numbers]
+                own.sum().backward()
+                found |= dict(zip(numbers, own.detach()))
+                continue
+            runs = self._run([examples[i] for i in numbers], learned, learning=True)
+            for number, run in zip(numbers, runs):
+                fitted = self.tasks[examples[number].task]
+                vectors[number] = self._vectors(fitted, self.bank.readers[fitted.prompt], [run]).sum(0)
+                coupled.setdefault(examples[number].task, []).append(number)
+        sums = []
+        for task, numbers in coupled.items():
+            reader = self.bank.readers[self.tasks[task].prompt]
+            labels = torch.tensor([examples[i].label for i in numbers], device=self.lm.device)
+            own = reader.losses(torch.cat([vectors[i] for i in numbers]), labels) * weighing[numbers]
+            found |= dict(zip(numbers, own.detach()))
+            sums.append(own.sum())
+        if sums:
+            torch.stack(sums).sum().backward()
         back()
-        return torch.cat(found)
+        return torch.stack([found[number] for number in range(len(examples))])
+
+    def _parts(self, examples: Sequence[Example], sizes: Sequence[int]) -> Iterator[tuple[bool, list[int]]]:
+        """The numbers of the examples that the LM runs at once, and whether their losses couple them to the others of their task."""
+        first = 0
+        for size in sizes or [len(examples)]:
+            for couples in (False, True):
+                numbers = [i for i in range(first, first + size) if self._couples_rows(examples[i]) == couples]
+                tokens = [sum(len(row.ids) for row in examples[i].learn) for i in numbers]
+                most = CPU_TOKENS if self.lm.device.type == "cpu" else sum(tokens)
+                for part in _batched(range(len(numbers)), tokens, most):
+                    yield couples, [numbers[i] for i in part]
+            first += size
+
+    def _couples_rows(self, example: Example) -> bool:
+        """Whether the loss of an example hangs on the others of its task in the batch."""
+        if example.auxiliary or example.shares is not None or self.tasks[example.task].prompt < 0:
+            return False
+        return getattr(self.bank.readers[self.tasks[example.task].prompt], "couples_rows", False)
 
     def _label_losses(self, examples: Sequence[Example], runs: Sequence[list["Run"]]) -> torch.Tensor:
         """The losses [B] of examples of one task and verbalizer."""

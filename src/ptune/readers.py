@@ -1,7 +1,8 @@
 """Trained ways to read labels off an LM's vectors, beside label words: soft verbalizers, prototypes, classification heads.
 
 A reader turns the LM's vectors at the answers [B, F] into scores of the labels [B, C]. ``reads`` says which vectors: the
-last hidden states, or the features that the vocabulary head compares with its words.
+last hidden states, or the features that the vocabulary head compares with its words. One with ``couples_rows`` has a loss
+for all rows of its task's batch together.
 """
 from collections.abc import Sequence
 from typing import Literal
@@ -65,6 +66,7 @@ class Prototypes(nn.Module):
     label's prototype, away from the others; the pair of a row with itself is left out."""
 
     reads: Reads = "hidden"
+    couples_rows = True
 
     def __init__(self, width: int, labels: int, inner: int):
         super().__init__()

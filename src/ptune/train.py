@@ -353,21 +353,20 @@ def _run(model: PromptModel, jobs: Sequence[_Job], config: TrainConfig, look: Ca
 def _step(model: PromptModel, jobs: Sequence[_Job], config: TrainConfig) -> None:
     """One joint step: a batch of each job's rows through the LM at once, and each job's own update."""
     batches = [job.batch() for job in jobs]
-    sums: list[list[torch.Tensor]] = [[] for _ in jobs]
+    drawn: list[tuple[_Job, Example, float]] = []
+    sizes = []
     for part in range(config.accumulate):
+        before = len(drawn)
         parts = [batch[part::config.accumulate] for batch in batches]
-        examples = [example for batch in parts for example in batch]
-        if not examples:
-            continue
-        hidden = [job.hidden(model, len(batch)) for job, batch in zip(jobs, parts)]
-        sizes = [len(batch) for batch in [*parts, *hidden]]
-        shares = [(1 - config.auxiliary) / len(batch) for batch in batches] + [config.auxiliary / len(batch) for batch in batches]
-        weights = [share for share, size in zip(shares, sizes) for _ in range(size)]
-        own = model.backward([*examples, *(example for batch in hidden for example in batch)], weights).split(sizes)
-        for kept, losses, told in zip(sums, own, own[len(jobs):]):
-            kept.append(losses.sum() + told.sum())
-    for job, kept in zip(jobs, sums):
-        job.losses.append(torch.stack(kept).sum())
+        for job, batch, some in zip(jobs, batches, parts):
+            drawn += [(job, example, (1 - config.auxiliary) / len(batch)) for example in some]
+        for job, batch, some in zip(jobs, batches, parts):
+            drawn += [(job, example, config.auxiliary / len(batch)) for example in job.hidden(model, len(some))]
+        sizes.append(len(drawn) - before)
+    losses = model.backward([example for _, example, _ in drawn], [weight for *_, weight in drawn], sizes)
+    for job in jobs:
+        own = [number for number, (other, *_) in enumerate(drawn) if other is job]
+        job.losses.append(losses[own].sum())
         job.update()
 
 
