@@ -1,8 +1,8 @@
 """What a file or the command line may say."""
 import pytest
-from pydantic import ValidationError
 
 from ptune.config import PretrainConfig, ProbeConfig, TrainConfig, TrainOverrides
+from ptune.errors import ConfigError
 from ptune.methods import METHODS
 
 
@@ -16,7 +16,7 @@ def test_overrides_replace_only_what_is_given():
 @pytest.mark.parametrize("values", [{"learning_rate": 0}, {"batch_size": 0}, {"warmup": 1.0}, {"decay": "cosine"}, {"learning_rat": 1e-3}])
 def test_values_that_make_no_sense(values):
     for kind in (TrainConfig, TrainOverrides):
-        with pytest.raises(ValidationError):
+        with pytest.raises(ConfigError):
             kind(**values)
 
 

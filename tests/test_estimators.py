@@ -141,6 +141,8 @@ def test_a_generator(writer, tmp_path):
     assert texts.shape == (3,) and all(isinstance(text, str) for text in texts)
     assert 0 <= fitted.score(TEXTS, [["a great film", "a film"]] * 10) <= 100 and "{prefix:5}" in fitted.template_
     fitted.save(tmp_path)
-    assert ptune.load(tmp_path, lm=writer).generate([{"text": text} for text in TEXTS[:3]]) == texts.tolist()
+    assert PromptGenerator.load(tmp_path, writer).predict(TEXTS[:3]).tolist() == texts.tolist()
+    with pytest.raises(ConfigError, match="decoding.beams: Input should be greater than or equal to 1"):
+        PromptGenerator(writer, decoding={"beams": 0}).fit(["x"], ["y"])
     with pytest.raises(ValueError, match="Row 1 has no right text, but 3"):
         PromptGenerator(writer).fit(["x"], [3])

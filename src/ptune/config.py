@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import tyro
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+
+from ptune.errors import ConfigError, reason
 
 Device = str
 Seed = Annotated[int, Field(ge=-(2**31), lt=2**32)]
@@ -12,7 +14,23 @@ Lm = Annotated[str, Field(min_length=1)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 
 
-class Config(BaseModel):
+class SettingsError(ConfigError, ValueError):
+    """Settings that cannot be. As a ValueError it is told by the command line's parser beside the option's name."""
+
+
+class _Checked(type(BaseModel)):  # type: ignore[misc]
+    """Of settings that are made in Python or from the command line, a fault is told in one sentence."""
+
+    def __call__(cls, *values: Any, **named: Any) -> Any:
+        try:
+            return super().__call__(*values, **named)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise SettingsError(f"{f'{key}: ' if key else ''}{reason(first)}.") from error
+
+
+class Config(BaseModel, metaclass=_Checked):
     """Frozen, and refuses what it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)

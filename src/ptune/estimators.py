@@ -13,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
 from ptune import proposals, saving, store, text_metrics
-from ptune.config import TaskConfig, TrainConfig
+from ptune.config import TaskConfig, TrainConfig, TrainOverrides
 from ptune.errors import ConfigError, StoreError, reason
 from ptune.lm import LanguageModel
 from ptune.methods import Method, method
@@ -77,8 +77,11 @@ class _PromptEstimator(BaseEstimator):
         store.write_json(folder / NOTE, {"estimator": type(self).__name__, "parameters": parameters, "fields": self.fields_, **self._learned()})
 
     @classmethod
-    def load(cls, folder: str | pathlib.Path, device: str = "auto", dtype: str = "auto") -> Self:
+    def load(cls, folder: str | pathlib.Path, lm: LanguageModel | None = None, device: str = "auto", dtype: str = "auto") -> Self:
         """A fitted estimator from the folder in which ``save`` put it.
+
+        Args:
+            lm: the LM; without it, the one that the prompt names is loaded.
 
         Raises:
             StoreError: the folder is damaged, holds another estimator, or its LM is not there.
@@ -88,7 +91,7 @@ class _PromptEstimator(BaseEstimator):
         if not isinstance(note, dict) or note.get("estimator") != cls.__name__:
             raise StoreError(f"{folder / NOTE} is not of a {cls.__name__}.")
         estimator = cls(**note["parameters"])
-        estimator.model_ = saving.load(folder, device=device, dtype=dtype)
+        estimator.model_ = saving.load(folder, lm=lm, device=device, dtype=dtype)
         estimator.fields_ = note["fields"]
         estimator.n_features_in_ = len(estimator.fields_)
         estimator._take(note)
@@ -143,10 +146,11 @@ class _PromptEstimator(BaseEstimator):
 
     def _settings(self, chosen: Method) -> TrainConfig:
         try:
-            return TrainConfig.model_validate({**chosen.train.model_dump(), "seed": self.seed_, **(self.train or {})})
+            given = TrainOverrides.model_validate(dict(self.train or {}))
         except ValidationError as error:
             first = error.errors()[0]
             raise ConfigError(f"train: {'.'.join(map(str, first['loc']))}: {reason(first)}.") from error
+        return chosen.train.replaced({"seed": self.seed_, **given.model_dump(exclude_none=True)})
 
     def _train(self, config: TaskConfig, chosen: Method, lm: LanguageModel, rows: list[Row], strata: Sequence[Any] | None) -> None:
         train, dev = self._halves(rows, strata)
@@ -301,12 +305,8 @@ class PromptGenerator(_PromptEstimator):
         self.seed_ = _seed(self.random_state)
         lm = self._load_lm(chosen)
         target = _free_name("answer", self.fields_)
-        try:
-            config = TaskConfig(name="generator", template=self.template or self._template(chosen, lm), target=target, method=chosen.name,
-                                max_length=self.max_length, decoding=dict(self.decoding or {}))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ConfigError(f"{'.'.join(map(str, first['loc']))}: {reason(first)}.") from error
+        config = TaskConfig(name="generator", template=self.template or self._template(chosen, lm), target=target, method=chosen.name,
+                            max_length=self.max_length, decoding=dict(self.decoding or {}))
         self._train(config, chosen, lm, [{**row, target: text} for row, text in zip(rows, texts)], None)
         self.template_ = self.model_.tasks[0].task.template.source
         return self

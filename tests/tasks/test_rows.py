@@ -3,7 +3,6 @@ import json
 from collections import Counter
 
 import pytest
-from pydantic import ValidationError
 
 from ptune import cli
 from ptune.config import DataConfig
@@ -164,7 +163,7 @@ def test_faults_of_few_rows(tmp_path):
     ({"dev": "a", "halve_dev": True, "take": {"train": 2}}, "take speaks of train, of which no file is given"),
     ({"form": "superglue"}, "'boolq', 'cb', 'copa', 'multirc', 'record', 'rte', 'wic' or 'wsc'")])
 def test_what_does_not_go_together(values, message):
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(ConfigError, match=message):
         DataConfig(**values)
 
 
