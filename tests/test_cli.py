@@ -66,7 +66,7 @@ def test_faults_end_with_status_2_and_no_traceback(capsys, monkeypatch, tmp_path
     (["--data.take", "test", "0"], "Error parsing data: take.test: Input should be greater than or equal to 1 (it is 0)."),
     (["--data.take", "unlabeled", "3"], "Error parsing data: take speaks of unlabeled, of which no file is given."),
     (["--decoding.texts", "3"], "Error parsing decoding: 3 texts a row need sampling, or as many beams."),
-    (["--prompts", "0"], "ptune: prompts: Input should be greater than or equal to 1 (it is 0).")])
+    (["--prompts", "0"], "Error parsing TaskConfig: prompts: Input should be greater than or equal to 1 (it is 0).")])
 def test_a_setting_that_cannot_be_is_told_in_one_sentence(capsys, arguments, message):
     status, out, errors = main(capsys, "train", os.path.join(os.path.dirname(__file__), "../examples/continents.yaml"), *arguments)
     text = " ".join((out + errors).replace("\u2502", " ").split())

@@ -9,8 +9,8 @@ from torch import nn
 
 from ptune import readers, starting
 from ptune.config import DecodingConfig
-from ptune.ensemble import combine
 from ptune.encoders import Baked
+from ptune.ensemble import combine
 from ptune.errors import ConfigError, DataError, DivergedError, PtuneError, nearest
 from ptune.generate import generate as generate_texts
 from ptune.lm import LanguageModel

@@ -10,7 +10,7 @@ import tiny
 import torch
 from pydantic import BaseModel
 
-from ptune import cli, saving
+from ptune import saving
 from ptune.config import DecodingOverrides, EvaluateConfig, GenerateConfig, PredictConfig, TaskConfig
 from ptune.errors import ConfigError, DataError, PtuneError
 from ptune.generate import generate, write_all
