@@ -10,7 +10,8 @@ from ptune.experiment import Plan, Problem
 from ptune.methods import Method
 from ptune.model import PromptModel
 
-SAMPLE = 16  # rows that are timed
+SAMPLE = 16  # rows that are timed: a batch of the methods that tune the LM
+PROMPT_SAMPLE = 64  # of those that train prompts, which share batches
 
 
 def seconds_at_most(plan: Plan) -> float:
@@ -58,13 +59,20 @@ def _seconds_a_row(plan: Plan, method: Method, problem: Problem) -> tuple[float,
 def _timed_rows(plan: Plan, method: Method, problem: Problem) -> tuple[float, float]:
     model = PromptModel(plan.lm)
     task = experiment.add_problem(model, method, problem, method.train.seed)
-    examples = model.encode(task, problem.train[:SAMPLE])
+    examples = model.encode(task, problem.train[:PROMPT_SAMPLE if method.tune == "prompt" and plan.together > 1 else SAMPLE])
     for_scoring = _timed(lambda: model.scores(examples)) / len(examples)
     if method.tune == "nothing":
         return 0.0, for_scoring
     plan.lm.tune(method.tune != "prompt")
+    parameters = [parameter for parameter in [*plan.lm.model.parameters(), *model.bank.parameters()] if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=0.0, weight_decay=0.0)  # a rate of nothing changes nothing
+
+    def step() -> None:
+        model.backward(examples, [1.0] * len(examples))
+        optimiser.step()
+
     try:
-        for_training = _timed(lambda: model.backward(examples, [1.0] * len(examples))) / len(examples)
+        for_training = _timed(step) / len(examples)
     finally:
         plan.lm.model.zero_grad()
         plan.lm.tune(False)
