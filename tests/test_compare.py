@@ -27,7 +27,7 @@ metrics: [accuracy, f1-macro]
 lm: ./lm
 encoder: table
 """
-METHODS = "majority,manual,head,manual+fine-tune,p-tuning,p-tuning+lm,p-tuning-v2,p-tuning-v2+head,prompt-tuning-adamw"
+METHODS = "majority,tf-idf,linear-probe,manual,head,manual+fine-tune,p-tuning,p-tuning+lm,p-tuning-v2,p-tuning-v2+head,prompt-tuning-adamw"
 
 
 @pytest.fixture
@@ -69,14 +69,14 @@ def test_every_method_learns_from_the_same_rows(folder, monkeypatch):
     assert sizes["manual"] == sizes["majority"] == 0 and sizes["p-tuning"] == 2 * 32 and sizes["p-tuning-v2"] == 8 * 2 * 2 * 32
     assert sizes["head"] == sizes["manual+fine-tune"] + 32 * 32 + 32 + 2 * 32 + 2 == sizes["p-tuning+lm"] - 2 * 32 + 32 * 32 + 32 + 2 * 32 + 2
     assert by_name["majority"].mean["accuracy"] == 0.5
-    assert len(said) == 18 + 2
+    assert sum(line.startswith("opinions  ") for line in said) == 22
 
 
 def test_the_lm_is_the_same_for_every_method(folder):
     """What a method is given does not hang on those before it: the LM is put back after each that tunes it."""
     together = {cell.method: cell.mean for cell in run(folder)[0].cells}
     for name in ("manual", "head", "p-tuning"):
-        assert run(folder, methods=name, out=folder / name)[0].cells[0].mean == together[name]
+        assert run(folder, methods=name, out=folder / name)[0].cells[-1].mean == together[name]
 
 
 def test_resume_and_another_run(folder, monkeypatch):
@@ -96,7 +96,7 @@ def test_resume_and_another_run(folder, monkeypatch):
     again = run(folder, methods="manual,head,p-tuning", out=folder / "other", resume=True)[0]
     assert [cell.mean for cell in again.cells] == [cell.mean for cell in whole.cells] and len(calls) == 5, "what was finished was run again"
     more = run(folder, methods="manual,majority", seeds=3, out=folder / "other", resume=True)[0]
-    assert [cell.seeds for cell in more.cells] == [3, 3] and len(calls) == 5
+    assert {cell.seeds for cell in more.cells} == {3} and len(calls) == 5
     with pytest.raises(ConfigError, match="holds a run of ptune compare already: go on with --resume"):
         run(folder, out=folder / "other")
     with pytest.raises(ConfigError, match="begun with another steps"):
@@ -163,7 +163,7 @@ def test_pet_and_ipet(folder):
         own = json.loads((folder / "out" / "results" / "opinions" / f"{name}-2-0.json").read_text())
         assert len(own["members"]) == 4 * generations and len(own["ensembles"]) == generations and own["rows"]["unlabeled"] == 16
     assert not list((folder / "out" / "pet").glob("*")), "an LM for every member was left behind"
-    assert results.cells[0].trained_parameters > 10_000
+    assert results.cells[-1].trained_parameters > 10_000
 
 
 def test_the_majority_is_that_of_all_rows_to_learn_from(folder):
@@ -186,6 +186,33 @@ def test_metrics_are_checked_before_an_lm_is_loaded(folder, monkeypatch):
         run(folder, methods="majority")
 
 
+def test_baselines_stand_beside_every_method(folder, capsys):
+    """Those of scikit-learn tell the rows apart, and the untrained LM does not."""
+    results, said = run(folder, methods="manual", seeds=1)
+    assert [(cell.method, cell.baseline) for cell in results.cells] == [("majority", True), ("tf-idf", True), ("linear-probe", True), ("manual", False)]
+    figures = {cell.method: cell.mean["accuracy"] for cell in results.cells}
+    best = max(("majority", "tf-idf", "linear-probe"), key=lambda name: figures[name])
+    behind = [line for line in said if "behind a baseline" in line]
+    assert len(behind) == (figures["manual"] < figures[best]) and all(line == said[-1] for line in behind)
+    assert "Above the line: baselines" in " ".join(capsys.readouterr().out.split())
+    assert (folder / "out" / "report.html").read_text().count("(baseline, without prompts)") == 3
+
+
+def cell_of(method, figure, baseline=False):
+    return Cell(task="t", shots=16, method=method, baseline=baseline, metric="accuracy", seeds=1, rows={}, mean={"accuracy": figure},
+                deviation={"accuracy": 0.0}, trained_parameters=0, kept_parameters=0, seconds=1)
+
+
+@pytest.mark.parametrize("figures, last", [
+    ({"p-tuning": 0.3, "head": 0.8}, "t, 16 shots: behind a baseline, Linear probe on the LM (0.700), are p-tuning (0.300); try head."),
+    ({"p-tuning": 0.3}, "t, 16 shots: behind a baseline, Linear probe on the LM (0.700), are p-tuning (0.300); try head."),
+    ({"head": 0.3}, "t, 16 shots: behind a baseline, Linear probe on the LM (0.700), are head (0.300); try manual+fine-tune."),
+    ({"p-tuning": 0.7}, None)])
+def test_what_is_behind_a_baseline_is_told(figures, last):
+    cells = [cell_of("majority", 0.5, True), cell_of("linear-probe", 0.7, True), *(cell_of(*own) for own in figures.items())]
+    assert compare.behind_baselines(Comparison(cells=cells, titles={}, settings={}, versions={})) == ([last] if last else [])
+
+
 def test_what_diverges_is_marked_in_table_json_and_page(folder, capsys):
     hot = {"train": {"learning_rate": 1e30, "lm_learning_rate": 1e30, "clip": 0.0}}
     results, said = run(folder, methods="manual,manual+fine-tune,p-tuning,pet", seeds=1, **hot)
@@ -195,9 +222,9 @@ def test_what_diverges_is_marked_in_table_json_and_page(folder, capsys):
         assert any(line.startswith(f"opinions, {name}, seed 0: the training diverged") for line in said)
     assert by_name["manual"].mean["accuracy"] >= 0 and by_name["manual"].lost == 0
     raw = json.loads((folder / "out" / "results.json").read_text())
-    assert [cell["lost"] for cell in raw["cells"]] == [0, 1, 1, 1]
+    assert [cell["lost"] for cell in raw["cells"]] == [0, 0, 0, 0, 1, 1, 1]
     assert capsys.readouterr().out.count("diverged") >= 3 and ">diverged<" in (folder / "out" / "report.html").read_text()
-    assert run(folder, methods="manual", seeds=1, out=folder / "alone")[0].cells[0].mean == by_name["manual"].mean
+    assert run(folder, methods="manual", seeds=1, out=folder / "alone")[0].cells[-1].mean == by_name["manual"].mean
     with pytest.raises(DivergedError, match="Every training diverged.*lower the learning rates"):
         run(folder, methods="p-tuning", seeds=1, out=folder / "none", **hot)
 
@@ -214,7 +241,7 @@ def test_a_point_of_the_grid_that_diverges_is_no_worst_point(folder, monkeypatch
     monkeypatch.setattr(compare, "fit", diverges)
     results, _ = run(folder, methods="p-tuning-v2", grid=True, seeds=1, select="first")
     own = json.loads((folder / "out" / "results" / "opinions" / "p-tuning-v2-2-0.json").read_text())
-    assert len(own["grid"]) == 3 and results.cells[0].grid["worst"] == min(point["figures"]["accuracy"] for point in own["grid"])
+    assert len(own["grid"]) == 3 and results.cells[-1].grid["worst"] == min(point["figures"]["accuracy"] for point in own["grid"])
 
 
 def test_what_an_lm_cannot_read_is_left_out(folder, tmp_path_factory):
@@ -227,21 +254,21 @@ def test_what_an_lm_cannot_read_is_left_out(folder, tmp_path_factory):
     assert [point["template"] for point in own["grid"]] == ["{text} is {mask}"] * 2 and all(cell.mean for cell in results.cells)
     (folder / "task.yaml").write_text(YAML.replace('"{text} is {mask}", ', ""))
     results, said = run(folder, methods="manual,head", seeds=1, lm=str(folder / "causal"), out=folder / "other")
-    assert not results.cells[0].mean and "a causal LM cannot see" in results.cells[0].impossible and results.cells[1].mean
-    assert "cannot see" in said[1]
+    assert not results.cells[3].mean and "a causal LM cannot see" in results.cells[3].impossible and results.cells[4].mean
+    assert any("cannot see" in line for line in said)
 
 
 def test_the_next_sentence_head(folder):
     """Zero-shot, where the LM has one; else a dash that says why."""
     (folder / "task.yaml").write_text(YAML + "relations: {good: adjacent, bad: not adjacent}\n")
     results, _ = run(folder, methods="next-sentence", seeds=1)
-    assert not results.cells[0].mean and "has no next-sentence head" in results.cells[0].impossible
+    assert not results.cells[-1].mean and "has no next-sentence head" in results.cells[-1].impossible
     network, tokenizer = tiny.tiny("bert")
     torch.manual_seed(0)
     both = BertForPreTraining(network.config)
     both.save_pretrained(folder / "pair")
     tokenizer.save_pretrained(folder / "pair")
-    assert run(folder, methods="next-sentence", seeds=1, lm=str(folder / "pair"), out=folder / "other")[0].cells[0].mean
+    assert run(folder, methods="next-sentence", seeds=1, lm=str(folder / "pair"), out=folder / "other")[0].cells[-1].mean
 
 
 @pytest.mark.parametrize("change, message", [

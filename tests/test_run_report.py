@@ -208,3 +208,12 @@ def test_runs_that_diverged_are_marked(tmp_path, capsys):
     text = page(runs, tmp_path)
     assert "50.00 ± 0.00 †" in text and "Prefix-tuning, seed 0: the training of e2e diverged; its best state before that is kept." in text
     assert "Prefix-tuning, seed 1: the training of e2e/anna diverged and left nothing to keep." in text
+
+
+def test_baselines_stand_below_the_figures(tmp_path):
+    beside = {"majority": {"accuracy": 0.25}, "linear-probe": {"accuracy": 0.75}}
+    runs = [run(figures={"accuracy": 0.5}, baselines=beside), run("fine-tune", figures={"accuracy": 0.625})]
+    found = cells(runs)
+    assert found["baseline: Majority"] == {"Prefix-tuning": "0.250", "Fine-tuning": "-"} and "baseline: TF-IDF, logistic regression" not in found
+    assert found["baseline: Linear probe on the LM"]["Prefix-tuning"] == "0.750"
+    assert "baseline: Linear probe on the LM" in page(runs, tmp_path)

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from ptune.errors import TemplateError
 from ptune.fewshot import Row
 from ptune.lm import LanguageModel
 from ptune.metrics import labelled, mean, most_frequent
 from ptune.template import Template
 
 MAJORITY, TFIDF, PROBE = "majority", "tf-idf", "linear-probe"
-BASELINES = {MAJORITY: "Majority", TFIDF: "TF-IDF + logistic regression", PROBE: "Linear probe on the LM's vectors"}
+BASELINES = {MAJORITY: "Majority", TFIDF: "TF-IDF, logistic regression", PROBE: "Linear probe on the LM"}
 AHEAD_OF = {TFIDF: "manual+fine-tune", PROBE: "head", MAJORITY: "head"}  # the method to try where a baseline is ahead
 MOST_ROWS = 2000  # rows that a baseline learns from at most
 ROWS_AT_ONCE = 16
@@ -47,7 +48,7 @@ def figures(question: Question, lm: LanguageModel, names: Sequence[str] = tuple(
     """The figures of baselines on the test rows, each by its name.
 
     A baseline that learns takes the training rows alone, as a method does; of more than ``MOST_ROWS`` it takes so many,
-    drawn at random. Where the rows have one label only, or no words, there is nothing to learn, and it is left out.
+    drawn at random. Where the rows have one label only, or no words, or one does not fit into the LM, it is left out.
     """
     computed = {}
     for name in names:
@@ -83,7 +84,7 @@ def _learned(question: Question, lm: LanguageModel, name: str) -> Figures | None
         else:
             first, second = (vectors(lm, question.inputs, own, question.max_length) for own in (rows, question.test))
             model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    except _NoWords:
+    except (_NoWords, TemplateError):
         return None
     model.fit(first, right)
     shares = np.zeros((len(question.test), len(question.labels)))

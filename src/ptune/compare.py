@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from ptune import compare_report, fewshot, identity, pet, store, terminal
+from ptune import baselines, compare_report, fewshot, identity, pet, store, terminal
+from ptune.baselines import BASELINES, MAJORITY
 from ptune.config import CompareConfig, DataConfig, TaskConfig, TrainConfig, TrainOverrides
 from ptune.errors import ConfigError, DivergedError, ModelError, TemplateError, VerbalizerError, nearest
 from ptune.file_names import file_name
@@ -26,7 +27,7 @@ from ptune.task import Shortening
 from ptune.tasks import described
 from ptune.tasks.described import Member
 from ptune.tasks.distilled import plan_of
-from ptune.tasks.labelled import check_metrics, judge, labels_of
+from ptune.tasks.labelled import check_metrics, judge, labels_of, question
 from ptune.tasks.rows import read as read_rows
 from ptune.tasks.rows import training_labels
 from ptune.tasks.training import sizes
@@ -34,8 +35,7 @@ from ptune.template import Template
 from ptune.train import account, fit
 from ptune.verbalizer import Choices
 
-MAJORITY = "majority"
-ASKED = {MAJORITY: "Majority"} | {name: own.title for name, own in METHODS.items() if name != "fine-tune"}
+ASKED = BASELINES | {name: own.title for name, own in METHODS.items() if name != "fine-tune"}
 BESIDE = ("methods", "seeds", "shots", "out", "resume", "as_json", "device")  # settings that change no single result
 Result = dict[str, Any]
 
@@ -68,6 +68,7 @@ def compare(config: CompareConfig, say: Callable[[str], None] | None = None) -> 
     names = _listed(config.methods)
     if unknown := next((name for name in names if name not in ASKED), None):
         raise ConfigError(f"There is no method {unknown!r} to compare. {nearest(unknown, ASKED)}")
+    names = [*BASELINES, *(name for name in names if name not in BASELINES)]
     tasks = [_task(config, source) for source in config.tasks]
     if len(sources := {task.lm for task in tasks}) > 1:
         raise ConfigError(f"The tasks name different LMs ({', '.join(sorted(sources))}): choose one with --lm.")
@@ -98,11 +99,31 @@ def _compared(config: CompareConfig, names: Sequence[str], tasks: Sequence[TaskC
         for table in compare_report.tables(results):
             console.print(table)
         say(f"Results: {config.out / 'results.json'}   Report: {config.out / 'report.html'}")
-    for sentence in divergences(single):
+    for sentence in [*divergences(single), *behind_baselines(results)]:
         say(sentence)
-    if single and all(one.get("diverged") and not one["figures"] for one in single):
+    trained = [one for one in single if one["method"] not in BASELINES]
+    if trained and all(one.get("diverged") and not one["figures"] for one in trained):
         raise DivergedError("Every training diverged, so there are no figures: lower the learning rates (--train.learning-rate, --train.lm-learning-rate).")
     return results
+
+
+def behind_baselines(results: Comparison) -> list[str]:
+    """For each task and number of shots the methods that are behind a baseline, and the method to try."""
+    told = []
+    for task, shots in dict.fromkeys((cell.task, cell.shots) for cell in results.cells):
+        cells = [cell for cell in results.cells if (cell.task, cell.shots) == (task, shots) and cell.mean]
+        company = {cell.method: cell.mean[cell.metric] for cell in cells if cell.baseline}
+        others = {cell.method: cell.mean[cell.metric] for cell in cells if not cell.baseline}
+        behind = [name for name, value in others.items() if baselines.behind(value, company)]
+        if not behind:
+            continue
+        best, figure = baselines.behind(min(others.values()), company) or ("", 0.0)
+        first = max(others, key=lambda name: others[name])
+        tried = first if others[first] >= figure else next(
+            (name for name in ("head", "manual+fine-tune", "p-tuning+lm") if name not in others), "more steps or rows")
+        told.append(f"{task}{f', {shots} shots' if shots else ''}: behind a baseline, {BASELINES[best]} ({figure:.3f}), are "
+                    f"{', '.join(f'{name} ({others[name]:.3f})' for name in behind)}; try {tried}.")
+    return told
 
 
 def _listed(text: str) -> list[str]:
@@ -218,7 +239,7 @@ def _result(config: CompareConfig, lm: LanguageModel, few: Few, name: str, say: 
         result = {"task": few.task.name, "method": name, "shots": few.shots, "seed": few.seed, "metric": _main(few.task),
                   "rows": {split: len(getattr(few, split)) for split in ("train", "dev", "test", "unlabeled")}}
         try:
-            result |= _majority(few) if name == MAJORITY else _run(config, lm, few, method(name), say)
+            result |= _baseline(lm, few, name) if name in BASELINES else _run(config, lm, few, method(name), say)
         except (TemplateError, VerbalizerError, ModelError) as error:
             if "Row " in str(error) or not (isinstance(error, TemplateError) or name == "next-sentence"):
                 raise
@@ -245,6 +266,22 @@ def _pet_folder(config: CompareConfig, few: Few, name: str) -> pathlib.Path:
 
 def _main(task: TaskConfig) -> str:
     return (task.metrics or ("accuracy",))[0]
+
+
+def _baseline(lm: LanguageModel, few: Few, name: str) -> Result:
+    """What a user would get without prompts on the same rows.
+
+    Raises:
+        TemplateError: rows that bring their own answers, or have one label only, teach a classifier nothing.
+    """
+    if name == MAJORITY:
+        return _majority(few)
+    if not few.task.labels:
+        raise TemplateError(f"{few.task.name} has no labels of its own for {BASELINES[name]} to tell apart.")
+    figures = baselines.figures(question(few.task, lm, few.train, few.test, few.training_labels), lm, [name])
+    if not figures:
+        raise TemplateError(f"{few.task.name} has too little to learn from for {BASELINES[name]}.")
+    return {"figures": figures[name], "template": "", "trained": 0, "kept": 0, "grid": []}
 
 
 def _majority(few: Few) -> Result:
@@ -409,7 +446,7 @@ def summarise(single: Sequence[Result], names: Sequence[str], settings: Mapping[
         values = {figure: [one["figures"][figure] for one in there] for figure in (there[0]["figures"] if there else ())}
         spread = [[point["figures"][own[0]["metric"]] for point in one["grid"]] for one in there if len(one["grid"]) > 1]
         cells.append(Cell(
-            task=task, shots=shots, method=name, metric=own[0]["metric"], seeds=len(own), rows=own[0]["rows"],
+            task=task, shots=shots, method=name, baseline=name in BASELINES, metric=own[0]["metric"], seeds=len(own), rows=own[0]["rows"],
             mean={figure: mean(its) for figure, its in values.items()}, deviation={figure: deviation(its) for figure, its in values.items()},
             grid={"worst": mean([min(points) for points in spread]), "best": mean([max(points) for points in spread]),
                   "deviation": mean([deviation(points) for points in spread])} if spread else {},

@@ -9,8 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ptune import store
+from ptune.baselines import BASELINES
 from ptune.report import COLOURS, DIVERGED, MARK, MARKED, count, divergences, render, svg
 from ptune.results import Cell, Comparison
+
+COMPANY = "Above the line: baselines, without prompts, on the same rows."
 
 
 def tables(results: Comparison) -> list[Table]:
@@ -30,11 +33,14 @@ def _table(results: Comparison, shots: int, names: Sequence[str]) -> Table:
         metric = next(cell.metric for cell in cells if cell.task == name)
         drawn.add_column(f"{name}\n{metric}", justify="right", no_wrap=True)
     drawn.add_column("trained", justify="right", no_wrap=True)
-    drawn.caption = MARKED if any(cell.diverged for cell in cells) else None
+    notes = [COMPANY] if any(cell.baseline for cell in cells) else []
+    drawn.caption = " ".join([*notes, *([MARKED] if any(cell.diverged for cell in cells) else [])]) or None
     for method, title in results.titles.items():
         own = [next((cell for cell in cells if (cell.task, cell.method) == (name, method)), None) for name in names]
         if any(own):
-            drawn.add_row(Text(title), *[_shown(cell, cells) for cell in own], _trained(own))
+            is_last = [name for name in results.titles if name in BASELINES][-1:] == [method]
+            style = "italic" if method in BASELINES else ""
+            drawn.add_row(Text(title, style=style), *[_shown(cell, cells) for cell in own], _trained(own), end_section=is_last)
     return drawn
 
 
@@ -72,12 +78,14 @@ def write(results: Comparison, single: Sequence[dict[str, Any]], folder: pathlib
     for shots in sorted({cell.shots for cell in results.cells}):
         cells = [cell for cell in results.cells if cell.shots == shots]
         names = list(dict.fromkeys(cell.task for cell in cells))
-        groups.append({"title": _title(shots), "tasks": names, "rows": [
-            (title, [next((cell for cell in cells if (cell.task, cell.method) == (name, method)), None) for name in names])
-            for method, title in results.titles.items()]})
-    page = render("compare_report.html", results=results, groups=groups, figure=figure, count=count, shots=_against_shots(results),
-                  grid=_spread(results, single), diverged=divergences(single), patterns=[one for one in single if one["seed"] == 0 and one.get("template")],
-                  tuned=sorted({cell.task for cell in results.cells}))
+        rows = [(method, title, [next((cell for cell in cells if (cell.task, cell.method) == (name, method)), None) for name in names])
+                for method, title in results.titles.items()]
+        groups.append({"title": _title(shots), "tasks": names, "rows": rows})
+    page = render(
+        "compare_report.html", results=results, groups=groups, figure=figure, count=count, shots=_against_shots(results),
+        grid=_spread(results, single), baselines=BASELINES, diverged=divergences(single),
+        patterns=[one for one in single if one["seed"] == 0 and one.get("template")],
+        tuned=sorted({cell.task for cell in results.cells}))
     store.write_text(folder / "report.html", page)
 
 

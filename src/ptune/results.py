@@ -168,6 +168,8 @@ class Run(Finite):
     """The prompts that had no finite state to keep: they are not saved, and have no part in the figures."""
     figures: dict[str, float] = {}
     """Figures on the test rows."""
+    baselines: dict[str, dict[str, float]] = {}
+    """The same figures of what a user would get without prompts on the same rows: majority, tf-idf, linear-probe."""
     parts: dict[str, dict[str, float]] = {}
     """The same for parts of the test rows, such as WebNLG's seen and unseen categories."""
     train: dict[str, Any] = {}
@@ -192,6 +194,8 @@ class Cell(Finite):
     method: str
     metric: str
     """The figure that the task is judged by."""
+    baseline: bool = False
+    """Whether this is no method of prompts, but what a user would get without any on the same rows."""
     seeds: int
     rows: dict[str, int]
     """How many training, dev, test and unlabelled rows there were (train, dev, test, unlabeled)."""

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ptune import store, terminal
+from ptune.baselines import BASELINES
 from ptune.config import SIDE
 from ptune.errors import StoreError, reason
 from ptune.metrics import deviation, mean
@@ -101,6 +102,9 @@ def table(runs: Sequence[Run]) -> Table:
         for title, cells in figures.items():
             drawn.add_row(Text(f"{title}, {part}" if part else title), *[Text(text, "bold" if best else "") for text, best in cells])
         drawn.add_section()
+    for title, texts in _baselines(columns).items():
+        drawn.add_row(Text(title), *map(Text, texts))
+    drawn.add_section()
     for title, texts in _sizes(columns).items():
         drawn.add_row(title, *texts)
     drawn.caption = MARKED if any(column.diverged for column in columns) else None
@@ -182,6 +186,17 @@ def _cells(columns: Sequence[_Column], name: str, part: str) -> list[Cell]:
     return cells
 
 
+def _baselines(columns: Sequence[_Column]) -> dict[str, list[str]]:
+    """What each column's user would get without prompts on the same rows: the first figure of each baseline."""
+    rows: dict[str, list[str]] = {}
+    for name, title in BASELINES.items():
+        values = [[own[next(iter(run.figures))] for run in column.runs if run.figures and (own := run.baselines.get(name))]
+                  for column in columns]
+        if any(values):
+            rows[f"baseline: {title}"] = [_spread(own, 3) for own in values]
+    return rows
+
+
 def _spread(values: Sequence[float], digits: int) -> str:
     if not values:
         return "-"
@@ -207,7 +222,7 @@ def write(runs: Sequence[Run], folder: pathlib.Path) -> None:
         columns = _columns(own)
         sections.append({"name": name, "columns": columns, "figures": _figures(columns), "sizes": _sizes(columns), "bars": _bars(columns),
                          "low_data": low_data_plot(own), "curves": _curves(columns), "texts": _texts(columns), "left_out": _left_out(columns),
-                         "diverged": _divergences(columns)})
+                         "diverged": _divergences(columns), "baselines": _baselines(columns)})
     page = render("run_report.html", sections=sections, lms=dict.fromkeys((run.lm, count(run.lm_parameters)) for run in runs), as_json=_as_json,
                   seed=_seed)
     store.write_text(folder / "report.html", page)

@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 
-from ptune import saving
+from ptune import baselines, saving
 from ptune import train as loop
 from ptune.encoders import Baked
 from ptune.errors import ConfigError, DataError, DivergedError, PtuneError
@@ -323,3 +323,22 @@ def test_one_prompt_of_a_bank_goes_on_and_the_others_stay_in_the_run(world, tmp_
     (tmp_path / "out" / "checkpoint.safetensors").touch()
     with pytest.raises(ConfigError, match="holds a training that was stopped before its end"):
         train(task(world, tmp_path / "out", prompt_by="user", only=("anna",)), lambda _: None)
+
+
+def test_a_run_stands_beside_its_baselines_and_says_where_it_is_behind(world, tmp_path, monkeypatch):
+    """The linear probe sees the LM before it is tuned."""
+    said, seen = [], []
+    real = baselines.figures
+
+    def watched(question, lm, *names):
+        seen.append(lm.fingerprint())
+        return {**real(question, lm, *names), "tf-idf": {"accuracy": 2.0}}
+
+    monkeypatch.setattr(baselines, "figures", watched)
+    run = train(task(world, tmp_path / "out", YAML + "method: p-tuning+lm\n"), said.append)
+    assert seen == [LanguageModel.load(world / "lm", device="cpu").fingerprint()]
+    assert list(run.baselines) == ["majority", "tf-idf", "linear-probe"] and run.baselines["majority"] == {"accuracy": 0.5}
+    assert said[-2].startswith("Baselines without prompts, on the same rows, accuracy: Majority 0.5; TF-IDF, logistic regression 2;")
+    assert said[-1] == f"This run ({run.figures['accuracy']:.4g}) is behind a baseline, TF-IDF, logistic regression (2): try --method manual+fine-tune."
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["baselines"] == run.baselines
+    assert "without prompts, on the same rows" in (tmp_path / "out" / "report.html").read_text()

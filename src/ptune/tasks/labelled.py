@@ -5,10 +5,14 @@ from dataclasses import dataclass
 import torch
 
 from ptune import text_metrics
+from ptune.baselines import Question
 from ptune.config import TaskConfig
+from ptune.lm import LanguageModel
 from ptune.metrics import check, labelled, mean
 from ptune.model import Example, PromptModel, Row
 from ptune.task import Shortening
+from ptune.tasks import described
+from ptune.template import Template
 from ptune.verbalizer import TRUTH, Choices, Span, Verbalizer
 
 
@@ -80,6 +84,21 @@ def check_metrics(config: TaskConfig, rows: Sequence[Row]) -> None:
         check(config.metrics or ("accuracy",), rows, config.target, labels_of(config))
     else:
         text_metrics.check(config.metrics)
+
+
+def question(config: TaskConfig, lm: LanguageModel, train: Sequence[Row], test: Sequence[Row],
+             training_labels: Sequence[str]) -> Question:
+    """A task as the baselines get it, its labels being the same for all rows.
+
+    Args:
+        training_labels: of all rows that there are to learn from.
+
+    Raises:
+        ConfigError: the task's templates read no field of the rows.
+    """
+    inputs = Template.parse(described.inputs(config, lm)).for_kind(lm.kind, True)[0]
+    return Question(train, test, tuple(config.labels), training_labels, inputs, config.target,
+                    config.metrics or ("accuracy",), config.max_length)
 
 
 def judge(model: PromptModel, rows: Sequence[Row], metrics: Sequence[str] = (), shortening: Shortening | None = None) -> dict[str, float]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from ptune import identity, peft_format, pet, rehearsal, saving, store, terminal
+from ptune import baselines, identity, peft_format, pet, rehearsal, saving, store, terminal
 from ptune.config import TaskConfig, TrainConfig
 from ptune.errors import ConfigError, DivergedError, PtuneError
 from ptune.file_names import file_name
@@ -19,7 +19,7 @@ from ptune.run_folder import RunFolder, working_in
 from ptune.task import Shortening
 from ptune.tasks import described, labelled, written
 from ptune.tasks.distilled import plan_of
-from ptune.tasks.rows import by_prompt
+from ptune.tasks.rows import by_prompt, training_labels
 from ptune.tasks.rows import read as read_splits
 from ptune.train import Trained, account, accuracy, fit, lower_rates
 from ptune.verbalizer import Bound
@@ -67,12 +67,14 @@ def _train(config: TaskConfig, way: Method, settings: TrainConfig, folder: RunFo
     tasks: dict[str | None, int] = {None: 0}
     if way.name in PET:
         _check_rows(config, _classifier_of(config, lm, way), {None: 0}, {split: rows[split] for split in ("dev", "test")}, say)
+        company = _company(config, lm, splits["train"], splits["test"])
         _begin(folder, whole)
         model, trained = _distil(config, lm, way, splits, say)
         way = replace(way, tune="both")
     else:
         model, tasks = _model_of(config, lm, rows["train"], begun)
         _check_rows(config, model, tasks, rows, say)
+        company = _company(config, lm, splits["train"], splits["test"] if config.only else _test_rows(config, rows, tasks))
     if model.tasks[0].dropped:
         say(f"Left out of the template, since a causal LM cannot see it: {model.tasks[0].dropped}")
     read = [fitted.verbalizer for fitted in model.tasks if fitted.task.reader == "words" and isinstance(fitted.verbalizer, Bound)]
@@ -111,7 +113,7 @@ def _train(config: TaskConfig, way: Method, settings: TrainConfig, folder: RunFo
               best={model.tasks[number].task.name: vars(own.best) for number, own in trained.items() if own.best},  # type: ignore[index]
               dev_score=_dev_score(config), seconds={"train": round(time.monotonic() - began, 1)}, settings=config.model_dump(mode="json"),
               versions={name: importlib.metadata.version(name) for name in ("ptune", "torch", "transformers")},
-              trained_parameters=trained_parameters, kept_parameters=kept_parameters,
+              trained_parameters=trained_parameters, kept_parameters=kept_parameters, baselines=company,
               train=settings.model_dump(mode="json") if trained else {},
               steps={model.tasks[int(number)].task.name: own.step for number, own in trained.items()},
               diverged=[model.tasks[number].task.name for number, own in trained.items() if own.diverged and own.best],  # type: ignore[index]
@@ -129,6 +131,7 @@ def _train(config: TaskConfig, way: Method, settings: TrainConfig, folder: RunFo
     say(f"{config.name}: {shown + '; ' if shown else ''}saved in {config.out}")
     for name, reason in run.left_out.items():
         say(f"Without {name}: {reason}")
+    _compared(config, run, say)
     if lost:
         raise DivergedError(f"{lost} All other prompts are saved.", trained)
     return run
@@ -228,6 +231,28 @@ def _rehearse(config: TaskConfig, model: PromptModel, tasks: Mapping[str | None,
 def _weighted(config: TaskConfig, model: PromptModel) -> bool:
     """Whether the members of an ensemble are weighed by their accuracy on dev; texts are always answered by vote."""
     return config.combine == "weighted" and model.tasks[0].verbalizer is not None
+
+
+def _company(config: TaskConfig, lm: LanguageModel, train: Sequence[Row], test: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """The figures of the baselines, by the LM as it is before any training."""
+    if not (config.labels and train and test):
+        return {}
+    every = training_labels(config.data, config.target, tuple(config.labels))
+    return baselines.figures(labelled.question(config, lm, train, test, every), lm)
+
+
+def _compared(config: TaskConfig, run: Run, say: Callable[[str], None]) -> None:
+    """Say what a user would get without prompts, and last of all whether that is more."""
+    if not (run.baselines and run.figures):
+        return
+    metric = (config.metrics or ("accuracy",))[0]
+    company = {name: own[metric] for name, own in run.baselines.items()}
+    shown = "; ".join(f"{baselines.BASELINES[name]} {value:.4g}" for name, value in company.items())
+    say(f"Baselines without prompts, on the same rows, {metric}: {shown}")
+    if ahead := baselines.behind(run.figures[metric], company):
+        name, value = ahead
+        say(f"This run ({run.figures[metric]:.4g}) is behind a baseline, {baselines.BASELINES[name]} ({value:.4g}): "
+            f"try --method {baselines.advice(name, config.method)}.")
 
 
 def _distil(config: TaskConfig, lm: LanguageModel, way: Method, splits: Mapping[str, Sequence[Row]],
