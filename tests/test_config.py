@@ -1,7 +1,7 @@
 """What a file or the command line may say."""
 import pytest
 
-from ptune.config import PretrainConfig, ProbeConfig, TrainConfig, TrainOverrides
+from ptune.config import DecodingConfig, PretrainConfig, ProbeConfig, TaskConfig, TrainConfig, TrainOverrides
 from ptune.errors import ConfigError
 from ptune.methods import METHODS
 
@@ -18,6 +18,20 @@ def test_values_that_make_no_sense(values):
     for kind in (TrainConfig, TrainOverrides):
         with pytest.raises(ConfigError):
             kind(**values)
+
+
+@pytest.mark.parametrize("kind, values", [
+    *((PretrainConfig, {name: value}) for name, value in {
+        "seed": -1, "weights": [float("nan")], "hidden_size": 0, "layers": 0, "heads": 0, "learning_rate": float("nan"), "weight_decay": -1, "clip": -1,
+        "save_minutes": float("inf"), "mask_share": 0, "held_out": -1, "warmup": 1, "length": 0}.items()),
+    (TrainConfig, {"seed": 2**63}), (TrainConfig, {"accumulate": 10**9}), (TrainConfig, {"learning_rate": float("inf")}),
+    (DecodingConfig, {"sample": True, "temperature": float("inf")}), (DecodingConfig, {"stop": ("",)}), (DecodingConfig, {"banned": ("",)}),
+    (DecodingConfig, {"seed": 2**63}), (TaskConfig, {"prompts": 10**6}), (TaskConfig, {"max_length": 0})])
+def test_values_that_no_run_can_have(kind, values):
+    needed = {PretrainConfig: {"texts": ["a"], "out": "b"}, TaskConfig: {"name": "a"}}.get(kind, {})
+    kind(**needed)
+    with pytest.raises(ConfigError):
+        kind(**needed, **values)
 
 
 @pytest.mark.parametrize("kind", [TrainConfig, ProbeConfig, PretrainConfig])

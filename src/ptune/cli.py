@@ -1,5 +1,8 @@
 """The command line: it parses, calls, and prints. Nothing heavy is imported before a command is chosen."""
 import argparse
+import contextlib
+import errno
+import io
 import logging
 import os
 import pathlib
@@ -38,6 +41,7 @@ Prompt learning on frozen language models.
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; exits with 2 and a message where the user can mend the fault, with 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _open_streams()
     try:
         _command(*arguments)
         sys.stdout.flush()
@@ -48,7 +52,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("\nptune: stopped.", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what reads us has had enough, as `head` has
+        _drop_output()  # what reads us has had enough, as `head` has
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            _drop_output()
+        named = f"{error.filename}: " if error.filename else ""
+        terminal.warn(f"ptune: {named}{error.strerror or error}.")
+        sys.exit(2)
+
+
+def _open_streams() -> None:
+    """Standard streams that take whatever is written, closed ones and those of another encoding too."""
+    for name in ("stdout", "stderr"):
+        if (stream := getattr(sys, name)) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """What is still to be written to standard output goes nowhere, so that the end of Python does not fail over it."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _command(name: str = "--help", *rest: str) -> None:

@@ -59,9 +59,9 @@ class DecodingConfig(Config):
     """Texts for each row."""
     no_repeat_ngram: Annotated[int, Field(ge=0)] = 0
     """No run of so many tokens comes twice in a text; 0 allows it."""
-    banned: tuple[str, ...] = ()
+    banned: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Words that are never written."""
-    stop: tuple[str, ...] = ()
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Strings before which a text ends."""
     rows: Annotated[int, Field(ge=1)] = 32
     """Rows in a batch."""
@@ -101,7 +101,7 @@ class TrainConfig(Config):
     """Weight decay."""
     batch_size: Annotated[int, Field(ge=1)] = 16
     """Rows of one task in an optimizer step."""
-    accumulate: Annotated[int, Field(ge=1)] = 1
+    accumulate: Annotated[int, Field(ge=1, le=100_000)] = 1
     """Parts that a step's rows are run in, one after the other; the result is the same and takes less memory."""
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Passes over the training rows at most; by default as many as the steps take, or 20 where no steps are given."""
@@ -172,7 +172,7 @@ class PretrainConfig(Config):
     """Text files, UTF-8, one paragraph a line."""
     out: pathlib.Path
     """The folder for the LM; a run that was stopped goes on from here with --resume."""
-    weights: list[float] = []
+    weights: list[Annotated[float, Field(ge=0)]] = []
     """How many times an epoch takes each text: 8 is eight times, 0.3 a random third. Once each by default."""
     objective: Literal["masked", "causal", "span-corruption", "prefix-lm"] = "masked"
     """masked: whole-word masking, as BERT. causal: the next token, as GPT. span-corruption: as T5, an encoder-decoder.
@@ -188,11 +188,11 @@ class PretrainConfig(Config):
     """Pieces in a new vocabulary (8000 by default). With --from, its WordPiece vocabulary is cut to as many."""
     keep_words: pathlib.Path | None = None
     """A file of words, one a line, that stay whole when the vocabulary is cut."""
-    hidden_size: int = 256
+    hidden_size: Annotated[int, Field(ge=1)] = 256
     """Width of a new LM."""
-    layers: int = 4
+    layers: Annotated[int, Field(ge=1)] = 4
     """Layers of a new LM (of the encoder and of the decoder, where it has both)."""
-    heads: int = 4
+    heads: Annotated[int, Field(ge=1)] = 4
     """Attention heads of a new LM."""
     length: Annotated[int, Field(ge=8)] = 128
     """Tokens in a sequence at most, special ones included."""
@@ -200,19 +200,19 @@ class PretrainConfig(Config):
     """Optimizer steps in all."""
     batch_tokens: Annotated[int, Field(ge=8)] = 8192
     """Tokens in a batch, padding included."""
-    learning_rate: float = 5e-4
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     """Peak learning rate of AdamW."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share of the steps in which the rate rises; then it falls to nothing in a straight line."""
-    weight_decay: float = 0.01
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Weight decay, not on biases and norms."""
-    clip: float = 1.0
+    clip: Annotated[float, Field(ge=0)] = 1.0
     """Largest norm of the gradient."""
     mask_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
     """Share of the words that are masked."""
     held_out: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
     """Share of the sequences kept back for the perplexity."""
-    save_minutes: float = 10
+    save_minutes: Annotated[float, Field(ge=0)] = 10
     """Minutes between two looks at the held-out text, each with a checkpoint."""
     save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Number format of the saved weights."""
@@ -378,9 +378,9 @@ class ReadingConfig(Config):
 class PetConfig(Config):
     """PET (method pet): an ensemble of patterns labels unlabelled rows, from which one classifier learns."""
 
-    repetitions: Annotated[int, Field(ge=1)] = 1
+    repetitions: Annotated[int, Field(ge=1, le=1000)] = 1
     """How often each pattern is trained, each time with another seed (3 in the paper)."""
-    generations: Annotated[int, Field(ge=0)] = 0
+    generations: Annotated[int, Field(ge=0, le=1000)] = 0
     """iPET: so many times the members learn again from rows that the others labelled (3 in the paper)."""
     growth: Annotated[float, Field(gt=1)] = 5
     """iPET: by how much the labelled rows grow with each generation."""
@@ -433,7 +433,7 @@ class TaskConfig(Config):
     """A field of the rows, such as user: each of its values has a prompt of its own, all trained together."""
     only: tuple[str, ...] = ()
     """Of prompt_by: train only the prompts of these values; those that are there go on, new ones are added."""
-    prompts: Annotated[int, Field(ge=1)] = 1
+    prompts: Annotated[int, Field(ge=1, le=1000)] = 1
     """Train so many prompts of different seeds together, which then answer as an ensemble."""
     combine: Literal["mean", "vote", "weighted"] = "mean"
     """How an ensemble answers: by the mean of its members' probabilities, by their vote, or by the mean of their scores weighted by
@@ -468,7 +468,7 @@ class TaskConfig(Config):
     """A field of the test rows by which the figures are given apart too, such as part (WebNLG's seen and unseen)."""
     decoding: DecodingConfig = DecodingConfig()
     """How the LM writes."""
-    max_length: int | None = None
+    max_length: Annotated[int, Field(ge=1)] | None = None
     """Tokens in an input at most; the LM's own limit by default."""
     tune: Literal["prompt", "head", "lm", "both", "nothing"] | None = None
     """What is trained: the prompt, the LM's vocabulary head alone, the LM, or prompt and LM; the method's own by default."""

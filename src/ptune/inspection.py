@@ -23,7 +23,7 @@ def inspect(config: InspectConfig) -> None:
     """Print what the config asks for: a saved prompt, a task's template, or a template."""
     console, path = terminal.Console(), pathlib.Path(config.what)
     row, limit = _row(config.row), None
-    if path.is_dir():
+    if _is_folder(path):
         lm = LanguageModel.load(config.lm, device=config.device) if config.lm is not None else None
         model = saving.load(saving.folders_in(path)[0], lm, device=config.device)
         template, lm = model.tasks[0].task.template, model.lm
@@ -33,8 +33,8 @@ def inspect(config: InspectConfig) -> None:
         lm = LanguageModel.load(task.lm if config.lm is None else config.lm, device=config.device)
         template, model, limit = Template.parse(task.template), None, task.max_length
     else:
-        lm = LanguageModel.load("builtin" if config.lm is None else config.lm, device=config.device)
         template, model = Template.parse(config.what), None
+        lm = LanguageModel.load("builtin" if config.lm is None else config.lm, device=config.device)
     encoded, dropped = encode(template, lm, row, limit)
     console.print(tokens_table(encoded, lm))
     if dropped:
@@ -42,6 +42,13 @@ def inspect(config: InspectConfig) -> None:
     console.print(attention_picture(encoded, lm))
     if model and model.tasks[0].template.prompt_length(model.lm.tokens):
         console.print(nearest_table(model, config.words))
+
+
+def _is_folder(path: pathlib.Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a template is longer than any name
+        return False
 
 
 def nearest_table(model: PromptModel, words: int) -> Table:
@@ -55,7 +62,7 @@ def nearest_table(model: PromptModel, words: int) -> Table:
 def _row(text: str | None) -> dict[str, Any] | None:
     try:
         row = json.loads(text) if text else None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"--row is not valid JSON ({error}); write --row '{{\"subject\": \"Vienna\"}}'.") from error
     if row is not None and not isinstance(row, dict):
         raise DataError("--row should be a JSON object of fields.")

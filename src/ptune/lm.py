@@ -736,7 +736,7 @@ def nearest_words(lm: LanguageModel, vectors: torch.Tensor, count: int = 5) -> l
     rows = torch.nn.functional.normalize(lm.embed(ids).float(), dim=-1)
     likeness = torch.nn.functional.normalize(vectors.to(rows), dim=-1) @ rows.T
     likeness[:, [id_ for id_ in lm.tokens.tokenizer.all_special_ids if id_ < lm.words]] = -torch.inf
-    return [[lm.tokens.show(i) for i in own] for own in likeness.topk(count).indices.tolist()]
+    return [[lm.tokens.show(i) for i in own] for own in likeness.topk(min(count, len(ids))).indices.tolist()]
 
 
 def _embeddings(model: PreTrainedModel) -> nn.Module:

@@ -149,6 +149,7 @@ def read_json(path: Path) -> Any:
         StoreError: the file is missing or is not JSON.
     """
     try:
+        _check_plain(pathlib.Path(path))
         return json.loads(pathlib.Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
@@ -158,6 +159,12 @@ def read_json(path: Path) -> Any:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"it has the number {name}, which JSON does not know")
+
+
+def _check_plain(path: pathlib.Path) -> None:
+    """A pipe or a device in the place of a file is never opened, since whoever reads it may wait for ever."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise StoreError(f"{path} is a pipe or a device, and should be a plain file.")
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
