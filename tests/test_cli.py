@@ -171,3 +171,32 @@ def test_version(capsys):
 def test_libraries_keep_quiet():
     done = run("inspect", "{soft:2} {x} {mask}")
     assert done.returncode == 0 and done.stderr == "", "of the libraries, only errors are news"
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["inspect", "{x} " * 100 + "{mask}"], "tokens even when"), (["inspect", "{soft:1000000000} {x} {mask}"], "10,000 are the most"),
+    (["inspect", "{x} {mask}", "--row", "[" * 100_000], "--row is not valid JSON"), (["inspect", "{x} {mask}", "--row", '{"x": "\\ud800"}'], "half of a character"),
+    (["inspect", "{soft:2} {x} {mask}", "--words", "1000000"], ""), (["inspect", "{x} {mask}", "--device", "meta"], "meta"),
+    (["train", "a\0b.yaml"], "NUL character"), (["train", "a" * 5000], "too long"), (["predict", "a" * 5000, "--data", "x"], "too long"),
+    (["predict", "a\0b", "--data", "x"], "a\0b"), (["compare"], "at least 1 item"), (["report"], "no run is named"), (["pretrain", "--out", "x"], "texts"), (["report", "a" * 5000], "too long"),
+    (["probe", "--facts", "a" * 5000], "too long"), (["probe", "--vocab", "a\0b"], "a\0b"), (["import", "a\0b", "c", "--lm", "lm", "--template", "{x} {mask}"], "a\0b")])
+def test_odd_arguments_end_with_a_message_or_well(capsys, lm, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    status, said, told = main(capsys, *arguments, *(["--lm", "lm"] if arguments[0] in ("inspect", "probe") else []))
+    assert status == (2 if message else 0) and message.lower().replace("\0", "") in (said + told).lower().replace("\0", "").replace("\\x00", "").replace("\u2400", "")
+
+
+def test_a_pipe_in_the_place_of_a_prompt_is_not_waited_for(capsys, tmp_path):
+    os.mkfifo(tmp_path / "prompt.json")
+    status, _, told = main(capsys, "predict", tmp_path, "--data", "x.jsonl")
+    assert status == 2 and "is a pipe or a device" in told
+
+
+def test_a_full_disk_and_closed_streams_end_with_a_message(lm, tmp_path, monkeypatch):
+    arguments = [sys.executable, "-m", "ptune", "inspect", "{x} {mask} \u4e2d", "--lm", str(lm)]
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert ended.returncode == 2 and b"No space left" in ended.stderr and b"Traceback" not in ended.stderr
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    cli.main(["inspect", "{x} {mask}", "--lm", str(lm)])

@@ -59,6 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         named = f"{error.filename}: " if error.filename else ""
         terminal.warn(f"ptune: {named}{error.strerror or error}.")
         sys.exit(2)
+    except ValueError as error:
+        if "embedded null" not in str(error):
+            raise
+        terminal.warn("ptune: The name of a file holds a NUL character, which no file's name can have.")
+        sys.exit(2)
 
 
 def _open_streams() -> None:

@@ -168,7 +168,7 @@ DecodingOverrides: Any = _overrides(DecodingConfig, "Settings of writing that re
 class PretrainConfig(Config):
     """Train a small LM from text files, or go on training one. Documents end at blank lines."""
 
-    texts: list[pathlib.Path]
+    texts: Annotated[list[pathlib.Path], Field(min_length=1)]
     """Text files, UTF-8, one paragraph a line."""
     out: pathlib.Path
     """The folder for the LM; a run that was stopped goes on from here with --resume."""
@@ -634,7 +634,7 @@ class PredictConfig(Config):
 class CompareConfig(Config):
     """Compare methods on tasks with labels: few shots, several seeds, one table."""
 
-    tasks: tyro.conf.Positional[list[str]]
+    tasks: Annotated[tyro.conf.Positional[list[str]], Field(min_length=1)]
     """YAML files of tasks, or names of those that come with ptune: sst2, sst5, mr, trec, agnews, rte-full, cb-full; boolq, cb, copa,
     multirc, record, rte, wic, wsc (SuperGLUE, from FewGLUE's folders)."""
     methods: str = "majority,manual,head,manual+fine-tune,p-tuning,p-tuning+lm,prompt-tuning-adamw,p-tuning-v2"

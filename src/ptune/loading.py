@@ -43,7 +43,8 @@ def choose_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        torch.zeros(1, device=device)
+        if torch.zeros(1, device=device).is_meta:
+            raise RuntimeError("meta holds no values.")
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"The device {device!r} is not there: {str(error).splitlines()[0]} Use --device auto or cpu.") from error
     return torch.device(device)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
-from ptune.errors import ModelError
+from ptune.errors import ModelError, TemplateError
 
 Place = Literal["start", "spaced", "line", "joined"]
 ANCHORS = (".", "a", ")", "1")
@@ -61,6 +61,7 @@ class Tokens:
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Where the tokens of a text begin and end, in characters."""
+        _check_characters([text])
         if self.tokenizer.is_fast:
             found = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
             return [(a, b) for a, b in found["offset_mapping"]]
@@ -118,6 +119,7 @@ class Tokens:
     def _plain_all(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
             return []
+        _check_characters(texts)
 
         def ids_of(those: list[str]) -> list[list[int]]:
             return self.tokenizer(those, add_special_tokens=False, split_special_tokens=True)["input_ids"]
@@ -180,6 +182,14 @@ class Tokens:
         if piece.startswith("##") or piece in self.tokenizer.all_special_tokens:
             return piece
         return self.tokenizer.convert_tokens_to_string([piece]) or piece
+
+
+def _check_characters(texts: Sequence[str]) -> None:
+    """Refuse halves of characters (lone surrogates), which no tokenizer takes."""
+    for text in texts:
+        if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
+            raise TemplateError(f"The text {text[:40]!r} holds half of a character (a lone surrogate, as broken UTF-16 leaves "
+                                f"it): mend the file that it comes from.")
 
 
 def _find(ids: Sequence[int], part: Sequence[int]) -> int:
