@@ -35,13 +35,15 @@ from ptune import LanguageModel, PromptModel, Task, Template, Verbalizer, cli, s
 
 SECONDS_OF_A_CASE = 60
 ODD_TEXTS = ["", " ", "\n", "\0", "\ud800", "\ufeff", "\u202e", "\u200b", "a" * 5000, "\x1b[31m", "é", "e\u0301", "文本", "🙂", "null", "true", "NaN", "-1",
-             "0", "1e9", "9" * 30, "1" * 5000, "inf", "nan", "1.5", "../../x", "/dev/null", "/", ".", "..", "~", "$HOME", "${X}", "${X:-y}", "{", "}", "{{", '"',
+             "0", "1e9",
+             "9" * 30, "1" * 5000, "inf", "nan", "1.5", "../../x", "/dev/null", "/", ".", "..", "~", "$HOME", "${X}", "${X:-y}", "{", "}", "{{", '"',
              "'", "[", "]", "!!int x", "&a *a", "2020-13-45", "%s", "--", "-", "--help", "a,b", "a\tb", "[X]", "[Y]", "｛mask｝", "</s>", "[MASK]"]
 ODD_NUMBERS = [-1, 0, 1, 2, 3, 1.5, -0.5, 1e-9, 1e9, 2**31, 2**63, 10**30, True, None]
 PARTS = ["{mask}", "{text}", "{text|shorten}", "{soft:2}", "{soft:2@a}", "{soft@a}", '{soft:"the film"}', "{prefix:2}", '{prefix:"the film"}', "{sep}", "{x}",
          '{"text"}', "{text|lower|strip|capitalize}", "{n.a|join:\", \"}", "{text|strip:.?!}", " ", "\n", "\t", ".", "It was", "{{", "}}", "(3,3,3)", "[X]",
          "[Y]", "{soft}", "{soft:0}", "{mask:2}", "{text|", "{", "}", '"', "|", ":", "@", "｛mask｝", "{soft:1000000000}", "{prefix:999}"]
-SENSIBLE = ["1", "2", "3", "true", "0.5", "text", "label", "n", "n.a", "soft", "prototypes", "head", "pair", "contextual", "prior", "left-to-right", "parallel",
+SENSIBLE = ["1", "2", "3", "true", "0.5", "text", "label", "n", "n.a", "soft", "prototypes", "head", "pair", "contextual", "prior",
+            "left-to-right", "parallel",
             "most-probable-first", "logit", "probability", "vocabulary", "labels", "table", "mlp", "lstm", "manual", "fine-tune", "manual+fine-tune", "prefix-tuning",
             "prompt-tuning", "p-tuning-v2", "pet", "ipet", "vote", "weighted", "mean", "closed", "sum", "token", "character", "f1-macro", "accuracy", "bleu",
             "great", "bad", "random", "zeros", "lm", "both", "prompt", "nothing", "loss", "rows.jsonl", "{x: y}", "[text, label]", "{soft:2} {text} {mask}",
@@ -117,14 +119,16 @@ class Fuzzer:
         self._load = functools.cache(LanguageModel.load)
         self._outs = itertools.count()
         words = Verbalizer.from_words({"good": ["great", "best"], "bad": "terrible film"})
-        for name, lm, template, reads in (("prompt", "masked", "{soft:2} {text|shorten} is {mask}", words), ("writer", "causal", "{prefix:2} {text} = {mask}", None)):
-            model = PromptModel(self._load(str(folder / name.replace("prompt", "masked").replace("writer", "causal")), device="cpu"))
+        for name, lm, template, reads in (("prompt", "masked", "{soft:2} {text|shorten} is {mask}", words),
+                                          ("writer", "causal", "{prefix:2} {text} = {mask}", None)):
+            model = PromptModel(self._load(str(folder / lm), device="cpu"))
             model.add(Task(name, Template.parse(template), reads, encoder="table"))
             save(model, folder / name, encoder=True)
         self.files = {
             "task.yaml": YAML.encode(), "patterns.yaml": (YAML + 'patterns: ["{text} is {mask}", "{mask}: {text}"]\n').encode(),
             "rows.jsonl": "".join(json.dumps(row) + "\n" for row in ROWS).encode(), "text.txt": ("the film was great\n" * 40).encode(),
-            "words.txt": b"great, best\nbad, worst\n", "facts.csv": "subject,object,split\n" .encode() + b"".join(f"Vienna{n},{w},{s}\n".encode() for n in range(3) for w, s in (
+            "words.txt": b"great, best\nbad, worst\n",
+            "facts.csv": b"subject,object,split\n" + b"".join(f"Vienna{n},{w},{s}\n".encode() for n in range(3) for w, s in (
                 ("great", "train"), ("bad", "dev"), ("best", "test")))}
         self.run(Case(["export", "writer", "adapter"]))
         self.run(Case(["train", "task.yaml", "--lm", "masked", "--out", "run", "--train.steps", "1", "--device", "cpu"]))
@@ -176,7 +180,8 @@ class Fuzzer:
             at = chance.randrange(len(lines))
             key, _, value = lines[at].partition(":")
             lines[at] = chance.choice([
-                f"{key}: {_scalar(chance)}", f"{key}: [{_scalar(chance)}, {_scalar(chance)}]", f"{key}: {{{_scalar(chance)}: {_scalar(chance)}}}", "", lines[at] + "\n" + lines[at],
+                f"{key}: {_scalar(chance)}", f"{key}: [{_scalar(chance)}, {_scalar(chance)}]", "",
+                f"{key}: {{{_scalar(chance)}: {_scalar(chance)}}}", lines[at] + "\n" + lines[at],
                 f"{key}:{value.replace(chance.choice(value.split() or [' ']), _scalar(chance))}", f"{_scalar(chance)}: 1", _mutated(chance, lines[at], 1)])
         text = "\n".join(line for line in lines)
         return Case(["train", "task.yaml", "--lm", chance.choice(["masked", "causal"]), "--out", "OUT", "--train.steps", "1", "--device", "cpu"],

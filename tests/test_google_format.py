@@ -58,7 +58,8 @@ def test_float64_as_googles_own_prompt_of_five_has_it(tmp_path):
 
 
 @pytest.mark.parametrize("array, message", [
-    (np.full((2, 3), 1e300), "not numbers"), (np.zeros((2, 3), np.int64), "should hold float32 or float64, and holds int64"), (np.zeros((2, 3), np.float16), "holds float16"), (np.zeros((2, 3), ">f4"), "holds >f4"),
+    (np.full((2, 3), 1e300), "not numbers"), (np.zeros((2, 3), np.int64), "should hold float32 or float64, and holds int64"),
+    (np.zeros((2, 3), np.float16), "holds float16"), (np.zeros((2, 3), ">f4"), "holds >f4"),
     (np.zeros((2, 3), [("a", "<f4")]), "should hold float32"), (np.zeros(6, np.float32), r"shape \[6\], and soft tokens are \[P, E\]"),
     (np.zeros((2, 3, 1), np.float32), r"shape \[2, 3, 1\]"), (np.zeros((), np.float32), r"shape \[\]"), (np.zeros((0, 3), np.float32), r"shape \[0, 3\]"),
     (np.array([[1, np.nan]], np.float32), "not numbers"), (np.array([[1, -np.inf]], np.float32), "not numbers")])

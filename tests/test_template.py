@@ -73,7 +73,8 @@ def test_nothing_is_evaluated(tmp_path):
 
 @pytest.mark.parametrize("source, longhand", [
     ("(3, 3, 3)", "{soft:3} {subject} {soft:3} {mask} {soft:3}"), ("3,3,0", "{soft:3} {subject} {soft:3} {mask}"),
-    ("[X] was born in [Y] .", "{subject} was born in {mask} ."), ("{soft:2} [X] {soft:3@a} [Y] {soft@a}", "{soft:2} {subject} {soft:3@a} {mask} {soft@a}"), ("{{a}} [X] [Y]", "{{a}} {subject} {mask}")])
+    ("[X] was born in [Y] .", "{subject} was born in {mask} ."), 
+    ("{soft:2} [X] {soft:3@a} [Y] {soft@a}", "{soft:2} {subject} {soft:3@a} {mask} {soft@a}"), ("{{a}} [X] [Y]", "{{a}} {subject} {mask}")])
 def test_shorthands(source, longhand):
     assert Template.parse(source).parts == Template.parse(longhand).parts
 
@@ -184,13 +185,17 @@ def test_filters():
 
 
 @pytest.mark.parametrize("source, text", [
-    ('{"Review Text"} {mask}', "great"), ('{"Review Text"|lower|shorten} {mask}', "great"), ("{\u8bc4\u8bba} {mask}", "film"), ("{\u041e\u0442\u0437\u044b\u0432} {mask}", "bad"),
-    ("{gr\u00f6\u00dfe} {mask}", "Rome"), ("{\u091f\u093f\u092a\u094d\u092a\u0923\u0940} {mask}", "Vienna"), ('{"mask"} {mask}', "a mask"), ('{"soft"} {"sep"} {mask}', "soft sep"),
+    ('{"Review Text"} {mask}', "great"), ('{"Review Text"|lower|shorten} {mask}', "great"),
+    ("{\u8bc4\u8bba} {mask}", "film"), ("{\u041e\u0442\u0437\u044b\u0432} {mask}", "bad"),
+    ("{gr\u00f6\u00dfe} {mask}", "Rome"),
+    ("{\u091f\u093f\u092a\u094d\u092a\u0923\u0940} {mask}", "Vienna"),
+    ('{"mask"} {mask}', "a mask"), ('{"soft"} {"sep"} {mask}', "soft sep"),
     ("{translation.en} {mask}", "good"), ("{answers.text.1} {mask}", "second"), ("{a.b} {mask}", "flat"), ('{"he said ""no"""} {mask}', "said"),
     ('{"x|y"} {"{x}"} {mask}', "bar brace"), ('{answers.text|join:" | "} {mask}', "first | second"), ("{answers.text|join} {mask}", "first, second"),
     ("{answers.text|join:/|lower} {mask}", "first/second"), ("{_id} {mask}", "7"), ("{{{_id}}} {mask}", "{7}")])
 def test_fields_of_any_name_and_within_others(source, text):
-    row = {"Review Text": "great", "\u8bc4\u8bba": "film", "\u041e\u0442\u0437\u044b\u0432": "bad", "gr\u00f6\u00dfe": "Rome", "\u091f\u093f\u092a\u094d\u092a\u0923\u0940": "Vienna", "mask": "a mask",
+    row = {"Review Text": "great", "\u8bc4\u8bba": "film", "\u041e\u0442\u0437\u044b\u0432": "bad", "gr\u00f6\u00dfe": "Rome",
+           "\u091f\u093f\u092a\u094d\u092a\u0923\u0940": "Vienna", "mask": "a mask",
            "soft": "soft", "sep": "sep", "translation": {"en": "good"}, "answers": {"text": ["first", "second"]}, "a.b": "flat", "a": {"b": "deep"},
            'he said "no"': "said", "x|y": "bar", "{x}": "brace", "_id": 7}
     template = Template.parse(source)
@@ -210,7 +215,8 @@ def test_a_list_is_joined_or_refused():
 
 
 @pytest.mark.parametrize("filter_, before, behind", [
-    ("strip", ' .22 caliber was "great!" ', '.22 caliber was "great'), ("strip", "It is (great).", "It is (great"), ("strip:.?!", ".22 (great)!", ".22 (great)"),
+    ("strip", ' .22 caliber was "great!" ', '.22 caliber was "great'),
+    ("strip", "It is (great).", "It is (great"), ("strip:.?!", ".22 (great)!", ".22 (great)"),
     ('strip:""', '"It was great , "" they said"', 'It was great , "" they said'), ("strip:.?!*", "*.22*!", ".22"), ("strip", "...", "")])
 def test_what_is_stripped(filter_, before, behind):
     """A number that begins with a point keeps it; at the end bare strip takes all punctuation off, as PET's code does."""

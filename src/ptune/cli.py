@@ -70,7 +70,7 @@ def _open_streams() -> None:
     """Standard streams that take whatever is written, closed ones and those of another encoding too."""
     for name in ("stdout", "stderr"):
         if (stream := getattr(sys, name)) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 

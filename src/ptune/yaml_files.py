@@ -72,6 +72,7 @@ class _Document:
             self._fail(event, f"this is nested more than {MOST_DEPTH} deep")
         if event.anchor is not None:
             self._anchors[event.anchor] = None
+        found: Any
         if isinstance(event, yaml.ScalarEvent):
             found = self._scalar(event, texts)
         elif event.tag not in (None, "!", f"{CORE}seq", f"{CORE}map"):
