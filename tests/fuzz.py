@@ -44,7 +44,8 @@ PARTS = ["{mask}", "{text}", "{text|shorten}", "{soft:2}", "{soft:2@a}", "{soft@
          "[Y]", "{soft}", "{soft:0}", "{mask:2}", "{text|", "{", "}", '"', "|", ":", "@", "｛mask｝", "{soft:1000000000}", "{prefix:999}"]
 SENSIBLE = ["1", "2", "3", "true", "0.5", "text", "label", "n", "n.a", "soft", "prototypes", "head", "pair", "contextual", "prior",
             "left-to-right", "parallel",
-            "most-probable-first", "logit", "probability", "vocabulary", "labels", "table", "mlp", "lstm", "manual", "fine-tune", "manual+fine-tune", "prefix-tuning",
+            "most-probable-first", "logit", "probability", "vocabulary", "labels", "table", "mlp", "lstm",
+            "manual", "fine-tune", "manual+fine-tune", "prefix-tuning",
             "prompt-tuning", "p-tuning-v2", "pet", "ipet", "vote", "weighted", "mean", "closed", "sum", "token", "character", "f1-macro", "accuracy", "bleu",
             "great", "bad", "random", "zeros", "lm", "both", "prompt", "nothing", "loss", "rows.jsonl", "{x: y}", "[text, label]", "{soft:2} {text} {mask}",
             "{text} is {mask}", "{prefix:2} {text} = {mask}", "{text}", "words.txt"]
