@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 
-from ptune import baselines, saving
+from ptune import baselines, cli, saving
 from ptune import train as loop
 from ptune.encoders import Baked
 from ptune.errors import ConfigError, DataError, DivergedError, PtuneError
@@ -220,7 +220,8 @@ def test_training_goes_on_from_an_imported_prompt(world, tmp_path):
     model.add(Task("imported", Template.parse("{soft:3} {x} is {mask}"), words, encoder="table"), encoder=Baked(vectors))
     saving.save(model, tmp_path / "imported")
     text = YAML.replace("{soft:2}", "{soft:3}").replace("encoder: lstm\n", "").replace("epochs: 2", "epochs: 1, learning_rate: 1.0e-30")
-    train(task(world, tmp_path / "out", text, continue_from=tmp_path / "imported"), lambda _: None)
+    task(world, tmp_path / "out", text)
+    cli.main(["train", str(world / "task.yaml"), "--from", str(tmp_path / "imported"), "--out", str(tmp_path / "out")])
     torch.testing.assert_close(saving.load(tmp_path / "out", device="cpu").bank.encoders[0](), vectors)
 
 

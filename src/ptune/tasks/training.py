@@ -322,7 +322,7 @@ def _begin(folder: RunFolder, whole: Mapping[str, Any]) -> None:
 
 def _finished(config: TaskConfig, say: Callable[[str], None]) -> Run:
     """The run in the out folder, and its page where a kill left it without one."""
-    from ptune import run_report  # plots, which nobody needs to predict
+    from ptune import run_report  # plots that nobody needs to predict
     run = run_report.read([config.out])[0]
     if not (config.out / "report.html").exists():
         run_report.write([run], config.out)
