@@ -22,6 +22,7 @@ from ptune.errors import ConfigError, DataError
 from ptune.lm import LanguageModel
 from ptune.model import PromptModel, Row, Task
 from ptune.run_folder import NOTE, working_in
+from ptune.task import Shortening
 from ptune.train import Look, Trained, Tune, accuracy, fit
 from ptune.verbalizer import Verbalizer
 
@@ -322,13 +323,18 @@ def _check(run: _Run) -> None:
 
 
 def _try(run: _Run) -> None:
-    """Encode every row for every task, so that one that does not fit is told before hours of training."""
+    """Encode every row for every task, so that one that does not fit is told before hours of training. Rows that the first
+    pattern shortens are told."""
     model = PromptModel(run.lm, max_length=run.plan.max_length)
+    rows = {"training rows": run.rows, "dev rows": run.dev, "unlabelled rows": run.unlabeled}
     for task in (*run.plan.members, run.plan.classifier):
         number = model.add(replace(task, init="random"))
-        for rows in (run.rows, run.dev):
-            model.encode(number, rows)
-        model.encode(number, run.unlabeled, labelled=False)
+        for what, of_kind in rows.items():
+            shortening = Shortening()
+            for place, row in enumerate(of_kind, 1):
+                shortening.count(model.encode(number, [row], labelled=what != "unlabelled rows", first=place))
+            if number == 0 and (sentence := shortening.sentence(what, model.limit(number))):
+                run.say(sentence)
 
 
 def _identity(run: _Run) -> dict[str, Any]:

@@ -190,6 +190,17 @@ def test_shortened_rows_are_told(world, tmp_path, long, warned):
     assert ("Warning" in lines[0] and "may have 20 tokens here (max_length)" in lines[0]) == warned
 
 
+def test_shortened_rows_are_told_of_pet_too(world, tmp_path):
+    rows = [GOOD | {"x": "film " * 60 if number < 4 else "film"} for number in range(12)]
+    text = with_rows(world, tmp_path, rows).replace("{soft:2} {x}", "{x|shorten}").replace("train: {epochs: 2", "train: {steps: 1, epochs: 1")
+    text = text.replace("template:", "patterns:").replace('"{x', '["{x').replace('{mask}"', '{mask}"]')
+    text = text.replace("test: ", f"unlabeled: {tmp_path / 'test.jsonl'}, test: ") + "method: pet\npet: {distil: {steps: 1}}\nmax_length: 20\n"
+    heard = []
+    train(task(world, tmp_path / "out", text.replace("encoder: lstm\n", "")), heard.append)
+    lines = [line.split(" were shortened")[0] for line in heard if "were shortened" in line]
+    assert sorted(lines) == ["Warning: 4 of 12 test rows", "Warning: 4 of 12 unlabelled rows"]
+
+
 # Going on from a prompt.
 
 def test_training_goes_on_from_a_saved_prompt(world, tmp_path):
