@@ -199,7 +199,7 @@ def _try(config: CompareConfig, lm: LanguageModel, few: Few, names: Sequence[str
     told: set[str] = set()
     tried: set[str] = set()
     for name in names:
-        if name == MAJORITY or _file(config, few, name).exists():
+        if name in BASELINES or _file(config, few, name).exists():
             continue
         for member, model in _askable(few.task, method(name), lm):
             if member.template in tried:
