@@ -28,7 +28,7 @@ def test_imports_run_one_way():
              ["readers", "answer_places", "fingerprint"], ["lm"], ["identity"], ["run_folder"], ["starting"], ["model", "generate"], ["calibration"],
              ["saving", "peft_format", "train"], ["exchange", "rehearsal"], ["corpus", "vocabulary"],
              ["methods", "baselines", "pretrain", "experiment"], ["pet"], ["tasks", "results", "report", "run_report", "compare_report"],
-             ["duration", "inspection", "probe", "compare", "estimators", "new_task"], ["cli"], ["__main__"]]
+             ["doctor", "duration", "inspection", "probe", "compare", "estimators", "new_task"], ["cli"], ["__main__"]]
     place = {name: number for number, names in enumerate(rooms) for name in names}
     source = ROOT / "src" / "ptune"
     for path in source.rglob("*.py"):

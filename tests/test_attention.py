@@ -2,6 +2,7 @@
 LMs that lose the gradient, and what else goes wrong with prefixes elsewhere. Each comparison first shows that a wrong variant
 is far outside the tolerance."""
 import dataclasses
+import inspect
 import threading
 
 import pytest
@@ -107,6 +108,8 @@ OTHERS = {
     "gpt-neo": family("GPTNeoForCausalLM", gpt, dict(hidden_size=32, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]], window_size=16,
                                                      intermediate_size=48, max_position_embeddings=80, bos_token_id=0, eos_token_id=0)),
 }
+if "cache" in inspect.signature(transformers.GPTJForCausalLM.forward).parameters:  # transformers 5.24 and later
+    BY_ATTENTION["gptj"] = BY_LAYER_INPUTS.pop("gptj")
 MORE = BY_ATTENTION | BY_LAYER_INPUTS
 ENCODER_DECODER = ("mt5", "umt5", "t5-v1.1", "mbart", "t5gemma", "eager t5")
 DROPOUTS = {"bert": ("hidden_dropout_prob", "attention_probs_dropout_prob"), "albert": ("hidden_dropout_prob", "attention_probs_dropout_prob"),

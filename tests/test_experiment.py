@@ -1,6 +1,8 @@
 """Methods, problems and seeds: what is run, and what is not run twice."""
 import dataclasses
+import os
 
+import psutil
 import pytest
 import tiny
 
@@ -103,3 +105,12 @@ def test_what_diverges_has_no_figures_and_is_not_saved(plan):
         assert all(own["diverged"] and own["figures"] == {} and own["best"] is None and not own["examples"] for own in by_method[name])
     assert all(own["figures"] and not own["diverged"] for name in ("manual", "after") for own in by_method[name])
     assert not (plan.out / "prompts").exists()
+
+
+def test_how_many_prompts_train_together_is_known_on_every_system(monkeypatch):
+    """macOS and Windows have no count of free pages."""
+    monkeypatch.setattr(os, "sysconf", lambda name: (_ for _ in ()).throw(ValueError("unrecognized configuration name")))
+    lm = LanguageModel(*tiny.tiny("bert"))
+    assert experiment.how_many_together(lm, "lstm", 9, 16, problems=5) == 5
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 2**20})())
+    assert experiment.how_many_together(lm, "lstm", 9, 16, problems=5) == 1

@@ -31,6 +31,7 @@ Prompt learning on frozen language models.
   report     put the runs of ptune train side by side, in a table and a page
   export     write a saved prompt in PEFT's or Google's form
   import     make a prompt of PEFT's adapter folder or Google's .npy file
+  doctor     what is installed here, and what an LM can do with prompts
   inspect    draw a template as the LM sees it, or show what a prompt has learned
   pretrain   train a small LM from text files
   bench      how fast training steps, scoring and writing are beside PEFT and the matrix products alone (in ptune's repository)
@@ -219,6 +220,13 @@ def _import(arguments: Sequence[str]) -> None:
     bring(config)
 
 
+def _doctor(arguments: Sequence[str]) -> None:
+    config = tyro.cli(c.DoctorConfig, args=arguments, prog="ptune doctor")
+    _quiet()
+    from ptune.doctor import doctor
+    doctor(config)
+
+
 def _inspect(arguments: Sequence[str]) -> None:
     config = tyro.cli(c.InspectConfig, args=arguments, prog="ptune inspect")
     _quiet()
@@ -257,5 +265,6 @@ def _resumable(run: Callable[[], object], command: str, arguments: Sequence[str]
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "probe": _probe, "compare": _compare, "new": _new, "train": _train, "methods": _methods, "evaluate": _evaluate,
-    "predict": _predict, "generate": _generate, "report": _report, "export": _export, "import": _import, "inspect": _inspect,
+    "predict": _predict, "generate": _generate, "report": _report, "export": _export, "import": _import, "doctor": _doctor,
+    "inspect": _inspect,
     "pretrain": _pretrain, "bench": _bench}

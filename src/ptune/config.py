@@ -676,6 +676,17 @@ class CompareConfig(Config):
     """Training settings that replace the methods' own."""
 
 
+class DoctorConfig(Config):
+    """Show versions, the device and optional packages, and what an LM can do with prompts."""
+
+    lm: tyro.conf.Positional[str | None] = None
+    """builtin, a transformers folder, a .gguf file, or a name on the model hub; none by default."""
+    device: Device = "auto"
+    """auto (a GPU if there is one), cpu, cuda, ..."""
+    dtype: Dtype = "auto"
+    """auto: float32 on a CPU, bfloat16 on a GPU."""
+
+
 class InspectConfig(Config):
     """Draw a template as the LM sees it, or show what a saved prompt has learned."""
 

@@ -1,6 +1,5 @@
 """Methods x problems x seeds, and what came out. Every result is a file of its own, so a run that was killed goes on where it
 was, and gives the same figures. Who runs a plan holds its folder (``run_folder``)."""
-import os
 import pathlib
 import shutil
 import time
@@ -8,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import torch
 
 from ptune import saving, store
@@ -186,5 +186,5 @@ def how_many_together(lm: LanguageModel, encoder: str, length: int, batch_size: 
     if lm.device.type == "cuda":
         free = torch.cuda.mem_get_info(lm.device)[0]
     else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        free = psutil.virtual_memory().available
     return max(1, min(problems, MOST_TOGETHER, int(free / 2 / each)))
