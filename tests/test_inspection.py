@@ -55,5 +55,5 @@ def test_a_saved_prompt_shows_its_nearest_words(lm, capsys, tmp_path):
 
 
 def test_a_bad_row(lm):
-    with pytest.raises(DataError, match="should be a JSON object"):
+    with pytest.raises(DataError, match="a JSON object is expected"):
         inspect(InspectConfig(what="{x} {mask}", lm=lm("bert"), row="[1]"))

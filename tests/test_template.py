@@ -170,7 +170,7 @@ def test_rows_that_do_not_fit():
         template.encode({"premises": "x"}, BERT, "masked")
     with pytest.raises(TemplateError, match="The row is empty"):
         template.encode({"premise": "  "}, BERT, "masked")
-    with pytest.raises(TemplateError, match="should be text, and it is NoneType"):
+    with pytest.raises(TemplateError, match="is missing \\(null or NaN\\)"):
         template.encode({"premise": None}, BERT, "masked")
     with pytest.raises(TemplateError, match="no {mask}"):
         Template.parse("{premise}").for_kind("masked")

@@ -6,12 +6,12 @@ JSON lines (``.jsonl``, and standard output): the row's fields as they are, and 
 and one for each part of the answer: ``ptune_prediction`` and ``ptune_probability``, or ``ptune_text``.
 """
 import csv
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any, Protocol, TextIO
 
 from ptune.errors import ConfigError, DataError, nearest
+from ptune.json_rows import written
 
 KEY = "ptune"
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -60,7 +60,7 @@ class JsonLines:
             raise DataError(f"The row has a field {KEY!r} already, where its answer should go: rename that field.")
 
     def put(self, row: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
-        self.stream.write(json.dumps({**row, KEY: answer}, ensure_ascii=False) + "\n")
+        self.stream.write(written({**row, KEY: answer}) + "\n")
 
 
 class Table:
@@ -104,4 +104,4 @@ def _cells(answer: Mapping[str, Any]) -> dict[str, Any]:
 def _cell(value: Any) -> Any:
     if value is None:
         return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else written(value)

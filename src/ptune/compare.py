@@ -183,7 +183,7 @@ def _draw(task: TaskConfig, shots: int, seed: int, every: list[str]) -> Few:
     """
     data: DataConfig = task.data.model_copy(update={"seed": seed, **({"shots": shots} if shots else {})})
     labels = tuple(task.labels)
-    rows = read_rows(data, task.target, labels)
+    rows = read_rows(data, task.target, labels, fields=described.fields(task))
     test = rows["test"] if not seed else read_rows(data.model_copy(update={"seed": 0}), task.target, labels)["test"]
     return Few(task, shots, seed, rows["train"], rows["dev"], test, rows["unlabeled"], every)
 
@@ -241,7 +241,7 @@ def _result(config: CompareConfig, lm: LanguageModel, few: Few, name: str, say: 
         try:
             result |= _baseline(lm, few, name) if name in BASELINES else _run(config, lm, few, method(name), say)
         except (TemplateError, VerbalizerError, ModelError) as error:
-            if "Row " in str(error) or not (isinstance(error, TemplateError) or name == "next-sentence"):
+            if error.of_row or not (isinstance(error, TemplateError) or name == "next-sentence"):
                 raise
             result["impossible"] = str(error)  # the task has no template that this kind of LM can read, or the LM no such head
         except DivergedError as error:

@@ -270,17 +270,37 @@ class ProbeConfig(Config):
     """Training settings that replace the methods' own."""
 
 
-Form = Literal["rows", "e2e", "webnlg", "dart", "boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc"]
+Form = Literal["rows", "lines", "trec", "e2e", "webnlg", "dart", "boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc"]
 
 
-class LayoutConfig(Config):
+class FileConfig(Config):
+    """How a file of rows is read, where that is not to be decided by the file itself."""
+
+    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """What stands between the fields of a table: ";" or another sign. By default what its name, its header and its first lines show."""
+    quoting: Literal["csv", "none"] | None = None
+    """What quotation marks in a table are. csv: they enclose fields, and are doubled within. none: plain text, as in GLUE's files. By
+    default what the whole file fits."""
+    columns: tuple[str, ...] | None = None
+    """Names of the columns of a table whose first line is a row already: [label, title, text]."""
+    rename: dict[str, str] | None = None
+    """Other names for columns or fields: {Review Text: text}."""
+    encoding: str | None = None
+    """The text's encoding, such as latin-1, gb18030 or utf-16; UTF-8 by default."""
+    record_path: str | None = None
+    """In a nested JSON file, the names that lead to the list of rows, with dots between: data.paragraphs.qas. What stands beside these
+    lists (a title, a context) becomes fields of each row."""
+
+
+class LayoutConfig(FileConfig):
     """How the rows of a task's files are read. It is kept with a saved prompt, which then reads other files of that kind."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # labels such as 0 and 1
 
     form: Form = "rows"
-    """rows: .jsonl, .csv or .tsv. e2e, webnlg and dart are table-to-text sets in their own layouts; their rows have the fields table
-    and text (a list of references). The others are SuperGLUE's tasks in its layout."""
+    """rows: CSV, TSV, JSON lines or JSON, packed by gzip or not. lines: each line is a text, the field text. trec: lines of
+    "LABEL:fine text", with the fields label, fine and text. e2e, webnlg and dart are table-to-text sets in their own layouts; their rows
+    have the fields table and text (a list of references). The others are SuperGLUE's tasks in its layout."""
     relabel: dict[Literal["train", "dev", "test"], Annotated[dict[str, str], Field(min_length=1)]] = {}
     """Of a file that has other labels: the task's label for each, such as {train: {0: 0, 1: 0, 3: 1, 4: 1}}; rows of a label that is
     not listed are left out."""
@@ -509,7 +529,7 @@ class NewConfig(Config):
     """Seed of the split."""
 
 
-class GenerateConfig(Config):
+class GenerateConfig(FileConfig):
     """Let the LM write, with a saved prompt (or the prompts of many users): rows in, rows out. In JSON lines a row comes back with one more
     field, ptune, which holds its text: {"ptune": {"text": "..."}}; in a table with one more column, ptune_text."""
 
@@ -575,7 +595,7 @@ class ImportConfig(Config):
     """The field of a row that holds the right text."""
 
 
-class EvaluateConfig(Config):
+class EvaluateConfig(FileConfig):
     """Score a saved prompt on rows with right answers."""
 
     prompt: tyro.conf.Positional[pathlib.Path]
@@ -583,7 +603,7 @@ class EvaluateConfig(Config):
     data: pathlib.Path
     """Rows: .jsonl, .csv or .tsv."""
     form: Form | None = None
-    """rows, or the layout of a table-to-text set or of one of SuperGLUE's tasks; by default that of the files that the prompt was
+    """rows, lines, trec, or the layout of a table-to-text set or of one of SuperGLUE's tasks; by default that of the files that the prompt was
     trained on."""
     split: Literal["train", "dev", "test", "none"] = "test"
     """As which split the file's labels are renamed, where data.relabel did so in training; none takes them as they are."""
@@ -603,7 +623,7 @@ class EvaluateConfig(Config):
     """The LM's number format."""
 
 
-class PredictConfig(Config):
+class PredictConfig(FileConfig):
     """Answer rows with a saved prompt: rows in, rows out. In JSON lines a row comes back with one more field, ptune, which holds its
     answer: {"ptune": {"prediction": "good", "scores": {"good": 0.9, "bad": 0.1}}}; in a table with two more columns,
     ptune_prediction and ptune_probability."""

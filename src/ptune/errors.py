@@ -17,7 +17,13 @@ from typing import Any
 
 
 class PtuneError(Exception):
-    """The base of every error that a user can mend."""
+    """The base of every error that a user can mend.
+
+    Attributes:
+        of_row: whether a single row is at fault, which the message names.
+    """
+
+    of_row = False
 
 
 class TemplateError(PtuneError):

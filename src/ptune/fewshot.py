@@ -3,6 +3,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ptune.data import label_of, place_of
 from ptune.errors import DataError, nearest
 
 Row = Mapping[str, Any]
@@ -81,9 +82,9 @@ def _by_label(rows: Sequence[Row], target: str, labels: Iterable[str] | None) ->
     groups: dict[str, list[Row]] = {label: [] for label in labels or ()}
     for number, row in enumerate(rows, 1):
         if target not in row:
-            raise DataError(f"Row {number} has no field {target!r}, which should hold its label. {nearest(target, row)}")
-        label = str(row[target])
+            raise DataError(f"{place_of(row, number)} has no field {target!r}, which should hold its label. {nearest(target, row)}")
+        label = label_of(row[target], list(groups))
         if labels is not None and label not in groups:
-            raise DataError(f"Row {number} has the label {label!r}, which is none of the task's. {nearest(label, groups)}")
+            raise DataError(f"{place_of(row, number)} has the label {label!r}, which is none of the task's. {nearest(label, groups)}")
         groups.setdefault(label, []).append(row)
     return groups

@@ -1,6 +1,5 @@
 """A template as the LM sees it: tokens, slots, positions, and who may attend to whom."""
 import contextlib
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from rich.text import Text
 
 from ptune import encoders, saving, terminal
 from ptune.config import InspectConfig
+from ptune.data import row_of
 from ptune.errors import DataError
 from ptune.lm import LanguageModel, nearest_words
 from ptune.model import PromptModel
@@ -61,12 +61,9 @@ def nearest_table(model: PromptModel, words: int) -> Table:
 
 def _row(text: str | None) -> dict[str, Any] | None:
     try:
-        row = json.loads(text) if text else None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"--row is not valid JSON ({error}); write --row '{{\"subject\": \"Vienna\"}}'.") from error
-    if row is not None and not isinstance(row, dict):
-        raise DataError("--row should be a JSON object of fields.")
-    return row
+        return row_of(text) if text else None
+    except ValueError as error:
+        raise DataError(f"--row: {error}. Write --row '{{\"subject\": \"Vienna\"}}'.") from error
 
 
 def encode(template: Template, lm: LanguageModel, row: Mapping[str, Any] | None, limit: int | None = None) -> tuple[Encoded, str]:

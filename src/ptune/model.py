@@ -9,6 +9,7 @@ from torch import nn
 
 from ptune import readers, starting
 from ptune.config import DecodingConfig
+from ptune.data import FileRow, label_of, place_of, spelled
 from ptune.encoders import Baked
 from ptune.ensemble import combine
 from ptune.errors import ConfigError, DataError, DivergedError, PtuneError, nearest
@@ -242,7 +243,7 @@ class PromptModel:
         try:
             return self.tasks_for(row)
         except DataError as error:
-            raise DataError(f"Row {number}: {error}") from error
+            raise _of_row(error, place_of(row, number)) from error
 
     def _examples(self, task: int, rows: Sequence[Row], labelled: bool, room: int, first: int) -> Iterator[Example]:
         fitted = self.tasks[task]
@@ -250,7 +251,8 @@ class PromptModel:
             try:
                 yield from self._example(task, fitted, row, labelled, room)
             except PtuneError as error:
-                raise type(error)(f"Row {number} of {fitted.task.name}: {error}") from error
+                place = row.place if isinstance(row, FileRow) else f"Row {number} of {fitted.task.name}"
+                raise _of_row(error, place) from error
 
     def _example(self, task: int, fitted: Fitted, row: Row, labelled: bool, room: int) -> Iterator[Example]:
         if fitted.verbalizer is None:
@@ -268,7 +270,7 @@ class PromptModel:
             return
         span = fitted.verbalizer if isinstance(fitted.verbalizer, Span) else None
         shares = None if span else fitted.shares(row, len(bound.labels))
-        label = shares.index(max(shares)) if shares else bound.number(str(fitted.right(row)))
+        label = shares.index(max(shares)) if shares else bound.number(label_of(fitted.right(row), bound.labels))
         if span and label not in bound.owners:  # a wrong text teaches nothing
             yield Example(task, row, fills, label, bound=bound)
             return
@@ -680,6 +682,13 @@ class _Spelling:
     variant: int
     word: int
     answer: tuple[int | None, ...]
+
+
+def _of_row(error: PtuneError, place: str) -> PtuneError:
+    """The same error with the place of the row that is at fault."""
+    told = type(error)(f"{place}: {error}")
+    told.of_row = True
+    return told
 
 
 def _check(task: Task, lm: LanguageModel) -> None:

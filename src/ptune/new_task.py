@@ -11,8 +11,9 @@ from typing import Any
 
 from ptune import proposals, store
 from ptune.config import NewConfig
-from ptune.data import read_rows
+from ptune.data import headerless_hint, is_missing, place_of, read_rows, spelled
 from ptune.errors import ConfigError, DataError, nearest
+from ptune.json_rows import written
 from ptune.lm import LanguageModel
 from ptune.template import Template
 
@@ -43,16 +44,21 @@ def new(config: NewConfig, say: Callable[[str], None] = print) -> pathlib.Path:
     for path in (config.out, *files.values()):
         if path.exists():
             raise ConfigError(f"{path} is there already: choose another --out, or delete it.")
-    rows = read_rows(config.data)
-    text, label = columns(rows, config.text, config.label, config.data)
-    rows = [{**row, label: str(row[label]).strip()} for row in rows]
+    notes: list[str] = []
+    read = read_rows(config.data, notes=notes)
+    if hint := headerless_hint(read[0]):
+        raise DataError(f"{config.data}: {hint}")
+    for note in notes:
+        say(note)
+    text, label = columns(read, config.text, config.label, config.data)
+    rows = [{**row, label: spelled(row[label]).strip()} for row in read]
     counts = Counter(str(row[label]) for row in rows)
     split = split_rows(rows, text, label, config.dev_share, config.test_share, config.seed)
     lm = LanguageModel.load(config.lm, device="cpu")
     words = proposals.label_words(sorted(counts), lm.tokens)
     page = _page(config, text, label, counts, words, split, files)
     for name, path in files.items():
-        store.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in getattr(split, name)))
+        store.write_text(path, "".join(written(row) + "\n" for row in getattr(split, name)))
     store.write_text(config.out, page)
     shown = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items(), key=_by_frequency))
     say(f"{len(rows)} rows; text: {text!r}; label: {label!r} with {shown}")
@@ -88,8 +94,8 @@ def columns(rows: Sequence[Row], text: str | None, label: str | None, path: path
         raise ConfigError(f"No column of {path} looks like a {what}: name it with {option}. Its columns: {told}.")
     for number, row in enumerate(rows, 1):
         for name in (text, label):
-            if row.get(name) is None or not str(row[name]).strip():
-                raise DataError(f"{path}, row {number} has nothing in the column {name!r}: fill it in, or leave the row out.")
+            if is_missing(row.get(name)) or not str(row[name]).strip():
+                raise DataError(f"{place_of(row, number)} has nothing in the column {name!r}: fill it in, or leave the row out.")
     found = _values(rows, label)
     if not 2 <= len(found) <= MOST_LABELS:
         raise ConfigError(f"The column {label!r} of {path} has {len(found)} values, and labels are 2 to {MOST_LABELS}: name another with --label.")
@@ -101,7 +107,7 @@ def _by_frequency(counted: tuple[str, int]) -> tuple[int, str]:
 
 
 def _values(rows: Sequence[Row], name: str) -> set[str]:
-    return {str(row.get(name, "")).strip() for row in rows}
+    return {spelled(row.get(name, "")).strip() for row in rows}
 
 
 def _label_column(rows: Sequence[Row], names: Sequence[str]) -> str | None:

@@ -17,6 +17,7 @@ import torch
 
 from ptune import identity, store
 from ptune.config import PetConfig, TrainConfig
+from ptune.data import label_of
 from ptune.ensemble import combine
 from ptune.errors import ConfigError, DataError
 from ptune.lm import LanguageModel
@@ -148,7 +149,7 @@ def _outcome(run: _Run) -> Outcome:
         for generation in range(plan.settings.generations + 1):
             said = _generation(run, generation, said)
             members += [own.member for own in said]
-            right = sum(run.labels[int(own.argmax())] == str(row[plan.classifier.target]) for own, row in zip(_together(said, "dev"), dev))
+            right = sum(run.labels[int(own.argmax())] == label_of(row[plan.classifier.target], run.labels) for own, row in zip(_together(said, "dev"), dev))
             ensembles.append(right / len(dev))
         model, trained = _distilled(run, _together(said, "unlabeled", plan.settings.temperature))
     except BaseException:
@@ -237,7 +238,7 @@ def _labelled(run: _Run, generation: int, number: int, before: Sequence[_Said]) 
     others = [own for at, own in enumerate(before) if at != number]
     chosen = torch.randperm(len(others), generator=generator)[:max(1, round(settings.share * len(others)))].tolist()
     shares = _together([others[at] for at in chosen], "unlabeled")
-    wanted = new_rows([str(row[task.target]) for row in run.rows], run.labels, settings.growth, generation)
+    wanted = new_rows([label_of(row[task.target], run.labels) for row in run.rows], run.labels, settings.growth, generation)
     drawn = draw(shares, wanted, generator, LIKELIEST if not run.rows and generation == 1 else None)
     if few := ", ".join(f"{len(own)} of {count} for {name!r}" for own, count, name in zip(drawn, wanted, run.labels) if len(own) < count):
         run.say(f"{run.label}, generation {generation}: fewer unlabelled rows than {task.name} should learn from: {few}.")

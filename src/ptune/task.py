@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ptune.config import DecodingConfig, LayoutConfig
+from ptune.data import spelled
 from ptune.ensemble import Combine
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.template import Encoded, Kind, Template
@@ -28,7 +29,7 @@ def prompt_value(row: Row, field: str) -> str:
     value = row[field]
     if not isinstance(value, str | int | float):
         raise DataError(f"The row's {field} is {'null' if value is None else type(value).__name__}, and a text should choose its prompt.")
-    return str(value)
+    return spelled(value)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ front a prefix, behind the input an infix. `{mask}` is the answer, `{sep}` the t
 Two shorthands: `(3, 3, 3)` is the template above (P-tuning, section 3), and LAMA's `[X] was born in [Y] .` takes the
 subject and asks for the object; braces stand in it as anywhere. Parsing never evaluates anything.
 """
+import math
 import re
 import string
 import unicodedata
@@ -175,7 +176,7 @@ class Template:
         Raises:
             TemplateError: the row lacks a field, or it holds no text.
         """
-        return {part: _value(row, part) for part in self.parts if isinstance(part, Field)}
+        return {part: text_of(row, part) for part in self.parts if isinstance(part, Field)}
 
     def for_kind(self, kind: Kind, whole: bool = False) -> tuple["Template", str]:
         """The template as an LM of this kind can use it, and what was left out for it.
@@ -411,11 +412,18 @@ def field_of(row: Mapping[str, Any], name: str) -> Any:
     return value
 
 
-def _value(row: Mapping[str, Any], part: Field) -> str:
+def text_of(row: Mapping[str, Any], part: Field) -> str:
+    """The text that a row has for a field of a template.
+
+    Raises:
+        TemplateError: it has none.
+    """
     try:
         value = field_of(row, part.name)
     except KeyError:
         raise TemplateError(f"The row has no field {part.name!r}. {nearest(part.name, map(str, row))}") from None
+    if value is None or isinstance(value, float) and math.isnan(value):
+        raise TemplateError(f"The field {part.name!r} is missing (null or NaN): give it a text, or leave the row out.")
     if isinstance(value, list) and part.joint is not None and all(map(_is_text, value)):
         return part.joint.join(map(str, value))
     if not _is_text(value):

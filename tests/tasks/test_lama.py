@@ -96,7 +96,7 @@ def test_folders_that_lack_something(tmp_path):
     with pytest.raises(DataError, match="test.jsonl, line 2: not valid JSON"):
         lama.read_facts(str(tmp_path))
     put(tmp_path, [("a", " ")])
-    with pytest.raises(DataError, match="row 1: the field 'obj_label' is missing or empty"):
+    with pytest.raises(DataError, match="line 1: the field 'obj_label' is missing or empty"):
         lama.read_facts(str(tmp_path))
     with pytest.raises(DataError, match="There are no facts at"):
         lama.read_facts("/nowhere")
@@ -111,7 +111,7 @@ def test_a_table_of_ones_own(tmp_path):
     assert again.facts == relation.facts and again.template is None
     table.write_text("subject,object,relation,split\na,b,one,train\nc,d,one,dev\ne,f,one,test\n")
     assert lama.read_facts(str(table))[0].facts["dev"] == [{"subject": "c", "object": "d"}]
-    for text, message in (("subject,objekt\na,b\n", "no column 'object'. Did you mean 'objekt'"), ("subject,object\na,\n", "row 1: object is empty"),
+    for text, message in (("subject,objekt\na,b\n", "no column 'object'. Did you mean 'objekt'"), ("subject,object\na,\n", "line 2: object is empty"),
                           ("subject,object\na,b\n", "too few subjects for"), ("subject,object,split\na,b,tset\n", "Did you mean 'test'")):
         table.write_text(text)
         with pytest.raises(DataError, match=message):

@@ -9,6 +9,7 @@ from ptune.config import DataConfig
 from ptune.errors import ConfigError, DataError
 from ptune.tasks import described, training
 from ptune.tasks.rows import by_prompt, read
+from ptune.template import Field
 
 LABELS = ("good", "bad")
 BOOLQ = {"passage": "Rome is in Italy.", "question": "is rome in italy", "label": True, "idx": 0}
@@ -52,44 +53,42 @@ def test_a_form_of_superglue(tmp_path):
 
 
 @pytest.mark.parametrize("rows, labels, message", [
-    ([{"label": "good"}, {"label": "godo"}], LABELS, r"rows.jsonl, row 2: its label is 'godo', which the task does not have. Did you mean 'good'"),
-    ([{"label": "good"}, {"label": None}], LABELS, "row 2: its label is None, which the task does not have"),
+    ([{"label": "good"}, {"label": "godo"}], LABELS, r"rows.jsonl, line 2 \(train\): its label, in the field 'label', is 'godo', which the task does not have. Did you mean 'good'"),
+    ([{"label": "good"}, {"label": None}], LABELS, r"line 2 \(train\): its label, in the field 'label', is missing \(null\), which the task does not have"),
     ([{"label": "good"}] * 3, LABELS, "rows.jsonl: no row has the label 'bad', so it cannot be learned"),
-    ([{"label": "good"}, {"lable": "bad"}], LABELS, "rows.jsonl, row 2 has no field 'label', which should hold the right answer. Did you mean 'lable'"),
-    ([{"label": "a text"}, {"text": "x"}], (), "row 2 has no field 'label'"),
-    ([{"label": "good", "id": 3}, {"label": "bad", "id": "3"}, {"label": "bad", "id": 3}], LABELS, "row 3: its id is 3, and so is that of row 1"),
-    ([{"label": "good", "idx": "a", "id": n} for n in range(2)], ("good",), "row 2: its idx is 'a', and so is that of row 1")])
+    ([{"label": "good"}, {"lable": "bad"}], LABELS, r"rows.jsonl, line 2 \(train\) has no field 'label', which should hold the right answer. Did you mean 'lable'"),
+    ([{"label": "a text"}, {"text": "x"}], (), r"line 2 \(train\) has no field 'label'"),
+    ([{"label": "good"}, {"label": ["bad"]}], LABELS, r"line 2 \(train\): its label, in the field 'label', is \[\"bad\"\], which")])
 def test_faults_are_told_with_the_file_and_the_row(tmp_path, rows, labels, message):
     with pytest.raises(DataError, match=message):
         read(DataConfig(train=put(tmp_path, rows)), "label", labels)
 
 
 def test_what_is_no_fault(tmp_path):
-    """Labels that are numbers or truths; texts of any kind where there are no labels; a lacking label elsewhere; ids that are none, or a user's own."""
-    for values, labels in (((0, 1), ("0", "1")), ((True, False), ("True", "False")), (("any", ["text", "s"]), ())):
+    """Labels that are numbers or truths; texts of any kind where there are no labels; a lacking label elsewhere; ids that stand twice."""
+    for values, labels in (((0, 1), ("0", "1")), ((True, False), ("True", "False")), ((True, False), ("true", "false")), ((5.0, 1.5), ("5.0", "1.5")), (("any", ["text", "s"]), ())):
         rows = [{"label": value} for value in values]
         assert read(DataConfig(train=put(tmp_path, rows)), "label", labels)["train"] == rows
     file = put(tmp_path, [{"label": "good", "id": {"passage": 1}}, {"label": "good", "id": {"passage": 1}}])
     assert len(read(DataConfig(dev=file, test=file), "label", LABELS)["dev"]) == 2
-    for by in ("user", "id"):
-        file = put(tmp_path, [{"label": "good", "id": 1, "user": user} for user in ("anna", "bob")])
-        assert len(read(DataConfig(test=file), "label", LABELS, by=by)["test"]) == 2
-    with pytest.raises(DataError, match="its id is 1"):
-        read(DataConfig(test=put(tmp_path, [{"label": "good", "id": 1, "user": "anna"}] * 2)), "label", LABELS, by="user")
+    for ids in ((1, 1), ("", ""), (None, "a")):
+        rows = [{"label": "good", "id": own, "idx": own} for own in ids]
+        assert read(DataConfig(test=put(tmp_path, rows)), "label", LABELS)["test"] == rows
 
 
 def test_test_sets_as_published_without_labels_are_refused(tmp_path):
     train, bare = put(tmp_path, opinions(2)), put(tmp_path, [{"text": "x"}, {"text": "y"}], "bare.jsonl")
     with pytest.raises(DataError, match="bare.jsonl: no row has the field 'label'.* Give a labelled file as test"):
         read(DataConfig(train=train, test=bare), "label", LABELS)
-    with pytest.raises(DataError, match="bare.jsonl, row 1 has no field 'label'"):
+    with pytest.raises(DataError, match=r"bare.jsonl, line 1 \(dev\) has no field 'label'"):
         read(DataConfig(train=train, dev=bare), "label", LABELS)
-    with pytest.raises(DataError, match="half.jsonl, row 1 has no field 'label'"):
+    with pytest.raises(DataError, match=r"half.jsonl, line 1 \(test\) has no field 'label'"):
         read(DataConfig(test=put(tmp_path, [{"text": "x"}, *opinions(2)], "half.jsonl")), "label", LABELS)
 
 
 def test_files_in_another_encoding(tmp_path):
-    for encoding, message in (("utf-16", "not UTF-8 text .* at byte 0.; save it as UTF-8"), ("latin-1", "not UTF-8 text .* at byte 11.; save it as UTF-8")):
+    for encoding, message in (
+            ("utf-16", "not UTF-8 text but UTF-16, .* save it as UTF-8"), ("latin-1", "not UTF-8 text .* in line 1, at byte 11.; save it as UTF-8")):
         (tmp_path / "rows.jsonl").write_bytes('{"text": "Köln", "label": "good"}\n'.encode(encoding))
         with pytest.raises(DataError, match=f"rows.jsonl is {message}"):
             read(DataConfig(train=tmp_path / "rows.jsonl"), "label", ("good",))
@@ -119,7 +118,7 @@ def test_other_labels_become_the_tasks_and_the_rest_is_left_out(tmp_path):
     assert [(row["n"], row["label"]) for row in found["train"]] == [(n, "bad" if n % 5 < 2 else "good") for n in (0, 1, 3, 4, 5, 6, 8, 9)]
     assert found["test"] == opinions(2), "of the other splits nothing changes"
     for names, message in (({"O": "bad", "3": "good"}, "relabel speaks of the label 'O', and no row has it. Known: '0', '1'"),
-                           ({"0": "bad", "3": "goood"}, "rows.jsonl, row 4: its label is 'goood', which the task does not have. Did you mean 'good'")):
+                           ({"0": "bad", "3": "goood"}, r"rows.jsonl, line 4 \(train\): its label, in the field 'label', is 'goood', which the task does not have. Did you mean 'good'")):
         with pytest.raises(DataError, match=message):
             read(DataConfig(train=file, relabel={"train": names}), "label", LABELS)
 
@@ -227,7 +226,7 @@ def test_sst2_is_learned_from_the_rows_of_sst5(data):
     config = DataConfig(train=folder / "sst5/train.jsonl", test=folder / "sst2/dev.jsonl", relabel={"train": {0: 0, 1: 0, 3: 1, 4: 1}})
     found = read(config, "label", ("0", "1"))
     assert Counter(row["label"] for row in found["train"]) == {"0": 3310, "1": 3610} and len(found["test"]) == 872
-    with pytest.raises(DataError, match="sst5/train.jsonl, row 1: its label is '4', which the task does not have"):
+    with pytest.raises(DataError, match=r"sst5/train.jsonl, line 1 \(train\): its label, in the field 'label', is '4', which the task does not have"):
         read(DataConfig(train=folder / "sst5/train.jsonl"), "label", ("0", "1"))
 
 
@@ -235,8 +234,38 @@ def test_labels_without_a_word_and_words_without_a_row_are_told_at_once(tmp_path
     rows = [{"label": label} for label in ("good", "fine", "awful", "fine")]
     with pytest.raises(DataError) as fault:
         read(DataConfig(train=put(tmp_path, rows)), "label", ("good", "bad", "worse"))
-    assert "rows.jsonl, row 2: its label is 'fine', which the task does not have" in str(fault.value)
-    assert str(fault.value).endswith("Labels of rows for which the task has no word: 'fine' (row 2), 'awful' (row 3). "
+    assert "rows.jsonl, line 2 (train): its label, in the field 'label', is 'fine', which the task does not have" in str(fault.value)
+    assert str(fault.value).endswith("Labels of rows for which the task has no word: 'fine' (line 2), 'awful' (line 3). "
                                      "Labels of the task that no row has: 'bad', 'worse'.")
-    with pytest.raises(DataError, match=r"rows.jsonl, row 2: its label is 'fine', which the task does not have"):
+    with pytest.raises(DataError, match=r"rows.jsonl, line 2 \(dev\): its label, in the field 'label', is 'fine', which the task does not have"):
         read(DataConfig(dev=put(tmp_path, rows[:2])), "label", ("good", "bad", "worse"))
+
+
+def test_faults_of_all_rows_and_splits_are_told_together(tmp_path):
+    rows = [*opinions(4), *({"text": None, "label": "godo"} for _ in range(4))]
+    with pytest.raises(DataError) as told:
+        read(DataConfig(train=put(tmp_path, rows), dev=put(tmp_path, [{"label": "good", "text": ["x"]}], "dev.jsonl")), "label", LABELS, fields=(Field("text"),))
+    lines = str(told.value).splitlines()
+    assert len(lines) == 6 and "rows.jsonl, line 5 (train): its label" in lines[0] and lines[-1] == "... and 4 more faults of this kind in the rows."
+    for value, message in (([{"text": True}], r"line 1 \(dev\): The field 'text' should be text, and it is bool: 'True'"),
+                           ([{"text": float("nan")}], r"line 1 \(dev\): The field 'text' is missing"), ([{"text": ["x"]}], r"it is list: .*'x'"),
+                           ([{"texts": "x"}], r"line 1 \(dev\) has no field 'text', which the task reads. Did you mean 'texts'")):
+        with pytest.raises(DataError, match=message):
+            read(DataConfig(dev=put(tmp_path, [{**row, "label": "good"} for row in value])), "label", LABELS, fields=(Field("text"),))
+
+
+def test_a_first_line_that_is_a_row_is_told_as_that(tmp_path):
+    (tmp_path / "a.csv").write_text('"3","Shares rise","Acme said so."\n"4","Robot","It can run."\n')
+    with pytest.raises(DataError, match=r"has no field 'class'.* first line of the file was taken for the names of its 3 columns .*data: \{columns: \["):
+        read(DataConfig(train=tmp_path / "a.csv"), "class", ("3", "4"))
+    data = DataConfig(train=tmp_path / "a.csv", columns=("class", "title", "text"))
+    assert len(read(data, "class", ("3", "4"))["train"]) == 2
+
+
+def test_what_was_decided_is_told(tmp_path):
+    (tmp_path / "a.csv").write_text("text;label\na;good\nb;bad\n")
+    notes = []
+    read(DataConfig(train=tmp_path / "a.csv", dev=tmp_path / "a.csv"), "label", LABELS, say=notes.append)
+    assert len(notes) == 1 and "its separator is a semicolon" in notes[0]
+    (tmp_path / "b.csv").write_text("﻿Review Text,label\na,good\nb,bad\n")
+    assert read(DataConfig(train=tmp_path / "b.csv", rename={"Review Text": "text"}), "label", LABELS)["train"][0] == {"text": "a", "label": "good"}

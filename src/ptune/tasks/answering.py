@@ -1,19 +1,21 @@
 """Saved prompts at work: scored on rows, or answering them one batch after the other."""
+import pathlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TextIO
 
 from pydantic import ValidationError
 
 from ptune import answer_files, saving, store, terminal
-from ptune.config import DecodingConfig, EvaluateConfig, GenerateConfig, LayoutConfig, PredictConfig
-from ptune.data import row_of
+from ptune.config import DecodingConfig, EvaluateConfig, FileConfig, GenerateConfig, LayoutConfig, PredictConfig
+from ptune.data import JSON, row_of
 from ptune.ensemble import most_said
 from ptune.errors import ConfigError, DataError, PtuneError, reason
 from ptune.generate import write_all
 from ptune.lm import LanguageModel
 from ptune.model import Example, PromptModel, Row
 from ptune.task import Shortening
+from ptune.row_files import form_of
 from ptune.tasks import labelled, written
 from ptune.tasks.rows import iterate, rows_of, with_labels_of
 
@@ -32,7 +34,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = terminal.say) 
     model = _model(config)
     task = model.tasks[0].task
     skipped: list[str] | None = [] if config.skip_bad_lines else None
-    rows = _rows_with_answers(config, task.layout, task.target, skipped)
+    rows = _rows_with_answers(config, task.layout, task.target, skipped, say)
     metrics, shortening = config.metrics or task.metrics, Shortening()
     if model.tasks[0].verbalizer is None:
         parts = config.parts or task.parts
@@ -85,11 +87,27 @@ def generate(config: GenerateConfig, say: Callable[[str], None] = terminal.say) 
     _stream(config, model, texts, decoding.max_new_tokens, decoding.rows, say)
 
 
-def _rows_with_answers(config: EvaluateConfig, layout: LayoutConfig, target: str, skipped: list[str] | None) -> list[dict[str, Any]]:
+def _rows_with_answers(config: EvaluateConfig, layout: LayoutConfig, target: str, skipped: list[str] | None,
+                       say: Callable[[str], None]) -> Sequence[Row]:
     """The rows of the file that is to be scored, read as the prompt's own files were."""
-    rows = _read(layout, config.form, lambda form: rows_of(config.data, form, skipped))
+    notes: list[str] = []
+    options = options_for(config.data, config, layout)
+    rows = _read(layout, config.form, lambda form: rows_of(config.data, form, skipped, options, notes))
+    for note in notes:
+        say(note)
     names = layout.relabel.get(config.split) if config.split != "none" else None
     return with_labels_of(rows, names, target, config.data, config.split)
+
+
+def options_for(path: pathlib.Path, given: FileConfig, kept: FileConfig) -> FileConfig:
+    """How a file is read: as is asked for, and else as the prompt's own files were, as far as that is for a file of this kind."""
+    options = {name: getattr(kept, name) for name in FileConfig.model_fields}
+    if form_of(path) in JSON:
+        options |= dict.fromkeys(("separator", "quoting", "columns"))
+    else:
+        options |= {"record_path": None}
+    asked = {name: value for name in FileConfig.model_fields if (value := getattr(given, name)) is not None}
+    return FileConfig(**{**options, **asked})
 
 
 def _read(layout: LayoutConfig, form: str | None, read: Callable[[str], Any]) -> Any:
@@ -107,11 +125,13 @@ def _stream(config: PredictConfig | GenerateConfig, model: PromptModel, answered
     """Read rows, answer them in batches, and put out each with its answer."""
     skipped: list[str] | None = [] if config.skip_bad_lines else None
     layout, shortening = model.tasks[0].task.layout, Shortening()
+    notes: list[str] = []
     if config.data is None:
         rows: Iterable[Row] = _standard_input(skipped)
     else:
         path = config.data
-        rows = _read(layout, config.form, lambda form: iterate(path, form, skipped))
+        options = options_for(path, config, layout)
+        rows = _read(layout, config.form, lambda form: iterate(path, form, skipped, options, notes))
 
     def answer_all(out: TextIO) -> None:
         writer = answer_files.writer(config.out, out)
@@ -127,6 +147,8 @@ def _stream(config: PredictConfig | GenerateConfig, model: PromptModel, answered
     else:
         with store.streaming(config.out) as out:
             answer_all(out)
+    for note in notes:
+        say(note)
     for message in skipped or ():
         say(f"Skipped: {message}")
     if shortened := shortening.sentence("rows", model.limit(0)):

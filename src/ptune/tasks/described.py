@@ -131,6 +131,17 @@ def members(config: TaskConfig, way: Method | None = None, lm: LanguageModel | N
     return [Member(template, words, seed) for template in templates for words in verbalizers for seed in range(config.prompts)]
 
 
+def fields(config: TaskConfig) -> list[Field]:
+    """The fields of a row whose texts the task reads, in whichever of its templates.
+
+    Raises:
+        ConfigError, TemplateError: the task has no template, or one that cannot be parsed.
+    """
+    templates = [*(member.template for member in members(config)), *config.patterns, *([config.reading.domain] if config.reading.domain else [])]
+    parts = [part for template in dict.fromkeys(templates) for part in Template.parse(template).parts if isinstance(part, Field)]
+    return list(dict.fromkeys([*parts, *map(Field, config.reading.swap or ())]))
+
+
 def inputs(config: TaskConfig, lm: LanguageModel | None = None) -> str:
     """The fields of the task's first pattern alone: one text, or a pair, which an LM without a separator gets as two lines."""
     parts = Template.parse(config.patterns[0] if config.patterns else config.template).parts
@@ -203,7 +214,7 @@ def _extended(words: Words, path: pathlib.Path) -> dict[str, list[str]]:
         ConfigError: the list cannot be read, or has other lines than there are labels.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The word list {path} cannot be read: {error}.") from error
     if len(lines) != len(words):

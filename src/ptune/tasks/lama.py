@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from ptune import terminal
-from ptune.data import read_rows
+from ptune.data import FileRow, field_hint, is_missing, read_rows
 from ptune.errors import ConfigError, DataError, nearest
+from ptune.json_rows import written
 from ptune.metrics import mean, most_frequent, rank, ranked
 from ptune.model import Example
 from ptune.tokens import Tokens
@@ -76,7 +77,7 @@ def read_facts(source: str, names: Sequence[str] = (), manual: str | None = None
         return _worded(_read_folder(path, names, say), manual)
     if not path.exists():
         raise DataError(f"There are no facts at {path}: give a folder in LAMA's layout, a table with the columns subject,object, or builtin.")
-    return _read_table(path, names, manual)
+    return _read_table(path, names, manual, say)
 
 
 def _worded(relations: list[Relation], manual: str | None) -> list[Relation]:
@@ -110,7 +111,7 @@ def _read_folder(path: pathlib.Path, names: Sequence[str], say: Callable[[str], 
         if not files["test"].exists():
             lacking.append(name)
             continue
-        facts = {split: [_fact(row, file, number) for number, row in enumerate(read_rows(file), 1)] for split, file in files.items() if file.exists()}
+        facts = {split: [_fact(row) for row in read_rows(file)] for split, file in files.items() if file.exists()}
         wordings = known[name].get("wordings") or _pararel(path, name)
         found.append(Relation(name, known[name].get("label", name), known[name]["template"], tuple(wordings),
                               {split: facts.get(split, []) for split in SPLITS}))
@@ -123,10 +124,10 @@ def _read_folder(path: pathlib.Path, names: Sequence[str], say: Callable[[str], 
     return found
 
 
-def _fact(row: dict[str, Any], path: pathlib.Path, number: int) -> Fact:
+def _fact(row: FileRow) -> Fact:
     for name in ("sub_label", "obj_label"):
         if not isinstance(row.get(name), str) or not row[name].strip():
-            raise DataError(f"{path}, row {number}: the field {name!r} is missing or empty.")
+            raise DataError(f"{row.place}: the field {name!r} is missing or empty.")
     return {"subject": row["sub_label"], "object": row["obj_label"]}
 
 
@@ -135,18 +136,21 @@ def _pararel(path: pathlib.Path, name: str) -> list[str]:
     return [row["pattern"] for row in read_rows(file)] if file.exists() else []
 
 
-def _read_table(path: pathlib.Path, names: Sequence[str], manual: str | None) -> list[Relation]:
+def _read_table(path: pathlib.Path, names: Sequence[str], manual: str | None, say: Callable[[str], None]) -> list[Relation]:
     groups: dict[str, dict[str, list[Fact]]] = defaultdict(lambda: {split: [] for split in SPLITS})
-    for number, row in enumerate(read_rows(path), 1):
+    notes: list[str] = []
+    for row in read_rows(path, notes=notes):
         for name in ("subject", "object"):
             if name not in row:
-                raise DataError(f"{path} has no column {name!r}. {nearest(name, map(str, row))}")
-            if not str(row[name]).strip():
-                raise DataError(f"{path}, row {number}: {name} is empty.")
-        split = row.get("split") or _split_of(str(row["subject"]))
+                raise DataError(f"{path} has no column {name!r}. {field_hint(name, row)}")
+        subject, object_ = (_text(row, name) for name in ("subject", "object"))
+        split = row.get("split") or _split_of(subject)
         if split not in SPLITS:
-            raise DataError(f"{path}, row {number}: the split is {split!r}. {nearest(str(split), SPLITS)}")
-        groups[str(row.get("relation") or path.stem)][split].append({"subject": str(row["subject"]), "object": str(row["object"])})
+            raise DataError(f"{row.place}: the split is {split!r}. {nearest(str(split), SPLITS)}")
+        name = path.stem if is_missing(row.get("relation")) or row["relation"] == "" else _text(row, "relation")
+        groups[name][split].append({"subject": subject, "object": object_})
+    for note in notes:
+        say(note)
     for name in names:
         if name not in groups:
             raise ConfigError(f"There is no relation {name!r} in {path}. {nearest(name, groups)}")
@@ -156,6 +160,20 @@ def _read_table(path: pathlib.Path, names: Sequence[str], manual: str | None) ->
             raise DataError(f"{relation.name} in {path} has too few subjects for {' and '.join(empty)} rows; add rows, or a column "
                             f"split that says train, dev or test.")
     return relations
+
+
+def _text(row: FileRow, name: str) -> str:
+    """A field's text, or its number as the file spells it.
+
+    Raises:
+        DataError: it is missing, empty, or neither.
+    """
+    value = row[name]
+    if is_missing(value) or isinstance(value, str) and not value.strip():
+        raise DataError(f"{row.place}: {name} is empty.")
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise DataError(f"{row.place}: {name} should be a text, and it is {written(value)[:60]}.")
+    return str(value)
 
 
 def _split_of(subject: str) -> str:
@@ -172,16 +190,18 @@ def read_vocabulary(path: pathlib.Path, tokens: Tokens) -> list[str]:
         DataError: the file is missing or holds no words.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        found = json.loads(text) if path.suffix == ".json" else text.splitlines()
+        text = path.read_text(encoding="utf-8-sig")
+        found = json.loads(text) if path.suffix.lower() == ".json" else text.split("\n")
     except OSError as error:
         raise DataError(f"The vocabulary {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise DataError(f"The vocabulary {path} is neither JSON nor UTF-8 text: {error}.") from error
-    if isinstance(found, dict):
+    if isinstance(found, dict) and found and all(isinstance(own, list) for own in found.values()):
         own = tokens.tokenizer.get_vocab()
         found = max(found.values(), key=lambda pieces: sum(piece in own for piece in pieces))
-    words = [re.sub("^[\u0120\u2581 ]+", "", str(word)).strip() for word in found]
+    if not isinstance(found, list) or not all(isinstance(word, str) for word in found):
+        raise DataError(f"The vocabulary {path} should be a list of words, or lists of words for several kinds of LM.")
+    words = [re.sub("^[\u0120\u2581 ]+", "", word).strip() for word in found]
     words = [word for word in words if word and not word.startswith("##")]
     if not words:
         raise DataError(f"The vocabulary {path} holds no words.")

@@ -1,39 +1,58 @@
 """The rows of a task: read from its files, checked, and drawn."""
 import pathlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ptune import fewshot
-from ptune.config import DataConfig
-from ptune.data import iterate_rows, read_rows
-from ptune.errors import ConfigError, DataError, nearest
+from ptune.config import DataConfig, FileConfig
+from ptune.data import AS_IT_IS, FileRow, field_hint, is_missing, iterate_rows, label_of, place_of, read_rows, spelled
+from ptune.errors import ConfigError, DataError, TemplateError, nearest
 from ptune.fewshot import Row
+from ptune.json_rows import written
 from ptune.task import prompt_value
-from ptune.tasks import superglue, table_to_text
+from ptune.tasks import lines, superglue, table_to_text
+from ptune.template import Field, text_of
 
 SPLITS = ("train", "dev", "test", "unlabeled")
 DATA_VARIABLE = "${PTUNE_DATA}"
-SHOWN = 20  # labels that are listed in a message
+SHOWN = 5
+"""So many faults are told; the others are counted."""
+LISTED = 20  # labels that are listed in a message
 
 
-def read(data: DataConfig, target: str, labels: Sequence[str] = (), by: str | None = None) -> dict[str, list[Row]]:
+def read(data: DataConfig, target: str, labels: Sequence[str] = (), by: str | None = None, fields: Sequence[Field] = (),
+         say: Callable[[str], None] | None = None) -> dict[str, list[Row]]:
     """The rows of every split, as many as are to be taken, in the order of a draw by the seed; none of a split without a file.
 
     Args:
         target: the field that holds the right answer.
         labels: the labels that the task has; none where its answer is text or a word of a vocabulary.
-        by: the field that chooses a row's prompt; only within one of its values must ids differ.
+        by: the field that chooses a row's prompt.
+        fields: those of the templates, whose texts each row must have.
+        say: is told what was decided about a file and could have been otherwise.
 
     Raises:
-        DataError: a file cannot be read, or a row has no right answer, a label that the task does not have or an id that an earlier
-            one has, all told with the row's number in the file; no test row has a right answer; a label has no row to learn from,
-            or fewer than are to be drawn; a label to be renamed has no row; a single row is to be halved.
+        DataError: a file cannot be read, or a row has no right answer, a label that the task does not have or a field without a text:
+            the first of such faults are told with the file, its line and the split, the others counted; no test row has a right
+            answer; a label has no row to learn from, or fewer than are to be drawn; a label to be renamed has no row; a single row
+            is to be halved.
         ConfigError: rows of each label are to be drawn, and the task has no labels.
     """
     if data.shots is not None and not labels:
         raise ConfigError("shots counts the rows of each label, and the task has no labels.")
-    rows = {split: _checked(data, split, target, labels, by) for split in SPLITS}
+    notes: list[str] = []
+    faults: list[str] = []
+    rows = {split: _checked(data, split, target, labels, fields, faults, notes) for split in SPLITS}
+    if say is not None:
+        for note in dict.fromkeys(notes):
+            say(note)
+    idle, lists = _lists(data, rows, target, labels)
+    refuse(faults, lists)
+    if idle:
+        raise DataError(f"{data.train}: no row has the label {idle[0]!r}, so it cannot be learned.{lists and ' '}{lists}")
+    if by is not None:
+        refuse([_lacking(row, number, by, "which chooses its prompt") for own in rows.values() for number, row in enumerate(own, 1) if by not in row])
     if data.halve_dev:
         rows["dev"], rows["test"] = _halves(data, rows["dev"])
     if data.shots is not None:
@@ -47,23 +66,43 @@ def training_labels(data: DataConfig, target: str, labels: Sequence[str] = ()) -
     Raises:
         DataError: the file cannot be read, or a row has no right answer.
     """
-    return [str(row[target]) for row in _checked(data, "train", target, labels, None)]
+    faults: list[str] = []
+    rows = _checked(data, "train", target, labels, (), faults, [])
+    refuse(faults)
+    return [label_of(row[target], labels) for row in rows]
 
 
-def _checked(data: DataConfig, split: str, target: str, labels: Sequence[str], by: str | None) -> list[Row]:
-    """All rows of a split's file, under the task's own labels or without any."""
+def refuse(faults: Sequence[str], last: str = "") -> None:
+    """Tell the first few of many faults, how many more there are, and what is to be told in the end.
+
+    Raises:
+        DataError: there is one.
+    """
+    if faults:
+        more = len(faults) - SHOWN
+        raise DataError("\n".join([*faults[:SHOWN], *([f"... and {more} more faults of this kind in the rows."] if more > 0 else []), *([last] if last else [])]))
+
+
+def _checked(data: DataConfig, split: str, target: str, labels: Sequence[str], fields: Sequence[Field], faults: list[str],
+             notes: list[str]) -> list[Row]:
+    """All rows of a split's file, under the task's own labels or without any; what is wrong with them is put to the faults."""
     if (path := getattr(data, split)) is None:
         return []
     _check_there(path, split, data.source)
-    rows = rows_of(path, data.form)
-    _check_ids(rows, by, path)
+    rows = [_changed(row, row, split) for row in rows_of(path, data.form, options=data, notes=notes)]
     if split == "unlabeled":
         answers = {target, "answers"} if data.form == "record" else {target}
-        return [{name: value for name, value in row.items() if name not in answers} for row in rows]
-    _check_answers(rows, target, split, path)
-    numbered = _renamed(rows, data.relabel.get(split), target, path)  # type: ignore[call-overload]
-    _check_labels(numbered, labels, split, target, path)
-    return [row for _, row in numbered]
+        rows = [_changed(row, {name: value for name, value in row.items() if name not in answers}) for row in rows]
+    else:
+        if split == "test" and not any(target in row for row in rows):
+            raise DataError(f"{path}: no row has the field {target!r}, as in the test sets that are published without answers, and nothing can be scored. "
+                            f"Give a labelled file as test. {field_hint(target, rows[0])}")
+        lacking = [(number, row) for number, row in enumerate(rows, 1) if target not in row]
+        faults += [_lacking(row, number, target, "which should hold the right answer") for number, row in lacking]
+        rows = _labelled(rows if not lacking else [row for row in rows if target in row], labels, data.relabel.get(split), target, path, faults)  # type: ignore[call-overload]
+    for field in fields:
+        faults += [fault for number, row in enumerate(rows, 1) if (fault := _fault_of(row, number, field))]
+    return rows
 
 
 def _check_there(path: pathlib.Path, split: str, source: str | None) -> None:
@@ -82,28 +121,53 @@ def _check_there(path: pathlib.Path, split: str, source: str | None) -> None:
                         f"--data.{split} FILE.{come_from}")
 
 
-def rows_of(path: pathlib.Path, form: str, skipped: list[str] | None = None) -> list[dict[str, Any]]:
+def _fault_of(row: Row, number: int, field: Field) -> str:
+    """What is wrong with a field that should hold a text; empty where nothing is."""
+    try:
+        text_of(row, field)
+    except TemplateError as error:
+        if field.name not in row and field.name.split(".")[0] not in row:
+            return _lacking(row, number, field.name, "which the task reads")
+        return f"{place_of(row, number)}: {error}"
+    return ""
+
+
+def _lacking(row: Row, number: int, field: str, what: str) -> str:
+    return f"{place_of(row, number)} has no field {field!r}, {what}. {field_hint(field, row)}"
+
+
+def _changed(row: Row, values: Mapping[str, Any], split: str = "") -> Row:
+    return row.changed(values, split) if isinstance(row, FileRow) else values
+
+
+def rows_of(path: pathlib.Path, form: str, skipped: list[str] | None = None, options: FileConfig = AS_IT_IS,
+            notes: list[str] | None = None) -> Sequence[dict[str, Any]]:
     """The rows of a file in a set's own layout, or of a plain one (``data.read_rows``).
 
     Raises:
         DataError: it cannot be read.
     """
-    if form in superglue.FORMS:
-        return superglue.read(path, form)
-    return read_rows(path, skipped) if form == "rows" else table_to_text.read(path, form)
+    if form == "rows":
+        return read_rows(path, skipped, options, notes)
+    if form in lines.FORMS:
+        return lines.read(path, form, options, skipped)
+    return superglue.read(path, form) if form in superglue.FORMS else table_to_text.read(path, form)
 
 
-def iterate(path: pathlib.Path, form: str, skipped: list[str] | None = None) -> Iterator[dict[str, Any]]:
+def iterate(path: pathlib.Path, form: str, skipped: list[str] | None = None, options: FileConfig = AS_IT_IS,
+            notes: list[str] | None = None) -> Iterator[dict[str, Any]]:
     """The rows of a file one by one; see ``rows_of``. A file in a set's own layout is read whole at once.
 
     Raises:
         DataError: it cannot be read.
     """
-    return iterate_rows(path, skipped) if form == "rows" else iter(rows_of(path, form))
+    if form == "rows":
+        return iterate_rows(path, skipped, options, notes)
+    return iter(rows_of(path, form, skipped, options, notes))
 
 
-def with_labels_of(rows: list[dict[str, Any]], names: Mapping[str, str] | None, target: str, path: pathlib.Path,
-                   split: str) -> list[dict[str, Any]]:
+def with_labels_of(rows: Sequence[dict[str, Any]], names: Mapping[str, str] | None, target: str, path: pathlib.Path,
+                   split: str) -> Sequence[Row]:
     """Rows whose labels are renamed as those of a split were in training; those of a label without a new name are left out.
 
     Raises:
@@ -111,70 +175,53 @@ def with_labels_of(rows: list[dict[str, Any]], names: Mapping[str, str] | None, 
     """
     if names is None:
         return rows
-    renamed = [{**row, target: names[str(row[target])]} for row in rows if str(row.get(target)) in names]
+    renamed = [_changed(row, {**row, target: names[spelled(row[target])]}) for row in rows if spelled(row.get(target)) in names]
     if not renamed:
         raise DataError(f"{path}: no row has one of the labels {', '.join(map(repr, names))}, which the {split} rows of this prompt had. "
                         f"Give --split none for a file with the task's own labels.")
     return renamed
 
 
-def _check_ids(rows: Sequence[Row], by: str | None, path: pathlib.Path) -> None:
-    for field in ("id", "idx"):
-        numbers: dict[tuple[Any, str | int], int] = {}
-        for number, row in enumerate(rows, 1):
-            if field != by and isinstance(row.get(field), (str, int)):
-                first = numbers.setdefault((by and str(row.get(by)), row[field]), number)
-                if first != number:
-                    raise DataError(f"{path}, row {number}: its {field} is {row[field]!r}, and so is that of row {first}.")
-
-
-def _check_answers(rows: Sequence[Row], target: str, split: str, path: pathlib.Path) -> None:
-    if split == "test" and not any(target in row for row in rows):
-        raise DataError(f"{path}: no row has the field {target!r}, as in the test sets that are published without answers, and nothing can be scored. "
-                        f"Give a labelled file as test. {nearest(target, map(str, rows[0]))}")
-    for number, row in enumerate(rows, 1):
-        if target not in row:
-            raise DataError(f"{path}, row {number} has no field {target!r}, which should hold the right answer. {nearest(target, map(str, row))}")
-
-
-def _renamed(rows: Sequence[Row], names: Mapping[str, str] | None, target: str, path: pathlib.Path) -> list[tuple[int, Row]]:
-    """The rows with their numbers, their labels renamed; without those whose label has no new name."""
-    if names is None:
-        return list(enumerate(rows, 1))
-    there = {str(row[target]) for row in rows}
-    for name in names:
-        if name not in there:
-            raise DataError(f"{path}: relabel speaks of the label {name!r}, and no row has it. {nearest(name, sorted(there))}")
-    return [(number, {**row, target: names[str(row[target])]}) for number, row in enumerate(rows, 1) if str(row[target]) in names]
-
-
-def _check_labels(numbered: Sequence[tuple[int, Row]], labels: Sequence[str], split: str, target: str, path: pathlib.Path) -> None:
+def _labelled(rows: Sequence[Row], labels: Sequence[str], names: Mapping[str, str] | None, target: str, path: pathlib.Path,
+              faults: list[str]) -> list[Row]:
+    """The rows under the task's labels, renamed where names are given; without those whose label has no new name."""
+    if names is not None:
+        there = {spelled(row[target]) for row in rows}
+        for name in names:
+            if name not in there:
+                raise DataError(f"{path}: relabel speaks of the label {name!r}, and no row has it. {nearest(name, sorted(there))}")
+        rows = [_changed(row, {**row, target: names[spelled(row[target])]}) for row in rows if spelled(row[target]) in names]
     if not labels:
-        return
-    strangers: dict[str, int] = {}
-    for number, row in numbered:
-        if str(row[target]) not in labels:
-            strangers.setdefault(str(row[target]), number)
-    there = {str(row[target]) for _, row in numbered}
-    idle = [label for label in labels if label not in there] if split == "train" else []
-    more = f" {_lists(strangers, idle)}" if len(strangers) + len(idle) > 1 else ""
-    for label, number in strangers.items():
-        value = next(row[target] for _, row in numbered if str(row[target]) == label)
-        raise DataError(f"{path}, row {number}: its label is {value!r:.60}, which the task does not have. {nearest(label, labels)}{more}")
-    for label in idle:
-        raise DataError(f"{path}: no row has the label {label!r}, so it cannot be learned.{more}")
+        faults += [f"{place_of(row, number)}: the field {target!r} is missing (null or NaN), which should hold the right answer."
+                   for number, row in enumerate(rows, 1) if is_missing(row[target])]
+        return list(rows)
+    known = set(labels)
+    for number, row in enumerate(rows, 1):
+        if label_of(row[target], labels) not in known:
+            value = "missing (null)" if row[target] is None else written(row[target]) if isinstance(row[target], dict | list) else repr(row[target])[:60]
+            faults.append(f"{place_of(row, number)}: its label, in the field {target!r}, is {value}, which the task does not have. "
+                          f"{nearest(spelled(row[target]), labels)}")
+    return list(rows)
 
 
-def _lists(strangers: Mapping[str, int], idle: Sequence[str]) -> str:
-    """All labels of rows that the task does not have, and all labels of the task that no row has."""
+def _lists(data: DataConfig, rows: Mapping[str, Sequence[Row]], target: str, labels: Sequence[str]) -> tuple[list[str], str]:
+    """The labels that cannot be learned, and a sentence that lists all labels of rows that the task does not have, and all of the task that no
+    row has; empty where there is but one."""
+    strangers: dict[str, str] = {}
+    for split in ("train", "dev", "test"):
+        for number, row in enumerate(rows[split] if labels else (), 1):
+            if target in row and (label := label_of(row[target], labels)) not in labels:
+                strangers.setdefault(label, f"line {row.line}" if isinstance(row, FileRow) else f"row {number}")
+    there = {label_of(row[target], labels) for row in rows["train"] if target in row}
+    idle = [label for label in labels if label not in there] if data.train else []
     sentences = []
     if strangers:
-        told = ", ".join(f"{label!r:.60} (row {number})" for label, number in list(strangers.items())[:SHOWN])
-        sentences.append(f"Labels of rows for which the task has no word: {told}{', ...' if len(strangers) > SHOWN else ''}.")
+        listed = ", ".join(f"{label!r:.60} ({place})" for label, place in list(strangers.items())[:LISTED])
+        sentences.append(f"Labels of rows for which the task has no word: {listed}{', ...' if len(strangers) > LISTED else ''}.")
     if idle:
-        told = ", ".join(map(repr, idle[:SHOWN]))
-        sentences.append(f"Labels of the task that no row has: {told}{', ...' if len(idle) > SHOWN else ''}.")
-    return " ".join(sentences)
+        listed = ", ".join(map(repr, idle[:LISTED]))
+        sentences.append(f"Labels of the task that no row has: {listed}{', ...' if len(idle) > LISTED else ''}.")
+    return idle, " ".join(sentences) if len(strangers) + len(idle) > 1 else ""
 
 
 def _halves(data: DataConfig, rows: list[Row]) -> tuple[list[Row], list[Row]]:
@@ -196,7 +243,7 @@ def _taken(data: DataConfig, split: str, rows: list[Row], target: str) -> list[R
     if (most := data.take.get(split)) is not None:  # type: ignore[call-overload]
         rows = random.Random(f"{data.seed} {split}").sample(rows, min(most, len(rows)))
     if split == "train" and data.references:
-        rows = [{**row, target: row[target][:data.references]} if isinstance(row[target], list) else row for row in rows]
+        rows = [_changed(row, {**row, target: row[target][:data.references]}) if isinstance(row[target], list) else row for row in rows]
     return rows
 
 

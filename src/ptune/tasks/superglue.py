@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from ptune.data import read_rows
+from ptune.data import FileRow, read_rows
 from ptune.errors import DataError, nearest
 
 TRUTH = {True: "true", False: "false"}
@@ -16,10 +16,11 @@ CB = {label: label for label in ("entailment", "contradiction", "neutral")}
 RTE = {label: label for label in ("entailment", "not_entailment")}
 CONNECTIVES = {"cause": "because", "effect": "so"}
 KINDS = {str: "a text", int: "a whole number", dict: "an object", list: "a list"}
+GROUPED = ("multirc", "record")  # scored by groups of rows, which the ids tell
 SENTENCE_END = re.compile(r"[.?!…][\"'”’)\]]*$")
 
 
-def read(path: str | os.PathLike[str], form: str) -> list[dict[str, Any]]:
+def read(path: str | os.PathLike[str], form: str) -> list[FileRow]:
     """The rows of a file of SuperGLUE.
 
     Every row has an ``id``, the numbers of the file joined by "-", and, unless the file lacks it, a ``label``. The spaces around a text are gone;
@@ -44,12 +45,18 @@ def read(path: str | os.PathLike[str], form: str) -> list[dict[str, Any]]:
     """
     if form not in FORMS:
         raise DataError(f"There is no form {form!r} of SuperGLUE. {nearest(form, FORMS)}")
-    rows: dict[str, dict[str, Any]] = {}
-    for number, raw in enumerate(read_rows(path), 1):
-        for row in _READERS[form](raw, f"{path}, row {number}"):
-            if rows.setdefault(row["id"], row) != row:
-                raise DataError(f"{path}, row {number}: another row has the id {row['id']!r} too.")
-    return list(rows.values())
+    rows: list[FileRow] = []
+    by_id: dict[str, FileRow] = {}
+    for raw in read_rows(path):
+        for values in _READERS[form](raw, raw.place):
+            row = raw.changed(values)
+            first = by_id.setdefault(row["id"], row)
+            if first is not row and first == row:
+                continue
+            if first is not row and form in GROUPED:
+                raise DataError(f"{raw.place}: another row has the id {row['id']!r} too, in line {first.line}; {form} is scored by it.")
+            rows.append(row)
+    return rows
 
 
 def _flat(names: tuple[str, ...], labels: Mapping[Any, str], raw: dict[str, Any], place: str) -> Iterator[dict[str, Any]]:

@@ -66,12 +66,12 @@ def _e2e(path: pathlib.Path, language: str) -> Iterator[Entry]:
 
 
 def _e2e_csv(path: pathlib.Path) -> Iterator[Entry]:
-    for number, row in enumerate(iterate_rows(path), 1):
-        row = {name.lower(): value for name, value in row.items()}
+    for read_row in iterate_rows(path):
+        row = {name.lower(): value for name, value in read_row.items()}
         for name in ("mr", "ref"):
             if name not in row:
                 raise DataError(f"{path} has no column {name!r}. {nearest(name, row)}")
-        yield f"{path}, row {number}", _meaning(row["mr"], f"{path}, row {number}"), [row["ref"]], {}
+        yield read_row.place, _meaning(row["mr"], read_row.place), [row["ref"]], {}
 
 
 def _meaning(text: str, place: str) -> str:
@@ -126,8 +126,8 @@ def _webnlg_xml(path: pathlib.Path, language: str) -> Iterator[WebnlgEntry]:
 
 
 def _webnlg_lines(path: pathlib.Path) -> Iterator[WebnlgEntry]:
-    for number, row in enumerate(iterate_rows(path), 1):
-        place, category = f"{path}, row {number}", row.get("category")
+    for row in iterate_rows(path):
+        place, category = row.place, row.get("category")
         part = row["part"] if isinstance(row.get("part"), str) else _part(path, category, SEEN_2017)
         yield place, category, part, row.get("triples"), _texts(row.get("lex"), place)
 

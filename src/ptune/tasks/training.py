@@ -49,7 +49,7 @@ def train(config: TaskConfig, say: Callable[[str], None] = terminal.say) -> Run:
 
 def _train(config: TaskConfig, way: Method, settings: TrainConfig, folder: RunFolder, say: Callable[[str], None]) -> Run:
     """The training, in a folder that is held."""
-    splits = read_splits(config.data, config.target, tuple(config.labels), config.prompt_by)
+    splits = read_splits(config.data, config.target, tuple(config.labels), config.prompt_by, described.fields(config), say)
     rows = {split: by_prompt(splits[split], config.prompt_by, split) for split in ("train", "dev", "test")}
     labelled.check_metrics(config, splits["test"] or splits["dev"])
     lm, begun = _lm(config, way), None

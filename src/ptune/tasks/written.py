@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ptune import text_metrics
 from ptune.config import DecodingConfig
+from ptune.data import spelled
 from ptune.ensemble import most_said
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.generate import write
@@ -88,7 +89,7 @@ def _by_part(rows: Sequence[Row], parts: str | None) -> dict[str, list[int]]:
     for number, row in enumerate(rows):
         if parts not in row:
             raise ConfigError(f"Row {number + 1} has no field {parts!r} to give the figures by. {nearest(parts, map(str, row))}")
-        groups.setdefault(str(row[parts]), []).append(number)
+        groups.setdefault(spelled(row[parts]), []).append(number)
     return groups
 
 
