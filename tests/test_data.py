@@ -20,7 +20,8 @@ def test_rows_of_every_format(tmp_path, name, text):
 @pytest.mark.parametrize("name, text, message", [
     ("a.jsonl", '{"x": 1}\n{"x": \n{"x": 3}\n', "a.jsonl, line 2: not valid JSON"), ("a.jsonl", '{"x": 1}\n[2]\n', "line 2: a JSON object is expected"),
     ("a.csv", "x,y\n1,2\n3\n", "a.csv, line 3: 1 fields where the first line names 2"), ("a.csv", "x,y\n1,2,3\n", "line 2"),
-    ("a.csv", 'x,y\n"1,2\n', "line 2: a quotation mark is out of place: the quotation mark before .* is never closed"), ("a.jsonl", "", "holds no rows"), ("a.csv", "x,y\n", "holds no rows"),
+    ("a.csv", 'x,y\n"1,2\n', "line 2: a quotation mark is out of place: .* is never closed"),
+    ("a.jsonl", "", "holds no rows"), ("a.csv", "x,y\n", "holds no rows"),
     ("a.txt", "x", "no known format")])
 def test_bad_files(tmp_path, name, text, message):
     with pytest.raises(DataError, match=message):

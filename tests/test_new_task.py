@@ -84,7 +84,7 @@ def test_columns_are_found(tickets):
             (table, {"text": "area", "label": "area"}, ConfigError, "are both 'area'"),
             (table, {"label": "id"}, None, ""),
             ([{"n": number, "m": number} for number in range(10)], {}, ConfigError, "No column of t.csv looks like a label: name it with --label"),
-            ([*table, {"id": "x", "body": "", "area": "a"}], {}, DataError, "row 11 has nothing in the column 'body'"),
+            ([*table, {"id": "x", "body": "", "area": "a"}], {}, DataError, "Row 11 has nothing in the column 'body'"),
             ([{**row, "area": "a"} for row in table], {"label": "area"}, ConfigError, "has 1 values, and labels are 2 to 50")):
         if error is None:
             assert found(rows, **named) == ("body", "id")

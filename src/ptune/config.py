@@ -506,7 +506,7 @@ class TaskConfig(Config):
     """The LM's number format; auto is float32 on a CPU, bfloat16 on a GPU."""
 
 
-class NewConfig(Config):
+class NewConfig(FileConfig):
     """Make a task's YAML file from a table of texts and labels: columns found, label words proposed, rows split."""
 
     data: tyro.conf.Positional[pathlib.Path]

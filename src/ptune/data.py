@@ -196,14 +196,14 @@ def column_names(record: delimited.Record, path: pathlib.Path) -> tuple[str, ...
 
 
 def looks_like_data(names: Iterable[str]) -> bool:
-    """Whether names of columns look like a row: a number, a long text, or a sentence among them."""
-    return any(re.fullmatch(r"[-+]?\d[\d.,:-]*", name.strip()) or len(name) > 60 or name.strip().endswith((".", "?", "!")) for name in names)
+    """Whether names of columns look like a row: a number or a long text among them."""
+    return any(re.fullmatch(r"[-+]?\d[\d.,:-]*", name.strip()) or len(name) > 100 for name in names)
 
 
 def headerless_hint(names: Iterable[str]) -> str:
     """What to do where a table's first line seems to be a row; empty where it does not."""
     names = list(names)
-    if not looks_like_data(names):
+    if not looks_like_data(names) and not any(len(name) > 40 or name.strip().endswith((".", "?", "!")) for name in names):
         return ""
     return (f"The first line of the file was taken for the names of its {len(names)} columns and looks like a row: if it is one, name the columns by "
             f"data: {{columns: [{', '.join(['label', 'text', 'title', 'more'][:len(names)])}]}} (a name for each of the {len(names)}).")
@@ -211,7 +211,7 @@ def headerless_hint(names: Iterable[str]) -> str:
 
 def field_hint(name: str, row: Mapping[str, Any]) -> str:
     """Where a field that a row lacks may be: under a like name, in a file without a header, deeper in a nested file."""
-    if hint := headerless_hint(map(str, row)):
+    if isinstance(row, FileRow) and row_files.form_of(pathlib.Path(row.file)) in TABLES and (hint := headerless_hint(map(str, row))):
         return hint
     if path := json_rows.path_to(dict(row), name):
         return f"It stands deeper in the file: data: {{record_path: {path}}} takes the rows from there."

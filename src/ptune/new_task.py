@@ -11,10 +11,11 @@ from typing import Any
 
 from ptune import proposals, store
 from ptune.config import NewConfig
-from ptune.data import headerless_hint, is_missing, place_of, read_rows, spelled
+from ptune.data import TABLES, headerless_hint, is_missing, looks_like_data, place_of, read_rows, spelled
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.json_rows import written
 from ptune.lm import LanguageModel
+from ptune.row_files import form_of
 from ptune.template import Template
 
 Row = Mapping[str, Any]
@@ -45,9 +46,9 @@ def new(config: NewConfig, say: Callable[[str], None] = print) -> pathlib.Path:
         if path.exists():
             raise ConfigError(f"{path} is there already: choose another --out, or delete it.")
     notes: list[str] = []
-    read = read_rows(config.data, notes=notes)
-    if hint := headerless_hint(read[0]):
-        raise DataError(f"{config.data}: {hint}")
+    read = read_rows(config.data, options=config, notes=notes)
+    if not config.columns and form_of(config.data) in TABLES and looks_like_data(read[0]):
+        raise DataError(f"{config.data}: {headerless_hint(read[0])} For ptune new, --columns gives these names.")
     for note in notes:
         say(note)
     text, label = columns(read, config.text, config.label, config.data)

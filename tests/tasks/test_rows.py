@@ -53,10 +53,12 @@ def test_a_form_of_superglue(tmp_path):
 
 
 @pytest.mark.parametrize("rows, labels, message", [
-    ([{"label": "good"}, {"label": "godo"}], LABELS, r"rows.jsonl, line 2 \(train\): its label, in the field 'label', is 'godo', which the task does not have. Did you mean 'good'"),
+    ([{"label": "good"}, {"label": "godo"}], LABELS,
+     r"rows.jsonl, line 2 \(train\): its label, in the field 'label', is 'godo', which the task does not have. Did you mean 'good'"),
     ([{"label": "good"}, {"label": None}], LABELS, r"line 2 \(train\): its label, in the field 'label', is missing \(null\), which the task does not have"),
     ([{"label": "good"}] * 3, LABELS, "rows.jsonl: no row has the label 'bad', so it cannot be learned"),
-    ([{"label": "good"}, {"lable": "bad"}], LABELS, r"rows.jsonl, line 2 \(train\) has no field 'label', which should hold the right answer. Did you mean 'lable'"),
+    ([{"label": "good"}, {"lable": "bad"}], LABELS,
+     r"rows.jsonl, line 2 \(train\) has no field 'label', which should hold the right answer. Did you mean 'lable'"),
     ([{"label": "a text"}, {"text": "x"}], (), r"line 2 \(train\) has no field 'label'"),
     ([{"label": "good"}, {"label": ["bad"]}], LABELS, r"line 2 \(train\): its label, in the field 'label', is \[\"bad\"\], which")])
 def test_faults_are_told_with_the_file_and_the_row(tmp_path, rows, labels, message):
@@ -66,7 +68,8 @@ def test_faults_are_told_with_the_file_and_the_row(tmp_path, rows, labels, messa
 
 def test_what_is_no_fault(tmp_path):
     """Labels that are numbers or truths; texts of any kind where there are no labels; a lacking label elsewhere; ids that stand twice."""
-    for values, labels in (((0, 1), ("0", "1")), ((True, False), ("True", "False")), ((True, False), ("true", "false")), ((5.0, 1.5), ("5.0", "1.5")), (("any", ["text", "s"]), ())):
+    for values, labels in (((0, 1), ("0", "1")), ((True, False), ("True", "False")), ((True, False), ("true", "false")),
+                           ((5.0, 1.5), ("5.0", "1.5")), (("any", ["text", "s"]), ())):
         rows = [{"label": value} for value in values]
         assert read(DataConfig(train=put(tmp_path, rows)), "label", labels)["train"] == rows
     file = put(tmp_path, [{"label": "good", "id": {"passage": 1}}, {"label": "good", "id": {"passage": 1}}])
@@ -118,7 +121,8 @@ def test_other_labels_become_the_tasks_and_the_rest_is_left_out(tmp_path):
     assert [(row["n"], row["label"]) for row in found["train"]] == [(n, "bad" if n % 5 < 2 else "good") for n in (0, 1, 3, 4, 5, 6, 8, 9)]
     assert found["test"] == opinions(2), "of the other splits nothing changes"
     for names, message in (({"O": "bad", "3": "good"}, "relabel speaks of the label 'O', and no row has it. Known: '0', '1'"),
-                           ({"0": "bad", "3": "goood"}, r"rows.jsonl, line 4 \(train\): its label, in the field 'label', is 'goood', which the task does not have. Did you mean 'good'")):
+                           ({"0": "bad", "3": "goood"},
+                            r"rows.jsonl, line 4 \(train\): its label, in the field 'label', is 'goood', which the task does not have. Did you mean 'good'")):
         with pytest.raises(DataError, match=message):
             read(DataConfig(train=file, relabel={"train": names}), "label", LABELS)
 
@@ -244,7 +248,8 @@ def test_labels_without_a_word_and_words_without_a_row_are_told_at_once(tmp_path
 def test_faults_of_all_rows_and_splits_are_told_together(tmp_path):
     rows = [*opinions(4), *({"text": None, "label": "godo"} for _ in range(4))]
     with pytest.raises(DataError) as told:
-        read(DataConfig(train=put(tmp_path, rows), dev=put(tmp_path, [{"label": "good", "text": ["x"]}], "dev.jsonl")), "label", LABELS, fields=(Field("text"),))
+        dev = put(tmp_path, [{"label": "good", "text": ["x"]}], "dev.jsonl")
+        read(DataConfig(train=put(tmp_path, rows), dev=dev), "label", LABELS, fields=(Field("text"),))
     lines = str(told.value).splitlines()
     assert len(lines) == 6 and "rows.jsonl, line 5 (train): its label" in lines[0] and lines[-1] == "... and 4 more faults of this kind in the rows."
     for value, message in (([{"text": True}], r"line 1 \(dev\): The field 'text' should be text, and it is bool: 'True'"),

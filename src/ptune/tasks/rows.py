@@ -80,7 +80,8 @@ def refuse(faults: Sequence[str], last: str = "") -> None:
     """
     if faults:
         more = len(faults) - SHOWN
-        raise DataError("\n".join([*faults[:SHOWN], *([f"... and {more} more faults of this kind in the rows."] if more > 0 else []), *([last] if last else [])]))
+        counted = [f"... and {more} more faults of this kind in the rows."] if more > 0 else []
+        raise DataError("\n".join([*faults[:SHOWN], *counted, *([last] if last else [])]))
 
 
 def _checked(data: DataConfig, split: str, target: str, labels: Sequence[str], fields: Sequence[Field], faults: list[str],
