@@ -121,6 +121,17 @@ def _guessed(start: bytes) -> str | None:
     return None if best is None else str(best.encoding).replace("_", "-")
 
 
+def is_utf8(path: pathlib.Path) -> bool:
+    """Whether all of a file is UTF-8; of one that cannot be read, that is not known and told by who reads it."""
+    try:
+        with opened(path) as stream:
+            while stream.read(1 << 16):
+                pass
+    except DataError:
+        return False
+    return True
+
+
 def line_end(path: pathlib.Path, encoding: str | None = None) -> str:
     """What ends a file's lines: a line feed (with or without a carriage return before it), or where it has none, a carriage return."""
     with opened(path, encoding) as stream:

@@ -54,6 +54,9 @@ CHANGES: dict[str, tuple[dict, dict]] = {
     "prefix.hidden": (WRITES, {"prefix": {"hidden": 4}}), "prefix.init": (WRITES, {"prefix": {"hidden": 0, "init": "zeros"}}),
     "prefix.attentions": (BOTH, {"prefix": {"hidden": 0, "attentions": ["decoder"]}}),
     "data.form": (LABELS, {"data": {"form": "boolq"}}), "data.relabel": (LABELS, {"data": {"test": "x", "relabel": {"test": {"0": "good"}}}}),
+    **{f"data.{name}": (LABELS, {"data": {name: value}}) for name, value in {
+        "separator": ";", "quoting": "none", "columns": ["text", "label"], "rename": {"Review Text": "text"}, "encoding": "latin-1",
+        "record_path": "data.rows"}.items()},
     **{f"decoding.{name}": (WRITES, {"decoding": {"max_new_tokens": 4, **more}}) for name, more in {
         "max_new_tokens": {"max_new_tokens": 5}, "min_new_tokens": {"min_new_tokens": 2}, "beams": {"beams": 2}, "length_penalty": {"length_penalty": 2.0},
         "sample": {"sample": True}, "temperature": {"sample": True, "temperature": 0.5}, "top_p": {"sample": True, "top_p": 0.5},
@@ -358,3 +361,18 @@ def test_an_ensemble_gives_the_texts_of_all_its_members(prompts, tmp_path):
         decoding = member.tasks[0].task.decoding.model_copy(update={"beams": 2, "texts": 2})
         apart.append(write_all(member, member.encode(0, ROWS[:3], labelled=False, room=decoding.max_new_tokens), decoding))
     assert [json.loads(line)["ptune"]["texts"] for line in text.splitlines()] == [[*first, *second] for first, second in zip(*apart)]
+
+
+def test_files_are_read_as_the_prompts_own_were(folder):
+    table = folder / "rows.csv"
+    table.write_text("\n".join(f"{row['label']};{row['text']}" for row in ROWS), encoding="latin-1")
+    as_it_is = {"train": table, "dev": table, "test": table, "columns": ["label", "Review"], "rename": {"Review": "text"}, "separator": ";", "encoding": "latin-1"}
+    run = trained(folder, data=as_it_is)
+    figures = answering.evaluate(EvaluateConfig(prompt=folder / "out", data=table), unheard)
+    assert figures["accuracy"] == run.figures["accuracy"] and figures["rows"] == len(ROWS)
+    assert answering.evaluate(EvaluateConfig(prompt=folder / "out", data=folder / "rows.jsonl"), unheard)["rows"] == len(ROWS)
+    table.write_text("good;K\u00f6ln\n", encoding="utf-8")
+    answering.predict(PredictConfig(prompt=folder / "out", data=table, out=folder / "answers.jsonl"), unheard)
+    assert "K\u00f6ln" in (folder / "answers.jsonl").read_text(), "an encoding that was kept is not put upon UTF-8"
+    with pytest.raises(DataError, match="1 fields where data: {columns: ...} names 2"):
+        answering.evaluate(EvaluateConfig(prompt=folder / "out", data=table, separator="|"), unheard)

@@ -15,7 +15,7 @@ from ptune.generate import write_all
 from ptune.lm import LanguageModel
 from ptune.model import Example, PromptModel, Row
 from ptune.task import Shortening
-from ptune.row_files import form_of
+from ptune.row_files import form_of, is_utf8
 from ptune.tasks import labelled, written
 from ptune.tasks.rows import iterate, rows_of, with_labels_of
 
@@ -106,6 +106,8 @@ def options_for(path: pathlib.Path, given: FileConfig, kept: FileConfig) -> File
         options |= dict.fromkeys(("separator", "quoting", "columns"))
     else:
         options |= {"record_path": None}
+    if options["encoding"] and is_utf8(path):
+        options["encoding"] = None
     asked = {name: value for name in FileConfig.model_fields if (value := getattr(given, name)) is not None}
     return FileConfig(**{**options, **asked})
 
