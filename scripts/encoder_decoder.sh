@@ -3,7 +3,8 @@
 # sh scripts/encoder_decoder.sh LM OUT
 # LM is an encoder-decoder (google/t5-base-lm-adapt, or what scripts/make_t5.sh made); PTUNE_DATA holds table_to_text/.
 set -eu
-run() { name=$1; shift; ptune train examples/webnlg-prompt.yaml --lm "$lm" --out "$out/$name" --resume --train.batch-size 8 "$@"; }
+resume() { [ ! -e "$1/settings.json" ] || echo --resume; }
+run() { name=$1; shift; ptune train examples/webnlg-prompt.yaml --lm "$lm" --out "$out/$name" $(resume "$out/$name") --train.batch-size 8 "$@"; }
 lm=$1 out=$2
 run manual --method manual --template "{table|shorten}"
 run prompt

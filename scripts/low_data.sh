@@ -3,11 +3,12 @@
 # 50 and 200 tables with one text each, three draws; a prefix that starts at random or from words, and fine-tuning; the same
 # number of rows is seen by each. The page in OUT has the plot of BLEU against rows.
 set -eu
+resume() { [ ! -e "$1/settings.json" ] || echo --resume; }
 for seed in 0 1 2; do
     for rows in 50 200; do
         run() {
             name=$1; shift
-            ptune train examples/e2e-prefix.yaml --lm "$lm" --out "$out/$name-$rows-$seed" --resume --data.take.train $rows --data.take.dev 20 \
+            ptune train examples/e2e-prefix.yaml --lm "$lm" --out "$out/$name-$rows-$seed" $(resume "$out/$name-$rows-$seed") --data.take.train $rows --data.take.dev 20 \
                 --data.seed $seed --train.seed $seed --train.epochs $((rows == 50 ? 12 : 5)) "$@"
         }
         lm=$1 out=$2

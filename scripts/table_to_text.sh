@@ -3,9 +3,10 @@
 # LM is a causal LM (HuggingFaceTB/SmolLM2-135M-Instruct), OUT the folder for the runs and the page. PTUNE_DATA holds table_to_text/.
 # A run that was stopped goes on when the script is started again; runs that are finished are left as they are.
 set -eu
+resume() { [ ! -e "$1/settings.json" ] || echo --resume; }
 for task in e2e webnlg; do
     table=$([ $task = e2e ] && echo "{table}" || echo "{table|shorten}")
-    run() { name=$1; shift; ptune train examples/$task-prefix.yaml --lm "$lm" --out "$out/$task-$name" --resume "$@"; }
+    run() { name=$1; shift; ptune train examples/$task-prefix.yaml --lm "$lm" --out "$out/$task-$name" $(resume "$out/$task-$name") "$@"; }
     lm=$1 out=$2
     run manual --method manual --template "$table = {mask}" --dtype bfloat16
     run prefix --dtype bfloat16

@@ -1,9 +1,9 @@
-"""A training run that ends by itself, as by a kill, between two checkpoints."""
+"""Runs that end by themselves, as by a kill: between two checkpoints, or right after a file was written."""
 import contextlib
 
 import pytest
 
-from ptune import train
+from ptune import store, train
 
 
 class Stop(BaseException):
@@ -24,3 +24,28 @@ def killed_after(steps: int, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Stop):
         patch.setattr(train, "_step", stopping)
         yield
+
+
+def killed_after_every_file(run, monkeypatch, most: int = 60) -> list[str]:
+    """Start ``run`` again and again; each start is killed as soon as it has written a file or a folder that none before it wrote.
+
+    Returns their names in order, when a start has come to its end.
+    """
+    place, written = store.place, []
+
+    def dying(whole, path):
+        place(whole, path)
+        unfinished = any(part.startswith(store.TEMPORARY) for part in path.parts)
+        if path not in written and not unfinished:
+            written.append(path)
+            raise Stop
+
+    for _ in range(most):
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "place", dying)
+            try:
+                run()
+            except Stop:
+                continue
+        return [path.name for path in written]
+    pytest.fail(f"it never ends: {written}")

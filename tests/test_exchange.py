@@ -88,3 +88,23 @@ def test_peft_finds_a_local_lm_from_any_folder(lm, tmp_path, monkeypatch):
         monkeypatch.setattr(lm, "source", source)
         peft_format.export(model, tmp_path / "out")
         assert pathlib.Path(json.loads((tmp_path / "out" / "adapter_config.json").read_text())["base_model_name_or_path"]) == pathlib.Path(named)
+
+
+def test_nothing_of_another_run_is_overwritten(lm, tmp_path, capsys):
+    saved(lm, tmp_path, "{soft:4} {x} = {mask}")
+    before = (tmp_path / "prompt" / "prompt.json").read_bytes()
+    for out in ("one.npy", "two.npy"):
+        run("export", tmp_path / "prompt", tmp_path / out, "--to", "google")
+    for arguments, message in [
+            (("export", tmp_path / "prompt", tmp_path / "prompt"), "which this run did not write"),
+            (("export", tmp_path / "prompt", tmp_path / "one.npy", "--to", "google"), "is there already"),
+            (("import", tmp_path / "one.npy", tmp_path / "prompt", "--lm", tmp_path / "lm", "--template", " {x} = {mask}"), "which this run did not write"),
+            (("import", tmp_path / "one.npy", tmp_path / "lm", "--lm", tmp_path / "lm", "--template", " {x} = {mask}"), "which this run did not write")]:
+        with pytest.raises(SystemExit):
+            run(*arguments)
+        assert message in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "prompt" / "prompt.json").read_bytes() == before
+    run("import", tmp_path / "one.npy", tmp_path / "new", "--lm", tmp_path / "lm", "--template", " {x} = {mask}")
+    with pytest.raises(SystemExit):
+        run("import", tmp_path / "two.npy", tmp_path / "new", "--lm", tmp_path / "lm", "--template", " {x} : {mask}")
+    assert "begun with another template" in " ".join(capsys.readouterr().err.split())

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from ptune import run_report, store
-from ptune.errors import StoreError
+from ptune.errors import ConfigError, StoreError
 from ptune.results import Output, Run
 
 TITLES = {"prefix-tuning": "Prefix-tuning", "fine-tune": "Fine-tuning"}
@@ -217,3 +217,14 @@ def test_baselines_stand_below_the_figures(tmp_path):
     assert found["baseline: Majority"] == {"Prefix-tuning": "0.250", "Fine-tuning": "-"} and "baseline: TF-IDF, logistic regression" not in found
     assert found["baseline: Linear probe on the LM"]["Prefix-tuning"] == "0.750"
     assert "baseline: Linear probe on the LM" in page(runs, tmp_path)
+
+
+def test_a_page_does_not_take_the_place_of_a_runs_own(tmp_path):
+    store.write_json(tmp_path / "one" / "run.json", TUNED.model_dump(mode="json"))
+    run_report.write([TUNED], tmp_path / "one")
+    before = (tmp_path / "one" / "report.html").read_bytes()
+    with pytest.raises(ConfigError, match="one holds a run, whose page would be overwritten"):
+        run_report.report([tmp_path / "one"], tmp_path / "one")
+    assert (tmp_path / "one" / "report.html").read_bytes() == before
+    for _ in range(2):
+        run_report.report([tmp_path / "one"], tmp_path)

@@ -98,21 +98,21 @@ def _probe(arguments: Sequence[str]) -> None:
     config = tyro.cli(c.ProbeConfig, args=arguments, prog="ptune probe")
     _quiet()
     from ptune.probe import probe
-    _resumable(lambda: probe(config), "ptune probe", arguments)
+    _resumable(lambda: probe(config), "ptune probe", arguments, config.out)
 
 
 def _compare(arguments: Sequence[str]) -> None:
     config = tyro.cli(c.CompareConfig, args=arguments, prog="ptune compare")
     _quiet()
     from ptune.compare import compare
-    _resumable(lambda: compare(config), "ptune compare", arguments)
+    _resumable(lambda: compare(config), "ptune compare", arguments, config.out)
 
 
 def _pretrain(arguments: Sequence[str]) -> None:
     config = tyro.cli(c.PretrainConfig, args=arguments, prog="ptune pretrain")
     _quiet()
     from ptune.pretrain import pretrain
-    _resumable(lambda: pretrain(config), "ptune pretrain", arguments)
+    _resumable(lambda: pretrain(config), "ptune pretrain", arguments, config.out)
 
 
 def _new(arguments: Sequence[str]) -> None:
@@ -175,7 +175,7 @@ def _train(arguments: Sequence[str]) -> None:
     from ptune.tasks import described, training
     default = described.read(file)
     config = tyro.cli(c.TaskConfig, args=options, default=default, prog=f"ptune train {arguments[0]}")
-    _resumable(lambda: training.train(config), "ptune train", arguments)
+    _resumable(lambda: training.train(config), "ptune train", arguments, config.out)
 
 
 def _evaluate(arguments: Sequence[str]) -> None:
@@ -252,13 +252,14 @@ def _quiet() -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
 
 
-def _resumable(run: Callable[[], object], command: str, arguments: Sequence[str]) -> None:
-    """Run what Ctrl-C may stop, and then say how to go on."""
+def _resumable(run: Callable[[], object], command: str, arguments: Sequence[str], out: pathlib.Path) -> None:
+    """Run what Ctrl-C may stop, and then say how to go on, or begin anew where nothing was begun in the out folder."""
+    from ptune.run_folder import NOTE
     from ptune.stopping import Interrupted
     try:
         run()
     except (Interrupted, KeyboardInterrupt) as stopped:
-        again = [*arguments, *([] if "--resume" in arguments else ["--resume"])]
+        again = [*arguments, *([] if "--resume" in arguments or not (out / NOTE).exists() else ["--resume"])]
         terminal.warn(f"\n{stopped or 'Stopped.'}\nGo on with: {command} {shlex.join(again)}")
         sys.exit(130)
 

@@ -250,7 +250,7 @@ def _result(config: CompareConfig, lm: LanguageModel, few: Few, name: str, say: 
             result |= {"figures": {}, "diverged": True, "told": str(error)}
         result["seconds"] = round(time.monotonic() - began, 1)
         store.write_json(file, result)
-        shutil.rmtree(_pet_folder(config, few, name), ignore_errors=True)
+    shutil.rmtree(_pet_folder(config, few, name), ignore_errors=True)
     result = store.read_json(file)
     told = result.get("impossible") or result.get("told") or f"{result['metric']} {result['figures'][result['metric']]:.3f}, {result['seconds']:.0f} s"
     say(f"{few.task.name:9} {f'{few.shots} shots' if few.shots else '':8} seed {few.seed}  {name:20} {told}")

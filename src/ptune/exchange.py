@@ -1,11 +1,12 @@
 """Prompts in other libraries' forms: PEFT's adapter folders, and the .npy files of Google's Prompt Tuning."""
 from collections.abc import Callable
 
-from ptune import encoders, google_format, peft_format, saving, terminal
+from ptune import encoders, google_format, identity, peft_format, saving, terminal
 from ptune.config import ExportConfig, ImportConfig
 from ptune.errors import ConfigError
 from ptune.lm import LanguageModel
 from ptune.model import PromptModel, Task
+from ptune.run_folder import working_in
 from ptune.template import Template
 
 
@@ -19,8 +20,12 @@ def export(config: ExportConfig, say: Callable[[str], None] = terminal.say) -> N
     lm = LanguageModel.load(config.lm, device="cpu") if config.lm is not None else None
     model = saving.load(config.prompt, lm, device="cpu")
     if config.to == "peft":
-        peft_format.export(model, config.out)
+        with working_in(config.out, "ptune export", adds=True) as folder:
+            folder.claim({"prompt": [identity.of_file(config.prompt / name) for name in ("prompt.json", "prompt.safetensors")]})
+            peft_format.export(model, config.out)
     else:
+        if config.out.exists():
+            raise ConfigError(f"{config.out} is there already, and would be overwritten: choose another place.")
         template, tokens = model.tasks[0].template, model.lm.tokens
         if not template.prompt_length(tokens) or template.prefixes(tokens):
             raise ConfigError(f"{template.source!r} has {'a deep prefix' if template.prefixes(tokens) else 'no soft tokens'}, and Google's form holds soft "
@@ -46,5 +51,8 @@ def bring(config: ImportConfig, say: Callable[[str], None] = terminal.say) -> No
         model.add(task, encoder=encoders.Baked(vectors))
     else:
         model = peft_format.load(config.source, lm, config.template, config.name, target=config.target)
-    saving.save(model, config.out)
+    settings = {"template": config.template, "name": config.name, "target": config.target}
+    with working_in(config.out, "ptune import", adds=True) as folder:
+        folder.claim({"source": identity.of_file(config.source), "lm": identity.of_lm(lm), **settings})
+        saving.save(model, config.out)
     say(f"{model.tasks[0].template.source!r}, saved in {config.out}")

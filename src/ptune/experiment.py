@@ -2,7 +2,6 @@
 was, and gives the same figures. Who runs a plan holds its folder (``run_folder``)."""
 import pathlib
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,16 +82,16 @@ def _group(plan: Plan, method: Method, seed: int, problems: Sequence[Problem], o
            tell: Callable[[Result], None]) -> None:
     """Train and test some problems by one method, unless all their results are there."""
     files = [result_file(plan, method, seed, problem) for problem in problems]
+    checkpoints = plan.out / "checkpoints" / file_name(method.name, problems[0].name, seed)
     if all(file.exists() for file in files):
         for file in files:
             tell(store.read_json(file))
+        shutil.rmtree(checkpoints, ignore_errors=True)
         return
-    began = time.monotonic()
     config = method.train.model_copy(update={"seed": method.train.seed + seed})
     model = PromptModel(plan.lm)
     tasks = [add_problem(model, method, problem, config.seed) for problem in problems]
     trained: dict[Any, Any] = {}
-    checkpoints = plan.out / "checkpoints" / file_name(method.name, problems[0].name, seed)
     if method.tune != "nothing":
         data = {task: (problem.train, problem.dev) for task, problem in zip(tasks, problems)}
         names = problems[0].name + (f" and {len(problems) - 1} more" if len(problems) > 1 else "")
@@ -108,7 +107,6 @@ def _group(plan: Plan, method: Method, seed: int, problems: Sequence[Problem], o
             saving.save(model, plan.out / "prompts" / file_name(method.name, problem.name, seed), task, result["figures"])
         store.write_json(file, result)
         tell(result)
-    store.write_json(plan.out / "times" / f"{file_name(method.name, problems[0].name, seed)}.json", {"seconds": time.monotonic() - began})
     shutil.rmtree(checkpoints, ignore_errors=True)
     if original is not None and method.tune in ("lm", "both"):
         plan.lm.restore(original)

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -355,6 +356,8 @@ def _save(config: PretrainConfig, lm: LanguageModel, head: PairHead | None) -> N
 
     def put(folder: str) -> None:
         lm.write_files(folder)
+        if (config.out / TOKENIZER).exists():
+            shutil.copytree(config.out / TOKENIZER, folder, dirs_exist_ok=True)
         if head:
             head.save(pathlib.Path(folder))
 

@@ -17,10 +17,11 @@ from rich.text import Text
 from ptune import store, terminal
 from ptune.baselines import BASELINES
 from ptune.config import SIDE
-from ptune.errors import StoreError, reason
+from ptune.errors import ConfigError, StoreError, reason
 from ptune.metrics import deviation, mean
 from ptune.report import COLOURS, MARK, MARKED, count, render, svg
 from ptune.results import Run
+from ptune.run_folder import NOTE, held
 from ptune.text_metrics import METRICS
 
 SHOWN = 30  # test rows whose texts are on the page
@@ -60,11 +61,15 @@ def report(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
 
     Raises:
         StoreError: no folder is given, a run.json cannot be read, or the page cannot be written.
+        ConfigError: ``out`` holds a run with a page of its own, or another process works there.
     """
     runs = read(folders)
+    if (out / "report.html").exists() and any((out / name).exists() for name in (NOTE, "run.json")):
+        raise ConfigError(f"{out} holds a run, whose page would be overwritten: choose another --out.")
     console = terminal.Console()
     console.print(table(runs))
-    write(runs, out)
+    with held(out):
+        write(runs, out)
     console.print(f"Report: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
 
