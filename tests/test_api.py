@@ -21,7 +21,7 @@ def test_every_public_name_is_there():
 def test_imports_run_one_way():
     """Each file imports only from rooms before it; no circles."""
     rooms = [["errors", "terminal", "config", "progress", "stopping", "yaml_files"],
-             ["tokens", "template", "encoders", "row_files", "delimited", "json_rows", "data", "fewshot", "metrics", "text_metrics", "ensemble", "store", "file_names", "answer_files"],
+             ["tokens", "template", "encoders", "row_files", "delimited", "json_rows", "unknown_text", "data", "fewshot", "metrics", "text_metrics", "ensemble", "store", "file_names", "answer_files"],
              ["prompts", "verbalizer", "proposals", "batch", "packing", "google_format", "seeding", "capabilities"],
              ["attention", "layer_inputs", "linear", "lm_files", "loading", "task"],
              ["pair_head", "trial", "context"],

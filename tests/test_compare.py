@@ -280,7 +280,7 @@ def test_refusals(folder, change, message):
 
 
 def test_the_longest_input_may_be_set(folder):
-    with pytest.raises(TemplateError, match="Row 1 of opinions: .* needs 14 tokens .* and 6 fit"):
+    with pytest.raises(TemplateError, match=r"line \d+ \(\w+\): .* needs 14 tokens .* and 6 fit"):
         run(folder, methods="manual", max_length=6)
     (folder / "task.yaml").write_text(YAML.replace("{text}", "{text|shorten}"))
     assert run(folder, methods="manual,head", max_length=6, out=folder / "short")[0].cells
@@ -328,5 +328,5 @@ def test_every_row_is_tried_before_the_first_training(folder, monkeypatch):
     (folder / "task.yaml").write_text(text.replace("{text|shorten}", "{text}"))
     monkeypatch.setattr(compare, "fit", None)
     monkeypatch.setattr(compare, "judge", None)
-    with pytest.raises(TemplateError, match="Row 4 of opinions: The row needs"):
+    with pytest.raises(TemplateError, match=r"line \d+ \(\w+\): The row needs"):
         run(folder, methods="p-tuning,manual", seeds=1, max_length=20, out=folder / "other")

@@ -85,7 +85,7 @@ class DecodingConfig(Config):
 
 
 EPOCHS = 20  # of a training for which neither epochs nor steps are given
-SIDE = {"save_seconds", "context_mb", "source"}  # settings that change no result
+SIDE = {"save_seconds", "context_mb", "source", "allow_unknown"}  # settings that change no result
 
 
 class TrainConfig(Config):
@@ -490,6 +490,8 @@ class TaskConfig(Config):
     """How the LM writes."""
     max_length: Annotated[int, Field(ge=1)] | None = None
     """Tokens in an input at most; the LM's own limit by default."""
+    allow_unknown: bool = False
+    """Train also where more than a tenth of the texts is unknown to the LM's vocabulary, or empty."""
     tune: Literal["prompt", "head", "lm", "both", "nothing"] | None = None
     """What is trained: the prompt, the LM's vocabulary head alone, the LM, or prompt and LM; the method's own by default."""
     pet: PetConfig = PetConfig()

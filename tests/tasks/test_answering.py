@@ -34,7 +34,7 @@ NOT_OF_ANSWERS = {
     "name", "title", "version", "out", "resume", "device",  # names, places
     "method", "tune", "only", "prompts", "stop_by",  # what is trained, and when it ends
     "verbalizers", "patterns", "relations",  # members of an ensemble, each saved as a task of its own (below)
-    "data.source", "continue_from",  # where rows are to be had, and where a prompt begins
+    "allow_unknown", "data.source", "continue_from",  # where rows are to be had, and where a prompt begins
     "lm", "dtype",  # kept with the LM (test_saving)
     "data.train", "data.dev", "data.test", "data.unlabeled", "data.halve_dev", "data.take", "data.shots", "data.seed", "data.references"}  # which rows
 TRAINING = ("train.", "pet.")

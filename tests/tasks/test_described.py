@@ -98,7 +98,7 @@ def test_a_trained_folder_is_not_overwritten(task):
     (("[great, best]", "[\u4e2d]"), VerbalizerError, "not in this LM's vocabulary"),
     (("[great, best]", "[]"), VerbalizerError, "has no word"),
     (("train: rows.jsonl", "train: none.jsonl"), DataError, "none.jsonl cannot be read"),
-    (("{text|shorten}", "{texts}"), TemplateError, "Row 1 of opinions: The row has no field 'texts'. Did you mean 'text'"),
+    (("{text|shorten}", "{texts}"), DataError, r"line 1 \(train\) has no field 'texts', which the task reads. Did you mean 'text'"),
     (("data: {", "target: gold\ndata: {"), DataError, "'gold'"),
     (("labels: {good: [great, best], bad: terrible film}", "vocabulary: none.txt"), DataError, "none.txt cannot be read"),
     (("out: trained", "method: ptuning"), ConfigError, "Did you mean 'p-tuning'"),

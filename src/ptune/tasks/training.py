@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from ptune import baselines, identity, peft_format, pet, rehearsal, saving, store, terminal
+from ptune import baselines, identity, peft_format, pet, rehearsal, saving, store, terminal, unknown_text
 from ptune.config import TaskConfig, TrainConfig
 from ptune.errors import ConfigError, DivergedError, PtuneError
 from ptune.file_names import file_name
@@ -21,6 +21,7 @@ from ptune.tasks import described, labelled, written
 from ptune.tasks.distilled import plan_of
 from ptune.tasks.rows import by_prompt, training_labels
 from ptune.tasks.rows import read as read_splits
+from ptune.template import Field, text_of
 from ptune.train import Trained, account, accuracy, fit, lower_rates
 from ptune.verbalizer import Bound
 
@@ -47,12 +48,20 @@ def train(config: TaskConfig, say: Callable[[str], None] = terminal.say) -> Run:
         return _train(config, way, settings, folder, say)
 
 
+def _texts(splits: Mapping[str, Sequence[Row]], fields: Sequence[Field]) -> list[tuple[str, list[str]]]:
+    """What the task reads of each split, all its fields together."""
+    texts = {split: [" ".join(text_of(row, field) for field in fields) for row in rows] for split, rows in splits.items() if fields}
+    return [(f"The {split} rows", own) for split, own in texts.items() if own]
+
+
 def _train(config: TaskConfig, way: Method, settings: TrainConfig, folder: RunFolder, say: Callable[[str], None]) -> Run:
     """The training, in a folder that is held."""
     splits = read_splits(config.data, config.target, tuple(config.labels), config.prompt_by, described.fields(config), say)
     rows = {split: by_prompt(splits[split], config.prompt_by, split) for split in ("train", "dev", "test")}
     labelled.check_metrics(config, splits["test"] or splits["dev"])
     lm, begun = _lm(config, way), None
+    for sentence in unknown_text.check(_texts(splits, described.fields(config)), lm.tokens, config.allow_unknown):
+        say(sentence)
     if config.continue_from is not None:
         begun = saving.load(saving.folders_in(config.continue_from), lm, trainable=True)
         config = config.model_copy(update={"lm": lm.source})
