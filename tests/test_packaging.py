@@ -11,7 +11,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "ptune"
-MODULES = {"pyyaml": "yaml", "scikit-learn": "sklearn", "rouge-score": "rouge_score"}
+MODULES = {"charset-normalizer": "charset_normalizer", "pyyaml": "yaml", "scikit-learn": "sklearn", "rouge-score": "rouge_score"}
 OPTIONAL = {"nltk"}  # METEOR's, which says what to install where it is lacking
 
 
