@@ -5,7 +5,7 @@ import pytest
 import tiny
 import torch
 from killing import killed_after
-from test_families import FAR, TOLERANCE
+from test_families import FAR, ONE_WORD, TOLERANCE
 
 from ptune.config import TrainConfig
 from ptune.context import Context, Contexts
@@ -25,7 +25,7 @@ def build(family: str) -> PromptModel:
     model = PromptModel(LanguageModel(*tiny.tiny(family)))
     for number, (text, loss) in enumerate([("{text} ? {soft:3} is {mask}", "labels"), ("The {text} {soft:2} {mask}", "vocabulary"),
                                            ("{soft:2} {text} {mask}", "labels"), ("{text} ? {mask}", "labels")]):
-        model.add(Task(f"task {number}", Template.parse(text), WORDS, encoder="table", loss=loss))
+        model.add(Task(f"task {number}", Template.parse(text), WORDS if loss == "labels" else ONE_WORD, encoder="table", loss=loss))
     for parameter in model.bank.parameters():
         torch.nn.init.normal_(parameter, 0, 0.7, generator=torch.Generator().manual_seed(parameter.numel()))
     return model

@@ -18,6 +18,7 @@ FAR = 100 * TOLERANCE
 ROWS = [{"subject": "Austria", "text": "Vienna lies on the Danube", "label": "a"}, {"subject": "France", "text": "It was a great film , it was", "label": "b"},
         {"subject": "the capital of Germany", "text": "Rome", "label": "b"}]
 WORDS = Verbalizer.from_words({"a": ["Yes", "great"], "b": ["No", "terrible"]})
+ONE_WORD = Verbalizer.from_words({"a": "Yes", "b": "No"})  # as a comparison with the whole vocabulary needs
 
 
 def build(family: str, dtype: torch.dtype = torch.float32) -> PromptModel:
@@ -29,7 +30,7 @@ def build(family: str, dtype: torch.dtype = torch.float32) -> PromptModel:
     for number, (text, encoder, loss) in enumerate([
             ("{soft:3} {subject} {soft:2} {mask}" + behind, "lstm", "vocabulary"), ("{text} {soft:4@s} {subject} {soft@s} {mask}", "mlp", "labels"),
             ("The {subject} {soft:\"capital of\"} {text} is {mask}", "table", "labels"), ("{text} ? {mask}", "table", "labels")]):
-        model.add(Task(f"task {number}", Template.parse(text), WORDS, encoder=encoder, loss=loss))
+        model.add(Task(f"task {number}", Template.parse(text), WORDS if loss == "labels" else ONE_WORD, encoder=encoder, loss=loss))
     for encoder in model.bank.encoders:
         encoder.to(dtype)
         for parameter in encoder.parameters():  # wide soft vectors, so that a swapped one shows

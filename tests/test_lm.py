@@ -32,7 +32,7 @@ from transformers.pytorch_utils import Conv1D
 from ptune import cli, pair_head
 from ptune.batch import collate
 from ptune.config import DecodingConfig, TrainConfig
-from ptune.errors import ConfigError, ModelError, StoreError
+from ptune.errors import ConfigError, ModelError, StoreError, TemplateError
 from ptune.generate import write
 from ptune.lm import LanguageModel, fill, nearest_words
 from ptune.loading import choose_device, choose_dtype, load_model, load_tokenizer, locate
@@ -567,3 +567,19 @@ def test_no_command_takes_an_empty_name_for_the_builtin_lm(command, tmp_path, mo
     with pytest.raises(SystemExit):
         cli.main([*command, "--from" if command[0] == "pretrain" else "--lm", ""])
     assert "An LM has a name" in capsys.readouterr().err
+
+
+# Diagnoses.
+
+@pytest.mark.parametrize("family", ["gpt-oss", "phimoe"])
+def test_a_mixture_of_experts_in_float64_is_told_what_it_runs_in(family):
+    with pytest.raises(ModelError, match="does not run here in float64: Expected .* Mixtures of experts run in float32, bfloat16 and"):
+        LanguageModel(*tiny.tiny(family, torch.float64))
+
+
+def test_more_soft_tokens_than_the_lm_has_places_are_the_ones_to_cut():
+    for template in ("{soft:90} {x} {mask}", "{prefix:90} {x|shorten} is {mask}", "{soft:50} {x} {soft:40} {mask}"):
+        model = PromptModel(LanguageModel(*tiny.tiny("gpt2")))
+        model.add(Task("t", Template.parse(template), None, "y", encoder="table", prefix=PrefixSettings(0)))
+        with pytest.raises(TemplateError, match="Row 1 of t: .* and 80 fit: 90 of them are soft tokens and prefix vectors. Ask for"):
+            model.encode(0, [{"x": "Vienna"}], labelled=False)

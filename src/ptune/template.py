@@ -291,6 +291,11 @@ class Template:
 
         low, high = 0, max(map(len, spans.values()), default=0)
         if (least := length(kept(0))) > max_length:
+            shortest = self._assemble(kept(0), tokens, kind, answer, 0)
+            learned = sum(slot >= 0 for slot in shortest.slots) + len(shortest.prefix)
+            if 2 * learned > max_length:
+                raise TemplateError(f"The row needs {least} tokens even when all that may be shortened is gone, and {max_length} fit: "
+                                    f"{learned} of them are soft tokens and prefix vectors. Ask for fewer of those.")
             raise TemplateError(
                 f"The row needs {least} tokens even when all that may be shortened is gone, and {max_length} fit. "
                 + (f"Mark another field with |shorten, as in {replace(whole[0], filters=(*whole[0].filters, ('shorten', ''))).shown}."

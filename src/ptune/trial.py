@@ -51,7 +51,13 @@ class Trial:
         """The LM must be the same with embeddings as with token ids, and take vectors that are no word's."""
         alone = one_row(self.rows, 0)
         try:
-            by_ids, by_vectors = self.run(alone, ids=True), self.run(alone)
+            by_ids = self.run(alone, ids=True)
+        except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+            dtype = str(self.dtype).removeprefix("torch.")
+            advice = " Mixtures of experts run in float32, bfloat16 and float16: choose one." if dtype == "float64" else ""
+            raise ModelError(f"{self.name} does not run here in {dtype}: {first_line(error)}.{advice}") from error
+        try:
+            by_vectors = self.run(alone)
         except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
             raise ModelError(f"{self.name} does not run on embeddings, so soft tokens have no way in: {error}") from error
         if not close(by_ids, by_vectors):
