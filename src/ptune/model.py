@@ -9,7 +9,7 @@ from torch import nn
 
 from ptune import readers, starting
 from ptune.config import DecodingConfig
-from ptune.data import FileRow, label_of, place_of, spelled
+from ptune.data import FileRow, label_of, place_of
 from ptune.encoders import Baked
 from ptune.ensemble import combine
 from ptune.errors import ConfigError, DataError, DivergedError, PtuneError, nearest

@@ -14,8 +14,8 @@ from ptune.errors import ConfigError, DataError, PtuneError, reason
 from ptune.generate import write_all
 from ptune.lm import LanguageModel
 from ptune.model import Example, PromptModel, Row
-from ptune.task import Shortening
 from ptune.row_files import form_of, is_utf8
+from ptune.task import Shortening
 from ptune.tasks import labelled, written
 from ptune.tasks.rows import iterate, rows_of, with_labels_of
 
