@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ptune.config import DecodingConfig, TrainConfig
+    from ptune.data import read_rows
     from ptune.errors import PtuneError
     from ptune.estimators import PromptClassifier, PromptGenerator
     from ptune.lm import LanguageModel
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "DecodingConfig": "config", "LanguageModel": "lm", "PrefixSettings": "model", "PromptClassifier": "estimators",
     "PromptGenerator": "estimators", "PromptModel": "model", "PtuneError": "errors", "Task": "model", "Template": "template",
-    "TrainConfig": "config", "Verbalizer": "verbalizer", "fit": "train", "load": "saving", "save": "saving"}
+    "TrainConfig": "config", "Verbalizer": "verbalizer", "fit": "train", "load": "saving", "read_rows": "data", "save": "saving"}
 __all__ = ["DecodingConfig", "LanguageModel", "PrefixSettings", "PromptClassifier", "PromptGenerator", "PromptModel", "PtuneError",
-           "Task", "Template", "TrainConfig", "Verbalizer", "fit", "load", "save"]
+           "Task", "Template", "TrainConfig", "Verbalizer", "fit", "load", "read_rows", "save"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import tyro
+from pydantic import BaseModel
 
 from ptune import config as c
 from ptune import terminal
@@ -269,3 +270,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "predict": _predict, "generate": _generate, "report": _report, "export": _export, "import": _import, "doctor": _doctor,
     "inspect": _inspect,
     "pretrain": _pretrain, "bench": _bench}
+OPTIONS: dict[str, type[BaseModel]] = {
+    "probe": c.ProbeConfig, "compare": c.CompareConfig, "new": c.NewConfig, "train": c.TaskConfig, "evaluate": c.EvaluateConfig,
+    "predict": c.PredictConfig, "generate": c.GenerateConfig, "report": c.ReportConfig, "export": c.ExportConfig,
+    "import": c.ImportConfig, "doctor": c.DoctorConfig, "inspect": c.InspectConfig, "pretrain": c.PretrainConfig}
+"""The options of each command that has any of its own."""

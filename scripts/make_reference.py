@@ -1,0 +1,282 @@
+"""Writes the reference pages of docs/ from the code, so that they cannot differ from it.
+
+    python scripts/make_reference.py [FOLDER]
+
+docs/reference-task.md: every key of a task's YAML; docs/task.schema.json: the same as a JSON
+Schema, which editors use; docs/reference-commands.md: every option of every command;
+docs/reference-python.md: the public names.
+"""
+
+import ast
+import inspect
+import json
+import pathlib
+import re
+import sys
+import textwrap
+import types
+import typing
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+import ptune
+from ptune import cli
+from ptune.config import TaskConfig
+
+FOLDER = pathlib.Path(__file__).parents[1] / "docs"
+NOTE = "<!-- Written by scripts/make_reference.py; edit the docstrings in the code instead. -->\n"
+
+
+def main(folder: pathlib.Path = FOLDER) -> None:
+    """Write all reference pages into a folder."""
+    for name, text in pages().items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def pages() -> dict[str, str]:
+    """The text of each page, by its file's name."""
+    return {
+        "reference-task.md": task_page(),
+        "reference-commands.md": commands_page(),
+        "reference-python.md": python_page(),
+        "task.schema.json": json.dumps(schema(), indent=1, ensure_ascii=False) + "\n",
+    }
+
+
+def schema() -> dict[str, typing.Any]:
+    """The JSON Schema of a task's YAML file."""
+    title = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A task of ptune"}
+    return title | TaskConfig.model_json_schema()
+
+
+def task_page() -> str:
+    """Every key of a task's YAML file, each nested part in a table of its own."""
+    head = (
+        "# What a task's YAML file may say\n\n"
+        "The same as a JSON Schema: [task.schema.json](task.schema.json). "
+        "An editor with a YAML language server checks "
+        "and completes a file that begins with\n\n"
+        "```yaml\n# yaml-language-server: $schema=docs/task.schema.json\n```\n\n"
+        "Each key can be set on the command line too: `data.take.train` as `--data.take.train`.\n"
+    )
+    return NOTE + head + "".join(_tables(TaskConfig, ""))
+
+
+def _tables(model: type[BaseModel], path: str) -> list[str]:
+    """A table of a model's own keys, and then the tables of the models in it."""
+    rows, nested = [], []
+    for name, field in model.model_fields.items():
+        inner = _model_in(field.annotation)
+        if inner is not None:
+            nested += _tables(inner, f"{path}{name}.")
+            continue
+        rows.append(_row(f"`{path}{name}`", field))
+    title = f"## `{path.rstrip('.')}`" if path else "## The task itself"
+    lines = [
+        "\n",
+        title,
+        "\n\n",
+        _cell_text(model.__doc__),
+        "\n\n",
+        "| key | value | default | |\n|---|---|---|---|\n",
+    ]
+    return [*lines, *rows, *nested]
+
+
+def commands_page() -> str:
+    """Every command with its options."""
+    parts = [NOTE, "# Commands\n\n", "`ptune COMMAND --help` shows the same in a terminal.\n"]
+    for name, model in sorted(cli.OPTIONS.items()):
+        parts.append(f"\n## `ptune {name}`\n\n{_cell_text(model.__doc__)}\n")
+        if model is TaskConfig:
+            parts.append(
+                "\nIts options are the keys of a task's YAML file: "
+                "[reference](reference-task.md).\n"
+            )
+            continue
+        parts.append("\n| option | value | default | |\n|---|---|---|---|\n")
+        parts += _options(model, "")
+    return "".join(parts)
+
+
+def _options(model: type[BaseModel], path: str) -> list[str]:
+    rows = []
+    for name, field in model.model_fields.items():
+        inner = _model_in(field.annotation)
+        if inner is not None:
+            label = inner.__name__.removesuffix("Overrides").lower()
+            rows.append(
+                f"| `--{path}{name}.*` | | | {_cell(field.description)} "
+                f"The keys are those of `{label}` in [a task's YAML](reference-task.md). |\n"
+            )
+            continue
+        shown = _option_name(name, field, path)
+        rows.append(_row(shown, field))
+    return rows
+
+
+def _row(shown: str, field: FieldInfo) -> str:
+    """A line of a table: a key or an option, its value, its default, and its help."""
+    return f"| {shown} | {_kind(field)} | {_default(field)} | {_cell(field.description)} |\n"
+
+
+def _option_name(name: str, field: FieldInfo, path: str) -> str:
+    for extra in field.metadata:
+        if type(extra).__name__ == "_PositionalMarker" or "Positional" in repr(extra):
+            return f"`{name.upper()}`"
+        if given := getattr(extra, "name", None):
+            return f"`--{path}{given}`"
+    return f"`--{path}{name.replace('_', '-')}`"
+
+
+def python_page() -> str:
+    """The public names: signature and docstring of each, and of its public methods."""
+    parts = [
+        NOTE,
+        "# Python\n\n",
+        "Everything here is imported from `ptune`; nothing heavy is loaded before it is used.\n",
+    ]
+    for name in sorted(ptune.__all__):
+        thing = getattr(ptune, name)
+        parts.append(f"\n## {name}\n\n{_head(name, thing)}\n\n{_doc(thing)}\n")
+        if inspect.isclass(thing):
+            parts += _methods(name, thing)
+    return "".join(parts)
+
+
+def _methods(owner: str, thing: type) -> list[str]:
+    parts = []
+    for name, member in vars(thing).items():
+        function = member.__func__ if isinstance(member, classmethod | staticmethod) else member
+        if name.startswith("_") or not inspect.isfunction(function) or not function.__doc__:
+            continue
+        if function.__module__.split(".")[0] == "ptune":
+            parts.append(
+                f"\n### {owner}.{name}\n\n```python\n{name}{_signature(function)}\n```\n\n"
+                f"{_doc(function)}\n"
+            )
+    return parts
+
+
+def _head(name: str, thing: typing.Any) -> str:
+    """The signature of a public name; of a model of settings, where its keys are explained."""
+    if inspect.isclass(thing) and issubclass(thing, BaseModel):
+        key = name.removesuffix("Config").lower()
+        keys = f"[`{key}` in a task's YAML](reference-task.md#{key})"
+        return f"Its arguments are the keys of {keys}, given by name."
+    return f"```python\n{name}{_signature(thing)}\n```"
+
+
+def _signature(thing: typing.Any) -> str:
+    """The arguments of a function or class as its source has them, without the modules of types."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(thing))).body[0]
+    if isinstance(tree, ast.ClassDef):
+        makers = [
+            node
+            for node in tree.body
+            if isinstance(node, ast.FunctionDef) and node.name == "__init__"
+        ]
+        if not makers:
+            return _fields(tree)
+        tree = makers[0]
+    assert isinstance(tree, ast.FunctionDef)
+    if tree.args.args and tree.args.args[0].arg in ("self", "cls"):
+        del tree.args.args[0]
+    returned = (
+        f" -> {ast.unparse(tree.returns)}" if tree.returns and tree.name != "__init__" else ""
+    )
+    return _without_modules(f"({ast.unparse(tree.args)}){returned}")
+
+
+def _fields(tree: ast.ClassDef) -> str:
+    """The fields of a data class as arguments."""
+    assigned = [node for node in tree.body if isinstance(node, ast.AnnAssign)]
+    shown = [
+        ast.unparse(node).replace(" = ", "=")
+        for node in assigned
+        if "init=False" not in ast.unparse(node)
+    ]
+    return _without_modules(f"({', '.join(shown)})") if shown else ""
+
+
+def _without_modules(text: str) -> str:
+    return re.sub(r"\b(?:[a-z_]+\.)+([A-Z]\w*)", r"\1", text)
+
+
+def _doc(thing: typing.Any) -> str:
+    """A docstring as Markdown: its sections as lists."""
+    lines = []
+    for line in (inspect.getdoc(thing) or "").replace("``", "`").splitlines():
+        if re.fullmatch(r"(Args|Raises|Returns|Attributes|Yields):", line):
+            lines += [f"**{line.rstrip(':')}**", ""]
+        elif re.match(r"    [\w*`][^:]*: ", line):
+            name, _, text = line.strip().partition(": ")
+            lines.append(f"- `{name.strip('`')}`: {text}")
+        else:
+            lines.append(f"  {line.strip()}" if line.startswith("     ") else line.strip())
+    return "\n".join(lines)
+
+
+def _model_in(annotation: typing.Any) -> type[BaseModel] | None:
+    choices = [annotation, *typing.get_args(annotation)]
+    return next((c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)), None)
+
+
+def _kind(field: FieldInfo) -> str:
+    return _cell(_named(field.annotation)) + _bounds(field)
+
+
+def _named(annotation: typing.Any) -> str:
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return ", ".join(f"`{value}`" for value in inner)
+    if origin is typing.Annotated:
+        return _named(inner[0])
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_named(part) for part in inner if part is not type(None))
+    if origin in (list, tuple, set):
+        return "a list of " + _named(inner[0]) if inner else "a list"
+    if origin is dict:
+        return f"{_named(inner[1])} for each {_named(inner[0])}"
+    words = {
+        str: "text",
+        int: "whole number",
+        float: "number",
+        bool: "true or false",
+        pathlib.Path: "path",
+    }
+    return words.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _bounds(field: FieldInfo) -> str:
+    signs = {"ge": "at least", "gt": "over", "le": "at most", "lt": "under"}
+    metadata = [m for part in field.metadata for m in getattr(part, "metadata", [part])]
+    bounds = [
+        f"{text} {getattr(m, sign)}"
+        for m in metadata
+        for sign, text in signs.items()
+        if hasattr(m, sign)
+    ]
+    return f", {' and '.join(bounds)}" if bounds else ""
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if value in (None, "", (), [], {}):
+        return ""
+    return f"`{json.dumps(value, default=str, ensure_ascii=False)}`"
+
+
+def _cell(text: str | None) -> str:
+    return _cell_text(text).replace("|", "\\|")
+
+
+def _cell_text(text: str | None) -> str:
+    return " ".join((text or "").replace("``", "`").split())
+
+
+if __name__ == "__main__":
+    main(*map(pathlib.Path, sys.argv[1:]))

@@ -1,0 +1,186 @@
+"""The pages of the documentation: what they show runs, their links lead somewhere, and the
+reference is that of the code."""
+
+import importlib.util
+import io
+import json
+import pathlib
+import re
+import shlex
+import shutil
+
+import pytest
+import tiny
+
+from ptune import TrainConfig, cli
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+BLOCK = re.compile(r"(?:<!-- ([^>]+) -->\n)?```(sh|python)\n(.*?)```", re.S)
+WRITER = "HuggingFaceTB/SmolLM2-135M-Instruct"
+GUIDES = (
+    "README",
+    "README.zh-CN",
+    "start",
+    "start.zh-CN",
+    "classify",
+    "facts",
+    "write",
+    "peft",
+    "your-lm",
+    "templates",
+    "files",
+)
+
+
+def blocks(page):
+    """The blocks of code of a page: what the comment before each tells, its language, its text."""
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+def page(name):
+    return ROOT / f"{name}.md" if name.startswith("README") else ROOT / "docs" / f"{name}.md"
+
+
+RUNNING = [  # the Chinese pages have the same blocks
+    name
+    for name in GUIDES
+    if "zh" not in name and any(kind == "runs" for kind, *_ in blocks(page(name)))
+]
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory):
+    """A small causal LM that stands in for the one of the pages."""
+    folder = tmp_path_factory.mktemp("writer")
+    network, tokenizer = tiny.tiny("gpt2")
+    network = type(network)(
+        type(network.config)(**{**network.config.to_dict(), "n_positions": 512})
+    )
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, writer):
+    """A folder with the examples, where each training takes two steps."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    for path in (tmp_path / "examples").glob("*.yaml"):
+        path.write_text(path.read_text().replace(WRITER, writer))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(TrainConfig, "planned_steps", lambda self, steps_an_epoch: 2)
+    return tmp_path
+
+
+def run_commands(text, monkeypatch):
+    """Run lines such as ``ptune train ...`` and ``echo '...' | ptune predict ...`` in process."""
+    for line in text.replace("\\\n", " ").splitlines():
+        first, *rest = shlex.split(line, comments=True) or ["#"]
+        if first == "echo":
+            monkeypatch.setattr("sys.stdin", io.StringIO(rest[0] + "\n"))
+            assert rest[1:3] == ["|", "ptune"], line
+            rest = rest[3:]
+        elif first == "#":
+            continue
+        else:
+            assert first == "ptune", line
+        try:
+            cli.main(rest)
+        except SystemExit as ended:
+            assert not ended.code, line
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_what_a_page_shows_runs(name, workplace, writer, monkeypatch):
+    names: dict = {}
+    for kind, language, text in blocks(page(name)):
+        text = text.replace(WRITER, writer)
+        if kind == "runs" and language == "python":
+            exec(compile(text, f"{name}.md", "exec"), names)
+        elif kind == "runs":
+            run_commands(text, monkeypatch)
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_every_block_of_a_guide_runs_or_says_what_it_needs(name):
+    for kind, _, text in blocks(page(name)):
+        assert (
+            kind == "runs" or kind.startswith("needs ") or text.startswith("python3 -m venv .venv")
+        ), text
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", path.read_text(encoding="utf-8"), flags=re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)|src(?:set)?=\"([^\"]+)\"", text):
+        target = next(filter(None, target))
+        if re.match(r"https?:|mailto:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        linked = (path.parent / file) if file else path
+        assert linked.exists(), f"{path.name}: {target}"
+        if anchor:
+            assert anchor in anchors(linked), f"{path.name}: {target}"
+
+
+def anchors(path):
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.M)
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings
+    }
+
+
+def test_every_page_stands_in_the_index():
+    listed = re.search(r".*", (ROOT / "docs" / "index.md").read_text(), re.S)[0].split()
+    assert {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"} <= set(listed)
+
+
+def test_readme_is_short():
+    assert len(page("README").read_text().splitlines()) <= 120
+
+
+def test_the_picture_is_what_its_script_draws():
+    drawn = load_script("draw_batch").picture()
+    assert (ROOT / "docs" / "batch.svg").read_text(encoding="utf-8") == drawn
+
+
+@pytest.mark.parametrize("name", ["README", "start"])
+def test_the_chinese_page_has_the_same_commands(name):
+    code = [
+        [(language, text) for _, language, text in blocks(page(one))]
+        for one in (name, f"{name}.zh-CN")
+    ]
+    assert code[0] == code[1]
+
+
+def load_script(name):
+    """A script of the repository as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return load_script("make_reference").pages()
+
+
+def test_the_reference_is_that_of_the_code(reference):
+    for name, text in reference.items():
+        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == text, (
+            f"{name}: run python scripts/make_reference.py"
+        )
+
+
+def test_every_command_stands_in_the_reference(reference):
+    for name in cli.COMMANDS.keys() - {"methods", "bench"}:  # which have no options of their own
+        assert f"## `ptune {name}`" in reference["reference-commands.md"]
+
+
+def test_the_examples_fit_the_schema(reference):
+    keys = json.loads(reference["task.schema.json"])["properties"]
+    for path in (ROOT / "examples").glob("*.yaml"):
+        used = set(re.findall(r"^(\w+):", path.read_text(), re.M))
+        assert used <= set(keys), path
