@@ -12,11 +12,9 @@ import torch
 from ptune.errors import TemplateError
 from ptune.fewshot import Row
 from ptune.lm import LanguageModel
-from ptune.metrics import labelled, mean, most_frequent
+from ptune.metrics import BASELINES, MAJORITY, PROBE, TFIDF, labelled, mean, most_frequent
 from ptune.template import Template
 
-MAJORITY, TFIDF, PROBE = "majority", "tf-idf", "linear-probe"
-BASELINES = {MAJORITY: "Majority", TFIDF: "TF-IDF, logistic regression", PROBE: "Linear probe on the LM"}
 AHEAD_OF = {TFIDF: "manual+fine-tune", PROBE: "head", MAJORITY: "head"}  # the method to try where a baseline is ahead
 MOST_ROWS = 2000  # rows that a baseline learns from at most
 ROWS_AT_ONCE = 16

@@ -12,13 +12,12 @@ from functools import partial
 from typing import Any
 
 from ptune import baselines, compare_report, fewshot, identity, pet, store, terminal
-from ptune.baselines import BASELINES, MAJORITY
 from ptune.config import CompareConfig, DataConfig, TaskConfig, TrainConfig, TrainOverrides
 from ptune.errors import ConfigError, DivergedError, ModelError, TemplateError, VerbalizerError, nearest
 from ptune.file_names import file_name
 from ptune.lm import LanguageModel
 from ptune.methods import METHODS, Method, method
-from ptune.metrics import deviation, labelled, mean, most_frequent
+from ptune.metrics import BASELINES, MAJORITY, deviation, labelled, mean, most_frequent
 from ptune.model import PromptModel, Row
 from ptune.report import divergences
 from ptune.results import Cell, Comparison, lost_trainings, versions

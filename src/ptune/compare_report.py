@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ptune import store
-from ptune.baselines import BASELINES
+from ptune.metrics import BASELINES
 from ptune.report import COLOURS, DIVERGED, MARK, MARKED, count, divergences, render, svg
 from ptune.results import Cell, Comparison
 

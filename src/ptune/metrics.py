@@ -10,6 +10,9 @@ import torch
 
 from ptune.errors import ConfigError, DataError, DivergedError, nearest
 
+MAJORITY, TFIDF, PROBE = "majority", "tf-idf", "linear-probe"  # what a user gets without prompts
+BASELINES = {MAJORITY: "Majority", TFIDF: "TF-IDF, logistic regression", PROBE: "Linear probe on the LM"}
+
 LABELLED = ("accuracy", "f1", "precision", "recall", "f1-macro", "f1-weighted", "mcc", "auc", "f1a", "em", "record-em", "record-f1")
 OF_A_LABEL = ("f1", "precision", "recall", "auc")  # "f1:good" names the label
 POSITIVE = (("true", "false"), ("1", "0"))  # the label that those are of where none is named, and the other

@@ -15,10 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ptune import store, terminal
-from ptune.baselines import BASELINES
 from ptune.config import SIDE
 from ptune.errors import ConfigError, StoreError, reason
-from ptune.metrics import deviation, mean
+from ptune.metrics import BASELINES, deviation, mean
 from ptune.report import COLOURS, MARK, MARKED, count, render, svg
 from ptune.results import Run
 from ptune.run_folder import NOTE, held

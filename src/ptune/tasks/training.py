@@ -13,6 +13,7 @@ from ptune.errors import ConfigError, DivergedError, PtuneError
 from ptune.file_names import file_name
 from ptune.lm import LanguageModel
 from ptune.methods import Method, method
+from ptune.metrics import BASELINES
 from ptune.model import PromptModel, Row, Task
 from ptune.results import Run
 from ptune.run_folder import RunFolder, working_in
@@ -256,11 +257,11 @@ def _compared(config: TaskConfig, run: Run, say: Callable[[str], None]) -> None:
         return
     metric = (config.metrics or ("accuracy",))[0]
     company = {name: own[metric] for name, own in run.baselines.items()}
-    shown = "; ".join(f"{baselines.BASELINES[name]} {value:.4g}" for name, value in company.items())
+    shown = "; ".join(f"{BASELINES[name]} {value:.4g}" for name, value in company.items())
     say(f"Baselines without prompts, on the same rows, {metric}: {shown}")
     if ahead := baselines.behind(run.figures[metric], company):
         name, value = ahead
-        say(f"This run ({run.figures[metric]:.4g}) is behind a baseline, {baselines.BASELINES[name]} ({value:.4g}): "
+        say(f"This run ({run.figures[metric]:.4g}) is behind a baseline, {BASELINES[name]} ({value:.4g}): "
             f"try --method {baselines.advice(name, config.method)}.")
 
 
