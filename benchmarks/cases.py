@@ -1,4 +1,5 @@
 """The cases: what is compared on which shape of LM."""
+
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,7 +9,8 @@ from benchmarks.side import Work
 
 @dataclass(frozen=True)
 class Case:
-    """Sides by name: ours, the peer, others. ``build`` makes one on a device, of the true shape or a small one."""
+    """Sides by name: ours, the peer, others. ``build`` makes one on a device, of the true shape or
+    a small one."""
 
     title: str
     sides: tuple[str, ...]
@@ -17,19 +19,63 @@ class Case:
 
 TRAINED = ("ptune", "PEFT", *training.FLOORS)
 CASES = {
-    "cloze-8": Case("P-tuning, BERT-base shape, 8 rows of 28 tokens, 9 soft tokens", TRAINED, training.cloze(8)),
-    "cloze-16": Case("P-tuning, BERT-base shape, 16 rows of 28 tokens, 9 soft tokens", TRAINED, training.cloze(16)),
-    "cloze-32": Case("P-tuning, BERT-base shape, 32 rows of 28 tokens, 9 soft tokens", TRAINED, training.cloze(32)),
-    "spread": Case("classification by a verbalizer, BERT-base shape, 32 rows of 16 to 256 tokens in batches of 8, 20 soft tokens", TRAINED, training.spread),
-    "prefix": Case("Prefix-Tuning, GPT-2 small's shape, 10 rows of 60 tokens, a prefix of 10", TRAINED, training.prefix),
-    "t5": Case("Prompt Tuning, T5-small's shape, 16 rows of 60 tokens, 20 soft tokens", TRAINED, training.prompt_tuning),
-    "bank": Case("16 P-tuning prompts with 8 rows each, BERT-base shape", ("together", "one by one", *training.FLOORS), training.bank(16)),
-    "bank-41": Case("41 P-tuning prompts with 8 rows each, as many as LAMA's relations, BERT-base shape", ("together", "one by one", *training.FLOORS),
-                    training.bank(41)),
-    "context": Case("8 soft tokens behind 200 tokens, GPT-2 small's shape, 8 rows", ("ptune", "transformers", "ptune, nothing kept", *training.FLOORS),
-                    training.context),
-    "scoring": Case("labels for 64 requests over 16 prompts, BERT-base shape", ("ptune", "PEFT", "PEFT, grouped", *training.FLOORS), serving.scoring),
-    "generation": Case("16 new tokens for 64 requests over 16 prompts, GPT-2 small's shape", ("ptune", "PEFT", "PEFT, grouped", "ptune, 4 at once"),
-                       serving.generation),
-    "start": Case("until the command line says how it is used", ("ptune --help", "import torch"), starting.starting),
+    "cloze-8": Case(
+        "P-tuning, BERT-base shape, 8 rows of 28 tokens, 9 soft tokens", TRAINED, training.cloze(8)
+    ),
+    "cloze-16": Case(
+        "P-tuning, BERT-base shape, 16 rows of 28 tokens, 9 soft tokens",
+        TRAINED,
+        training.cloze(16),
+    ),
+    "cloze-32": Case(
+        "P-tuning, BERT-base shape, 32 rows of 28 tokens, 9 soft tokens",
+        TRAINED,
+        training.cloze(32),
+    ),
+    "spread": Case(
+        "classification by a verbalizer, BERT-base shape, 32 rows of 16 to 256 tokens in batches "
+        "of 8, 20 soft tokens",
+        TRAINED,
+        training.spread,
+    ),
+    "prefix": Case(
+        "Prefix-Tuning, GPT-2 small's shape, 10 rows of 60 tokens, a prefix of 10",
+        TRAINED,
+        training.prefix,
+    ),
+    "t5": Case(
+        "Prompt Tuning, T5-small's shape, 16 rows of 60 tokens, 20 soft tokens",
+        TRAINED,
+        training.prompt_tuning,
+    ),
+    "bank": Case(
+        "16 P-tuning prompts with 8 rows each, BERT-base shape",
+        ("together", "one by one", *training.FLOORS),
+        training.bank(16),
+    ),
+    "bank-41": Case(
+        "41 P-tuning prompts with 8 rows each, as many as LAMA's relations, BERT-base shape",
+        ("together", "one by one", *training.FLOORS),
+        training.bank(41),
+    ),
+    "context": Case(
+        "8 soft tokens behind 200 tokens, GPT-2 small's shape, 8 rows",
+        ("ptune", "transformers", "ptune, nothing kept", *training.FLOORS),
+        training.context,
+    ),
+    "scoring": Case(
+        "labels for 64 requests over 16 prompts, BERT-base shape",
+        ("ptune", "PEFT", "PEFT, grouped", *training.FLOORS),
+        serving.scoring,
+    ),
+    "generation": Case(
+        "16 new tokens for 64 requests over 16 prompts, GPT-2 small's shape",
+        ("ptune", "PEFT", "PEFT, grouped", "ptune, 4 at once"),
+        serving.generation,
+    ),
+    "start": Case(
+        "until the command line says how it is used",
+        ("ptune --help", "import torch"),
+        starting.starting,
+    ),
 }

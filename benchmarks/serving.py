@@ -1,4 +1,6 @@
-"""Requests for many prompts over one LM: labels, and texts. PEFT holds one adapter a prompt, and switches."""
+"""Requests for many prompts over one LM: labels, and texts. PEFT holds one adapter a prompt, and
+switches."""
+
 from collections.abc import Callable, Iterator
 
 import peft
@@ -8,17 +10,23 @@ from benchmarks import lms
 from benchmarks.side import Work
 from benchmarks.training import FLOORS, floor, fronted
 from ptune import LanguageModel, PromptModel, Task, Template, Verbalizer
-from ptune.config import DecodingConfig
-from ptune.generate import write
+from ptune.model.generate import write
+from ptune.settings import DecodingConfig
 
 REQUESTS, PROMPTS, SOFT, NEW = 64, 16, 10, 16
 WORDS = {"0": "w1", "1": "w2"}
 
 
 def _requests(alike: bool) -> list[tuple[int, str]]:
-    """(prompt, text) of each, the prompts taking turns; ``alike``: of one length for each prompt."""
+    """(prompt, text) of each, the prompts taking turns; ``alike``: of one length for each
+    prompt."""
     sizes = lms.lengths(REQUESTS, 20, 40)
-    return [(at % PROMPTS, text) for at, text in enumerate(lms.texts([sizes[at % PROMPTS] if alike else sizes[at] for at in range(REQUESTS)]))]
+    return [
+        (at % PROMPTS, text)
+        for at, text in enumerate(
+            lms.texts([sizes[at % PROMPTS] if alike else sizes[at] for at in range(REQUESTS)])
+        )
+    ]
 
 
 def _vectors(width: int) -> torch.Tensor:
@@ -57,26 +65,48 @@ def scoring(side: str, device: str, small: bool) -> Work:
             found: dict[int, list[float]] = {}
             for prompt, members in _groups(side, requests):
                 wrapped.set_adapter(str(prompt))
-                inputs = tokenizer([f"{requests[at][1]} [MASK]" for at in members], padding=True, return_tensors="pt").to(device)
-                logits = wrapped(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[:, SOFT:]
-                scores = logits[inputs["input_ids"] == tokenizer.mask_token_id].log_softmax(-1)[:, answers]
+                inputs = tokenizer(
+                    [f"{requests[at][1]} [MASK]" for at in members],
+                    padding=True,
+                    return_tensors="pt",
+                ).to(device)
+                logits = wrapped(
+                    input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
+                ).logits[:, SOFT:]
+                scores = logits[inputs["input_ids"] == tokenizer.mask_token_id].log_softmax(-1)[
+                    :, answers
+                ]
                 found |= dict(zip(members, scores.tolist()))
             return [score for at in range(REQUESTS) for score in found[at]]
 
         return Work(theirs, theirs, network)
-    model = _bank(network, tokenizer, f"{{soft:{SOFT}}} {{x}} {{mask}}", Verbalizer.from_words(WORDS))
+    model = _bank(
+        network, tokenizer, f"{{soft:{SOFT}}} {{x}} {{mask}}", Verbalizer.from_words(WORDS)
+    )
 
     def ours() -> list[float]:
-        examples = [fronted(model.encode(prompt, [{"x": text}], labelled=False)[0]) for prompt, text in requests]
+        examples = [
+            fronted(model.encode(prompt, [{"x": text}], labelled=False)[0])
+            for prompt, text in requests
+        ]
         return torch.stack(model.scores(examples)).flatten().tolist()
 
     if side in FLOORS:
-        return floor(side, model, [fronted(model.encode(prompt, [{"x": text}], labelled=False)[0]) for prompt, text in requests], backward=False)
+        return floor(
+            side,
+            model,
+            [
+                fronted(model.encode(prompt, [{"x": text}], labelled=False)[0])
+                for prompt, text in requests
+            ],
+            backward=False,
+        )
     return Work(ours, ours, network)
 
 
 def generation(side: str, device: str, small: bool) -> Work:
-    """Sixteen new tokens, the best each time. The lengths are the same for each prompt, since PEFT is wrong where it pads on the left."""
+    """Sixteen new tokens, the best each time. The lengths are the same for each prompt, since PEFT
+    is wrong where it pads on the left."""
     network, tokenizer = lms.lm("gpt2", device, small)
     requests = _requests(alike=True)
     if side.startswith("PEFT"):
@@ -87,23 +117,50 @@ def generation(side: str, device: str, small: bool) -> Work:
             found = {}
             for prompt, members in _groups(side, requests):
                 wrapped.set_adapter(str(prompt))
-                inputs = tokenizer([requests[at][1] for at in members], return_tensors="pt").to(device)
-                ids = wrapped.generate(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=NEW, min_new_tokens=NEW,
-                                       do_sample=False)
-                found |= dict(zip(members, tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1]:], skip_special_tokens=True)))
+                inputs = tokenizer([requests[at][1] for at in members], return_tensors="pt").to(
+                    device
+                )
+                ids = wrapped.generate(
+                    input_ids=inputs["input_ids"],
+                    attention_mask=inputs["attention_mask"],
+                    max_new_tokens=NEW,
+                    min_new_tokens=NEW,
+                    do_sample=False,
+                )
+                found |= dict(
+                    zip(
+                        members,
+                        tokenizer.batch_decode(
+                            ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+                        ),
+                    )
+                )
             return [found[at] for at in range(REQUESTS)]
 
         return Work(theirs, _numbers(theirs), network)
     model = _bank(network, tokenizer, f"{{soft:{SOFT}}} {{x}} {{mask}}", None)
-    settings = DecodingConfig(max_new_tokens=NEW, min_new_tokens=NEW, rows=4 if side == "ptune, 4 at once" else DecodingConfig().rows)
+    settings = DecodingConfig(
+        max_new_tokens=NEW,
+        min_new_tokens=NEW,
+        rows=4 if side == "ptune, 4 at once" else DecodingConfig().rows,
+    )
 
     def ours() -> list[str]:
-        return write(model, [model.encode(prompt, [{"x": text}], labelled=False, room=NEW)[0] for prompt, text in requests], settings)
+        return write(
+            model,
+            [
+                model.encode(prompt, [{"x": text}], labelled=False, room=NEW)[0]
+                for prompt, text in requests
+            ],
+            settings,
+        )
 
     return Work(ours, _numbers(ours), network)
 
 
-def _bank(network: torch.nn.Module, tokenizer: object, template: str, verbalizer: Verbalizer | None) -> PromptModel:
+def _bank(
+    network: torch.nn.Module, tokenizer: object, template: str, verbalizer: Verbalizer | None
+) -> PromptModel:
     model = PromptModel(LanguageModel(network, tokenizer))
     for number, own in enumerate(_vectors(model.lm.width)):
         model.add(Task(str(number), Template.parse(template), verbalizer, encoder="table"))

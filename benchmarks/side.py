@@ -1,4 +1,5 @@
 """One side of a case in a process of its own, which does a step when it is told to."""
+
 import importlib
 import multiprocessing
 import os
@@ -33,7 +34,9 @@ class Process:
         self.case, self.side, self.times = case, side, []
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, case, side, threads, device, small), daemon=True)
+        self.process = context.Process(
+            target=_serve, args=(theirs, case, side, threads, device, small), daemon=True
+        )
         self.process.start()
         theirs.close()
         self._hear()  # it is built
@@ -64,12 +67,16 @@ class Process:
         try:
             answer = self.pipe.recv()
         except EOFError:
-            raise SystemExit(f"{self.case}: {self.side} ended by itself; what it said stands above.") from None
+            raise SystemExit(
+                f"{self.case}: {self.side} ended by itself; what it said stands above."
+            ) from None
         return answer
 
 
 def _serve(pipe: Connection, case: str, side: str, threads: int, device: str, small: bool) -> None:
-    os.environ["OMP_WAIT_POLICY"] = "passive"  # waiting threads would take the time of the side whose turn it is
+    os.environ["OMP_WAIT_POLICY"] = (
+        "passive"  # waiting threads would take the time of the side whose turn it is
+    )
     import torch
 
     torch.set_num_threads(threads)
@@ -112,9 +119,13 @@ def _positions(work: Work) -> int:
 
     if work.network is None:
         return 0
-    first = next(module for module in work.network.modules() if isinstance(module, nn.Linear | Conv1D))
+    first = next(
+        module for module in work.network.modules() if isinstance(module, nn.Linear | Conv1D)
+    )
     counts: list[int] = []
-    hook = first.register_forward_pre_hook(lambda _, given: counts.append(given[0].shape[:-1].numel()))
+    hook = first.register_forward_pre_hook(
+        lambda _, given: counts.append(given[0].shape[:-1].numel())
+    )
     work.step()
     hook.remove()
     return sum(counts)

@@ -1,4 +1,6 @@
-"""How long the command line takes until it says how it is used, beside the import of torch alone."""
+"""How long the command line takes until it says how it is used, beside the import of torch
+alone."""
+
 import subprocess
 import sys
 
@@ -8,4 +10,6 @@ PROGRAMS = {"ptune --help": ["-m", "ptune", "--help"], "import torch": ["-c", "i
 
 
 def starting(side: str, device: str, small: bool) -> Work:
-    return Work(lambda: subprocess.run([sys.executable, *PROGRAMS[side]], check=True, capture_output=True))
+    return Work(
+        lambda: subprocess.run([sys.executable, *PROGRAMS[side]], check=True, capture_output=True)
+    )

@@ -21,8 +21,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import ptune
-from ptune import cli
-from ptune.config import TaskConfig
+from ptune.cli import main as cli
+from ptune.settings import TaskConfig
 
 FOLDER = pathlib.Path(__file__).parents[1] / "docs"
 NOTE = "<!-- Written by scripts/make_reference.py; edit the docstrings in the code instead. -->\n"

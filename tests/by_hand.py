@@ -1,6 +1,8 @@
-"""A tiny LM of transformers called directly, one row at a time, on ids that are put together here: no template, no batch, no
-padding. Rows are written as their pieces, text and numbers of soft vectors, up to the answer.
+"""A tiny LM of transformers called directly, one row at a time, on ids that are put together here:
+no template, no batch, no padding. Rows are written as their pieces, text and numbers of soft
+vectors, up to the answer.
 """
+
 from collections.abc import Sequence
 
 import tiny
@@ -18,68 +20,132 @@ class Plain:
         for parameter in self.network.parameters():
             parameter.requires_grad_(False)
         config = self.network.config
-        self.kind = "encoder-decoder" if config.is_encoder_decoder else "masked" if family in (*tiny.MASKED, "distilbert") else "causal"
+        self.kind = (
+            "encoder-decoder"
+            if config.is_encoder_decoder
+            else "masked"
+            if family in (*tiny.MASKED, "distilbert")
+            else "causal"
+        )
         whole, text = self.tokenizer("x")["input_ids"], self.ids("x")
         at = whole.index(text[0])
-        self.before, self.after = whole[:at], whole[at + len(text):]
+        self.before, self.after = whole[:at], whole[at + len(text) :]
         sentinel = self.tokenizer.convert_tokens_to_ids("<extra_id_0>")
         self.sentinel = None if sentinel in (None, self.tokenizer.unk_token_id) else sentinel
         self.mask = self.tokenizer.mask_token_id if self.sentinel is None else self.sentinel
 
     def ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)[
+            "input_ids"
+        ]
 
     def follow(self, text: str) -> list[int]:
         """The ids of a text behind another."""
-        return self.ids(BEHIND + text)[len(self.ids(BEHIND)):]
+        return self.ids(BEHIND + text)[len(self.ids(BEHIND)) :]
 
     def word(self, text: str) -> list[int]:
         """The ids of a word of the answer."""
         return self.follow(f" {text}")
 
-    def row(self, pieces: Pieces, answer: Sequence[int | None] | None = (None,)) -> tuple[list[int | str], list[int] | None, list[int]]:
-        """Ids (a soft vector as "soft 0"), the decoder's ids, and where the answer's tokens are read. An answer of None is a row
-        that is read as a whole: at its first token, a causal LM's last, a decoder's start."""
+    def row(
+        self, pieces: Pieces, answer: Sequence[int | None] | None = (None,)
+    ) -> tuple[list[int | str], list[int] | None, list[int]]:
+        """Ids (a soft vector as "soft 0"), the decoder's ids, and where the answer's tokens are
+        read. An answer of None is a row that is read as a whole: at its first token, a causal LM's
+        last, a decoder's start."""
         row: list[int | str] = list(self.before)
         for number, piece in enumerate(pieces):
-            row += [f"soft {piece}"] if isinstance(piece, int) else self.ids(piece) if number == 0 else self.follow(piece)
+            row += (
+                [f"soft {piece}"]
+                if isinstance(piece, int)
+                else self.ids(piece)
+                if number == 0
+                else self.follow(piece)
+            )
         start = getattr(self.network.config, "decoder_start_token_id", None)
         if answer is None:
-            reads = [len(row) - 1] if self.kind == "causal" else [0]
-            return [*row, *(self.after if self.kind != "causal" else [])], [start] if self.kind == "encoder-decoder" else None, reads
+            answer_positions = [len(row) - 1] if self.kind == "causal" else [0]
+            return (
+                [*row, *(self.after if self.kind != "causal" else [])],
+                [start] if self.kind == "encoder-decoder" else None,
+                answer_positions,
+            )
         if self.kind == "masked":
-            reads = list(range(len(row), len(row) + len(answer)))
-            return [*row, *(self.mask if token is None else token for token in answer), *self.after], None, reads
+            answer_positions = list(range(len(row), len(row) + len(answer)))
+            return (
+                [*row, *(self.mask if token is None else token for token in answer), *self.after],
+                None,
+                answer_positions,
+            )
         if self.kind == "causal":
-            reads = list(range(len(row) - 1, len(row) - 1 + len(answer)))
-            return [*row, *answer[:-1]], None, reads
-        decoder = [start, *([self.sentinel] if self.sentinel is not None else [id_ for id_ in row if isinstance(id_, int)]), *answer[:-1]]
-        return [*row, self.mask, *self.after], decoder, list(range(len(decoder) - len(answer), len(decoder)))
+            answer_positions = list(range(len(row) - 1, len(row) - 1 + len(answer)))
+            return [*row, *answer[:-1]], None, answer_positions
+        decoder = [
+            start,
+            *(
+                [self.sentinel]
+                if self.sentinel is not None
+                else [id_ for id_ in row if isinstance(id_, int)]
+            ),
+            *answer[:-1],
+        ]
+        return (
+            [*row, self.mask, *self.after],
+            decoder,
+            list(range(len(decoder) - len(answer), len(decoder))),
+        )
 
-    def run(self, row: Sequence[int | str], decoder: Sequence[int] | None = None, vectors: torch.Tensor | None = None, **more):
+    def run(
+        self,
+        row: Sequence[int | str],
+        decoder: Sequence[int] | None = None,
+        vectors: torch.Tensor | None = None,
+        **more,
+    ):
         """What transformers' model says of one row."""
         words = self.network.get_input_embeddings()
         if all(isinstance(id_, int) for id_ in row):
             more["input_ids"] = torch.tensor([row])
         else:
-            embedded = [words(torch.tensor(id_)) if isinstance(id_, int) else vectors[int(id_.split()[1])] for id_ in row]
+            embedded = [
+                words(torch.tensor(id_)) if isinstance(id_, int) else vectors[int(id_.split()[1])]
+                for id_ in row
+            ]
             more["inputs_embeds"] = torch.stack(embedded)[None]
         if decoder is not None:
             more["decoder_input_ids"] = torch.tensor([decoder])
         return self.network(**more)
 
-    def logits(self, pieces: Pieces, answer: Sequence[int | None] = (None,), vectors: torch.Tensor | None = None) -> torch.Tensor:
+    def logits(
+        self,
+        pieces: Pieces,
+        answer: Sequence[int | None] = (None,),
+        vectors: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """[K, V] where the answer's K tokens are read."""
-        row, decoder, reads = self.row(pieces, answer)
-        return self.run(row, decoder, vectors).logits[0][reads]
+        row, decoder, answer_positions = self.row(pieces, answer)
+        return self.run(row, decoder, vectors).logits[0][answer_positions]
 
-    def hidden(self, pieces: Pieces, answer: Sequence[int | None] | None, vectors: torch.Tensor | None = None) -> torch.Tensor:
+    def hidden(
+        self,
+        pieces: Pieces,
+        answer: Sequence[int | None] | None,
+        vectors: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """The last hidden state [H] where the answer's first token is read."""
-        row, decoder, reads = self.row(pieces, answer)
+        row, decoder, answer_positions = self.row(pieces, answer)
         output = self.run(row, decoder, vectors, output_hidden_states=True)
-        return (output.decoder_hidden_states if decoder is not None else output.hidden_states)[-1][0, reads[0]]
+        return (output.decoder_hidden_states if decoder is not None else output.hidden_states)[-1][
+            0, answer_positions[0]
+        ]
 
-    def spelt(self, pieces: Pieces, ids: Sequence[int], order: str | None = None, vectors: torch.Tensor | None = None) -> torch.Tensor:
+    def spelt(
+        self,
+        pieces: Pieces,
+        ids: Sequence[int],
+        order: str | None = None,
+        vectors: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """The log probability of a word of the answer."""
         count, total = len(ids), torch.zeros(())
         if self.kind != "masked":
@@ -92,15 +158,30 @@ class Plain:
         while None in answer:
             values = self.logits(pieces, answer, vectors).log_softmax(-1)
             empty = [at for at in range(count) if answer[at] is None]
-            at = empty[0] if order == "left-to-right" else max(empty, key=lambda at: float(values[at, ids[at]].detach()))
+            at = (
+                empty[0]
+                if order == "left-to-right"
+                else max(empty, key=lambda at: float(values[at, ids[at]].detach()))
+            )
             total, answer[at] = total + values[at, ids[at]], ids[at]
         return total
 
-    def words(self, pieces: Pieces, words: Sequence[Sequence[str]], order: str | None = None, vectors: torch.Tensor | None = None) -> list[torch.Tensor]:
+    def words(
+        self,
+        pieces: Pieces,
+        words: Sequence[Sequence[str]],
+        order: str | None = None,
+        vectors: torch.Tensor | None = None,
+    ) -> list[torch.Tensor]:
         """For each label the log probabilities of its words."""
-        return [torch.stack([self.spelt(pieces, self.word(word), order, vectors) for word in own]) for own in words]
+        return [
+            torch.stack([self.spelt(pieces, self.word(word), order, vectors) for word in own])
+            for own in words
+        ]
 
 
 def of_labels(words: Sequence[torch.Tensor], aggregate: str = "probability") -> torch.Tensor:
     """The labels' scores [C] from the log probabilities of their words."""
-    return torch.stack([own.exp().mean().log() if aggregate == "probability" else own.mean() for own in words])
+    return torch.stack(
+        [own.exp().mean().log() if aggregate == "probability" else own.mean() for own in words]
+    )

@@ -1,4 +1,5 @@
 """Where the data and the real LMs are, and a limit on threads so that figures repeat."""
+
 import os
 import pathlib
 
@@ -25,7 +26,10 @@ def data() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def minilm_mlm() -> pathlib.Path:
     """A real masked LM: PTUNE_MODELS/minilm-mlm, by default under ../shared/models."""
-    path = pathlib.Path(os.environ.get("PTUNE_MODELS", ROOT.parent / "shared" / "models")) / "minilm-mlm"
+    path = (
+        pathlib.Path(os.environ.get("PTUNE_MODELS", ROOT.parent / "shared" / "models"))
+        / "minilm-mlm"
+    )
     if not path.is_dir():
         pytest.skip(f"no LM at {path}; set PTUNE_MODELS to the folder that holds minilm-mlm")
     return path

@@ -1,9 +1,12 @@
-"""Runs that end by themselves, as by a kill: between two checkpoints, or right after a file was written."""
+"""Runs that end by themselves, as by a kill: between two checkpoints, or right after a file was
+written."""
+
 import contextlib
 
 import pytest
 
-from ptune import store, train
+from ptune.base import files
+from ptune.training import loop
 
 
 class Stop(BaseException):
@@ -13,7 +16,7 @@ class Stop(BaseException):
 @contextlib.contextmanager
 def killed_after(steps: int, monkeypatch):
     """What is run within this is killed after so many optimizer steps."""
-    done, step = [], train._step
+    done, step = [], loop._step
 
     def stopping(*arguments):
         if len(done) == steps:
@@ -22,27 +25,28 @@ def killed_after(steps: int, monkeypatch):
         step(*arguments)
 
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(train, "_step", stopping)
+        patch.setattr(loop, "_step", stopping)
         yield
 
 
 def killed_after_every_file(run, monkeypatch, most: int = 60) -> list[str]:
-    """Start ``run`` again and again; each start is killed as soon as it has written a file or a folder that none before it wrote.
+    """Start ``run`` again and again; each start is killed as soon as it has written a file or a
+    folder that none before it wrote.
 
     Returns their names in order, when a start has come to its end.
     """
-    place, written = store.place, []
+    place, written = files.place, []
 
     def dying(whole, path):
         place(whole, path)
-        unfinished = any(part.startswith(store.TEMPORARY) for part in path.parts)
+        unfinished = any(part.startswith(files.TEMPORARY) for part in path.parts)
         if path not in written and not unfinished:
             written.append(path)
             raise Stop
 
     for _ in range(most):
         with monkeypatch.context() as patch:
-            patch.setattr(store, "place", dying)
+            patch.setattr(files, "place", dying)
             try:
                 run()
             except Stop:

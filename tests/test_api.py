@@ -1,4 +1,5 @@
 """The public names, and which file may import which."""
+
 import pathlib
 import re
 
@@ -19,15 +20,54 @@ def test_every_public_name_is_there():
 
 def test_imports_run_one_way():
     """Each file imports only from rooms before it; no circles."""
-    rooms = [["errors", "terminal", "config", "progress", "stopping", "yaml_files"],
-             ["tokens", "template", "encoders", "row_files", "delimited", "json_rows", "unknown_text", "data", "fewshot", "metrics", "text_metrics", "ensemble", "store", "file_names", "answer_files"],
-             ["prompts", "verbalizer", "proposals", "batch", "packing", "google_format", "seeding", "capabilities"],
-             ["attention", "layer_inputs", "linear", "lm_files", "loading", "task"],
-             ["pair_head", "trial", "context"],
-             ["readers", "answer_places", "fingerprint"], ["lm"], ["identity"], ["run_folder"], ["starting"], ["model", "generate"], ["calibration"],
-             ["saving", "peft_format", "train"], ["exchange", "rehearsal"], ["corpus", "vocabulary"],
-             ["methods", "baselines", "pretrain", "experiment"], ["pet"], ["tasks", "results", "report", "run_report", "compare_report"],
-             ["doctor", "duration", "inspection", "probe", "compare", "estimators", "new_task"], ["cli"], ["__main__"]]
+    rooms = [
+        ["errors", "terminal", "config", "progress", "stopping", "yaml_files"],
+        [
+            "tokens",
+            "template",
+            "encoders",
+            "row_files",
+            "delimited",
+            "json_rows",
+            "unknown_text",
+            "data",
+            "fewshot",
+            "metrics",
+            "text_metrics",
+            "ensemble",
+            "store",
+            "file_names",
+            "answer_files",
+        ],
+        [
+            "prompts",
+            "verbalizer",
+            "proposals",
+            "batch",
+            "packing",
+            "google_format",
+            "seeding",
+            "capabilities",
+        ],
+        ["attention", "layer_inputs", "linear", "lm_files", "loading", "task"],
+        ["pair_head", "trial", "context"],
+        ["readers", "answer_places", "fingerprint"],
+        ["lm"],
+        ["identity"],
+        ["run_folder"],
+        ["starting"],
+        ["model", "generate"],
+        ["calibration"],
+        ["saving", "peft_format", "train"],
+        ["exchange", "rehearsal"],
+        ["corpus", "vocabulary"],
+        ["methods", "baselines", "pretrain", "experiment"],
+        ["pet"],
+        ["tasks", "results", "report", "run_report", "compare_report"],
+        ["doctor", "duration", "inspection", "probe", "compare", "estimators", "new_task"],
+        ["cli"],
+        ["__main__"],
+    ]
     place = {name: number for number, names in enumerate(rooms) for name in names}
     source = ROOT / "src" / "ptune"
     for path in source.rglob("*.py"):
@@ -36,10 +76,17 @@ def test_imports_run_one_way():
             continue
         text = path.read_text()
         used = set(re.findall(r"^\s*from ptune\.(\w+)", text, re.M))
-        used |= {name.split()[0] for line in re.findall(r"^\s*from ptune import ([^#\n]+)", text, re.M) for name in line.split(",")}
+        used |= {
+            name.split()[0]
+            for line in re.findall(r"^\s*from ptune import ([^#\n]+)", text, re.M)
+            for name in line.split(",")
+        }
         for name in used:
             assert place[name] <= place[own], f"{path.name} imports {name}"
-    graph = {p.stem: set(re.findall(r"^from ptune\.(\w+)", p.read_text(), re.M)) for p in source.glob("*.py")}
+    graph = {
+        p.stem: set(re.findall(r"^from ptune\.(\w+)", p.read_text(), re.M))
+        for p in source.glob("*.py")
+    }
     done: set[str] = set()
     while ready := {n for n in graph if n not in done and graph[n] <= done | {"tasks"}}:
         done |= ready

@@ -1,32 +1,76 @@
 """What a file or the command line may say."""
+
 import pytest
 
-from ptune.config import DecodingConfig, PretrainConfig, ProbeConfig, TaskConfig, TrainConfig, TrainOverrides
 from ptune.errors import ConfigError
-from ptune.methods import METHODS
+from ptune.settings import (
+    DecodingConfig,
+    PretrainConfig,
+    ProbeConfig,
+    TaskConfig,
+    TrainConfig,
+    TrainOverrides,
+)
+from ptune.training.methods import METHODS
 
 
 def test_overrides_replace_only_what_is_given():
     assert set(TrainOverrides.model_fields) == set(TrainConfig.model_fields)
     assert TrainOverrides(epochs=3).model_dump(exclude_none=True) == {"epochs": 3}
     own = TrainConfig(learning_rate=0.5)
-    assert own.model_copy(update=TrainOverrides(epochs=3).model_dump(exclude_none=True)) == TrainConfig(learning_rate=0.5, epochs=3)
+    assert own.model_copy(
+        update=TrainOverrides(epochs=3).model_dump(exclude_none=True)
+    ) == TrainConfig(learning_rate=0.5, epochs=3)
 
 
-@pytest.mark.parametrize("values", [{"learning_rate": 0}, {"batch_size": 0}, {"warmup": 1.0}, {"decay": "cosine"}, {"learning_rat": 1e-3}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"learning_rate": 0},
+        {"batch_size": 0},
+        {"warmup": 1.0},
+        {"decay": "cosine"},
+        {"learning_rat": 1e-3},
+    ],
+)
 def test_values_that_make_no_sense(values):
     for kind in (TrainConfig, TrainOverrides):
         with pytest.raises(ConfigError):
             kind(**values)
 
 
-@pytest.mark.parametrize("kind, values", [
-    *((PretrainConfig, {name: value}) for name, value in {
-        "seed": -1, "weights": [float("nan")], "hidden_size": 0, "layers": 0, "heads": 0, "learning_rate": float("nan"), "weight_decay": -1, "clip": -1,
-        "save_minutes": float("inf"), "mask_share": 0, "held_out": -1, "warmup": 1, "length": 0}.items()),
-    (TrainConfig, {"seed": 2**63}), (TrainConfig, {"accumulate": 10**9}), (TrainConfig, {"learning_rate": float("inf")}),
-    (DecodingConfig, {"sample": True, "temperature": float("inf")}), (DecodingConfig, {"stop": ("",)}), (DecodingConfig, {"banned": ("",)}),
-    (DecodingConfig, {"seed": 2**63}), (TaskConfig, {"prompts": 10**6}), (TaskConfig, {"max_length": 0})])
+@pytest.mark.parametrize(
+    "kind, values",
+    [
+        *(
+            (PretrainConfig, {name: value})
+            for name, value in {
+                "seed": -1,
+                "weights": [float("nan")],
+                "hidden_size": 0,
+                "layers": 0,
+                "heads": 0,
+                "learning_rate": float("nan"),
+                "weight_decay": -1,
+                "clip": -1,
+                "save_minutes": float("inf"),
+                "mask_share": 0,
+                "held_out": -1,
+                "warmup": 1,
+                "length": 0,
+            }.items()
+        ),
+        (TrainConfig, {"seed": 2**63}),
+        (TrainConfig, {"accumulate": 10**9}),
+        (TrainConfig, {"learning_rate": float("inf")}),
+        (DecodingConfig, {"sample": True, "temperature": float("inf")}),
+        (DecodingConfig, {"stop": ("",)}),
+        (DecodingConfig, {"banned": ("",)}),
+        (DecodingConfig, {"seed": 2**63}),
+        (TaskConfig, {"prompts": 10**6}),
+        (TaskConfig, {"max_length": 0}),
+    ],
+)
 def test_values_that_no_run_can_have(kind, values):
     needed = {PretrainConfig: {"texts": ["a"], "out": "b"}, TaskConfig: {"name": "a"}}.get(kind, {})
     kind(**needed)
@@ -39,19 +83,40 @@ def test_every_field_has_its_help(kind):
     assert all(field.description for field in kind.model_fields.values())
 
 
-@pytest.mark.parametrize("given, an_epoch, planned", [
-    ({}, 3, 60), ({"steps": 250}, 3, 250), ({"epochs": 25}, 3, 75), ({"epochs": 25, "steps": 250}, 3, 75), ({"epochs": 25, "steps": 40}, 3, 40),
-    ({"epochs": 10, "least_steps": 100}, 3, 100), ({"epochs": 10, "least_steps": 100}, 30, 300), ({"epochs": 10, "least_steps": 100, "steps": 80}, 3, 80)])
+@pytest.mark.parametrize(
+    "given, an_epoch, planned",
+    [
+        ({}, 3, 60),
+        ({"steps": 250}, 3, 250),
+        ({"epochs": 25}, 3, 75),
+        ({"epochs": 25, "steps": 250}, 3, 75),
+        ({"epochs": 25, "steps": 40}, 3, 40),
+        ({"epochs": 10, "least_steps": 100}, 3, 100),
+        ({"epochs": 10, "least_steps": 100}, 30, 300),
+        ({"epochs": 10, "least_steps": 100, "steps": 80}, 3, 80),
+    ],
+)
 def test_how_many_steps_are_planned(given, an_epoch, planned):
     assert TrainConfig(**given).planned_steps(an_epoch) == planned
 
 
-@pytest.mark.parametrize("given, planned", [({"steps": 250}, 250), ({"epochs": 5}, 15), ({"epochs": 5, "steps": 250}, 15), ({"batch_size": 4}, 100)])
+@pytest.mark.parametrize(
+    "given, planned",
+    [
+        ({"steps": 250}, 250),
+        ({"epochs": 5}, 15),
+        ({"epochs": 5, "steps": 250}, 15),
+        ({"batch_size": 4}, 100),
+    ],
+)
 def test_steps_and_epochs_that_are_given_are_obeyed(given, planned):
     """A preset has 25 epochs, which are 75 steps, and is lengthened to 100 where rows are few."""
     preset = TrainConfig(epochs=25, least_steps=100, patience=6, patience_steps=30)
     assert preset.replaced(TrainOverrides(**given).model_dump()).planned_steps(3) == planned
-    assert preset.replaced({"patience": 2}).patience_steps == 0 and preset.replaced({"steps": 5}).patience_steps == 30
+    assert (
+        preset.replaced({"patience": 2}).patience_steps == 0
+        and preset.replaced({"steps": 5}).patience_steps == 30
+    )
 
 
 def test_every_preset_counts_in_steps_where_rows_are_few():

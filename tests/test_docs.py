@@ -12,7 +12,8 @@ import shutil
 import pytest
 import tiny
 
-from ptune import TrainConfig, cli
+from ptune import TrainConfig
+from ptune.cli import main
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -86,7 +87,7 @@ def run_commands(text, monkeypatch):
         else:
             assert first == "ptune", line
         try:
-            cli.main(rest)
+            main.main(rest)
         except SystemExit as ended:
             assert not ended.code, line
 
@@ -175,7 +176,7 @@ def test_the_reference_is_that_of_the_code(reference):
 
 
 def test_every_command_stands_in_the_reference(reference):
-    for name in cli.COMMANDS.keys() - {"methods", "bench"}:  # which have no options of their own
+    for name in main.COMMANDS.keys() - {"methods", "bench"}:  # which have no options of their own
         assert f"## `ptune {name}`" in reference["reference-commands.md"]
 
 

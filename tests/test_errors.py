@@ -1,9 +1,12 @@
 """What errors say."""
+
 from ptune import errors
 
 
 def test_the_tree_in_the_docstring_is_the_tree():
-    classes = {own for own in vars(errors).values() if isinstance(own, type) and issubclass(own, Exception)}
+    classes = {
+        own for own in vars(errors).values() if isinstance(own, type) and issubclass(own, Exception)
+    }
     assert classes == {errors.PtuneError, *errors.PtuneError.__subclasses__()}
     assert all(own.__name__ in errors.__doc__ for own in classes)
 

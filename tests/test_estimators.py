@@ -1,4 +1,5 @@
 """Prompts behind scikit-learn's interface: its own checks, its searches and scores, saving."""
+
 import pickle
 
 import numpy as np
@@ -15,15 +16,29 @@ import ptune
 from ptune import estimators
 from ptune.errors import ConfigError, StoreError, VerbalizerError
 from ptune.estimators import PromptClassifier, PromptGenerator
-from ptune.lm import LanguageModel
+from ptune.lm.language_model import LanguageModel
 
-TEXTS = ["great film", "terrible film", "the best", "the worst", "Vienna is great", "bad Rome", "great city", "bad city", "good people", "a bad film"]
+TEXTS = [
+    "great film",
+    "terrible film",
+    "the best",
+    "the worst",
+    "Vienna is great",
+    "bad Rome",
+    "great city",
+    "bad city",
+    "good people",
+    "a bad film",
+]
 LABELS = ["good", "bad"] * 5
 SHORT = {"epochs": 2, "batch_size": 4}
 # Of scikit-learn's checks those that must fail, each with its reason.
 REFUSED = {
-    "check_estimators_pickle": "a fitted estimator is not pickled: a pickle runs code, and would hold the whole LM; it is saved",
-    "check_methods_subset_invariance": "floats differ in the seventh digit with the rows that share a batch, and 1e-7 is asked for"}
+    "check_estimators_pickle": "a fitted estimator is not pickled: a pickle runs code, and would "
+    "hold the whole LM; it is saved",
+    "check_methods_subset_invariance": "floats differ in the seventh digit with the rows that "
+    "share a batch, and 1e-7 is asked for",
+}
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +64,24 @@ def classifier(lm, **more):
 def test_scikit_learns_own_checks(lm):
     estimator = classifier(lm).set_params(train={"epochs": 1, "steps": 2})
     results = check_estimator(estimator, on_skip=None, on_fail=None)
-    failed = {result["check_name"]: result["exception"] for result in results if result["status"] == "failed"}
+    failed = {
+        result["check_name"]: result["exception"]
+        for result in results
+        if result["status"] == "failed"
+    }
     assert failed.keys() == REFUSED.keys(), failed
-    assert isinstance(failed["check_estimators_pickle"], StoreError) and "rtol=1e-07" in str(failed["check_methods_subset_invariance"])
+    assert isinstance(failed["check_estimators_pickle"], StoreError) and "rtol=1e-07" in str(
+        failed["check_methods_subset_invariance"]
+    )
     assert sum(result["status"] == "passed" for result in results) > 40
 
 
 def test_texts_in_labels_and_their_probabilities_out(lm):
     fitted = classifier(lm).fit(TEXTS, LABELS)
-    assert fitted.classes_.tolist() == ["bad", "good"] and fitted.words_ == {"bad": "bad", "good": "good"}
+    assert fitted.classes_.tolist() == ["bad", "good"] and fitted.words_ == {
+        "bad": "bad",
+        "good": "good",
+    }
     shares, answers = fitted.predict_proba(TEXTS), fitted.predict(TEXTS)
     np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
     assert answers.tolist() == fitted.classes_[shares.argmax(1)].tolist()
@@ -72,28 +96,56 @@ def test_texts_in_labels_and_their_probabilities_out(lm):
 def test_rows_of_several_fields(lm):
     rows = [{"title": text, "more": "Vienna"} for text in TEXTS]
     fitted = classifier(lm, method="manual").fit(rows, LABELS)
-    assert fitted.template_ == "{title|shorten} {more|shorten} Label: {mask}" and fitted.history_ == []
+    assert (
+        fitted.template_ == "{title|shorten} {more|shorten} Label: {mask}" and fitted.history_ == []
+    )
     with pytest.raises(ValueError, match="Row 2 has no field 'more'.*fitted on rows with"):
         fitted.predict([rows[0], {"title": "x"}])
-    named = classifier(lm, template="{more} : {title|shorten} {mask}", words={"good": ["great", "best"], "bad": "bad"}, method="fine-tune").fit(rows, LABELS)
-    assert named.template_ == "{more} : {title|shorten} {mask}" and named.words_["good"] == ["great", "best"]
+    named = classifier(
+        lm,
+        template="{more} : {title|shorten} {mask}",
+        words={"good": ["great", "best"], "bad": "bad"},
+        method="fine-tune",
+    ).fit(rows, LABELS)
+    assert named.template_ == "{more} : {title|shorten} {mask}" and named.words_["good"] == [
+        "great",
+        "best",
+    ]
 
 
 def test_numbers_and_truths_as_labels(lm):
     for labels in ([1, 0] * 5, [True, False] * 5):
-        fitted = classifier(lm, words={labels[0]: "good", labels[1]: "bad"}, method="manual").fit(TEXTS, labels)
-        assert set(fitted.predict(TEXTS).tolist()) <= set(labels) and fitted.predict(TEXTS).dtype == np.array(labels).dtype
+        fitted = classifier(lm, words={labels[0]: "good", labels[1]: "bad"}, method="manual").fit(
+            TEXTS, labels
+        )
+        assert (
+            set(fitted.predict(TEXTS).tolist()) <= set(labels)
+            and fitted.predict(TEXTS).dtype == np.array(labels).dtype
+        )
 
 
 def test_scores_searches_and_pipelines(lm, monkeypatch):
     loaded = []
     right = LanguageModel.load.__func__
-    monkeypatch.setattr(LanguageModel, "load", classmethod(lambda cls, *given, **more: loaded.append(given) or right(cls, *given, **more)))
+    monkeypatch.setattr(
+        LanguageModel,
+        "load",
+        classmethod(lambda cls, *given, **more: loaded.append(given) or right(cls, *given, **more)),
+    )
     estimators._frozen_lm.cache_clear()
     assert len(cross_val_score(classifier(lm), TEXTS, LABELS, cv=2)) == 2
-    search = GridSearchCV(classifier(lm), {"method": ["manual", "p-tuning"], "random_state": [0, 1]}, cv=2).fit(TEXTS, LABELS)
-    assert search.best_params_["method"] in ("manual", "p-tuning") and len(search.predict(TEXTS)) == 10
-    steps = Pipeline([("lower", FunctionTransformer(lambda texts: [text.lower() for text in texts])), ("prompt", classifier(lm, method="manual"))])
+    search = GridSearchCV(
+        classifier(lm), {"method": ["manual", "p-tuning"], "random_state": [0, 1]}, cv=2
+    ).fit(TEXTS, LABELS)
+    assert (
+        search.best_params_["method"] in ("manual", "p-tuning") and len(search.predict(TEXTS)) == 10
+    )
+    steps = Pipeline(
+        [
+            ("lower", FunctionTransformer(lambda texts: [text.lower() for text in texts])),
+            ("prompt", classifier(lm, method="manual")),
+        ]
+    )
     assert steps.fit(TEXTS, LABELS).predict(["A GREAT film"])[0] in ("good", "bad")
     assert len(loaded) == 1, "a frozen LM is loaded once"
 
@@ -101,13 +153,22 @@ def test_scores_searches_and_pipelines(lm, monkeypatch):
 def test_saved_and_taken_up_again(lm, tmp_path):
     for name in ("p-tuning", "fine-tune"):
         fitted = classifier(lm, method=name).fit(TEXTS, LABELS)
-        with pytest.raises(StoreError, match=r"not pickled.*\.save\(folder\).*PromptClassifier\.load\(folder\)"):
+        with pytest.raises(
+            StoreError, match=r"not pickled.*\.save\(folder\).*PromptClassifier\.load\(folder\)"
+        ):
             pickle.dumps(fitted)
         fitted.save(tmp_path / name)
         loaded = PromptClassifier.load(tmp_path / name, device="cpu")
-        np.testing.assert_allclose(loaded.predict_proba(TEXTS), fitted.predict_proba(TEXTS), atol=1e-6)
-        assert loaded.get_params() == fitted.get_params() and loaded.classes_.tolist() == ["bad", "good"]
-        assert ptune.load(tmp_path / name, device="cpu").predict([{"text": "great"}])[0]["prediction"] in ("good", "bad")
+        np.testing.assert_allclose(
+            loaded.predict_proba(TEXTS), fitted.predict_proba(TEXTS), atol=1e-6
+        )
+        assert loaded.get_params() == fitted.get_params() and loaded.classes_.tolist() == [
+            "bad",
+            "good",
+        ]
+        assert ptune.load(tmp_path / name, device="cpu").predict([{"text": "great"}])[0][
+            "prediction"
+        ] in ("good", "bad")
     assert pickle.loads(pickle.dumps(classifier(lm))).get_params() == classifier(lm).get_params()
     with pytest.raises(StoreError, match="not of a PromptGenerator"):
         PromptGenerator.load(tmp_path / "p-tuning")
@@ -115,12 +176,26 @@ def test_saved_and_taken_up_again(lm, tmp_path):
         classifier(lm).save(tmp_path / "none")
 
 
-@pytest.mark.parametrize("more, error, message", [
-    ({"method": "ptuning"}, ConfigError, "Did you mean 'p-tuning'"), ({"method": "pet"}, ConfigError, "not fitted by rows with labels alone"),
-    ({"train": {"epoch": 3}}, ConfigError, "train: epoch: "), ({"train": {"epochs": 0}}, ConfigError, "train: epochs: .*greater than or equal to 1"),
-    ({"words": {"good": "good", "fine": "great"}}, ConfigError, r"no word for \['bad'\]; no row has \['fine'\]"),
-    ({"words": {"good": "good", "bad": "\u4e2d"}}, VerbalizerError, "not in this LM's vocabulary"),
-    ({"dev_share": 1.5}, ConfigError, "dev_share is a share of the rows")])
+@pytest.mark.parametrize(
+    "more, error, message",
+    [
+        ({"method": "ptuning"}, ConfigError, "Did you mean 'p-tuning'"),
+        ({"method": "pet"}, ConfigError, "not fitted by rows with labels alone"),
+        ({"train": {"epoch": 3}}, ConfigError, "train: epoch: "),
+        ({"train": {"epochs": 0}}, ConfigError, "train: epochs: .*greater than or equal to 1"),
+        (
+            {"words": {"good": "good", "fine": "great"}},
+            ConfigError,
+            r"no word for \['bad'\]; no row has \['fine'\]",
+        ),
+        (
+            {"words": {"good": "good", "bad": "\u4e2d"}},
+            VerbalizerError,
+            "not in this LM's vocabulary",
+        ),
+        ({"dev_share": 1.5}, ConfigError, "dev_share is a share of the rows"),
+    ],
+)
 def test_faults_of_parameters(lm, more, error, message):
     with pytest.raises(error, match=message):
         PromptClassifier(lm, device="cpu", **more).fit(TEXTS, LABELS)
@@ -139,10 +214,15 @@ def test_a_generator(writer, tmp_path):
     fitted = PromptGenerator(writer, **settings).fit(TEXTS, ["a great film"] * 10)
     texts = fitted.predict(TEXTS[:3])
     assert texts.shape == (3,) and all(isinstance(text, str) for text in texts)
-    assert 0 <= fitted.score(TEXTS, [["a great film", "a film"]] * 10) <= 100 and "{prefix:5}" in fitted.template_
+    assert (
+        0 <= fitted.score(TEXTS, [["a great film", "a film"]] * 10) <= 100
+        and "{prefix:5}" in fitted.template_
+    )
     fitted.save(tmp_path)
     assert PromptGenerator.load(tmp_path, writer).predict(TEXTS[:3]).tolist() == texts.tolist()
-    with pytest.raises(ConfigError, match="decoding.beams: Input should be greater than or equal to 1"):
+    with pytest.raises(
+        ConfigError, match="decoding.beams: Input should be greater than or equal to 1"
+    ):
         PromptGenerator(writer, decoding={"beams": 0}).fit(["x"], ["y"])
     with pytest.raises(ValueError, match="Row 1 has no right text, but 3"):
         PromptGenerator(writer).fit(["x"], [3])

@@ -1,4 +1,6 @@
-"""The fuzzer itself, and a few seconds of it; ``python -m tests.fuzz`` runs as long as one likes."""
+"""The fuzzer itself, and a few seconds of it; ``python -m tests.fuzz`` runs as long as one
+likes."""
+
 import random
 import sys
 import tempfile
@@ -17,10 +19,17 @@ def test_what_ends_otherwise_is_seen(monkeypatch):
         def crash(arguments):
             raise ZeroDivisionError(arguments)
 
-        for end, fault in ((crash, "ZeroDivisionError"), (lambda _: sys.exit(1), "exit 1"), (lambda _: sys.exit(2), "without a message"),
-                           (lambda _: sys.exit(130), ""), (lambda _: None, "")):
+        for end, fault in (
+            (crash, "ZeroDivisionError"),
+            (lambda _: sys.exit(1), "exit 1"),
+            (lambda _: sys.exit(2), "without a message"),
+            (lambda _: sys.exit(130), ""),
+            (lambda _: None, ""),
+        ):
             monkeypatch.setattr(fuzz.cli, "main", end)
-            assert fault in fuzzer.run(fuzz.Case(["inspect"])) and bool(fault) == bool(fuzzer.run(fuzz.Case(["inspect"])))
+            assert fault in fuzzer.run(fuzz.Case(["inspect"])) and bool(fault) == bool(
+                fuzzer.run(fuzz.Case(["inspect"]))
+            )
 
 
 def test_a_seed_draws_the_same_cases(monkeypatch):

@@ -1,4 +1,6 @@
-"""What is installed: the wheel's files, and that each dependency is one that the package imports."""
+"""What is installed: the wheel's files, and that each dependency is one that the package
+imports."""
+
 import ast
 import pathlib
 import re
@@ -11,7 +13,12 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "ptune"
-MODULES = {"charset-normalizer": "charset_normalizer", "pyyaml": "yaml", "scikit-learn": "sklearn", "rouge-score": "rouge_score"}
+MODULES = {
+    "charset-normalizer": "charset_normalizer",
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
+    "rouge-score": "rouge_score",
+}
 OPTIONAL = {"nltk"}  # METEOR's, which says what to install where it is lacking
 
 
@@ -20,7 +27,8 @@ def project():
 
 
 def imported() -> set[str]:
-    """The other packages that the source imports anywhere, the benchmarks of the repository aside."""
+    """The other packages that the source imports anywhere, the benchmarks of the repository
+    aside."""
     found = set()
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -44,23 +52,45 @@ def test_the_core_needs_what_it_imports_and_nothing_else():
 
 
 def test_without_nltk_meteor_alone_is_lacking():
-    code = ("import sys; sys.modules['nltk'] = None\n"
-            "from ptune.text_metrics import unavailable\n"
-            "lacking = unavailable(['meteor', 'nist', 'cider'])\n"
-            "assert list(lacking) == ['meteor'] and \"pip install 'ptune[meteor]'\" in lacking['meteor'], lacking")
+    code = (
+        "import sys; sys.modules['nltk'] = None\n"
+        "from ptune.text_metrics import unavailable\n"
+        "lacking = unavailable(['meteor', 'nist', 'cider'])\n"
+        "assert list(lacking) == ['meteor'] and \"pip install 'ptune[meteor]'\" in "
+        "lacking['meteor'], lacking"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_what_the_wheel_holds(tmp_path):
-    wheel = pytest.importorskip("hatchling.builders.wheel", reason="hatchling builds the wheel: pip install hatchling")
-    built = next(wheel.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"]))
+    wheel = pytest.importorskip(
+        "hatchling.builders.wheel", reason="hatchling builds the wheel: pip install hatchling"
+    )
+    built = next(
+        wheel.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    )
     with zipfile.ZipFile(built) as archive:
         names = set(archive.namelist())
-        entry = archive.read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
+        entry = archive.read(
+            next(name for name in names if name.endswith("entry_points.txt"))
+        ).decode()
         metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
-    wanted = {path.relative_to(ROOT / "src").as_posix() for path in SOURCE.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    wanted = {
+        path.relative_to(ROOT / "src").as_posix()
+        for path in SOURCE.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
     assert {name for name in names if name.startswith("ptune/")} == wanted
-    assert {"ptune/builtin/lm/model.safetensors", "ptune/builtin/facts/relations.jsonl", "ptune/tasks/named/trec.yaml"} < wanted
-    assert {name.split("/")[0] for name in names} == {"ptune", next(name for name in names if name.endswith("METADATA")).split("/")[0]}
+    assert {
+        "ptune/builtin/lm/model.safetensors",
+        "ptune/builtin/facts/relations.jsonl",
+        "ptune/tasks/named/trec.yaml",
+    } < wanted
+    assert {name.split("/")[0] for name in names} == {
+        "ptune",
+        next(name for name in names if name.endswith("METADATA")).split("/")[0],
+    }
     assert "ptune = ptune.cli:main" in entry and "Requires-Dist: torch>=" in metadata
-    assert any(name.endswith("licenses/LICENSE") for name in names) and any(name.endswith("licenses/NOTICE") for name in names)
+    assert any(name.endswith("licenses/LICENSE") for name in names) and any(
+        name.endswith("licenses/NOTICE") for name in names
+    )

@@ -1,4 +1,5 @@
 """The scripts that make the built-in facts and sentences."""
+
 import filecmp
 import importlib.util
 import json
@@ -10,18 +11,28 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def test_the_shipped_facts_are_what_the_script_makes(data, tmp_path):
-    subprocess.run([sys.executable, ROOT / "scripts" / "make_facts.py", data / "factbook", tmp_path], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, ROOT / "scripts" / "make_facts.py", data / "factbook", tmp_path],
+        check=True,
+        capture_output=True,
+    )
     shipped = ROOT / "src" / "ptune" / "builtin" / "facts"
     files = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*.jsonl"))
-    assert len(files) > 40 and files == sorted(p.relative_to(shipped) for p in shipped.rglob("*.jsonl"))
+    assert len(files) > 40 and files == sorted(
+        p.relative_to(shipped) for p in shipped.rglob("*.jsonl")
+    )
     assert filecmp.cmpfiles(tmp_path, shipped, files, shallow=False)[0] == files
 
 
 def test_no_manual_prompt_is_a_wording_of_the_pretraining_sentences():
-    spec = importlib.util.spec_from_file_location("make_sentences", ROOT / "scripts" / "make_sentences.py")
+    spec = importlib.util.spec_from_file_location(
+        "make_sentences", ROOT / "scripts" / "make_sentences.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    lines = (ROOT / "src" / "ptune" / "builtin" / "facts" / "relations.jsonl").read_text().splitlines()
+    lines = (
+        (ROOT / "src" / "ptune" / "builtin" / "facts" / "relations.jsonl").read_text().splitlines()
+    )
 
     def plain(text):
         return "".join(c for c in text.lower() if c.isalnum() or c in "[]")

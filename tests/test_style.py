@@ -1,4 +1,5 @@
 """Style and types, checked like the rest."""
+
 import pathlib
 import subprocess
 import sys
@@ -8,9 +9,13 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("command", [("ruff", "check", "--no-cache"), ("mypy", "--cache-dir", "/dev/null")])
+@pytest.mark.parametrize(
+    "command", [("ruff", "check", "--no-cache"), ("mypy", "--cache-dir", "/dev/null")]
+)
 def test_nothing_to_mend(command):
-    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True
+    )
     if "No module named" in done.stderr:
         pytest.skip(f"{command[0]} is not installed")
     assert done.returncode == 0, done.stdout

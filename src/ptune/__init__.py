@@ -1,25 +1,54 @@
 """Prompt learning on frozen language models: one LM, many prompts, one batch."""
+
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ptune.config import DecodingConfig, TrainConfig
-    from ptune.data import read_rows
+    from ptune.answers.label_words import Verbalizer
+    from ptune.data.rows import read_rows
     from ptune.errors import PtuneError
     from ptune.estimators import PromptClassifier, PromptGenerator
-    from ptune.lm import LanguageModel
-    from ptune.model import PrefixSettings, PromptModel, Task
-    from ptune.saving import load, save
-    from ptune.template import Template
-    from ptune.train import fit
-    from ptune.verbalizer import Verbalizer
+    from ptune.lm.language_model import LanguageModel
+    from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
+    from ptune.settings import DecodingConfig, TrainConfig
+    from ptune.storage.prompt_folder import load, save
+    from ptune.template.language import Template
+    from ptune.training.loop import fit
 
 _HOMES = {
-    "DecodingConfig": "config", "LanguageModel": "lm", "PrefixSettings": "model", "PromptClassifier": "estimators",
-    "PromptGenerator": "estimators", "PromptModel": "model", "PtuneError": "errors", "Task": "model", "Template": "template",
-    "TrainConfig": "config", "Verbalizer": "verbalizer", "fit": "train", "load": "saving", "read_rows": "data", "save": "saving"}
-__all__ = ["DecodingConfig", "LanguageModel", "PrefixSettings", "PromptClassifier", "PromptGenerator", "PromptModel", "PtuneError",
-           "Task", "Template", "TrainConfig", "Verbalizer", "fit", "load", "read_rows", "save"]
+    "DecodingConfig": "settings",
+    "LanguageModel": "lm.language_model",
+    "PrefixSettings": "model.prompt_model",
+    "PromptClassifier": "estimators",
+    "PromptGenerator": "estimators",
+    "PromptModel": "model.prompt_model",
+    "PtuneError": "errors",
+    "Task": "model.prompt_model",
+    "Template": "template.language",
+    "TrainConfig": "settings",
+    "Verbalizer": "answers.label_words",
+    "fit": "training.loop",
+    "load": "storage.prompt_folder",
+    "read_rows": "data.rows",
+    "save": "storage.prompt_folder",
+}
+__all__ = [
+    "DecodingConfig",
+    "LanguageModel",
+    "PrefixSettings",
+    "PromptClassifier",
+    "PromptGenerator",
+    "PromptModel",
+    "PtuneError",
+    "Task",
+    "Template",
+    "TrainConfig",
+    "Verbalizer",
+    "fit",
+    "load",
+    "read_rows",
+    "save",
+]
 
 
 def __getattr__(name: str) -> Any:

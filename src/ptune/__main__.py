@@ -1,4 +1,5 @@
 """``python -m ptune`` is the command line."""
-from ptune.cli import main
+
+from ptune.cli.main import main
 
 main()

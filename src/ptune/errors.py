@@ -7,10 +7,12 @@
     ├── ConfigError        a task file, an argument or a combination of arguments
     ├── ModelError         an LM that cannot be loaded or cannot take prompts
     ├── StoreError         a saved prompt or checkpoint that is damaged or belongs to another LM
-    └── DivergedError      a training without a finite state to keep, or scores that are no finite numbers
+    └── DivergedError      a training without a finite state to keep, or scores that are no finite
+    numbers
 
 The command line prints the message of any of them, without a traceback, and exits with status 2.
 """
+
 import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -68,7 +70,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     if close:
         return f"Did you mean {close[0]!r}?"
-    return f"Known: {', '.join(map(repr, known[:20])) or 'none'}{', ...' if len(known) > 20 else '.'}"
+    return (
+        f"Known: {', '.join(map(repr, known[:20])) or 'none'}{', ...' if len(known) > 20 else '.'}"
+    )
 
 
 def reason(error: Mapping[str, Any]) -> str:
@@ -78,10 +82,15 @@ def reason(error: Mapping[str, Any]) -> str:
         error: one of those that a pydantic ``ValidationError`` lists.
 
     Returns:
-        Our own words where a check of ours refused it, else pydantic's, and the value where it is short.
+        Our own words where a check of ours refused it, else pydantic's, and the value where it is
+        short.
     """
     if error["type"] in ("value_error", "assertion_error"):
         return str(error["ctx"]["error"])
     message, value = str(error["msg"]), error["input"]
-    shown = f" (it is {value!r})" if isinstance(value, str | int | float | None) else f" (it is a {type(value).__name__})"
+    shown = (
+        f" (it is {value!r})"
+        if isinstance(value, str | int | float | None)
+        else f" (it is a {type(value).__name__})"
+    )
     return message + (shown if len(shown) < 80 else "")

@@ -4,28 +4,55 @@ import pytest
 import tiny
 import torch
 
+from ptune.answers.label_words import allowed
 from ptune.errors import ConfigError, DataError
-from ptune.lm import LanguageModel
-from ptune.model import PromptModel, Task
+from ptune.lm.language_model import LanguageModel
+from ptune.model.prompt_model import PromptModel, Task
 from ptune.tasks import lama
-from ptune.template import Template
-from ptune.tokens import Tokens
-from ptune.verbalizer import allowed
+from ptune.template.language import Template
+from ptune.template.tokenizer import Tokens
 
-# Rows whose answer is allowed and majority P@1 of minilm-mlm with LAMA's common vocabulary, and P@1 of LAMA's own wording.
+# Rows whose answer is allowed and majority P@1 of minilm-mlm with LAMA's common vocabulary, and P@1
+# of LAMA's own wording.
 MINILM = {
-    "P106": (958, 0.1430, 0.0564), "P108": (383, 0.0783, 0.0313), "P127": (687, 0.0684, 0.2314), "P1303": (949, 0.2276, 0.1391), "P136": (931, 0.5542, 0.1858),
-    "P138": (645, 0.0155, 0.3519), "P140": (473, 0.5370, 0.0021), "P1412": (969, 0.2064, 0.0000), "P159": (967, 0.0900, 0.1189), "P176": (982, 0.0886, 0.7943),
-    "P178": (592, 0.0490, 0.6689), "P19": (944, 0.0625, 0.1123), "P20": (953, 0.1028, 0.2350), "P264": (429, 0.3753, 0.0117), "P27": (966, 0.1004, 0.0000),
-    "P31": (922, 0.0889, 0.3416), "P39": (892, 0.2724, 0.1401), "P407": (877, 0.4641, 0.3626), "P449": (881, 0.3258, 0.3269), "P463": (225, 0.0222, 0.3822),
-    "P495": (909, 0.1089, 0.1595), "P527": (976, 0.1742, 0.1434), "P937": (954, 0.1478, 0.1143)}
+    "P106": (958, 0.1430, 0.0564),
+    "P108": (383, 0.0783, 0.0313),
+    "P127": (687, 0.0684, 0.2314),
+    "P1303": (949, 0.2276, 0.1391),
+    "P136": (931, 0.5542, 0.1858),
+    "P138": (645, 0.0155, 0.3519),
+    "P140": (473, 0.5370, 0.0021),
+    "P1412": (969, 0.2064, 0.0000),
+    "P159": (967, 0.0900, 0.1189),
+    "P176": (982, 0.0886, 0.7943),
+    "P178": (592, 0.0490, 0.6689),
+    "P19": (944, 0.0625, 0.1123),
+    "P20": (953, 0.1028, 0.2350),
+    "P264": (429, 0.3753, 0.0117),
+    "P27": (966, 0.1004, 0.0000),
+    "P31": (922, 0.0889, 0.3416),
+    "P39": (892, 0.2724, 0.1401),
+    "P407": (877, 0.4641, 0.3626),
+    "P449": (881, 0.3258, 0.3269),
+    "P463": (225, 0.0222, 0.3822),
+    "P495": (909, 0.1089, 0.1595),
+    "P527": (976, 0.1742, 0.1434),
+    "P937": (954, 0.1478, 0.1143),
+}
 
 
 @pytest.fixture(scope="module")
 def real(data, minilm_mlm):
     lm = LanguageModel.load(minilm_mlm, device="cpu")
-    verbalizer, names, _ = allowed(lama.read_vocabulary(data / "lama" / "common_vocab_cased.txt", lm.tokens), lm.tokens, "spaced")
-    relations = [lama.restrict(r, names, lm.tokens) for r in lama.read_facts(str(data / "lama"), say=lambda _: None)]
+    verbalizer, names, _ = allowed(
+        lama.read_vocabulary(data / "lama" / "common_vocab_cased.txt", lm.tokens),
+        lm.tokens,
+        "spaced",
+    )
+    relations = [
+        lama.restrict(r, names, lm.tokens)
+        for r in lama.read_facts(str(data / "lama"), say=lambda _: None)
+    ]
     return lm, verbalizer, {r.name: r for r in relations}
 
 
@@ -39,9 +66,13 @@ def test_manual_prompts_of_a_real_lm(real, name):
     lm, verbalizer, relations = real
     relation = relations[name]
     model = PromptModel(lm)
-    task = model.add(Task(name, Template.parse(relation.template), verbalizer, "object", loss="vocabulary"))
+    task = model.add(
+        Task(name, Template.parse(relation.template), verbalizer, "object", loss="vocabulary")
+    )
     examples = model.encode(task, relation.facts["test"])
-    figures = lama.figures(relation, model.scores(examples), examples, {w: i for i, w in enumerate(verbalizer.labels)})
+    figures = lama.figures(
+        relation, model.scores(examples), examples, {w: i for i, w in enumerate(verbalizer.labels)}
+    )
     assert round(figures["p@1"], 4) == MINILM[name][2]
     assert figures["filtered p@1"] >= figures["p@1"] and figures["p@10"] > figures["p@1"]
 
@@ -49,7 +80,13 @@ def test_manual_prompts_of_a_real_lm(real, name):
 def test_the_papers_shared_vocabulary(data):
     """29k-vocab.json has a list for each kind of LM; the one that the tokenizer knows is taken."""
     from transformers import GPT2Tokenizer
-    gpt2 = Tokens(GPT2Tokenizer(vocab=str(data / "tokenizers/gpt2/encoder.json"), merges=str(data / "tokenizers/gpt2/vocab.bpe")))
+
+    gpt2 = Tokens(
+        GPT2Tokenizer(
+            vocab=str(data / "tokenizers/gpt2/encoder.json"),
+            merges=str(data / "tokenizers/gpt2/vocab.bpe"),
+        )
+    )
     words = lama.read_vocabulary(data / "lama" / "29k-vocab.json", gpt2)
     verbalizer, _, left_out = allowed(words, gpt2, "spaced")
     assert len(words) == 18154 and left_out == 0 and len(verbalizer.labels) == 18154
@@ -58,41 +95,73 @@ def test_the_papers_shared_vocabulary(data):
 def put(tmp_path, facts, split="test", name="P1", vocabulary=None):
     folder = tmp_path / "original" / name
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{split}.jsonl").write_text("".join(json.dumps({"sub_label": s, "obj_label": o}) + "\n" for s, o in facts))
-    (tmp_path / "relations.jsonl").write_text(json.dumps({"relation": "P1", "template": "[X] is [Y] .", "label": "is"}) + "\n" + json.dumps(
-        {"relation": "P2", "template": "[X] has [Y] .", "label": "has"}) + "\n")
+    (folder / f"{split}.jsonl").write_text(
+        "".join(json.dumps({"sub_label": s, "obj_label": o}) + "\n" for s, o in facts)
+    )
+    (tmp_path / "relations.jsonl").write_text(
+        json.dumps({"relation": "P1", "template": "[X] is [Y] .", "label": "is"})
+        + "\n"
+        + json.dumps({"relation": "P2", "template": "[X] has [Y] .", "label": "has"})
+        + "\n"
+    )
 
 
 def test_figures_plain_and_filtered(tmp_path):
-    """Two right answers for one subject: ranked among all, each costs the other a place; filtered, none does."""
+    """Two right answers for one subject: ranked among all, each costs the other a place; filtered,
+    none does."""
     put(tmp_path, [("Austria", "Vienna"), ("Austria", "Danube"), ("France", "Paris")])
     relation = lama.read_facts(str(tmp_path), say=lambda _: None)[0]
     assert relation.others(relation.facts["test"][0]) == {"Danube"}
     numbers = {"Vienna": 0, "Danube": 1, "Paris": 2, "Rome": 3}
-    scores = [torch.tensor([3.0, 4.0, 1.0, 2.0]), torch.tensor([3.0, 4.0, 1.0, 2.0]), torch.tensor([0.0, 1.0, 2.0, 3.0])]
-    examples = [type("E", (), {"row": row, "label": numbers[row["object"]]}) for row in relation.facts["test"]]
+    scores = [
+        torch.tensor([3.0, 4.0, 1.0, 2.0]),
+        torch.tensor([3.0, 4.0, 1.0, 2.0]),
+        torch.tensor([0.0, 1.0, 2.0, 3.0]),
+    ]
+    examples = [
+        type("E", (), {"row": row, "label": numbers[row["object"]]})
+        for row in relation.facts["test"]
+    ]
     figures = lama.figures(relation, scores, examples, numbers)
-    assert figures == pytest.approx({"p@1": 1 / 3, "p@10": 1, "mrr": (1 / 2 + 1 + 1 / 2) / 3, "filtered p@1": 2 / 3, "filtered p@10": 1,
-                                     "filtered mrr": (1 + 1 + 1 / 2) / 3})
+    assert figures == pytest.approx(
+        {
+            "p@1": 1 / 3,
+            "p@10": 1,
+            "mrr": (1 / 2 + 1 + 1 / 2) / 3,
+            "filtered p@1": 2 / 3,
+            "filtered p@10": 1,
+            "filtered mrr": (1 + 1 + 1 / 2) / 3,
+        }
+    )
 
 
 def test_restriction_counts_what_it_drops_and_follows_the_lms_case(tmp_path):
     put(tmp_path, [("a", "vienna"), ("b", "Paris"), ("c", "Timbuktu")])
     relation = lama.read_facts(str(tmp_path), say=lambda _: None)[0]
-    for tokens, kept in ((Tokens(tiny.wordpiece()), ["Vienna", "Paris"]), (Tokens(tiny.byte_level(False)), ["Paris"])):
+    for tokens, kept in (
+        (Tokens(tiny.wordpiece()), ["Vienna", "Paris"]),
+        (Tokens(tiny.byte_level(False)), ["Paris"]),
+    ):
         names = {"Vienna": "Vienna", "Paris": "Paris"}
         own = lama.restrict(relation, names, tokens)
-        assert [f["object"] for f in own.facts["test"]] == kept and own.dropped["test"] == 3 - len(kept)
+        assert [f["object"] for f in own.facts["test"]] == kept and own.dropped["test"] == 3 - len(
+            kept
+        )
 
 
 def test_folders_that_lack_something(tmp_path):
     put(tmp_path, [("a", "b")])
     said = []
-    assert [r.name for r in lama.read_facts(str(tmp_path), say=said.append)] == ["P1"] and "P2" in said[0]
+    assert [r.name for r in lama.read_facts(str(tmp_path), say=said.append)] == [
+        "P1"
+    ] and "P2" in said[0]
     for names, message in ((["P2"], "P2 has no test.jsonl"), (["P3"], "no relation 'P3'")):
         with pytest.raises((DataError, ConfigError), match=message):
             lama.read_facts(str(tmp_path), names)
-    (tmp_path / "original" / "P1" / "test.jsonl").write_text('{"sub_label": "a", "obj_label": "b"}\n{"sub_label": "a"\n{"sub_label": "a", "obj_label": "c"}\n')
+    (tmp_path / "original" / "P1" / "test.jsonl").write_text(
+        '{"sub_label": "a", "obj_label": "b"}\n{"sub_label": "a"\n{"sub_label": "a", "obj_label": '
+        '"c"}\n'
+    )
     with pytest.raises(DataError, match="test.jsonl, line 2: not valid JSON"):
         lama.read_facts(str(tmp_path))
     put(tmp_path, [("a", " ")])
@@ -105,14 +174,22 @@ def test_folders_that_lack_something(tmp_path):
 def test_a_table_of_ones_own(tmp_path):
     table = tmp_path / "capitals.csv"
     table.write_text("subject,object\n" + "".join(f"country {i},Vienna\n" for i in range(40)))
-    relation, = lama.read_facts(str(table), manual="[X] : [Y]")
-    assert relation.name == "capitals" and sum(map(len, relation.facts.values())) == 40 and all(relation.facts.values())
-    again, = lama.read_facts(str(table))
+    (relation,) = lama.read_facts(str(table), manual="[X] : [Y]")
+    assert (
+        relation.name == "capitals"
+        and sum(map(len, relation.facts.values())) == 40
+        and all(relation.facts.values())
+    )
+    (again,) = lama.read_facts(str(table))
     assert again.facts == relation.facts and again.template is None
     table.write_text("subject,object,relation,split\na,b,one,train\nc,d,one,dev\ne,f,one,test\n")
     assert lama.read_facts(str(table))[0].facts["dev"] == [{"subject": "c", "object": "d"}]
-    for text, message in (("subject,objekt\na,b\n", "no column 'object'. Did you mean 'objekt'"), ("subject,object\na,\n", "line 2: object is empty"),
-                          ("subject,object\na,b\n", "too few subjects for"), ("subject,object,split\na,b,tset\n", "Did you mean 'test'")):
+    for text, message in (
+        ("subject,objekt\na,b\n", "no column 'object'. Did you mean 'objekt'"),
+        ("subject,object\na,\n", "line 2: object is empty"),
+        ("subject,object\na,b\n", "too few subjects for"),
+        ("subject,object,split\na,b,tset\n", "Did you mean 'test'"),
+    ):
         table.write_text(text)
         with pytest.raises(DataError, match=message):
             lama.read_facts(str(table))
@@ -122,27 +199,45 @@ def test_vocabularies(tmp_path):
     tokens = Tokens(tiny.wordpiece())
     (tmp_path / "v.json").write_text(json.dumps(["\u0120Vienna", "\u2581Paris", "##x", "euro"]))
     assert lama.read_vocabulary(tmp_path / "v.json", tokens) == ["Vienna", "Paris", "euro"]
-    for name, text, message in (("a.txt", "\n", "holds no words"), ("a.json", "{", "neither JSON nor")):
+    for name, text, message in (
+        ("a.txt", "\n", "holds no words"),
+        ("a.json", "{", "neither JSON nor"),
+    ):
         (tmp_path / name).write_text(text)
         with pytest.raises(DataError, match=message):
             lama.read_vocabulary(tmp_path / name, tokens)
     words = lama.whole_words(tokens)
-    assert "vienna" in words and "[MASK]" not in words and "." not in words and "terrible" not in words
+    assert (
+        "vienna" in words and "[MASK]" not in words and "." not in words and "terrible" not in words
+    )
     assert all(len(ids) == 1 for ids in tokens.words(words, "spaced"))
 
 
 def test_builtin_facts():
     relations = lama.read_facts("builtin")
-    assert len(relations) >= 12 and all(len(r.wordings) == 5 and r.wordings[0] == r.template for r in relations)
-    seen = {split: {f["subject"] for r in relations if r.name != "P1376" for f in r.facts[split]} for split in lama.SPLITS}
-    assert not seen["train"] & seen["test"] and not seen["dev"] & seen["test"] and not seen["train"] & seen["dev"]
+    assert len(relations) >= 12 and all(
+        len(r.wordings) == 5 and r.wordings[0] == r.template for r in relations
+    )
+    seen = {
+        split: {f["subject"] for r in relations if r.name != "P1376" for f in r.facts[split]}
+        for split in lama.SPLITS
+    }
+    assert (
+        not seen["train"] & seen["test"]
+        and not seen["dev"] & seen["test"]
+        and not seen["train"] & seen["dev"]
+    )
     assert len(seen["train"] | seen["dev"] | seen["test"]) > 200
     by_name = {r.name: r for r in relations}
-    assert {"subject": "Austria", "object": "Vienna"} in [f for facts in by_name["P36"].facts.values() for f in facts]
+    assert {"subject": "Austria", "object": "Vienna"} in [
+        f for facts in by_name["P36"].facts.values() for f in facts
+    ]
 
 
 def test_a_wording_given_for_a_folder_is_asked(tmp_path):
-    relation, = lama.read_facts("builtin", ["P36"], "[X] has the capital [Y] .", print)
+    (relation,) = lama.read_facts("builtin", ["P36"], "[X] has the capital [Y] .", print)
     assert relation.template == "[X] has the capital [Y] ."
-    with pytest.raises(ConfigError, match="wording of one relation, and 2 are asked for: name one with --relations"):
+    with pytest.raises(
+        ConfigError, match="wording of one relation, and 2 are asked for: name one with --relations"
+    ):
         lama.read_facts("builtin", ["P36", "P30"], "[X] has the capital [Y] .", print)

@@ -1,29 +1,44 @@
 """Files of plain lines."""
+
 import pytest
 
-from ptune.config import DataConfig
 from ptune.errors import DataError
-from ptune.tasks.rows import read
+from ptune.settings import DataConfig
+from ptune.tasks.splits import read
 
 
 def test_a_text_on_each_line(tmp_path):
-    (tmp_path / "a.txt").write_text("first text\n\n  second\u2028text, \"it\" says \r\n")
+    (tmp_path / "a.txt").write_text('first text\n\n  second\u2028text, "it" says \r\n')
     found = read(DataConfig(unlabeled=tmp_path / "a.txt", form="lines"), "label")["unlabeled"]
-    assert found == [{"text": "first text"}, {"text": "  second\u2028text, \"it\" says "}] and found[1].line == 3
+    assert (
+        found == [{"text": "first text"}, {"text": '  second\u2028text, "it" says '}]
+        and found[1].line == 3
+    )
 
 
 def test_questions_of_trec(tmp_path):
-    (tmp_path / "a.label").write_bytes("DESC:manner How did serfdom develop ?\nENTY:cremat What is caf\xe9 ?\n".encode("latin-1"))
-    found = read(DataConfig(train=tmp_path / "a.label", form="trec", encoding="latin-1"), "label", ("DESC", "ENTY"))["train"]
-    assert found == [{"label": "DESC", "fine": "DESC:manner", "text": "How did serfdom develop ?"},
-                     {"label": "ENTY", "fine": "ENTY:cremat", "text": "What is caf\xe9 ?"}]
+    (tmp_path / "a.label").write_bytes(
+        "DESC:manner How did serfdom develop ?\nENTY:cremat What is caf\xe9 ?\n".encode("latin-1")
+    )
+    found = read(
+        DataConfig(train=tmp_path / "a.label", form="trec", encoding="latin-1"),
+        "label",
+        ("DESC", "ENTY"),
+    )["train"]
+    assert found == [
+        {"label": "DESC", "fine": "DESC:manner", "text": "How did serfdom develop ?"},
+        {"label": "ENTY", "fine": "ENTY:cremat", "text": "What is caf\xe9 ?"},
+    ]
     with pytest.raises(DataError, match="not UTF-8 text .* in line 2.*encoding"):
         read(DataConfig(train=tmp_path / "a.label", form="trec"), "label", ("DESC", "ENTY"))
 
 
 def test_a_line_of_another_form(tmp_path):
     (tmp_path / "a.label").write_text("DESC:manner How ?\nWhat ?\n")
-    with pytest.raises(DataError, match="a.label, line 2: LABEL:fine and a text are expected, and it is: 'What [?]'"):
+    with pytest.raises(
+        DataError,
+        match="a.label, line 2: LABEL:fine and a text are expected, and it is: 'What [?]'",
+    ):
         read(DataConfig(train=tmp_path / "a.label", form="trec"), "label")
     (tmp_path / "b.txt").write_text("\n\n")
     with pytest.raises(DataError, match="holds no rows"):

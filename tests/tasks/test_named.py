@@ -1,4 +1,5 @@
 """The tasks that come with ptune: their files, and the real rows that they name."""
+
 import functools
 import pathlib
 
@@ -6,34 +7,60 @@ import pytest
 import tiny
 
 import ptune
-from ptune.config import TaskConfig
+from ptune.answers.label_words import Span, Verbalizer
 from ptune.errors import TemplateError
-from ptune.lm import LanguageModel
-from ptune.model import PromptModel
-from ptune.tasks import described
-from ptune.tasks.described import Member
-from ptune.tasks.rows import SPLITS, read
-from ptune.template import Sep, Soft, Template
-from ptune.tokens import Tokens
-from ptune.verbalizer import Span, Verbalizer
+from ptune.lm.language_model import LanguageModel
+from ptune.model.prompt_model import PromptModel
+from ptune.settings import TaskConfig
+from ptune.tasks import yaml_task
+from ptune.tasks.splits import SPLITS, read
+from ptune.tasks.yaml_task import Member
+from ptune.template.language import Sep, Soft, Template
+from ptune.template.tokenizer import Tokens
 
 FOLDER = pathlib.Path(ptune.__file__).parent / "tasks" / "named"
-# Of each task how many patterns, those of them that a causal LM can read, its verbalizers, and its metrics.
+# Of each task how many patterns, those of them that a causal LM can read, its verbalizers, and its
+# metrics.
 TASKS = {
-    "boolq": (3, 2, 2, "accuracy"), "cb": (5, 1, 2, "accuracy f1-macro"), "cb-full": (5, 1, 2, "accuracy f1-macro"), "copa": (2, 2, 0, "accuracy"),
-    "multirc": (3, 3, 1, "f1a em accuracy"), "record": (1, 0, 0, "record-f1 record-em"), "rte": (5, 1, 2, "accuracy"), "rte-full": (5, 1, 2, "accuracy"),
-    "wic": (3, 3, 1, "accuracy"), "wsc": (3, 3, 0, "accuracy"), "sst2": (5, 3, 2, "accuracy"), "sst5": (5, 3, 2, "accuracy"), "mr": (5, 3, 2, "accuracy"),
-    "trec": (5, 2, 2, "accuracy"), "agnews": (6, 2, 2, "accuracy")}
+    "boolq": (3, 2, 2, "accuracy"),
+    "cb": (5, 1, 2, "accuracy f1-macro"),
+    "cb-full": (5, 1, 2, "accuracy f1-macro"),
+    "copa": (2, 2, 0, "accuracy"),
+    "multirc": (3, 3, 1, "f1a em accuracy"),
+    "record": (1, 0, 0, "record-f1 record-em"),
+    "rte": (5, 1, 2, "accuracy"),
+    "rte-full": (5, 1, 2, "accuracy"),
+    "wic": (3, 3, 1, "accuracy"),
+    "wsc": (3, 3, 0, "accuracy"),
+    "sst2": (5, 3, 2, "accuracy"),
+    "sst5": (5, 3, 2, "accuracy"),
+    "mr": (5, 3, 2, "accuracy"),
+    "trec": (5, 2, 2, "accuracy"),
+    "agnews": (6, 2, 2, "accuracy"),
+}
 LABELS = {"copa": {"0", "1"}, "wsc": {"true", "false"}}
 # How many rows of each split there are in all.
 ROWS = {
-    "boolq": (32, 32, 3270, 0), "cb": (32, 32, 56, 0), "cb-full": (250, 28, 28, 0), "copa": (32, 32, 100, 400), "multirc": (154, 167, 4848, 1000),
-    "record": (32, 16, 16, 0), "rte": (32, 32, 277, 0), "rte-full": (2490, 139, 138, 0), "wic": (32, 32, 638, 1000), "wsc": (32, 32, 104, 554),
-    "sst2": (32, 32, 500, 0), "sst5": (80, 80, 500, 0), "mr": (32, 32, 500, 1000), "trec": (96, 96, 500, 1000), "agnews": (64, 64, 500, 0)}
+    "boolq": (32, 32, 3270, 0),
+    "cb": (32, 32, 56, 0),
+    "cb-full": (250, 28, 28, 0),
+    "copa": (32, 32, 100, 400),
+    "multirc": (154, 167, 4848, 1000),
+    "record": (32, 16, 16, 0),
+    "rte": (32, 32, 277, 0),
+    "rte-full": (2490, 139, 138, 0),
+    "wic": (32, 32, 638, 1000),
+    "wsc": (32, 32, 104, 554),
+    "sst2": (32, 32, 500, 0),
+    "sst5": (80, 80, 500, 0),
+    "mr": (32, 32, 500, 1000),
+    "trec": (96, 96, 500, 1000),
+    "agnews": (64, 64, 500, 0),
+}
 
 
 def config_of(name: str) -> TaskConfig:
-    return described.read(FOLDER / f"{name}.yaml")
+    return yaml_task.read(FOLDER / f"{name}.yaml")
 
 
 @functools.cache
@@ -57,22 +84,39 @@ def test_every_file_is_a_task():
 def test_what_a_file_says(name):
     config, (patterns, causal, verbalizers, metrics) = config_of(name), TASKS[name]
     command, what, *_ = (FOLDER / f"{name}.yaml").read_text("utf-8").splitlines()
-    assert command.startswith(f"# ptune compare {name} ") and what.startswith("# ") and what.endswith(".")
-    version = 2 if any("|strip}" in text for text in config.patterns) else 1  # bare strip takes other signs off since
-    assert (config.name, config.version, len(config.patterns), config.metrics) == (name, version, patterns, tuple(metrics.split()))
-    assert len(set(config.patterns)) == patterns and not any(isinstance(part, Soft) for text in config.patterns for part in Template.parse(text).parts)
+    assert (
+        command.startswith(f"# ptune compare {name} ")
+        and what.startswith("# ")
+        and what.endswith(".")
+    )
+    version = (
+        2 if any("|strip}" in text for text in config.patterns) else 1
+    )  # bare strip takes other signs off since
+    assert (config.name, config.version, len(config.patterns), config.metrics) == (
+        name,
+        version,
+        patterns,
+        tuple(metrics.split()),
+    )
+    assert len(set(config.patterns)) == patterns and not any(
+        isinstance(part, Soft) for text in config.patterns for part in Template.parse(text).parts
+    )
     assert any(isinstance(part, Soft) for part in Template.parse(config.template).parts)
     assert len([words for words in (config.labels, *config.verbalizers) if words]) == verbalizers
     assert all(tuple(words) == tuple(config.labels) for words in config.verbalizers)
     assert bool(config.labels) + bool(config.choices) + bool(config.span) == 1
-    assert config.data.relabel == ({"train": {"0": "0", "1": "0", "3": "1", "4": "1"}} if name == "sst2" else {})
+    assert config.data.relabel == (
+        {"train": {"0": "0", "1": "0", "3": "1", "4": "1"}} if name == "sst2" else {}
+    )
     readable = []
     for text in (config.template, *config.patterns):
         try:
             readable.append(Template.parse(text).for_kind("causal")[0])
         except TemplateError as error:
             assert "which a causal LM cannot see" in str(error)
-    assert len(readable) == causal + (name != "record") and not any(isinstance(part, Sep) for template in readable for part in template.parts)
+    assert len(readable) == causal + (name != "record") and not any(
+        isinstance(part, Sep) for template in readable for part in template.parts
+    )
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -82,7 +126,13 @@ def test_rows_and_labels_of_the_real_files(name, data):
     wanted = set(config.labels) or LABELS.get(name)
     for split in ("dev", "test") if name in ("wsc", "cb-full") else ("train", "dev", "test"):
         there = {row[config.target] for row in rows[split]}
-        assert there == wanted or wanted is None and all(int(label) < len(row["entities"]) for row in rows[split] for label in [row["label"]])
+        assert (
+            there == wanted
+            or wanted is None
+            and all(
+                int(label) < len(row["entities"]) for row in rows[split] for label in [row["label"]]
+            )
+        )
     assert not any(config.target in row for row in rows["unlabeled"])
 
 
@@ -94,17 +144,26 @@ def some(rows):
 @pytest.mark.parametrize("name", TASKS)
 def test_real_rows_in_a_masked_lm(name, data, lm):
     config, rows = rows_of(name, data)
-    assert all(set(Template.parse(text).fields) <= set(rows["test"][0]) for text in (config.template, *config.patterns))
+    assert all(
+        set(Template.parse(text).fields) <= set(rows["test"][0])
+        for text in (config.template, *config.patterns)
+    )
     for text in (config.template, *config.patterns):
         for words in (config.labels, *config.verbalizers):
             model = PromptModel(lm)
-            task = described.task_of(config, lm, Member(text, words))
+            task = yaml_task.task_of(config, lm, Member(text, words))
             model.add(task)
             for split in SPLITS if words is config.labels else ():
                 for example in model.encode(0, some(rows[split]), labelled=split != "unlabeled"):
-                    assert example.length <= 512 and example.bound is not None and (example.label is None) == (split == "unlabeled")
+                    assert (
+                        example.length <= 512
+                        and example.bound is not None
+                        and (example.label is None) == (split == "unlabeled")
+                    )
             if isinstance(task.verbalizer, Verbalizer):
-                assert all(len(ids) == 1 for ids in model.tasks[0].verbalizer.ids), "a label word is split"
+                assert all(len(ids) == 1 for ids in model.tasks[0].verbalizer.ids), (
+                    "a label word is split"
+                )
             else:
                 assert isinstance(task.verbalizer, Span) == (name == "wsc")
 
@@ -120,49 +179,131 @@ def test_real_rows_in_a_causal_lm(name, data):
             continue
         for row in some(rows["test"]):
             encoded = template.encode(row, tokens, "causal")
-            assert encoded.reads == (len(encoded.ids) - 1,) and template.place in ("spaced", "joined")
+            assert encoded.answer_positions == (len(encoded.ids) - 1,) and template.place in (
+                "spaced",
+                "joined",
+            )
 
 
-FIELDS = {"passage": "It rains.", "question": "Is it dry?", "answer": "No.", "premise": "It rains.", "hypothesis": "It is wet.", "sentence_1": "It rains.",
-          "sentence_2": "It is wet.", "choice1": "He fell.", "choice2": "He flew.", "connective": "so", "before": "Then ", "after": " fell.", "word": "cup",
-          "sentence1": "A cup.", "sentence2": "He cups it.", "marked": "Ann saw *her*.", "pronoun": "her", "sentence": '"it rains , so"', "span1": "Ann"}
+FIELDS = {
+    "passage": "It rains.",
+    "question": "Is it dry?",
+    "answer": "No.",
+    "premise": "It rains.",
+    "hypothesis": "It is wet.",
+    "sentence_1": "It rains.",
+    "sentence_2": "It is wet.",
+    "choice1": "He fell.",
+    "choice2": "He flew.",
+    "connective": "so",
+    "before": "Then ",
+    "after": " fell.",
+    "word": "cup",
+    "sentence1": "A cup.",
+    "sentence2": "He cups it.",
+    "marked": "Ann saw *her*.",
+    "pronoun": "her",
+    "sentence": '"it rains , so"',
+    "span1": "Ann",
+}
 SAID = {
-    "boolq": ("it rains. {0} question : is it dry? answer : _.", "it rains. question : is it dry? answer : _.",
-              "it rains. based on the previous passage, is it dry? _.", "based on the following passage, is it dry? _. it rains."),
-    "copa": ("he fell or he flew? it rains so {0} _", '" he fell " or " he flew "? it rains, so _', "he fell or he flew? it rains, so _"),
-    "multirc": ("it rains. question : is it dry? is it no? {0} _.", "it rains. question : is it dry? is it no? _.",
-                'it rains. question : is it dry? is the correct answer " no "? _.',
-                'it rains. based on the previous passage, is it dry? is " no " a correct answer? _.'),
+    "boolq": (
+        "it rains. {0} question : is it dry? answer : _.",
+        "it rains. question : is it dry? answer : _.",
+        "it rains. based on the previous passage, is it dry? _.",
+        "based on the following passage, is it dry? _. it rains.",
+    ),
+    "copa": (
+        "he fell or he flew? it rains so {0} _",
+        '" he fell " or " he flew "? it rains, so _',
+        "he fell or he flew? it rains, so _",
+    ),
+    "multirc": (
+        "it rains. question : is it dry? is it no? {0} _.",
+        "it rains. question : is it dry? is it no? _.",
+        'it rains. question : is it dry? is the correct answer " no "? _.',
+        'it rains. based on the previous passage, is it dry? is " no " a correct answer? _.',
+    ),
     "record": ("it rains. {0} then _ fell.", "it rains. then _ fell."),
-    "wic": ("a cup. he cups it. {0} cup? _.", '" a cup. " / " he cups it. ". similar sense of " cup "? _.',
-            "a cup. he cups it. does cup have the same meaning in both sentences? _", "a cup. he cups it. cup? _."),
-    "wsc": ("{0} ann saw * her *. {0} pronoun ' * her * ' refers to _.", "ann saw * her *. the pronoun ' * her * ' refers to _.",
-            "ann saw * her *. in the previous sentence, the pronoun ' * her * ' refers to _.",
-            "ann saw * her *. in the passage above, what does the pronoun ' * her * ' refer to? answer : _."),
-    "trec": ("it rains, so {0} type : _.", "_ : it rains, so", "_ question : it rains, so", "[ category : _ ] it rains, so", "it rains, so ( _ )",
-             "question : it rains, so type : _."),
-    "agnews": ('" it rains, so " {0} category : _.', '_ : " it rains, so "', '_ - " it rains, so "', '" it rains, so " ( _ )', '_ news : " it rains, so "',
-               '[ category : _ ] " it rains, so "', '" it rains, so " category : _.'),
-    **dict.fromkeys(("cb", "rte", "cb-full", "rte-full"), (
-        "it rains. question : it is wet? {0} answer : _.", "it rains. question : it is wet? answer : _.", "it is wet? | _, it rains.",
-        '" it is wet "? | _, " it rains. "', "it is wet? | _. it rains.", '" it is wet "? | _. " it rains. "')),
-    **dict.fromkeys(("sst2", "sst5", "mr"), (
-        "it rains, so {0} it was _.", "it rains, so it was _.", "it was _. it rains, so", "just _! it rains, so", "it rains, so all in all, it was _.",
-        "it rains, so in summary, the movie is _."))}
+    "wic": (
+        "a cup. he cups it. {0} cup? _.",
+        '" a cup. " / " he cups it. ". similar sense of " cup "? _.',
+        "a cup. he cups it. does cup have the same meaning in both sentences? _",
+        "a cup. he cups it. cup? _.",
+    ),
+    "wsc": (
+        "{0} ann saw * her *. {0} pronoun ' * her * ' refers to _.",
+        "ann saw * her *. the pronoun ' * her * ' refers to _.",
+        "ann saw * her *. in the previous sentence, the pronoun ' * her * ' refers to _.",
+        "ann saw * her *. in the passage above, what does the pronoun ' * her * ' refer to? "
+        "answer : _.",
+    ),
+    "trec": (
+        "it rains, so {0} type : _.",
+        "_ : it rains, so",
+        "_ question : it rains, so",
+        "[ category : _ ] it rains, so",
+        "it rains, so ( _ )",
+        "question : it rains, so type : _.",
+    ),
+    "agnews": (
+        '" it rains, so " {0} category : _.',
+        '_ : " it rains, so "',
+        '_ - " it rains, so "',
+        '" it rains, so " ( _ )',
+        '_ news : " it rains, so "',
+        '[ category : _ ] " it rains, so "',
+        '" it rains, so " category : _.',
+    ),
+    **dict.fromkeys(
+        ("cb", "rte", "cb-full", "rte-full"),
+        (
+            "it rains. question : it is wet? {0} answer : _.",
+            "it rains. question : it is wet? answer : _.",
+            "it is wet? | _, it rains.",
+            '" it is wet "? | _, " it rains. "',
+            "it is wet? | _. it rains.",
+            '" it is wet "? | _. " it rains. "',
+        ),
+    ),
+    **dict.fromkeys(
+        ("sst2", "sst5", "mr"),
+        (
+            "it rains, so {0} it was _.",
+            "it rains, so it was _.",
+            "it was _. it rains, so",
+            "just _! it rains, so",
+            "it rains, so all in all, it was _.",
+            "it rains, so in summary, the movie is _.",
+        ),
+    ),
+}
 
 
 WORDS = {
-    "boolq": "No Yes, False True", "copa": "", "record": "", "wsc": "", "wic": "No Yes", "multirc": "No Yes",
-    "agnews": "World Sports Business Tech, politics football economy science", "sst5": "terrible bad okay good great, awful poor average nice excellent",
-    "trec": "Description Entity Expression Human Location Number, definition thing acronym person place number",
-    **dict.fromkeys(("cb", "cb-full"), "Yes No Maybe, True False Neither"), **dict.fromkeys(("rte", "rte-full"), "Yes No, True False"),
-    **dict.fromkeys(("sst2", "mr"), "terrible great, negative positive")}
+    "boolq": "No Yes, False True",
+    "copa": "",
+    "record": "",
+    "wsc": "",
+    "wic": "No Yes",
+    "multirc": "No Yes",
+    "agnews": "World Sports Business Tech, politics football economy science",
+    "sst5": "terrible bad okay good great, awful poor average nice excellent",
+    "trec": "Description Entity Expression Human Location Number, definition thing acronym person "
+    "place number",
+    **dict.fromkeys(("cb", "cb-full"), "Yes No Maybe, True False Neither"),
+    **dict.fromkeys(("rte", "rte-full"), "Yes No, True False"),
+    **dict.fromkeys(("sst2", "mr"), "terrible great, negative positive"),
+}
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_what_the_lm_may_answer(name):
     config = config_of(name)
-    assert ", ".join(" ".join(words.values()) for words in (config.labels, *config.verbalizers)) == WORDS[name]
+    assert (
+        ", ".join(" ".join(words.values()) for words in (config.labels, *config.verbalizers))
+        == WORDS[name]
+    )
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -171,7 +312,12 @@ def test_what_the_lm_is_asked(name, lm):
     said = []
     for text in (config.template, *config.patterns):
         encoded = Template.parse(text).encode(FIELDS, lm.tokens, "masked")
-        pieces = ["{0}" if slot >= 0 else piece for piece, slot in zip(tokenizer.convert_ids_to_tokens(encoded.ids), encoded.slots)][1:-1]
-        joined = tokenizer.convert_tokens_to_string(pieces).replace("[MASK]", "_").replace("[SEP]", "|")
+        pieces = [
+            "{0}" if slot >= 0 else piece
+            for piece, slot in zip(tokenizer.convert_ids_to_tokens(encoded.ids), encoded.soft_slots)
+        ][1:-1]
+        joined = (
+            tokenizer.convert_tokens_to_string(pieces).replace("[MASK]", "_").replace("[SEP]", "|")
+        )
         said.append(" ".join(joined.replace("{0} {0} {0}", "{0}").split()))
     assert tuple(said) == SAID[name]

@@ -1,1 +1,2 @@
-"""Tasks: rows, templates and figures, no maths."""
+"""Tasks as YAML files describe them, the data sets that come in layouts of their own, and how
+answers are judged."""

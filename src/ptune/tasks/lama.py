@@ -1,4 +1,6 @@
-"""Fact probing (LAMA, Petroni et al. 2019): relations, their facts, the allowed answers, and how answers are counted."""
+"""Fact probing (LAMA, Petroni et al. 2019): relations, their facts, the allowed answers, and how
+answers are counted."""
+
 import hashlib
 import json
 import pathlib
@@ -10,13 +12,13 @@ from functools import cached_property
 
 import torch
 
-from ptune import terminal
-from ptune.data import FileRow, field_hint, is_missing, read_rows
+from ptune.base import terminal
+from ptune.data.json_rows import written
+from ptune.data.rows import FileRow, field_hint, is_missing, read_rows
 from ptune.errors import ConfigError, DataError, nearest
-from ptune.json_rows import written
-from ptune.metrics import mean, most_frequent, rank, ranked
-from ptune.model import Example
-from ptune.tokens import Tokens
+from ptune.metrics.labels import mean, most_frequent, rank, ranked
+from ptune.model.prompt_model import Example
+from ptune.template.tokenizer import Tokens
 
 BUILTIN = pathlib.Path(__file__).parents[1] / "builtin" / "facts"
 SPLITS = ("train", "dev", "test")
@@ -42,9 +44,16 @@ class Relation:
 
     @property
     def majority(self) -> float:
-        """The share of test rows whose answer is the most frequent one in training; of equally frequent ones the mean."""
+        """The share of test rows whose answer is the most frequent one in training; of equally
+        frequent ones the mean."""
         most = most_frequent(fact["object"] for fact in self.facts["train"])
-        return mean([mean([fact["object"] == answer for fact in self.facts["test"]]) for answer in most]) if most else 0.0
+        return (
+            mean(
+                [mean([fact["object"] == answer for fact in self.facts["test"]]) for answer in most]
+            )
+            if most
+            else 0.0
+        )
 
     def others(self, fact: Fact) -> set[str]:
         """The other right answers for a fact's subject, in any split."""
@@ -59,10 +68,14 @@ class Relation:
         return known
 
 
-def read_facts(source: str, names: Sequence[str] = (), manual: str | None = None,
-               say: Callable[[str], None] = terminal.say) -> list[Relation]:
-    """Read facts: "builtin", a folder in LAMA's T-REx layout, or a table (.csv, .tsv, .jsonl) with the columns subject,
-    object, and if there are several relations, relation.
+def read_facts(
+    source: str,
+    names: Sequence[str] = (),
+    manual: str | None = None,
+    say: Callable[[str], None] = terminal.say,
+) -> list[Relation]:
+    """Read facts: "builtin", a folder in LAMA's T-REx layout, or a table (.csv, .tsv, .jsonl) with
+    the columns subject, object, and if there are several relations, relation.
 
     Args:
         names: the relations to take; all that have test rows by default.
@@ -75,7 +88,10 @@ def read_facts(source: str, names: Sequence[str] = (), manual: str | None = None
     if path.is_dir():
         return _worded(_read_folder(path, names, say), manual)
     if not path.exists():
-        raise DataError(f"There are no facts at {path}: give a folder in LAMA's layout, a table with the columns subject,object, or builtin.")
+        raise DataError(
+            f"There are no facts at {path}: give a folder in LAMA's layout, a table with the "
+            "columns subject,object, or builtin."
+        )
     return _read_table(path, names, manual, say)
 
 
@@ -88,8 +104,10 @@ def _worded(relations: list[Relation], manual: str | None) -> list[Relation]:
     if manual is None:
         return relations
     if len(relations) > 1:
-        raise ConfigError(f"--manual is the wording of one relation, and {len(relations)} are asked for: "
-                          f"name one with --relations, such as --relations {relations[0].name}.")
+        raise ConfigError(
+            f"--manual is the wording of one relation, and {len(relations)} are asked for: "
+            f"name one with --relations, such as --relations {relations[0].name}."
+        )
     return [replace(relations[0], template=manual)]
 
 
@@ -98,7 +116,9 @@ def folder(source: str) -> pathlib.Path:
     return BUILTIN if source == "builtin" else pathlib.Path(source).expanduser()
 
 
-def _read_folder(path: pathlib.Path, names: Sequence[str], say: Callable[[str], None]) -> list[Relation]:
+def _read_folder(
+    path: pathlib.Path, names: Sequence[str], say: Callable[[str], None]
+) -> list[Relation]:
     if not (path / "relations.jsonl").exists():
         raise DataError(f"{path} is no folder of LAMA's layout: it has no relations.jsonl.")
     known = {row["relation"]: row for row in read_rows(path / "relations.jsonl")}
@@ -110,10 +130,21 @@ def _read_folder(path: pathlib.Path, names: Sequence[str], say: Callable[[str], 
         if not files["test"].exists():
             lacking.append(name)
             continue
-        facts = {split: [_fact(row) for row in read_rows(file)] for split, file in files.items() if file.exists()}
+        facts = {
+            split: [_fact(row) for row in read_rows(file)]
+            for split, file in files.items()
+            if file.exists()
+        }
         wordings = known[name].get("wordings") or _pararel(path, name)
-        found.append(Relation(name, known[name].get("label", name), known[name]["template"], tuple(wordings),
-                              {split: facts.get(split, []) for split in SPLITS}))
+        found.append(
+            Relation(
+                name,
+                known[name].get("label", name),
+                known[name]["template"],
+                tuple(wordings),
+                {split: facts.get(split, []) for split in SPLITS},
+            )
+        )
     if names and lacking:
         raise DataError(f"{', '.join(lacking)} has no test.jsonl in {path / 'original'}.")
     if not found:
@@ -135,7 +166,9 @@ def _pararel(path: pathlib.Path, name: str) -> list[str]:
     return [row["pattern"] for row in read_rows(file)] if file.exists() else []
 
 
-def _read_table(path: pathlib.Path, names: Sequence[str], manual: str | None, say: Callable[[str], None]) -> list[Relation]:
+def _read_table(
+    path: pathlib.Path, names: Sequence[str], manual: str | None, say: Callable[[str], None]
+) -> list[Relation]:
     groups: dict[str, dict[str, list[Fact]]] = defaultdict(lambda: {split: [] for split in SPLITS})
     notes: list[str] = []
     for row in read_rows(path, notes=notes):
@@ -146,18 +179,29 @@ def _read_table(path: pathlib.Path, names: Sequence[str], manual: str | None, sa
         split = row.get("split") or _split_of(subject)
         if split not in SPLITS:
             raise DataError(f"{row.place}: the split is {split!r}. {nearest(str(split), SPLITS)}")
-        name = path.stem if is_missing(row.get("relation")) or row["relation"] == "" else _text(row, "relation")
+        name = (
+            path.stem
+            if is_missing(row.get("relation")) or row["relation"] == ""
+            else _text(row, "relation")
+        )
         groups[name][split].append({"subject": subject, "object": object_})
     for note in notes:
         say(note)
     for name in names:
         if name not in groups:
             raise ConfigError(f"There is no relation {name!r} in {path}. {nearest(name, groups)}")
-    relations = [Relation(name, name, manual, (), facts) for name, facts in groups.items() if not names or name in names]
+    relations = [
+        Relation(name, name, manual, (), facts)
+        for name, facts in groups.items()
+        if not names or name in names
+    ]
     for relation in relations:
         if empty := [split for split in SPLITS if not relation.facts[split]]:
-            raise DataError(f"{relation.name} in {path} has too few subjects for {' and '.join(empty)} rows; add rows, or a column "
-                            f"split that says train, dev or test.")
+            raise DataError(
+                f"{relation.name} in {path} has too few subjects for {' and '.join(empty)} rows; "
+                "add rows, or a column "
+                f"split that says train, dev or test."
+            )
     return relations
 
 
@@ -182,8 +226,9 @@ def _split_of(subject: str) -> str:
 
 
 def read_vocabulary(path: pathlib.Path, tokens: Tokens) -> list[str]:
-    """Allowed answers from a text file of words, or from a JSON list, or from JSON lists for several kinds of LM, of which
-    the one that this LM's tokenizer knows best is taken (the paper's 29k-vocab.json).
+    """Allowed answers from a text file of words, or from a JSON list, or from JSON lists for
+    several kinds of LM, of which the one that this LM's tokenizer knows best is taken (the paper's
+    29k-vocab.json).
 
     Raises:
         DataError: the file is missing or holds no words.
@@ -194,12 +239,17 @@ def read_vocabulary(path: pathlib.Path, tokens: Tokens) -> list[str]:
     except OSError as error:
         raise DataError(f"The vocabulary {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
-        raise DataError(f"The vocabulary {path} is neither JSON nor UTF-8 text: {error}.") from error
+        raise DataError(
+            f"The vocabulary {path} is neither JSON nor UTF-8 text: {error}."
+        ) from error
     if isinstance(found, dict) and found and all(isinstance(own, list) for own in found.values()):
         own = tokens.tokenizer.get_vocab()
         found = max(found.values(), key=lambda pieces: sum(piece in own for piece in pieces))
     if not isinstance(found, list) or not all(isinstance(word, str) for word in found):
-        raise DataError(f"The vocabulary {path} should be a list of words, or lists of words for several kinds of LM.")
+        raise DataError(
+            f"The vocabulary {path} should be a list of words, or lists of words for several "
+            "kinds of LM."
+        )
     words = [re.sub("^[\u0120\u2581 ]+", "", word).strip() for word in found]
     words = [word for word in words if word and not word.startswith("##")]
     if not words:
@@ -210,33 +260,58 @@ def read_vocabulary(path: pathlib.Path, tokens: Tokens) -> list[str]:
 def whole_words(tokens: Tokens) -> list[str]:
     """Every word of letters that is one token of the LM behind a space."""
     tokenizer = tokens.tokenizer
-    pieces = [tokenizer.convert_tokens_to_string([piece]).strip() for piece in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
+    pieces = [
+        tokenizer.convert_tokens_to_string([piece]).strip()
+        for piece in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    ]
     words = list(dict.fromkeys(piece for piece in pieces if piece.isalpha()))
     return [word for word, ids in zip(words, tokens.words(words, "spaced")) if len(ids) == 1]
 
 
 def restrict(relation: Relation, names: dict[str, str], tokens: Tokens) -> Relation:
-    """Leave out facts whose answer is not allowed, and write answers as the labels that stand for them. Where the LM ignores
-    case, so does the look-up.
+    """Leave out facts whose answer is not allowed, and write answers as the labels that stand for
+    them. Where the LM ignores case, so does the look-up.
 
     Args:
         names: for each allowed word, its label (``verbalizer.allowed``).
     """
     fold: Callable[[str], str] = str.lower if tokens.plain("A") == tokens.plain("a") else str
     labels = {fold(word): label for word, label in reversed(names.items())}
-    kept = {split: [{**fact, "object": labels[fold(fact["object"])]} for fact in facts if fold(fact["object"]) in labels]
-            for split, facts in relation.facts.items()}
-    return replace(relation, facts=kept, dropped={split: len(relation.facts[split]) - len(kept[split]) for split in kept})
+    kept = {
+        split: [
+            {**fact, "object": labels[fold(fact["object"])]}
+            for fact in facts
+            if fold(fact["object"]) in labels
+        ]
+        for split, facts in relation.facts.items()
+    }
+    return replace(
+        relation,
+        facts=kept,
+        dropped={split: len(relation.facts[split]) - len(kept[split]) for split in kept},
+    )
 
 
-def figures(relation: Relation, scores: Sequence[torch.Tensor], examples: Sequence[Example], numbers: dict[str, int]) -> dict[str, float]:
-    """P@1, P@10 and MRR of the rows' own answers among all allowed words; and filtered: a subject's other right answers
-    leave the ranking (LAMA, section 4.2).
+def figures(
+    relation: Relation,
+    scores: Sequence[torch.Tensor],
+    examples: Sequence[Example],
+    numbers: dict[str, int],
+) -> dict[str, float]:
+    """P@1, P@10 and MRR of the rows' own answers among all allowed words; and filtered: a subject's
+    other right answers leave the ranking (LAMA, section 4.2).
 
     Args:
         numbers: the number of each label in the scores.
     """
     plain = [rank(own, example.label or 0) for own, example in zip(scores, examples)]
-    filtered = [rank(own, example.label or 0, [numbers[o] for o in relation.others(dict(example.row))]) if r > 1 else 1
-                for own, example, r in zip(scores, examples, plain)]
-    return {**ranked(plain), **{f"filtered {name}": value for name, value in ranked(filtered).items()}}
+    filtered = [
+        rank(own, example.label or 0, [numbers[o] for o in relation.others(dict(example.row))])
+        if r > 1
+        else 1
+        for own, example, r in zip(scores, examples, plain)
+    ]
+    return {
+        **ranked(plain),
+        **{f"filtered {name}": value for name, value in ranked(filtered).items()},
+    }

@@ -1,6 +1,9 @@
-"""Table-to-text data: E2E (Novikova et al. 2017), WebNLG (Gardent et al. 2017, and its later years) and DART (Nan et al. 2021), in the
-layouts they are published in and in Prefix-Tuning's (Li and Liang 2021) text form of E2E. A table becomes one line, as Prefix-Tuning
-writes it, DART's relations in lower case; but the underscores of names are spaces here, and quotation marks around them are gone."""
+"""Table-to-text data: E2E (Novikova et al. 2017), WebNLG (Gardent et al. 2017, and its later years)
+and DART (Nan et al. 2021), in the layouts they are published in and in Prefix-Tuning's (Li and
+Liang 2021) text form of E2E. A table becomes one line, as Prefix-Tuning writes it, DART's relations
+in lower case; but the underscores of names are spaces here, and quotation marks around them are
+gone."""
+
 import json
 import os
 import pathlib
@@ -11,33 +14,66 @@ from xml.etree.ElementTree import ParseError
 
 from defusedxml import DefusedXmlException, ElementTree
 
-from ptune.data import iterate_rows
+from ptune.data.rows import iterate_rows
 from ptune.errors import DataError, nearest
 
-SEEN_2017 = ("Airport", "Astronaut", "Building", "City", "ComicsCharacter", "Food", "Monument", "SportsTeam", "University", "WrittenWork")
-SEEN_2020 = (*SEEN_2017, "Artist", "Athlete", "CelestialBody", "Company", "MeanOfTransportation", "Politician")
+SEEN_2017 = (
+    "Airport",
+    "Astronaut",
+    "Building",
+    "City",
+    "ComicsCharacter",
+    "Food",
+    "Monument",
+    "SportsTeam",
+    "University",
+    "WrittenWork",
+)
+SEEN_2020 = (
+    *SEEN_2017,
+    "Artist",
+    "Athlete",
+    "CelestialBody",
+    "Company",
+    "MeanOfTransportation",
+    "Politician",
+)
 GOOD = ("", "good")  # what a text's comment says that is right; "toFix" is another
-E2E_KEYS = {"eatType": "Type", "priceRange": "price", "customerRating": "customer rating", "familyFriendly": "family friendly"}
-WebnlgEntry = tuple[str, Any, str, Any, list[str]]  # the place, the category, the part, the triples, the texts
-Entry = tuple[str, str, list[str], dict[str, str]]  # the place in the file, the table, its texts, further fields
+E2E_KEYS = {
+    "eatType": "Type",
+    "priceRange": "price",
+    "customerRating": "customer rating",
+    "familyFriendly": "family friendly",
+}
+WebnlgEntry = tuple[
+    str, Any, str, Any, list[str]
+]  # the place, the category, the part, the triples, the texts
+Entry = tuple[
+    str, str, list[str], dict[str, str]
+]  # the place in the file, the table, its texts, further fields
 
 
 def read(path: str | os.PathLike[str], form: str, language: str = "en") -> list[dict[str, Any]]:
     """The rows of a data set: one for each distinct table, in order of first appearance.
 
     Args:
-        form: "e2e" takes lines of ``table||text``, or a .csv with the columns mr,ref; "webnlg" takes JSON lines with the fields
-            category, triples and lex, an .xml file, or a folder of these; "dart" takes its JSON.
-        language: of WebNLG's texts, by the files' abbreviations (en, ru, br, cy, ga, mt); those of 2017 are English.
+        form: "e2e" takes lines of ``table||text``, or a .csv with the columns mr,ref; "webnlg"
+            takes JSON lines with the fields category, triples and lex, an .xml file, or a folder of
+            these; "dart" takes its JSON.
+        language: of WebNLG's texts, by the files' abbreviations (en, ru, br, cy, ga, mt); those of
+            2017 are English.
 
     Returns:
-        Rows of ``table``, a line; ``text``, the list of all its reference texts as they stand in the file, repeats included; and for WebNLG
-        the ``category`` and the ``part`` (of a table that stands under several categories, the first). The part is what the file says
-        of a line, or its name (seen, unseen); else "seen" where that year's training set has the category, else "unseen". Texts of
-        WebNLG that are marked as faulty (toFix), or are of another language, are left out, and an entry without any other.
+        Rows of ``table``, a line; ``text``, the list of all its reference texts as they stand in
+        the file, repeats included; and for WebNLG the ``category`` and the ``part`` (of a table
+        that stands under several categories, the first). The part is what the file says of a line,
+        or its name (seen, unseen); else "seen" where that year's training set has the category,
+        else "unseen". Texts of WebNLG that are marked as faulty (toFix), or are of another
+        language, are left out, and an entry without any other.
 
     Raises:
-        DataError: an unknown form, a file that cannot be read or is not of that form, an empty table, or a table without a text.
+        DataError: an unknown form, a file that cannot be read or is not of that form, an empty
+            table, or a table without a text.
     """
     if form not in FORMS:
         raise DataError(f"There is no form {form!r} of table-to-text data. {nearest(form, FORMS)}")
@@ -62,7 +98,9 @@ def _e2e(path: pathlib.Path, language: str) -> Iterator[Entry]:
         if separator:
             yield f"{path}, line {number}", table.strip(), [text], {}
         elif line.strip():
-            raise DataError(f"{path}, line {number}: table||text is expected, and it is: {line[:60]!r}")
+            raise DataError(
+                f"{path}, line {number}: table||text is expected, and it is: {line[:60]!r}"
+            )
 
 
 def _e2e_csv(path: pathlib.Path) -> Iterator[Entry]:
@@ -75,11 +113,17 @@ def _e2e_csv(path: pathlib.Path) -> Iterator[Entry]:
 
 
 def _meaning(text: str, place: str) -> str:
-    """A meaning representation, key[value], key[value], in the words and with the spaces of the text form."""
+    """A meaning representation, key[value], key[value], in the words and with the spaces of the
+    text form."""
     if not re.fullmatch(r"([^][,]+\[[^][]*\](,|$))*", text.strip()):
-        raise DataError(f"{place}: key[value], key[value], ... is expected, and it is: {text[:60]!r}")
+        raise DataError(
+            f"{place}: key[value], key[value], ... is expected, and it is: {text[:60]!r}"
+        )
     pairs = re.findall(r"([^][,]+)\[([^][]*)\]", text)
-    return " | ".join(f"{E2E_KEYS.get(key.strip(), key.strip())} : {_spaced(value.strip())}" for key, value in pairs)
+    return " | ".join(
+        f"{E2E_KEYS.get(key.strip(), key.strip())} : {_spaced(value.strip())}"
+        for key, value in pairs
+    )
 
 
 def _spaced(value: str) -> str:
@@ -88,7 +132,11 @@ def _spaced(value: str) -> str:
 
 
 def _webnlg(path: pathlib.Path, language: str) -> Iterator[Entry]:
-    files = sorted(file for file in path.rglob("*") if file.suffix in (".xml", ".jsonl")) if path.is_dir() else [path]
+    files = (
+        sorted(file for file in path.rglob("*") if file.suffix in (".xml", ".jsonl"))
+        if path.is_dir()
+        else [path]
+    )
     if not files:
         raise DataError(f"{path} is a folder without .xml or .jsonl files.")
     for file in files:
@@ -111,18 +159,32 @@ def _webnlg_xml(path: pathlib.Path, language: str) -> Iterator[WebnlgEntry]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     except DefusedXmlException as error:
-        raise DataError(f"{path} holds a document type or entities, which are not read: {error}") from error
+        raise DataError(
+            f"{path} holds a document type or entities, which are not read: {error}"
+        ) from error
     except (ParseError, ValueError) as error:
         raise DataError(f"{path} is not valid XML: {error}.") from error
     later = root.find(".//lex[@lang]") is not None  # since 2020 a text says its language
     for number, entry in enumerate(root.iter("entry"), 1):
-        triples = [(triple.text or "").split(" | ") for triple in entry.findall("modifiedtripleset/mtriple")]
+        triples = [
+            (triple.text or "").split(" | ")
+            for triple in entry.findall("modifiedtripleset/mtriple")
+        ]
         texts = entry.findall("lex")
-        taken = [text.text or "" for text in texts
-                 if text.get("lang", "en") == language and text.get("comment", "").strip() in GOOD]
+        taken = [
+            text.text or ""
+            for text in texts
+            if text.get("lang", "en") == language and text.get("comment", "").strip() in GOOD
+        ]
         if taken or not texts:
             part = _part(path, entry.get("category"), SEEN_2020 if later else SEEN_2017)
-            yield f"{path}, entry {number} ({entry.get('eid')})", entry.get("category"), part, triples, taken
+            yield (
+                f"{path}, entry {number} ({entry.get('eid')})",
+                entry.get("category"),
+                part,
+                triples,
+                taken,
+            )
 
 
 def _webnlg_lines(path: pathlib.Path) -> Iterator[WebnlgEntry]:
@@ -138,11 +200,17 @@ def _dart(path: pathlib.Path, language: str) -> Iterator[Entry]:
     except ValueError as error:
         raise DataError(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(entries, list):
-        raise DataError(f"{path} is not DART's layout, a list of entries with the fields tripleset and annotations.")
+        raise DataError(
+            f"{path} is not DART's layout, a list of entries with the fields tripleset and "
+            "annotations."
+        )
     for number, entry in enumerate(entries, 1):
         place = f"{path}, entry {number}"
         if not isinstance(entry, dict) or not isinstance(entry.get("annotations"), list):
-            raise DataError(f"{place}: an object with the fields tripleset and annotations is expected, and it is: {str(entry)[:60]}")
+            raise DataError(
+                f"{place}: an object with the fields tripleset and annotations is expected, and "
+                f"it is: {str(entry)[:60]}"
+            )
         texts = [own.get("text") if isinstance(own, dict) else None for own in entry["annotations"]]
         triples = entry.get("tripleset")
         if isinstance(triples, list):
@@ -151,7 +219,8 @@ def _dart(path: pathlib.Path, language: str) -> Iterator[Entry]:
 
 
 def _lowered(triple: Any) -> Any:
-    """A triple with its relation in lower case, as Prefix-Tuning's code reads DART; what is none stays."""
+    """A triple with its relation in lower case, as Prefix-Tuning's code reads DART; what is none
+    stays."""
     if isinstance(triple, list) and len(triple) == 3 and isinstance(triple[1], str):
         return [triple[0], triple[1].lower(), triple[2]]
     return triple
@@ -163,8 +232,12 @@ def _line(triples: Any, place: str) -> str:
         raise DataError(f"{place}: the list of triples is missing.")
     for triple in triples:
         if not isinstance(triple, list) or len(triple) != 3 or not _strings(triple):
-            raise DataError(f"{place}: a triple is a subject, a property and an object, and this is {triple!r}.")
-    return " | ".join(f"{_plain(subject)} : {name.strip()} : {_plain(value)}" for subject, name, value in triples)
+            raise DataError(
+                f"{place}: a triple is a subject, a property and an object, and this is {triple!r}."
+            )
+    return " | ".join(
+        f"{_plain(subject)} : {name.strip()} : {_plain(value)}" for subject, name, value in triples
+    )
 
 
 def _plain(entity: str) -> str:
@@ -188,7 +261,9 @@ def _content(path: pathlib.Path) -> str:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8.") from error
+        raise DataError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8."
+        ) from error
 
 
 FORMS = {"e2e": _e2e, "webnlg": _webnlg, "dart": _dart}

@@ -1,0 +1,40 @@
+"""Several prompts of one task, run in one batch, answer as one (Prompt Tuning, section 6: an
+ensemble costs one LM)."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+Combine = Literal["mean", "vote", "weighted"]
+TIE = 1e-3
+
+
+def combine(
+    scores: Sequence[torch.Tensor], how: Combine, weights: Sequence[float] | None = None
+) -> torch.Tensor:
+    """The members' label scores [C] each, as one share of each label [C]: the mean of their
+    probabilities; or the share of members that vote for it, a tie decided by the mean; or by the
+    weighted mean of their scores (PET, section 3.3).
+
+    Args:
+        scores: log probabilities of the labels, not normalised over them.
+        weights: of the members, for "weighted"; equal ones by default, or where all are 0.
+    """
+    if how == "weighted":
+        share = torch.tensor(weights if weights and sum(weights) > 0 else [1.0] * len(scores))
+        return (torch.stack(list(scores)) * share[:, None]).sum(0).div(share.sum()).softmax(0)
+    shares = torch.stack([own.softmax(0) for own in scores])
+    if how == "mean":
+        return shares.mean(0)
+    votes = torch.bincount(
+        shares.argmax(1), minlength=shares.shape[1]
+    )  # whole numbers, so that a share below one only decides ties
+    return (votes + TIE * shares.mean(0)) / (len(shares) + TIE)
+
+
+def most_said(texts: Sequence[str]) -> str:
+    """The text that most members wrote; of equally frequent ones the earliest."""
+    counts = Counter(texts)
+    return max(counts, key=lambda text: counts[text])

@@ -1,0 +1,88 @@
+"""The head that tells how two texts of one input relate: a task of pretraining (next-sentence
+prediction) that can itself be asked, without any training, as a prompt for pairs."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ptune.base import files
+from ptune.errors import ModelError
+from ptune.lm import model_files
+from ptune.lm.loading import locate, quiet_loading, read_weights
+
+BERT = ("adjacent", "not adjacent")
+
+
+class PairHead(nn.Module):
+    """Tells how two texts of one input relate, from the hidden state of its first token (BERT,
+    section 3.1, task 2).
+
+    Attributes:
+        labels: the relations that it tells apart.
+    """
+
+    def __init__(self, width: int, labels: tuple[str, ...]):
+        super().__init__()
+        self.labels = labels
+        self.dense, self.classifier = nn.Linear(width, width), nn.Linear(width, len(labels))
+
+    def forward(self, first: torch.Tensor) -> torch.Tensor:
+        """[B, H] to the scores of the relations [B, C]."""
+        return self.classifier(torch.tanh(self.dense(first)))
+
+    def save(self, folder: pathlib.Path) -> None:
+        files.write_tensors(folder / "pair_head.safetensors", self.state_dict())
+        files.write_json(folder / "pair_head.json", {"labels": list(self.labels)})
+
+    @classmethod
+    def load(cls, folder: pathlib.Path) -> "PairHead":
+        tensors = files.read_tensors(folder / "pair_head.safetensors")
+        head = cls(
+            tensors["dense.weight"].shape[0],
+            tuple(files.read_json(folder / "pair_head.json")["labels"]),
+        )
+        head.load_state_dict(tensors)
+        return head
+
+
+def of(source: str | os.PathLike[str]) -> PairHead:
+    """The pair head that stands beside an LM: the one of ``ptune pretrain``, or BERT's own
+    ("adjacent", "not adjacent").
+
+    Raises:
+        ModelError: the LM has none.
+    """
+    if not os.fspath(source):
+        raise ModelError(
+            "This LM was loaded from no folder, so it has no next-sentence head beside it."
+        )
+    folder, where = locate(os.fspath(source))
+    if (pathlib.Path(folder) / "pair_head.safetensors").exists():
+        return PairHead.load(pathlib.Path(folder))
+    return _berts(folder, where)
+
+
+def _berts(source: str, where: Mapping[str, str]) -> PairHead:
+    from transformers import AutoModelForNextSentencePrediction
+
+    try:
+        with quiet_loading(source, pathlib.Path(source)):
+            model_files.check(source, **where)
+            model, told = read_weights(AutoModelForNextSentencePrediction, source, where)
+    except ModelError as error:
+        raise ModelError(f"{source} has no next-sentence head: {error}") from error
+    if missing := [name for name in told["missing_keys"] if "position_ids" not in name]:
+        raise ModelError(f"{source} has no next-sentence head: its weights lack {missing[0]}.")
+    pooler, classifier = _linear(model.base_model.pooler), _linear(model.cls)
+    head = PairHead(pooler.in_features, BERT)
+    head.dense, head.classifier = pooler, classifier
+    return head.float()
+
+
+def _linear(module: Any) -> nn.Linear:
+    """The one linear layer of a module."""
+    return next(part for part in module.modules() if isinstance(part, nn.Linear))

@@ -1,0 +1,43 @@
+"""File names made of names that users, rows and files give, such as a task's, a relation's or a
+user's."""
+
+import hashlib
+import string
+
+PLAIN = frozenset(string.ascii_lowercase + string.digits + "-_+")
+RESERVED = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{port}{n}" for port in ("com", "lpt") for n in range(10)),
+}
+LONGEST, SHOWN = 80, 40
+
+
+def file_name(*names: str | int) -> str:
+    """One file name for some names; other names get another one, on any file system.
+
+    Small letters, digits, ``-``, ``_`` and ``+`` stand for themselves, a capital as ``@`` and its
+    small letter (some file systems take both for one), every other character as the ``%xx`` of its
+    UTF-8 bytes. Several names are joined by dots, of which a name has none, so the result is never
+    a path. What would be longer than 80 characters is cut, and its SHA-256 stands behind ``~``.
+    """
+    return ".".join(map(_part, map(str, names)))
+
+
+def _part(name: str) -> str:
+    written = "".join(map(_character, name)) or "%"
+    if written in RESERVED:
+        written = f"%{ord(name[0]):02x}{written[1:]}"
+    if len(written) <= LONGEST:
+        return written
+    return f"{written[:SHOWN]}~{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
+
+
+def _character(character: str) -> str:
+    if character in PLAIN:
+        return character
+    if character in string.ascii_uppercase:
+        return f"@{character.lower()}"
+    return "".join(f"%{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))

@@ -1,0 +1,239 @@
+"""Files that are whole or absent: tensors as safetensors, everything else as JSON. Nothing is ever
+unpickled."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ptune.errors import PtuneError, StoreError
+
+Path = str | os.PathLike[str]
+TEMPORARY = ".writing-"  # how the name of a file begins that is not whole yet
+
+
+def write(path: Path, fill: Callable[[str], None]) -> None:
+    """Let ``fill`` write a temporary file beside ``path``, sync it to disk, and rename it over
+    ``path``.
+
+    Raises:
+        StoreError: the disk is full or the folder cannot be written; ``path`` is then as it was
+            before.
+    """
+    path = pathlib.Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
+        os.close(handle)
+        fill(temporary)
+        with open(temporary, "rb") as stream:
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        place(pathlib.Path(temporary), path)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StoreError(
+            f"{path} could not be written: {reason}. What stood there before is unchanged."
+        ) from error
+    finally:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def write_folder(path: Path, fill: Callable[[str], None]) -> None:
+    """Let ``fill`` write files into a temporary folder, and put them at ``path``: the folder whole
+    or not at all where it is new, else each of its files whole, in place of the one of its name.
+
+    Raises:
+        StoreError: the disk is full or the folder cannot be written.
+    """
+    path = pathlib.Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = pathlib.Path(
+            tempfile.mkdtemp(dir=path if path.is_dir() else path.parent, prefix=TEMPORARY)
+        )
+        fill(str(temporary))
+        for file in [own for own in temporary.rglob("*") if own.is_file()]:
+            with open(file, "rb") as stream:
+                os.fsync(stream.fileno())
+            os.chmod(file, 0o666 & ~_umask())
+        os.chmod(temporary, 0o777 & ~_umask())
+        if path.exists():
+            for file in sorted(temporary.iterdir()):
+                place(file, path / file.name)
+        else:
+            place(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise StoreError(
+            f"{path} could not be written: {getattr(error, 'strerror', None) or error}."
+        ) from error
+    finally:
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def place(whole: pathlib.Path, path: pathlib.Path) -> None:
+    """Put a file or a folder that is whole where it belongs, in place of what stood there. All that
+    is written passes here."""
+    if whole.is_dir() and path.is_dir():
+        shutil.rmtree(path)
+    os.replace(whole, path)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed process left unfinished in a folder that no other process writes."""
+    for path in pathlib.Path(folder).rglob(f"{TEMPORARY}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextlib.contextmanager
+def streaming(path: Path) -> Iterator[TextIO]:
+    """A text file that grows beside ``path``, as ``path.partial``, and is renamed to ``path`` when
+    it is whole.
+
+    Where a fault ends the block, what is finished stays in the partial file, and the fault's
+    message says so.
+
+    Raises:
+        StoreError: the disk is full or the folder cannot be written; ``path`` is then as it was
+            before.
+    """
+    path = pathlib.Path(path)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "w", encoding="utf-8", newline="") as stream:
+            try:
+                yield stream
+            except PtuneError as error:
+                stream.flush()
+                if not stream.tell():
+                    partial.unlink()
+                    raise
+                raise type(error)(
+                    f"{error} The answers that were finished by then are in {partial}."
+                ) from error
+            stream.flush()
+            os.fsync(stream.fileno())
+        place(partial, path)
+    except OSError as error:
+        raise StoreError(
+            f"{path} could not be written: {error.strerror or error}. What stood there before is "
+            "unchanged."
+        ) from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+
+    def put(temporary: str) -> None:
+        pathlib.Path(temporary).write_text(text, encoding="utf-8")
+
+    write(path, put)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all; a NaN is refused, since JSON has none."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], note: Any = None) -> None:
+    """Write a safetensors file, whole or not at all, with ``note`` (anything JSON can say) in its
+    header. Tensors that share memory are written apart."""
+    apart = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    metadata = {"note": json.dumps(note, allow_nan=False)}
+    write(path, lambda temporary: save_file(apart, temporary, metadata))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        StoreError: the file is missing or is not JSON.
+    """
+    try:
+        _check_plain(pathlib.Path(path))
+        return json.loads(
+            pathlib.Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant
+        )
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise StoreError(
+            f"{path} is not valid JSON ({error}): it is damaged, or another program wrote it."
+        ) from error
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"it has the number {name}, which JSON does not know")
+
+
+def _check_plain(path: pathlib.Path) -> None:
+    """A pipe or a device in the place of a file is never opened, since whoever reads it may wait
+    for ever."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise StoreError(f"{path} is a pipe or a device, and should be a plain file.")
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        StoreError: the file is missing, cut short, or not in that format.
+    """
+    return read_noted(path)[0]
+
+
+def read_noted(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
+    """Read a safetensors file and the note in its header (None without one).
+
+    Raises:
+        StoreError: the file is missing, cut short, or not in that format.
+    """
+    try:
+        with safe_open(path, "pt") as stream:
+            note = (stream.metadata() or {}).get("note", "null")
+            return {name: stream.get_tensor(name) for name in stream.keys()}, json.loads(note)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (SafetensorError, ValueError) as error:
+        raise StoreError(
+            f"{path} is damaged ({error}): it was cut short or is not a safetensors file."
+        ) from error
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """An optimiser's memory as named tensors: "<parameter>.<name>", parameters numbered in
+    order."""
+    return {
+        f"{number}.{name}": torch.as_tensor(value)
+        for number, state in optimiser.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Put back what ``optimiser_tensors`` took out; the optimiser has the same parameters in the
+    same order."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        number, name = key.split(".")
+        state.setdefault(int(number), {})[name] = value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})

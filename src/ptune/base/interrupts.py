@@ -1,0 +1,44 @@
+"""Ctrl-C, SIGTERM and SIGHUP during long work: the step at hand is finished first, so that what is
+saved is whole."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+
+
+class Interrupted(Exception):
+    """Work was stopped by a signal; what was done is saved."""
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[Callable[[], bool]]:
+    """Gives a function that tells whether the process was asked to stop; after that, Ctrl-C stops
+    at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # signals reach the main thread only
+        yield lambda: False
+        return
+    before = {
+        number: signal.signal(number, ask)
+        for number in SIGNALS
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,78 @@
+"""Progress on long work: a bar in a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+
+from ptune.base import terminal
+
+SECONDS_BETWEEN_LINES = 30
+
+
+class Progress:
+    """Counts steps, with figures beside them (loss, dev score) and the time left; writes to
+    standard error."""
+
+    def __init__(self, label: str, total: int, done: int = 0):
+        self.label, self.total, self.done, self.first = terminal.clean(label), total, done, done
+        self.figures: dict[str, Any] = {}
+        self.began = self.spoke = time.monotonic()
+        self.bar = None
+        if sys.stderr.isatty():
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[figures]}", markup=False),
+            )
+            self.bar = RichProgress(*columns, console=terminal.Console(stderr=True))
+            self.task = self.bar.add_task(self.label, total=total, completed=done, figures="")
+
+    def __enter__(self) -> "Progress":
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def advance(self, steps: int = 1, **figures: Any) -> None:
+        """Count steps; ``figures`` are shown until others of the same name come."""
+        self.done += steps
+        self.figures |= {name: float(value) for name, value in figures.items()}
+        if self.bar:
+            self.bar.update(self.task, completed=self.done, figures=self._figures())
+        elif (now := time.monotonic()) - self.spoke > SECONDS_BETWEEN_LINES:
+            self.spoke = now
+            left = (now - self.began) / max(1, self.done - self.first) * (self.total - self.done)
+            told = [
+                f"{self.label}: {self.done}/{self.total}",
+                self._figures(),
+                f"{_minutes(left)} left",
+            ]
+            terminal.warn(", ".join(filter(None, told)))
+
+    def _figures(self) -> str:
+        return " ".join(f"{name} {value:.3f}" for name, value in self.figures.items())
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"

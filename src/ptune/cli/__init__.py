@@ -1,0 +1,1 @@
+"""The command line: options are read, resolved, and handed on."""

@@ -1,0 +1,172 @@
+"""A template as the LM sees it: tokens, slots, positions, and who may attend to whom."""
+
+import contextlib
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from ptune.base import terminal
+from ptune.data.rows import row_of
+from ptune.errors import DataError
+from ptune.lm.language_model import LanguageModel, nearest_words
+from ptune.model.prompt_model import PromptModel
+from ptune.prompts import encoders
+from ptune.settings import InspectConfig
+from ptune.storage import prompt_folder
+from ptune.tasks import yaml_task
+from ptune.template.language import EncodedRow, Template, field_of
+
+MOST_DRAWN = 48
+
+
+def inspect(config: InspectConfig) -> None:
+    """Print what the config asks for: a saved prompt, a task's template, or a template."""
+    console, path = terminal.Console(), pathlib.Path(config.what)
+    row, limit = _row(config.row), None
+    if _is_folder(path):
+        lm = LanguageModel.load(config.lm, device=config.device) if config.lm is not None else None
+        model = prompt_folder.load(prompt_folder.folders_in(path)[0], lm, device=config.device)
+        template, lm = model.tasks[0].task.template, model.lm
+        limit = model.limit(0)
+    elif path.suffix in (".yaml", ".yml"):
+        task = yaml_task.read(path)
+        lm = LanguageModel.load(task.lm if config.lm is None else config.lm, device=config.device)
+        template, model, limit = Template.parse(task.template), None, task.max_length
+    else:
+        template, model = Template.parse(config.what), None
+        lm = LanguageModel.load("builtin" if config.lm is None else config.lm, device=config.device)
+    encoded, dropped = encode(template, lm, row, limit)
+    console.print(tokens_table(encoded, lm))
+    if dropped:
+        console.print(f"Left out, since a causal LM cannot see it: {dropped}", markup=False)
+    console.print(attention_picture(encoded, lm))
+    if model and model.tasks[0].template.prompt_length(model.lm.tokens):
+        console.print(nearest_table(model, config.words))
+
+
+def _is_folder(path: pathlib.Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a template is longer than any name
+        return False
+
+
+def nearest_table(model: PromptModel, words: int) -> Table:
+    """For each learned token the words of the vocabulary nearest to it."""
+    drawn = Table("soft token", f"the {words} nearest words, by the cosine of the embeddings")
+    for number, near in enumerate(
+        nearest_words(model.lm, encoders.bake(model.bank.encoders[model.tasks[0].prompt]), words), 1
+    ):
+        drawn.add_row(str(number), Text("  ".join(near)))
+    return drawn
+
+
+def _row(text: str | None) -> dict[str, Any] | None:
+    try:
+        return row_of(text) if text else None
+    except ValueError as error:
+        raise DataError(f'--row: {error}. Write --row \'{{"subject": "Vienna"}}\'.') from error
+
+
+def encode(
+    template: Template, lm: LanguageModel, row: Mapping[str, Any] | None, limit: int | None = None
+) -> tuple[EncodedRow, str]:
+    """A row in the template, its fields filled with their own names where none is given; and what
+    the LM's kind drops.
+
+    Args:
+        limit: the most tokens of the input, where it is not the LM's own.
+    """
+    usable, dropped = template.for_kind(lm.kind)
+    filled = dict(row or {})
+    for name in template.fields:
+        with contextlib.suppress(KeyError):
+            field_of(filled, name)
+            continue
+        filled[name] = f"<{name}>"
+    most = min((length for length in (limit, lm.max_length) if length is not None), default=None)
+    return usable.encode(filled, lm.tokens, lm.kind, most, (None,), lm.start), dropped
+
+
+def tokens_table(encoded: EncodedRow, lm: LanguageModel) -> Table:
+    """One line a position: what stands there, and what happens there."""
+    soft, deep = len({s for s in encoded.soft_slots if s >= 0}), len(encoded.prefix)
+    drawn = Table(
+        title=f"{len(encoded.ids) + deep} positions, {soft} soft tokens"
+        + (f", {deep} prefix vectors" if deep else "")
+    )
+    for name in ("position", "what stands here", "segment", ""):
+        drawn.add_column(name, justify="right" if name == "position" else "left")
+    row = encoded.spelt_out()
+    for at, (token, slot) in enumerate(zip(row.ids, row.soft_slots)):
+        if row.deep and row.deep[at] >= 0:
+            drawn.add_row(
+                str(at),
+                Text(f"prefix vector {row.deep[at] + 1}", style="bold cyan"),
+                "",
+                f"at every layer ({lm.route.name})",
+            )
+            continue
+        answer_positions = row.decoder is None and at in row.answer_positions
+        what = (
+            Text(f"soft token {slot + 1}", style="bold dark_orange3")
+            if slot >= 0
+            else Text(repr(lm.tokens.show(token)))
+        )
+        note = (
+            "the answer is read here"
+            if answer_positions and lm.kind == "masked"
+            else "the answer's score is read here"
+            if answer_positions
+            else ""
+        )
+        drawn.add_row(str(at), what, "" if row.types is None else "AB"[min(1, row.types[at])], note)
+    for at, token in enumerate(row.decoder or ()):
+        drawn.add_row(
+            str(at),
+            Text(repr(lm.tokens.show(token))),
+            "decoder",
+            "the answer's score is read here" if at in row.answer_positions else "",
+        )
+    return drawn
+
+
+def attention_picture(encoded: EncodedRow, lm: LanguageModel) -> Text:
+    """Who (a line) may attend to whom (a column): a prefix vector p, a soft token o, a real one x,
+    nobody a dot. Prefix vectors only have columns, since their keys and values are what was
+    learned."""
+    row = encoded.spelt_out()
+    count, deep = len(row.ids), row.deep or (-1,) * len(row.ids)
+    if count > MOST_DRAWN:
+        return Text(
+            f"The attention of {count} positions is too large to draw ({MOST_DRAWN} at most)."
+        )
+    picture = Text(
+        f"who (down) attends to whom (across); {'p prefix, ' if encoded.prefix else ''}o soft, x "
+        "real, . not seen\n",
+        style="dim",
+    )
+    for at in range(count):
+        if deep[at] >= 0:
+            continue
+        what = (
+            f"soft {row.soft_slots[at] + 1}"
+            if row.soft_slots[at] >= 0
+            else lm.tokens.show(row.ids[at]).strip() or repr(lm.tokens.show(row.ids[at]))
+        )
+        picture.append(f"{what[:14]:>14} ")
+        for other in range(count):
+            seen = lm.kind != "causal" or other <= at
+            mark, colour = (
+                ("p", "cyan")
+                if deep[other] >= 0
+                else ("o", "dark_orange3")
+                if row.soft_slots[other] >= 0
+                else ("x", "")
+            )
+            picture.append(f" {mark}" if seen else " .", style=colour if seen else "dim")
+        picture.append("\n")
+    return picture

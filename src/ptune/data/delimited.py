@@ -1,0 +1,336 @@
+"""Tables of text with a separator (CSV, TSV and their kin): which separator, and whether quotation
+marks are CSV's or plain text, is decided by the whole file; rows are read one by one, in constant
+memory."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Literal
+
+Quoting = Literal["csv", "none"]
+SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
+BY_ENDING = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
+UNCLOSED = "is never closed"
+SAMPLE = 100
+"""So many records decide on the separator."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record of a table.
+
+    Attributes:
+        line: the number of its first line in the file.
+        quoted: the numbers of the fields that stood in quotation marks.
+        bare: how many others hold quotation marks.
+        fault: what is wrong with a quotation mark; the fields are then not to be relied on.
+    """
+
+    line: int
+    fields: list[str]
+    quoted: tuple[int, ...] = ()
+    bare: int = 0
+    fault: str = ""
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether it is an empty line."""
+        return self.fields == [""] and not self.quoted and not self.fault
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a table is written.
+
+    Attributes:
+        skip: lines before the header, such as Excel's ``sep=;``.
+        note: what was decided and could have been otherwise; empty where nothing was to decide.
+    """
+
+    separator: str
+    quoting: Quoting
+    skip: int = 0
+    note: str = ""
+
+
+class UnclearTable(Exception):
+    """The quotation marks fit neither reading; the message says where."""
+
+
+def records(
+    lines: Iterator[str], separator: str, quoting: Quoting, first: int = 1
+) -> Iterator[Record]:
+    """The records of a table, blank lines among them.
+
+    Args:
+        lines: with their ends.
+        first: the number of the first line.
+    """
+    numbered = enumerate(lines, first)
+    for number, line in numbered:
+        if quoting == "none" or '"' not in line:
+            yield Record(number, _content(line).split(separator))
+        else:
+            yield _with_marks(number, line, numbered, separator)
+
+
+def _with_marks(
+    start: int, line: str, numbered: Iterator[tuple[int, str]], separator: str
+) -> Record:
+    """The record that begins with this line, which has a quotation mark; it takes further lines
+    where a quoted field does."""
+    fields: list[str] = []
+    quoted: list[int] = []
+    position = 0
+    while True:
+        if line.startswith('"', position):
+            parts, position = [], position + 1
+            begun = line[position:]
+            while (closing := _closing_mark(line, position)) < 0:
+                parts.append(line[position:])
+                following = next(numbered, None)
+                if following is None:
+                    return Record(
+                        start, fields, fault=f"the quotation mark before {_shown(begun)} {UNCLOSED}"
+                    )
+                line, position = following[1], 0
+            parts.append(line[position:closing])
+            position = closing + 1
+            quoted.append(len(fields))
+            fields.append("".join(parts).replace('""', '"'))
+            rest = _content(line[position:])
+            if rest and not rest.startswith(separator):
+                return Record(
+                    start,
+                    fields,
+                    fault=f"the quotation mark before {_shown(begun)} closes before "
+                    f"{_shown(rest)}, and not at the end of the field",
+                )
+        else:
+            end = line.find(separator, position)
+            fields.append(line[position:end] if end >= 0 else _content(line[position:]))
+            position = end if end >= 0 else len(line)
+        if not line.startswith(separator, position):
+            bare = sum('"' in text for column, text in enumerate(fields) if column not in quoted)
+            return Record(start, fields, tuple(quoted), bare)
+        position += len(separator)
+
+
+def _closing_mark(line: str, position: int) -> int:
+    """The quotation mark that closes the field, which is not doubled; -1 where the field goes on in
+    the next line."""
+    while (mark := line.find('"', position)) >= 0 and line.startswith('"', mark + 1):
+        position = mark + 2
+    return mark
+
+
+def _content(line: str) -> str:
+    """A line without its end."""
+    return (
+        line[:-2] if line.endswith("\r\n") else line[:-1] if line.endswith(("\n", "\r")) else line
+    )
+
+
+def _shown(text: str) -> str:
+    return repr(text.strip()[:30])
+
+
+Opened = Callable[[], AbstractContextManager[Iterator[str]]]
+
+
+def decide(
+    opened: Opened,
+    usual: str,
+    separator: str | None = None,
+    quoting: Quoting | None = None,
+    columns: int = 0,
+    lenient: bool = False,
+) -> Dialect:
+    """How a table is written, by the whole of it.
+
+    Args:
+        opened: opens its lines anew.
+        usual: the separator that its name promises.
+        separator, quoting: where they are given, they are not in question.
+        columns: how many there are, where the file has no line that names them.
+        lenient: bad records are skipped, so quotation marks that fit neither reading stop nothing.
+
+    Raises:
+        UnclearTable: the quotation marks fit neither reading.
+    """
+    with opened() as lines:
+        sample = list(islice(lines, SAMPLE))
+    declared = re.fullmatch(r'\s*"?sep=(.)"?\s*', sample[0], re.IGNORECASE) if sample else None
+    skip = 1 if declared and len(sample) > 1 else 0
+    notes = []
+    if separator is None:
+        separator = declared[1] if declared and skip else _separator(sample[skip:], usual, columns)
+        if separator != usual:
+            notes.append(f"its separator is a {SEPARATORS.get(separator, repr(separator))}")
+    if quoting is None:
+        with opened() as lines:
+            signs = _signs_of(islice(lines, skip, None), separator, skip + 1, columns)
+        quoting, note = _quoting(signs, separator, lenient)
+        notes += [note] if note else []
+    return Dialect(separator, quoting, skip, "; ".join(notes))
+
+
+def _separator(sample: Sequence[str], usual: str, columns: int) -> str:
+    """The separator by the first lines: the usual one, unless another makes more of them even."""
+    scores = {}
+    for candidate in dict.fromkeys((usual, *SEPARATORS)):
+        first = next(
+            (record for record in records(iter(sample), candidate, "csv") if not record.is_blank),
+            None,
+        )
+        width = columns or (len(first.fields) if first else 1)
+        if width > 1:
+            scores[candidate] = max(
+                _evenness(sample, candidate, quoting, width) for quoting in ("csv", "none")
+            )
+    best = max(scores, key=lambda candidate: (scores[candidate], candidate == usual), default=usual)
+    return best if usual in scores or scores.get(best, 0) >= 0.8 else usual
+
+
+def _evenness(sample: Sequence[str], separator: str, quoting: Quoting, width: int) -> float:
+    """The share of the records that have so many fields."""
+    widths = [
+        len(record.fields)
+        for record in records(iter(sample), separator, quoting)
+        if not record.is_blank
+    ]
+    return widths.count(width) / len(widths)
+
+
+@dataclass
+class _Signs:
+    """What a table shows when it is read both as CSV and with plain quotation marks.
+
+    Attributes:
+        width: how many columns the first record has as CSV; none_width, with plain marks.
+        records: how many there are as CSV.
+        uneven, none_uneven: how many records have other numbers of fields.
+        faults: how many quotation marks do not close where a field ends; the first of them with its
+            record.
+        header_quoted: every field of the first record stands in quotation marks.
+        quoted: how many fields stand in quotation marks; of those, ``doubled`` hold quotation
+            marks, ``broken`` line breaks, and ``needless`` nothing that asks for them.
+        bare: how many fields hold quotation marks without standing in them.
+        quoted_in, plain_in: of each column, how many fields stand in quotation marks, and how many
+            others are not empty.
+    """
+
+    width: int = 0
+    none_width: int = 0
+    records: int = 0
+    uneven: int = 0
+    none_uneven: int = 0
+    faults: int = 0
+    first_fault: Record | None = None
+    header_quoted: bool = False
+    quoted: int = 0
+    doubled: int = 0
+    broken: int = 0
+    needless: int = 0
+    bare: int = 0
+    quoted_in: Counter[int] = field(default_factory=Counter)
+    plain_in: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether a column has fields in quotation marks that need none beside others without."""
+        return self.needless > 0 and any(self.plain_in[column] for column in self.quoted_in)
+
+    def watch(self, lines: Iterator[str], separator: str) -> Iterator[str]:
+        """The lines as they come, counted as records with plain quotation marks."""
+        for line in lines:
+            if content := _content(line):
+                width = content.count(separator) + 1
+                self.none_width = self.none_width or width
+                self.none_uneven += width != self.none_width
+            yield line
+
+    def add(self, record: Record, separator: str) -> None:
+        """Count a record, read as CSV."""
+        if record.fault:
+            self.faults += 1
+            self.first_fault = self.first_fault or record
+            return
+        self.records += 1
+        if self.records == 1:
+            self.width = self.width or len(record.fields)
+            self.header_quoted = len(record.quoted) == len(record.fields)
+        self.uneven += len(record.fields) != self.width
+        self.bare += record.bare
+        for column in record.quoted:
+            text = record.fields[column]
+            self.quoted += 1
+            self.doubled += '"' in text
+            self.broken += "\n" in text
+            self.needless += text.strip() == text != "" and not any(
+                sign in text for sign in ('"', separator, "\n", "\r")
+            )
+        if not record.quoted and not self.quoted_in or self.records == 1:
+            return
+        self.quoted_in.update(record.quoted)
+        self.plain_in.update(
+            column
+            for column, text in enumerate(record.fields)
+            if text and column not in record.quoted
+        )
+
+
+def _signs_of(lines: Iterator[str], separator: str, first: int, columns: int) -> _Signs:
+    signs = _Signs(width=columns, none_width=columns)
+    for record in records(signs.watch(lines, separator), separator, "csv", first):
+        if not record.is_blank:
+            signs.add(record, separator)
+    return signs
+
+
+def _quoting(signs: _Signs, separator: str, lenient: bool) -> tuple[Quoting, str]:
+    """What quotation marks are, and what is to be told about it.
+
+    Raises:
+        UnclearTable: they fit neither reading.
+    """
+    plain = "quotation marks are taken as plain text (quoting: none)"
+    as_csv = "quotation marks around fields are taken as CSV's and belong to no text (quoting: csv)"
+    by_tab = separator == "\t"
+    if signs.faults == 0:
+        if not signs.quoted:
+            return "csv", ""
+        if signs.none_uneven:
+            return ("csv", "") if signs.uneven <= signs.none_uneven else ("none", plain)
+        if signs.uneven or by_tab and not _is_written_as_csv(signs):
+            return "none", plain
+        return "csv", as_csv if signs.mixed else ""
+    assert signs.first_fault is not None
+    if by_tab:
+        csv_is_likelier = signs.header_quoted or signs.doubled >= signs.faults
+    else:
+        csv_is_likelier = (
+            signs.header_quoted
+            or signs.quoted > signs.faults
+            or signs.first_fault.fault.endswith(UNCLOSED)
+        )
+    if not csv_is_likelier and not signs.none_uneven:
+        return "none", plain
+    if lenient:
+        return ("csv", as_csv) if csv_is_likelier else ("none", plain)
+    raise UnclearTable(
+        f"line {signs.first_fault.line}: a quotation mark is out of place: "
+        f"{signs.first_fault.fault}"
+        + (f"; {signs.faults - 1} more like it" if signs.faults > 1 else "")
+    )
+
+
+def _is_written_as_csv(signs: _Signs) -> bool:
+    """Whether a program that writes CSV could have set these quotation marks: all fields have them,
+    or those that need them, or all texts of a column."""
+    if signs.header_quoted:
+        return True
+    return not signs.bare and not signs.mixed and (signs.width == 1 or not signs.broken)

@@ -1,0 +1,205 @@
+"""A file as it lies on the disk: what it is by its first bytes, how it is unpacked and decoded, and
+which line of it is odd."""
+
+import gzip
+import io
+import pathlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, TextIO
+
+from ptune.errors import DataError
+
+GZIP = b"\x1f\x8b"
+SAVE_AS_CSV = "save it as CSV (UTF-8), or as JSON lines, where it was made"
+UNPACK = "unpack it first"
+SIGNATURES = (
+    (
+        b"PK\x03\x04",
+        "an Excel workbook (.xlsx) or another zip archive",
+        f"{SAVE_AS_CSV}, or unpack it",
+    ),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls) or another Office file", SAVE_AS_CSV),
+    (
+        b"PAR1",
+        "a Parquet file",
+        "write it as JSON lines, as by pandas: read_parquet(...).to_json(..., orient='records', "
+        "lines=True)",
+    ),
+    (
+        b"ARROW1",
+        "an Arrow file",
+        "write it as JSON lines, as by datasets: Dataset.from_file(...).to_json(...)",
+    ),
+    (
+        b"\xff\xff\xff\xff",
+        "an Arrow stream",
+        "write it as JSON lines, as by datasets: Dataset.from_file(...).to_json(...)",
+    ),
+    (b"SQLite format 3", "an SQLite database", "export the table as CSV"),
+    (b"%PDF", "a PDF document", "rows are needed, as CSV or JSON lines"),
+    (b"\x93NUMPY", "a NumPy array", "rows are needed, as CSV or JSON lines"),
+    (b"\x89PNG", "a picture", "rows are needed, as CSV or JSON lines"),
+    (
+        b"version https://git-lfs.github.com",
+        "a pointer of Git LFS that stands for the file",
+        "fetch the file itself with `git lfs pull`",
+    ),
+    (b"BZh", "packed by bzip2", UNPACK),
+    (b"\xfd7zXZ", "packed by xz", UNPACK),
+    (b"\x28\xb5\x2f\xfd", "packed by zstd", UNPACK),
+    (b"7z\xbc\xaf", "a 7z archive", UNPACK),
+    (b"Rar!", "a RAR archive", UNPACK),
+)
+PICKLE = re.compile(rb"\x80[\x02-\x05]")
+WEB_PAGE = re.compile(rb"\s*(<!doctype html|<html|<head|<body)", re.IGNORECASE)
+MARKUP = re.compile(rb"\s*<\?xml", re.IGNORECASE)
+BYTE_ORDER_MARKS = (
+    (b"\xff\xfe\x00\x00", "utf-32"),
+    (b"\x00\x00\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+GUESSED_BYTES = 64 * 1024
+
+
+def form_of(path: pathlib.Path) -> str:
+    """How a file is called to be: its ending in small letters, without that of packing
+    (``rows.CSV.gz``: ".csv")."""
+    endings = [ending.lower() for ending in path.suffixes[-2:]]
+    if endings[-1:] == [".gz"]:
+        endings.pop()
+    return endings[-1] if endings else ""
+
+
+@contextmanager
+def opened(
+    path: pathlib.Path, encoding: str | None = None, newline: str = "\n"
+) -> Iterator[TextIO]:
+    """A file's text, unpacked where it is gzip's, without a byte order mark; its lines end where
+    ``newline`` stands.
+
+    Raises:
+        DataError: it cannot be read, is of a kind that holds no plain rows, or is not in that
+            encoding; the line is told.
+    """
+    try:
+        with _unpacked(path) as stream:
+            start = stream.read(4096)
+        _refuse_other_kinds(path, start, encoding)
+        with (
+            _unpacked(path) as stream,
+            io.TextIOWrapper(stream, encoding=encoding or "utf-8-sig", newline=newline) as text,
+        ):
+            yield text
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except EOFError as error:
+        raise DataError(
+            f"{path} is packed by gzip and ends before its end: copy it anew."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(_not_decoded(path, encoding)) from error
+    except UnicodeError as error:
+        raise DataError(f"{path} is not {encoding} text: {error}.") from error
+    except LookupError as error:
+        raise DataError(
+            f"{path}: {error}. Encodings are named as in Python: utf-8, utf-16, latin-1, cp1252, "
+            "gb18030, shift_jis."
+        ) from error
+
+
+def _unpacked(path: pathlib.Path) -> BinaryIO:
+    with open(path, "rb") as stream:
+        packed = stream.read(2) == GZIP
+    return gzip.open(path, "rb") if packed else open(path, "rb")  # type: ignore[return-value]
+
+
+def _refuse_other_kinds(path: pathlib.Path, start: bytes, encoding: str | None) -> None:
+    for signature, kind, advice in SIGNATURES:
+        if start.startswith(signature):
+            raise DataError(f"{path} is {kind}: {advice}.")
+    if PICKLE.match(start):
+        raise DataError(
+            f"{path} is a pickle, which can run any program when it is opened and is never read: "
+            "write the rows as JSON lines."
+        )
+    if WEB_PAGE.match(start):
+        raise DataError(
+            f"{path} is a web page (HTML) and not the file that was to be downloaded: take the "
+            "address of the file itself."
+        )
+    if MARKUP.match(start):
+        raise DataError(f"{path} is XML: rows are read from CSV, TSV, JSON or JSON lines.")
+    if encoding is None:
+        for mark, name in BYTE_ORDER_MARKS:
+            if start.startswith(mark):
+                raise DataError(
+                    f"{path} is not UTF-8 text but {name.upper()}, by its first bytes: save it as "
+                    "UTF-8, or read it as it is "
+                    f"by data: {{encoding: {name}}} (--encoding {name} of the other commands)."
+                )
+
+
+def _not_decoded(path: pathlib.Path, encoding: str | None) -> str:
+    """What is wrong with the encoding: the first line that cannot be read, and what encoding it
+    might be."""
+    with _unpacked(path) as stream:
+        if encoding is not None:
+            return (
+                f"{path} is not {encoding} text: {_first_fault(stream, encoding)}. Another "
+                f"encoding is given by data: {{encoding: ...}}."
+            )
+        fault = _first_fault(stream, "utf-8")
+    with _unpacked(path) as stream:
+        guess = _guessed(stream.read(GUESSED_BYTES))
+    advice = (
+        f" It may be {guess}: data: {{encoding: {guess}}} reads it as that."
+        if guess
+        else " data: {encoding: ...} reads another encoding."
+    )
+    return f"{path} is not UTF-8 text ({fault}); save it as UTF-8.{advice}"
+
+
+def _first_fault(stream: BinaryIO, encoding: str) -> str:
+    before = 0
+    for number, line in enumerate(stream, 1):
+        try:
+            line.decode(encoding)
+        except UnicodeDecodeError as error:
+            return f"{error.reason} in line {number}, at byte {before + error.start}"
+        before += len(line)
+    return "the text ends too early"
+
+
+def _guessed(start: bytes) -> str | None:
+    """The encoding that the text seems to have, where the library that guesses is installed."""
+    try:
+        from charset_normalizer import from_bytes
+    except ImportError:
+        return None
+    best = from_bytes(start).best()
+    return None if best is None else str(best.encoding).replace("_", "-")
+
+
+def is_utf8(path: pathlib.Path) -> bool:
+    """Whether all of a file is UTF-8; of one that cannot be read, that is not known and told by who
+    reads it."""
+    try:
+        with opened(path) as stream:
+            while stream.read(1 << 16):
+                pass
+    except DataError:
+        return False
+    return True
+
+
+def line_end(path: pathlib.Path, encoding: str | None = None) -> str:
+    """What ends a file's lines: a line feed (with or without a carriage return before it), or where
+    it has none, a carriage return."""
+    with opened(path, encoding) as stream:
+        while block := stream.read(1 << 16):
+            if "\n" in block:
+                return "\n"
+    return "\r"

@@ -1,0 +1,291 @@
+"""Saved prompts at work: scored on rows, or answering them one batch after the other."""
+
+import pathlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol, TextIO
+
+from pydantic import ValidationError
+
+from ptune.answers.ensemble import most_said
+from ptune.base import files, terminal
+from ptune.data import answer_files
+from ptune.data.row_files import form_of, is_utf8
+from ptune.data.rows import JSON, row_of
+from ptune.errors import ConfigError, DataError, PtuneError, reason
+from ptune.lm.language_model import LanguageModel
+from ptune.model.generate import write_all
+from ptune.model.prompt_model import Example, PromptModel, Row
+from ptune.model.task import Shortening
+from ptune.settings import (
+    DecodingConfig,
+    EvaluateConfig,
+    FileConfig,
+    GenerateConfig,
+    LayoutConfig,
+    PredictConfig,
+)
+from ptune.storage import prompt_folder
+from ptune.tasks import judge_labels, judge_texts
+from ptune.tasks.splits import iterate, rows_of, with_labels_of
+
+ANSWERS_AT_ONCE = 64
+
+
+class Answered(Protocol):
+    """Answers a batch: for each row, which is one example for each prompt that takes it, what is
+    put out beside it."""
+
+    def __call__(self, batch: list[list[Example]]) -> Iterator[dict[str, Any]]: ...
+
+
+def evaluate(config: EvaluateConfig, say: Callable[[str], None] = terminal.say) -> dict[str, float]:
+    """Score a saved prompt (or the prompts of many users) on rows with right answers. The file is
+    read, and the figures are computed, as those of the test rows were in training, where nothing
+    else is asked for."""
+    model = _model(config)
+    task = model.tasks[0].task
+    skipped: list[str] | None = [] if config.skip_bad_lines else None
+    rows = _rows_with_answers(config, task.layout, task.target, skipped, say)
+    metrics, shortening = config.metrics or task.metrics, Shortening()
+    if model.tasks[0].verbalizer is None:
+        parts = config.parts or task.parts
+        judged = judge_texts.judge(
+            model, rows, _decoding(config, model), metrics, parts, shortening=shortening
+        )
+        figures = judged.figures
+        for name, figures_of_part in judged.parts.items():
+            say(
+                f"{name}: "
+                + ", ".join(f"{metric} {value:.4g}" for metric, value in figures_of_part.items())
+            )
+        skipped = [
+            *(skipped or []),
+            *(f"{name}: {reason}" for name, reason in judged.left_out.items()),
+        ]
+    else:
+        figures = judge_labels.judge(model, rows, metrics, shortening)
+    for message in skipped or ():
+        say(f"Skipped: {message}")
+    if shortened := shortening.sentence("rows", model.limit(0)):
+        say(shortened)
+    say(
+        ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+        + f" on {len(rows)} rows"
+    )
+    return {**figures, "rows": float(len(rows))}
+
+
+def predict(config: PredictConfig, say: Callable[[str], None] = terminal.say) -> None:
+    """Answer rows, as many at once as share a batch, and put them out in their order; see
+    ``ptune.data.answer_files``."""
+    answer_files.check(config.out)
+    model = _model(config)
+
+    def answers(batch: list[list[Example]]) -> Iterator[dict[str, Any]]:
+        scores = iter(model.scores([example for examples in batch for example in examples]))
+        for examples in batch:
+            shares = judge_labels.together(
+                model, examples, [next(scores) for _ in examples]
+            ).tolist()
+            best = sorted(zip(examples[0].labels.labels, shares), key=lambda pair: -pair[1])
+            yield {
+                "prediction": best[0][0],
+                "scores": {label: round(share, 6) for label, share in best[: config.top]},
+            }
+
+    _stream(config, model, answers, 0, ANSWERS_AT_ONCE, say)
+
+
+def generate(config: GenerateConfig, say: Callable[[str], None] = terminal.say) -> None:
+    """Write text for rows of any users, mixed in batches, and put them out in their order. Where
+    several texts are asked for, an ensemble gives those of all its members."""
+    answer_files.check(config.out)
+    model = _model(config)
+    decoding = _decoding(config, model)
+
+    def texts(batch: list[list[Example]]) -> Iterator[dict[str, Any]]:
+        found = iter(
+            write_all(model, [example for examples in batch for example in examples], decoding)
+        )
+        for examples in batch:
+            by_member = [next(found) for _ in examples]
+            if decoding.texts == 1:
+                yield {"text": most_said([texts_of_member[0] for texts_of_member in by_member])}
+            else:
+                yield {"texts": [text for texts_of_member in by_member for text in texts_of_member]}
+
+    _stream(config, model, texts, decoding.max_new_tokens, decoding.rows, say)
+
+
+def _rows_with_answers(
+    config: EvaluateConfig,
+    layout: LayoutConfig,
+    target: str,
+    skipped: list[str] | None,
+    say: Callable[[str], None],
+) -> Sequence[Row]:
+    """The rows of the file that is to be scored, read as the prompt's own files were."""
+    notes: list[str] = []
+    options = options_for(config.data, config, layout)
+    rows = _read(
+        layout, config.form, lambda form: rows_of(config.data, form, skipped, options, notes)
+    )
+    for note in notes:
+        say(note)
+    names = layout.relabel.get(config.split) if config.split != "none" else None
+    return with_labels_of(rows, names, target, config.data, config.split)
+
+
+def options_for(path: pathlib.Path, given: FileConfig, kept: FileConfig) -> FileConfig:
+    """How a file is read: as is asked for, and else as the prompt's own files were, as far as that
+    is for a file of this kind."""
+    options = {name: getattr(kept, name) for name in FileConfig.model_fields}
+    if form_of(path) in JSON:
+        options |= dict.fromkeys(("separator", "quoting", "columns"))
+    else:
+        options |= {"record_path": None}
+    if options["encoding"] and is_utf8(path):
+        options["encoding"] = None
+    asked = {
+        name: value
+        for name in FileConfig.model_fields
+        if (value := getattr(given, name)) is not None
+    }
+    return FileConfig(**{**options, **asked})
+
+
+def _read(layout: LayoutConfig, form: str | None, read: Callable[[str], Any]) -> Any:
+    """Read a file in the form that is asked for, or in that of the prompt's own files."""
+    try:
+        return read(form or layout.form)
+    except DataError as error:
+        if form or layout.form == "rows":
+            raise
+        raise DataError(
+            f"{error} The prompt was trained on files of the form {layout.form!r}; give --form "
+            "rows for a file of "
+            f"plain rows."
+        ) from error
+
+
+def _stream(
+    config: PredictConfig | GenerateConfig,
+    model: PromptModel,
+    answered: Answered,
+    room: int,
+    most: int,
+    say: Callable[[str], None],
+) -> None:
+    """Read rows, answer them in batches, and put out each with its answer."""
+    skipped: list[str] | None = [] if config.skip_bad_lines else None
+    layout, shortening = model.tasks[0].task.layout, Shortening()
+    notes: list[str] = []
+    if config.data is None:
+        rows: Iterable[Row] = _standard_input(skipped)
+    else:
+        path = config.data
+        options = options_for(path, config, layout)
+        rows = _read(layout, config.form, lambda form: iterate(path, form, skipped, options, notes))
+
+    def answer_all(out: TextIO) -> None:
+        writer = answer_files.writer(config.out, out)
+        for batch in _batches(model, rows, writer, room, most, skipped):
+            for examples, answer in zip(batch, answered(batch)):
+                shortening.count(examples)
+                cut = max(example.cut for example in examples)
+                writer.put(
+                    examples[0].row, {**answer, "shortened": cut} if config.explain else answer
+                )
+            out.flush()
+
+    if config.out is None:
+        answer_all(sys.stdout)
+    else:
+        with files.streaming(config.out) as out:
+            answer_all(out)
+    for note in notes:
+        say(note)
+    for message in skipped or ():
+        say(f"Skipped: {message}")
+    if shortened := shortening.sentence("rows", model.limit(0)):
+        say(shortened)
+
+
+def _decoding(config: EvaluateConfig | GenerateConfig, model: PromptModel) -> DecodingConfig:
+    """The task's own settings, with those that are given in their place."""
+    try:
+        return DecodingConfig.model_validate(
+            {
+                **model.tasks[0].task.decoding.model_dump(),
+                **config.decoding.model_dump(exclude_none=True),
+            }
+        )
+    except ValidationError as error:
+        raise ConfigError(f"--decoding: {reason(error.errors()[0])}.") from error
+
+
+def _model(config: EvaluateConfig | PredictConfig | GenerateConfig) -> PromptModel:
+    lm = (
+        LanguageModel.load(config.lm, device=config.device, dtype=config.dtype)
+        if config.lm is not None
+        else None
+    )
+    return prompt_folder.load(
+        prompt_folder.folders_in(config.prompt), lm, device=config.device, dtype=config.dtype
+    )
+
+
+def _standard_input(skipped: list[str] | None) -> Iterator[dict[str, Any]]:
+    """The rows of standard input, JSON lines in UTF-8."""
+    for number, line in enumerate(getattr(sys.stdin, "buffer", sys.stdin), 1):
+        try:
+            text = (
+                line
+                if isinstance(line, str)
+                else line.decode("utf-8-sig" if number == 1 else "utf-8")
+            )
+            if text.strip():
+                yield row_of(text)
+        except ValueError as error:
+            if skipped is None:
+                raise DataError(f"standard input, line {number}: {error}") from error
+            skipped.append(f"standard input, line {number}: {error}")
+
+
+def _batches(
+    model: PromptModel,
+    rows: Iterable[Row],
+    writer: answer_files.Writer,
+    room: int,
+    most: int,
+    skipped: list[str] | None,
+) -> Iterator[list[list[Example]]]:
+    """Rows in batches, tokenised for the prompts that take them. A bad row is skipped, or ends it,
+    but never before the rows ahead of it are given out."""
+    batch: list[list[Example]] = []
+    fault: PtuneError | None = None
+    numbered = enumerate(rows, 1)
+    while fault is None:
+        try:
+            number, row = next(numbered)
+        except StopIteration:
+            break
+        except PtuneError as error:
+            fault = error
+            break
+        try:
+            writer.check(row)
+            batch.append(model.encode_for(row, number, labelled=False, room=room))
+        except PtuneError as error:
+            if skipped is None:
+                fault = error
+            else:
+                skipped.append(str(error))
+        if len(batch) == most:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+    if fault is not None:
+        raise fault

@@ -1,0 +1,60 @@
+"""PET for a task described by a YAML file: its patterns label the unlabelled rows, and one
+classifier learns from those."""
+
+from dataclasses import replace
+
+from ptune.errors import ConfigError
+from ptune.lm.language_model import LanguageModel
+from ptune.settings import TaskConfig, TrainConfig
+from ptune.tasks import yaml_task
+from ptune.tasks.yaml_task import Member
+from ptune.training.methods import Method, method
+from ptune.training.pet import Plan
+
+GENERATIONS = 3  # of iPET, as in its paper
+
+
+def plan_of(
+    config: TaskConfig,
+    lm: LanguageModel,
+    way: Method,
+    members: list[Member],
+    settings: TrainConfig,
+    **distil: int,
+) -> Plan:
+    """What PET does with a task: each member is one of its patterns with one verbalizer.
+
+    Args:
+        way: pet or ipet.
+        settings: how members are trained.
+        distil: settings of the classifier's training that replace the task's.
+
+    Raises:
+        ConfigError: the task has no labels for all rows, or one template alone.
+    """
+    if not config.labels:
+        raise ConfigError(
+            f"{config.name} has no labels of its own for a classifier to tell apart, so "
+            f"{way.name} cannot be trained on it."
+        )
+    pet = config.pet.model_copy(
+        update={"generations": 0 if way.name == "pet" else config.pet.generations or GENERATIONS}
+    )
+    tasks = [
+        yaml_task.task_of(config, lm, member, str(number), way)
+        for number, member in enumerate(members, 1)
+    ]
+    head = method("head")
+    classifier = yaml_task.task_of(
+        config, lm, Member(yaml_task.inputs(config, lm), config.labels), "classifier", head
+    )
+    learning = head.train.replaced(pet.distil.model_dump() | {"seed": settings.seed} | distil)
+    return Plan(
+        tasks,
+        replace(classifier, temperature=pet.temperature),
+        config.tune or "lm",
+        settings,
+        learning,
+        pet,
+        config.max_length,
+    )

@@ -1,0 +1,1 @@
+"""A frozen LM: loading it, finding out what it can do, running a batch, writing text."""

@@ -1,0 +1,120 @@
+"""Rows of any prompts as one batch of tensors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from ptune.template.language import EncodedRow
+
+Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the LM runs on.
+
+    Attributes:
+        ids: token ids [B, T].
+        attention: 1 at tokens, 0 at padding [B, T].
+        soft_slots: the number of the prompt vector at each position, -1 at real tokens and padding
+            [B, T].
+        prompts: the number of each row's prompt in the bank [B], -1 for a row without one.
+        types: token type ids [B, T], or None.
+        rows, columns: where answers are read: the A places (row, position) [A], row by row.
+        decoder, decoder_attention: the same for a decoder's input [B, Td], or None.
+        side: where the padding of ``ids`` is; a decoder's is on the right.
+        ahead: how many prefix vectors stand before each position [B, T], which moves its number;
+            None without prefixes.
+        starts: for each prefix vector, aligned on the right, the first position that may see it [B,
+            P], or None.
+        deep: for an LM that takes prefixes as layer inputs: the prefix vector at each position, -1
+            elsewhere [B, T], or None.
+    """
+
+    ids: torch.Tensor
+    attention: torch.Tensor
+    soft_slots: torch.Tensor
+    prompts: torch.Tensor
+    types: torch.Tensor | None
+    rows: torch.Tensor
+    columns: torch.Tensor
+    decoder: torch.Tensor | None = None
+    decoder_attention: torch.Tensor | None = None
+    side: Side = "right"
+    ahead: torch.Tensor | None = None
+    starts: torch.Tensor | None = None
+    deep: torch.Tensor | None = None
+
+    @property
+    def padded(self) -> float:
+        """The share of padding among the B x T places."""
+        return 1 - float(self.attention.sum()) / self.attention.numel()
+
+    def to(self, device: torch.device | str) -> "Batch":
+        return replace(
+            self,
+            **{
+                name: value.to(device)
+                for name, value in vars(self).items()
+                if isinstance(value, torch.Tensor)
+            },
+        )
+
+
+def collate(
+    rows: Sequence[EncodedRow], prompts: Sequence[int], pad: int, side: Side = "right"
+) -> Batch:
+    """Pad rows to one length; each carries the number of its prompt."""
+    width = max(len(row.ids) for row in rows)
+    offset = [width - len(row.ids) if side == "left" and row.decoder is None else 0 for row in rows]
+    shift = [width - len(row.ids) if side == "left" else 0 for row in rows]
+    decoders = [row.decoder for row in rows if row.decoder is not None]
+    prefixed = any(row.prefix for row in rows)
+    return Batch(
+        ids=_padded([row.ids for row in rows], pad, side),
+        attention=_padded([(1,) * len(row.ids) for row in rows], 0, side),
+        soft_slots=_padded([row.soft_slots for row in rows], -1, side),
+        prompts=torch.tensor(prompts),
+        types=_padded([row.types or () for row in rows], 0, side) if rows[0].types else None,
+        rows=torch.tensor([i for i, row in enumerate(rows) for _ in row.answer_positions]),
+        columns=torch.tensor(
+            [read + shift for row, shift in zip(rows, offset) for read in row.answer_positions]
+        ),
+        decoder=_padded(decoders, pad, "right") if decoders else None,
+        decoder_attention=_padded([(1,) * len(d) for d in decoders], 0, "right")
+        if decoders
+        else None,
+        side=side,
+        ahead=_padded(
+            [
+                [sum(start <= at for start in row.prefix) for at in range(len(row.ids))]
+                for row in rows
+            ],
+            0,
+            side,
+        )
+        if prefixed
+        else None,
+        starts=_padded(
+            [[start + by if start else 0 for start in row.prefix] for row, by in zip(rows, shift)],
+            0,
+            "left",
+        )
+        if prefixed
+        else None,
+        deep=_padded([row.deep or (-1,) * len(row.ids) for row in rows], -1, side)
+        if any(row.deep for row in rows)
+        else None,
+    )
+
+
+def _padded(rows: Sequence[Sequence[int]], value: int, side: Side) -> torch.Tensor:
+    width = max(map(len, rows))
+    out = torch.full((len(rows), width), value)
+    for line, row in zip(out, rows):
+        line[slice(0, len(row)) if side == "right" else slice(width - len(row), width)] = (
+            torch.tensor(row, dtype=torch.long)
+        )
+    return out

@@ -1,0 +1,1 @@
+"""Everything that reaches into transformers, one file each."""

@@ -1,0 +1,106 @@
+"""A vocabulary head runs at the answer places of a batch only: the part before it hands over the
+hidden states of those.
+
+The logits of every token of a batch would take more memory and time than the layers of a small LM.
+"""
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ptune.lm.batch import Batch
+from ptune.lm.trial import close
+
+
+class Reading:
+    """The answer places of the call that runs now, the hidden states that were there [A, H], and
+    what the head compares with the vectors of the vocabulary [A, F]."""
+
+    def __init__(self, rows: torch.Tensor, columns: torch.Tensor):
+        self.rows, self.columns = rows, columns
+        self.hidden: torch.Tensor | None = None
+        self.features: torch.Tensor | None = None
+
+
+# The parts that hand over answer places, and the vocabularies that note what comes into them: once
+# each, however many LMs are
+# made of one network.
+_hooked: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+_reading: ContextVar[Reading | None] = ContextVar("reading", default=None)
+
+
+@contextlib.contextmanager
+def reading(rows: torch.Tensor, columns: torch.Tensor) -> Iterator[Reading]:
+    """While this is open, the head runs at these places only [A]."""
+    token = _reading.set(now := Reading(rows, columns))
+    try:
+        yield now
+    finally:
+        _reading.reset(token)
+
+
+@torch.no_grad()
+def gather(
+    model: PreTrainedModel, decoder: bool, run: Callable[[Batch], torch.Tensor], trial: Batch
+) -> list[nn.Module]:
+    """Find the part whose output goes into the vocabulary head, and let it hand over the answer
+    places; none where no part will do.
+
+    Args:
+        decoder: whether the head reads a decoder.
+        run: the logits of a batch.
+    """
+    full = run(trial)
+    for body in sorted(_bodies(model, decoder), key=lambda body: body not in _hooked):
+        handle = None if body in _hooked else body.register_forward_hook(_gather)
+        with reading(trial.rows, trial.columns):
+            try:
+                logits = run(trial)
+            except (RuntimeError, IndexError, ValueError):
+                logits = full
+        if logits.shape[:2] == (1, len(trial.rows)) and close(
+            logits[0], full[trial.rows, trial.columns]
+        ):
+            _hooked.add(body)
+            return [body]
+        if handle is not None:
+            handle.remove()
+    return []
+
+
+def keep_features(vocabulary: nn.Module) -> None:
+    """Let the vocabulary's layer note what comes into it."""
+    if vocabulary not in _hooked:
+        _hooked.add(vocabulary)
+        vocabulary.register_forward_pre_hook(_keep_features)
+
+
+def _bodies(model: PreTrainedModel, decoder: bool) -> list[nn.Module]:
+    """Modules whose output may go into the head, likeliest first: the decoder or the base, and the
+    parts of the base."""
+    first = [model.get_decoder()] if decoder else [model.base_model]
+    inner = [child for child in model.base_model.children() if isinstance(child, PreTrainedModel)]
+    return [body for body in dict.fromkeys([*first, *inner]) if body is not model]
+
+
+def _gather(module: nn.Module, inputs: Any, output: Any) -> Any:
+    """Keep the hidden states at the answer places only: [B, T, H] to [1, A, H]."""
+    now = _reading.get()
+    if now is None or now.hidden is not None:
+        return output
+    now.hidden = output[0][now.rows, now.columns]
+    if isinstance(output, tuple):
+        return (now.hidden[None], *output[1:])
+    output.last_hidden_state = now.hidden[None]
+    return output
+
+
+def _keep_features(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    if (now := _reading.get()) is not None:
+        now.features = inputs[0]

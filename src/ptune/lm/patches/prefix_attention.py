@@ -1,0 +1,473 @@
+"""How a prefix enters an LM: its keys and values stand in front of the layer's own, in one
+attention function that is registered with transformers. The same function trains, scores and
+generates; the prefix never goes into the cache.
+
+Prefix-Tuning, section 4: P_theta holds the activations of the prefix at every layer, keys and
+values here.
+"""
+
+import contextlib
+import sys
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import eager_mask, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import logging as transformers_logging
+
+from ptune.errors import ModelError
+from ptune.lm.batch import Batch
+from ptune.lm.patches.packing import current, packed
+from ptune.prompts.bank import PrefixBatch
+
+GROUPS = ("self", "encoder", "decoder", "cross")
+OURS = SDPA, EAGER = "ptune", "ptune-eager"
+
+
+@dataclass(frozen=True)
+class AttentionSite:
+    """One attention of one layer: of which group, with how many key-value heads Hkv of which size
+    D, and where its values begin among the W of a prefix vector (Hkv x D for the key, then as many
+    for the value)."""
+
+    group: str
+    heads: int
+    size: int
+    first: int = 0
+
+    @property
+    def width(self) -> int:
+        return 2 * self.heads * self.size
+
+
+class _Recorder:
+    """Notes which attention modules a call goes through, with their keys, their values and how many
+    queries they have."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[nn.Module, torch.Tensor, torch.Tensor, int]] = []
+
+
+class ActivePrefixes:
+    """The prefixes of the rows of the call that runs now."""
+
+    def __init__(
+        self,
+        sites: list[AttentionSite],
+        prefixes: PrefixBatch,
+        batch: Batch,
+        copies: int,
+        causal: bool,
+    ):
+        self.sites, self.prefixes, self.copies = sites, prefixes, copies
+        self.rows = batch.prompts.clamp(min=0)
+        count = prefixes.values.shape[1]
+        columns = torch.arange(count, device=self.rows.device)
+        lengths = torch.where(batch.prompts < 0, 0, prefixes.lengths[self.rows])
+        self.present = columns >= count - lengths[:, None]  # [B, P]
+        infix = causal and batch.starts is not None and bool((batch.starts > 0).any())
+        self.starts = (
+            nn.functional.pad(batch.starts, (count - batch.starts.shape[1], 0))
+            if infix and batch.starts is not None
+            else None
+        )
+        self.turns: Counter[nn.Module] = Counter()
+        self.reached: set[int] = set()
+        self._gathered: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+
+    def at(
+        self, number: int, rows: int, queries: int, keys: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A site's prefix keys and values [B, Hkv, P, D], and which of them each query may see [B,
+        Q or 1, P]."""
+        if rows != len(self.rows) * self.copies:
+            raise ModelError(
+                f"The prefixes of {len(self.rows)} rows do not fit {rows} rows in attention."
+            )
+        self.reached.add(number)
+        own_keys, own_values, seen = self._gathered.get(number) or self._gather(number)
+        if not torch.is_grad_enabled():  # decoding asks again at every step
+            self._gathered[number] = own_keys, own_values, seen
+        if self.starts is None or queries != keys:
+            return own_keys, own_values, seen[:, None]
+        # An infix is seen from its place on. A call with a cache is behind all of them.
+        behind = (
+            torch.arange(queries, device=seen.device)[:, None]
+            >= self.starts.repeat_interleave(self.copies, 0)[:, None]
+        )
+        return own_keys, own_values, seen[:, None] & behind
+
+    def _gather(self, number: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        site, prefixes = self.sites[number], self.prefixes
+        own = prefixes.values[..., site.first : site.first + site.width]  # [N, P, 2 Hkv D]
+        if len(own) == 1:
+            own = own.expand(len(self.rows), -1, -1)
+        else:
+            own = own[self.rows]
+        keys, values = own.unflatten(-1, (2, site.heads, site.size)).permute(2, 0, 3, 1, 4)
+        seen = self.present & prefixes.reach[self.rows, site.first][:, None]
+        if self.copies > 1:
+            keys, values, seen = (
+                part.repeat_interleave(self.copies, 0) for part in (keys, values, seen)
+            )
+        return keys, values, seen
+
+
+_entering: ContextVar[ActivePrefixes | _Recorder | None] = ContextVar("entering", default=None)
+
+
+@dataclass
+class _Home:
+    """What a module's attention does without us, the numbers of its sites, and the module that owns
+    their position bias."""
+
+    stock: Callable[..., Any]
+    sites: list[int]
+    bias: "weakref.ref[nn.Module] | None" = (
+        None  # a weak one, since it may be the module itself, which would never go
+    )
+
+
+_homes: "weakref.WeakKeyDictionary[nn.Module, _Home]" = weakref.WeakKeyDictionary()
+
+
+def attend(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    **more: Any,
+) -> Any:
+    """Attention with each row's prefix in front of the layer's own keys and values. This is where a
+    prefix enters.
+
+    Args:
+        query: [B, H, Q, D]; of packed rows [1, H, N, D].
+        key, value: [B, Hkv, K, D], those of the cache among them; of packed rows [1, Hkv, N, D].
+        mask: [B, 1, Q, K], boolean (True is seen) or added to the scores.
+    """
+    if (packing := current()) is not None:
+        with packed(None):
+            out, weights = attend(
+                module,
+                packing.spread(query),
+                packing.spread(key),
+                packing.spread(value),
+                mask,
+                **more,
+            )
+        return packing.pack(out), weights
+    now = _entering.get()
+    if now is None:
+        return _stock(module)(module, query, key, value, mask, **more)
+    if isinstance(now, _Recorder):
+        now.calls.append((module, key, value, query.shape[2]))
+        return _stock(module)(module, query, key, value, mask, **more)
+    home = _homes[module]
+    number = home.sites[now.turns[module] % len(home.sites)]
+    now.turns[module] += 1
+    (rows, _, queries, _), keys = query.shape, key.shape[2]
+    own_keys, own_values, seen = now.at(number, rows, queries, keys)
+    if (bias := more.get("position_bias")) is not None:
+        past = keys - queries if now.sites[number].group == "decoder" else 0
+        more["position_bias"] = torch.cat(
+            [_bias_before(home, bias, own_keys.shape[2], past), bias], -1
+        )
+    return home.stock(
+        module,
+        query,
+        torch.cat([own_keys.to(key.dtype), key], 2),
+        torch.cat([own_values.to(value.dtype), value], 2),
+        _widened(mask, seen, query, keys),
+        **more,
+    )
+
+
+def _widened(
+    mask: torch.Tensor | None, seen: torch.Tensor, query: torch.Tensor, keys: int
+) -> torch.Tensor:
+    """The mask with columns for the prefix in front."""
+    rows, _, queries, _ = query.shape
+    if mask is None:
+        mask = torch.ones(rows, 1, queries, keys, dtype=torch.bool, device=query.device)
+    columns = seen[:, None].expand(rows, mask.shape[1], queries, -1)
+    if mask.dtype != torch.bool:
+        columns = torch.zeros((), dtype=mask.dtype, device=mask.device).masked_fill(
+            ~columns, torch.finfo(mask.dtype).min
+        )
+    return torch.cat([columns, mask.expand(rows, -1, queries, -1)], -1)
+
+
+def _bias_before(home: _Home, bias: torch.Tensor, count: int, past: int) -> torch.Tensor:
+    """The relative position bias of prefix vectors as of tokens just before the text (T5): [1, H,
+    Q, P]."""
+    owner = None if home.bias is None else home.bias()
+    if owner is None:
+        return bias.new_zeros(*bias.shape[:3], count)
+    return owner.compute_bias(
+        bias.shape[2], count, device=bias.device, past_seen_tokens=count + past
+    ).to(bias.dtype)
+
+
+def _of_apart(compute_bias: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Relative positions of packed rows, where it computes them among all tokens, are those among
+    the tokens of the longest."""
+
+    def compute(queries: int, keys: int, **more: Any) -> torch.Tensor:
+        packing = current()
+        return (
+            compute_bias(queries, keys, **more)
+            if packing is None
+            else compute_bias(packing.width, packing.width, **more)
+        )
+
+    return compute
+
+
+def _mask(**more: Any) -> torch.Tensor | None:
+    """The stock mask, of packed rows as they are apart; with a prefix it is always built, since a
+    mask that is left out hides or shows the wrong columns."""
+    if _entering.get() is not None:
+        more |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+    return sdpa_mask(**more | _packed_shape())
+
+
+def _float_mask(**more: Any) -> torch.Tensor:
+    return eager_mask(**more | _packed_shape() | {"allow_is_bidirectional_skip": False})
+
+
+def _packed_shape() -> dict[str, Any]:
+    return packing.mask_arguments() if (packing := current()) is not None else {}
+
+
+for _name, _make in ((SDPA, _mask), (EAGER, _float_mask)):
+    AttentionInterface.register(_name, attend)
+    AttentionMaskInterface.register(_name, _make)
+
+
+def _stock(module: nn.Module) -> Callable[..., Any]:
+    """The attention function that the module would call without us."""
+    if (home := _homes.get(module)) is None:
+        home = _homes[module] = _Home(_stock_of(module), [])
+    return home.stock
+
+
+def _stock_of(module: nn.Module) -> Callable[..., Any]:
+    eager = hasattr(module, "config") and module.config._attn_implementation == EAGER
+    plain = (
+        getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+        if eager
+        else None
+    )
+    return ALL_ATTENTION_FUNCTIONS["sdpa"] if plain is None else plain
+
+
+class AttentionRoute:
+    """Prefixes as keys and values in front of every layer's own.
+
+    Attributes:
+        sites: the LM's attentions, in the order in which a call goes through them.
+        width: W, how many values a prefix vector has over all sites.
+        parts: the columns of W (first, end) that are each site's own.
+        spans: for each group of attentions, its columns.
+
+    Args:
+        run: calls the LM on one row, which is of another length than the decoder's.
+        causal: the LM reads from left to right, so that an infix is seen from its place on only.
+
+    Raises:
+        ModelError: the LM does not go through transformers' attention interface.
+    """
+
+    name: Literal["attention"] = "attention"
+    in_text = False
+
+    def __init__(self, model: PreTrainedModel, run: Callable[[], Any], causal: bool):
+        self.causal, self.model = causal, model
+        before = model.config._attn_implementation
+        if before not in ("sdpa", "eager", *OURS):
+            raise ModelError(
+                f"{type(model).__name__} computes attention by {before!r}, and a prefix enters "
+                "sdpa or eager only"
+            )
+        wanted = EAGER if before in ("eager", EAGER) else SDPA
+        _set(model, wanted)
+        try:
+            if {
+                part.config._attn_implementation
+                for part in model.modules()
+                if isinstance(part, PreTrainedModel)
+            } != {wanted}:
+                raise ModelError(
+                    f"{type(model).__name__} does not go through transformers' attention interface"
+                )
+            recorder = _record(run)
+            if not recorder.calls:
+                raise ModelError(f"{type(model).__name__} calls no registered attention function")
+            self.sites = self._place(model, recorder)
+        except ModelError:
+            _set(model, before)
+            raise
+        self.width = sum(site.width for site in self.sites)
+        self.parts = [(site.first, site.first + site.width) for site in self.sites]
+        self.spans = {
+            group: (min(s.first for s in own), max(s.first + s.width for s in own))
+            for group in GROUPS
+            if (own := [s for s in self.sites if s.group == group])
+        }
+
+    def _place(self, model: PreTrainedModel, recorder: _Recorder) -> list[AttentionSite]:
+        """A site for every attention call, its columns grouped by kind, then by layer."""
+        two = getattr(model.config, "is_encoder_decoder", False)
+        encoder = set(model.get_encoder().modules()) if two else set()
+        found = []
+        for module, key, value, queries in recorder.calls:
+            if key.shape != value.shape:
+                raise ModelError(f"the keys and values of {type(module).__name__} differ in shape")
+            group = (
+                "encoder"
+                if module in encoder
+                else "self"
+                if not two
+                else "decoder"
+                if key.shape[2] == queries
+                else "cross"
+            )
+            found.append(AttentionSite(group, key.shape[1], key.shape[3]))
+        layers = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
+        if not two and len(found) < layers:
+            raise ModelError(
+                f"only {len(found)} of the {layers} layers of {type(model).__name__} go through "
+                "transformers' attention interface"
+            )
+        firsts, at = {}, 0
+        for number in sorted(
+            range(len(found)), key=lambda number: GROUPS.index(found[number].group)
+        ):
+            firsts[number], at = at, at + found[number].width
+        sites = [
+            AttentionSite(site.group, site.heads, site.size, firsts[number])
+            for number, site in enumerate(found)
+        ]
+        numbers: dict[nn.Module, list[int]] = {}
+        for number, (module, *_) in enumerate(recorder.calls):
+            numbers.setdefault(module, []).append(number)
+        for module, own in numbers.items():
+            kin = [
+                module,
+                *(
+                    other
+                    for other, theirs in numbers.items()
+                    if sites[theirs[0]].group == sites[own[0]].group
+                ),
+            ]
+            owner = next(
+                (other for other in kin if hasattr(other, "relative_attention_bias")), None
+            )
+            _homes[module] = _Home(
+                _stock_of(module), own, None if owner is None else weakref.ref(owner)
+            )
+            if hasattr(module, "relative_attention_bias") and "compute_bias" not in vars(module):
+                module.compute_bias = _of_apart(module.compute_bias)
+        return sites
+
+    @contextlib.contextmanager
+    def entering(
+        self, batch: Batch, prefixes: PrefixBatch, copies: int = 1, groups: Sequence[str] = GROUPS
+    ) -> Iterator[None]:
+        """While this is open, the rows of the batch (each ``copies`` times, for beams) have their
+        prefixes.
+
+        Args:
+            groups: the attentions that must be reached; those of an encoder and its decoder may run
+                apart.
+
+        Raises:
+            ModelError: an attention was not reached; the LM was set to another attention function
+                since, or ran in another thread.
+        """
+        if batch.deep is not None:
+            raise ModelError("The prefixes of this batch are spelt out as layer inputs.")
+        with _now(now := ActivePrefixes(self.sites, prefixes, batch, copies, self.causal)):
+            yield
+        wanted = {number for number, site in enumerate(self.sites) if site.group in groups}
+        if (
+            missed := wanted - now.reached
+        ) and not self.model.training:  # layer dropout skips whole layers
+            raise ModelError(
+                f"A prefix did not reach {len(missed)} of the {len(wanted)} attentions of "
+                f"{type(self.model).__name__}: "
+                "its attention function was set to another one after it was loaded, or it runs "
+                "elsewhere."
+            )
+
+    def activations(self, run: Callable[[], Any]) -> torch.Tensor:
+        """The LM's own keys and values in a call on one row of P tokens (of as many on either
+        side): [P, W]."""
+        calls = _record(run).calls
+        out = calls[0][1].new_zeros(calls[0][1].shape[2], self.width)
+        for site, (_, key, value, _) in zip(self.sites, calls):
+            out[:, site.first : site.first + site.width] = torch.cat(
+                [part[0].transpose(0, 1).flatten(1) for part in (key, value)], 1
+            )
+        return out
+
+
+def _set(model: PreTrainedModel, name: str) -> None:
+    """Choose an attention function; that it was taken is for the caller to check, so transformers'
+    warning is not shown."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        model.set_attn_implementation(name)
+    finally:
+        transformers_logging.set_verbosity(level)
+
+
+def _record(run: Callable[[], Any]) -> _Recorder:
+    with _now(recorder := _Recorder()), torch.no_grad():
+        run()
+    return recorder
+
+
+@contextlib.contextmanager
+def _now(state: ActivePrefixes | _Recorder | None) -> Iterator[None]:
+    token = _entering.set(state)
+    try:
+        yield
+    finally:
+        _entering.reset(token)
+
+
+def recompute(layer: nn.Module) -> Callable[[], None]:
+    """Gradient checkpointing of a layer: its inner values are computed again in the backward pass,
+    with the prefixes of the first time. Works in evaluation mode too, so that no dropout wakes up.
+    Returns what undoes it."""
+    forward = layer.forward
+
+    def run(*arguments: Any, **more: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*arguments, **more)
+        now, packing = _entering.get(), current()
+        turns = Counter(now.turns) if isinstance(now, ActivePrefixes) else Counter()
+
+        def again(*arguments: Any, **more: Any) -> Any:
+            if isinstance(now, ActivePrefixes):
+                now.turns = Counter(turns)
+            with _now(now), packed(packing):
+                return forward(*arguments, **more)
+
+        return checkpoint(again, *arguments, use_reentrant=False, **more)
+
+    changed = "forward" in vars(layer)
+    layer.forward = run
+    return lambda: setattr(layer, "forward", forward) if changed else delattr(layer, "forward")

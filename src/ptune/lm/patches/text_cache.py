@@ -1,0 +1,120 @@
+"""What a frozen causal LM makes of the text before a row's first soft token never changes while a
+prompt is trained: its keys and values are computed once, and kept over steps and epochs.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from transformers import DynamicCache
+
+from ptune.template.language import EncodedRow
+
+Ids = tuple[int, ...]
+WORTH = 0.25  # the share of a batch's tokens that must stand in contexts
+
+
+@dataclass(frozen=True)
+class Context:
+    """Keys and values of what stands before the rows of a batch.
+
+    Attributes:
+        values: [L, 2, B, Hkv, S, D], zeros before the shorter ones.
+        lengths: how many tokens each row's own has [B].
+    """
+
+    values: torch.Tensor
+    lengths: torch.Tensor
+
+    @property
+    def seen(self) -> torch.Tensor:
+        """1 at tokens, 0 at padding [B, S]."""
+        size = self.values.shape[4]
+        return (
+            torch.arange(size, device=self.lengths.device) >= size - self.lengths[:, None]
+        ).long()
+
+    def cache(self) -> DynamicCache:
+        """As transformers takes it; a call adds to it, so each needs its own."""
+        made = DynamicCache()
+        for layer, (keys, values) in enumerate(self.values):
+            made.update(keys, values, layer)
+        return made
+
+
+class Contexts:
+    """The contexts of many rows, as many as fit into the memory that they may take. Which those are
+    is settled from the start, and each is computed alone, when it is first needed: what is trained
+    is then the same whether a run was stopped and resumed or not.
+
+    Args:
+        compute: keys and values of a text [L, 2, Hkv, S, D].
+        rows: those that are to come, again and again; the first take what room there is.
+        budget: bytes.
+    """
+
+    def __init__(
+        self, compute: Callable[[Ids], torch.Tensor], rows: Sequence[EncodedRow], budget: int
+    ):
+        self.compute = compute
+        self.kept: dict[Ids, torch.Tensor] = {}
+        self.chosen: set[Ids] = set()
+        texts = list(dict.fromkeys(row.ids[:start] for row in rows if (start := _start(row))))
+        left = budget // compute(texts[0][:1]).nbytes if texts else 0
+        for text in texts:
+            if len(text) <= left:
+                self.chosen.add(text)
+                left -= len(text)
+
+    def split(self, rows: Sequence[EncodedRow]) -> tuple[Context, list[EncodedRow]] | None:
+        """The contexts of a batch, and what stands behind them; None where they are too little to
+        be worth it. A row that has none is whole."""
+        starts = [
+            start if row.ids[:start] in self.chosen else 0
+            for row in rows
+            for start in [_start(row)]
+        ]
+        if any(row.prefix for row in rows) or sum(starts) < WORTH * sum(
+            len(row.ids) for row in rows
+        ):
+            return None
+        return self._together([row.ids[:start] for row, start in zip(rows, starts)]), [
+            _behind(row, start) for row, start in zip(rows, starts)
+        ]
+
+    def _together(self, texts: Sequence[Ids]) -> Context:
+        longest = max(map(len, texts))
+        layers, two, heads, _, width = (some := self._values(max(texts, key=len))).shape
+        whole = some.new_zeros(layers, two, len(texts), heads, longest, width)
+        for row, text in enumerate(texts):
+            if text:
+                whole[:, :, row, :, longest - len(text) :] = self._values(text)
+        return Context(whole, torch.tensor([len(text) for text in texts], device=some.device))
+
+    def _values(self, text: Ids) -> torch.Tensor:
+        if text not in self.kept:
+            self.kept[text] = self.compute(text)
+        return self.kept[text]
+
+
+def _start(row: EncodedRow) -> int:
+    """The first token that is not of the context: a soft token, or one where an answer is read; 0
+    in rows that a deep prefix changes from the start."""
+    return (
+        0
+        if row.prefix
+        else min(
+            [*row.answer_positions, *(at for at, slot in enumerate(row.soft_slots) if slot >= 0)]
+        )
+    )
+
+
+def _behind(row: EncodedRow, start: int) -> EncodedRow:
+    """The row from a token on."""
+    return replace(
+        row,
+        ids=row.ids[start:],
+        soft_slots=row.soft_slots[start:],
+        types=row.types and row.types[start:],
+        answer_positions=tuple(read - start for read in row.answer_positions),
+    )

@@ -1,0 +1,1 @@
+"""Figures: of predicted labels, and of written texts."""

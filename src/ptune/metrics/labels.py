@@ -1,0 +1,303 @@
+"""Figures over ranked answers, and over labels as SuperGLUE counts them."""
+
+import operator
+import re
+import string
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ptune.errors import ConfigError, DataError, DivergedError, nearest
+
+MAJORITY, TFIDF, PROBE = "majority", "tf-idf", "linear-probe"  # what a user gets without prompts
+BASELINES = {
+    MAJORITY: "Majority",
+    TFIDF: "TF-IDF, logistic regression",
+    PROBE: "Linear probe on the LM",
+}
+
+LABELLED = (
+    "accuracy",
+    "f1",
+    "precision",
+    "recall",
+    "f1-macro",
+    "f1-weighted",
+    "mcc",
+    "auc",
+    "f1a",
+    "em",
+    "record-em",
+    "record-f1",
+)
+OF_A_LABEL = ("f1", "precision", "recall", "auc")  # "f1:good" names the label
+POSITIVE = (
+    ("true", "false"),
+    ("1", "0"),
+)  # the label that those are of where none is named, and the other
+FIELDS = {
+    "em": "group",
+    "record-em": "answers",
+    "record-f1": "answers",
+}  # what a metric reads of a row beside its label
+
+
+def rank(scores: torch.Tensor, label: int, without: Collection[int] = ()) -> int:
+    """The place of a label among all, best first, beginning at 1; labels of an equal score all come
+    before it, so that scores that tell nothing apart never count as right.
+
+    Args:
+        scores: [C].
+        without: labels that leave the ranking, such as other right answers.
+
+    Raises:
+        DivergedError: a score is no finite number.
+    """
+    if not torch.isfinite(scores).all():
+        raise DivergedError("A label's score is no finite number, and such scores have no order.")
+    rivals = torch.ones(len(scores), dtype=torch.bool)
+    rivals[[label, *without]] = False
+    return 1 + int(((scores >= scores[label]) & rivals).sum())
+
+
+def ranked(ranks: Sequence[int]) -> dict[str, float]:
+    """Precision at 1 and at 10, and the mean reciprocal rank."""
+    count = len(ranks)
+    return {
+        "p@1": sum(r <= 1 for r in ranks) / count,
+        "p@10": sum(r <= 10 for r in ranks) / count,
+        "mrr": sum(1 / r for r in ranks) / count,
+    }
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def deviation(values: Sequence[float]) -> float:
+    """The standard deviation over runs (of a sample, n - 1); 0 for a single run."""
+    middle = mean(values)
+    return (
+        (sum((value - middle) ** 2 for value in values) / (len(values) - 1)) ** 0.5
+        if len(values) > 1
+        else 0.0
+    )
+
+
+def most_frequent(answers: Iterable[Any]) -> list[str]:
+    """The most frequent of some answers, in the order in which they come; several where they are
+    equally frequent."""
+    counts = Counter(map(str, answers))
+    return [answer for answer, count in counts.items() if count == max(counts.values())]
+
+
+def labelled(
+    names: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    predictions: Sequence[str],
+    target: str = "label",
+    labels: Sequence[str] = (),
+    shares: Sequence[Sequence[float]] = (),
+) -> dict[str, float]:
+    """Figures over rows with right answers, by scikit-learn or as SuperGLUE (Wang et al. 2019)
+    counts them; higher is better, and all are from 0 to 1, but for "mcc", which is from -1.
+
+    - "accuracy": the share of rows answered rightly.
+    - "f1", "precision", "recall": of one label, which is named behind a colon, "f1:good"; of two
+      labels that are true and false, or 1 and 0, it is the first unless another is named.
+    - "f1-macro", "f1-weighted": the mean over labels of their F1, or weighted by their rows; the
+      labels are those that occur among the right ones or the predictions.
+    - "mcc": Matthews' correlation coefficient, 0 where the predictions or the right labels are all
+      the same.
+    - "auc": the area under the ROC curve; of more than two labels the mean of each against the
+      rest, or of the named one.
+    - "f1a": the F1 of "true" over all rows, whatever question they belong to (MultiRC).
+    - "em": the share of questions, rows of one ``group``, that are answered rightly in every row
+      (MultiRC).
+    - "record-em", "record-f1": the best exact match, and the best F1 of words, with one of the
+      row's ``answers``, mean over rows (ReCoRD). Lower case, without ASCII punctuation and the
+      articles, as SQuAD's script compares texts (Rajpurkar et al. 2016).
+
+    Args:
+        names: of ``LABELLED``, each with its label where it is of one.
+        predictions: one for each row: labels; texts for ReCoRD's figures.
+        target: the field with the right label.
+        labels: all labels, in the order of the shares; those of the rows by default.
+        shares: for "auc": each row's share of every label [N, C].
+
+    Raises:
+        ConfigError: a metric is unknown or cannot be computed on these labels, there are no rows,
+            or another number of predictions than of rows.
+        DataError: a row lacks a field that a metric needs; its number is told.
+    """
+    check(names, rows, target, labels)
+    if not rows or len(rows) != len(predictions):
+        raise ConfigError(
+            f"A prediction for each row is expected, and there are {len(predictions)} for "
+            f"{len(rows)} rows."
+        )
+    if any(name.startswith("auc") for name in names) and len(shares) != len(rows):
+        raise ConfigError(
+            "The metric auc takes the labels' shares of each row, and there are none."
+        )
+    return {name: _figure(name, rows, predictions, target, labels, shares) for name in names}
+
+
+def check(
+    names: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    target: str = "label",
+    labels: Sequence[str] = (),
+) -> None:
+    """Refuse metrics that cannot be computed on rows of these labels.
+
+    Args:
+        rows: that will be scored; without any, names and labels alone are looked at.
+        labels: all that the task has; those of the rows by default, as where every row brings its
+            own choices.
+
+    Raises:
+        ConfigError: a metric is unknown, or of a label that is not there or not named.
+        DataError: a row lacks a field that a metric needs; its number is told.
+    """
+    known = list(labels) or list(dict.fromkeys(str(row[target]) for row in rows if target in row))
+    for text in names:
+        name, label = _of_label(text, known)
+        if name in FIELDS:
+            _column(rows, FIELDS[name])
+        if name.startswith("record-"):
+            continue
+        right = [str(own) for own in _column(rows, target)]
+        if name == "auc" and not labels:
+            raise ConfigError(
+                "The metric auc compares labels that all rows share, and here every row brings "
+                "its own answers."
+            )
+        wanted = [label] if label else known
+        if (
+            name == "auc"
+            and rows
+            and (
+                one := next((own for own in wanted if not 0 < right.count(own) < len(right)), None)
+            )
+        ):
+            raise ConfigError(
+                f"The metric auc compares rows of a label with others, and "
+                f"{'all' if one in right else 'none'} of the {len(rows)} rows have the label "
+                f"{one!r}."
+            )
+
+
+def _of_label(text: str, labels: Sequence[str]) -> tuple[str, str | None]:
+    """A metric's name, and the label that it is of, if it is of one."""
+    name, colon, label = text.partition(":")
+    if name not in LABELLED:
+        raise ConfigError(
+            f"There is no metric {text!r} of labelled rows. {nearest(name, LABELLED)}"
+        )
+    if colon and name not in OF_A_LABEL:
+        raise ConfigError(
+            f"The metric {name} is of all labels together, so none is named behind it: it is "
+            f"{text!r}."
+        )
+    if colon and label not in labels:
+        raise ConfigError(
+            f"The metric {text!r} is of a label that is not there. {nearest(label, labels)}"
+        )
+    if name == "f1a" and "true" not in labels:
+        raise ConfigError(
+            "The metric f1a is MultiRC's, of the labels true and false, and the labels are "
+            f"{', '.join(labels)}: "
+            f"take f1 of one of them, such as f1:{(*labels, 'LABEL')[0]}."
+        )
+    if colon or name not in OF_A_LABEL or name == "auc":
+        return name, label or None
+    positive = next(
+        (pair[0] for pair in POSITIVE if set(labels) <= set(pair) and pair[0] in labels), None
+    )
+    if positive is None:
+        raise ConfigError(
+            f"The metric {name} is of one label, which is named behind it: "
+            f"{' or '.join(f'{name}:{label}' for label in labels[:3]) or f'{name}:LABEL'}."
+        )
+    return name, positive
+
+
+def _figure(
+    text: str,
+    rows: Sequence[Mapping[str, Any]],
+    predictions: Sequence[str],
+    target: str,
+    labels: Sequence[str],
+    shares: Sequence[Sequence[float]],
+) -> float:
+    name = text.partition(":")[0]
+    if name.startswith("record-"):
+        likeness = _word_f1 if name == "record-f1" else operator.eq
+        pairs = zip(_column(rows, "answers"), predictions)
+        return mean(
+            [
+                max(likeness(_words(own), _words(answer)) for answer in answers)
+                for answers, own in pairs
+            ]
+        )
+    right, told = [str(label) for label in _column(rows, target)], list(predictions)
+    if name == "accuracy":
+        return mean([wanted == own for wanted, own in zip(right, told)])
+    if name == "em":
+        wrong = {
+            group
+            for group, wanted, own in zip(_column(rows, "group"), right, told)
+            if wanted != own
+        }
+        return 1 - len(wrong) / len({row["group"] for row in rows})
+    from sklearn import metrics
+
+    if name in ("f1-macro", "f1-weighted"):
+        return float(
+            metrics.f1_score(right, told, average=name.removeprefix("f1-"), zero_division=0)
+        )
+    if name == "mcc":
+        return float(metrics.matthews_corrcoef(right, told)) if len({*right, *told}) > 1 else 0.0
+    known = list(labels) or list(dict.fromkeys(right))
+    label = "true" if name == "f1a" else _of_label(text, known)[1]
+    if name == "auc":
+        wanted = [label] if label else known[:1] if len(known) == 2 else known
+        return mean([_auc(right, known, shares, own) for own in wanted])
+    scorer = {"precision": metrics.precision_score, "recall": metrics.recall_score}.get(
+        name, metrics.f1_score
+    )
+    return float(
+        scorer([own == label for own in right], [own == label for own in told], zero_division=0)
+    )
+
+
+def _auc(
+    right: Sequence[str], labels: Sequence[str], shares: Sequence[Sequence[float]], label: str
+) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    column = list(labels).index(label)
+    return float(
+        roc_auc_score([own == label for own in right], [float(own[column]) for own in shares])
+    )
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    for number, row in enumerate(rows, 1):
+        if row.get(name) in (None, "", []):
+            raise DataError(f"Row {number} has no {name!r}, which the metric needs.")
+    return [row[name] for row in rows]
+
+
+def _word_f1(words: list[str], right: list[str]) -> float:
+    shared = (Counter(words) & Counter(right)).total()
+    return 2 * shared / (len(words) + len(right)) if shared else 0.0
+
+
+def _words(text: str) -> list[str]:
+    return re.sub(
+        r"\b(a|an|the)\b", " ", text.lower().translate(str.maketrans("", "", string.punctuation))
+    ).split()

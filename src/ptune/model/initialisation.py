@@ -1,0 +1,176 @@
+"""How a task's trained values begin: soft tokens, a deep prefix, a reader of labels. All follow
+from the task's name and seed."""
+
+import itertools
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from ptune.answers import next_sentence, trained_heads
+from ptune.answers.label_words import BoundVerbalizer, Choices, Span
+from ptune.base.seeding import seeded
+from ptune.errors import ConfigError, ModelError, nearest
+from ptune.lm.language_model import LanguageModel
+from ptune.model.task import Row, Task
+from ptune.prompts import encoders
+from ptune.prompts.bank import Prefix
+from ptune.template.language import Template
+
+ENCODER_DECODER = ("encoder", "decoder", "cross")
+PROTOTYPE_WIDTH = 64
+
+
+def encoder(
+    lm: LanguageModel,
+    task: Task,
+    template: Template,
+    bound: BoundVerbalizer | None,
+    length: int,
+    rows: Sequence[Row],
+) -> nn.Module:
+    """The prompt's encoder at its starting point, which follows from the task's name and seed
+    alone."""
+    seed = task.seed * 1_000_003 + zlib.crc32(task.name.encode())
+    generator = torch.Generator().manual_seed(seed)
+    with seeded(seed):
+        made = encoders.make(task.encoder, length, lm.width)
+    made.to(lm.device)
+    starts = _starting_ids(lm, task, template, bound, length, rows, generator)
+    with torch.no_grad():
+        some = lm.embed(torch.randint(lm.words, (2000,), generator=generator)).float()
+        encoders.start_at_random(made, some, generator)
+        wanted = encoders.bake(made)
+        for at, ids in enumerate(starts):
+            if ids is not None:
+                wanted[at] = lm.embed(torch.tensor(ids)).float().mean(0)
+    if any(ids is not None for ids in starts):
+        encoders.start_from(made, wanted)
+    return made
+
+
+def prefix(lm: LanguageModel, task: Task, template: Template, made_by: nn.Module | None) -> Prefix:
+    """The task's deep prefix, made by an encoder that is given or by a new one at its starting
+    point."""
+    settings, route = task.prefix, lm.route
+    wanted = settings.attentions or (
+        ENCODER_DECODER if lm.kind == "encoder-decoder" else tuple(route.spans)
+    )
+    if unknown := next((name for name in wanted if name not in route.spans), None):
+        raise ConfigError(
+            f"This LM has no attention {unknown!r} for a prefix to enter. "
+            f"{nearest(unknown, route.spans)}"
+        )
+    spans = [span for name, span in route.spans.items() if name in wanted]
+    if made_by is None:
+        columns = torch.cat([torch.arange(*span) for span in spans])
+        made_by = _prefix_encoder(lm, task, template, columns)
+    return Prefix(made_by, spans, route.width).to(lm.device)
+
+
+def _prefix_encoder(
+    lm: LanguageModel, task: Task, template: Template, columns: torch.Tensor
+) -> nn.Module:
+    """A new encoder of the values at some columns of W, at its starting point."""
+    settings, runs = task.prefix, template.prefixes(lm.tokens)
+    length = sum(count for count, _ in runs)
+    seed = task.seed * 1_000_003 + zlib.crc32(f"{task.name} prefix".encode())
+    generator = torch.Generator().manual_seed(seed)
+    with seeded(seed):
+        encoder = encoders.make_deep(length, len(columns), lm.width, settings.hidden)
+    encoder.to(lm.device)
+    if settings.init == "zeros":
+        encoders.start_at_zero(encoder)
+    elif not settings.hidden:
+        text = lm.tokens.plain("The capital of Austria, on the Danube, is Vienna.")
+        encoders.start_at_random(encoder, lm.activations(text)[:, columns], generator, each=True)
+    default = (
+        None if settings.init in ("random", "zeros") else lm.tokens.follow(f" {settings.init}")
+    )
+    words = [
+        ids or (default and list(itertools.islice(itertools.cycle(default), count)))
+        for count, ids in runs
+    ]
+    if any(words):
+        wanted, at = encoders.bake(encoder), 0
+        for (count, _), ids in zip(runs, words):
+            if ids:
+                wanted[at : at + count] = lm.activations(ids)[:, columns]
+            at += count
+        encoders.start_from(encoder, wanted)
+    return encoder
+
+
+def _starting_ids(
+    lm: LanguageModel,
+    task: Task,
+    template: Template,
+    bound: BoundVerbalizer | None,
+    length: int,
+    rows: Sequence[Row],
+    generator: torch.Generator,
+) -> list[list[int] | None]:
+    """For each vector the tokens whose mean embedding it starts from, None for a random start."""
+    tokens = lm.tokens
+    if task.init == "random":
+        default: list[list[int] | None] = [None] * length
+    elif task.init in ("vocabulary", "labels"):
+        frequent = encoders.from_frequent(_counts(lm, template, rows), length, generator)
+        default = [[id_] for id_ in frequent]
+        if task.init == "labels":
+            if bound is None or not bound.ids:
+                raise ConfigError(
+                    f'{task.name} has no label words of its own, so init "labels" has nothing to '
+                    "start from."
+                )
+            default = (
+                [list(bound.first_word(number)) for number in range(min(length, len(bound.labels)))]
+                + default
+            )[:length]
+    else:
+        ids = tokens.follow(f" {task.init}")
+        default = [[id_] for id_ in itertools.islice(itertools.cycle(ids), length)]
+    own = [
+        words[place] if words else None
+        for size, words in template.groups(tokens)
+        for place in range(size)
+    ]
+    return [given if mine is None else [mine] for mine, given in zip(own, default)]
+
+
+def _counts(lm: LanguageModel, template: Template, rows: Sequence[Row]) -> list[int]:
+    if not rows:
+        raise ConfigError(
+            'init "vocabulary" or "labels" counts frequent tokens in the training rows: give them.'
+        )
+    counted: Counter[int] = Counter()
+    for row in rows:
+        for text in {part.name: text for part, text in template.texts(row).items()}.values():
+            counted.update(lm.tokens.follow(f" {text}"))
+    special = set(lm.tokens.tokenizer.all_special_ids)
+    return [0 if id_ in special else counted[id_] for id_ in range(lm.words)]
+
+
+def reader(lm: LanguageModel, task: Task, bound: BoundVerbalizer) -> nn.Module:
+    """What scores the labels, at its starting point, which follows from the task's name and seed
+    alone."""
+    with seeded(task.seed * 1_000_003 + zlib.crc32(f"{task.name} reader".encode())):
+        if task.reader == "head":
+            return trained_heads.Head(lm.hidden_width, len(bound.labels))
+        if task.reader == "prototypes":
+            return trained_heads.Prototypes(lm.hidden_width, len(bound.labels), PROTOTYPE_WIDTH)
+    if task.reader == "pair":
+        assert not isinstance(task.verbalizer, Choices | Span | None)
+        return trained_heads.Relations(next_sentence.of(lm.source), task.verbalizer.words)
+    if (vocabulary := lm.vocabulary) is None:
+        raise ModelError(
+            f"{type(lm.model).__name__} has no vectors of its words behind the head, so a soft "
+            "verbalizer has nothing to stand for."
+        )
+    words = [
+        [ids for ids, owner in zip(bound.ids, bound.owners) if owner == label]
+        for label in range(len(bound.labels))
+    ]
+    return trained_heads.soft_words(vocabulary.weight, vocabulary.bias, words)

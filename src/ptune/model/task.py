@@ -1,0 +1,322 @@
+"""What is asked, and how: a task, the same bound to an LM, and its rows, tokenised."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ptune.answers.ensemble import Combine
+from ptune.answers.label_words import BoundVerbalizer, Choices, Span, Verbalizer
+from ptune.data.rows import spelled
+from ptune.errors import ConfigError, DataError, nearest
+from ptune.settings import DecodingConfig, LayoutConfig
+from ptune.template.language import EncodedRow, Kind, Template
+from ptune.template.tokenizer import Tokens
+
+Row = Mapping[str, Any]
+Loss = Literal["labels", "vocabulary"]
+Reader = Literal["words", "soft", "prototypes", "head", "pair"]
+WARNED = 0.1  # the share of rows that are shortened from which it is a warning
+WHOLE = ("head", "pair")  # readers that need no {mask}
+
+
+def prompt_value(row: Row, field: str) -> str:
+    """The value of a row's field that chooses its prompt: a text, or what a text says as well (1 is
+    "1").
+
+    Raises:
+        DataError: there is none: the field is missing or null, or holds a list.
+    """
+    if field not in row:
+        raise DataError(
+            f"The row has no field {field!r}, which chooses its prompt. "
+            f"{nearest(field, map(str, row))}"
+        )
+    value = row[field]
+    if not isinstance(value, str | int | float):
+        raise DataError(
+            f"The row's {field} is {'null' if value is None else type(value).__name__}, and a "
+            "text should choose its prompt."
+        )
+    return spelled(value)
+
+
+@dataclass(frozen=True)
+class PrefixSettings:
+    """How a deep prefix (``{prefix:5}`` in a template) is made and begins.
+
+    Attributes:
+        hidden: width of the MLP that makes it while it is trained (Prefix-Tuning, section 4.3); 0
+            trains it directly.
+        init: "random", "zeros", or words: the LM's own activations of them, repeated to the
+            prefix's length. A prefix that the template gives words starts from those.
+        attentions: the attentions that it enters, of "encoder", "decoder" and "cross" in an
+            encoder-decoder; all by default.
+    """
+
+    hidden: int = 512
+    init: str = "random"
+    attentions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked, and how.
+
+    Attributes:
+        name: told apart by it in a bank.
+        template: where fields, soft tokens and the answer stand.
+        verbalizer: how the answer is read; None where the answer is text that the LM writes.
+        target: the row's field that holds the right label, or the text, or a list of texts that are
+            all right. To learn from another model, a list of each label's share.
+        encoder: how the soft tokens' vectors are made: "lstm", "mlp" or "table".
+        init: what they start from: "random" (at the scale of the LM's embeddings), "vocabulary"
+            (frequent tokens of the rows), "labels" (the label words), or other text, which is
+            repeated to the prompt's length. Soft tokens that the template gives words start from
+            those.
+        loss: "vocabulary" compares the right answer with every token of the LM (as P-tuning's LAMA
+            code), "labels" with the other labels only (as PET).
+        seed: of the initialisation.
+        prefix: how a deep prefix is made, where the template has one.
+        smoothing: of a written answer's loss: the share of each token's target that is spread over
+            the vocabulary.
+        target_length: the most tokens of a written answer that are learned from.
+        decoding: how answers are written.
+        combine: how the task answers with others of an ensemble.
+        by: a field and the value of it that the task's rows have, where others of the same kind
+            take the other rows.
+        reader: what scores the labels: their words, or what is trained to, beside the prompt: a
+            soft verbalizer ("soft"), prototypes, or a classification head, which without a
+            ``{mask}`` reads the input's first token, or a causal LM's last. "pair" is the LM's own
+            next-sentence head; the labels' words are then the relations that it tells.
+        swap: two fields, for pairs that are symmetric: each row is run in both orders. Scores are
+            averaged; of a trained reader, the vectors are added before it (GPT, section 4.1).
+        domain: the question without the row's own text; its scores are taken off (PMI, Holtzman et
+            al. 2021).
+        temperature: at which labels' shares are compared (distillation).
+        max_length: the most tokens of an input; the LM's own limit by default.
+        layout: how files of the task's rows are read.
+        metrics: the figures by which answers are scored; by default those of its kind of task.
+        parts: a field of the rows by whose values the figures are given apart too.
+    """
+
+    name: str
+    template: Template
+    verbalizer: Verbalizer | Choices | Span | None = None
+    target: str = "label"
+    encoder: str = "lstm"
+    init: str = "random"
+    loss: Loss = "labels"
+    seed: int = 0
+    prefix: PrefixSettings = PrefixSettings()
+    smoothing: float = 0.0
+    target_length: int | None = None
+    decoding: DecodingConfig = DecodingConfig()
+    combine: Combine = "mean"
+    by: tuple[str, str] | None = None
+    reader: Reader = "words"
+    swap: tuple[str, str] | None = None
+    domain: Template | None = None
+    temperature: float = 1.0
+    max_length: int | None = None
+    layout: LayoutConfig = LayoutConfig()
+    metrics: tuple[str, ...] = ()
+    parts: str | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row, tokenised.
+
+    Attributes:
+        fills: what is run to score it: for each variant of the row (``BoundTask.variants``) the
+            fills of its verbalizer.
+        label: the number of the right one.
+        learn: what is run to learn from it; nothing where a row teaches nothing (``Span``).
+        answer: the tokens that ``learn`` should say, where it is compared with the whole
+            vocabulary.
+        bound: the verbalizer; None where the answer is text.
+        shares: how much of the row each label has, where another model said so.
+        auxiliary: words of a row without a label were hidden, and ``answer`` holds them.
+    """
+
+    task: int
+    row: Row
+    fills: tuple[EncodedRow, ...]
+    label: int | None = None
+    learn: tuple[EncodedRow, ...] = ()
+    answer: tuple[int, ...] = ()
+    bound: BoundVerbalizer | None = None
+    shares: tuple[float, ...] | None = None
+    auxiliary: bool = False
+
+    @property
+    def length(self) -> int:
+        return max(len(fill.ids) for fill in self.fills)
+
+    @property
+    def cut(self) -> int:
+        """How many tokens of the row's fields were left out, at most, so that it fits."""
+        return max((row.cut for row in (*self.fills, *self.learn)), default=0)
+
+    @property
+    def labels(self) -> BoundVerbalizer:
+        """The verbalizer of an example that has one."""
+        assert self.bound is not None
+        return self.bound
+
+
+@dataclass
+class Shortening:
+    """How many of some rows were shortened to fit, and by how many tokens at most."""
+
+    rows: int = 0
+    shortened: int = 0
+    most: int = 0
+
+    def count(self, examples: Iterable[Example]) -> None:
+        """Count one more row, which is these examples."""
+        cut = max((example.cut for example in examples), default=0)
+        self.rows += 1
+        self.shortened += cut > 0
+        self.most = max(self.most, cut)
+
+    def sentence(self, what: str, limit: int | None) -> str:
+        """What was shortened, as a sentence; nothing where no row was. Where it is more than one
+        row in ten, it is a warning.
+
+        Args:
+            what: the rows: "training rows".
+            limit: the most tokens of an input.
+        """
+        if not self.shortened:
+            return ""
+        told = (
+            f"{self.shortened} of {self.rows} {what} were shortened to fit, by {self.most} "
+            "tokens at most."
+        )
+        if self.shortened <= self.rows * WARNED:
+            return told
+        return (
+            f"Warning: {told} The LM does not see what was cut off; an input may have {limit} "
+            "tokens here (max_length)."
+        )
+
+
+@dataclass(frozen=True)
+class BoundTask:
+    """A task bound to the LM.
+
+    Attributes:
+        template, domain: those of the task as this kind of LM takes them.
+        verbalizer: bound, or the choices or the span that each row binds.
+        prompt: the number of its prompt in the bank (-1: none).
+        dropped: what was left out of the template.
+        offset: what calibration takes off the log probability of each word.
+        weight: of a member in an ensemble.
+    """
+
+    task: Task
+    template: Template
+    verbalizer: BoundVerbalizer | Choices | Span | None
+    prompt: int
+    dropped: str = ""
+    domain: Template | None = None
+    offset: tuple[float, ...] | None = None
+    weight: float = 1.0
+
+    def bound(self, row: Row, tokens: Tokens, kind: Kind) -> BoundVerbalizer:
+        """The verbalizer for a row.
+
+        Raises:
+            ConfigError: the task's answer is text.
+            VerbalizerError: the row's own answers are no choice.
+        """
+        if self.verbalizer is None:
+            raise ConfigError(
+                f"{self.task.name} has no labels to score: its answers are text, which "
+                "ptune.generate writes."
+            )
+        return (
+            self.verbalizer
+            if isinstance(self.verbalizer, BoundVerbalizer)
+            else self.verbalizer.bind(row, tokens, self.template.place, kind)
+        )
+
+    def answers(self, bound: BoundVerbalizer) -> list[tuple[int | None, ...]]:
+        """How the answer's place is filled in turn to score a row: as the words need it; a trained
+        reader looks once."""
+        if isinstance(self.verbalizer, Span):
+            return [self.verbalizer.start(bound)]
+        return [fill.answer for fill in bound.fills] if self.task.reader == "words" else [(None,)]
+
+    def variants(self, row: Row) -> list[tuple[Template, Row]]:
+        """How a row is run: as it is, with two fields exchanged, and without its text
+        (``Task.swap``, ``Task.domain``).
+
+        Raises:
+            DataError: it lacks a field that is exchanged.
+        """
+        ways = [(self.template, row)]
+        if self.task.swap:
+            if missing := next((name for name in self.task.swap if name not in row), None):
+                raise DataError(
+                    f"The row has no field {missing!r}, which is exchanged with another. "
+                    f"{nearest(missing, map(str, row))}"
+                )
+            first, second = self.task.swap
+            ways.append((self.template, {**row, first: row[second], second: row[first]}))
+        return ways if self.domain is None else [*ways, (self.domain, row)]
+
+    def right(self, row: Row) -> Any:
+        """What the row's target field holds.
+
+        Raises:
+            DataError: it has none.
+        """
+        if self.task.target not in row:
+            raise DataError(
+                f"The field {self.task.target!r}, which should hold the right answer, is missing. "
+                f"{nearest(self.task.target, map(str, row))}"
+            )
+        return row[self.task.target]
+
+    def texts(self, row: Row) -> list[str]:
+        """The right texts of a row, one or several.
+
+        Raises:
+            DataError: there is none, or it is no text.
+        """
+        found = self.right(row)
+        texts = found if isinstance(found, list) else [found]
+        if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise DataError(
+                f"The field {self.task.target!r} should hold a text, or a list of texts, and "
+                f"holds {str(found)[:60]!r}."
+            )
+        return texts
+
+    def shares(self, row: Row, labels: int) -> tuple[float, ...] | None:
+        """The labels' shares of a row that another model answered; None where it has a label.
+
+        Raises:
+            DataError: they are not as many as the labels, or no shares of one whole.
+        """
+        found = self.right(row)
+        if not isinstance(found, list):
+            return None
+        if found and all(isinstance(x, int) for x in found):
+            raise DataError(
+                f"The field {self.task.target!r} holds the whole numbers {str(found)[:60]}. For "
+                "one label, give its name; "
+                f"for shares of labels, numbers such as {[1.0, 0.0]}."
+            )
+        if (
+            len(found) != labels
+            or not all(isinstance(x, float | int) and x >= 0 for x in found)
+            or abs(sum(found) - 1) > 1e-3
+        ):
+            raise DataError(
+                f"The field {self.task.target!r} should hold a label, or {labels} shares that add "
+                f"up to 1, and holds {str(found)[:60]!r}."
+            )
+        return tuple(map(float, found))

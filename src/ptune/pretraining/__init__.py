@@ -1,0 +1,1 @@
+"""Small LMs from text files: corpus, vocabulary and the loop."""

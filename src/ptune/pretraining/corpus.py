@@ -1,0 +1,292 @@
+"""Text files as token sequences on disk, and the batches that each pretraining objective makes of
+them.
+
+A document ends at a blank line. Tokens are written once to a flat file and read through a memory
+map, so a corpus may be larger than memory, and the batch of any step follows from the seed alone: a
+run can be resumed anywhere.
+"""
+
+import itertools
+import pathlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ptune.base import files
+from ptune.errors import DataError
+from ptune.runs import identity
+
+Batch = dict[str, np.ndarray]
+
+
+@dataclass
+class Corpus:
+    """The tokens of one text file. ``ids`` [M] token ids, ``starts`` [M] whether a token begins a
+    word, ``documents`` [D + 1] where documents begin in them."""
+
+    ids: np.ndarray
+    starts: np.ndarray
+    documents: np.ndarray
+
+    def sequences(self, length: int, joined: bool) -> np.ndarray:
+        """Cut into pieces of at most ``length`` tokens: [S, 3], first token, end, and number of the
+        document.
+
+        A piece lies within one document, unless ``joined``: then the text is one stream and pieces
+        are all full.
+        """
+        bounds = np.array([0, len(self.ids)]) if joined else self.documents
+        pieces = [
+            np.stack(
+                [
+                    a := np.arange(first, end, length),
+                    np.minimum(a + length, end),
+                    np.full(len(a), number),
+                ],
+                1,
+            )
+            for number, (first, end) in enumerate(itertools.pairwise(bounds.tolist()))
+            if end > first
+        ]
+        return np.concatenate(pieces) if pieces else np.zeros((0, 3), np.int64)
+
+
+def tokenise(text: pathlib.Path, tokenizer: Any, folder: pathlib.Path, end: int | None) -> Corpus:
+    """Tokenise a text file once into ``folder``, where other texts, tokenizers and ends have other
+    places; ``end`` is put after every document where it is given.
+
+    Raises:
+        DataError: the file is missing, is not UTF-8, or holds no text.
+    """
+    place = (
+        folder
+        / identity.of_value([identity.of_file(text), identity.of_tokenizer(tokenizer), end])[:32]
+    )
+    if not place.exists():
+        files.write_folder(
+            place, lambda temporary: _write(text, tokenizer, pathlib.Path(temporary), end)
+        )
+    documents = np.fromfile(place / "documents", np.int64)
+    return Corpus(
+        np.memmap(place / "ids", np.int32, "r"),
+        np.memmap(place / "starts", np.bool_, "r"),
+        documents,
+    )
+
+
+def _write(text: pathlib.Path, tokenizer: Any, folder: pathlib.Path, end: int | None) -> None:
+    total, documents = 0, [0]
+    with open(folder / "ids", "wb") as ids, open(folder / "starts", "wb") as starts:
+
+        def put(tokens: Sequence[int], words: Sequence[int | None]) -> None:
+            nonlocal total
+            np.asarray(tokens, np.int32).tofile(ids)
+            np.asarray(
+                [i == 0 or w is None or w != words[i - 1] for i, w in enumerate(words)], np.bool_
+            ).tofile(starts)
+            total += len(tokens)
+
+        def close() -> None:
+            if total > documents[-1]:
+                if end is not None:
+                    put([end], [None])
+                documents.append(total)
+
+        for block in _blocks(text):
+            filled = [line for line in block if line]
+            coded = iter(
+                tokenizer(filled, add_special_tokens=False, verbose=False).encodings
+                if filled
+                else ()
+            )
+            for line in block:
+                if line:
+                    encoding = next(coded)
+                    put(encoding.ids, encoding.word_ids)
+                else:
+                    close()
+        close()
+    if not total:
+        raise DataError(f"{text} holds no text.")
+    np.asarray(documents, np.int64).tofile(folder / "documents")
+
+
+def _blocks(text: pathlib.Path, size: int = 2000) -> Iterator[list[str]]:
+    try:
+        with open(text, encoding="utf-8") as stream:
+            while block := [line.strip() for line in itertools.islice(stream, size)]:
+                yield block
+    except OSError as error:
+        raise DataError(f"{text} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{text} is not UTF-8 text: byte {error.start} of a block; convert it first."
+        ) from error
+
+
+def epoch(
+    sequences: Sequence[np.ndarray], weights: Sequence[float], budget: int, extra: int, seed: int
+) -> list[list[tuple[int, int]]]:
+    """One epoch in batches of at most ``budget`` tokens, padding included: lists of (corpus,
+    sequence).
+
+    Each sequence of corpus c comes ``weights[c]`` times, a fraction by chance; batches hold
+    sequences of like length and come in random order. ``extra`` tokens (the special ones) count for
+    every sequence.
+    """
+    random = np.random.default_rng(seed)
+    picks = []
+    for number, (pieces, weight) in enumerate(zip(sequences, weights)):
+        copies = int(weight) + (random.random(len(pieces)) < weight % 1)
+        chosen = np.repeat(np.arange(len(pieces)), copies)
+        picks.append(
+            np.stack(
+                [np.full(len(chosen), number), chosen, (pieces[chosen, 1] - pieces[chosen, 0])], 1
+            )
+        )
+    order = random.permutation(np.concatenate(picks))
+    order = order[np.lexsort((random.random(len(order)), order[:, 2]))]
+    batches: list[list[tuple[int, int]]] = []
+    current: list[tuple[int, int]] = []
+    longest = 0
+    for number, piece, length in order.tolist():
+        longest = max(longest, length + extra)
+        if current and longest * (len(current) + 1) > budget:
+            batches.append(current)
+            current, longest = [], length + extra
+        current.append((number, piece))
+    batches += [current] if current else []
+    random.shuffle(batches)
+    return batches
+
+
+def masked(
+    rows: list[np.ndarray],
+    starts: list[np.ndarray],
+    share: float,
+    mask: int,
+    size: int,
+    random: np.random.Generator,
+    around: tuple[list[int], list[int]],
+    pad: int,
+    spared: set[int],
+) -> Batch:
+    """Whole-word masking (BERT): ``share`` of the words are hidden, 80 % of their tokens by the
+    mask, 10 % by random ones; tokens of ``spared`` never are.
+
+    Returns ``input_ids`` and ``attention_mask`` [B, T], ``labels`` [B, T], -100 where nothing is
+    asked.
+    """
+    inputs, labels = [], []
+    for ids, begin in zip(rows, starts):
+        begin = begin.copy()
+        begin[0] = True
+        word = np.cumsum(begin) - 1
+        hidden = random.random(word[-1] + 1) < share
+        hidden[random.integers(len(hidden))] |= not hidden.any()
+        asked = hidden[word] & ~np.isin(ids, list(spared))
+        kind = random.random(len(ids))
+        shown = np.where(
+            asked & (kind < 0.8),
+            mask,
+            np.where(asked & (kind >= 0.9), random.integers(size, size=len(ids)), ids),
+        )
+        inputs.append(np.concatenate([around[0], shown, around[1]]))
+        labels.append(
+            np.concatenate(
+                [
+                    np.full(len(around[0]), -100),
+                    np.where(asked, ids, -100),
+                    np.full(len(around[1]), -100),
+                ]
+            )
+        )
+    return {**padded(inputs, pad), "labels": _fill(labels, -100)}
+
+
+def causal(rows: list[np.ndarray], pad: int) -> Batch:
+    """Next-token prediction: the label of a token stands where its score is read, one position
+    before it."""
+    return {**padded(rows, pad), "labels": _fill([np.append(row[1:], -100) for row in rows], -100)}
+
+
+def corrupted(
+    rows: list[np.ndarray],
+    sentinels: list[int],
+    end: int,
+    start: int,
+    random: np.random.Generator,
+    pad: int,
+    density: float = 0.15,
+    mean: float = 3.0,
+) -> Batch:
+    """Span corruption (T5, section 3.1.4): ``density`` of the tokens go, in spans of ``mean``
+    tokens on average, each replaced by a sentinel; the target repeats the sentinels, each followed
+    by what it hides."""
+    inputs, targets = [], []
+    for row in rows:
+        gone = max(1, round(len(row) * density))
+        spans = max(1, min(round(gone / mean), len(sentinels) - 1, gone, max(1, len(row) - gone)))
+        hidden, kept = _partition(gone, spans, random), _partition(len(row) - gone, spans, random)
+        source, target, at = [], [], 0
+        for sentinel, keep, hide in zip(sentinels, kept, hidden):
+            source += [*row[at : at + keep], sentinel]
+            target += [sentinel, *row[at + keep : at + keep + hide]]
+            at += keep + hide
+        inputs.append(np.array([*source, *row[at:], end]))
+        targets.append(np.array([*target, sentinels[spans], end]))
+    return _to_decoder(inputs, targets, start, pad)
+
+
+def split(
+    rows: list[np.ndarray], end: int, start: int, random: np.random.Generator, pad: int
+) -> Batch:
+    """Prefix LM, the "LM adaptation" of Prompt Tuning (section 3.2): the text up to a random point
+    is the input, the rest the target."""
+    points = [random.integers(1, max(2, len(row))) for row in rows]
+    return _to_decoder(
+        [np.append(row[:p], end) for row, p in zip(rows, points)],
+        [np.append(row[p:], end) for row, p in zip(rows, points)],
+        start,
+        pad,
+    )
+
+
+def _partition(total: int, parts: int, random: np.random.Generator) -> list[int]:
+    """``total`` as a sum of ``parts`` numbers, each at least one where it can be."""
+    if total < parts:
+        return [1] * total + [0] * (parts - total)
+    cuts = (
+        np.sort(random.choice(total - 1, parts - 1, replace=False)) + 1
+        if parts > 1
+        else np.array([], int)
+    )
+    return np.diff([0, *cuts.tolist(), total]).tolist()
+
+
+def _to_decoder(inputs: list[np.ndarray], targets: list[np.ndarray], start: int, pad: int) -> Batch:
+    shifted = [np.insert(target[:-1], 0, start) for target in targets]
+    decoder = padded(shifted, pad)
+    return {
+        **padded(inputs, pad),
+        "decoder_input_ids": decoder["input_ids"],
+        "decoder_attention_mask": decoder["attention_mask"],
+        "labels": _fill(targets, -100),
+    }
+
+
+def padded(rows: list[np.ndarray], pad: int) -> Batch:
+    """Rows to [B, T] on the left, padding on the right."""
+    return {
+        "input_ids": _fill(rows, pad),
+        "attention_mask": _fill([np.ones(len(row), np.int64) for row in rows], 0),
+    }
+
+
+def _fill(rows: list[np.ndarray], value: int) -> np.ndarray:
+    out = np.full((len(rows), max(map(len, rows))), value, np.int64)
+    for row, line in zip(rows, out):
+        line[: len(row)] = row
+    return out

@@ -1,0 +1,2 @@
+"""The folders that runs write: named, held by one process, and marked with all that decides their
+result."""

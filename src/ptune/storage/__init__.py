@@ -1,0 +1,1 @@
+"""Prompts on disk: ptune's own folders, and PEFT's and Google's forms."""

@@ -1,0 +1,89 @@
+"""Prompts in other libraries' forms: PEFT's adapter folders, and the .npy files of Google's Prompt
+Tuning."""
+
+from collections.abc import Callable
+
+from ptune.base import terminal
+from ptune.errors import ConfigError
+from ptune.lm.language_model import LanguageModel
+from ptune.model.prompt_model import PromptModel, Task
+from ptune.prompts import encoders
+from ptune.runs import identity
+from ptune.runs.folder import working_in
+from ptune.settings import ExportConfig, ImportConfig
+from ptune.storage import google_format, peft_format, prompt_folder
+from ptune.template.language import Template
+
+
+def export(config: ExportConfig, say: Callable[[str], None] = terminal.say) -> None:
+    """Write a saved prompt in another form.
+
+    Raises:
+        ConfigError: that form cannot say what the prompt says, with the reason.
+        StoreError: the prompt is damaged, or the place cannot be written.
+    """
+    lm = LanguageModel.load(config.lm, device="cpu") if config.lm is not None else None
+    model = prompt_folder.load(config.prompt, lm, device="cpu")
+    if config.to == "peft":
+        with working_in(config.out, "ptune export", adds=True) as folder:
+            folder.claim(
+                {
+                    "prompt": [
+                        identity.of_file(config.prompt / name)
+                        for name in ("prompt.json", "prompt.safetensors")
+                    ]
+                }
+            )
+            peft_format.export(model, config.out)
+    else:
+        if config.out.exists():
+            raise ConfigError(
+                f"{config.out} is there already, and would be overwritten: choose another place."
+            )
+        template, tokens = model.tasks[0].template, model.lm.tokens
+        if not template.prompt_length(tokens) or template.prefixes(tokens):
+            raise ConfigError(
+                f"{template.source!r} has "
+                f"{'a deep prefix' if template.prefixes(tokens) else 'no soft tokens'}, and "
+                "Google's form holds soft "
+                f"tokens alone."
+            )
+        google_format.write(config.out, encoders.bake(model.bank.encoders[model.tasks[0].prompt]))
+    say(f"Written to {config.out}")
+
+
+def import_prompt(config: ImportConfig, say: Callable[[str], None] = terminal.say) -> None:
+    """Make a prompt folder of another library's prompt.
+
+    Raises:
+        ConfigError, StoreError: it cannot be read, or does not fit the LM.
+    """
+    lm = LanguageModel.load(config.lm, device="cpu")
+    if config.source.suffix == ".npy":
+        vectors = google_format.read(config.source)
+        if vectors.shape[1] != lm.width:
+            raise ConfigError(
+                f"The prompt in {config.source} is {vectors.shape[1]} wide, and the embeddings of "
+                f"{config.lm} are {lm.width} wide: it belongs "
+                f"to another LM."
+            )
+        model = PromptModel(lm)
+        task = Task(
+            config.name,
+            Template.parse(f"{{soft:{len(vectors)}}}{config.template}"),
+            None,
+            config.target,
+            "table",
+        )
+        model.add(task, encoder=encoders.Baked(vectors))
+    else:
+        model = peft_format.load(
+            config.source, lm, config.template, config.name, target=config.target
+        )
+    settings = {"template": config.template, "name": config.name, "target": config.target}
+    with working_in(config.out, "ptune import", adds=True) as folder:
+        folder.claim(
+            {"source": identity.of_file(config.source), "lm": identity.of_lm(lm), **settings}
+        )
+        prompt_folder.save(model, config.out)
+    say(f"{model.tasks[0].template.source!r}, saved in {config.out}")

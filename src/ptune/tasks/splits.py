@@ -1,0 +1,412 @@
+"""The rows of a task: read from its files, checked, and drawn."""
+
+import pathlib
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ptune.data.json_rows import written
+from ptune.data.rows import (
+    AS_IT_IS,
+    FileRow,
+    field_hint,
+    is_missing,
+    iterate_rows,
+    label_of,
+    place_of,
+    read_rows,
+    spelled,
+)
+from ptune.errors import ConfigError, DataError, TemplateError, nearest
+from ptune.model.task import prompt_value
+from ptune.settings import DataConfig, FileConfig
+from ptune.tasks import few_shot, lines, superglue, table_to_text
+from ptune.tasks.few_shot import Row
+from ptune.template.language import Field, text_of
+
+SPLITS = ("train", "dev", "test", "unlabeled")
+DATA_VARIABLE = "${PTUNE_DATA}"
+SHOWN = 5
+"""So many faults are told; the others are counted."""
+LISTED = 20  # labels that are listed in a message
+
+
+def read(
+    data: DataConfig,
+    target: str,
+    labels: Sequence[str] = (),
+    by: str | None = None,
+    fields: Sequence[Field] = (),
+    say: Callable[[str], None] | None = None,
+) -> dict[str, list[Row]]:
+    """The rows of every split, as many as are to be taken, in the order of a draw by the seed; none
+    of a split without a file.
+
+    Args:
+        target: the field that holds the right answer.
+        labels: the labels that the task has; none where its answer is text or a word of a
+            vocabulary.
+        by: the field that chooses a row's prompt.
+        fields: those of the templates, whose texts each row must have.
+        say: is told what was decided about a file and could have been otherwise.
+
+    Raises:
+        DataError: a file cannot be read, or a row has no right answer, a label that the task does
+            not have or a field without a text: the first of such faults are told with the file, its
+            line and the split, the others counted; no test row has a right answer; a label has no
+            row to learn from, or fewer than are to be drawn; a label to be renamed has no row; a
+            single row is to be halved.
+        ConfigError: rows of each label are to be drawn, and the task has no labels.
+    """
+    if data.shots is not None and not labels:
+        raise ConfigError("shots counts the rows of each label, and the task has no labels.")
+    notes: list[str] = []
+    faults: list[str] = []
+    rows = {split: _checked(data, split, target, labels, fields, faults, notes) for split in SPLITS}
+    if say is not None:
+        for note in dict.fromkeys(notes):
+            say(note)
+    idle, lists = _lists(data, rows, target, labels)
+    refuse(faults, lists)
+    if idle:
+        raise DataError(
+            f"{data.train}: no row has the label {idle[0]!r}, so it cannot be "
+            f"learned.{lists and ' '}{lists}"
+        )
+    if by is not None:
+        refuse(
+            [
+                _lacking(row, number, by, "which chooses its prompt")
+                for own in rows.values()
+                for number, row in enumerate(own, 1)
+                if by not in row
+            ]
+        )
+    if data.halve_dev:
+        rows["dev"], rows["test"] = _halves(data, rows["dev"])
+    if data.shots is not None:
+        rows["train"], rows["dev"] = _few(data, data.shots, rows, target, labels)
+    return {split: _taken(data, split, own, target) for split, own in rows.items()}
+
+
+def training_labels(data: DataConfig, target: str, labels: Sequence[str] = ()) -> list[str]:
+    """The labels of all rows of the training file, before any are drawn.
+
+    Raises:
+        DataError: the file cannot be read, or a row has no right answer.
+    """
+    faults: list[str] = []
+    rows = _checked(data, "train", target, labels, (), faults, [])
+    refuse(faults)
+    return [label_of(row[target], labels) for row in rows]
+
+
+def refuse(faults: Sequence[str], last: str = "") -> None:
+    """Tell the first few of many faults, how many more there are, and what is to be told in the
+    end.
+
+    Raises:
+        DataError: there is one.
+    """
+    if faults:
+        more = len(faults) - SHOWN
+        counted = [f"... and {more} more faults of this kind in the rows."] if more > 0 else []
+        raise DataError("\n".join([*faults[:SHOWN], *counted, *([last] if last else [])]))
+
+
+def _checked(
+    data: DataConfig,
+    split: str,
+    target: str,
+    labels: Sequence[str],
+    fields: Sequence[Field],
+    faults: list[str],
+    notes: list[str],
+) -> list[Row]:
+    """All rows of a split's file, under the task's own labels or without any; what is wrong with
+    them is put to the faults."""
+    if (path := getattr(data, split)) is None:
+        return []
+    _check_there(path, split, data.source)
+    rows = [
+        _changed(row, row, split) for row in rows_of(path, data.form, options=data, notes=notes)
+    ]
+    if split == "unlabeled":
+        answers = {target, "answers"} if data.form == "record" else {target}
+        rows = [
+            _changed(row, {name: value for name, value in row.items() if name not in answers})
+            for row in rows
+        ]
+    else:
+        if split == "test" and not any(target in row for row in rows):
+            raise DataError(
+                f"{path}: no row has the field {target!r}, as in the test sets that are published "
+                "without answers, and nothing can be scored. "
+                f"Give a labelled file as test. {field_hint(target, rows[0])}"
+            )
+        lacking = [(number, row) for number, row in enumerate(rows, 1) if target not in row]
+        faults += [
+            _lacking(row, number, target, "which should hold the right answer")
+            for number, row in lacking
+        ]
+        rows = _labelled(
+            rows if not lacking else [row for row in rows if target in row],
+            labels,
+            data.relabel.get(split),
+            target,
+            path,
+            faults,
+        )  # type: ignore[call-overload]
+    for field in fields:
+        faults += [
+            fault for number, row in enumerate(rows, 1) if (fault := _fault_of(row, number, field))
+        ]
+    return rows
+
+
+def _check_there(path: pathlib.Path, split: str, source: str | None) -> None:
+    """Say how a data set is got where it is not there.
+
+    Raises:
+        DataError: the file is missing, and the task says where it comes from; or PTUNE_DATA, which
+            its name needs, is not set.
+    """
+    come_from = f" They come from: {source}." if source else ""
+    if DATA_VARIABLE in str(path):
+        wanted = str(path).replace(f"{DATA_VARIABLE}/", "")
+        raise DataError(
+            f"The {split} rows are read from {path}, and PTUNE_DATA is not set: export "
+            f"PTUNE_DATA=FOLDER of a folder that holds {wanted}, or "
+            f"name a file of yours with --data.{split} FILE.{come_from}"
+        )
+    if source and not path.exists():
+        raise DataError(
+            f"There is no file {path} with the {split} rows: set PTUNE_DATA to the folder of your "
+            "data sets, or name a file of yours with "
+            f"--data.{split} FILE.{come_from}"
+        )
+
+
+def _fault_of(row: Row, number: int, field: Field) -> str:
+    """What is wrong with a field that should hold a text; empty where nothing is."""
+    try:
+        text_of(row, field)
+    except TemplateError as error:
+        if field.name not in row and field.name.split(".")[0] not in row:
+            return _lacking(row, number, field.name, "which the task reads")
+        return f"{place_of(row, number)}: {error}"
+    return ""
+
+
+def _lacking(row: Row, number: int, field: str, what: str) -> str:
+    return f"{place_of(row, number)} has no field {field!r}, {what}. {field_hint(field, row)}"
+
+
+def _changed(row: Row, values: Mapping[str, Any], split: str = "") -> Row:
+    return row.changed(values, split) if isinstance(row, FileRow) else values
+
+
+def rows_of(
+    path: pathlib.Path,
+    form: str,
+    skipped: list[str] | None = None,
+    options: FileConfig = AS_IT_IS,
+    notes: list[str] | None = None,
+) -> Sequence[dict[str, Any]]:
+    """The rows of a file in a set's own layout, or of a plain one (``data.read_rows``).
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if form == "rows":
+        return read_rows(path, skipped, options, notes)
+    if form in lines.FORMS:
+        return lines.read(path, form, options, skipped)
+    return superglue.read(path, form) if form in superglue.FORMS else table_to_text.read(path, form)
+
+
+def iterate(
+    path: pathlib.Path,
+    form: str,
+    skipped: list[str] | None = None,
+    options: FileConfig = AS_IT_IS,
+    notes: list[str] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The rows of a file one by one; see ``rows_of``. A file in a set's own layout is read whole at
+    once.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if form == "rows":
+        return iterate_rows(path, skipped, options, notes)
+    return iter(rows_of(path, form, skipped, options, notes))
+
+
+def with_labels_of(
+    rows: Sequence[dict[str, Any]],
+    names: Mapping[str, str] | None,
+    target: str,
+    path: pathlib.Path,
+    split: str,
+) -> Sequence[Row]:
+    """Rows whose labels are renamed as those of a split were in training; those of a label without
+    a new name are left out.
+
+    Raises:
+        DataError: no row is left.
+    """
+    if names is None:
+        return rows
+    renamed = [
+        _changed(row, {**row, target: names[spelled(row[target])]})
+        for row in rows
+        if spelled(row.get(target)) in names
+    ]
+    if not renamed:
+        raise DataError(
+            f"{path}: no row has one of the labels {', '.join(map(repr, names))}, which the "
+            f"{split} rows of this prompt had. "
+            f"Give --split none for a file with the task's own labels."
+        )
+    return renamed
+
+
+def _labelled(
+    rows: Sequence[Row],
+    labels: Sequence[str],
+    names: Mapping[str, str] | None,
+    target: str,
+    path: pathlib.Path,
+    faults: list[str],
+) -> list[Row]:
+    """The rows under the task's labels, renamed where names are given; without those whose label
+    has no new name."""
+    if names is not None:
+        there = {spelled(row[target]) for row in rows}
+        for name in names:
+            if name not in there:
+                raise DataError(
+                    f"{path}: relabel speaks of the label {name!r}, and no row has it. "
+                    f"{nearest(name, sorted(there))}"
+                )
+        rows = [
+            _changed(row, {**row, target: names[spelled(row[target])]})
+            for row in rows
+            if spelled(row[target]) in names
+        ]
+    if not labels:
+        faults += [
+            f"{place_of(row, number)}: the field {target!r} is missing (null or NaN), which "
+            "should hold the right answer."
+            for number, row in enumerate(rows, 1)
+            if is_missing(row[target])
+        ]
+        return list(rows)
+    known = set(labels)
+    for number, row in enumerate(rows, 1):
+        if label_of(row[target], labels) not in known:
+            value = (
+                "missing (null)"
+                if row[target] is None
+                else written(row[target])
+                if isinstance(row[target], dict | list)
+                else repr(row[target])[:60]
+            )
+            faults.append(
+                f"{place_of(row, number)}: its label, in the field {target!r}, is {value}, which "
+                "the task does not have. "
+                f"{nearest(spelled(row[target]), labels)}"
+            )
+    return list(rows)
+
+
+def _lists(
+    data: DataConfig, rows: Mapping[str, Sequence[Row]], target: str, labels: Sequence[str]
+) -> tuple[list[str], str]:
+    """The labels that cannot be learned, and a sentence that lists all labels of rows that the task
+    does not have, and all of the task that no row has; empty where there is but one."""
+    strangers: dict[str, str] = {}
+    for split in ("train", "dev", "test"):
+        for number, row in enumerate(rows[split] if labels else (), 1):
+            if target in row and (label := label_of(row[target], labels)) not in labels:
+                strangers.setdefault(
+                    label, f"line {row.line}" if isinstance(row, FileRow) else f"row {number}"
+                )
+    there = {label_of(row[target], labels) for row in rows["train"] if target in row}
+    idle = [label for label in labels if label not in there] if data.train else []
+    sentences = []
+    if strangers:
+        listed = ", ".join(
+            f"{label!r:.60} ({place})" for label, place in list(strangers.items())[:LISTED]
+        )
+        sentences.append(
+            "Labels of rows for which the task has no word: "
+            f"{listed}{', ...' if len(strangers) > LISTED else ''}."
+        )
+    if idle:
+        listed = ", ".join(map(repr, idle[:LISTED]))
+        sentences.append(
+            f"Labels of the task that no row has: {listed}{', ...' if len(idle) > LISTED else ''}."
+        )
+    return idle, " ".join(sentences) if len(strangers) + len(idle) > 1 else ""
+
+
+def _halves(data: DataConfig, rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    """The rows for dev and those that are scored in place of a test file's, drawn once and for all,
+    so that no seed's dev has rows of another's test."""
+    if len(rows) < 2:
+        raise DataError(
+            f"{data.dev} has one row, and halve_dev makes two halves of it: give a file for test "
+            "instead."
+        )
+    scored = set(random.Random("halves").sample(range(len(rows)), len(rows) // 2))
+    return [row for number, row in enumerate(rows) if number not in scored], [
+        row for number, row in enumerate(rows) if number in scored
+    ]
+
+
+def _few(
+    data: DataConfig, shots: int, rows: Mapping[str, list[Row]], target: str, labels: Sequence[str]
+) -> tuple[list[Row], list[Row]]:
+    try:
+        return few_shot.draw(
+            rows["train"], shots, data.seed, target, labels, rows["dev"] if data.dev else None
+        )
+    except DataError as error:
+        raise DataError(f"{data.train}{f' and {data.dev}' if data.dev else ''}: {error}") from error
+
+
+def _taken(data: DataConfig, split: str, rows: list[Row], target: str) -> list[Row]:
+    if (most := data.take.get(split)) is not None:  # type: ignore[call-overload]
+        rows = random.Random(f"{data.seed} {split}").sample(rows, min(most, len(rows)))
+    if split == "train" and data.references:
+        rows = [
+            _changed(row, {**row, target: row[target][: data.references]})
+            if isinstance(row[target], list)
+            else row
+            for row in rows
+        ]
+    return rows
+
+
+def by_prompt(rows: Sequence[Row], field: str | None, where: str) -> Mapping[str | None, list[Row]]:
+    """Rows by whose prompt they take: the value of a field, or one prompt for all.
+
+    Raises:
+        ConfigError: a row lacks the field.
+        DataError: it holds nothing that could choose a prompt.
+    """
+    groups: dict[str | None, list[Row]] = {}
+    for number, row in enumerate(rows, 1):
+        if field is not None and field not in row:
+            raise ConfigError(
+                f"{where} row {number} has no field {field!r}, which chooses its prompt. "
+                f"{nearest(field, map(str, row))}"
+            )
+        try:
+            value = None if field is None else prompt_value(row, field)
+        except DataError as error:
+            raise DataError(f"{where} row {number}: {error}") from error
+        groups.setdefault(value, []).append(row)
+    return groups

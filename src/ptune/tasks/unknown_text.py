@@ -1,0 +1,114 @@
+"""Texts that an LM cannot read: the share of their pieces that its tokenizer does not know, and of
+those without a visible sign."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from ptune.errors import DataError
+from ptune.template.tokenizer import Tokens
+
+TOLD = 0.01
+REFUSED = 0.1
+ROW_REFUSED = 0.5
+"""Of one row's pieces: a single emoji in a short text is no reason to stop."""
+SCRIPTS = {
+    "CJK": "Chinese characters",
+    "HIRAGANA": "Japanese",
+    "KATAKANA": "Japanese",
+    "HANGUL": "Korean",
+}
+READERS = {
+    "CJK": "a Chinese LM (bert-base-chinese)",
+    "HIRAGANA": "a Japanese LM (tohoku-nlp/bert-base-japanese-v3)",
+    "KATAKANA": "a Japanese LM (tohoku-nlp/bert-base-japanese-v3)",
+    "HANGUL": "a Korean LM (klue/bert-base)",
+    "LATIN": "a cased LM or one of that language",
+}
+
+
+@dataclass
+class Unknown:
+    """What was counted over texts.
+
+    Attributes:
+        pieces: all pieces; unknown: those that the tokenizer does not know.
+        texts: all texts; empty: those without a visible sign.
+        scripts: the letters of each script, by Unicode's name, in texts that have unknown pieces.
+    """
+
+    pieces: int = 0
+    unknown: int = 0
+    texts: int = 0
+    empty: int = 0
+    scripts: Counter[str] = field(default_factory=Counter)
+
+    def count(self, texts: Iterable[str], tokens: Tokens) -> None:
+        """Count texts."""
+        mark = tokens.tokenizer.unk_token_id
+        for text in texts:
+            self.texts += 1
+            self.empty += not is_visible(text)
+            if mark is None or not text:
+                continue
+            ids = tokens.plain(text)
+            self.pieces += len(ids)
+            if unknown := ids.count(mark):
+                self.unknown += unknown
+                self.scripts.update(
+                    unicodedata.name(sign, "OTHER").split()[0]
+                    for sign in set(text)
+                    if not sign.isascii()
+                )
+
+    @property
+    def share(self) -> float:
+        """The unknown pieces' share."""
+        return self.unknown / self.pieces if self.pieces else 0.0
+
+    def sentence(self, where: str) -> str:
+        """What is to be told; empty where nothing is."""
+        sentences = []
+        if self.share > TOLD:
+            script = max(self.scripts, key=self.scripts.__getitem__, default="OTHER")
+            reader = READERS.get(script, "one of that language")
+            sentences.append(
+                f"{where}: {self.share:.1%} of the pieces of the texts are unknown to this LM's "
+                "vocabulary, which cannot read "
+                f"{SCRIPTS.get(script, script.capitalize() + ' signs')}. Take {reader}, or one "
+                "for many languages "
+                f"(xlm-roberta-base, bert-base-multilingual-cased)."
+            )
+        if self.texts and self.empty / self.texts > TOLD:
+            sentences.append(
+                f"{where}: {self.empty} of {self.texts} texts are empty or have no visible sign."
+            )
+        return " ".join(sentences)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether so much cannot be read that nothing should be learned from it."""
+        return self.share > REFUSED or self.texts > 0 and self.empty / self.texts > REFUSED
+
+
+def is_visible(text: str) -> bool:
+    """Whether a text has a sign that can be seen."""
+    return any(unicodedata.category(sign)[0] not in "CZM" for sign in text)
+
+
+def check(groups: Sequence[tuple[str, Sequence[str]]], tokens: Tokens, allow: bool) -> list[str]:
+    """Count the texts of each group (a split's field) and return what is to be told.
+
+    Raises:
+        DataError: of a group more than a tenth cannot be read, and that is not allowed.
+    """
+    sentences = []
+    for where, texts in groups:
+        unknown = Unknown()
+        unknown.count(texts, tokens)
+        if sentence := unknown.sentence(where):
+            if unknown.is_refused and not allow:
+                raise DataError(f"{sentence} With --allow-unknown they are taken as they are.")
+            sentences.append(sentence)
+    return sentences

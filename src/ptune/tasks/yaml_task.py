@@ -1,0 +1,469 @@
+"""A task described by a YAML file: read, and made into what the model takes."""
+
+import copy
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pydantic import ValidationError
+
+from ptune.answers.label_words import Choices, Span, Verbalizer, allowed
+from ptune.data import yaml_files
+from ptune.errors import ConfigError, nearest, reason
+from ptune.lm.language_model import LanguageModel
+from ptune.model import calibration
+from ptune.model.prompt_model import PrefixSettings, PromptModel, Row, Task
+from ptune.prompts.bank import Prefix
+from ptune.settings import (
+    DataConfig,
+    DecodingConfig,
+    PetConfig,
+    PrefixConfig,
+    ReadingConfig,
+    TaskConfig,
+    TrainConfig,
+    Words,
+)
+from ptune.tasks.lama import read_vocabulary
+from ptune.tasks.splits import DATA_VARIABLE, SPLITS
+from ptune.template.language import Field, Template
+from ptune.training.methods import Method, method
+
+PATHS = ("vocabulary", "out", "continue_from")
+NAMED = pathlib.Path(__file__).parent / "named"
+WORDS = ("labels", "verbalizers", "relations", "relabel")  # keys under which everything is a text
+
+
+def read(path: pathlib.Path) -> TaskConfig:
+    """A task's YAML file, or one of ours by its name (trec, boolq, ...); paths in a file are taken
+    from its own folder, those in ours from the folder that is worked in.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or says what a task cannot be; the key is
+            told.
+    """
+    if ours := not path.exists() and (NAMED / f"{path}.yaml").exists():
+        path = NAMED / f"{path}.yaml"
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        ours_too = ", ".join(sorted(own.stem for own in NAMED.glob("*.yaml")))
+        raise ConfigError(
+            f"The task file {path} cannot be read: {error.strerror}. Tasks that come with ptune: "
+            f"{ours_too}."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8."
+        ) from error
+    raw = yaml_files.parse(text, path, WORDS)
+    if not isinstance(raw, dict):
+        what = "nothing" if raw is None else "a list" if isinstance(raw, list) else "a text"
+        raise ConfigError(
+            f"{path} should hold keys and values (name: ..., template: ...), and holds {what}."
+        )
+    try:
+        config = TaskConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explained(error)}") from error
+    folder = pathlib.Path() if ours else path.parent
+    files = {split: getattr(config.data, split) for split in SPLITS}
+    data = config.data.model_copy(
+        update={split: _placed(file, folder, path) for split, file in files.items() if file}
+    )
+    reading = config.reading.model_copy(
+        update={"words": folder / config.reading.words} if config.reading.words else {}
+    )
+    lm = _expanded(config.lm, path)
+    return config.model_copy(
+        update={
+            "data": data,
+            "reading": reading,
+            "lm": str(folder / lm) if _lies_in(folder, lm) else lm,
+            **{
+                name: folder / value
+                for name in PATHS
+                if (value := getattr(config, name)) and name in config.model_fields_set
+            },
+        }
+    )
+
+
+def _placed(file: pathlib.Path, folder: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
+    """A file of rows as the task's folder has it. Where PTUNE_DATA is not set the name stays as it
+    is, since the command line may name another file; reading it is refused with the reason
+    (``tasks.rows``)."""
+    if DATA_VARIABLE in str(file) and "PTUNE_DATA" not in os.environ:
+        return file
+    return folder / _expanded(str(file), path)
+
+
+def _lies_in(folder: pathlib.Path, lm: str) -> bool:
+    """Whether an LM's name is a path from the task file's folder, and neither builtin nor a name on
+    the hub."""
+    return lm.startswith(".") or lm != "builtin" and (folder / lm).exists()
+
+
+def _expanded(text: str, path: pathlib.Path) -> str:
+    """A path with ${PTUNE_NAME} replaced by the environment's, or ${PTUNE_NAME:-this} where that is
+    not set. Other variables of the environment are not for a task file to read.
+
+    Raises:
+        ConfigError: a name does not begin with PTUNE_, or is not set and has no default.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        name, default = found.groups()
+        if not name.startswith("PTUNE_"):
+            raise ConfigError(
+                f"{path} speaks of ${{{name}}}, and only variables whose name begins with PTUNE_ "
+                "are filled in: "
+                f"call it ${{PTUNE_{name}}}."
+            )
+        if (own := os.environ.get(name, default)) is None:
+            raise ConfigError(
+                f"{path} speaks of ${{{name}}}, which is not set: export {name}=... first."
+            )
+        return own
+
+    return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", value, text)
+
+
+def _explained(error: ValidationError) -> str:
+    first = min(
+        error.errors(), key=lambda found: found["type"] != "extra_forbidden"
+    )  # a misspelt key explains a missing one
+    key = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        known = {
+            name
+            for owner in (
+                TaskConfig,
+                DataConfig,
+                TrainConfig,
+                PrefixConfig,
+                DecodingConfig,
+                ReadingConfig,
+                PetConfig,
+            )
+            for name in owner.model_fields
+        }
+        return f"there is no key {key!r}. {nearest(str(first['loc'][-1]), sorted(known))}"
+    return (
+        f"{key}: {reason(first)}." if first["type"] != "missing" else f"the key {key!r} is missing."
+    )
+
+
+@dataclass(frozen=True)
+class Member:
+    """One way to ask a task: a template, the labels' words, and how far its seed is from the
+    task's."""
+
+    template: str
+    words: Words
+    seed: int = 0
+
+
+def members(
+    config: TaskConfig, way: Method | None = None, lm: LanguageModel | None = None
+) -> list[Member]:
+    """How a method asks the task: by its template; where it has patterns, by all that the method
+    makes of those, with every verbalizer; each as often as there are prompts of different seeds.
+
+    Raises:
+        ConfigError: the task has nothing for this method, or its verbalizers are of other labels.
+    """
+    way = way or method(config.method)
+    for words in config.verbalizers:
+        if tuple(words) != tuple(config.labels):
+            raise ConfigError(
+                f"A verbalizer of {config.name} has the labels {list(words)}, and the task has "
+                f"{list(config.labels)}: give all, in that order."
+            )
+    verbalizers = [config.labels, *config.verbalizers]
+    if not config.patterns:
+        templates = [config.template]
+    elif "<pattern>" in way.frame:
+        templates = [way.frame.replace("<pattern>", pattern) for pattern in config.patterns]
+    else:
+        templates, verbalizers = (
+            [
+                way.frame.replace("<template>", config.template).replace(
+                    "<inputs>", inputs(config, lm)
+                )
+            ],
+            [config.labels],
+        )
+    if not all(templates):
+        raise ConfigError(f"{config.name} has no template, which {way.name} needs.")
+    return [
+        Member(template, words, seed)
+        for template in templates
+        for words in verbalizers
+        for seed in range(config.prompts)
+    ]
+
+
+def fields(config: TaskConfig) -> list[Field]:
+    """The fields of a row whose texts the task reads, in whichever of its templates.
+
+    Raises:
+        ConfigError, TemplateError: the task has no template, or one that cannot be parsed.
+    """
+    templates = [
+        *(member.template for member in members(config)),
+        *config.patterns,
+        *([config.reading.domain] if config.reading.domain else []),
+    ]
+    parts = [
+        part
+        for template in dict.fromkeys(templates)
+        for part in Template.parse(template).parts
+        if isinstance(part, Field)
+    ]
+    return list(dict.fromkeys([*parts, *map(Field, config.reading.swap or ())]))
+
+
+def inputs(config: TaskConfig, lm: LanguageModel | None = None) -> str:
+    """The fields of the task's first pattern alone: one text, or a pair, which an LM without a
+    separator gets as two lines."""
+    parts = Template.parse(config.patterns[0] if config.patterns else config.template).parts
+    first = {part.name: part for part in reversed(parts) if isinstance(part, Field)}
+    names = dict.fromkeys(part.name for part in parts if isinstance(part, Field))
+    texts = [_whole(first[name]).shown for name in names]
+    if not texts:
+        raise ConfigError(
+            f"The patterns of {config.name} take no field of the row, so a classifier would read "
+            "nothing."
+        )
+    return ("\n" if lm and lm.tokens.between is None else "{sep}").join(
+        [texts[0], " ".join(texts[1:])] if len(texts) > 1 else texts
+    )
+
+
+def _whole(field: Field) -> Field:
+    """The field with nothing taken off but what does not fit; a list of texts is joined as
+    before."""
+    return Field(field.name, (*(own for own in field.filters if own[0] == "join"), ("shorten", "")))
+
+
+def task_of(
+    config: TaskConfig,
+    lm: LanguageModel,
+    member: Member,
+    name: str | None = None,
+    way: Method | None = None,
+) -> Task:
+    """One way to ask the task, as the model takes it.
+
+    Args:
+        name: what it adds to the task's name; with ``prompt_by``, the value of the rows that it
+            takes.
+
+    Raises:
+        ConfigError: the task says what no LM, or not this one, can be asked.
+    """
+    template, way, reading = (
+        Template.parse(member.template),
+        way or method(config.method),
+        config.reading,
+    )
+    prefix = PrefixSettings(
+        way.hidden if config.prefix.hidden is None else config.prefix.hidden,
+        config.prefix.init,
+        config.prefix.attentions,
+    )
+    return Task(
+        config.name if name is None else f"{config.name}/{name}",
+        template,
+        _verbalizer(config, lm, member, template, way),
+        config.target,
+        config.encoder or way.encoder,
+        config.init or way.init,
+        config.loss,
+        (config.train.seed or 0) + member.seed,
+        prefix,
+        config.smoothing,
+        config.target_length,
+        config.decoding,
+        config.combine,
+        None if config.prompt_by is None else (config.prompt_by, str(name)),
+        reading.by if way.reader == "words" else way.reader,
+        reading.swap,
+        None if reading.domain is None else Template.parse(reading.domain),
+        max_length=config.max_length,
+        layout=config.data.layout,
+        metrics=config.metrics,
+        parts=config.parts,
+    )
+
+
+def _verbalizer(
+    config: TaskConfig, lm: LanguageModel, member: Member, template: Template, way: Method
+) -> Verbalizer | Choices | Span | None:
+    given = {
+        "labels": member.words,
+        "vocabulary": config.vocabulary,
+        "choices": config.choices,
+        "span": config.span,
+    }
+    if len(both := [name for name, value in given.items() if value]) > 1:
+        raise ConfigError(
+            f"{config.name} has {' and '.join(both)}: the answer is one of labels (each with its "
+            "words), of a vocabulary (a file of allowed "
+            "answers), of choices in the row, or a span; without any of them it is text that the "
+            "LM writes."
+        )
+    reading = config.reading
+    if (
+        reading.by == "words"
+        and not member.words
+        and (reading.words or reading.refine or reading.aggregate == "logit")
+    ):
+        raise ConfigError(f"{config.name} has no label words to extend, thin out or aggregate.")
+    if config.span:
+        return Span(config.span)
+    if config.choices:
+        return Choices(config.choices, reading.order, reading.length)
+    if config.vocabulary:
+        return allowed(
+            read_vocabulary(config.vocabulary, lm.tokens),
+            lm.tokens,
+            template.for_kind(lm.kind)[0].place,
+        )[0]
+    if way.reader == "pair" or reading.by == "pair":
+        return Verbalizer.from_words(_relations(config, member))
+    if not member.words:
+        return None
+    words = _extended(member.words, reading.words) if reading.words else member.words
+    return Verbalizer.from_words(words, reading.aggregate, reading.order, reading.length)
+
+
+def _relations(config: TaskConfig, member: Member) -> Words:
+    """The relations that stand for each label, where a next-sentence head reads."""
+    if tuple(config.relations) not in ((), tuple(member.words)):
+        raise ConfigError(
+            f"The relations of {config.name} are for {list(config.relations)}, and its labels are "
+            f"{list(member.words)}."
+        )
+    return config.relations or member.words
+
+
+def _extended(words: Words, path: pathlib.Path) -> dict[str, list[str]]:
+    """The labels' words and those of a list, a line for each label (KPT's form).
+
+    Raises:
+        ConfigError: the list cannot be read, or has other lines than there are labels.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The word list {path} cannot be read: {error}.") from error
+    if len(lines) != len(words):
+        raise ConfigError(
+            f"{path} has {len(lines)} lines, and the task {len(words)} labels: a line for each, "
+            "in that order, its words with commas between."
+        )
+    own = {label: [its] if isinstance(its, str) else list(its) for label, its in words.items()}
+    return {
+        label: list(dict.fromkeys([*its, *filter(None, map(str.strip, line.split(",")))]))
+        for (label, its), line in zip(own.items(), lines)
+    }
+
+
+def add(
+    model: PromptModel,
+    config: TaskConfig,
+    member: Member,
+    rows: Sequence[Row],
+    name: str | None = None,
+    way: Method | None = None,
+    begun: "Begun | None" = None,
+) -> int:
+    """Put one way to ask the task into a model: its words thinned out, its prompt initialised, its
+    scores calibrated; return its number there.
+
+    Args:
+        rows: to learn from.
+        begun: a prompt to begin from, instead of a new one.
+
+    Raises:
+        PtuneError: the task does not fit the LM or the prompt that it begins from; the model is
+            then as before.
+    """
+    task = task_of(config, model.lm, member, name, way)
+    reading = config.reading
+    if reading.refine:
+        trial = PromptModel(model.lm, max_length=model.max_length)
+        words = calibration.refine(trial, trial.add(task, rows), rows)
+        member = Member(
+            member.template,
+            {label: list(its) for label, its in zip(words.labels, words.words)},
+            member.seed,
+        )
+        task = task_of(
+            config.model_copy(update={"reading": reading.model_copy(update={"words": None})}),
+            model.lm,
+            member,
+            name,
+            way,
+        )
+    if begun is not None and config.encoder not in (None, begun.encoder):
+        raise ConfigError(
+            f"The prompt to go on from was trained with an encoder {begun.encoder!r}, and "
+            f"{config.name} asks for {config.encoder!r}."
+        )
+    with model.as_before_if_it_fails():
+        number = model.add(task, rows) if begun is None else begun.add(model, task, rows)
+        calibration.calibrate(model, number, reading.calibration, rows)
+    return number
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A loaded prompt, with which another training begins."""
+
+    model: PromptModel
+    task: int
+
+    @property
+    def encoder(self) -> str:
+        """What makes its soft tokens."""
+        return self.model.tasks[self.task].task.encoder
+
+    def add(self, model: PromptModel, task: Task, rows: Sequence[Row]) -> int:
+        """Add a task whose prompt begins as this one, under the same template.
+
+        Raises:
+            ConfigError: the task's template or encoder is another.
+        """
+        fitted = self.model.tasks[self.task]
+        old, bank, prompt = fitted.task, self.model.bank, fitted.prompt
+        if task.template.source != old.template.source:
+            raise ConfigError(
+                f"The prompt to go on from has the template {old.template.source!r}, and "
+                f"{task.name} has "
+                f"{task.template.source!r}: give the task that template, or none."
+            )
+        reader = None
+        if task.reader not in ("words", "pair") and (task.reader, _labels(task)) == (
+            old.reader,
+            _labels(old),
+        ):
+            reader = copy.deepcopy(bank.readers[prompt])
+        prefix = bank.prefixes[prompt] if prompt >= 0 else None
+        made_by = copy.deepcopy(prefix.encoder) if isinstance(prefix, Prefix) else None
+        soft = copy.deepcopy(bank.encoders[prompt]) if prompt >= 0 else None
+        return model.add(
+            replace(task, encoder=old.encoder, init=old.init, prefix=old.prefix),
+            rows,
+            soft,
+            made_by,
+            reader,
+        )
+
+
+def _labels(task: Task) -> tuple[str, ...]:
+    return task.verbalizer.labels if isinstance(task.verbalizer, Verbalizer) else ()

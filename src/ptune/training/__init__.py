@@ -1,0 +1,1 @@
+"""The training loop, the methods as presets of it, and PET."""

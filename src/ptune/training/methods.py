@@ -1,0 +1,345 @@
+"""The methods of the papers, as rows of one table: which template, how the vectors are made, what
+is trained, and how.
+
+Numbers that are a paper's or its code's are marked; the others are ours, and let the default probe
+end in five minutes on two cores.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ptune.errors import ConfigError, nearest
+from ptune.settings import TrainConfig
+
+LEAST, WAITED = (
+    100,
+    30,
+    # steps of a training, and without a gain, where rows are so few that epochs have two or three
+    # steps
+)
+What = Literal["nothing", "prompt", "head", "lm", "both"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to make a frozen LM do a task.
+
+    Attributes:
+        template: "manual" for the task's own wording, else a template.
+        tune: what is trained.
+        encoder, init: how soft vectors are made and begin, where the template has any.
+        hidden: width of the MLP that makes a deep prefix, where the template has one; 0 for none.
+        frame: its template in a task with hand-written patterns: "<pattern>" is one of those,
+            "<template>" the task's own with soft tokens, "<inputs>" the fields alone, as a pair
+            where there are two.
+        reader: what reads the labels: their words, a trained head, or the LM's pair head.
+    """
+
+    name: str
+    title: str
+    template: str
+    tune: What
+    train: TrainConfig = TrainConfig()
+    encoder: str = "lstm"
+    init: str = "random"
+    hidden: int = 512
+    frame: str = "<pattern>"
+    reader: Literal["words", "head", "pair"] = "words"
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        # MP: LAMA's wording, nothing trained (P-tuning, section 4.1, "MP").
+        Method("manual", "Manual prompt", "manual", "nothing"),
+        # P-tuning, section 3: template (3, sub, 3, obj, 3), BiLSTM + MLP, the LM frozen. Its LAMA
+        # code trains for 100 epochs with
+        # Adam at 1e-5, decayed by 0.98 an epoch, L2 of 5e-4, batches of 8, patience 20; a larger
+        # rate gets there in fewer epochs.
+        Method(
+            "p-tuning",
+            "P-tuning",
+            "(3, 3, 3)",
+            "prompt",
+            TrainConfig(
+                optimiser="adam",
+                learning_rate=1e-3,
+                batch_size=16,
+                epochs=25,
+                least_steps=LEAST,
+                decay="exponential",
+                patience=6,
+                patience_steps=WAITED,
+            ),
+            frame="<template>",
+        ),
+        # P-tuning on SuperGLUE (section 4.2): prompt and LM are tuned; its few-shot code takes
+        # AdamW at 1e-5 for the LM, 1e-4 or 1e-5 for the
+        # prompt, linear decay, batches of 16, and looks at dev every 20 steps.
+        Method(
+            "p-tuning+lm",
+            "P-tuning, LM tuned",
+            "(3, 3, 3)",
+            "both",
+            TrainConfig(
+                learning_rate=1e-3,
+                lm_learning_rate=5e-5,
+                weight_decay=0.01,
+                batch_size=16,
+                epochs=10,
+                least_steps=LEAST,
+                warmup=0.06,
+                decay="linear",
+                patience=5,
+                patience_steps=WAITED,
+            ),
+            frame="<template>",
+        ),
+        # FT: the subject alone, the LM tuned (P-tuning, section 4.1, "FT").
+        Method(
+            "fine-tune",
+            "Fine-tuning",
+            "{subject} {mask}",
+            "lm",
+            TrainConfig(
+                lm_learning_rate=5e-5,
+                weight_decay=0.01,
+                batch_size=16,
+                epochs=10,
+                least_steps=LEAST,
+                warmup=0.06,
+                decay="linear",
+                patience=3,
+                patience_steps=WAITED,
+            ),
+        ),
+        # MP+FT: LAMA's wording, the LM tuned.
+        Method(
+            "manual+fine-tune",
+            "Manual prompt + fine-tuning",
+            "manual",
+            "lm",
+            TrainConfig(
+                lm_learning_rate=5e-5,
+                weight_decay=0.01,
+                batch_size=16,
+                epochs=10,
+                least_steps=LEAST,
+                warmup=0.06,
+                decay="linear",
+                patience=3,
+                patience_steps=WAITED,
+            ),
+        ),
+        # Fine-tuning as of BERT (section 3.2): a new head on the first token.
+        Method(
+            "head",
+            "Fine-tuning with a head",
+            "{subject}",
+            "both",
+            TrainConfig(
+                learning_rate=1e-3,
+                lm_learning_rate=5e-5,
+                weight_decay=0.01,
+                batch_size=16,
+                epochs=10,
+                least_steps=LEAST,
+                warmup=0.06,
+                decay="linear",
+                patience=5,
+                patience_steps=WAITED,
+            ),
+            frame="<inputs>",
+            reader="head",
+        ),
+        # PET, section 4: every pattern by itself, AdamW at 1e-5, batches of 16 (2 x 8), 250 steps;
+        # then a classifier from their soft labels.
+        Method(
+            "pet",
+            "PET",
+            "manual",
+            "lm",
+            TrainConfig(
+                lm_learning_rate=5e-5,
+                weight_decay=0.01,
+                batch_size=16,
+                steps=250,
+                decay="linear",
+                patience=0,
+            ),
+        ),
+        # iPET, section 3.4: three generations, each with five times the rows.
+        Method(
+            "ipet",
+            "iPET",
+            "manual",
+            "lm",
+            TrainConfig(
+                lm_learning_rate=5e-5,
+                weight_decay=0.01,
+                batch_size=16,
+                steps=250,
+                decay="linear",
+                patience=0,
+            ),
+        ),
+        # BERT's next-sentence head, asked as it is.
+        Method(
+            "next-sentence",
+            "Next-sentence head",
+            "{subject}",
+            "nothing",
+            frame="<inputs>",
+            reader="pair",
+        ),
+        # Prefix-Tuning, section 4: keys and values at every layer, made by an MLP of 512. Its
+        # table-to-text runs take AdamW, a linear decay
+        # without warm-up, 5 epochs in batches of 5 to 10 at 5e-5 to 8e-5 with GPT-2 medium; a small
+        # LM and few rows want a larger rate.
+        Method(
+            "prefix-tuning",
+            "Prefix-Tuning",
+            "{prefix:5} {subject} {mask}",
+            "prompt",
+            TrainConfig(
+                learning_rate=1e-3,
+                batch_size=8,
+                epochs=5,
+                least_steps=LEAST,
+                decay="linear",
+                patience=0,
+            ),
+            "table",
+            frame="{prefix:5} <pattern>",
+        ),
+        # Prompt Tuning, section 3.2: vectors before the input, from frequent tokens; Adafactor at a
+        # constant 0.3, batches of 32.
+        Method(
+            "prompt-tuning",
+            "Prompt Tuning",
+            "{soft:100} {subject} {mask}",
+            "prompt",
+            TrainConfig(
+                optimiser="adafactor",
+                learning_rate=0.3,
+                weight_decay=1e-5,
+                batch_size=32,
+                epochs=20,
+                least_steps=LEAST,
+                clip=0,
+                patience=0,
+            ),
+            "table",
+            "vocabulary",
+            frame="{soft:20} <pattern>",
+        ),
+        Method(
+            "prompt-tuning-adamw",
+            "Prompt Tuning (AdamW)",
+            "{soft:100} {subject} {mask}",
+            "prompt",
+            TrainConfig(
+                learning_rate=5e-2,
+                batch_size=32,
+                epochs=20,
+                least_steps=LEAST,
+                decay="linear",
+                patience=0,
+            ),
+            "table",
+            "vocabulary",
+            frame="{soft:20} <pattern>",
+        ),
+        # P-tuning v2: keys and values at every layer of an encoder, trained directly; 5e-3 to 1e-2
+        # and up to 120 epochs in its scripts.
+        Method(
+            "p-tuning-v2",
+            "P-tuning v2",
+            "{prefix:8} {subject} {mask}",
+            "prompt",
+            TrainConfig(
+                learning_rate=3e-2,
+                batch_size=16,
+                epochs=25,
+                least_steps=LEAST,
+                decay="linear",
+                patience=6,
+                patience_steps=WAITED,
+            ),
+            "table",
+            hidden=0,
+            frame="{prefix:8} <pattern>",
+        ),
+        Method(
+            "p-tuning-v2+head",
+            "P-tuning v2 with a head",
+            "{prefix:8} {subject}",
+            "prompt",
+            TrainConfig(
+                learning_rate=1e-2,
+                batch_size=16,
+                epochs=25,
+                least_steps=LEAST,
+                decay="linear",
+                patience=6,
+                patience_steps=WAITED,
+            ),
+            "table",
+            hidden=0,
+            frame="{prefix:8} <inputs>",
+            reader="head",
+        ),
+    )
+}
+
+
+def method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in METHODS:
+        raise ConfigError(f"There is no method {name!r}. {nearest(name, METHODS)}")
+    return METHODS[name]
+
+
+ABOUT = {
+    "manual": "a hand-written prompt, asked as it is",
+    "p-tuning": "soft tokens among the words, made by a BiLSTM while they are trained",
+    "p-tuning+lm": "the same, and the LM with them",
+    "fine-tune": "the LM, on the row's fields and a mask",
+    "manual+fine-tune": "the LM, on a hand-written prompt",
+    "head": "the LM with a new classification head",
+    "pet": "an ensemble of patterns labels unlabelled rows, and a classifier learns from those",
+    "ipet": "PET in generations that learn from each other",
+    "next-sentence": "BERT's next-sentence head, asked as it is",
+    "prefix-tuning": "keys and values at every layer, made by an MLP while trained; for written "
+    "text",
+    "prompt-tuning": "soft tokens before the input, by Adafactor at 0.3, as in the paper",
+    "prompt-tuning-adamw": "the same by AdamW, which small LMs and few rows want",
+    "p-tuning-v2": "keys and values at every layer, trained directly",
+    "p-tuning-v2+head": "the same, read by a classification head",
+}
+"""What each method is, in a line."""
+
+
+def table() -> str:
+    """All methods, one a line: the name, what it trains, and what it is."""
+    trained = {
+        "nothing": "nothing",
+        "prompt": "prompt",
+        "head": "LM's head",
+        "lm": "LM",
+        "both": "prompt and LM",
+    }
+    width = max(map(len, METHODS))
+    lines = [f"{'method':{width}}  {'trains':15}  what it is"]
+    for name, one in METHODS.items():
+        what = (
+            trained[one.tune]
+            if one.reader != "head"
+            else {"both": "head and LM", "prompt": "prompt and head"}[one.tune]
+        )
+        lines.append(f"{name:{width}}  {what:15}  {ABOUT[name]}")
+    return "\n".join(lines)

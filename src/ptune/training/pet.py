@@ -1,0 +1,534 @@
+"""PET and iPET: patterns teach an LM a task one by one, together they label rows that have no
+labels, and one classifier learns from those.
+
+Schick and Schütze 2021, "Exploiting Cloze Questions for Few Shot Text Classification and Natural
+Language Inference" (sections cited below), and "It's Not Just Size That Matters". What each member
+said is a file of its own, so a run that was killed goes on where it was, and ends the same.
+"""
+
+import pathlib
+import shutil
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+
+from ptune.answers.ensemble import combine
+from ptune.answers.label_words import Verbalizer
+from ptune.base import files as store
+from ptune.data.rows import label_of
+from ptune.errors import ConfigError, DataError
+from ptune.lm.language_model import LanguageModel
+from ptune.model.prompt_model import PromptModel, Row, Task
+from ptune.model.task import Shortening
+from ptune.runs import identity
+from ptune.runs.folder import NOTE, working_in
+from ptune.settings import PetConfig, TrainConfig
+from ptune.training.loop import Evaluation, TrainingHistory, Tune, accuracy, fit
+
+FIRST_ROWS, LIKELIEST = (
+    10,
+    100,
+    # iPET without labelled rows (section 3.4): how many the first generation learns from; among
+    # which
+    # they are drawn
+)
+LEAST = 1e-9  # confidence by which a row is drawn
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What PET does.
+
+    Attributes:
+        members: the patterns, each with its label words; all have the same labels.
+        classifier: learns from what the members say together, with the LM; its temperature is that
+            of the settings.
+        tune: what each member trains. With "lm" also what it has of its own, such as a trained
+            reader.
+        train: how members are trained. Its seed is that of the drawing too.
+        distil: how the classifier is trained.
+        max_length: the most tokens of an input; the LM's own limit by default.
+    """
+
+    members: Sequence[Task]
+    classifier: Task
+    tune: Tune | Literal["nothing"] = "lm"
+    train: TrainConfig = TrainConfig()
+    distil: TrainConfig = TrainConfig()
+    settings: PetConfig = PetConfig()
+    max_length: int | None = None
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member of one generation: how many rows it learned from, its weight, its accuracy on dev,
+    and how its training went."""
+
+    name: str
+    generation: int
+    rows: int
+    weight: float
+    dev: float
+    trained: TrainingHistory
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out.
+
+    Attributes:
+        model: the classifier, as its only task, over the LM that it tuned.
+        trained: how its training went.
+        members: of all generations.
+        ensembles: each generation's accuracy on dev, its members together.
+        weights: of the LM before; ``LanguageModel.restore`` puts them back.
+    """
+
+    model: PromptModel
+    trained: TrainingHistory
+    members: list[Member]
+    ensembles: list[float]
+    weights: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class _Run:
+    lm: LanguageModel
+    plan: Plan
+    rows: Sequence[Row]
+    dev: Sequence[Row]
+    unlabeled: Sequence[Row]
+    folder: pathlib.Path
+    label: str
+    say: Callable[[str], None]
+    tasks: list[Task]
+    weights: dict[str, torch.Tensor]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return _labels(self.plan.classifier)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """A member, and the scores that it gives the unlabelled rows [N, C] and the dev rows [D, C]."""
+
+    member: Member
+    unlabeled: torch.Tensor
+    dev: torch.Tensor
+
+
+def pet(
+    lm: LanguageModel,
+    plan: Plan,
+    rows: Sequence[Row],
+    dev: Sequence[Row],
+    unlabeled: Sequence[Row],
+    folder: store.Path,
+    resume: bool = False,
+    label: str = "PET",
+    say: Callable[[str], None] = lambda text: None,
+) -> Outcome:
+    """Train the members, let them label, and train the classifier, which leaves the LM tuned. Where
+    that fails, the LM is as before.
+
+    Args:
+        rows: to learn from. Without any, the members label untrained, all of equal weight
+            (zero-shot).
+        dev: by which training is stopped and its best state chosen.
+        unlabeled: what their target field holds, if they have it, is not looked at.
+        folder: where all that is finished is kept.
+        resume: go on with the run in the folder, if there is one; one that is finished is read.
+        label: what the progress bar says.
+        say: is told what is not as it was asked for.
+
+    Raises:
+        ConfigError: the plan does not fit together, or the folder holds another run.
+        DivergedError: a training has no finite state to keep.
+        DataError, TemplateError, VerbalizerError: no rows, or a row or a task that does not fit;
+            before anything is trained.
+        Interrupted: Ctrl-C; what is finished is kept.
+    """
+    tasks = [
+        replace(task, name=f"{task.name} {time + 1}" if time else task.name)
+        for task in plan.members
+        for time in range(plan.settings.repetitions)
+    ]
+    run = _Run(
+        lm, plan, rows, dev, unlabeled, pathlib.Path(folder), label, say, tasks, lm.weights()
+    )
+    _check(run)
+    with working_in(run.folder, "PET", resume and (run.folder / NOTE).exists()) as place:
+        if place.begun is None:
+            _try(run)
+        place.claim(_identity(run))
+        return _outcome(run)
+
+
+def _outcome(run: _Run) -> Outcome:
+    """Train what is not there yet, in a folder that is held."""
+    lm, plan, dev = run.lm, run.plan, run.dev
+    members, ensembles = [], []
+    try:
+        said: list[_Said] = []
+        for generation in range(plan.settings.generations + 1):
+            said = _generation(run, generation, said)
+            members += [own.member for own in said]
+            right = sum(
+                run.labels[int(own.argmax())] == label_of(row[plan.classifier.target], run.labels)
+                for own, row in zip(_together(said, "dev"), dev)
+            )
+            ensembles.append(right / len(dev))
+        model, trained = _distilled(run, _together(said, "unlabeled", plan.settings.temperature))
+    except BaseException:
+        lm.restore(run.weights)
+        raise
+    shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+    return Outcome(model, trained, members, ensembles, run.weights)
+
+
+def _generation(run: _Run, number: int, before: Sequence[_Said]) -> list[_Said]:
+    """A generation of members: the first learns from the training rows, each later one from rows
+    too that the one before it labelled."""
+    size = len(run.tasks) if run.plan.tune == "prompt" else 1
+    said = []
+    for first in range(0, len(run.tasks), size):
+        files = {
+            at: run.folder / "members" / f"{number}-{at}.safetensors"
+            for at in range(first, first + size)
+        }
+        if not all(file.exists() for file in files.values()):
+            _train(
+                run,
+                number,
+                {at: _labelled(run, number, at, before) if number else run.rows for at in files},
+                files,
+            )
+        said += [_read(file) for file in files.values()]
+    return said
+
+
+def _train(
+    run: _Run, generation: int, rows: dict[int, Sequence[Row]], files: dict[int, pathlib.Path]
+) -> None:
+    """Train members from the LM's original weights, together where only prompts are trained, and
+    keep what they say.
+
+    A member's weight is its accuracy on the training rows before it is trained (section 3.3).
+    """
+    model, plan = PromptModel(run.lm, max_length=run.plan.max_length), run.plan
+    tasks = {at: model.add(run.tasks[at], own) for at, own in rows.items()}
+    weights = {
+        at: _accuracy(model, task, run.rows)[0] if run.rows else 1.0 for at, task in tasks.items()
+    }
+    trained: dict[Any, TrainingHistory] = {}
+    checkpoints = run.folder / "checkpoints" / f"{generation}-{min(files)}"
+    if plan.tune != "nothing" and all(rows.values()):
+        name = run.tasks[min(files)].name + (
+            f" and {len(files) - 1} more" if len(files) > 1 else ""
+        )
+        trained = _fit(
+            run,
+            model,
+            {task: (rows[at], run.dev) for at, task in tasks.items()},
+            plan.train,
+            plan.tune,
+            checkpoints,
+            f"{run.label}, generation {generation}, {name}",
+        )
+    for at, task in tasks.items():
+        dev, scores = _accuracy(model, task, run.dev)
+        said = {
+            "unlabeled": torch.stack(
+                model.scores(model.encode(task, run.unlabeled, labelled=False))
+            ),
+            "dev": scores,
+        }
+        member = Member(
+            run.tasks[at].name,
+            generation,
+            len(rows[at]),
+            weights[at],
+            dev,
+            trained.get(task, TrainingHistory()),
+        )
+        store.write_tensors(files[at], said, asdict(member))
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    if plan.tune in ("lm", "head", "both"):
+        run.lm.restore(run.weights)
+
+
+def _fit(
+    run: _Run,
+    model: PromptModel,
+    data: dict[int, tuple[Sequence[Row], Sequence[Row]]],
+    config: TrainConfig,
+    tune: Tune,
+    folder: pathlib.Path,
+    label: str,
+) -> dict[Any, TrainingHistory]:
+    prompts = [model.tasks[number].prompt for number in data]
+    if tune == "lm" and any(prompt >= 0 and model.bank.parameters_of(prompt) for prompt in prompts):
+        tune = "both"
+    trained = fit(
+        model,
+        data,
+        config,
+        tune=tune,
+        unlabeled=run.unlabeled,
+        folder=folder,
+        resume=True,
+        label=label,
+    )
+    for name, own in ((model.tasks[number].task.name, trained[number]) for number in data):
+        if own.diverged:
+            run.say(f"The training of {name} diverged; its best state before that is kept.")
+    return trained
+
+
+def _accuracy(model: PromptModel, task: int, rows: Sequence[Row]) -> tuple[float, torch.Tensor]:
+    """A task's accuracy on rows, and its scores of them [B, C]."""
+    examples = model.encode(task, rows)
+    scores = model.scores(examples)
+    return accuracy(scores, examples), torch.stack(scores)
+
+
+def _read(file: pathlib.Path) -> _Said:
+    tensors, note = store.read_noted(file)
+    return _Said(
+        Member(**{**note, "trained": _trained(note["trained"])}),
+        tensors["unlabeled"],
+        tensors["dev"],
+    )
+
+
+def _trained(note: dict[str, Any]) -> TrainingHistory:
+    best = Evaluation(**note["best"]) if note["best"] else None
+    return TrainingHistory(
+        [Evaluation(**look) for look in note["history"]],
+        best,
+        note["diverged"],
+        note.get("planned", 0),
+        note.get("step", 0),
+    )
+
+
+def _together(
+    said: Sequence[_Said], rows: Literal["unlabeled", "dev"], temperature: float = 1.0
+) -> torch.Tensor:
+    """The labels' shares [B, C] by the weighted mean of the members' scores, softer by the
+    temperature (section 3.3)."""
+    scores = torch.stack([getattr(own, rows) for own in said], 1) / temperature
+    weights = [own.member.weight for own in said]
+    return torch.vmap(lambda row: combine(list(row), "weighted", weights))(scores)
+
+
+def _labelled(run: _Run, generation: int, number: int, before: Sequence[_Said]) -> list[Row]:
+    """What a member of a later generation learns from: the training rows, and rows that some of the
+    others labelled (section 3.4)."""
+    task, settings = run.tasks[number], run.plan.settings
+    generator = torch.Generator().manual_seed(
+        run.plan.train.seed * 1_000_003 + zlib.crc32(f"{task.name} {generation}".encode())
+    )
+    others = [own for at, own in enumerate(before) if at != number]
+    chosen = torch.randperm(len(others), generator=generator)[
+        : max(1, round(settings.share * len(others)))
+    ].tolist()
+    shares = _together([others[at] for at in chosen], "unlabeled")
+    wanted = new_rows(
+        [label_of(row[task.target], run.labels) for row in run.rows],
+        run.labels,
+        settings.growth,
+        generation,
+    )
+    drawn = draw(shares, wanted, generator, LIKELIEST if not run.rows and generation == 1 else None)
+    if few := ", ".join(
+        f"{len(own)} of {count} for {name!r}"
+        for own, count, name in zip(drawn, wanted, run.labels)
+        if len(own) < count
+    ):
+        run.say(
+            f"{run.label}, generation {generation}: fewer unlabelled rows than {task.name} should "
+            f"learn from: {few}."
+        )
+    return [
+        *run.rows,
+        *(
+            {**run.unlabeled[at], task.target: name}
+            for name, own in zip(run.labels, drawn)
+            for at in own
+        ),
+    ]
+
+
+def new_rows(
+    labels: Iterable[str], names: Sequence[str], growth: float, generation: int
+) -> list[int]:
+    """How many new rows of each label a generation (from 1) learns from beside the training rows,
+    so that there are ``growth`` times as many in all as in the one before it, the ratio of the
+    labels kept. Without training rows the first has ten, as many of each label.
+
+    This follows the paper (section 3.4), which keeps the labels' ratio and says nothing about
+    fractions; here a label's number is rounded. The paper's code (``generate_ipet_train_sets``)
+    cuts a label's number down to a whole one instead, and without training rows it deals out the
+    whole number, so that the first labels get a row more (ten rows of four
+    labels: 3, 3, 2, 2; here 2 each). The two are equal where nothing is left over.
+
+    Args:
+        labels: of the training rows.
+        names: of all labels.
+    """
+    if counts := Counter(labels):
+        return [round(counts[name] * growth**generation) - counts[name] for name in names]
+    return [max(1, round(FIRST_ROWS / len(names) * growth ** (generation - 1)))] * len(names)
+
+
+def draw(
+    shares: torch.Tensor,
+    wanted: Sequence[int],
+    generator: torch.Generator,
+    likeliest: int | None = None,
+) -> list[list[int]]:
+    """Draw so many rows for each label, or all there are, each as probably as its label is certain:
+    their numbers.
+
+    Args:
+        shares: of the labels, for each row [N, C].
+        likeliest: draw among so many rows that are likeliest of the label, even where another is
+            likelier; by default, among those of which the label is the likeliest.
+    """
+    found, best = [], shares.argmax(1)
+    for label, count in enumerate(wanted):
+        own = shares[:, label]
+        among = (
+            own.topk(min(likeliest, len(own))).indices
+            if likeliest
+            else (best == label).nonzero()[:, 0]
+        )
+        count = min(count, len(among))
+        found.append(
+            among[
+                torch.multinomial(own[among].clamp(min=LEAST), count, generator=generator)
+            ].tolist()
+            if count
+            else []
+        )
+    return found
+
+
+def _distilled(run: _Run, shares: torch.Tensor) -> tuple[PromptModel, TrainingHistory]:
+    """The classifier, trained on the unlabelled rows with the members' shares [N, C], or as it was
+    kept."""
+    task, file = (
+        replace(run.plan.classifier, temperature=run.plan.settings.temperature),
+        run.folder / "classifier.safetensors",
+    )
+    rows = [{**row, task.target: own} for row, own in zip(run.unlabeled, shares.tolist())]
+    model = PromptModel(run.lm, max_length=run.plan.max_length)
+    number = model.add(task, rows)
+    if file.exists():
+        tensors, note = store.read_noted(file)
+        run.lm.restore(_part(tensors, "lm."))
+        model.bank.load_state_dict(_part(tensors, "bank."))
+        return model, _trained(note)
+    trained = _fit(
+        run,
+        model,
+        {number: (rows, run.dev)},
+        run.plan.distil,
+        "lm",
+        run.folder / "checkpoints" / "classifier",
+        f"{run.label}, classifier",
+    )[number]
+    state = {f"lm.{name}": value for name, value in run.lm.model.state_dict().items()}
+    store.write_tensors(
+        file,
+        state | {f"bank.{name}": value for name, value in model.bank.state_dict().items()},
+        asdict(trained),
+    )
+    return model, trained
+
+
+def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _labels(task: Task) -> tuple[str, ...]:
+    if not isinstance(task.verbalizer, Verbalizer):
+        raise ConfigError(
+            f"{task.name} has no labels of its own, the same for every row, and PET's classifier "
+            "learns those from its members."
+        )
+    return task.verbalizer.labels
+
+
+def _check(run: _Run) -> None:
+    """Refuse what does not fit together."""
+    plan, tasks, labels = run.plan, run.tasks, run.labels
+    if not run.unlabeled or not run.dev or not tasks:
+        raise DataError(
+            f"PET has {len(tasks)} patterns that label, {len(run.unlabeled)} unlabelled rows and "
+            f"{len(run.dev)} dev rows; it needs some of each."
+        )
+    if other := next((task for task in tasks if _labels(task) != labels), None):
+        raise ConfigError(
+            f"{other.name} has the labels {list(_labels(other))}, and the classifier "
+            f"{list(labels)}: give all the same, in the same order."
+        )
+    if twice := next(
+        (name for name, count in Counter(task.name for task in tasks).items() if count > 1), None
+    ):
+        raise ConfigError(f"Two members of PET are called {twice!r}: give each a name of its own.")
+    if plan.classifier.loss == "vocabulary":
+        raise ConfigError(
+            "PET's classifier learns shares of labels, which are not compared with the whole "
+            'vocabulary: set its loss to "labels".'
+        )
+    if plan.settings.generations and (plan.tune == "nothing" or len(tasks) < 2):
+        raise ConfigError(
+            "The generations of iPET learn from each other, and there is "
+            + ("one member." if len(tasks) < 2 else "nothing that they train.")
+        )
+
+
+def _try(run: _Run) -> None:
+    """Encode every row for every task, so that one that does not fit is told before hours of
+    training. Rows that the first pattern shortens are told."""
+    model = PromptModel(run.lm, max_length=run.plan.max_length)
+    rows = {"training rows": run.rows, "dev rows": run.dev, "unlabelled rows": run.unlabeled}
+    for task in (*run.plan.members, run.plan.classifier):
+        number = model.add(replace(task, init="random"))
+        for what, of_kind in rows.items():
+            shortening = Shortening()
+            for place, row in enumerate(of_kind, 1):
+                shortening.count(
+                    model.encode(number, [row], labelled=what != "unlabelled rows", first=place)
+                )
+            if number == 0 and (sentence := shortening.sentence(what, model.limit(number))):
+                run.say(sentence)
+
+
+def _identity(run: _Run) -> dict[str, Any]:
+    """All that the outcome hangs on."""
+    plan = run.plan
+    rows = {"training rows": run.rows, "dev rows": run.dev, "unlabelled rows": run.unlabeled}
+    return {
+        "lm": identity.of_lm(run.lm),
+        "members": [task.name for task in plan.members],
+        "member": {task.name: identity.of_task(task) for task in plan.members},
+        "classifier": identity.of_task(plan.classifier),
+        "tune": plan.tune,
+        "max_length": plan.max_length,
+        "train": identity.of_settings(plan.train),
+        "distil": identity.of_settings(plan.distil),
+        "pet": identity.of_settings(plan.settings, ["distil"]),
+        **{name: identity.of_rows(own) for name, own in rows.items()},
+    }

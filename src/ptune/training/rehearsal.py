@@ -1,0 +1,82 @@
+"""A training is tried before its first step: one step on two rows, of a copy that is thrown
+away."""
+
+import contextlib
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ptune.errors import DivergedError
+from ptune.model.prompt_model import PromptModel, Row
+from ptune.settings import TrainConfig
+from ptune.training.loop import TextMetric, Tune, fit
+
+ROWS = 2
+MOST_TASKS = 8
+
+
+def copy_of(model: PromptModel) -> PromptModel:
+    """The same LM and tasks, with prompts of their own that begin alike."""
+    twin = PromptModel(model.lm, copy.deepcopy(model.bank), list(model.tasks), model.max_length)
+    twin.take_owners(model)
+    return twin
+
+
+def one_step(
+    model: PromptModel,
+    data: Mapping[int, tuple[Sequence[Row], Sequence[Row]]],
+    config: TrainConfig,
+    *,
+    tune: Tune,
+    texts: TextMetric | None = None,
+    unlabeled: Sequence[Row] = (),
+) -> PromptModel:
+    """Train a copy of a model for one step on two rows of each task (of the first tasks, where
+    there are many), look at two dev rows, and return the copy. The model, its LM and all random
+    states are as before. A step that diverges is no fault here.
+
+    Args:
+        data: training rows and dev rows, by the number of the task; as for ``fit``, like the other
+            arguments.
+
+    Raises:
+        PtuneError: as ``fit``.
+    """
+    twin = copy_of(model)
+    some = {
+        task: (_that_teach(twin, task, rows), dev[:ROWS])
+        for task, (rows, dev) in list(data.items())[:MOST_TASKS]
+    }
+    short = config.model_copy(
+        update={"steps": 1, "epochs": 1, "evaluate_every": 1, "batch_size": ROWS, "patience": 0}
+    )
+    devices = [model.lm.device] if model.lm.device.type == "cuda" else []
+    weights = model.lm.weights() if tune != "prompt" else None
+    with torch.random.fork_rng(devices=devices), contextlib.suppress(DivergedError):
+        try:
+            fit(
+                twin,
+                some,
+                short,
+                tune=tune,
+                texts=texts,
+                unlabeled=unlabeled,
+                label="one step, to try it",
+            )
+        finally:
+            if weights is not None:
+                model.lm.restore(weights)
+    return twin
+
+
+def _that_teach(model: PromptModel, task: int, rows: Sequence[Row]) -> list[Any]:
+    """The first rows from which something is learned; a span is learned from true ones alone."""
+    chosen: list[Any] = []
+    for row in rows:
+        if len(chosen) < ROWS and any(example.learn for example in model.encode(task, [row])):
+            chosen.append(row)
+        if len(chosen) == ROWS:
+            break
+    return chosen or list(rows[:ROWS])

@@ -1,0 +1,76 @@
+"""A template and a prompt, drawn."""
+
+import pytest
+import tiny
+
+from ptune.answers.label_words import Verbalizer
+from ptune.cli.inspect import inspect
+from ptune.errors import DataError
+from ptune.lm.language_model import LanguageModel
+from ptune.model.prompt_model import PromptModel, Task
+from ptune.settings import InspectConfig
+from ptune.storage import prompt_folder
+from ptune.template.language import Template
+
+
+@pytest.fixture
+def lm(tmp_path):
+    def made(family):
+        network, tokenizer = tiny.tiny(family)
+        network.save_pretrained(tmp_path / family)
+        tokenizer.save_pretrained(tmp_path / family)
+        return str(tmp_path / family)
+
+    return made
+
+
+def picture(capsys):
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("who (down)"))
+    return lines, [line[15:].split() for line in lines[start + 1 :] if line[15:].strip()]
+
+
+def test_a_masked_lm_sees_everything(lm, capsys):
+    inspect(
+        InspectConfig(
+            what="{soft:2} {country} {mask} .", lm=lm("bert"), row='{"country": "Austria"}'
+        )
+    )
+    lines, seen = picture(capsys)
+    assert len(seen) == len(seen[0]) and {mark for line in seen for mark in line} == {"o", "x"}
+    assert all(line[1:3] == ["o", "o"] for line in seen), (
+        "[CLS] comes first, then the two soft tokens"
+    )
+    assert any("soft token 2" in line for line in lines) and any(
+        "the answer is read here" in line for line in lines
+    )
+
+
+def test_a_causal_lm_looks_back_and_drops_what_is_behind(lm, capsys):
+    inspect(InspectConfig(what="{x} {soft:2} {mask} .", lm=lm("gpt2"), row='{"x": "Vienna"}'))
+    lines, seen = picture(capsys)
+    assert all(mark == "." for at, line in enumerate(seen) for mark in line[at + 1 :])
+    assert all(mark != "." for at, line in enumerate(seen) for mark in line[: at + 1])
+    assert any("Left out" in line for line in lines)
+
+
+def test_a_saved_prompt_shows_its_nearest_words(lm, capsys, tmp_path):
+    model = PromptModel(LanguageModel.load(lm("bert"), device="cpu"))
+    model.add(
+        Task(
+            "t",
+            Template.parse('{soft:"Vienna is"} {x} {mask}'),
+            Verbalizer.from_words({"a": "Yes", "b": "No"}),
+            encoder="table",
+        )
+    )
+    prompt_folder.save(model, tmp_path / "prompt")
+    inspect(InspectConfig(what=str(tmp_path / "prompt"), words=2))
+    lines = capsys.readouterr().out.splitlines()
+    nearest = [line for line in lines if "vienna" in line.lower() and "1" in line]
+    assert nearest, "a soft token that began as a word and was not trained is nearest to it"
+
+
+def test_a_bad_row(lm):
+    with pytest.raises(DataError, match="a JSON object is expected"):
+        inspect(InspectConfig(what="{x} {mask}", lm=lm("bert"), row="[1]"))

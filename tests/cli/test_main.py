@@ -1,0 +1,361 @@
+"""The command line as a user meets it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tiny
+
+from ptune.cli import main as cli
+
+TASK = """name: t
+template: "{x} {soft:2} {mask}"
+labels: {y: Yes, n: No}
+lm: ./lm
+data: {train: rows.jsonl, dev: rows.jsonl}
+"""
+
+
+def run(*arguments, **more):
+    return subprocess.run(
+        [sys.executable, "-m", "ptune", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        **more,
+    )
+
+
+def main(capsys, *arguments):
+    """Run in this process: status, standard output, standard error."""
+    status = 0
+    try:
+        cli.main(list(map(str, arguments)))
+    except SystemExit as end:
+        status = end.code or 0
+    return status, *capsys.readouterr()
+
+
+@pytest.fixture
+def lm(tmp_path):
+    network, tokenizer = tiny.tiny("bert")
+    network.save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    return tmp_path / "lm"
+
+
+def test_help_and_import_load_no_torch():
+    code = (
+        "import sys, ptune, ptune.cli; ptune.cli.main(['--help']); assert 'torch' not in "
+        "sys.modules and 'transformers' not in sys.modules"
+    )
+    assert (
+        "probe"
+        in subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+    )
+    for command in ("probe", "pretrain", "evaluate", "predict", "inspect", "train"):
+        code = (
+            f"import sys, ptune.cli\ntry: ptune.cli.main(['{command}', '--help'])\nexcept "
+            "SystemExit as e: assert not e.code\n"
+            "assert 'torch' not in sys.modules"
+        )
+        text = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        assert f"usage: ptune {command}" in text
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["prob"], "no command 'prob'. Did you mean 'probe'"),
+        (["inspect", "{x|shortn} {mask}"], "Did you mean 'shorten'"),
+        (["probe", "--lm", "/nowhere/lm"], "There is no LM folder /nowhere/lm"),
+        (["probe", "--facts", "/nowhere"], "no facts at /nowhere"),
+        (["train", "/nowhere.yaml"], "cannot be read"),
+        (["evaluate", "/nowhere", "--data", "x.csv"], "no saved prompt at /nowhere"),
+        (["inspect", "{x} {mask}", "--row", "{"], "--row is not valid JSON"),
+        (["probe", "--device", "cuda:55"], "is not there"),
+    ],
+)
+def test_faults_end_with_status_2_and_no_traceback(
+    capsys, monkeypatch, tmp_path, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    status, _, errors = main(capsys, *arguments)
+    assert status == 2 and message in " ".join(errors.split()) and "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            ["--data.take", "test", "0"],
+            "Error parsing data: take.test: Input should be greater than or equal to 1 (it is 0).",
+        ),
+        (
+            ["--data.take", "unlabeled", "3"],
+            "Error parsing data: take speaks of unlabeled, of which no file is given.",
+        ),
+        (
+            ["--decoding.texts", "3"],
+            "Error parsing decoding: 3 texts a row need sampling, or as many beams.",
+        ),
+        (
+            ["--prompts", "0"],
+            "Error parsing TaskConfig: prompts: Input should be greater than or equal to 1 (it is "
+            "0).",
+        ),
+    ],
+)
+def test_a_setting_that_cannot_be_is_told_in_one_sentence(capsys, arguments, message):
+    status, out, errors = main(
+        capsys,
+        "train",
+        os.path.join(os.path.dirname(__file__), "../examples/continents.yaml"),
+        *arguments,
+    )
+    text = " ".join((out + errors).replace("\u2502", " ").split())
+    assert status == 2 and message in text
+    assert not any(word in text for word in ("pydantic", "input_value", "Value error,"))
+
+
+def test_an_unknown_option_is_refused(capsys):
+    status, out, errors = main(capsys, "probe", "--seed", "3")
+    assert status == 2 and "--seeds" in out + errors
+
+
+def test_no_traceback_from_a_real_process(tmp_path, lm):
+    (tmp_path / "rows.jsonl").write_text('{"x": "a", "label": "y"}\n{"x": \n')
+    (tmp_path / "task.yaml").write_text(TASK)
+    ended = run("train", tmp_path / "task.yaml", "--out", tmp_path / "out", "--device", "cpu")
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert ended.stderr.strip().endswith(
+        """not valid JSON (Expecting value: line 2 column 1 (char 7)): '{"x":'"""
+    )
+    assert "rows.jsonl, line 2" in ended.stderr
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, lm):
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(
+            json.dumps({"x": f"great film {i}", "label": "yn"[i % 2]}) + "\n" for i in range(400)
+        )
+    )
+    (tmp_path / "task.yaml").write_text(
+        TASK + "train: {epochs: 1000, patience: 0, batch_size: 1, save_seconds: 0}\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "ptune",
+        "train",
+        "task.yaml",
+        "--out",
+        "out dir",
+        "--device",
+        "cpu",
+    ]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "out dir" / "checkpoint.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert errors.strip().endswith(
+        "Go on with: ptune train task.yaml --out 'out dir' --device cpu --resume"
+    )
+
+
+def test_full_disk_while_saving(tmp_path, lm):
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=20k", "tmpfs", small], capture_output=True
+    ).returncode:
+        pytest.skip("this user may not mount a file system")
+    try:
+        (tmp_path / "rows.jsonl").write_text(
+            '{"x": "great", "label": "y"}\n{"x": "bad", "label": "n"}\n'
+        )
+        (tmp_path / "task.yaml").write_text(TASK + "train: {epochs: 1}\n")
+        ended = run("train", tmp_path / "task.yaml", "--out", small / "out", "--device", "cpu")
+        assert (
+            ended.returncode == 2
+            and "could not be written" in ended.stderr
+            and "Traceback" not in ended.stderr
+        )
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_json_alone_on_standard_output(tmp_path, lm):
+    (tmp_path / "t.csv").write_text(
+        "subject,object\n" + "".join(f"film {i},{['vienna', 'paris'][i % 2]}\n" for i in range(30))
+    )
+    ended = run(
+        "probe",
+        "--lm",
+        lm,
+        "--facts",
+        tmp_path / "t.csv",
+        "--manual",
+        "[X] is [Y] .",
+        "--methods",
+        "manual",
+        "--json",
+        "--device",
+        "cpu",
+        "--out",
+        tmp_path / "out",
+    )
+    assert ended.returncode == 0 and json.loads(ended.stdout) == json.loads(
+        (tmp_path / "out" / "results.json").read_text()
+    )
+    assert "torch" not in ended.stderr.replace(str(tmp_path), ""), (
+        "what libraries have to say is no news to the user"
+    )
+
+
+def test_inspect_draws_what_the_lm_sees(capsys, lm):
+    status, out, _ = main(
+        capsys,
+        "inspect",
+        "{soft:2} {subject} {sep} is {mask}",
+        "--lm",
+        lm,
+        "--row",
+        '{"subject": "Vienna"}',
+    )
+    assert (
+        status == 0
+        and "soft token 2" in out
+        and "'vienna'" in out
+        and "the answer is read here" in out
+        and "B" in out
+    )
+    picture = out[out.index("who (down)") :].splitlines()[1:9]
+    assert [line.split()[-8:] for line in picture] == [["x", "o", "o", "x", "x", "x", "x", "x"]] * 8
+
+
+def test_inspect_draws_a_causal_triangle(capsys, tmp_path):
+    network, tokenizer = tiny.tiny("gpt2")
+    network.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    _, out, _ = main(capsys, "inspect", "{soft:1} is {soft:1} {mask} {soft:2}", "--lm", tmp_path)
+    assert "Left out, since a causal LM cannot see it: {soft:2}" in out
+    rows = [line.split()[-3:] for line in out[out.index("who (down)") :].splitlines()[1:4]]
+    assert rows == [["o", ".", "."], ["o", "x", "."], ["o", "x", "o"]]
+
+
+def test_inspect_shows_what_a_prompt_has_learned(capsys, lm, tmp_path):
+    from ptune import LanguageModel, PromptModel, Task, Template, Verbalizer, save
+
+    model = PromptModel(LanguageModel.load(lm, device="cpu"))
+    model.add(
+        Task(
+            "t",
+            Template.parse('{soft:"vienna euro"} {x} {mask}'),
+            Verbalizer.from_words({"y": "Yes", "n": "No"}),
+            encoder="table",
+        )
+    )
+    save(model, tmp_path / "prompt")
+    _, out, _ = main(capsys, "inspect", tmp_path / "prompt", "--words", "1")
+    table = out[out.index("nearest word") :]
+    assert "vienna" in table and "euro" in table
+
+
+def test_a_reader_that_has_had_enough(lm):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ptune", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 0
+    process.stderr.close()
+
+
+def test_no_plots_are_loaded_to_answer():
+    code = (
+        "import sys, ptune.tasks.described; assert 'matplotlib' not in sys.modules, 'half a "
+        "second for nothing'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_version(capsys):
+    assert main(capsys, "--version")[1].startswith("ptune 0.")
+    assert os.path.exists(cli.__file__)
+
+
+def test_libraries_keep_quiet():
+    done = run("inspect", "{soft:2} {x} {mask}")
+    assert done.returncode == 0 and done.stderr == "", "of the libraries, only errors are news"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["inspect", "{x} " * 100 + "{mask}"], "tokens even when"),
+        (["inspect", "{soft:1000000000} {x} {mask}"], "10,000 are the most"),
+        (["inspect", "{x} {mask}", "--row", "[" * 100_000], "--row is not valid JSON"),
+        (["inspect", "{x} {mask}", "--row", '{"x": "\\ud800"}'], "half of a character"),
+        (["inspect", "{soft:2} {x} {mask}", "--words", "1000000"], ""),
+        (["inspect", "{x} {mask}", "--device", "meta"], "meta"),
+        (["train", "a\0b.yaml"], "NUL character"),
+        (["train", "a" * 5000], "too long"),
+        (["predict", "a" * 5000, "--data", "x"], "too long"),
+        (["predict", "a\0b", "--data", "x"], "a\0b"),
+        (["compare"], "at least 1 item"),
+        (["report"], "no run is named"),
+        (["pretrain", "--out", "x"], "texts"),
+        (["report", "a" * 5000], "too long"),
+        (["probe", "--facts", "a" * 5000], "too long"),
+        (["probe", "--vocab", "a\0b"], "a\0b"),
+        (["import", "a\0b", "c", "--lm", "lm", "--template", "{x} {mask}"], "a\0b"),
+    ],
+)
+def test_odd_arguments_end_with_a_message_or_well(
+    capsys, lm, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    status, said, told = main(
+        capsys, *arguments, *(["--lm", "lm"] if arguments[0] in ("inspect", "probe") else [])
+    )
+    plain = (said + told).lower()
+    for nul in ("\0", "\\x00", "\u2400"):
+        plain = plain.replace(nul, "")
+    assert status == (2 if message else 0) and message.lower().replace("\0", "") in plain
+
+
+def test_a_pipe_in_the_place_of_a_prompt_is_not_waited_for(capsys, tmp_path):
+    os.mkfifo(tmp_path / "prompt.json")
+    status, _, told = main(capsys, "predict", tmp_path, "--data", "x.jsonl")
+    assert status == 2 and "is a pipe or a device" in told
+
+
+def test_a_full_disk_and_closed_streams_end_with_a_message(lm, tmp_path, monkeypatch):
+    arguments = [sys.executable, "-m", "ptune", "inspect", "{x} {mask} \u4e2d", "--lm", str(lm)]
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            arguments,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        )
+    assert (
+        ended.returncode == 2
+        and b"No space left" in ended.stderr
+        and b"Traceback" not in ended.stderr
+    )
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    cli.main(["inspect", "{x} {mask}", "--lm", str(lm)])

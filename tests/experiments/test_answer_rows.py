@@ -1,0 +1,670 @@
+"""Saved prompts at work: they answer as what was trained, and a bad row costs no good one."""
+
+import csv
+import io
+import json
+import pathlib
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+from pydantic import BaseModel
+
+from ptune.errors import ConfigError, DataError, PtuneError
+from ptune.experiments import answer_rows, train_task
+from ptune.lm.language_model import LanguageModel
+from ptune.metrics.labels import labelled as figures_of
+from ptune.model.generate import generate, write_all
+from ptune.model.prompt_model import PromptModel
+from ptune.settings import (
+    DecodingOverrides,
+    EvaluateConfig,
+    GenerateConfig,
+    PredictConfig,
+    TaskConfig,
+)
+from ptune.storage import prompt_folder
+from ptune.tasks import judge_labels, judge_texts, yaml_task
+
+FAR = "in the east of Austria on the Danube and in the west of Italy " * 2
+TEXTS = [
+    "great film",
+    "terrible film",
+    "the best",
+    "the worst",
+    "Vienna is great",
+    "bad Rome",
+    "is it great",
+    "is it bad",
+]
+ROWS = [
+    {
+        "text": f"{text} {FAR}",
+        "other": "a film",
+        "label": ("good", "bad")[i % 2],
+        "y": ["It is great", "great"],
+        "user": "ab"[i // 4],
+        "part": "pq"[i % 2],
+    }
+    for i, text in enumerate(TEXTS)
+]
+LABELS = {
+    "name": "t",
+    "template": "{soft:2} {text|shorten} {mask}",
+    "labels": {"good": ["great", "best"], "bad": "bad film"},
+    "encoder": "table",
+    "train": {"epochs": 1, "batch_size": 4, "learning_rate": 0.05},
+    "device": "cpu",
+}
+WRITES = {
+    "name": "t",
+    "template": "{prefix:2} {text|shorten} is {mask}",
+    "target": "y",
+    "method": "prefix-tuning",
+    "prefix": {"hidden": 0},
+    "train": {"epochs": 1, "batch_size": 4},
+    "decoding": {"max_new_tokens": 4},
+    "metrics": ["bleu"],
+    "device": "cpu",
+}
+
+BOTH = {**WRITES, "template": "{prefix:2} {text|shorten} ="}
+# What each field of a task is set to, to see that a saved prompt keeps it; or why it is nothing
+# that an answer hangs on.
+NOT_OF_ANSWERS = {
+    "name",
+    "title",
+    "version",
+    "out",
+    "resume",
+    "device",  # names, places
+    "method",
+    "tune",
+    "only",
+    "prompts",
+    "stop_by",  # what is trained, and when it ends
+    "verbalizers",
+    "patterns",
+    "relations",  # members of an ensemble, each saved as a task of its own (below)
+    "allow_unknown",
+    "data.source",
+    "continue_from",  # where rows are to be had, and where a prompt begins
+    "lm",
+    "dtype",  # kept with the LM (test_saving)
+    "data.train",
+    "data.dev",
+    "data.test",
+    "data.unlabeled",
+    "data.halve_dev",
+    "data.take",
+    "data.shots",
+    "data.seed",
+    "data.references",
+}  # which rows
+TRAINING = ("train.", "pet.")
+CHANGES: dict[str, tuple[dict, dict]] = {
+    "template": (LABELS, {"template": "{soft:3} {text|shorten} {mask}"}),
+    "labels": (LABELS, {"labels": {"bad": "terrible", "good": "great"}}),
+    "choices": (LABELS, {"labels": {}, "choices": ["text", "other"]}),
+    "span": (LABELS, {"labels": {}, "span": "other"}),
+    "vocabulary": (LABELS, {"labels": {}, "vocabulary": "words.txt"}),
+    "target": (LABELS, {"target": "other"}),
+    "prompt_by": (LABELS, {"prompt_by": "user"}),
+    "combine": (LABELS, {"combine": "vote"}),
+    "encoder": (LABELS, {"encoder": "mlp"}),
+    "init": (LABELS, {"init": "great film"}),
+    "loss": (LABELS, {"loss": "vocabulary", "labels": {"good": "great", "bad": "terrible"}}),
+    "smoothing": (WRITES, {"smoothing": 0.1}),
+    "target_length": (WRITES, {"target_length": 2}),
+    "metrics": (LABELS, {"metrics": ["f1-macro"]}),
+    "parts": (WRITES, {"parts": "part"}),
+    "max_length": (LABELS, {"max_length": 12}),
+    "reading.by": (LABELS, {"reading": {"by": "soft"}}),
+    "reading.aggregate": (LABELS, {"reading": {"aggregate": "logit"}}),
+    "reading.order": (LABELS, {"reading": {"order": "left-to-right"}}),
+    "reading.calibration": (LABELS, {"reading": {"calibration": "contextual"}}),
+    "reading.length": (LABELS, {"reading": {"length": "sum"}}),
+    "reading.domain": (LABELS, {"reading": {"domain": "{soft:2} {mask}"}}),
+    "reading.swap": (LABELS, {"reading": {"swap": ["text", "other"]}}),
+    "reading.words": (LABELS, {"reading": {"words": "list.txt"}}),
+    "reading.refine": (LABELS, {"reading": {"words": "list.txt", "refine": True}}),
+    "prefix.hidden": (WRITES, {"prefix": {"hidden": 4}}),
+    "prefix.init": (WRITES, {"prefix": {"hidden": 0, "init": "zeros"}}),
+    "prefix.attentions": (BOTH, {"prefix": {"hidden": 0, "attentions": ["decoder"]}}),
+    "data.form": (LABELS, {"data": {"form": "boolq"}}),
+    "data.relabel": (LABELS, {"data": {"test": "x", "relabel": {"test": {"0": "good"}}}}),
+    **{
+        f"data.{name}": (LABELS, {"data": {name: value}})
+        for name, value in {
+            "separator": ";",
+            "quoting": "none",
+            "columns": ["text", "label"],
+            "rename": {"Review Text": "text"},
+            "encoding": "latin-1",
+            "record_path": "data.rows",
+        }.items()
+    },
+    **{
+        f"decoding.{name}": (WRITES, {"decoding": {"max_new_tokens": 4, **more}})
+        for name, more in {
+            "max_new_tokens": {"max_new_tokens": 5},
+            "min_new_tokens": {"min_new_tokens": 2},
+            "beams": {"beams": 2},
+            "length_penalty": {"length_penalty": 2.0},
+            "sample": {"sample": True},
+            "temperature": {"sample": True, "temperature": 0.5},
+            "top_p": {"sample": True, "top_p": 0.5},
+            "top_k": {"sample": True, "top_k": 3},
+            "texts": {"beams": 2, "texts": 2},
+            "no_repeat_ngram": {"no_repeat_ngram": 2},
+            "banned": {"banned": ["great"]},
+            "stop": {"stop": ["."]},
+            "rows": {"rows": 3},
+            "seed": {"seed": 7},
+        }.items()
+    },
+}
+
+
+def leaves(config: type[BaseModel], before: str = "") -> set[str]:
+    """The names of all fields, with dots between."""
+    names = set()
+    for name, field in config.model_fields.items():
+        nested = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        names |= leaves(field.annotation, f"{before}{name}.") if nested else {before + name}
+    return names
+
+
+def test_every_field_of_a_task_is_looked_at():
+    asked = {name for name in leaves(TaskConfig) if not name.startswith(TRAINING)}
+    assert asked == CHANGES.keys() | NOT_OF_ANSWERS and not CHANGES.keys() & NOT_OF_ANSWERS
+
+
+@pytest.fixture(scope="module")
+def lms():
+    return {family: LanguageModel(*tiny.tiny(family)) for family in ("bert", "gpt2", "t5")}
+
+
+def built(config: TaskConfig, lm: LanguageModel) -> PromptModel:
+    model = PromptModel(lm)
+    yaml_task.add(
+        model, config, yaml_task.members(config, lm=lm)[0], ROWS, "a" if config.prompt_by else None
+    )
+    return model
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_saved_prompt_keeps_every_field_of_its_task(name, lms, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("words.txt").write_text("great\nterrible\nfilm\n")
+    pathlib.Path("list.txt").write_text("best,film,great\nworst,bad\n")
+    base, change = CHANGES[name]
+    notes = []
+    for number, raw in enumerate(({**base}, {**base, **change})):
+        config = TaskConfig.model_validate(raw)
+        model = built(config, lms["t5" if base is BOTH else "bert" if base is LABELS else "gpt2"])
+        prompt_folder.save(model, tmp_path / str(number))
+        notes.append(
+            (tmp_path / str(number) / "prompt.json").read_text()
+            + str((tmp_path / str(number) / "prompt.safetensors").read_bytes())
+        )
+    loaded = prompt_folder.load(tmp_path / "1", model.lm)
+    fitted, again = model.tasks[0], loaded.tasks[0]
+    if (
+        fitted.task.prefix != again.task.prefix
+    ):  # a prefix is saved with the attentions that it entered
+        again = replace(again, task=replace(again.task, prefix=fitted.task.prefix))
+    assert again == fitted and loaded.limit(0) == model.limit(0)
+    assert notes[0] != notes[1], "it was not set"
+    if config.data.form != "rows" or config.target == "other":
+        return
+    examples, same = model.encode(0, ROWS, labelled=False), loaded.encode(0, ROWS, labelled=False)
+    assert [example.fills for example in examples] == [example.fills for example in same]
+    if base is LABELS:
+        assert all(map(torch.equal, model.scores(examples), loaded.scores(same)))
+    else:
+        assert generate(loaded, ROWS) == generate(model, ROWS)
+
+
+# From training to answers.
+
+
+def unheard(message: str) -> None:
+    pass
+
+
+def write(path: pathlib.Path, rows) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for family in ("bert", "gpt2"):
+        network, tokenizer = tiny.tiny(family)
+        network.save_pretrained(tmp_path / family)
+        tokenizer.save_pretrained(tmp_path / family)
+    write(tmp_path / "rows.jsonl", ROWS)
+    return tmp_path
+
+
+def trained(folder, base=LABELS, **more):
+    rows = folder / "rows.jsonl"
+    data = {"train": rows, "dev": rows, "test": rows, **more.pop("data", {})}
+    raw = {
+        **base,
+        "lm": str(folder / ("bert" if base is LABELS else "gpt2")),
+        "out": folder / "out",
+        "data": data,
+        **more,
+    }
+    return train_task.train(TaskConfig.model_validate(raw), lambda message: None)
+
+
+WAYS = {
+    "p-tuning": (LABELS, {"max_length": 12, "metrics": ["f1-macro", "accuracy"]}),
+    "manual": (
+        LABELS,
+        {
+            "template": "{text|shorten} {mask}",
+            "method": "manual",
+            "max_length": 9,
+            "reading": {"calibration": "prior"},
+        },
+    ),
+    "users": (LABELS, {"prompt_by": "user", "max_length": 11}),
+    "text": (WRITES, {"max_length": 16, "parts": "part", "metrics": ["bleu", "ter"]}),
+    "ensemble": (
+        LABELS,
+        {
+            "patterns": ["{text|shorten} {mask}", "It was {mask} {text|shorten}"],
+            "method": "prompt-tuning",
+            "template": "",
+            "prompts": 6,
+            "combine": "weighted",
+            "max_length": 40,
+            "init": "random",
+        },
+    ),
+    "pet": (
+        LABELS,
+        {
+            "patterns": ["{text|shorten} {mask}"],
+            "method": "pet",
+            "template": "",
+            "train": {"steps": 2, "epochs": 1},
+            "pet": {"distil": {"steps": 2, "epochs": 1}},
+            "max_length": 14,
+        },
+    ),
+    "tuned, bfloat16": (
+        LABELS,
+        {
+            "template": "{text|shorten} {mask}",
+            "method": "fine-tune",
+            "dtype": "bfloat16",
+            "max_length": 10,
+        },
+    ),
+    "float64": (LABELS, {"dtype": "float64"}),
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_what_is_saved_answers_as_what_was_trained(name, folder, capsys):
+    """Training's figures on a file are those of evaluate, those of the answers that predict gives,
+    and those in Python."""
+    base, more = WAYS[name]
+    data = {"unlabeled": folder / "rows.jsonl"} if name == "pet" else {}
+    run, rows, prompt = (
+        trained(folder, base, data=data, **more),
+        folder / "rows.jsonl",
+        folder / "out",
+    )
+    assert run.figures
+    assert answer_rows.evaluate(EvaluateConfig(prompt=prompt, data=rows, device="cpu")) == {
+        **run.figures,
+        "rows": len(ROWS),
+    }
+    loaded = prompt_folder.load(prompt_folder.folders_in(prompt), device="cpu")
+    capsys.readouterr()
+    if base is WRITES:
+        answer_rows.generate(GenerateConfig(prompt=prompt, data=rows, device="cpu"), unheard)
+        texts = [json.loads(line)["ptune"]["text"] for line in capsys.readouterr().out.splitlines()]
+        assert texts == [output.text for output in run.outputs] == generate(loaded, ROWS)
+        assert (
+            judge_texts.judge(
+                loaded, ROWS, loaded.tasks[0].task.decoding, loaded.tasks[0].task.metrics
+            ).figures
+            == run.figures
+        )
+        return
+    answer_rows.predict(PredictConfig(prompt=prompt, data=rows, device="cpu"), unheard)
+    said = [
+        json.loads(line)["ptune"]["prediction"] for line in capsys.readouterr().out.splitlines()
+    ]
+    metrics = loaded.tasks[0].task.metrics or ("accuracy",)
+    assert figures_of(metrics, ROWS, said) == {name: run.figures[name] for name in metrics}
+    assert judge_labels.judge(loaded, ROWS, metrics) == run.figures
+
+
+def test_members_of_an_ensemble_stay_in_their_order(lms, tmp_path):
+    for number in range(1, 12):
+        model = built(TaskConfig.model_validate({**LABELS, "name": f"t/{number}"}), lms["bert"])
+        prompt_folder.save(model, tmp_path / "prompts" / f"{number}-x")
+    loaded = prompt_folder.load(prompt_folder.folders_in(tmp_path), lms["bert"])
+    assert [fitted.task.name for fitted in loaded.tasks] == [
+        f"t/{number}" for number in range(1, 12)
+    ]
+
+
+# Files in a layout of their own.
+
+BOOLQ = [
+    {"question": f"is it {word}", "passage": f"{word} film", "label": word == "great", "idx": i}
+    for i, word in enumerate(["great", "bad"] * 3)
+]
+ASKED = {
+    "template": "{soft:2} {passage|shorten} {question} {mask}",
+    "labels": {"true": "great", "false": "bad"},
+}
+
+
+def test_a_prompt_reads_files_as_it_was_trained_to(folder, capsys):
+    write(folder / "boolq.jsonl", BOOLQ)
+    data = {"form": "boolq", **dict.fromkeys(("train", "dev", "test"), folder / "boolq.jsonl")}
+    run = trained(folder, data=data, **ASKED)
+    assert (
+        answer_rows.evaluate(
+            EvaluateConfig(prompt=folder / "out", data=folder / "boolq.jsonl", device="cpu")
+        )["accuracy"]
+        == run.figures["accuracy"]
+    )
+    answer_rows.predict(
+        PredictConfig(
+            prompt=folder / "out",
+            data=folder / "boolq.jsonl",
+            out=folder / "answers.jsonl",
+            device="cpu",
+        )
+    )
+    answers = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
+    assert len(answers) == 6 and all(
+        answer["ptune"]["prediction"] in ("true", "false") for answer in answers
+    )
+    plain = [{"question": "is it great", "passage": "great film", "label": "true"}]
+    write(folder / "plain.jsonl", plain)
+    with pytest.raises(DataError, match="of the form 'boolq'; give --form rows"):
+        answer_rows.predict(
+            PredictConfig(prompt=folder / "out", data=folder / "plain.jsonl", device="cpu")
+        )
+    evaluated = answer_rows.evaluate(
+        EvaluateConfig(
+            prompt=folder / "out", data=folder / "plain.jsonl", form="rows", device="cpu"
+        )
+    )
+    assert evaluated["rows"] == 1
+
+
+def test_labels_are_renamed_as_they_were_in_training(folder):
+    others = [{**row, "label": {"good": "4", "bad": "0"}[row["label"]]} for row in ROWS] + [
+        {**ROWS[0], "label": "2"}
+    ]
+    write(folder / "stars.jsonl", others)
+    run = trained(
+        folder,
+        data={"test": folder / "stars.jsonl", "relabel": {"test": {"4": "good", "0": "bad"}}},
+    )
+    assert answer_rows.evaluate(
+        EvaluateConfig(prompt=folder / "out", data=folder / "stars.jsonl", device="cpu")
+    ) == {**run.figures, "rows": 8}
+    plain = EvaluateConfig(prompt=folder / "out", data=folder / "rows.jsonl", device="cpu")
+    assert answer_rows.evaluate(plain.model_copy(update={"split": "none"})) == {
+        **run.figures,
+        "rows": 8,
+    }
+    with pytest.raises(DataError, match="--split none"):
+        answer_rows.evaluate(plain)
+
+
+# Rows out.
+
+
+@pytest.fixture(scope="module")
+def prompts(lms, tmp_path_factory):
+    """Saved prompts with label words and with text, and an ensemble that writes, each beside its
+    LM's folder."""
+    path = tmp_path_factory.mktemp("prompts")
+    for family, lm in lms.items():
+        lm.model.save_pretrained(path / family)
+        lm.tokens.tokenizer.save_pretrained(path / family)
+    for name, base, family in (("labels", LABELS, "bert"), ("writes", WRITES, "gpt2")):
+        lm = LanguageModel.load(path / family, device="cpu")
+        prompt_folder.save(
+            built(TaskConfig.model_validate({**base, "max_length": 30}), lm), path / name
+        )
+        for number in (1, 2):
+            member = TaskConfig.model_validate(
+                {**base, "name": f"t/{number}", "train": {"seed": number}}
+            )
+            prompt_folder.save(built(member, lm), path / f"{name} twice" / "prompts" / str(number))
+    return path
+
+
+def answered(prompt, data, tmp_path, name="out.jsonl", **more):
+    heard: list[str] = []
+    config = (GenerateConfig if "writes" in prompt.name else PredictConfig)(
+        prompt=prompt, data=data, out=tmp_path / name, device="cpu", **more
+    )
+    (answer_rows.generate if "writes" in prompt.name else answer_rows.predict)(config, heard.append)
+    return (tmp_path / name).read_text(), heard
+
+
+@pytest.mark.parametrize(
+    "kind, parts", [("labels", {"prediction", "scores"}), ("writes", {"text"})]
+)
+def test_a_rows_own_fields_come_back_as_they_were(prompts, tmp_path, kind, parts):
+    rows = [
+        {
+            "text": "great film",
+            "prediction": 3,
+            "scores": {"a": None},
+            "texts": ["x"],
+            "ö": "ü",
+            "label": "good",
+        }
+    ]
+    write(tmp_path / "rows.jsonl", rows)
+    text, _ = answered(prompts / kind, tmp_path / "rows.jsonl", tmp_path)
+    answer = json.loads(text)
+    assert (
+        {name: answer[name] for name in rows[0]} == rows[0]
+        and set(answer) - set(rows[0]) == {"ptune"}
+        and set(answer["ptune"]) == parts
+    )
+    (tmp_path / "again").mkdir()
+    with pytest.raises(DataError, match="has a field 'ptune' already"):
+        answered(prompts / kind, tmp_path / "out.jsonl", tmp_path / "again")
+    assert not list((tmp_path / "again").iterdir())
+
+
+@pytest.mark.parametrize(
+    "kind, columns",
+    [("labels", ["ptune_prediction", "ptune_probability"]), ("writes", ["ptune_text"])],
+)
+@pytest.mark.parametrize("suffix, delimiter", [(".csv", ","), (".tsv", "\t")])
+def test_tables_keep_their_columns(prompts, tmp_path, kind, columns, suffix, delimiter):
+    rows = [{"text": 'a "great", film', "note": "x\ty"}, {"text": "the worst", "note": ""}]
+    with open(tmp_path / f"rows{suffix}", "w", newline="") as stream:
+        table = csv.DictWriter(stream, ["text", "note"], delimiter=delimiter)
+        table.writeheader()
+        table.writerows(rows)
+    text, _ = answered(prompts / kind, tmp_path / f"rows{suffix}", tmp_path, f"out{suffix}")
+    back = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+    assert (
+        list(back[0]) == ["text", "note", *columns]
+        and [{name: row[name] for name in ("text", "note")} for row in back] == rows
+    )
+    (tmp_path / "lines").mkdir()
+    lines, _ = answered(prompts / kind, tmp_path / f"rows{suffix}", tmp_path / "lines")
+    for row, line in zip(back, map(json.loads, lines.splitlines())):
+        if kind == "writes":
+            assert row["ptune_text"] == line["ptune"]["text"]
+        else:
+            assert row["ptune_prediction"] == line["ptune"]["prediction"]
+            assert float(row["ptune_probability"]) == max(line["ptune"]["scores"].values())
+    with pytest.raises(ConfigError, match="should end in .jsonl, .csv, .tsv"):
+        answered(prompts / kind, tmp_path / f"rows{suffix}", tmp_path, "out.txt")
+    (tmp_path / "again").mkdir()
+    with pytest.raises(DataError, match="have a column 'ptune_.*' already"):
+        answered(prompts / kind, tmp_path / f"out{suffix}", tmp_path / "again", f"out{suffix}")
+
+
+BAD = [
+    b'{"text": ',
+    b'{"text": "\xff"}',
+    b'{"x": 1}',
+    b"[1]",
+    b'{"text": "\\ud800"}',
+    b"[" * 100000,
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=range(len(BAD)))
+@pytest.mark.parametrize("where", ["file", "standard input"])
+def test_a_bad_row_costs_no_good_one(prompts, tmp_path, monkeypatch, capsys, bad, where):
+    """Those before it are answered; where bad ones are skipped, all others are."""
+    if (where, bad) == ("file", BAD[1]):
+        pytest.skip("read whole")
+    good = [json.dumps({"text": text}).encode() for text in TEXTS]
+    (tmp_path / "rows.jsonl").write_bytes(b"\n".join([*good[:3], bad, *good[3:]]) + b"\n")
+
+    def ask(**more):
+        monkeypatch.setattr(
+            "sys.stdin",
+            io.TextIOWrapper(io.BytesIO((tmp_path / "rows.jsonl").read_bytes()), encoding="utf-8"),
+        )
+        heard: list[str] = []
+        config = PredictConfig(
+            prompt=prompts / "labels",
+            data=tmp_path / "rows.jsonl" if where == "file" else None,
+            device="cpu",
+            **more,
+        )
+        capsys.readouterr()
+        try:
+            answer_rows.predict(config, heard.append)
+        finally:
+            texts.append(
+                [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()]
+            )
+        return heard
+
+    texts: list[list[str]] = []
+    with pytest.raises(PtuneError):
+        ask()
+    assert texts.pop() == TEXTS[:3]
+    with pytest.raises(
+        PtuneError, match="The answers that were finished by then are in .*out.jsonl.partial"
+    ):
+        ask(out=tmp_path / "out.jsonl")
+    partial = (tmp_path / "out.jsonl.partial").read_text().splitlines()
+    assert [json.loads(line)["text"] for line in partial] == TEXTS[:3] and not (
+        tmp_path / "out.jsonl"
+    ).exists()
+    texts.clear()
+    heard = ask(skip_bad_lines=True)
+    assert texts == [TEXTS] and len([line for line in heard if line.startswith("Skipped")]) == 1
+    ask(skip_bad_lines=True, out=tmp_path / "out.jsonl")
+    assert (
+        len((tmp_path / "out.jsonl").read_text().splitlines()) == len(TEXTS)
+        and not (tmp_path / "out.jsonl.partial").exists()
+    )
+
+
+def test_answers_grow_beside_the_file_that_they_become(prompts, tmp_path, monkeypatch):
+    """They are not kept in memory, and what stood there stays until all are there."""
+    write(tmp_path / "rows.jsonl", [{"text": text} for text in TEXTS])
+    (tmp_path / "out.jsonl").write_text("before")
+    monkeypatch.setattr(answer_rows, "ANSWERS_AT_ONCE", 2)
+    sizes, real = [], PromptModel.scores
+
+    def scores(*arguments, **more):
+        sizes.append((tmp_path / "out.jsonl.partial").stat().st_size)
+        assert (tmp_path / "out.jsonl").read_text() == "before"
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(PromptModel, "scores", scores)
+    answered(prompts / "labels", tmp_path / "rows.jsonl", tmp_path)
+    assert sizes[0] == 0 and sizes == sorted(set(sizes)) and len(sizes) == len(TEXTS) / 2
+
+
+@pytest.mark.parametrize("kind", ["labels", "writes"])
+def test_shortened_rows_are_told_and_marked(prompts, tmp_path, kind):
+    write(
+        tmp_path / "rows.jsonl",
+        [{"text": "great"}, {"text": "film " * 50}, *([{"text": "bad"}] * 6)],
+    )
+    text, heard = answered(prompts / kind, tmp_path / "rows.jsonl", tmp_path, explain=True)
+    cut = [json.loads(line)["ptune"]["shortened"] for line in text.splitlines()]
+    assert [number for number, tokens in enumerate(cut) if tokens] == [1]
+    assert heard == [
+        f"Warning: 1 of 8 rows were shortened to fit, by {cut[1]} tokens at most. The LM does not "
+        "see what was cut off; an input may "
+        f"have 30 tokens here (max_length)."
+    ]
+    text, _ = answered(prompts / kind, tmp_path / "rows.jsonl", tmp_path, "out.csv", explain=True)
+    assert [int(row["ptune_shortened"]) for row in csv.DictReader(io.StringIO(text))] == cut
+
+
+def test_an_ensemble_gives_the_texts_of_all_its_members(prompts, tmp_path):
+    write(tmp_path / "rows.jsonl", ROWS[:3])
+    several = DecodingOverrides(beams=2, texts=2)
+    text, _ = answered(
+        prompts / "writes twice", tmp_path / "rows.jsonl", tmp_path, decoding=several
+    )
+    apart = []
+    for folder in prompt_folder.folders_in(prompts / "writes twice"):
+        member = prompt_folder.load(folder, device="cpu")
+        decoding = member.tasks[0].task.decoding.model_copy(update={"beams": 2, "texts": 2})
+        apart.append(
+            write_all(
+                member,
+                member.encode(0, ROWS[:3], labelled=False, room=decoding.max_new_tokens),
+                decoding,
+            )
+        )
+    assert [json.loads(line)["ptune"]["texts"] for line in text.splitlines()] == [
+        [*first, *second] for first, second in zip(*apart)
+    ]
+
+
+def test_files_are_read_as_the_prompts_own_were(folder):
+    table = folder / "rows.csv"
+    table.write_text("\n".join(f"{row['label']};{row['text']}" for row in ROWS), encoding="latin-1")
+    as_it_is = {
+        "train": table,
+        "dev": table,
+        "test": table,
+        "columns": ["label", "Review"],
+        "rename": {"Review": "text"},
+        "separator": ";",
+        "encoding": "latin-1",
+    }
+    run = trained(folder, data=as_it_is)
+    figures = answer_rows.evaluate(EvaluateConfig(prompt=folder / "out", data=table), unheard)
+    assert figures["accuracy"] == run.figures["accuracy"] and figures["rows"] == len(ROWS)
+    assert answer_rows.evaluate(
+        EvaluateConfig(prompt=folder / "out", data=folder / "rows.jsonl"), unheard
+    )["rows"] == len(ROWS)
+    table.write_text("good;K\u00f6ln\n", encoding="utf-8")
+    answer_rows.predict(
+        PredictConfig(prompt=folder / "out", data=table, out=folder / "answers.jsonl"), unheard
+    )
+    assert "K\u00f6ln" in (folder / "answers.jsonl").read_text(), (
+        "an encoding that was kept is not put upon UTF-8"
+    )
+    with pytest.raises(DataError, match="1 fields where data: {columns: ...} names 2"):
+        answer_rows.evaluate(
+            EvaluateConfig(prompt=folder / "out", data=table, separator="|"), unheard
+        )

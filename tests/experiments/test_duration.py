@@ -1,0 +1,104 @@
+"""How long an experiment will take: rows are counted, and one is timed."""
+
+import time
+
+import pytest
+import tiny
+import torch
+
+from ptune.answers.label_words import Verbalizer
+from ptune.cli import main
+from ptune.experiments import duration, trials
+from ptune.experiments.trials import Plan, ProbeTask
+from ptune.lm.language_model import LanguageModel
+from ptune.settings import ProbeConfig
+from ptune.training.loop import accuracy
+from ptune.training.methods import method
+
+ROWS = [{"subject": f"vienna {number}", "object": "yn"[number % 2]} for number in range(40)]
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return LanguageModel(*tiny.tiny("bert"))
+
+
+def plan_of(lm, out, names):
+    words = Verbalizer.from_words({"y": "Yes", "n": "No"})
+    problem = ProbeTask(
+        "p",
+        "p",
+        "{subject} is {mask} .",
+        (),
+        words,
+        "object",
+        ROWS[:20],
+        ROWS[20:30],
+        ROWS[30:],
+        lambda scores, examples: {"p@1": accuracy(scores, examples)},
+        "p@1",
+        0.5,
+        "labels",
+    )
+    methods = [method(name) for name in names]
+    return Plan(lm=lm, problems=[problem], methods=methods, seeds=2, out=out, together=1, **EXTRA)
+
+
+EXTRA = {"identity": {}} if "identity" in Plan.__dataclass_fields__ else {}
+
+
+def test_rows_are_counted(lm, tmp_path, monkeypatch):
+    monkeypatch.setattr(duration, "_seconds_a_row", lambda plan, method, problem: (1.0, 1.0))
+    plan = plan_of(lm, tmp_path, ["manual"])
+    assert duration.seconds_at_most(plan) == 10
+    settings = method("p-tuning").train
+    one = settings.planned_steps(2) // 2 * (20 + 10) + 10
+    assert duration.seconds_at_most(plan_of(lm, tmp_path, ["manual", "p-tuning"])) == 10 + 2 * one
+    file = trials.result_file(plan, method("p-tuning"), 1, plan.problems[0])
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    assert duration.seconds_at_most(plan_of(lm, tmp_path, ["manual", "p-tuning"])) == 10 + one
+
+
+@pytest.mark.parametrize("names", [["p-tuning"], ["fine-tune"]])
+def test_it_is_an_upper_bound_of_the_right_size_and_changes_nothing(lm, tmp_path, names):
+    before = {name: value.clone() for name, value in lm.model.state_dict().items()}
+    random = torch.get_rng_state()
+    plan = plan_of(lm, tmp_path, names)
+    seconds = duration.seconds_at_most(plan)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, before[name]) for name, value in lm.model.state_dict().items())
+    assert all(
+        not parameter.requires_grad and parameter.grad is None
+        for parameter in lm.model.parameters()
+    )
+    began = time.monotonic()
+    trials.run(plan, lambda result: None)
+    took = time.monotonic() - began
+    assert 0.05 < seconds / took < 20, (
+        seconds,
+        took,
+    )  # a busy machine, and what is not counted: saving, encoding
+
+
+@pytest.mark.parametrize(
+    "seconds, shown",
+    [(0.2, "a moment"), (45, "45 seconds"), (130, "2 minutes"), (7200, "2.0 hours")],
+)
+def test_as_a_sentence(seconds, shown):
+    assert shown in duration.sentence(seconds)
+
+
+def test_by_default_a_probe_trains_no_lm(capsys):
+    from ptune.experiments.probe import _methods
+
+    assert [m.name for m in _methods(ProbeConfig())] == ["manual", "p-tuning"]
+    assert [m.name for m in _methods(ProbeConfig(methods="all"))] == [
+        "manual",
+        "p-tuning",
+        "fine-tune",
+        "manual+fine-tune",
+    ]
+    with pytest.raises(SystemExit):
+        main.main(["probe", "--help"])
+    assert "--methods all" in capsys.readouterr().out

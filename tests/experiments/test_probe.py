@@ -1,0 +1,318 @@
+"""The probe from facts to report, on a tiny LM and a table of its own."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from random import Random
+
+import pytest
+import tiny
+
+from ptune.errors import ConfigError, DivergedError
+from ptune.experiments.probe import probe
+from ptune.reports.schemas import Results
+from ptune.settings import ProbeConfig
+
+ROOT = pathlib.Path(__file__).parents[2]
+WORDS = (
+    "vienna paris rome berlin madrid london austria france italy germany euro film city "
+    "people east capital danube great"
+).split()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A tiny LM's folder and facts in LAMA's layout: three relations, the second with ambiguous
+    subjects."""
+    path = tmp_path_factory.mktemp("world")
+    network, tokenizer = tiny.tiny("bert")
+    network.save_pretrained(path / "lm")
+    tokenizer.save_pretrained(path / "lm")
+    lines = []
+    for number in range(3):
+        for split, count in (("train", 14), ("dev", 6), ("test", 8)):
+            folder = path / "facts" / "original" / f"R{number}"
+            folder.mkdir(parents=True, exist_ok=True)
+            rows = [
+                {
+                    "sub_label": f"{WORDS[(i * 5 + number) % 18]} {WORDS[i % 7]} {split}",
+                    "obj_label": WORDS[(i * (number + 2)) % 9],
+                }
+                for i in range(count)
+            ]
+            (folder / f"{split}.jsonl").write_text(
+                "".join(
+                    json.dumps(row) + "\n"
+                    for row in [*rows, {"sub_label": "x", "obj_label": "Timbuktu"}]
+                )
+            )
+        lines.append(
+            json.dumps(
+                {
+                    "relation": f"R{number}",
+                    "template": "[X] is in [Y] .",
+                    "label": f"is in {number}",
+                    "wordings": ["[X] is in [Y] .", "The [X] of [Y] .", "[Y] is [X] ."],
+                }
+            )
+        )
+    (path / "facts" / "relations.jsonl").write_text("\n".join(lines) + "\n")
+    return path
+
+
+def config(world, out, **more):
+    return ProbeConfig(
+        **{
+            "lm": str(world / "lm"),
+            "facts": str(world / "facts"),
+            "out": out,
+            "device": "cpu",
+            "wordings": True,
+            "train": {"epochs": 3, "batch_size": 4},
+            **more,
+        }
+    )
+
+
+def read(out):
+    return json.loads((out / "results.json").read_text())
+
+
+def test_all_methods(world, tmp_path, capsys):
+    said = []
+    results = probe(config(world, tmp_path, seeds=2, methods="all"), said.append)
+    assert any(line.startswith("This takes ") for line in said)
+    raw = read(tmp_path)
+    assert list(raw["methods"]) == ["manual", "p-tuning", "fine-tune", "manual+fine-tune"]
+    assert raw == json.loads(results.model_dump_json()) and Results.model_validate(raw)
+    assert raw["methods"]["p-tuning"]["relations"]["R1"]["rows"] == 8 and raw["dropped"] == {
+        "R0": 3,
+        "R1": 3,
+        "R2": 3,
+    }
+    for name, own in raw["methods"].items():
+        values = [relation["p@1"] for relation in own["relations"].values()]
+        assert (
+            own["p@1"] == pytest.approx(sum(values) / 3) == pytest.approx(own["micro"]["p@1"])
+            and own["filtered p@1"] >= own["p@1"]
+        )
+        assert own["seeds"] == (1 if name == "manual" else 2)
+    manual, tuned = raw["methods"]["manual"], raw["methods"]["fine-tune"]
+    assert (manual["trained_parameters"], manual["kept_parameters"]) == (0, 0) and tuned[
+        "trained_parameters"
+    ] == tuned["kept_parameters"] > 10_000
+    assert raw["methods"]["p-tuning"]["kept_parameters"] == 9 * 32
+    assert (
+        len(raw["wordings"]["R0"]) == 3
+        and raw["settings"]["allowed"] > 10
+        and "torch" in raw["versions"]
+    )
+    assert sum(line.startswith("p-tuning") for line in said) == 6
+    page = (tmp_path / "report.html").read_text()
+    for wanted in (
+        "P-tuning",
+        "Manual prompt + fine-tuning",
+        "is in 2",
+        "<svg",
+        "Learned tokens",
+        "The same question in other words",
+        "3 relations, 4 methods",
+    ):
+        assert wanted in page
+    assert "P@1 on test rows" in capsys.readouterr().out
+    assert sorted(p.name for p in (tmp_path / "prompts").iterdir()) == sorted(
+        f"p-tuning.@r{r}.{s}" for r in range(3) for s in range(2)
+    )
+    assert not (tmp_path / "checkpoints").exists() or not any((tmp_path / "checkpoints").iterdir())
+
+
+def test_the_lm_is_as_it_was_after_each_tuning(world, tmp_path):
+    """Fine-tuning one relation must not help the next, nor a method that comes later."""
+    after = probe(config(world, tmp_path / "a", methods="fine-tune,manual"))
+    before = probe(config(world, tmp_path / "b", methods="manual,fine-tune"))
+    assert after.methods == before.methods
+    alone = probe(config(world, tmp_path / "c", methods="fine-tune", relations="R2"))
+    assert alone.methods["fine-tune"].relations["R2"] == after.methods["fine-tune"].relations["R2"]
+
+
+def test_together_or_one_by_one(world, tmp_path):
+    together = probe(config(world, tmp_path / "a", methods="p-tuning", together=3))
+    apart = probe(config(world, tmp_path / "b", methods="p-tuning", together=1))
+    for name, relation in together.methods["p-tuning"].relations.items():
+        other = apart.methods["p-tuning"].relations[name]
+        assert relation.model_extra == pytest.approx(other.model_extra, abs=1e-6)
+
+
+def test_a_finished_run_is_only_read_again(world, tmp_path, monkeypatch):
+    probe(config(world, tmp_path, methods="manual,p-tuning"))
+    first = (tmp_path / "results.json").read_bytes()
+    (tmp_path / "results.json").unlink()
+    monkeypatch.setattr("ptune.experiments.trials.fit", None)
+    probe(config(world, tmp_path, methods="manual,p-tuning", resume=True))
+    assert (tmp_path / "results.json").read_bytes() == first
+    with pytest.raises(
+        ConfigError, match="holds a run of ptune probe already: go on with --resume"
+    ):
+        probe(config(world, tmp_path, methods="manual,p-tuning"))
+    with pytest.raises(ConfigError, match=r"begun with another seeds \(1, now 2\)"):
+        probe(config(world, tmp_path, methods="manual,p-tuning", seeds=2, resume=True))
+    with pytest.raises(ConfigError, match="begun with another methods"):
+        probe(
+            config(
+                world,
+                tmp_path,
+                methods="manual,p-tuning",
+                resume=True,
+                train={"epochs": 4, "batch_size": 4},
+            )
+        )
+
+
+def test_a_real_kill(world, tmp_path):
+    """kill -9 at a random moment, and the same results.json; ``test_kills`` dies between every two
+    writes."""
+    command = [
+        sys.executable,
+        "-m",
+        "ptune",
+        "probe",
+        "--methods",
+        "manual,p-tuning,fine-tune",
+        "--lm",
+        world / "lm",
+        "--facts",
+        world / "facts",
+        "--device",
+        "cpu",
+        "--wordings",
+        "True",
+        "--train.epochs",
+        "12",
+        "--train.patience",
+        "0",
+        "--train.batch-size",
+        "2",
+        "--train.save-seconds",
+        "0",
+    ]
+    quiet = {
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+        "env": {**os.environ, "OMP_NUM_THREADS": "1"},
+    }
+    out = tmp_path / "killed"
+    process = subprocess.Popen([*command, "--out", out], **quiet)
+    while len(list(out.glob("results/*/*.json"))) < 4:
+        assert process.poll() is None, "the run was over before it was killed"
+        time.sleep(0.005)
+    time.sleep(Random(time.time_ns()).random() * 0.3)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run was over before it was killed"
+    subprocess.run([*command, "--out", out, "--resume"], check=True, **quiet)
+    given = {"epochs": 12, "patience": 0, "batch_size": 2}
+    probe(config(world, tmp_path / "whole", methods="manual,p-tuning,fine-tune", train=given))
+    assert (out / "results.json").read_bytes() == (tmp_path / "whole" / "results.json").read_bytes()
+
+
+def test_a_probe_that_diverges_tells_no_figures(world, tmp_path, capsys):
+    """No score is greater than NaN, so that every answer would be the first."""
+    said, hot = [], {"epochs": 2, "lm_learning_rate": 1e30, "clip": 0.0}
+    with pytest.raises(
+        DivergedError, match=r"Every training diverged.*lower lm_learning_rate \(it is 1e\+30\)"
+    ):
+        probe(config(world, tmp_path, methods="fine-tune", relations="R0", train=hot), said.append)
+    raw = read(tmp_path)["methods"]["fine-tune"]
+    assert "p@1" not in raw and (raw["diverged"], raw["lost"]) == (1, 1) == (
+        raw["relations"]["R0"]["diverged"],
+        raw["relations"]["R0"]["lost"],
+    )
+    assert any(line.startswith("fine-tune") and "diverged, no figures" in line for line in said)
+    assert any(
+        "R0, fine-tune, seed 0: the training diverged; it had no finite state" in line
+        for line in said
+    )
+    assert (
+        "diverged" in capsys.readouterr().out
+        and "diverged" in (tmp_path / "report.html").read_text()
+    )
+
+
+def test_relations_of_any_name_get_their_report(tmp_path, world):
+    rows = "".join(
+        f"{WORDS[i % 18]} {i},{WORDS[i % 3]},{name}\n" for i in range(40) for name in ("0", "P1.2")
+    )
+    (tmp_path / "t.csv").write_text("subject,object,relation\n" + rows)
+    probe(
+        config(
+            world,
+            tmp_path / "out",
+            facts=str(tmp_path / "t.csv"),
+            manual="[X] is in [Y] .",
+            methods="manual",
+        )
+    )
+    assert "P1.2" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_causal_lm_and_a_table(tmp_path):
+    network, tokenizer = tiny.tiny("gpt2")
+    network.save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    (tmp_path / "t.csv").write_text(
+        "subject,object\n"
+        + "".join(f"{WORDS[i % 18]} {i},{['the', 'is', 'of'][i % 3]}\n" for i in range(40))
+    )
+    (tmp_path / "words.txt").write_text("the\nis\nof\nand\nfilm\n")
+    said = []
+    given = {
+        "lm": str(tmp_path / "lm"),
+        "facts": str(tmp_path / "t.csv"),
+        "vocab": tmp_path / "words.txt",
+    }
+    results = probe(
+        config(
+            tmp_path, tmp_path / "out", **given, manual="[X] is in [Y] .", methods="manual,p-tuning"
+        ),
+        said.append,
+    )
+    assert set(results.methods) == {"manual", "p-tuning"}
+    assert any("without '.'" in line for line in said) and any(
+        "without '{soft:3}'" in line for line in said
+    )
+    with pytest.raises(ConfigError, match="no hand-written prompt"):
+        probe(config(tmp_path, tmp_path / "other", **given, methods="manual"))
+    with pytest.raises(ConfigError, match="no hand-written prompt"):
+        probe(
+            config(
+                tmp_path,
+                tmp_path / "other",
+                **given,
+                manual="[Y] is where [X] is .",
+                methods="manual",
+            ),
+            said.append,
+        )
+    assert "which a causal LM cannot see" in said[-1]
+
+
+def test_wrong_arguments(world, tmp_path):
+    for more, message in (
+        ({"methods": "p-tunning"}, "Did you mean 'p-tuning'"),
+        ({"relations": "R7"}, "no relation 'R7'"),
+        ({"methods": ","}, "No method is named"),
+        ({"methods": "manual", "init": "zeros"}, "--init is of methods that train a prompt"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            probe(config(world, tmp_path / "x", **more))
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_published_schema_is_that_of_the_results():
+    assert (
+        json.loads((ROOT / "docs" / "results.schema.json").read_text())
+        == Results.model_json_schema()
+    )

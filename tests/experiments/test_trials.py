@@ -1,0 +1,199 @@
+"""Methods, problems and seeds: what is run, and what is not run twice."""
+
+import dataclasses
+import os
+
+import psutil
+import pytest
+import tiny
+
+from ptune.answers.label_words import Verbalizer
+from ptune.experiments import trials
+from ptune.experiments.trials import Plan, ProbeTask
+from ptune.lm.language_model import LanguageModel
+from ptune.settings import TrainConfig
+from ptune.training.loop import accuracy
+from ptune.training.methods import Method
+
+ROWS = [
+    {"x": f"{town} film", "y": "ab"[i % 2]}
+    for i, town in enumerate(("Vienna", "Rome", "Paris", "Berlin", "London", "Madrid"))
+]
+TRAIN = TrainConfig(batch_size=3, epochs=2)
+METHODS = (
+    Method("manual", "M", "manual", "nothing"),
+    Method("p-tuning", "P", "{soft:2} {x} {mask}", "prompt", TRAIN, "table"),
+    Method("fine-tune", "F", "{x} {mask}", "lm", TRAIN),
+)
+
+
+def problem(name, manual="{x} is {mask}"):
+    words = Verbalizer.from_words({"a": "great", "b": "bad"})
+    return ProbeTask(
+        name,
+        name,
+        manual,
+        ("{x} : {mask}",),
+        words,
+        "y",
+        ROWS[:4],
+        ROWS[4:],
+        ROWS,
+        lambda scores, examples: {"p@1": accuracy(scores, examples)},
+        "p@1",
+        0.5,
+    )
+
+
+@pytest.fixture
+def plan(tmp_path):
+    lm = LanguageModel(*tiny.tiny("bert"))
+    return Plan(
+        lm,
+        [problem("one"), problem("two"), problem("three", None)],
+        METHODS,
+        2,
+        tmp_path / "out",
+        2,
+    )
+
+
+def test_what_is_run_and_kept(plan):
+    told = []
+    found = trials.run(plan, told.append)
+    names = [(r["method"], r["seed"], r["problem"]) for r in found]
+    assert sorted(names) == sorted(
+        [
+            ("manual", 0, "one"),
+            ("manual", 0, "two"),
+            *[
+                (m, s, p)
+                for m in ("p-tuning", "fine-tune")
+                for s in (0, 1)
+                for p in ("one", "two", "three")
+            ],
+        ]
+    )
+    assert len(told) == len(found)
+    assert not (plan.out / "checkpoints").exists() or not list((plan.out / "checkpoints").iterdir())
+    assert len(list((plan.out / "prompts").iterdir())) == 6
+
+
+def test_the_lm_is_itself_again_after_fine_tuning(plan):
+    before = plan.lm.fingerprint(), {k: v.clone() for k, v in plan.lm.model.state_dict().items()}
+    found = trials.run(plan, lambda _: None)
+    assert any(r["trained"] > 10_000 for r in found)
+    assert plan.lm.fingerprint() == before[0] and all(
+        (v == before[1][k]).all() for k, v in plan.lm.model.state_dict().items()
+    )
+
+
+def test_seeds_begin_where_they_are_told(plan, tmp_path):
+    """The second of two seeds from 0 is the first from 1."""
+    methods = [
+        Method(
+            "p-tuning",
+            "P",
+            "{soft:2} {x} {mask}",
+            "prompt",
+            TRAIN.model_copy(update={"seed": seed}),
+            "table",
+        )
+        for seed in (0, 1)
+    ]
+    found = []
+    for number, own in enumerate(methods):
+        again = Plan(
+            **(vars(plan) | {"methods": [own], "seeds": 2 - number, "out": tmp_path / str(number)})
+        )
+        found.append([r["history"] for r in trials.run(again, lambda _: None)])
+    assert found[0][3:] == found[1] and found[0][:3] != found[1]
+
+
+def test_what_is_there_is_not_run_again(plan, monkeypatch):
+    first = trials.run(plan, lambda _: None)
+    monkeypatch.setattr(trials, "fit", None)
+    monkeypatch.setattr(trials, "PromptModel", None)
+    assert trials.run(plan, lambda _: None) == first
+
+
+@pytest.mark.parametrize("name", ["../../victim", "/{folder}/victim", "a/b", "..", "x" * 300])
+def test_names_of_problems_are_no_paths(plan, name, tmp_path):
+    """What checkpoints, results, prompts and times are called stays in the folder, and nothing else
+    is removed."""
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "kept").touch()
+    often = METHODS[1].train.model_copy(update={"save_seconds": 0})
+    own = dataclasses.replace(
+        plan,
+        problems=[problem(name.format(folder=tmp_path))],
+        methods=[dataclasses.replace(METHODS[1], train=often)],
+        seeds=1,
+    )
+    assert len(trials.run(own, lambda _: None)) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "victim"] and [
+        path.name for path in victim.iterdir()
+    ] == ["kept"]
+    assert len(list((own.out / "prompts").iterdir())) == 1
+
+
+def test_two_methods_and_two_problems_share_no_prompt_folder(plan):
+    own = [dataclasses.replace(METHODS[1], name=name) for name in ("p-tuning", "p-tuning-v2")]
+    trials.run(
+        dataclasses.replace(plan, methods=own, problems=[problem("v2-x"), problem("x")], seeds=1),
+        lambda _: None,
+    )
+    assert len(list((plan.out / "prompts").iterdir())) == 4
+
+
+def test_how_many_together_grows_with_the_memory(plan, monkeypatch):
+    def free(size):
+        monkeypatch.setattr(
+            trials.os, "sysconf", lambda name: size if name == "SC_AVPHYS_PAGES" else 1
+        )
+        return trials.how_many_together(plan.lm, "lstm", 9, 16, 40)
+
+    assert free(1) == 1 and free(10**12) == 40 and 1 < free(5 * 10**7) < 40
+
+
+def test_what_diverges_has_no_figures_and_is_not_saved(plan):
+    hot = TRAIN.model_copy(update={"learning_rate": 1e30, "lm_learning_rate": 1e30, "clip": 0.0})
+    methods = (
+        METHODS[0],
+        *(dataclasses.replace(own, train=hot, encoder="lstm") for own in METHODS[1:]),
+        METHODS[2],
+    )
+    methods = (*methods[:3], dataclasses.replace(METHODS[2], name="after"))
+    told = []
+    found = trials.run(dataclasses.replace(plan, methods=methods, seeds=1), told.append)
+    by_method = {
+        name: [own for own in found if own["method"] == name]
+        for name in ("manual", "p-tuning", "fine-tune", "after")
+    }
+    for name in ("p-tuning", "fine-tune"):
+        assert all(
+            own["diverged"] and own["figures"] == {} and own["best"] is None and not own["examples"]
+            for own in by_method[name]
+        )
+    assert all(
+        own["figures"] and not own["diverged"]
+        for name in ("manual", "after")
+        for own in by_method[name]
+    )
+    assert not (plan.out / "prompts").exists()
+
+
+def test_how_many_prompts_train_together_is_known_on_every_system(monkeypatch):
+    """macOS and Windows have no count of free pages."""
+    monkeypatch.setattr(
+        os,
+        "sysconf",
+        lambda name: (_ for _ in ()).throw(ValueError("unrecognized configuration name")),
+    )
+    lm = LanguageModel(*tiny.tiny("bert"))
+    assert trials.how_many_together(lm, "lstm", 9, 16, problems=5) == 5
+    monkeypatch.setattr(
+        psutil, "virtual_memory", lambda: type("Memory", (), {"available": 2**20})()
+    )
+    assert trials.how_many_together(lm, "lstm", 9, 16, problems=5) == 1

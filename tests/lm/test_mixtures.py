@@ -1,0 +1,163 @@
+"""No row changes another: rows of any tasks in one batch answer as each of them alone, in every
+family, by both routes of prefixes, read by every kind of verbalizer. `pytest
+--hypothesis-profile=thorough` draws many more mixtures."""
+
+import functools
+
+import pytest
+import test_attention
+import tiny
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_families import FAR
+
+from ptune.answers.label_words import Choices, Span, Verbalizer
+from ptune.lm.language_model import LanguageModel
+from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
+from ptune.template.language import Template
+
+more_families = test_attention.more_families
+FAMILIES = [*tiny.FAMILIES, *test_attention.MORE, *test_attention.BY_LENGTH]
+THOROUGH = settings.get_current_profile_name() == "thorough"
+TEXT = "Vienna lies on the Danube , in the east of Austria ; its people speak German".split()
+ONE = Verbalizer.from_words({"a": ["Yes", "great"], "b": "No", "c": "Maybe"})
+SEVERAL = Verbalizer.from_words(
+    {"a": ["great", "positive film"], "b": "terrible city", "c": "Maybe"}
+)
+STEPWISE = Verbalizer(SEVERAL.labels, SEVERAL.words, order="most-probable-first")
+FIRST = Verbalizer(SEVERAL.labels, SEVERAL.words, order="left-to-right")
+CHOICES = Choices(("choices",))
+TEMPLATES = {
+    "words": ("{text} ? {mask}", ONE),
+    "soft": ("{soft:3} {text} {soft:1} {mask}", SEVERAL),
+    "prefix": ("{prefix:3} {text} is {mask}", ONE),
+    "long prefix": ("{prefix:9} {text} {mask}", SEVERAL),
+    "infix": ("{text} {prefix:2} ? it is {mask}", SEVERAL),
+    "both": ("{prefix:1} {text} {soft:2} {mask}", CHOICES),
+    "choices": ("The {text} ? {mask}", CHOICES),
+    "stepwise": ("{prefix:2} {text} is {mask}", STEPWISE),
+    "from the left": ("{soft:2} {text} is {mask}", FIRST),
+    "soft words": ("{prefix:2} {text} {mask}", ONE),
+    "prototypes": ("{soft:1} {text} {mask}", ONE),
+    "head": ("{prefix:4} {text} ?", ONE),
+    "span": ("{prefix:1} {text} {mask}", Span("span")),
+    "text": ("{prefix:2} {text} is {mask}", None),
+}
+READERS = {"soft words": "soft", "prototypes": "prototypes", "head": "head"}
+
+
+@functools.cache
+def build(family: str) -> PromptModel:
+    """A bank of prompts of every kind that the family takes, with wide values."""
+    model = PromptModel(LanguageModel(*tiny.tiny(family)))
+    for name, (text, verbalizer) in TEMPLATES.items():
+        if (
+            verbalizer in (STEPWISE, FIRST) or isinstance(verbalizer, Span)
+        ) and model.lm.kind != "masked":
+            verbalizer = SEVERAL
+        if verbalizer is None and model.lm.kind == "masked":
+            continue
+        if model.lm.kind == "encoder-decoder" and name == "infix":
+            text = "{prefix:2} {text} ? it is {mask}"
+        if model.lm.kind == "causal" and name == "head":
+            text = "{prefix:4} {text} ? it is"
+        model.add(
+            Task(
+                name,
+                Template.parse(text),
+                verbalizer,
+                "label",
+                encoder="table",
+                prefix=PrefixSettings(0),
+                reader=READERS.get(name, "words"),
+            )
+        )
+    for number, parameter in enumerate(model.bank.parameters()):
+        torch.nn.init.normal_(parameter, 0, 0.7, generator=torch.Generator().manual_seed(number))
+    return model
+
+
+@st.composite
+def mixtures(draw) -> list[tuple[int, int, int]]:
+    """One to eight rows: the number of a template, where in the text the row begins, and how many
+    words it has."""
+    row = st.tuples(st.integers(0, len(TEMPLATES) - 1), st.integers(0, 5), st.integers(1, 9))
+    return draw(st.lists(row, min_size=1, max_size=8))
+
+
+def encoded(model: PromptModel, mixture):
+    examples = []
+    for number, start, count in mixture:
+        words = TEXT[start : start + count]
+        row = {
+            "text": " ".join(words),
+            "choices": ["great", " ".join(words[:2])],
+            "span": words[0],
+            "label": "a",
+        }
+        task = number % len(model.tasks)
+        if model.tasks[task].verbalizer is None:
+            row["label"] = words[-1]
+        elif isinstance(model.tasks[task].verbalizer, Choices):
+            row["label"] = "0"
+        elif isinstance(model.tasks[task].verbalizer, Span):
+            row["label"] = "true"
+        examples += model.encode(task, [row])
+    return examples
+
+
+def answers(model: PromptModel, examples) -> list[torch.Tensor]:
+    """The label scores of all examples as one batch; of texts, their losses."""
+    chosen = [example for example in examples if example.bound is not None]
+    texts = [example for example in examples if example.bound is None]
+    scores = iter(model.scores(chosen, rows=1000) if chosen else [])
+    losses = iter(model.text_losses(texts) if texts else [])
+    return [
+        next(scores) if example.bound is not None else torch.tensor([next(losses)])
+        for example in examples
+    ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(
+    max_examples=500 if THOROUGH else 6,
+    deadline=None,
+    derandomize=not THOROUGH,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(mixture=mixtures())
+def test_rows_in_a_mixture_are_the_rows_alone(family, mixture):
+    model = build(family)
+    examples = encoded(model, mixture)
+    together = answers(model, examples)
+    for example, found in zip(examples, together):
+        (wanted,) = answers(model, [example])
+        torch.testing.assert_close(found, wanted, atol=2e-4, rtol=2e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_kind_of_row_beside_every_other(family):
+    """One short row of each template beside one long row of each, so that each kind is padded once
+    and pads once."""
+    model = build(family)
+    mixture = [
+        (number, number % 3, 1 if number % 2 == long else 9)
+        for long in (0, 1)
+        for number in range(len(TEMPLATES))
+    ]
+    examples = encoded(model, mixture)
+    with torch.no_grad():
+        losses = model.losses(examples)
+    together = answers(model, examples)
+    assert torch.stack([own[:2].diff() for own in together if len(own) > 1]).std() > FAR, (
+        "all answers are alike"
+    )
+    for example, found, loss in zip(examples, together, losses):
+        (wanted,) = answers(model, [example])
+        torch.testing.assert_close(found, wanted, atol=2e-4, rtol=2e-4)
+        if model.tasks[example.task].task.reader != "prototypes":  # its loss is of a batch
+            torch.testing.assert_close(
+                loss, model.losses([example]).detach()[0], atol=5e-4, rtol=5e-4
+            )

@@ -1,0 +1,54 @@
+"""The gradients of a batch that runs in parts, against those of the whole at once."""
+
+import pytest
+import test_families
+import test_prefix_families
+import torch
+from test_families import TOLERANCE
+
+from ptune.model import prompt_model as models
+
+
+def gradients(model) -> list[torch.Tensor]:
+    found = [
+        torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.bank.parameters()
+    ]
+    model.bank.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("limit", [1, 60, 10_000])
+@pytest.mark.parametrize("tests", [test_families, test_prefix_families])
+@pytest.mark.parametrize("family", ["bert", "llama", "t5"])
+def test_parts_are_the_whole(family, tests, limit, monkeypatch):
+    model = tests.build(family)
+    rows = tests.examples(model)
+    weights = [0.5 + number / 7 for number in range(len(rows))]
+    wanted = model.losses(rows) * torch.tensor(weights)
+    wanted.sum().backward()
+    whole = gradients(model)
+    assert any(gradient.abs().max() > 1e-3 for gradient in whole)
+    monkeypatch.setattr(models, "CPU_TOKENS", limit)
+    calls, encoders, right = [], [], model.losses
+    monkeypatch.setattr(
+        model,
+        "losses",
+        lambda examples, learned: calls.append(len(examples)) or right(examples, learned),
+    )
+    for encoder in model.bank.encoders:
+        encoder.register_forward_hook(lambda *_: encoders.append(1))
+    found = model.backward(rows, weights)
+    tokens = [sum(len(fill.ids) for fill in row.learn) for row in rows]
+    assert sum(calls) == len(rows) and (
+        len(calls) == len(rows)
+        if limit == 1
+        else len(calls) > 1
+        if sum(tokens) > limit
+        else len(calls) == 1
+    )
+    assert len(encoders) <= len(model.bank.encoders), "an encoder ran twice"
+    assert not found.requires_grad
+    torch.testing.assert_close(found, wanted.detach(), atol=TOLERANCE, rtol=TOLERANCE)
+    for ours, theirs in zip(gradients(model), whole):
+        scale = theirs.abs().max().clamp(min=1)
+        torch.testing.assert_close(ours / scale, theirs / scale, atol=TOLERANCE, rtol=0)

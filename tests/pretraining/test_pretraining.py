@@ -1,0 +1,285 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tiny
+import torch
+from transformers import AutoModelForMaskedLM, BertConfig, BertModel
+
+from ptune.base import files
+from ptune.errors import ConfigError, DataError, DivergedError
+from ptune.lm.language_model import LanguageModel
+from ptune.pretraining import loop as p
+from ptune.settings import PretrainConfig
+
+SENTENCES = [
+    f"The capital of {a} is {b} ."
+    for a, b in zip("Austria France Italy Germany".split(), "Vienna Paris Rome Berlin".split())
+]
+
+
+@pytest.fixture
+def text(tmp_path):
+    (tmp_path / "text.txt").write_text(
+        "\n\n".join(f"{a}\n{b}" for a in SENTENCES for b in SENTENCES) + "\n"
+    )
+    return tmp_path / "text.txt"
+
+
+def config(text, out, **more):
+    return PretrainConfig(
+        **{
+            "texts": [text],
+            "out": out,
+            "hidden_size": 32,
+            "layers": 1,
+            "heads": 2,
+            "steps": 60,
+            "batch_tokens": 256,
+            "length": 32,
+            "learning_rate": 5e-3,
+            "vocabulary_size": 300,
+            "held_out": 0.1,
+            "save_minutes": 100,
+            **more,
+        }
+    )
+
+
+def looks(out):
+    return [json.loads(line) for line in (out / "training" / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("objective", ["masked", "causal", "span-corruption", "prefix-lm"])
+def test_every_objective_learns_and_makes_an_lm_that_loads(objective, text, tmp_path):
+    said = []
+    p.pretrain(config(text, tmp_path / "first", objective=objective, steps=1), said.append)
+    p.pretrain(config(text, tmp_path / "lm", objective=objective), said.append)
+    assert looks(tmp_path / "lm")[-1]["loss"] < 0.7 * looks(tmp_path / "first")[-1]["loss"]
+    lm = LanguageModel.load(tmp_path / "lm", device="cpu")
+    assert lm.kind == p.KINDS[objective] and "perplexity" in said[-1]
+
+
+@pytest.mark.parametrize("more", [{}, {"held_out": 0.0}, {"save_minutes": 0}])
+def test_what_diverges_is_not_saved(more, text, tmp_path):
+    with pytest.raises(DivergedError, match=r"lower learning_rate \(it is 1e\+30\)"):
+        p.pretrain(
+            config(text, tmp_path / "lm", learning_rate=1e30, steps=4, **more), lambda _: None
+        )
+    assert not (tmp_path / "lm" / "model.safetensors").exists()
+    assert not (tmp_path / "lm" / "training" / "state.safetensors").exists()
+    assert "nan" not in (
+        log.read_text() if (log := tmp_path / "lm" / "training" / "log.jsonl").exists() else ""
+    )
+
+
+def test_weights_too_large_for_the_saved_format_are_not_saved(text, tmp_path, monkeypatch):
+    train = p._Run.train
+
+    def grown(run, say):
+        train(run, say)
+        with torch.no_grad():
+            next(run.lm.model.parameters()).mul_(1e8)
+
+    monkeypatch.setattr(p._Run, "train", grown)
+    with pytest.raises(DivergedError, match="too large for float16"):
+        p.pretrain(config(text, tmp_path / "lm", steps=2, save_dtype="float16"), lambda _: None)
+    assert not (tmp_path / "lm" / "model.safetensors").exists()
+
+
+def test_fp16_is_saved_and_the_vocabulary_cut(text, tmp_path):
+    network, tokenizer = tiny.tiny("bert")
+    network.save_pretrained(tmp_path / "old")
+    tokenizer.save_pretrained(tmp_path / "old")
+    (tmp_path / "words.txt").write_text("terrible\nvienna\n")
+    p.pretrain(
+        config(
+            text,
+            tmp_path / "new",
+            lm=str(tmp_path / "old"),
+            vocabulary_size=110,
+            keep_words=tmp_path / "words.txt",
+            steps=2,
+            save_dtype="float16",
+        )
+    )
+    tensors = files.read_tensors(tmp_path / "new" / "model.safetensors")
+    assert {t.dtype for t in tensors.values()} == {torch.float16}
+    lm = LanguageModel.load(tmp_path / "new", device="cpu")
+    assert (
+        lm.dtype == torch.float32
+        and len(lm.tokens.plain("terrible")) == 1
+        and len(lm.tokens.tokenizer) <= 110
+    )
+
+
+def test_an_encoder_without_a_head_gets_one(text, tmp_path):
+    BertModel(BertConfig(vocab_size=len(tiny.wordpiece()), **tiny.SHAPE)).save_pretrained(
+        tmp_path / "encoder"
+    )
+    tiny.wordpiece().save_pretrained(tmp_path / "encoder")
+    p.pretrain(
+        config(text, tmp_path / "lm", lm=str(tmp_path / "encoder"), vocabulary_size=None, steps=2)
+    )
+    assert LanguageModel.load(tmp_path / "lm", device="cpu").kind == "masked"
+
+
+@pytest.mark.parametrize("relation", ["two-way", "three-way"])
+def test_next_sentence_prediction(relation, tmp_path):
+    """Documents of one country each: whether the second half goes on is told by the country."""
+    countries = ["Austria Vienna", "France Paris", "Italy Rome", "Germany Berlin"]
+    documents = [
+        f"{c.split()[0]} is great and {c.split()[1]} is great .\n" * 4 for c in countries
+    ] * 6
+    (tmp_path / "t.txt").write_text("\n".join(documents))
+    p.pretrain(
+        config(
+            tmp_path / "t.txt",
+            tmp_path / "lm",
+            next_sentence=relation,
+            steps=300,
+            length=24,
+            learning_rate=3e-3,
+            mask_share=0.1,
+            held_out=0.2,
+        )
+    )
+    head = p.PairHead.load(tmp_path / "lm")
+    assert head.labels == p.PAIRS[relation]
+    assert looks(tmp_path / "lm")[-1]["pairs right"] > (0.75 if relation == "two-way" else 0.55)
+
+
+def test_next_sentence_prediction_needs_documents(tmp_path):
+    (tmp_path / "t.txt").write_text("\n".join(SENTENCES * 4))
+    with pytest.raises(DataError, match="several documents"):
+        p.pretrain(config(tmp_path / "t.txt", tmp_path / "lm", next_sentence="two-way"))
+    with pytest.raises(ConfigError, match="masked objective only"):
+        p.pretrain(
+            config(tmp_path / "t.txt", tmp_path / "lm", next_sentence="two-way", objective="causal")
+        )
+
+
+def test_a_killed_run_gives_the_same_lm(text, tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text("""
+import pathlib, sys, torch
+torch.set_num_threads(1)
+from ptune.config import PretrainConfig
+from ptune.pretrain import pretrain
+pretrain(PretrainConfig(texts=[sys.argv[1]], out=sys.argv[2], tokenizer=sys.argv[3], hidden_size=32, layers=1, heads=2, steps=120, batch_tokens=256,
+                        length=32, save_minutes=0.0001, resume=pathlib.Path(sys.argv[2], 'settings.json').exists()), lambda line: print(line, flush=True))
+""")
+    tiny.wordpiece().save_pretrained(tmp_path / "tokenizer")
+    command = [sys.executable, script, text]
+    subprocess.run(
+        [*command, tmp_path / "whole", tmp_path / "tokenizer"], check=True, capture_output=True
+    )
+    for lines in (12,):
+        process = subprocess.Popen(
+            [*command, tmp_path / "killed", tmp_path / "tokenizer"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        for _ in range(lines):
+            process.stdout.readline()
+        time.sleep(0.05)
+        assert process.poll() is None, "the run was over before it was killed"
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    subprocess.run(
+        [*command, tmp_path / "killed", tmp_path / "tokenizer"], check=True, capture_output=True
+    )
+    assert (tmp_path / "killed" / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_folders_and_settings_that_do_not_go_together(text, tmp_path):
+    p.pretrain(config(text, tmp_path / "lm", steps=1))
+    with pytest.raises(ConfigError, match="holds a run of ptune pretrain already"):
+        p.pretrain(config(text, tmp_path / "lm", steps=1))
+    with pytest.raises(ConfigError, match="another learning_rate"):
+        p.pretrain(config(text, tmp_path / "lm", steps=1, learning_rate=1e-4, resume=True))
+    with pytest.raises(ConfigError, match="2 weights for 1 texts"):
+        p.pretrain(config(text, tmp_path / "x", weights=[1, 2]))
+    with pytest.raises(ConfigError, match="cannot be shared by 3 heads"):
+        p.pretrain(config(text, tmp_path / "x", heads=3))
+    with pytest.raises(DataError, match="none.txt cannot be read"):
+        p.pretrain(config(tmp_path / "none.txt", tmp_path / "y"))
+
+
+def test_nothing_of_another_run_is_overwritten(text, tmp_path):
+    """Neither the LM that is gone on from, nor one that something else wrote."""
+    network, tokenizer = tiny.tiny("bert")
+    network.save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    before = (tmp_path / "lm" / "model.safetensors").read_bytes()
+    for resume in (False, True):
+        with pytest.raises(
+            ConfigError, match="which this run did not write|There is no run of ptune pretrain"
+        ):
+            p.pretrain(
+                config(
+                    text,
+                    tmp_path / "lm",
+                    lm=str(tmp_path / "lm"),
+                    vocabulary_size=None,
+                    steps=1,
+                    resume=resume,
+                )
+            )
+    assert (tmp_path / "lm" / "model.safetensors").read_bytes() == before
+
+
+def test_a_run_goes_on_with_the_same_texts_and_lm_alone(text, tmp_path):
+    network, tokenizer = tiny.tiny("bert")
+    network.save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    given = {"lm": str(tmp_path / "lm"), "vocabulary_size": None, "steps": 1}
+    p.pretrain(config(text, tmp_path / "out", **given))
+    text.write_text(text.read_text().replace("Vienna", "Paris"))
+    with pytest.raises(ConfigError, match="begun with another texts"):
+        p.pretrain(config(text, tmp_path / "out", resume=True, **given))
+    text.write_text(text.read_text().replace("Austria is Paris", "Austria is Vienna"))
+    tiny.tiny("bert", seed=1)[0].save_pretrained(tmp_path / "lm")
+    with pytest.raises(ConfigError, match="begun with another lm."):
+        p.pretrain(config(text, tmp_path / "out", resume=True, **given))
+
+
+@pytest.mark.parametrize("objective", ["masked", "span-corruption"])
+def test_a_learned_vocabulary_is_that_of_every_run(objective, text, tmp_path):
+    for name in ("one", "two"):
+        p.pretrain(config(text, tmp_path / name, objective=objective, steps=2))
+    assert (tmp_path / "one" / "model.safetensors").read_bytes() == (
+        tmp_path / "two" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_several_texts_of_one_name(tmp_path):
+    """w.en and w.de, and two files of one name in two folders, are each read for themselves."""
+    for name in ("w.en", "w.de", "other/w.en"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(
+            "\n\n".join(f"{sentence} {name}" for sentence in SENTENCES) + "\n"
+        )
+    texts = [tmp_path / name for name in ("w.en", "w.de", "other/w.en")]
+    settings = config(texts[0], tmp_path / "lm", texts=texts)
+    lm = LanguageModel(*tiny.tiny("gpt2"))
+    found = p._read(settings.model_copy(update={"objective": "causal"}), lm).corpora
+    words = [lm.tokens.tokenizer.decode(own.ids.tolist()) for own in found]
+    assert [(text.count("w.en"), text.count("w.de"), text.count("other/")) for text in words] == [
+        (4, 0, 0),
+        (0, 4, 0),
+        (4, 0, 4),
+    ]
+
+
+def test_a_new_lm_is_one_that_transformers_knows(text, tmp_path):
+    p.pretrain(config(text, tmp_path / "lm", steps=1))
+    assert type(AutoModelForMaskedLM.from_pretrained(tmp_path / "lm")).__name__ == "BertForMaskedLM"

@@ -1,0 +1,146 @@
+"""The table in the terminal and the page."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from ptune.reports import probe_page
+from ptune.reports.schemas import summarise
+
+
+def single(method, problem, hits, history=()):
+    example = {
+        "row": {"subject": f"<b>{problem}</b>"},
+        "right": "austria",
+        "answers": ["austria", "france"],
+    }
+    figures = {"p@1": hits, "p@10": 1.0, "mrr": 0.5, "filtered p@1": hits}
+    return {
+        "method": method,
+        "problem": problem,
+        "seed": 0,
+        "figures": figures,
+        "rows": 20,
+        "template": "{soft:3} {subject} {mask}",
+        "trained": 5,
+        "kept": 3,
+        "wordings": [
+            {"template": "[X]", "dev": 0.5, "test": 0.25},
+            {"template": "in [X]", "dev": 0.9, "test": 0.75},
+        ]
+        if method == "manual"
+        else [],
+        "history": list(history),
+        "best": history[-1] if history else None,
+        "examples": [example],
+        "nearest": [["vienna", "wien"]] if method == "p-tuning" else [],
+    }
+
+
+LOOKS = [
+    {"step": 5, "epoch": 1.0, "loss": 2.0, "dev_loss": 1.0, "dev": 0.3},
+    {"step": 10, "epoch": 2.0, "loss": 1.0, "dev_loss": 0.5, "dev": 0.6},
+]
+RUNS = [
+    single("manual", "P36", 0.2),
+    single("p-tuning", "P36", 0.6, LOOKS),
+    single("p-tuning", "P30", 0.4, LOOKS),
+]
+RESULTS = summarise(
+    RUNS,
+    {"manual": "Manual prompt", "p-tuning": "P-tuning"},
+    set(),
+    {"P36": 0.1, "P30": 0.3},
+    {"P36": 4},
+    {"lm": "tiny", "allowed": 50, "seeds": 1},
+    {"ptune": "0"},
+)
+LABELS = {"P36": "capital", "P30": "P30"}
+
+
+def test_the_table():
+    out = io.StringIO()
+    Console(file=out, width=120).print(probe_page.table(RESULTS, LABELS))
+    lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
+    assert "P36 capital 20 0.100 0.200 0.600" in lines
+    assert "P30 20 0.300 - 0.400" in lines, "a method that was not run there has no figure"
+    assert "mean of relations 0.200 0.200 0.500" in lines
+
+
+def test_the_wordings_line_takes_the_best_on_dev():
+    assert (
+        "0.750; from the worst wording to the best it moves by 0.500"
+        in probe_page.wordings_line(RESULTS)
+    )
+
+
+def test_the_page(tmp_path):
+    probe_page.write(RESULTS, RUNS, LABELS, ["Read with care."], tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    for wanted in (
+        "Read with care.",
+        "P-tuning",
+        "0.600",
+        "vienna",
+        "capital",
+        "&lt;b&gt;P36&lt;/b&gt;",
+    ):
+        assert wanted in page
+    assert "<b>P36</b>" not in page, "text of rows is text"
+    assert page.count("<svg") == 2, "bars and learning curves"
+    assert "src=" not in page and "href=" not in page.replace('xlink:href="#', "").replace(
+        'href="#', ""
+    ), "one page that needs no other file"
+
+
+@pytest.mark.parametrize("name", ["P1.2", "0", "items", "a b/c"])
+def test_a_relation_may_have_any_name(name, tmp_path):
+    own = [single("manual", name, 0.25), single("p-tuning", name, 0.5, LOOKS)]
+    results = summarise(
+        own,
+        {"manual": "Manual prompt", "p-tuning": "P-tuning"},
+        set(),
+        {name: 0.1},
+        {name: 4},
+        {"lm": "tiny", "allowed": 50},
+        {},
+    )
+    probe_page.write(results, own, {name: name}, [], tmp_path)
+    assert "<td>20<td>4<td>0.100" in (tmp_path / "report.html").read_text()
+
+
+def test_what_diverged_is_marked_in_table_and_page(tmp_path):
+    gone = single("p-tuning", "P36", 0.0) | {
+        "figures": {},
+        "diverged": True,
+        "examples": [],
+        "nearest": [],
+    }
+    own = [
+        single("manual", "P36", 0.25),
+        gone,
+        single("fine-tune", "P36", 0.5, LOOKS) | {"diverged": True},
+    ]
+    titles = {"manual": "Manual prompt", "p-tuning": "P-tuning", "fine-tune": "Fine-tuning"}
+    results = summarise(own, titles, set(), {"P36": 0.1}, {}, {"lm": "tiny", "allowed": 50}, {})
+    out = io.StringIO()
+    Console(file=out, width=80).print(probe_page.table(results, {"P36": "capital"}))
+    lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
+    assert (
+        "P36 capital 20 0.100 0.250 diverged 0.500 \u2020" in lines
+        and "MRR 0.500 - 0.500" in lines
+        and "\u2026" not in out.getvalue()
+    )
+    assert any("in some of the seeds or relations training diverged" in line for line in lines)
+    probe_page.write(results, own, {"P36": "capital"}, [], tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<td>diverged") == 1 and ">diverged\n" in page and "0.500 \u2020" in page
+    assert (
+        "P36, p-tuning, seed 0: the training diverged; it had no finite state to keep, and has no "
+        "figures." in page
+    )
+    assert (
+        "P36, fine-tune, seed 0: the training diverged; the figures are those of its best state "
+        "before that." in page
+    )

@@ -1,0 +1,247 @@
+"""A task's file made from a table: columns, words, splits; and the four commands from a table to
+answers."""
+
+import csv
+import json
+import pathlib
+
+import pytest
+import tiny
+
+from ptune.cli import main
+from ptune.errors import ConfigError, DataError
+from ptune.settings import NewConfig
+from ptune.tasks import yaml_task
+from ptune.tasks.new_task import columns, new, split_rows
+from ptune.tasks.splits import read as read_splits
+from ptune.training.methods import ABOUT, METHODS
+
+TEXTS = [
+    "the great film {}",
+    "a bad city {}",
+    "Vienna is a {} city",
+    "the worst people {}",
+    "it was {} good",
+]
+TEAMS = ["film", "city", "city", "people", "film"]
+
+
+@pytest.fixture
+def lm(tmp_path):
+    network, tokenizer = tiny.tiny("bert")
+    network.save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    return str(tmp_path / "lm")
+
+
+@pytest.fixture
+def tickets(tmp_path, monkeypatch):
+    """A table of 50 tickets for three teams."""
+    monkeypatch.chdir(tmp_path)
+    with open("tickets.csv", "w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["id", "ticket", "team", "urgent"])
+        for number in range(50):
+            spelled = str(number).translate(
+                str.maketrans("0123456789", "abcdefghij")
+            )  # digits are unknown to the tiny LM
+            writer.writerow(
+                [
+                    f"T{number}",
+                    TEXTS[number % 5].format(spelled),
+                    TEAMS[number % 5],
+                    "yn"[number % 2],
+                ]
+            )
+    return pathlib.Path("tickets.csv")
+
+
+def test_four_commands_from_a_table_to_answers(tickets, lm, capsys):
+    main.main(["new", "tickets.csv", "--text", "ticket", "--label", "team", "--lm", lm])
+    said = capsys.readouterr().out
+    assert (
+        "city (20), film (20), people (10)" in said
+        and said.splitlines()[-1] == "Next: ptune train task.yaml --out task-trained"
+    )
+    config = yaml_task.read(pathlib.Path("task.yaml"))
+    assert (
+        config.labels == {"city": "city", "film": "film", "people": "people"}
+        and config.target == "team"
+    )
+    assert config.template == "{ticket|shorten} {soft:3} Team: {mask}" and config.patterns == (
+        "{ticket|shorten} Team: {mask}",
+    )
+    rows = read_splits(config.data, config.target, tuple(config.labels))
+    assert {split: len(own) for split, own in rows.items()} == {
+        "train": 30,
+        "dev": 10,
+        "test": 10,
+        "unlabeled": 0,
+    }
+    assert (
+        [row["team"] for row in rows["dev"]].count("people")
+        == 2
+        == [row["team"] for row in rows["test"]].count("people")
+    )
+    assert len({row["id"] for own in rows.values() for row in own}) == 50
+    main.main(
+        ["train", "task.yaml", "--out", "task-trained", "--train.epochs", "1", "--device", "cpu"]
+    )
+    main.main(
+        [
+            "predict",
+            "task-trained",
+            "--data",
+            "tickets.csv",
+            "--out",
+            "answers.jsonl",
+            "--device",
+            "cpu",
+        ]
+    )
+    assert len(pathlib.Path("answers.jsonl").read_text().splitlines()) == 50
+    main.main(["report", "task-trained", "--out", "report"])
+    assert pathlib.Path("report/report.html").exists()
+    for arguments, message in (
+        (["new", "tickets.csv", "--lm", lm], "task.yaml is there already: choose another --out"),
+    ):
+        with pytest.raises(SystemExit):
+            main.main(arguments)
+        assert message in capsys.readouterr().err
+
+
+def test_train_takes_a_table(tickets, lm, capsys):
+    given = [
+        "train",
+        "tickets.csv",
+        "--text",
+        "ticket",
+        "--label=team",
+        "--lm",
+        lm,
+        "--train.epochs",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    main.main(given)
+    assert json.loads(pathlib.Path("tickets-trained/run.json").read_text())["rows"] == {
+        "train": 30,
+        "dev": 10,
+        "test": 10,
+    }
+    assert yaml_task.read(pathlib.Path("tickets-trained.yaml")).target == "team"
+    main.main([*given, "--resume"])
+    assert "is finished" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main.main(given)
+    assert "tickets-trained.yaml is there already" in capsys.readouterr().err
+
+
+def test_columns_are_found(tickets):
+    def found(rows, **named):
+        return columns(rows, named.get("text"), named.get("label"), pathlib.Path("t.csv"))
+
+    table = [
+        {"id": f"T{number}", "body": f"a longer text {number}", "area": "ab"[number % 2]}
+        for number in range(10)
+    ]
+    assert found(table) == ("body", "area")
+    assert found([{**row, "category": f"c{number % 3}"} for number, row in enumerate(table)]) == (
+        "body",
+        "category",
+    )
+    assert found(table, text="id") == ("id", "area") and found(table, label="area") == (
+        "body",
+        "area",
+    )
+    for rows, named, error, message in (
+        (
+            table,
+            {"text": "bodi"},
+            ConfigError,
+            "no column 'bodi', which --text names. Did you mean 'body'",
+        ),
+        (table, {"text": "area", "label": "area"}, ConfigError, "are both 'area'"),
+        (table, {"label": "id"}, None, ""),
+        (
+            [{"n": number, "m": number} for number in range(10)],
+            {},
+            ConfigError,
+            "No column of t.csv looks like a label: name it with --label",
+        ),
+        (
+            [*table, {"id": "x", "body": "", "area": "a"}],
+            {},
+            DataError,
+            "Row 11 has nothing in the column 'body'",
+        ),
+        (
+            [{**row, "area": "a"} for row in table],
+            {"label": "area"},
+            ConfigError,
+            "has 1 values, and labels are 2 to 50",
+        ),
+    ):
+        if error is None:
+            assert found(rows, **named) == ("body", "id")
+            continue
+        with pytest.raises(error, match=message):
+            found(rows, **named)
+
+
+def test_rows_are_parted_by_label_and_by_seed():
+    rows = [{"text": f"t{number}", "label": "aab"[number % 3]} for number in range(60)] + [
+        {"text": "t0", "label": "a"},
+        {"text": "rare", "label": "c"},
+    ]
+    split = split_rows(rows, "text", "label", 0.2, 0.1, 3)
+    assert [len(split.train), len(split.dev), len(split.test)] == [
+        62 - 12 - 6 - (rows[0] in split.dev) - (rows[0] in split.test),
+        12 + (rows[0] in split.dev),
+        6 + (rows[0] in split.test),
+    ]
+    assert (
+        split
+        == split_rows(rows, "text", "label", 0.2, 0.1, 3)
+        != split_rows(rows, "text", "label", 0.2, 0.1, 4)
+    )
+    assert {"text": "rare", "label": "c"} in split.train and sum(
+        rows[0] in own for own in (split.train, split.dev, split.test)
+    ) == 1
+    assert split_rows(rows, "text", "label", 0, 0, 3).train == rows
+
+
+def test_hard_names_stand_in_the_file_as_they_are(lm, tmp_path):
+    rows = [
+        {"Text": f"film {number}", "Kind: of?": ["No", "# yes: {a}", "null"][number % 3], "x": 1}
+        for number in range(30)
+    ]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = []
+    new(
+        NewConfig(
+            data=tmp_path / "t.jsonl",
+            text="Text",
+            label="Kind: of?",
+            lm=lm,
+            out=tmp_path / "a b.yaml",
+        ),
+        said.append,
+    )
+    config = yaml_task.read(tmp_path / "a b.yaml")
+    assert (
+        set(config.labels) == {"No", "# yes: {a}", "null"}
+        and config.target == "Kind: of?"
+        and config.name == "a-b"
+    )
+    assert len(read_splits(config.data, config.target, tuple(config.labels))["train"]) == 18
+    assert any("The word for 'null' is" in line for line in said)
+
+
+def test_every_method_has_a_line(capsys):
+    assert ABOUT.keys() == METHODS.keys()
+    main.main(["methods"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(METHODS) and max(map(len, lines)) <= 120
+    assert "prompt and head" in next(line for line in lines if line.startswith("p-tuning-v2+head"))
