@@ -6,13 +6,16 @@ BIN = .venv/bin
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	touch .venv
 
-.PHONY: test check probe facts lm
+.PHONY: test check site probe facts lm
 test: .venv
 	$(BIN)/pytest
 
 check: .venv
 	$(BIN)/ruff check
 	$(BIN)/mypy
+
+site: .venv
+	$(BIN)/sphinx-build -W -q docs build/site
 
 probe: .venv
 	$(BIN)/ptune probe

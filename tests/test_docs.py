@@ -8,6 +8,8 @@ import pathlib
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 
 import pytest
 import tiny
@@ -135,6 +137,14 @@ def anchors(path):
 def test_every_page_stands_in_the_index():
     listed = re.search(r".*", (ROOT / "docs" / "index.md").read_text(), re.S)[0].split()
     assert {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"} <= set(listed)
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    if importlib.util.find_spec("sphinx") is None:
+        pytest.skip("sphinx is not installed: pip install 'ptune[docs]'")
+    command = [sys.executable, "-m", "sphinx", "-W", "-q", str(ROOT / "docs"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_readme_is_short():
