@@ -47,7 +47,16 @@ def pages() -> dict[str, str]:
 def schema() -> dict[str, typing.Any]:
     """The JSON Schema of a task's YAML file."""
     title = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A task of ptune"}
-    return title | TaskConfig.model_json_schema()
+    return title | _on_one_line(TaskConfig.model_json_schema())
+
+
+def _on_one_line(value: typing.Any) -> typing.Any:
+    """A schema whose descriptions have no line breaks."""
+    if isinstance(value, dict):
+        return {key: _on_one_line(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_on_one_line(entry) for entry in value]
+    return " ".join(value.split()) if isinstance(value, str) else value
 
 
 def task_page() -> str:
@@ -205,16 +214,18 @@ def _without_modules(text: str) -> str:
 
 
 def _doc(thing: typing.Any) -> str:
-    """A docstring as Markdown: its sections as lists."""
-    lines = []
+    """A docstring as Markdown: its sections as lists, a paragraph or an entry on one line."""
+    lines: list[str] = []
     for line in (inspect.getdoc(thing) or "").replace("``", "`").splitlines():
         if re.fullmatch(r"(Args|Raises|Returns|Attributes|Yields):", line):
             lines += [f"**{line.rstrip(':')}**", ""]
         elif re.match(r"    [\w*`][^:]*: ", line):
             name, _, text = line.strip().partition(": ")
             lines.append(f"- `{name.strip('`')}`: {text}")
+        elif line.strip() and lines and lines[-1]:
+            lines[-1] += f" {line.strip()}"
         else:
-            lines.append(f"  {line.strip()}" if line.startswith("     ") else line.strip())
+            lines.append(line.strip())
     return "\n".join(lines)
 
 
