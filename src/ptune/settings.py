@@ -2,12 +2,17 @@
 
 import pathlib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import tyro
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from ptune.errors import ConfigError, reason
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
 
 Device = str
 Seed = Annotated[int, Field(ge=-(2**31), lt=2**32)]
@@ -20,7 +25,7 @@ class SettingsError(ConfigError, ValueError):
     option's name."""
 
 
-class _Checked(type(BaseModel)):  # type: ignore[misc]
+class _Checked(ModelMetaclass):
     """Of settings that are made in Python or from the command line, a fault is told in one
     sentence."""
 

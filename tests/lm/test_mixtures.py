@@ -5,7 +5,7 @@ family, by both routes of prefixes, read by every kind of verbalizer. `pytest
 import functools
 
 import pytest
-import test_attention
+import test_prefix_attention
 import tiny
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -17,8 +17,8 @@ from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
 from ptune.template.language import Template
 
-more_families = test_attention.more_families
-FAMILIES = [*tiny.FAMILIES, *test_attention.MORE, *test_attention.BY_LENGTH]
+more_families = test_prefix_attention.more_families
+FAMILIES = [*tiny.FAMILIES, *test_prefix_attention.MORE, *test_prefix_attention.BY_LENGTH]
 THOROUGH = settings.get_current_profile_name() == "thorough"
 TEXT = "Vienna lies on the Danube , in the east of Austria ; its people speak German".split()
 ONE = Verbalizer.from_words({"a": ["Yes", "great"], "b": "No", "c": "Maybe"})

@@ -454,7 +454,7 @@ import sys
 sys.path[:0] = [{str(pathlib.Path(__file__).parents[1])!r}]
 import torch
 torch.set_num_threads(1)
-from test_train import bank, states
+from test_loop import bank, states
 from ptune.config import TrainConfig
 from ptune.train import fit
 from ptune import store

@@ -604,9 +604,9 @@ def _trained(
             model,
             {number: (few.train, few.dev)},
             settings,
-            tune=way.tune,
+            tune=way.tune,  # type: ignore[arg-type]
             label=f"{way.title}, {few.task.name}",
-        )[number]  # type: ignore[arg-type]
+        )[number]
         figures = judge(model, few.test, few.task.metrics)
         counted, kept = sizes(model, [number], way)
     finally:

@@ -197,14 +197,14 @@ def _train(
         lm_parameters=sum(p.numel() for p in lm.model.parameters()),
         rows={split: sum(map(len, own.values())) for split, own in rows.items()},
         history={
-            model.tasks[number].task.name: [vars(look) for look in own.history]
+            model.tasks[int(number)].task.name: [vars(look) for look in own.history]
             for number, own in trained.items()
-        },  # type: ignore[index]
+        },
         best={
-            model.tasks[number].task.name: vars(own.best)
+            model.tasks[int(number)].task.name: vars(own.best)
             for number, own in trained.items()
             if own.best
-        },  # type: ignore[index]
+        },
         dev_score=_dev_score(config),
         seconds={"train": round(time.monotonic() - began, 1)},
         settings=config.model_dump(mode="json"),
@@ -217,12 +217,12 @@ def _train(
         train=settings.model_dump(mode="json") if trained else {},
         steps={model.tasks[int(number)].task.name: own.step for number, own in trained.items()},
         diverged=[
-            model.tasks[number].task.name
+            model.tasks[int(number)].task.name
             for number, own in trained.items()
             if own.diverged and own.best
-        ],  # type: ignore[index]
-        lost=[model.tasks[number].task.name for number, own in trained.items() if not own.best],
-    )  # type: ignore[index]
+        ],
+        lost=[model.tasks[int(number)].task.name for number, own in trained.items() if not own.best],
+    )
     _save(config, model, tasks, way, run)
     try:
         if config.only and (config.out / "run.json").exists():
@@ -255,9 +255,11 @@ def _continued(config: TaskConfig) -> TaskConfig:
         return config
     return config.model_copy(
         update={
-            "template": prompt_folder.template_of(prompt_folder.folders_in(config.continue_from)[0])
+            "template": prompt_folder.template_of(
+                prompt_folder.folders_in(str(config.continue_from))[0]
+            )
         }
-    )  # type: ignore[arg-type]
+    )
 
 
 def _lm(config: TaskConfig, way: Method) -> LanguageModel:

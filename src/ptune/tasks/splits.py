@@ -152,11 +152,11 @@ def _checked(
         rows = _labelled(
             rows if not lacking else [row for row in rows if target in row],
             labels,
-            data.relabel.get(split),
+            data.relabel.get(split),  # type: ignore[call-overload]
             target,
             path,
             faults,
-        )  # type: ignore[call-overload]
+        )
     for field in fields:
         faults += [
             fault for number, row in enumerate(rows, 1) if (fault := _fault_of(row, number, field))

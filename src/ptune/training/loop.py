@@ -541,10 +541,10 @@ def _look(
         dev_loss = sum(next(losses) for _ in job.dev) / len(job.dev)
         job.look(
             dev_loss,
-            lambda dev_loss=dev_loss, job=job: (
+            lambda dev_loss=dev_loss, job=job: (  # type: ignore[misc]
                 texts(model, job.task, job.dev_rows) if texts else -dev_loss
             ),
-        )  # type: ignore[misc]
+        )
 
 
 def _last(job: PromptTraining) -> float:
