@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument(
         "--small",
         action="store_true",
-        help="two narrow layers instead of the LMs' true shapes: to see that all runs, not how fast",
+        help="two narrow layers instead of the LMs' true shapes: shows that all runs, not how fast",
     )
     parser.add_argument("--json", type=pathlib.Path, help="write the figures there too")
     chosen = parser.parse_args()

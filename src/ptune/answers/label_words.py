@@ -315,7 +315,9 @@ class Span:
 
 
 KEPT = 8  # verbalizers of each tokenizer, since many tasks have the same long list of words
-_bound: "weakref.WeakKeyDictionary[Tokens, dict[tuple[Verbalizer, Place, Kind], BoundVerbalizer]]" = weakref.WeakKeyDictionary()
+_bound: "weakref.WeakKeyDictionary[Tokens, dict[tuple, BoundVerbalizer]]" = (
+    weakref.WeakKeyDictionary()
+)  # by verbalizer, place and kind of LM
 TRUTH = ("false", "true")
 MOST_PADDING = 3
 MOST_SURE = (

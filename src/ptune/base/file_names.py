@@ -32,7 +32,8 @@ def _part(name: str) -> str:
         written = f"%{ord(name[0]):02x}{written[1:]}"
     if len(written) <= LONGEST:
         return written
-    return f"{written[:SHOWN]}~{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return f"{written[:SHOWN]}~{digest}"
 
 
 def _character(character: str) -> str:

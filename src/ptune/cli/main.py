@@ -23,7 +23,7 @@ USAGE = """usage: ptune COMMAND [OPTIONS]
 
 Prompt learning on frozen language models.
 
-  probe      find out what a frozen LM knows: manual prompts and P-tuning (or --methods all) side by side
+  probe      find out what a frozen LM knows: manual prompts and P-tuning side by side
   compare    methods side by side on tasks with labels: few shots, several seeds, one table
   new        make a task's YAML file from a table of texts and labels
   train      train the prompt of a task described by a YAML file, or of a table of texts and labels
@@ -37,7 +37,7 @@ Prompt learning on frozen language models.
   doctor     what is installed here, and what an LM can do with prompts
   inspect    draw a template as the LM sees it, or show what a prompt has learned
   pretrain   train a small LM from text files
-  bench      how fast training steps, scoring and writing are beside PEFT and the matrix products alone (in ptune's repository)
+  bench      how fast training, scoring and writing are beside PEFT (in ptune's repository)
 
 `ptune COMMAND --help` explains a command's options. The first thing to try: ptune probe"""
 

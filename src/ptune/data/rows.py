@@ -159,7 +159,8 @@ def _table(
                 continue
             if record.fault:
                 _bad(
-                    f"{path}, line {record.line}: a quotation mark is out of place: {record.fault}.",
+                    f"{path}, line {record.line}: a quotation mark is out of place: "
+                    f"{record.fault}.",
                     skipped,
                 )
             elif not names:

@@ -221,7 +221,9 @@ def _train(
             for number, own in trained.items()
             if own.diverged and own.best
         ],
-        lost=[model.tasks[int(number)].task.name for number, own in trained.items() if not own.best],
+        lost=[
+            model.tasks[int(number)].task.name for number, own in trained.items() if not own.best
+        ],
     )
     _save(config, model, tasks, way, run)
     try:
