@@ -4,7 +4,8 @@
 
 docs/reference-task.md: every key of a task's YAML; docs/task.schema.json: the same as a JSON
 Schema, which editors use; docs/reference-commands.md: every option of every command;
-docs/reference-python.md: the public names.
+docs/reference-python.md: the public names; docs/results.schema.json: the form of the probe's
+results.json.
 """
 
 import ast
@@ -22,6 +23,7 @@ from pydantic.fields import FieldInfo
 
 import ptune
 from ptune.cli import main as cli
+from ptune.reports.schemas import Results
 from ptune.settings import TaskConfig
 
 FOLDER = pathlib.Path(__file__).parents[1] / "docs"
@@ -41,6 +43,8 @@ def pages() -> dict[str, str]:
         "reference-commands.md": commands_page(),
         "reference-python.md": python_page(),
         "task.schema.json": json.dumps(schema(), indent=1, ensure_ascii=False) + "\n",
+        "results.schema.json": json.dumps(_on_one_line(Results.model_json_schema()), indent=2)
+        + "\n",
     }
 
 

@@ -54,7 +54,7 @@ def test_the_core_needs_what_it_imports_and_nothing_else():
 def test_without_nltk_meteor_alone_is_lacking():
     code = (
         "import sys; sys.modules['nltk'] = None\n"
-        "from ptune.text_metrics import unavailable\n"
+        "from ptune.metrics.texts import unavailable\n"
         "lacking = unavailable(['meteor', 'nist', 'cider'])\n"
         "assert list(lacking) == ['meteor'] and \"pip install 'ptune[meteor]'\" in "
         "lacking['meteor'], lacking"

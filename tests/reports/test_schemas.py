@@ -1,13 +1,12 @@
 """results.json: its published schema, and how single results become a method's."""
 
-import json
 import math
 import pathlib
 
 import pytest
 from pydantic import ValidationError
 
-from ptune.reports.schemas import Results, Run, summarise
+from ptune.reports.schemas import Run, summarise
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -61,13 +60,6 @@ def test_macro_micro_and_spread():
     ].deviation["p@1"] == pytest.approx(0.02**0.5)
     assert (manual.kept_parameters, tuned.trained_parameters, tuned.seeds) == (9, 100, 2)
     assert results.wordings == {"A": ways}
-
-
-def test_the_published_schema_is_the_models():
-    assert (
-        json.loads((ROOT / "docs" / "results.schema.json").read_text())
-        == Results.model_json_schema()
-    )
 
 
 def lost(method, problem, seed, rows=10):

@@ -169,7 +169,7 @@ def write(
     """
     first = [result for result in single if result["seed"] == 0]
     page = render(
-        "report.html",
+        "probe_page.html",
         results=results,
         labels=labels,
         notes=[*notes, wordings_line(results)],

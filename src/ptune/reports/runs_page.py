@@ -71,7 +71,7 @@ def report(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
         ConfigError: ``out`` holds a run with a page of its own, or another process works there.
     """
     runs = read(folders)
-    if (out / "probe_page.html").exists() and any(
+    if (out / "report.html").exists() and any(
         (out / name).exists() for name in (NOTE, "run.json")
     ):
         raise ConfigError(
