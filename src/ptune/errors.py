@@ -88,6 +88,8 @@ def reason(error: Mapping[str, Any]) -> str:
     if error["type"] in ("value_error", "assertion_error"):
         return str(error["ctx"]["error"])
     message, value = str(error["msg"]), error["input"]
+    if error["type"] == "missing":
+        return message  # the input is what it is missing from
     shown = (
         f" (it is {value!r})"
         if isinstance(value, str | int | float | None)
