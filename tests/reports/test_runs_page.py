@@ -8,6 +8,7 @@ from rich.console import Console
 
 from ptune.base import files
 from ptune.errors import ConfigError, StoreError
+from ptune.experiments import report_runs
 from ptune.reports import runs_page
 from ptune.reports.schemas import Output, Run
 
@@ -394,7 +395,7 @@ def test_a_run_that_is_missing(tmp_path):
 
 def test_report(tmp_path, capsys):
     files.write_json(tmp_path / "one" / "run.json", TUNED.model_dump(mode="json"))
-    runs_page.report([tmp_path / "one"], tmp_path / "out")
+    report_runs.report([tmp_path / "one"], tmp_path / "out")
     told = capsys.readouterr().out
     assert "e2e: figures on the test rows" in told and "65.00" in told
     assert (
@@ -443,7 +444,7 @@ def test_a_page_does_not_take_the_place_of_a_runs_own(tmp_path):
     runs_page.write([TUNED], tmp_path / "one")
     before = (tmp_path / "one" / "report.html").read_bytes()
     with pytest.raises(ConfigError, match="one holds a run, whose page would be overwritten"):
-        runs_page.report([tmp_path / "one"], tmp_path / "one")
+        report_runs.report([tmp_path / "one"], tmp_path / "one")
     assert (tmp_path / "one" / "report.html").read_bytes() == before
     for _ in range(2):
-        runs_page.report([tmp_path / "one"], tmp_path)
+        report_runs.report([tmp_path / "one"], tmp_path)

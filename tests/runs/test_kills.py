@@ -8,9 +8,8 @@ import tiny
 import torch
 from killing import killed_after_every_file
 
-from ptune.experiments import compare, probe, train_task
+from ptune.experiments import compare, probe, report_runs, train_task
 from ptune.pretraining import loop
-from ptune.reports import runs_page
 from ptune.settings import CompareConfig, ExportConfig, ImportConfig, PretrainConfig, ProbeConfig
 from ptune.storage import convert, google_format
 from ptune.tasks import yaml_task
@@ -206,7 +205,7 @@ def test_report_export_and_import(world, tmp_path, monkeypatch, capsys):
     assert state(tmp_path / "kills") == state(tmp_path / "whole")
     train(world, tmp_path / "run", False, patterns=())
     assert killed_after_every_file(
-        lambda: runs_page.report([tmp_path / "run"], tmp_path / "page"), monkeypatch
+        lambda: report_runs.report([tmp_path / "run"], tmp_path / "page"), monkeypatch
     ) == ["report.html"]
     for to in ("peft", "google"):
         names = [tmp_path / f"{to}{number}{'.npy' * (to == 'google')}" for number in range(2)]

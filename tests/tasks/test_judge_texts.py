@@ -11,8 +11,7 @@ import torch
 
 from ptune.cli import main
 from ptune.errors import ConfigError, DataError, StoreError, TemplateError
-from ptune.experiments import answer_rows, train_task
-from ptune.reports import runs_page
+from ptune.experiments import answer_rows, report_runs, train_task
 from ptune.reports.schemas import Run
 from ptune.settings import (
     DecodingConfig,
@@ -217,7 +216,7 @@ def test_every_method_trains_and_stands_in_one_table(task, tmp_path, capsys):
         model = prompt_folder.load(tmp_path / name, device="cpu")
         judged = judge_texts.judge(model, ROWS, config.decoding, ["bleu"])
         assert [o.text for o in judged.outputs] == [o.text for o in run.outputs], name
-    runs_page.report([tmp_path / name for name in tasks], tmp_path / "report")
+    report_runs.report([tmp_path / name for name in tasks], tmp_path / "report")
     page = (tmp_path / "report" / "report.html").read_text()
     assert "Prompt Tuning" in page and ("Infix" in page) == causal
 

@@ -234,7 +234,7 @@ def _generate(arguments: Sequence[str]) -> None:
 def _report(arguments: Sequence[str]) -> None:
     config = tyro.cli(c.ReportConfig, args=arguments, prog="ptune report")
     _quiet()
-    from ptune.reports.runs_page import report
+    from ptune.experiments.report_runs import report
 
     report(config.runs, config.out)
 

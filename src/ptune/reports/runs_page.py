@@ -16,13 +16,12 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ptune.base import files, terminal
-from ptune.errors import ConfigError, StoreError, reason
+from ptune.base import files
+from ptune.errors import StoreError, reason
 from ptune.metrics.labels import BASELINES, deviation, mean
 from ptune.metrics.texts import METRICS
 from ptune.reports.probe_page import COLOURS, MARK, MARKED, count, render, svg
 from ptune.reports.schemas import Run
-from ptune.runs.folder import NOTE, held
 from ptune.settings import SIDE
 
 SHOWN = 30  # test rows whose texts are on the page
@@ -61,27 +60,6 @@ class _Column:
         """A figure, on all test rows or on a part of them, of each run that has it."""
         found = [run.parts.get(part, {}) if part else run.figures for run in self.runs]
         return [own[name] for own in found if name in own]
-
-
-def report(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
-    """Print the table of the runs in some folders, and write ``report.html`` into ``out``.
-
-    Raises:
-        StoreError: no folder is given, a run.json cannot be read, or the page cannot be written.
-        ConfigError: ``out`` holds a run with a page of its own, or another process works there.
-    """
-    runs = read(folders)
-    if (out / "report.html").exists() and any(
-        (out / name).exists() for name in (NOTE, "run.json")
-    ):
-        raise ConfigError(
-            f"{out} holds a run, whose page would be overwritten: choose another --out."
-        )
-    console = terminal.Console()
-    console.print(table(runs))
-    with held(out):
-        write(runs, out)
-    console.print(f"Report: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
 
 def read(folders: Sequence[pathlib.Path]) -> list[Run]:
