@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+pytest.register_assert_rewrite("prefix_family_checks", "writing_checks")
 settings.register_profile("thorough", max_examples=500)
 torch.set_num_threads(1)  # the tests run beside each other instead
 os.environ["OMP_NUM_THREADS"] = "1"

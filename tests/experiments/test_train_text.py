@@ -140,9 +140,9 @@ def long(words: int, answer: int) -> dict[str, str]:
 
 @pytest.mark.parametrize("family", ["gpt2", "gptj"])
 def test_the_input_is_shortened_before_the_answer(family, monkeypatch):
-    from test_attention import BY_LAYER_INPUTS
+    from more_families import MORE
 
-    monkeypatch.setattr(tiny, "FAMILIES", tiny.FAMILIES | {"gptj": BY_LAYER_INPUTS["gptj"]()})
+    monkeypatch.setattr(tiny, "FAMILIES", tiny.FAMILIES | {"gptj": MORE["gptj"]()})
     model = build(family)
     task = model.add(
         Task(

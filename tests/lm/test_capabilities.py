@@ -5,14 +5,13 @@ import dataclasses
 import inspect
 
 import pytest
-import test_prefix_attention
 import tiny
 import transformers
+from more_families import BY_LENGTH, MORE, OTHERS, STATES, Losing, more_families  # noqa: F401
 
 from ptune.lm.capabilities import Capabilities, Capability
 from ptune.lm.language_model import LanguageModel
 
-more_families = test_prefix_attention.more_families
 CACHED = (
     "cache" in inspect.signature(transformers.GPTJForCausalLM.forward).parameters
 )  # transformers 5.24 and later
@@ -52,12 +51,7 @@ BY_LAYER_INPUTS = {"deberta", "mpnet", "bloom", "falcon", "gpt-neo", "deepseek"}
 
 
 def test_every_family_is_in_the_contract():
-    others = (
-        test_prefix_attention.MORE
-        | test_prefix_attention.BY_LENGTH
-        | test_prefix_attention.STATES
-        | test_prefix_attention.OTHERS
-    )
+    others = MORE | BY_LENGTH | STATES | OTHERS
     assert set(LACKS) == set(tiny.FAMILIES) | set(others)
 
 
@@ -87,7 +81,7 @@ def test_the_record_is_frozen_and_reads_well():
 
 def test_gradients_that_are_lost_are_said():
     network, tokenizer = tiny.tiny("llama")
-    network.model.layers[0].self_attn.o_proj.__class__ = test_prefix_attention.Losing
+    network.model.layers[0].self_attn.o_proj.__class__ = Losing
     gradients = LanguageModel(network, tokenizer).capabilities.gradients
     assert (
         not gradients

@@ -11,7 +11,7 @@ import pytest
 import tiny
 import torch
 import transformers
-from test_prefix_attention import more_families  # noqa: F401 (a fixture)
+from more_families import more_families  # noqa: F401 (a fixture)
 from transformers import (
     BertConfig,
     BertForMaskedLM,

@@ -5,20 +5,19 @@ family, by both routes of prefixes, read by every kind of verbalizer. `pytest
 import functools
 
 import pytest
-import test_prefix_attention
 import tiny
 import torch
+from family_checks import FAR
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_families import FAR
+from more_families import BY_LENGTH, MORE, more_families  # noqa: F401 (the last is a fixture)
 
 from ptune.answers.label_words import Choices, Span, Verbalizer
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
 from ptune.template.language import Template
 
-more_families = test_prefix_attention.more_families
-FAMILIES = [*tiny.FAMILIES, *test_prefix_attention.MORE, *test_prefix_attention.BY_LENGTH]
+FAMILIES = [*tiny.FAMILIES, *MORE, *BY_LENGTH]
 THOROUGH = settings.get_current_profile_name() == "thorough"
 TEXT = "Vienna lies on the Danube , in the east of Austria ; its people speak German".split()
 ONE = Verbalizer.from_words({"a": ["Yes", "great"], "b": "No", "c": "Maybe"})

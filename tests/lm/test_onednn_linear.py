@@ -1,11 +1,11 @@
 """Linear layers by oneDNN against torch's own."""
 
+import family_checks
+import prefix_family_checks
 import pytest
-import test_families
-import test_prefix_families
 import tiny
 import torch
-from test_families import TOLERANCE
+from family_checks import TOLERANCE
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -39,7 +39,7 @@ def results(model: PromptModel, rows) -> list[torch.Tensor]:
     return [losses.detach(), *torch.autograd.grad(losses.sum(), list(model.bank.parameters()))]
 
 
-@pytest.mark.parametrize("tests", [test_families, test_prefix_families])
+@pytest.mark.parametrize("tests", [family_checks, prefix_family_checks])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_an_lm_is_the_same(family, tests, by_onednn, monkeypatch):
     with monkeypatch.context() as patch:

@@ -1,12 +1,12 @@
 """Packed rows against padded ones, which test_families and test_prefix_families hold against single
 rows."""
 
+import family_checks
+import prefix_family_checks
 import pytest
-import test_families
-import test_prefix_families
 import tiny
 import torch
-from test_families import FAR, TOLERANCE
+from family_checks import FAR, TOLERANCE
 
 from ptune.answers.label_words import Verbalizer
 from ptune.lm import language_model as lms
@@ -38,7 +38,7 @@ def results(model: PromptModel, rows, packs: bool) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("tests", [test_families, test_prefix_families])
+@pytest.mark.parametrize("tests", [family_checks, prefix_family_checks])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_packed_rows_are_padded_rows(family, tests, recompute, monkeypatch):
     model = tests.build(family)
@@ -78,11 +78,11 @@ def test_packed_rows_are_padded_rows(family, tests, recompute, monkeypatch):
 
 @pytest.mark.parametrize("family", sorted(PADDED_ONLY))
 def test_what_cannot_be_packed_is_padded(family):
-    model = test_families.build(family)
+    model = family_checks.build(family)
     seen = shapes(model)
     assert not model.lm.packs
     seen.clear()
-    rows = test_families.examples(model)
+    rows = family_checks.examples(model)
     model.losses(rows)
     assert len(seen) == 1 and seen[0][0] == sum(len(row.learn) for row in rows)
 

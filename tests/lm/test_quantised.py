@@ -3,7 +3,7 @@
 import pytest
 import tiny
 import torch
-from test_families import FAR, ROWS, TOLERANCE, WORDS
+from family_checks import FAR, ROWS, TOLERANCE, WORDS
 
 from ptune.errors import ModelError, StoreError
 from ptune.lm.language_model import LanguageModel

@@ -6,8 +6,8 @@ import dataclasses
 import pytest
 import tiny
 import torch
+from family_checks import FAR, ONE_WORD, TOLERANCE
 from killing import killed_after
-from test_families import FAR, ONE_WORD, TOLERANCE
 
 from ptune.answers.label_words import Verbalizer
 from ptune.lm.language_model import LanguageModel

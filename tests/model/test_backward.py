@@ -1,10 +1,10 @@
 """The gradients of a batch that runs in parts, against those of the whole at once."""
 
+import family_checks
+import prefix_family_checks
 import pytest
-import test_families
-import test_prefix_families
 import torch
-from test_families import TOLERANCE
+from family_checks import TOLERANCE
 
 from ptune.model import prompt_model as models
 
@@ -18,7 +18,7 @@ def gradients(model) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("limit", [1, 60, 10_000])
-@pytest.mark.parametrize("tests", [test_families, test_prefix_families])
+@pytest.mark.parametrize("tests", [family_checks, prefix_family_checks])
 @pytest.mark.parametrize("family", ["bert", "llama", "t5"])
 def test_parts_are_the_whole(family, tests, limit, monkeypatch):
     model = tests.build(family)

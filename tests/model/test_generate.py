@@ -7,9 +7,17 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import reference
 import tiny
 import torch
+from writing_checks import (
+    ROWS,
+    SHORT,
+    WRITERS,
+    build,
+    check_beams_of_a_batch,
+    check_mixed_batch_with_cache,
+    mixed,
+)
 
 from ptune.answers.label_words import Verbalizer
 from ptune.errors import ConfigError, TemplateError
@@ -20,80 +28,15 @@ from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
 from ptune.settings import DecodingConfig
 from ptune.template.language import Template
 
-ROWS = [
-    {"x": "Vienna"},
-    {"x": "the capital of France is Paris and the capital of Germany"},
-    {"x": "Is it great ?"},
-]
-WRITERS = ("gpt2", "opt", "neox", "llama", "qwen", "gemma", "t5", "bart")
-SHORT = DecodingConfig(max_new_tokens=7)
-
-
-def build(family: str, dtype: torch.dtype = torch.float32) -> PromptModel:
-    model = PromptModel(LanguageModel(*tiny.tiny(family, dtype)))
-    causal = model.lm.kind == "causal"
-    behind = " is {mask}" if causal else ""
-    infix = "{x} {prefix:2} = {mask}" if causal else "{prefix:2} {x} ="
-    templates = [
-        "{prefix:3} {x}" + behind,
-        infix,
-        "{prefix:1} {x} {soft:3} ?" + behind,
-        "{soft:2} The {x}" + behind,
-        "The {x}" + behind,
-    ]
-    for number, template in enumerate(templates):
-        model.add(
-            Task(
-                f"task {number}",
-                Template.parse(template),
-                None,
-                "y",
-                encoder="table",
-                prefix=PrefixSettings(0),
-            )
-        )
-    for number, parameter in enumerate(model.bank.parameters()):
-        torch.nn.init.normal_(parameter, 0, 0.7, generator=torch.Generator().manual_seed(number))
-    return model
-
-
-def mixed(model: PromptModel, rows=ROWS):
-    return [
-        example
-        for task in range(len(model.tasks))
-        for example in model.encode(task, rows, labelled=False, room=7)
-    ]
-
-
-@torch.no_grad()
-def alone(model: PromptModel, example, steps: int) -> str:
-    """Greedy, one row, everything computed anew at every token, by the plain reference."""
-    fitted, ids = model.tasks[example.task], []
-    for _ in range(steps):
-        row = fitted.template.encode(
-            example.row,
-            model.lm.tokens,
-            model.lm.kind,
-            model.max_length,
-            (*ids, None),
-            model.lm.start,
-        )
-        ids.append(int(reference.log_probs(model, example.task, row)[-1].argmax()))
-        if ids[-1] == model.lm.end:
-            break
-    return model.lm.tokens.tokenizer.decode(
-        [i for i in ids if i != model.lm.end], skip_special_tokens=True
-    ).strip()
-
 
 @pytest.mark.parametrize("family", WRITERS)
 def test_a_mixed_batch_with_a_cache_is_each_row_recomputed(family):
-    model = build(family)
-    examples = mixed(model)
-    wanted = [alone(model, example, 7) for example in examples]
-    assert len(set(wanted)) >= 4, "texts that are all the same would hide a swapped row"
-    assert write(model, examples, SHORT) == wanted
-    assert write(model, examples, SHORT.model_copy(update={"rows": 4})) == wanted
+    check_mixed_batch_with_cache(family)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "t5", "bart"])
+def test_beams_of_a_batch_are_those_of_each_row(family):
+    check_beams_of_a_batch(family)
 
 
 @pytest.mark.parametrize("family", ["llama", "t5"])
@@ -121,19 +64,6 @@ def test_64_requests_over_16_prefixes(family):
     wanted = torch.cat([model.losses([example]) for example in examples])
     assert (model.losses(wrong) - wanted).abs().min() > 1e-3, "a swapped prefix does not show"
     torch.testing.assert_close(model.losses(examples), wanted, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("family", ["gpt2", "llama", "t5", "bart"])
-def test_beams_of_a_batch_are_those_of_each_row(family):
-    model = build(family, torch.float64)
-    model.bank.double()
-    examples, beams = mixed(model), DecodingConfig(max_new_tokens=7, beams=3, texts=2)
-    found = write_all(model, examples, beams)
-    assert found == [write_all(model, [example], beams)[0] for example in examples]
-    assert all(len(texts) == 2 for texts in found) and any(a != b for a, b in found)
-    assert [texts[0] for texts in found] != write(model, examples, SHORT), (
-        "beams that are all greedy would show nothing"
-    )
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -281,7 +211,7 @@ def test_long_rows_leave_room_and_faults_are_told():
         len(generate(model, [{"x": "Vienna " * 70}], number, DecodingConfig(max_new_tokens=30)))
         == 1
     )
-    from test_families import WORDS
+    from family_checks import WORDS
 
     number = model.add(Task("labels", Template.parse("{x} is {mask}"), WORDS))
     with pytest.raises(ConfigError, match="predict its rows"):
