@@ -1,0 +1,331 @@
+"""How a row becomes what the LM takes: token ids, soft slots and answer positions."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from ptune.errors import TemplateError
+from ptune.template.fields import cut, filtered
+from ptune.template.parts import Field, Kind, Mask, PrefixPart, Sep, Soft, Text
+from ptune.template.tokenizer import Tokens
+
+if TYPE_CHECKING:
+    from ptune.template.language import Template
+
+Item = tuple[
+    str | Soft | PrefixPart | Mask | Sep, tuple[int, ...] | None
+]  # a run of text or a part, and its slots
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """A row as the LM gets it.
+
+    Attributes:
+        ids: token ids [T]; at soft slots any id, never looked at.
+        soft_slots: [T], the number of the prompt vector that stands here, -1 for a real token.
+        types: token type ids [T], or None.
+        answer_positions: where the scores of the answer's tokens are read [K]: positions in
+            ``ids``, or in ``decoder`` where there is one.
+        decoder: token ids of the decoder's input, or None.
+        cut: how many tokens of its fields were left out, so that it fits.
+        prefix: for each vector of a deep prefix, how many ids stand before it.
+        deep: [T], the number of the prefix vector that stands here, -1 elsewhere; only where
+            ``spelt_out``.
+    """
+
+    ids: tuple[int, ...]
+    soft_slots: tuple[int, ...]
+    types: tuple[int, ...] | None
+    answer_positions: tuple[int, ...]
+    decoder: tuple[int, ...] | None = None
+    cut: int = 0
+    prefix: tuple[int, ...] = ()
+    deep: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """How many tokens and prefix vectors the row has."""
+        return len(self.ids) + len(self.prefix)
+
+    def spelt_out(self) -> "EncodedRow":
+        """The row with its prefix vectors as slots among the ids, for an LM that takes them
+        there."""
+        if not self.prefix:
+            return self
+        order: list[tuple[int, int]] = []  # position in the ids, number of the prefix vector; or -1
+        for position in range(len(self.ids) + 1):
+            order += [(-1, n) for n, start in enumerate(self.prefix) if start == position]
+            order += [(position, -1)] if position < len(self.ids) else []
+        moved = {old: new for new, (old, _) in enumerate(order) if old >= 0}
+        types = self.types or (0,) * len(self.ids)
+        return replace(
+            self,
+            ids=tuple(self.ids[old] if old >= 0 else self.ids[0] for old, _ in order),
+            soft_slots=tuple(self.soft_slots[old] if old >= 0 else -1 for old, _ in order),
+            types=tuple(types[old] if old >= 0 else 0 for old, _ in order) if self.types else None,
+            answer_positions=tuple(moved[old] for old in self.answer_positions),
+            prefix=(),
+            deep=tuple(number for _, number in order),
+        )
+
+
+@dataclass(frozen=True)
+class RowEncoder:
+    """Encodes rows of one template for one LM.
+
+    Attributes:
+        answer: the answer's tokens, None where they are not known.
+        start: the token that starts a decoder.
+    """
+
+    template: "Template"
+    tokens: Tokens
+    kind: Kind
+    answer: Sequence[int | None] = (None,)
+    start: int = 0
+
+    def encode(self, row: Mapping[str, Any], max_length: int | None) -> EncodedRow:
+        """The row, shortened to ``max_length`` tokens; see ``Template.encode``."""
+        values = self.template.texts(row)
+        if values and not any(value.strip() for value in values.values()):
+            names = ", ".join(self.template.fields)
+            raise TemplateError(f"The row is empty: {names} hold no text.")
+        encoded = self._assemble(values)
+        if max_length is None or encoded.size <= max_length:
+            return encoded
+        shortened = self._assemble(self._shortened(values, max_length))
+        return replace(shortened, cut=len(encoded.ids) - len(shortened.ids))
+
+    def min_size(self, row: Mapping[str, Any]) -> int:
+        """How many tokens and prefix vectors the row has when all that may be shortened is gone."""
+        values = self.template.texts(row)
+        return self._assemble(
+            {part: "" if part.shorten else value for part, value in values.items()}
+        ).size
+
+    def _shortened(self, values: dict[Field, str], max_length: int) -> dict[Field, str]:
+        """The values with the longest shortenable ones cut until the row fits: each of them keeps
+        as many tokens as the row has room for."""
+        spans = {part: self.tokens.spans(value) for part, value in values.items() if part.shorten}
+
+        def cut_to(limit: int) -> dict[Field, str]:
+            return {
+                part: cut(value, spans[part], limit, part.shorten) if part in spans else value
+                for part, value in values.items()
+            }
+
+        shortest = self._assemble(cut_to(0))
+        if shortest.size > max_length:
+            unshortened = [part for part in values if part not in spans]
+            raise _does_not_fit(shortest, max_length, unshortened)
+        low, high = 0, max(map(len, spans.values()), default=0)
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self._assemble(cut_to(middle)).size <= max_length:
+                low = middle
+            else:
+                high = middle - 1
+        return cut_to(low)
+
+    def _assemble(self, values: dict[Field, str]) -> EncodedRow:
+        """The row with these texts in its fields."""
+        assembly = _Assembly(self)
+        assembly.put(self.tokens.before)
+        items = self._items(values)
+        for number, (item, slots) in enumerate(items):
+            following = items[number + 1][0] if number + 1 < len(items) else None
+            assembly.add(item, slots, following)
+        return assembly.row()
+
+    def _items(self, values: dict[Field, str]) -> list[Item]:
+        """The parts with text and fields joined to runs of text, so that pieces are cut as in one
+        text.
+
+        A plain space goes where no token of its own carries it: before a slot, beside a separator,
+        behind a prefix at the front. Everything else stays as it stands, line breaks and tabs too;
+        but a mask that the tokenizer writes with the white space beside it takes that with it.
+        """
+        items: list[Item] = []
+        for part, slots in zip(self.template.parts, self.template.slots(self.tokens)):
+            if not isinstance(part, Text | Field):
+                items.append((part, slots))
+                continue
+            text = part.text if isinstance(part, Text) else filtered(values[part], part.filters)
+            if items and isinstance(items[-1][0], str):
+                text = items.pop()[0] + text  # type: ignore[operator]
+            items.append((text, None))
+        return [item for item in self._without_bare_spaces(items) if item[0] != ""]
+
+    def _without_bare_spaces(self, items: Sequence[Item]) -> Iterator[Item]:
+        """The items without the spaces that no token of the text carries (``_items``)."""
+        mask_strips = self.tokens.mask_strips if self.kind != "causal" else (False, False)
+        for position, (item, slots) in enumerate(items):
+            if isinstance(item, str):
+                before = items[position - 1][0] if position else None
+                after = items[position + 1][0] if position + 1 < len(items) else None
+                if isinstance(before, Sep) or isinstance(before, PrefixPart) and position == 1:
+                    item = item.removeprefix(" ")
+                if isinstance(after, Sep) or after is not None and self.tokens.carries_space:
+                    item = item.removesuffix(" ")
+                if isinstance(after, Mask) and mask_strips[0]:
+                    item = item.rstrip()
+                if isinstance(before, Mask) and mask_strips[1]:
+                    item = item.lstrip()
+            yield item, slots
+
+
+@dataclass
+class _Assembly:
+    """A row that is being put together, item by item."""
+
+    encoder: RowEncoder
+    ids: list[int] = field(default_factory=list)
+    soft_slots: list[int] = field(default_factory=list)
+    types: list[int] = field(default_factory=list)
+    prefix: list[int] = field(default_factory=list)
+    answer_positions: list[int] = field(default_factory=list)
+    decoder: list[int] | None = None
+
+    def __post_init__(self) -> None:
+        self.template, self.tokens = self.encoder.template, self.encoder.tokens
+        self.kind, self.answer = self.encoder.kind, self.encoder.answer
+        self.prefix_runs = iter(self.template.prefixes(self.tokens))
+        types: tuple[int, int, int] = self.tokens.types or (0, 0, 0)
+        self.text_type, self.sep_type, self.pair_type = types
+        self.begins = True  # no token of a text and no slot stands here yet
+
+    def put(
+        self,
+        ids: Sequence[int],
+        slots: Sequence[int] | None = None,
+        token_type: int | None = None,
+    ) -> None:
+        """Append tokens; at their soft slots, if they have some."""
+        self.ids.extend(ids)
+        self.soft_slots.extend([-1] * len(ids) if slots is None else slots)
+        self.types.extend([0 if token_type is None else token_type] * len(ids))
+
+    def add(
+        self,
+        item: str | Soft | PrefixPart | Mask | Sep,
+        slots: tuple[int, ...] | None,
+        following: str | Soft | PrefixPart | Mask | Sep | None,
+    ) -> None:
+        """Append an item; of a text before the answer, what a word there makes of it."""
+        if isinstance(item, str):
+            self._add_text(item, before_answer=isinstance(following, Mask))
+        elif isinstance(item, PrefixPart):
+            is_first = self.template.parts[0] is item
+            length, _ = next(self.prefix_runs)
+            self.prefix += [0 if is_first else len(self.ids)] * length
+        elif isinstance(item, Soft):
+            self.put([self.tokens.pad] * len(slots or ()), slots, self.text_type)
+        elif isinstance(item, Sep):
+            self._add_separator()
+        elif self.kind == "causal":
+            self._add_causal_answer()
+        else:
+            self._add_mask()
+        self.begins = isinstance(item, Sep) or self.begins and isinstance(item, PrefixPart)
+
+    def _add_text(self, text: str, before_answer: bool) -> None:
+        if self.kind == "causal" and before_answer:
+            ids = self.tokens.before_word(text, self.template.place, self.begins)
+        elif self.begins:
+            ids = self.tokens.start(text)
+        else:
+            ids = self.tokens.follow(text)
+        self.put(ids, token_type=self.text_type)
+
+    def _add_separator(self) -> None:
+        if self.tokens.between is None:
+            raise TemplateError(
+                f"The template {self.template.source!r} has a {{sep}}, and this LM's tokenizer has "
+                "no separator: write the text that should stand there."
+            )
+        self.put(self.tokens.between, token_type=self.sep_type)
+        self.text_type = self.pair_type
+
+    def _add_causal_answer(self) -> None:
+        """All tokens of the answer but the last, each of which is read one position earlier."""
+        if not self.ids:
+            raise TemplateError(
+                f"Nothing stands before {{mask}} in {self.template.source!r}, so a causal LM has "
+                "nothing to read its answer from."
+            )
+        first = len(self.ids) - 1
+        self.answer_positions = list(range(first, first + len(self.answer)))
+        self.put(list(map(_known, self.answer[:-1])), token_type=self.text_type)
+
+    def _add_mask(self) -> None:
+        """The masks of a masked LM, or the one that an encoder-decoder's decoder fills."""
+        mask = self.tokens.mask
+        if mask is None:
+            raise TemplateError(
+                "This LM's tokenizer has no mask token: leave {mask} out, so that the decoder "
+                "writes the answer."
+            )
+        if self.kind == "masked":
+            first = len(self.ids)
+            self.answer_positions = list(range(first, first + len(self.answer)))
+            answer = [mask if token is None else token for token in self.answer]
+            self.put(answer, token_type=self.text_type)
+            return
+        if mask == self.tokens.sentinel:
+            self.decoder = [mask]
+        else:
+            self.decoder = [token for token, slot in zip(self.ids, self.soft_slots) if slot < 0]
+        self.put([mask], token_type=self.text_type)
+
+    def row(self) -> EncodedRow:
+        """The row, its end and its decoder's input added."""
+        answer_positions, decoder = self.answer_positions, self.decoder
+        if self.kind != "causal":
+            self.put(self.tokens.after, token_type=self.text_type)
+        if self.kind == "encoder-decoder":
+            decoder = [self.encoder.start, *(decoder or []), *map(_known, self.answer[:-1])]
+            answer_positions = list(range(len(decoder) - len(self.answer), len(decoder)))
+        elif not self.template.has_mask:
+            answer_positions = [0] if self.kind == "masked" else [len(self.ids) - 1]
+        return EncodedRow(
+            tuple(self.ids),
+            tuple(self.soft_slots),
+            tuple(self.types) if self.tokens.types else None,
+            tuple(answer_positions),
+            None if decoder is None else tuple(decoder),
+            prefix=tuple(self.prefix),
+        )
+
+
+def _does_not_fit(
+    shortest: EncodedRow, max_length: int, unshortened: Sequence[Field]
+) -> TemplateError:
+    """The error of a row that is too long even at its shortest, with what would help.
+
+    Args:
+        unshortened: the fields of the template that may not be shortened.
+    """
+    learned = sum(slot >= 0 for slot in shortest.soft_slots) + len(shortest.prefix)
+    needs = (
+        f"The row needs {shortest.size} tokens even when all that may be shortened is gone, and "
+        f"{max_length} fit"
+    )
+    if 2 * learned > max_length:
+        return TemplateError(
+            f"{needs}: {learned} of them are soft tokens and prefix vectors. Ask for fewer of "
+            "those."
+        )
+    if not unshortened:
+        return TemplateError(f"{needs}. Make the template's own text shorter.")
+    part = unshortened[0]
+    shortenable = replace(part, filters=(*part.filters, ("shorten", "")))
+    return TemplateError(f"{needs}. Mark another field with |shorten, as in {shortenable.shown}.")
+
+
+def _known(token: int | None) -> int:
+    if token is None:
+        raise TemplateError(
+            "An answer of several tokens can only be scored where its tokens are given."
+        )
+    return token

@@ -1,0 +1,132 @@
+"""The parts of a template, and how each is written in the template language."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["masked", "causal", "encoder-decoder"]
+RESERVED = ("soft", "prefix", "mask", "sep")
+
+
+@dataclass(frozen=True)
+class Text:
+    """Text that stands in the template."""
+
+    text: str
+
+    @property
+    def is_blank(self) -> bool:
+        return not self.text.strip()
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of the row, and its filters as pairs of a name and an argument."""
+
+    name: str
+    filters: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def shorten(self) -> str | None:
+        """The side at which the field may be cut, "end" or "start"; None where it may not."""
+        return next(
+            (argument or "end" for name, argument in self.filters if name == "shorten"), None
+        )
+
+    @property
+    def joint(self) -> str | None:
+        """What stands between the texts of a list; None where the field should be a text."""
+        return next((argument for name, argument in self.filters if name == "join"), None)
+
+    @property
+    def shown(self) -> str:
+        """The field as it is written in a template."""
+        bare = is_bare_name(self.name) and self.name not in RESERVED
+        name = self.name if bare else quoted(self.name)
+        return "{" + "|".join([name, *map(_shown_filter, self.filters)]) + "}"
+
+
+@dataclass(frozen=True)
+class Soft:
+    """A run of pseudo tokens: ``length`` of them, or as many as ``words`` have tokens, or those of
+    another run by ``name``."""
+
+    length: int | None = None
+    words: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class PrefixPart:
+    """A deep prefix: ``length`` vectors at every layer, or as many as ``words`` have tokens."""
+
+    length: int | None = None
+    words: str | None = None
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The place of the answer."""
+
+
+@dataclass(frozen=True)
+class Sep:
+    """The tokenizer's separator of a pair of texts."""
+
+
+Part = Text | Field | Soft | PrefixPart | Mask | Sep
+
+
+def shown(part: Part) -> str:
+    """The part as it is written in a template."""
+    if isinstance(part, Text):
+        return part.text
+    if isinstance(part, Field):
+        return part.shown
+    if isinstance(part, Soft):
+        name = f"@{part.name}" if part.name else ""
+        return "{soft" + _shown_length(part) + name + "}"
+    if isinstance(part, PrefixPart):
+        return "{prefix" + _shown_length(part) + "}"
+    return "{mask}" if isinstance(part, Mask) else "{sep}"
+
+
+def _shown_length(part: Soft | PrefixPart) -> str:
+    if part.length is not None:
+        return f":{part.length}"
+    return "" if part.words is None else f':"{part.words}"'
+
+
+def _shown_filter(name_and_argument: tuple[str, str]) -> str:
+    name, argument = name_and_argument
+    if name == "join":
+        return f"{name}:{quoted(argument)}"
+    return f"{name}:{argument}" if argument else name
+
+
+def is_bare_name(name: str) -> bool:
+    """Whether a field's name needs no quotes: it begins with a letter of any script or _, its
+    marks, digits, - and _ follow, and dots stand between such names, or numbers."""
+    names = name.split(".")
+    return all(map(_is_word, names)) and (
+        names[0][0] == "_" or unicodedata.category(names[0][0])[0] == "L"
+    )
+
+
+def _is_word(name: str) -> bool:
+    return name != "" and all(
+        sign in "_-" or unicodedata.category(sign)[0] in "LMN" for sign in name
+    )
+
+
+def quoted(name: str) -> str:
+    """The name in double quotes; a quote within it is doubled."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def unquoted(text: str) -> str:
+    """The text between double quotes, in which two quotes stand for one; an empty text where there
+    are no quotes around it."""
+    matched = re.fullmatch(r'"((?:[^"]|"")*)"', text)
+    return matched[1].replace('""', '"') if matched else ""
