@@ -24,7 +24,7 @@ from pydantic.fields import FieldInfo
 import ptune
 from ptune.cli import main as cli
 from ptune.reports.schemas import Results
-from ptune.settings import TaskConfig
+from ptune.tasks.schema import TaskConfig
 
 FOLDER = pathlib.Path(__file__).parents[1] / "docs"
 NOTE = "<!-- Written by scripts/make_reference.py; edit the docstrings in the code instead. -->\n"

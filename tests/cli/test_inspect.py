@@ -5,10 +5,10 @@ import tiny
 
 from ptune.answers.label_words import Verbalizer
 from ptune.cli.inspect import inspect
+from ptune.cli.options import InspectConfig
 from ptune.errors import DataError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Task
-from ptune.settings import InspectConfig
 from ptune.storage import prompt_folder
 from ptune.template.language import Template
 

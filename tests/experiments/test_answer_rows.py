@@ -13,19 +13,15 @@ from pydantic import BaseModel
 
 from ptune.errors import ConfigError, DataError, PtuneError
 from ptune.experiments import answer_rows, train_task
+from ptune.experiments.options import EvaluateConfig, GenerateConfig, PredictConfig
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import labelled as figures_of
 from ptune.model.generate import generate, write_all
 from ptune.model.prompt_model import PromptModel
-from ptune.settings import (
-    DecodingOverrides,
-    EvaluateConfig,
-    GenerateConfig,
-    PredictConfig,
-    TaskConfig,
-)
+from ptune.settings import DecodingOverrides
 from ptune.storage import prompt_folder
 from ptune.tasks import judge_labels, judge_texts, yaml_task
+from ptune.tasks.schema import TaskConfig
 
 FAR = "in the east of Austria on the Danube and in the west of Italy " * 2
 TEXTS = [

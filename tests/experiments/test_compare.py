@@ -13,10 +13,10 @@ from transformers import BertForPreTraining
 from ptune.cli import main
 from ptune.errors import ConfigError, DivergedError, TemplateError
 from ptune.experiments import compare
+from ptune.experiments.options import CompareConfig
 from ptune.metrics.labels import deviation, mean
 from ptune.reports import compare_page
 from ptune.reports.schemas import Cell, Comparison
-from ptune.settings import CompareConfig
 
 GOOD, BAD = (
     ["great film", "the best", "a great city", "good euro"],

@@ -9,9 +9,9 @@ import torch
 from ptune.answers.label_words import Verbalizer
 from ptune.cli import main
 from ptune.experiments import duration, trials
+from ptune.experiments.options import ProbeConfig
 from ptune.experiments.trials import Plan, ProbeTask
 from ptune.lm.language_model import LanguageModel
-from ptune.settings import ProbeConfig
 from ptune.training.loop import accuracy
 from ptune.training.methods import method
 

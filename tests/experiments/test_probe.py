@@ -13,9 +13,9 @@ import pytest
 import tiny
 
 from ptune.errors import ConfigError, DivergedError
+from ptune.experiments.options import ProbeConfig
 from ptune.experiments.probe import probe
 from ptune.reports.schemas import Results
-from ptune.settings import ProbeConfig
 
 ROOT = pathlib.Path(__file__).parents[2]
 WORDS = (

@@ -8,8 +8,8 @@ from ptune.lm.batch import collate
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Task
 from ptune.prompts import encoders
-from ptune.settings import TaskConfig
 from ptune.tasks import yaml_task
+from ptune.tasks.schema import TaskConfig
 from ptune.template.language import Template
 
 WORDS = Verbalizer.from_words({"a": "Yes", "b": "No"})

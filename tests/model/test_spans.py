@@ -13,9 +13,10 @@ from ptune.errors import ConfigError, DataError, VerbalizerError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.calibration import calibrate
 from ptune.model.prompt_model import PromptModel, Task
-from ptune.settings import TaskConfig, TrainConfig
+from ptune.settings import TrainConfig
 from ptune.storage import prompt_folder
 from ptune.tasks import yaml_task
+from ptune.tasks.schema import TaskConfig
 from ptune.template.language import Template
 from ptune.training.loop import fit
 

@@ -14,7 +14,7 @@ from ptune.base import files
 from ptune.errors import ConfigError, DataError, DivergedError
 from ptune.lm.language_model import LanguageModel
 from ptune.pretraining import loop as p
-from ptune.settings import PretrainConfig
+from ptune.pretraining.options import PretrainConfig
 
 SENTENCES = [
     f"The capital of {a} is {b} ."

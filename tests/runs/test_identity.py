@@ -12,7 +12,8 @@ from ptune.errors import DataError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PrefixSettings, Task
 from ptune.runs import identity
-from ptune.settings import PetConfig, TaskConfig, TrainConfig, TrainOverrides
+from ptune.settings import PetConfig, TrainConfig, TrainOverrides
+from ptune.tasks.schema import TaskConfig
 from ptune.template.language import Template
 
 WORDS = Verbalizer.from_words({"a": "great", "b": "bad"})

@@ -9,9 +9,11 @@ import torch
 from killing import killed_after_every_file
 
 from ptune.experiments import compare, probe, report_runs, train_task
+from ptune.experiments.options import CompareConfig, ProbeConfig
 from ptune.pretraining import loop
-from ptune.settings import CompareConfig, ExportConfig, ImportConfig, PretrainConfig, ProbeConfig
+from ptune.pretraining.options import PretrainConfig
 from ptune.storage import convert, google_format
+from ptune.storage.options import ExportConfig, ImportConfig
 from ptune.tasks import yaml_task
 
 TOWNS = ("Vienna", "Rome", "Paris", "Berlin", "London", "Madrid")

@@ -14,8 +14,8 @@ from ptune.lm import loading
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
 from ptune.prompts import encoders
-from ptune.settings import ImportConfig
 from ptune.storage import google_format, peft_format, prompt_folder
+from ptune.storage.options import ImportConfig
 from ptune.template.language import Template
 
 ROWS = [{"x": "Vienna", "text": "great"}]

@@ -12,16 +12,12 @@ import torch
 from ptune.cli import main
 from ptune.errors import ConfigError, DataError, StoreError, TemplateError
 from ptune.experiments import answer_rows, report_runs, train_task
+from ptune.experiments.options import EvaluateConfig, GenerateConfig
 from ptune.reports.schemas import Run
-from ptune.settings import (
-    DecodingConfig,
-    DecodingOverrides,
-    EvaluateConfig,
-    GenerateConfig,
-    TaskConfig,
-)
+from ptune.settings import DecodingConfig, DecodingOverrides
 from ptune.storage import prompt_folder
 from ptune.tasks import judge_texts, yaml_task
+from ptune.tasks.schema import TaskConfig
 from ptune.tasks.splits import by_prompt
 
 CITIES = {"Austria": "Vienna", "France": "Paris", "Italy": "Rome", "Germany": "Berlin"}

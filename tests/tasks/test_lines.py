@@ -3,7 +3,7 @@
 import pytest
 
 from ptune.errors import DataError
-from ptune.settings import DataConfig
+from ptune.tasks.schema import DataConfig
 from ptune.tasks.splits import read
 
 

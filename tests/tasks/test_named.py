@@ -11,8 +11,8 @@ from ptune.answers.label_words import Span, Verbalizer
 from ptune.errors import TemplateError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
-from ptune.settings import TaskConfig
 from ptune.tasks import yaml_task
+from ptune.tasks.schema import TaskConfig
 from ptune.tasks.splits import SPLITS, read
 from ptune.tasks.yaml_task import Member
 from ptune.template.language import Sep, Soft, Template

@@ -10,9 +10,9 @@ import tiny
 
 from ptune.cli import main
 from ptune.errors import ConfigError, DataError
-from ptune.settings import NewConfig
 from ptune.tasks import yaml_task
 from ptune.tasks.new_task import columns, new, split_rows
+from ptune.tasks.options import NewConfig
 from ptune.tasks.splits import read as read_splits
 from ptune.training.methods import ABOUT, METHODS
 

@@ -8,8 +8,8 @@ import pytest
 from ptune.cli import main
 from ptune.errors import ConfigError, DataError
 from ptune.experiments import train_task
-from ptune.settings import DataConfig
 from ptune.tasks import yaml_task
+from ptune.tasks.schema import DataConfig
 from ptune.tasks.splits import by_prompt, read
 from ptune.template.language import Field
 

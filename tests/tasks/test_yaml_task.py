@@ -12,10 +12,11 @@ import tiny
 from ptune.cli import main
 from ptune.errors import ConfigError, DataError, StoreError, TemplateError, VerbalizerError
 from ptune.experiments import answer_rows, train_task
+from ptune.experiments.options import EvaluateConfig, PredictConfig
 from ptune.reports.schemas import Comparison, Run
-from ptune.settings import EvaluateConfig, PredictConfig, TaskConfig
 from ptune.storage import prompt_folder
 from ptune.tasks import yaml_task
+from ptune.tasks.schema import TaskConfig
 from ptune.tasks.splits import read as read_splits
 
 ROOT = pathlib.Path(__file__).parents[2]

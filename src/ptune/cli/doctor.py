@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ptune.cli.options import DoctorConfig
 from ptune.lm.language_model import LanguageModel
 from ptune.lm.loading import choose_device, choose_dtype
-from ptune.settings import DoctorConfig
 
 PACKAGES = "ptune", "torch", "transformers", "tokenizers", "safetensors", "numpy"
 OPTIONAL = {

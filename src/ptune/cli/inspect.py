@@ -9,12 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ptune.base import terminal
+from ptune.cli.options import InspectConfig
 from ptune.data.rows import row_of
 from ptune.errors import DataError
 from ptune.lm.language_model import LanguageModel, nearest_words
 from ptune.model.prompt_model import PromptModel
 from ptune.prompts import encoders
-from ptune.settings import InspectConfig
 from ptune.storage import prompt_folder
 from ptune.tasks import yaml_task
 from ptune.template.language import EncodedRow, Template, field_of

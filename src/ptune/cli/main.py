@@ -15,9 +15,20 @@ from collections.abc import Callable, Sequence
 import tyro
 from pydantic import BaseModel
 
-from ptune import settings as c
 from ptune.base import terminal
+from ptune.cli.options import DoctorConfig, InspectConfig, ReportConfig
 from ptune.errors import PtuneError, nearest
+from ptune.experiments.options import (
+    CompareConfig,
+    EvaluateConfig,
+    GenerateConfig,
+    PredictConfig,
+    ProbeConfig,
+)
+from ptune.pretraining.options import PretrainConfig
+from ptune.storage.options import ExportConfig, ImportConfig
+from ptune.tasks.options import NewConfig
+from ptune.tasks.schema import TaskConfig
 
 USAGE = """usage: ptune COMMAND [OPTIONS]
 
@@ -104,7 +115,7 @@ def _command(name: str = "--help", *rest: str) -> None:
 
 
 def _probe(arguments: Sequence[str]) -> None:
-    config = tyro.cli(c.ProbeConfig, args=arguments, prog="ptune probe")
+    config = tyro.cli(ProbeConfig, args=arguments, prog="ptune probe")
     _quiet()
     from ptune.experiments.probe import probe
 
@@ -112,7 +123,7 @@ def _probe(arguments: Sequence[str]) -> None:
 
 
 def _compare(arguments: Sequence[str]) -> None:
-    config = tyro.cli(c.CompareConfig, args=arguments, prog="ptune compare")
+    config = tyro.cli(CompareConfig, args=arguments, prog="ptune compare")
     _quiet()
     from ptune.experiments.compare import compare
 
@@ -120,7 +131,7 @@ def _compare(arguments: Sequence[str]) -> None:
 
 
 def _pretrain(arguments: Sequence[str]) -> None:
-    config = tyro.cli(c.PretrainConfig, args=arguments, prog="ptune pretrain")
+    config = tyro.cli(PretrainConfig, args=arguments, prog="ptune pretrain")
     _quiet()
     from ptune.pretraining.loop import pretrain
 
@@ -128,7 +139,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
 
 
 def _new(arguments: Sequence[str]) -> None:
-    config = tyro.cli(c.NewConfig, args=arguments, prog="ptune new")
+    config = tyro.cli(NewConfig, args=arguments, prog="ptune new")
     _quiet()
     from ptune.tasks.new_task import new
 
@@ -165,7 +176,7 @@ def _table_to_task(arguments: Sequence[str]) -> tuple[pathlib.Path, list[str]]:
             for name in ("text", "label", "lm", "method")
             if (value := getattr(given, name)) is not None
         }
-        new(c.NewConfig(data=pathlib.Path(arguments[0]), out=file, **options))
+        new(NewConfig(data=pathlib.Path(arguments[0]), out=file, **options))
     rest = _without(arguments[1:], ("--text", "--label"))
     return file, rest if given.out else [*rest, "--out", str(folder)]
 
@@ -190,7 +201,7 @@ def _train(arguments: Sequence[str]) -> None:
             "Any key of the file can be set from the command line. Of a table (.csv, .tsv, "
             ".jsonl) a file is made first, as by ptune new.\n"
         )
-        tyro.cli(c.TaskConfig, args=["--help"], prog="ptune train TASK.yaml")
+        tyro.cli(TaskConfig, args=["--help"], prog="ptune train TASK.yaml")
     _quiet()
     from ptune.data.rows import FORMATS
 
@@ -201,14 +212,12 @@ def _train(arguments: Sequence[str]) -> None:
     from ptune.tasks import yaml_task
 
     default = yaml_task.read(file)
-    config = tyro.cli(
-        c.TaskConfig, args=options, default=default, prog=f"ptune train {arguments[0]}"
-    )
+    config = tyro.cli(TaskConfig, args=options, default=default, prog=f"ptune train {arguments[0]}")
     _resumable(lambda: train_task.train(config), "ptune train", arguments, config.out)
 
 
 def _evaluate(arguments: Sequence[str]) -> None:
-    config = tyro.cli(c.EvaluateConfig, args=arguments, prog="ptune evaluate")
+    config = tyro.cli(EvaluateConfig, args=arguments, prog="ptune evaluate")
     _quiet()
     from ptune.experiments import answer_rows
 
@@ -216,7 +225,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
 
 
 def _predict(arguments: Sequence[str]) -> None:
-    config = tyro.cli(c.PredictConfig, args=arguments, prog="ptune predict")
+    config = tyro.cli(PredictConfig, args=arguments, prog="ptune predict")
     _quiet()
     from ptune.experiments import answer_rows
 
@@ -224,7 +233,7 @@ def _predict(arguments: Sequence[str]) -> None:
 
 
 def _generate(arguments: Sequence[str]) -> None:
-    config = tyro.cli(c.GenerateConfig, args=arguments, prog="ptune generate")
+    config = tyro.cli(GenerateConfig, args=arguments, prog="ptune generate")
     _quiet()
     from ptune.experiments import answer_rows
 
@@ -232,7 +241,7 @@ def _generate(arguments: Sequence[str]) -> None:
 
 
 def _report(arguments: Sequence[str]) -> None:
-    config = tyro.cli(c.ReportConfig, args=arguments, prog="ptune report")
+    config = tyro.cli(ReportConfig, args=arguments, prog="ptune report")
     _quiet()
     from ptune.experiments.report_runs import report
 
@@ -240,7 +249,7 @@ def _report(arguments: Sequence[str]) -> None:
 
 
 def _export(arguments: Sequence[str]) -> None:
-    config = tyro.cli(c.ExportConfig, args=arguments, prog="ptune export")
+    config = tyro.cli(ExportConfig, args=arguments, prog="ptune export")
     _quiet()
     from ptune.storage.convert import export
 
@@ -248,7 +257,7 @@ def _export(arguments: Sequence[str]) -> None:
 
 
 def _import(arguments: Sequence[str]) -> None:
-    config = tyro.cli(c.ImportConfig, args=arguments, prog="ptune import")
+    config = tyro.cli(ImportConfig, args=arguments, prog="ptune import")
     _quiet()
     from ptune.storage.convert import import_prompt
 
@@ -256,7 +265,7 @@ def _import(arguments: Sequence[str]) -> None:
 
 
 def _doctor(arguments: Sequence[str]) -> None:
-    config = tyro.cli(c.DoctorConfig, args=arguments, prog="ptune doctor")
+    config = tyro.cli(DoctorConfig, args=arguments, prog="ptune doctor")
     _quiet()
     from ptune.cli.doctor import doctor
 
@@ -264,7 +273,7 @@ def _doctor(arguments: Sequence[str]) -> None:
 
 
 def _inspect(arguments: Sequence[str]) -> None:
-    config = tyro.cli(c.InspectConfig, args=arguments, prog="ptune inspect")
+    config = tyro.cli(InspectConfig, args=arguments, prog="ptune inspect")
     _quiet()
     from ptune.cli.inspect import inspect
 
@@ -336,18 +345,18 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "bench": _bench,
 }
 OPTIONS: dict[str, type[BaseModel]] = {
-    "probe": c.ProbeConfig,
-    "compare": c.CompareConfig,
-    "new": c.NewConfig,
-    "train": c.TaskConfig,
-    "evaluate": c.EvaluateConfig,
-    "predict": c.PredictConfig,
-    "generate": c.GenerateConfig,
-    "report": c.ReportConfig,
-    "export": c.ExportConfig,
-    "import": c.ImportConfig,
-    "doctor": c.DoctorConfig,
-    "inspect": c.InspectConfig,
-    "pretrain": c.PretrainConfig,
+    "probe": ProbeConfig,
+    "compare": CompareConfig,
+    "new": NewConfig,
+    "train": TaskConfig,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+    "generate": GenerateConfig,
+    "report": ReportConfig,
+    "export": ExportConfig,
+    "import": ImportConfig,
+    "doctor": DoctorConfig,
+    "inspect": InspectConfig,
+    "pretrain": PretrainConfig,
 }
 """The options of each command that has any of its own."""

@@ -13,18 +13,12 @@ from ptune.data import answer_files
 from ptune.data.row_files import form_of, is_utf8
 from ptune.data.rows import JSON, row_of
 from ptune.errors import ConfigError, DataError, PtuneError, reason
+from ptune.experiments.options import EvaluateConfig, GenerateConfig, PredictConfig
 from ptune.lm.language_model import LanguageModel
 from ptune.model.generate import write_all
 from ptune.model.prompt_model import Example, PromptModel, Row
 from ptune.model.task import Shortening
-from ptune.settings import (
-    DecodingConfig,
-    EvaluateConfig,
-    FileConfig,
-    GenerateConfig,
-    LayoutConfig,
-    PredictConfig,
-)
+from ptune.settings import DecodingConfig, FileConfig, LayoutConfig
 from ptune.storage import prompt_folder
 from ptune.tasks import judge_labels, judge_texts
 from ptune.tasks.splits import iterate, rows_of, with_labels_of

@@ -25,6 +25,7 @@ from ptune.errors import (
     nearest,
 )
 from ptune.experiments.distil import plan_of
+from ptune.experiments.options import CompareConfig
 from ptune.experiments.train_task import sizes
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import BASELINES, MAJORITY, deviation, labelled, mean, most_frequent
@@ -35,9 +36,10 @@ from ptune.reports.probe_page import divergences
 from ptune.reports.schemas import Cell, Comparison, lost_trainings, versions
 from ptune.runs import identity
 from ptune.runs.folder import RunFolder, working_in
-from ptune.settings import CompareConfig, DataConfig, TaskConfig, TrainConfig, TrainOverrides
+from ptune.settings import TrainConfig, TrainOverrides
 from ptune.tasks import baselines, few_shot, yaml_task
 from ptune.tasks.judge_labels import check_metrics, judge, labels_of, question
+from ptune.tasks.schema import DataConfig, TaskConfig
 from ptune.tasks.splits import read as read_rows
 from ptune.tasks.splits import training_labels
 from ptune.tasks.yaml_task import Member

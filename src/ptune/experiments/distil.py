@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
-from ptune.settings import TaskConfig, TrainConfig
+from ptune.settings import TrainConfig
 from ptune.tasks import yaml_task
+from ptune.tasks.schema import TaskConfig
 from ptune.tasks.yaml_task import Member
 from ptune.training.methods import Method, method
 from ptune.training.pet import Plan

@@ -10,13 +10,13 @@ from ptune.answers.label_words import Verbalizer, allowed
 from ptune.base import files, terminal
 from ptune.errors import ConfigError, DivergedError, TemplateError
 from ptune.experiments import duration, trials
+from ptune.experiments.options import ProbeConfig
 from ptune.experiments.trials import Plan, ProbeTask, Result
 from ptune.lm.language_model import LanguageModel
 from ptune.reports import probe_page
 from ptune.reports.schemas import Results, summarise, versions
 from ptune.runs import identity
 from ptune.runs.folder import RunFolder, working_in
-from ptune.settings import ProbeConfig
 from ptune.tasks import lama
 from ptune.template.language import Template
 from ptune.training.loop import lower_rates

@@ -20,9 +20,10 @@ from ptune.model.task import Shortening
 from ptune.reports.schemas import Run
 from ptune.runs import identity
 from ptune.runs.folder import RunFolder, working_in
-from ptune.settings import TaskConfig, TrainConfig
+from ptune.settings import TrainConfig
 from ptune.storage import peft_format, prompt_folder
 from ptune.tasks import baselines, judge_labels, judge_texts, unknown_text, yaml_task
+from ptune.tasks.schema import TaskConfig
 from ptune.tasks.splits import by_prompt, training_labels
 from ptune.tasks.splits import read as read_splits
 from ptune.template.language import Field, text_of

@@ -33,9 +33,9 @@ from ptune.lm.language_model import LanguageModel
 from ptune.lm.loading import choose_device, choose_dtype, load_model, load_tokenizer
 from ptune.lm.patches.onednn_linear import keep_few_shapes
 from ptune.pretraining import corpus, vocabulary
+from ptune.pretraining.options import PretrainConfig
 from ptune.runs import identity
 from ptune.runs.folder import RunFolder, working_in
-from ptune.settings import PretrainConfig
 from ptune.template.language import Kind
 
 KINDS: dict[str, Kind] = {

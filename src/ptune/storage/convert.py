@@ -10,8 +10,8 @@ from ptune.model.prompt_model import PromptModel, Task
 from ptune.prompts import encoders
 from ptune.runs import identity
 from ptune.runs.folder import working_in
-from ptune.settings import ExportConfig, ImportConfig
 from ptune.storage import google_format, peft_format, prompt_folder
+from ptune.storage.options import ExportConfig, ImportConfig
 from ptune.template.language import Template
 
 

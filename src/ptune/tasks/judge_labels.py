@@ -11,9 +11,9 @@ from ptune.metrics import texts
 from ptune.metrics.labels import check, labelled, mean
 from ptune.model.prompt_model import Example, PromptModel, Row
 from ptune.model.task import Shortening
-from ptune.settings import TaskConfig
 from ptune.tasks import yaml_task
 from ptune.tasks.baselines import Question
+from ptune.tasks.schema import TaskConfig
 from ptune.template.language import Template
 
 

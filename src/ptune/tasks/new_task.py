@@ -25,8 +25,8 @@ from ptune.data.rows import (
 )
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.lm.language_model import LanguageModel
-from ptune.settings import NewConfig
 from ptune.tasks import proposals
+from ptune.tasks.options import NewConfig
 from ptune.template.language import Template
 
 Row = Mapping[str, Any]

@@ -19,9 +19,10 @@ from ptune.data.rows import (
 )
 from ptune.errors import ConfigError, DataError, TemplateError, nearest
 from ptune.model.task import prompt_value
-from ptune.settings import DataConfig, FileConfig
+from ptune.settings import FileConfig
 from ptune.tasks import few_shot, lines, superglue, table_to_text
 from ptune.tasks.few_shot import Row
+from ptune.tasks.schema import DataConfig
 from ptune.template.language import Field, text_of
 
 SPLITS = ("train", "dev", "test", "unlabeled")

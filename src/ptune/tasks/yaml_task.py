@@ -16,17 +16,9 @@ from ptune.lm.language_model import LanguageModel
 from ptune.model import calibration
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Row, Task
 from ptune.prompts.bank import Prefix
-from ptune.settings import (
-    DataConfig,
-    DecodingConfig,
-    PetConfig,
-    PrefixConfig,
-    ReadingConfig,
-    TaskConfig,
-    TrainConfig,
-    Words,
-)
+from ptune.settings import DecodingConfig, PetConfig, PrefixConfig, TrainConfig
 from ptune.tasks.lama import read_vocabulary
+from ptune.tasks.schema import DataConfig, ReadingConfig, TaskConfig, Words
 from ptune.tasks.splits import DATA_VARIABLE, SPLITS
 from ptune.template.language import Field, Template
 from ptune.training.methods import Method, method

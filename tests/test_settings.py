@@ -3,14 +3,10 @@
 import pytest
 
 from ptune.errors import ConfigError
-from ptune.settings import (
-    DecodingConfig,
-    PretrainConfig,
-    ProbeConfig,
-    TaskConfig,
-    TrainConfig,
-    TrainOverrides,
-)
+from ptune.experiments.options import ProbeConfig
+from ptune.pretraining.options import PretrainConfig
+from ptune.settings import DecodingConfig, TrainConfig, TrainOverrides
+from ptune.tasks.schema import TaskConfig
 from ptune.training.methods import METHODS
 
 

@@ -1,0 +1,210 @@
+"""The options of the commands that run experiments or answer rows."""
+
+import pathlib
+from typing import Annotated, Literal
+
+import tyro
+from pydantic import Field
+
+from ptune.settings import (
+    Config,
+    DecodingOverrides,
+    Device,
+    Dtype,
+    FileConfig,
+    Form,
+    Lm,
+    TrainOverrides,
+)
+
+
+class ProbeConfig(Config):
+    """Find out what a frozen LM knows: ask it for facts by hand-written prompts and by P-tuning,
+    and with --methods all by fine-tuning too, and compare."""
+
+    lm: Lm = "builtin"
+    """builtin, a transformers folder, a .gguf file, or a name on the model hub."""
+    facts: str = "builtin"
+    """builtin, a folder in LAMA's T-REx layout, or a table (.csv, .tsv, .jsonl) with the columns
+    subject,object."""
+    relations: str = ""
+    """Relations to ask for, with commas between; all that have test rows by default."""
+    methods: str = "manual,p-tuning"
+    """Methods to compare, with commas between; all is the paper's four:
+    manual,p-tuning,fine-tune,manual+fine-tune."""
+    template: str | None = None
+    """Template of the methods that train a prompt: three counts (soft tokens, subject, soft tokens,
+    answer, soft tokens), or a template's text; each method's own by default, which is 3,3,3 for
+    P-tuning."""
+    manual: str | None = None
+    """The hand-written prompt for a table, such as "The capital of [X] is [Y] .", or instead of one
+    relation's own."""
+    encoder: Literal["lstm", "mlp", "table"] | None = None
+    """How soft tokens are made while they are trained; the method's own by default, which is lstm
+    for P-tuning."""
+    init: str | None = None
+    """What they start from: random, vocabulary (frequent tokens), labels, or words of yours; the
+    method's own by default."""
+    seeds: Annotated[int, Field(ge=1)] = 1
+    """How often the trained methods run, each time with another seed: --train.seed (0 by default)
+    and those after it."""
+    vocab: pathlib.Path | None = None
+    """The allowed answers: a file of words, or the paper's 29k-vocab.json. By default LAMA's common
+    vocabulary where the facts have it, else every whole word of the LM."""
+    wordings: bool | None = None
+    """Try the manual prompt in other wordings too, on dev and test. By default for the built-in
+    facts only."""
+    together: Annotated[int, Field(ge=1)] | None = None
+    """How many relations' prompts train in one batch; as many as fit into memory by default."""
+    out: pathlib.Path = pathlib.Path("probe")
+    """The folder for results.json, report.html, the prompts and what is needed to resume."""
+    resume: bool = False
+    """Go on with the run in the out folder."""
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print the results as JSON instead of a table."""
+    device: Device = "auto"
+    """cpu, cuda, ...; auto takes a GPU if there is one."""
+    dtype: Dtype = "auto"
+    """The LM's number format; auto is float32 on a CPU, bfloat16 on a GPU."""
+    train: TrainOverrides = TrainOverrides()
+    """Training settings that replace the methods' own."""
+
+
+class GenerateConfig(FileConfig):
+    """Let the LM write, with a saved prompt (or the prompts of many users): rows in, rows out. In
+    JSON lines a row comes back with one more field, ptune, which holds its text: {"ptune": {"text":
+    "..."}}; in a table with one more column, ptune_text."""
+
+    prompt: tyro.conf.Positional[pathlib.Path]
+    """The folder of a saved prompt, or of a task with prompt_by."""
+    data: pathlib.Path | None = None
+    """Rows: .jsonl, .csv or .tsv; JSON lines from standard input by default."""
+    form: Form | None = None
+    """rows, or the layout of a table-to-text set or of one of SuperGLUE's tasks; by default that of
+    the files that the prompt was trained on. Standard input holds rows."""
+    out: pathlib.Path | None = None
+    """Where the texts go: .jsonl, .csv or .tsv; JSON lines to standard output by default."""
+    explain: bool = False
+    """Mark each row by how many tokens of it were left out, so that it fits (shortened)."""
+    lm: Lm | None = None
+    """The LM; by default the one that the prompt names."""
+    decoding: DecodingOverrides = DecodingOverrides()
+    """How the LM writes, where not as the task says."""
+    skip_bad_lines: bool = False
+    """Leave bad lines out and report them, instead of stopping at the first."""
+    device: Device = "auto"
+    """cpu, cuda, ...; auto takes a GPU if there is one."""
+    dtype: Dtype = "auto"
+    """The LM's number format."""
+
+
+class EvaluateConfig(FileConfig):
+    """Score a saved prompt on rows with right answers."""
+
+    prompt: tyro.conf.Positional[pathlib.Path]
+    """The folder of a saved prompt."""
+    data: pathlib.Path
+    """Rows: .jsonl, .csv or .tsv."""
+    form: Form | None = None
+    """rows, lines, trec, or the layout of a table-to-text set or of one of SuperGLUE's tasks; by
+    default that of the files that the prompt was trained on."""
+    split: Literal["train", "dev", "test", "none"] = "test"
+    """As which split the file's labels are renamed, where data.relabel did so in training; none
+    takes them as they are."""
+    metrics: tuple[str, ...] = ()
+    """The figures, as in a task; by default accuracy, or of text those that papers on table-to-text
+    report."""
+    parts: str | None = None
+    """A field of the rows by which they are given apart too."""
+    decoding: DecodingOverrides = DecodingOverrides()
+    """How text is written, where not as the task says."""
+    lm: Lm | None = None
+    """The LM; by default the one that the prompt names."""
+    skip_bad_lines: bool = False
+    """Leave bad lines out and report them, instead of stopping at the first."""
+    device: Device = "auto"
+    """cpu, cuda, ...; auto takes a GPU if there is one."""
+    dtype: Dtype = "auto"
+    """The LM's number format."""
+
+
+class PredictConfig(FileConfig):
+    """Answer rows with a saved prompt: rows in, rows out. In JSON lines a row comes back with one
+    more field, ptune, which holds its
+    answer: {"ptune": {"prediction": "good", "scores": {"good": 0.9, "bad": 0.1}}}; in a table with
+        two more columns,
+    ptune_prediction and ptune_probability."""
+
+    prompt: tyro.conf.Positional[pathlib.Path]
+    """The folder of a saved prompt."""
+    data: pathlib.Path | None = None
+    """Rows: .jsonl, .csv or .tsv; JSON lines from standard input by default."""
+    form: Form | None = None
+    """rows, or the layout of a table-to-text set or of one of SuperGLUE's tasks; by default that of
+    the files that the prompt was trained on. Standard input holds rows."""
+    out: pathlib.Path | None = None
+    """Where the answers go: .jsonl, .csv or .tsv; JSON lines to standard output by default."""
+    explain: bool = False
+    """Mark each row by how many tokens of it were left out, so that it fits (shortened)."""
+    lm: Lm | None = None
+    """The LM; by default the one that the prompt names."""
+    top: Annotated[int, Field(ge=1)] | None = None
+    """Only the best labels' scores, where there are many."""
+    skip_bad_lines: bool = False
+    """Leave bad lines out and report them, instead of stopping at the first."""
+    device: Device = "auto"
+    """cpu, cuda, ...; auto takes a GPU if there is one."""
+    dtype: Dtype = "auto"
+    """The LM's number format."""
+
+
+class CompareConfig(Config):
+    """Compare methods on tasks with labels: few shots, several seeds, one table."""
+
+    tasks: Annotated[tyro.conf.Positional[list[str]], Field(min_length=1)]
+    """YAML files of tasks, or names of those that come with ptune: sst2, sst5, mr, trec, agnews,
+    rte-full, cb-full; boolq, cb, copa, multirc, record, rte, wic, wsc (SuperGLUE, from FewGLUE's
+    folders)."""
+    methods: str = (
+        "majority,manual,head,manual+fine-tune,p-tuning,p-tuning+lm,prompt-tuning-adamw,p-tuning-v2"
+    )
+    """Methods, with commas between. Beside those named: pet and ipet (tasks with unlabelled rows),
+    p-tuning-v2+head, prompt-tuning, prefix-tuning, next-sentence. What a user would get without
+    prompts (majority, tf-idf, linear-probe) always stands beside them."""
+    lm: Lm | None = None
+    """The LM, as for ptune train; each task's own by default."""
+    shots: str = ""
+    """Rows of each label to learn from, and as many for dev, with commas between: 16,32. By default
+    what the task says; tasks with their own few-shot files, such as FewGLUE's, are taken as they
+    are."""
+    seeds: Annotated[int, Field(ge=1)] = 1
+    """How often, each time with other rows drawn and another start."""
+    steps: Annotated[int, Field(ge=1)] = 250
+    """Optimizer steps at most of each training."""
+    looks: Annotated[int, Field(ge=1)] = 10
+    """How often dev is looked at on the way; the best state is kept."""
+    test: Annotated[int, Field(ge=1)] | None = None
+    """Test rows of each task at most, drawn by the first seed; as the task says by default."""
+    max_length: Annotated[int, Field(ge=1)] | None = None
+    """Tokens of an input at most; what is longer is shortened where its template allows it. As the
+    task says by default."""
+    select: Literal["first", "zero-shot", "splits"] = "zero-shot"
+    """Which pattern and verbalizer a method takes, where it takes one: the first; the best of the
+    untrained LM on the few labelled rows; or the best on average over --splits random halves of
+    them, trained on one half and scored on the other (FewNLU)."""
+    splits: Annotated[int, Field(ge=2)] = 4
+    """How many halves."""
+    grid: bool = False
+    """Train every pattern with every verbalizer, and show how far their figures are apart."""
+    out: pathlib.Path = pathlib.Path("compare")
+    """The folder for results.json, report.html and what is needed to resume."""
+    resume: bool = False
+    """Go on with the run in the out folder."""
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print the results as JSON instead of a table."""
+    device: Device = "auto"
+    """cpu, cuda, ...; auto takes a GPU if there is one."""
+    dtype: Dtype = "auto"
+    """Number format of the matrix multiplications; auto is float32 on a CPU, bfloat16 on a GPU."""
+    train: TrainOverrides = TrainOverrides()
+    """Training settings that replace the methods' own."""

@@ -1,0 +1,33 @@
+"""The options of ``ptune new``."""
+
+import pathlib
+from typing import Annotated
+
+import tyro
+from pydantic import Field
+
+from ptune.settings import FileConfig
+
+
+class NewConfig(FileConfig):
+    """Make a task's YAML file from a table of texts and labels: columns found, label words
+    proposed, rows split."""
+
+    data: tyro.conf.Positional[pathlib.Path]
+    """The table: .csv, .tsv or .jsonl."""
+    text: str | None = None
+    """The column with the text; found by its name or its length by default."""
+    label: str | None = None
+    """The column with the label; found by its name or its few values by default."""
+    out: pathlib.Path = pathlib.Path("task.yaml")
+    """The YAML file; the rows to learn from, for dev and for test go beside it."""
+    lm: str = "builtin"
+    """The LM, whose tokenizer must have the label words whole."""
+    method: str = "p-tuning"
+    """The method that the file names; ptune methods lists them."""
+    dev_share: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
+    """The share of the rows by which the best state is chosen."""
+    test_share: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
+    """The share of the rows that are only scored."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the split."""

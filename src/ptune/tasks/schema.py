@@ -1,0 +1,229 @@
+"""What a task's YAML file may say. The line under each field is its help."""
+
+import pathlib
+from typing import Annotated, Literal, Self
+
+import tyro
+from pydantic import ConfigDict, Field, model_validator
+
+from ptune.settings import (
+    Config,
+    DecodingConfig,
+    Device,
+    Dtype,
+    LayoutConfig,
+    Lm,
+    PetConfig,
+    PrefixConfig,
+    Seed,
+    TrainOverrides,
+)
+
+
+class DataConfig(LayoutConfig):
+    """Files of rows; a path in a YAML file is taken from the file's own folder."""
+
+    train: pathlib.Path | None = None
+    """Rows to learn from."""
+    dev: pathlib.Path | None = None
+    """Rows by which training is stopped and its best state chosen."""
+    test: pathlib.Path | None = None
+    """Rows that are only scored, after training."""
+    halve_dev: bool = False
+    """Where there is no file for test: half of dev's rows, whatever the seed the same ones, are
+    only scored; the others remain for dev."""
+    unlabeled: pathlib.Path | None = None
+    """Rows whose label nobody may see: one that the file has is dropped. PET learns from them."""
+    take: dict[Literal["train", "dev", "test", "unlabeled"], Annotated[int, Field(ge=1)]] = {}
+    """How many rows of a split to take, drawn by the seed: {train: 1000, test: 100}; all by
+    default."""
+    shots: Annotated[int, Field(ge=1)] | None = None
+    """Few-shot learning: how many rows of each label to learn from, and as many others for dev,
+    drawn by the seed; from dev's file, or where there is none from the rest of train."""
+    seed: Seed = 0
+    """Seed of these draws."""
+    references: Annotated[int, Field(ge=1)] | None = None
+    """How many right texts of a training row to learn from; all by default."""
+    source: str | None = None
+    """Where the files can be had; it is told where one is missing."""
+
+    @property
+    def layout(self) -> LayoutConfig:
+        """How the files are read, without which files they are and what is taken of them."""
+        return LayoutConfig(**{name: getattr(self, name) for name in LayoutConfig.model_fields})
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.form in ("e2e", "webnlg", "dart") and (
+            given := [name for name in ("unlabeled", "shots", "relabel") if getattr(self, name)]
+        ):
+            raise ValueError(
+                f"{given[0]} is of rows with labels, and those of {self.form} have texts"
+            )
+        if self.halve_dev and (self.dev is None or self.test is not None):
+            raise ValueError(
+                "halve_dev scores half of dev's rows where there is no file for test: give dev, "
+                "and not test"
+            )
+        if lacking := [
+            f"{name} speaks of {split}"
+            for name in ("take", "relabel")
+            for split in getattr(self, name)
+            if getattr(self, split) is None
+            and (name, split, self.halve_dev) != ("take", "test", True)
+        ]:
+            raise ValueError(f"{lacking[0]}, of which no file is given")
+        if self.shots is None:
+            return self
+        if self.train is None:
+            raise ValueError("shots draws rows to learn from: give train")
+        if self.take.keys() & {"train", "dev"} or self.references is not None:
+            raise ValueError(
+                "shots says what is taken of train and dev: leave take.train, take.dev and "
+                "references out"
+            )
+        return self
+
+
+Words = dict[str, str | list[str]]
+
+
+class ReadingConfig(Config):
+    """How the LM's answer becomes a label."""
+
+    by: Literal["words", "soft", "prototypes", "head", "pair"] = "words"
+    """words: the label words. soft: a soft verbalizer, a trained vector for each label that begins
+    as its words. prototypes: trained points (ProtoVerb). head: a classification head; a template
+    without {mask} is read at its first token, or a causal LM's last.
+    pair: the LM's own next-sentence head, zero-shot; the labels' words are then its relations."""
+    aggregate: Literal["probability", "logit"] = "probability"
+    """Of several words of a label: the mean of their probabilities, or of their logits (PET)."""
+    order: Literal["parallel", "left-to-right", "most-probable-first"] | None = None
+    """How a masked LM scores words of several tokens: all masks at once, from left to right, or the
+    likeliest token first (PET)."""
+    length: Literal["closed", "sum", "token", "character"] = "closed"
+    """How words of unlike length compare. closed: by their log probability; a word that begins
+    another label's (1 and 10) counts where the LM does not go on as that one. sum: the log
+    probability alone, which never prefers such a longer word. token, character: its mean over the
+    word's tokens or characters, which favours long words."""
+    calibration: Literal["none", "contextual", "prior"] = "none"
+    """What is taken off the words' scores: nothing; what they get for rows that say nothing; or on
+    average over the training rows."""
+    domain: str | None = None
+    """A template whose scores are taken off, such as the question without the row's text (PMI)."""
+    swap: tuple[str, str] | None = None
+    """Two fields of a symmetric pair: both orders are run, and their scores averaged (or, before a
+    trained reader, the vectors added)."""
+    words: pathlib.Path | None = None
+    """A word list that extends the labels' words (KPT): a line for each label in the labels' order,
+    its words with commas between."""
+    refine: bool = False
+    """Thin out the words: those that the LM hardly says for the training rows, and those that
+    rather speak for another label."""
+
+
+class TaskConfig(Config):
+    """A task: its rows, how they are asked, how answers are read, and how the prompt is trained."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # labels such as 0 and 1
+
+    name: str
+    """The task's name."""
+    title: str | None = None
+    """What the run is called in tables; the method's name by default."""
+    version: Annotated[int, Field(ge=1)] = 1
+    """Of the task's words: raised when they change, since figures change with them."""
+    template: str = ""
+    """Where fields, soft tokens and the answer stand: "{soft:3} {text|shorten} {soft:3} {mask}"."""
+    patterns: tuple[str, ...] = ()
+    """Hand-written templates. Where there are some, template is P-tuning's alone: manual prompts,
+    fine-tuning and PET take the patterns, Prompt Tuning and P-tuning v2 put their tokens before
+    them, a head reads the fields of the first. Several are an ensemble."""
+    labels: Words = {}
+    """For each label its word, or several. Without labels, choices and vocabulary, the answer is
+    text that the LM writes."""
+    verbalizers: Annotated[tuple[Words, ...], tyro.conf.Fixed] = ()
+    """Other words for the same labels; each makes a member of its own in an ensemble."""
+    relations: Words = {}
+    """For a pair task: for each label the relations of a next-sentence head that stand for it:
+    adjacent, not adjacent; same document, another document."""
+    choices: tuple[str, ...] = ()
+    """Instead of labels: fields of the row that hold an answer each, or one that holds a list of
+    them; the target is the number of the right one, from 0."""
+    span: str | None = None
+    """Instead of labels: a field of the row with the text that the answer should spell; the label
+    says whether it is right, true or false."""
+    reading: ReadingConfig = ReadingConfig()
+    """How the LM's answer becomes a label."""
+    vocabulary: pathlib.Path | None = None
+    """Instead of labels: a file of allowed answers, one a line."""
+    data: DataConfig = DataConfig()
+    """Where the rows are."""
+    target: str = "label"
+    """The field of a row that holds the right label, the right text, or a list of right texts."""
+    prompt_by: str | None = None
+    """A field of the rows, such as user: each of its values has a prompt of its own, all trained
+    together."""
+    only: tuple[str, ...] = ()
+    """Of prompt_by: train only the prompts of these values; those that are there go on, new ones
+    are added."""
+    prompts: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Train so many prompts of different seeds together, which then answer as an ensemble."""
+    combine: Literal["mean", "vote", "weighted"] = "mean"
+    """How an ensemble answers: by the mean of its members' probabilities, by their vote, or by the
+    mean of their scores weighted by their accuracy on dev; of texts, always by vote."""
+    lm: Lm = "builtin"
+    """builtin, a transformers folder, a .gguf file, or a name on the model hub."""
+    continue_from: Annotated[pathlib.Path | None, tyro.conf.arg(name="from")] = None
+    """A saved or imported prompt from which training goes on, with its LM, its template and its
+    encoder; the new one goes to out."""
+    method: str = "p-tuning"
+    """manual (nothing is trained), fine-tune (the LM), or p-tuning, prefix-tuning, prompt-tuning,
+    prompt-tuning-adamw, p-tuning-v2 (the prompt, each with its own settings)."""
+    encoder: Literal["lstm", "mlp", "table"] | None = None
+    """How soft tokens are made while they are trained; the method's own by default."""
+    init: str | None = None
+    """What they start from: random, vocabulary (frequent tokens), labels (the label words), or
+    words of yours; the method's own by default."""
+    prefix: PrefixConfig = PrefixConfig()
+    """How a deep prefix is made."""
+    loss: Literal["labels", "vocabulary"] = "labels"
+    """Compare the right answer with the other labels, or with every token of the LM."""
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Label smoothing of written answers: the share of each token's target that is spread over the
+    vocabulary."""
+    target_length: Annotated[int, Field(ge=1)] | None = None
+    """Tokens of a right text that are learned from, at most."""
+    metrics: tuple[str, ...] = ()
+    """The figures on the test rows. Of written answers: bleu, nist, meteor, rouge-1, rouge-2,
+    rouge-l, cider, ter, chrf. Of labels: accuracy, f1-macro, f1-weighted, mcc, auc; of one label,
+    named behind a colon, f1:good, precision:good, recall:good, auc:good; of SuperGLUE f1a, em,
+    record-em, record-f1. By default accuracy, or those that papers on table-to-text report."""
+    stop_by: str = "loss"
+    """Of written answers: what is looked at on dev, the loss, or one of the metrics of what the LM
+    writes."""
+    parts: str | None = None
+    """A field of the test rows by which the figures are given apart too, such as part (WebNLG's
+    seen and unseen)."""
+    decoding: DecodingConfig = DecodingConfig()
+    """How the LM writes."""
+    max_length: Annotated[int, Field(ge=1)] | None = None
+    """Tokens in an input at most; the LM's own limit by default."""
+    allow_unknown: bool = False
+    """Train also where more than a tenth of the texts is unknown to the LM's vocabulary, or
+    empty."""
+    tune: Literal["prompt", "head", "lm", "both", "nothing"] | None = None
+    """What is trained: the prompt, the LM's vocabulary head alone, the LM, or prompt and LM; the
+    method's own by default."""
+    pet: PetConfig = PetConfig()
+    """How PET goes about it."""
+    train: TrainOverrides = TrainOverrides()
+    """Training settings that replace the method's own."""
+    out: pathlib.Path = pathlib.Path("trained")
+    """The folder for the prompt, its figures, and what is needed to resume."""
+    resume: bool = False
+    """Go on with the run in the out folder."""
+    device: Device = "auto"
+    """cpu, cuda, ...; auto takes a GPU if there is one."""
+    dtype: Dtype = "auto"
+    """The LM's number format; auto is float32 on a CPU, bfloat16 on a GPU."""
