@@ -318,7 +318,7 @@ def test_unknown_names():
 
 def test_the_libraries_wait_until_they_are_needed():
     code = (
-        "import sys, ptune.text_metrics; print(sorted({'nltk', 'sacrebleu', 'rouge_score'} & "
+        "import sys, ptune.metrics.texts; print(sorted({'nltk', 'sacrebleu', 'rouge_score'} & "
         "set(sys.modules)))"
     )
     assert (

@@ -67,8 +67,8 @@ def states(model):
     ]
 
 
-def apart(left, right):
-    return max(float((a[k] - b[k]).abs().max()) for a, b in zip(left, right) for k in a)
+def apart(tensors, other_tensors):
+    return max(float((a[k] - b[k]).abs().max()) for a, b in zip(tensors, other_tensors) for k in a)
 
 
 def run(names, dtype=torch.float32, **settings):
@@ -123,10 +123,10 @@ def test_together_is_apart_over_whole_runs_in_float64():
     together, _, trained = run([0, 1, 2], torch.float64, **settings)
     ends = set()
     for number in range(3):
-        alone, before, own = run([number], torch.float64, **settings)
+        alone, before, alone_history = run([number], torch.float64, **settings)
         assert apart(states(alone), before) > 1e-3
         assert apart([states(together)[number]], states(alone)) < 1e-9
-        ours, theirs = trained[f"task {number}"].history, own[f"task {number}"].history
+        ours, theirs = trained[f"task {number}"].history, alone_history[f"task {number}"].history
         assert len(ours) == len(theirs)
         for a, b in zip(ours, theirs):
             assert (
@@ -156,9 +156,9 @@ def test_accumulation_gives_the_same_step():
 
 
 def test_deterministic_and_seeded():
-    first, second, other = (run([0], epochs=2, seed=seed)[0] for seed in (1, 1, 2))
-    assert apart(states(first), states(second)) == 0
-    assert apart(states(first), states(other)) > 1e-4
+    model, same_seed, other_seed = (run([0], epochs=2, seed=seed)[0] for seed in (1, 1, 2))
+    assert apart(states(model), states(same_seed)) == 0
+    assert apart(states(model), states(other_seed)) > 1e-4
 
 
 def test_rows_come_in_another_order_every_epoch(monkeypatch):
@@ -167,14 +167,14 @@ def test_rows_come_in_another_order_every_epoch(monkeypatch):
     seen = []
     losses = model.losses
 
-    def noted(_, examples, *more):
+    def noted(_, examples, *arguments):
         seen.extend(example.row["x"] + example.row["label"] for example in examples)
-        return losses(examples, *more)
+        return losses(examples, *arguments)
 
     monkeypatch.setattr(PromptModel, "losses", noted)
     fit(model, data, TrainConfig(batch_size=4, epochs=2, patience=0))
-    wanted = sorted(row["x"] + row["label"] for row in data["task 0"][0])
-    assert sorted(seen[:13]) == sorted(seen[13:]) == wanted and seen[:13] != seen[13:]
+    expected = sorted(row["x"] + row["label"] for row in data["task 0"][0])
+    assert sorted(seen[:13]) == sorted(seen[13:]) == expected and seen[:13] != seen[13:]
 
 
 def test_the_prompt_learns_and_the_lm_does_not():
@@ -219,11 +219,11 @@ def test_the_best_state_is_restored():
 )
 def test_patience(dev, losses, looks, best, monkeypatch):
     model, data = bank([0])
-    look = loop.PromptTraining.look
+    evaluate = loop.PromptTraining.evaluate
     monkeypatch.setattr(
         loop.PromptTraining,
-        "look",
-        lambda job, *_: look(
+        "evaluate",
+        lambda job, *_: evaluate(
             job, losses[len(job.trained.history)], lambda: dev[len(job.trained.history)]
         ),
     )
@@ -233,8 +233,10 @@ def test_patience(dev, losses, looks, best, monkeypatch):
 
 def test_patience_counts_in_steps_too_where_epochs_are_short(monkeypatch):
     model, data = bank([0])
-    look = loop.PromptTraining.look
-    monkeypatch.setattr(loop.PromptTraining, "look", lambda job, *_: look(job, 1.0, lambda: 0.5))
+    evaluate = loop.PromptTraining.evaluate
+    monkeypatch.setattr(
+        loop.PromptTraining, "evaluate", lambda job, *_: evaluate(job, 1.0, lambda: 0.5)
+    )
     settings = TrainConfig(batch_size=13, epochs=30, patience=2, patience_steps=9)
     trained = fit(model, data, settings)["task 0"]
     assert trained.best.step == 1 and (trained.step, trained.planned, trained.stopped) == (
@@ -278,9 +280,9 @@ def test_clipping_is_each_tasks_own():
     norms = []
     clip = torch.nn.utils.clip_grad_norm_
 
-    def seen(parameters, most):
-        norms.append(float(clip(parameters, most)))
-        assert math.sqrt(sum(float(p.grad.square().sum()) for p in parameters)) < most * 1.001
+    def seen(parameters, limit):
+        norms.append(float(clip(parameters, limit)))
+        assert math.sqrt(sum(float(p.grad.square().sum()) for p in parameters)) < limit * 1.001
         return norms[-1]
 
     loop.nn.utils.clip_grad_norm_ = seen
@@ -352,7 +354,7 @@ def test_tuning_the_lm(tune):
 
 
 def test_dropout_of_a_frozen_lm_is_off_and_of_a_tuned_one_on():
-    for tune, wanted in (("prompt", False), ("lm", True)):
+    for tune, training_mode in (("prompt", False), ("lm", True)):
         model, data = bank([0])
         modes = []
         model.lm.model.register_forward_hook(
@@ -361,7 +363,7 @@ def test_dropout_of_a_frozen_lm_is_off_and_of_a_tuned_one_on():
             )
         )
         fit(model, data, TrainConfig(batch_size=4, epochs=1), tune=tune)
-        assert set(modes) == {wanted}
+        assert set(modes) == {training_mode}
 
 
 def test_what_cannot_be_trained():
@@ -391,12 +393,15 @@ def test_a_run_that_is_stopped_and_resumed_is_the_run_that_was_not(tune, tmp_pat
     )
 
     def result(model, trained):
-        own = (
+        values = (
             states(model)
             if tune == "prompt"
             else [{k: v.clone() for k, v in model.lm.model.state_dict().items()}]
         )
-        return own, {name: [vars(look) for look in one.history] for name, one in trained.items()}
+        return values, {
+            name: [vars(evaluation) for evaluation in training.history]
+            for name, training in trained.items()
+        }
 
     model, data = bank(names)
     whole, history = result(model, fit(model, data, config, tune=tune))
@@ -406,8 +411,10 @@ def test_a_run_that_is_stopped_and_resumed_is_the_run_that_was_not(tune, tmp_pat
             fit(*bank(names), config, tune=tune, folder=folder)
         model, data = bank(names)
         torch.manual_seed(99)
-        own, found = result(model, fit(model, data, config, tune=tune, folder=folder, resume=True))
-        assert apart(own, whole) == 0 and found == history
+        values, evaluations = result(
+            model, fit(model, data, config, tune=tune, folder=folder, resume=True)
+        )
+        assert apart(values, whole) == 0 and evaluations == history
 
 
 def test_checkpoints_of_other_runs_are_refused(tmp_path):
@@ -451,13 +458,13 @@ def test_a_real_kill(tmp_path):
     script = tmp_path / "run.py"
     script.write_text(f"""
 import sys
-sys.path[:0] = [{str(pathlib.Path(__file__).parents[1])!r}]
+sys.path[:0] = [{str(pathlib.Path(__file__).parents[0])!r}, {str(pathlib.Path(__file__).parents[1])!r}]
 import torch
 torch.set_num_threads(1)
 from test_loop import bank, states
-from ptune.config import TrainConfig
-from ptune.train import fit
-from ptune import store
+from ptune.settings import TrainConfig
+from ptune.training.loop import fit
+from ptune.base import files as store
 model, data = bank([0, 1, 2])
 print("ready", flush=True)
 fit(model, data, TrainConfig(batch_size=4, epochs=40, patience=0, save_seconds=0), folder=sys.argv[1], resume=True)
@@ -496,25 +503,26 @@ store.write_tensors(sys.argv[1] + "/end.safetensors", {{f"{{i}}.{{k}}": v for i,
 # Labels' shares, which another model gave.
 
 
-def shared(family, *shares, temperature=1.0, loss="labels", **more):
+def shared(family, *shares, temperature=1.0, loss="labels", **settings):
     """A model with one task, its LM by hand, and rows whose labels have shares."""
     model, plain = PromptModel(LanguageModel(*tiny.tiny(family))), Plain(family)
+    words = ["great", "a film"] if loss == "labels" else "great"
     model.add(
         Task(
             "t",
             Template.parse("{x} is {mask}"),
-            Verbalizer.from_words({"a": ["great", "a film"], "b": "bad", "c": "Maybe"}),
+            Verbalizer.from_words({"a": words, "b": "bad", "c": "Maybe"}),
             loss=loss,
             temperature=temperature,
-            **more,
+            **settings,
         )
     )
     return (
         model,
         plain,
         [
-            {"x": f"{TOWNS[number]} and {' '.join(TOWNS[:number])}", "label": own}
-            for number, own in enumerate(shares)
+            {"x": f"{TOWNS[number]} and {' '.join(TOWNS[:number])}", "label": degrees}
+            for number, degrees in enumerate(shares)
         ],
     )
 
@@ -528,30 +536,32 @@ def test_shares_are_learned_as_they_are(family, temperature):
     model, plain, texts = shared(family, *shares, "c", temperature=temperature)
     examples = model.encode(0, texts)
     assert [example.label for example in examples] == [1, 0, 2, 2]
-    wanted, untempered = [], []
+    expected, untempered = [], []
     for row in texts:
         scores = of_labels(
             plain.words([f"{row['x']} is"], [["great", "a film"], ["bad"], ["Maybe"]])
         )
-        own = [0.0, 0.0, 1.0] if row["label"] == "c" else row["label"]
+        true_shares = [0.0, 0.0, 1.0] if row["label"] == "c" else row["label"]
         degrees = 1.0 if row["label"] == "c" else temperature
 
-        def divergence(degrees, scores=scores, own=own):
-            told = (scores / degrees).exp() / (scores / degrees).exp().sum()
+        def divergence(degrees, scores=scores, true_shares=true_shares):
+            predicted_shares = (scores / degrees).exp() / (scores / degrees).exp().sum()
             return degrees**2 * sum(
-                share * math.log(share / float(q)) for share, q in zip(own, told) if share
+                share * math.log(share / float(q))
+                for share, q in zip(true_shares, predicted_shares)
+                if share
             )
 
-        wanted.append(divergence(degrees))
+        expected.append(divergence(degrees))
         untempered.append(divergence(1.0))
-    assert temperature == 1 or max(abs(a - b) for a, b in zip(wanted, untempered)) > 1e-3
-    torch.testing.assert_close(model.losses(examples), torch.tensor(wanted), atol=1e-5, rtol=1e-5)
+    assert temperature == 1 or max(abs(a - b) for a, b in zip(expected, untempered)) > 1e-3
+    torch.testing.assert_close(model.losses(examples), torch.tensor(expected), atol=1e-5, rtol=1e-5)
     right, _, plainly = shared(family, "a")
     torch.testing.assert_close(
         model.losses(examples[1:2]),
         right.losses(right.encode(0, [{**texts[1], "label": "a"}]))
         if temperature == 1
-        else torch.tensor(wanted[1:2]),
+        else torch.tensor(expected[1:2]),
         atol=1e-5,
         rtol=1e-5,
     )
@@ -576,20 +586,20 @@ def test_a_share_of_one_ends_at_one():
         optimiser.zero_grad()
         model.losses(examples).sum().backward()
         optimiser.step()
-    first, second = (own["scores"] for own in model.predict(texts))
+    certain, uncertain = (prediction["scores"] for prediction in model.predict(texts))
     assert (
-        first["a"] > 0.99
-        and second["a"] == pytest.approx(0.3, abs=0.02)
-        and second["b"] == pytest.approx(0.7, abs=0.02)
+        certain["a"] > 0.99
+        and uncertain["a"] == pytest.approx(0.3, abs=0.02)
+        and uncertain["b"] == pytest.approx(0.7, abs=0.02)
     )
 
 
 @pytest.mark.parametrize(
-    "own",
+    "degrees",
     [[0.5, 0.5], [0.5, 0.2, 0.2], [1.2, -0.2, 0.0], ["a", "b", "c"], [float("nan"), 1.0, 0.0], []],
 )
-def test_shares_that_are_none(own):
-    model, _, texts = shared("bert", own)
+def test_shares_that_are_none(degrees):
+    model, _, texts = shared("bert", degrees)
     with pytest.raises(DataError, match="Row 1 of t: .*3 shares that add up to 1"):
         model.encode(0, texts)
 
@@ -602,11 +612,11 @@ def test_shares_of_choices_and_of_a_whole_vocabulary():
         {"x": "Rome", "all": ["bad", "great", "the capital"], "label": [0.0, 0.0, 1.0]},
     ]
     examples = model.encode(0, both)
-    wanted = [
+    expected = [
         sum(p * (math.log(p) - float(q)) for p, q in zip(row["label"], scores.log_softmax(0)) if p)
         for row, scores in zip(both, model.scores(examples))
     ]
-    torch.testing.assert_close(model.losses(examples), torch.tensor(wanted), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.losses(examples), torch.tensor(expected), atol=1e-5, rtol=1e-5)
     with pytest.raises(DataError, match="2 shares that add up to 1"):
         model.encode(0, [{**both[0], "label": [0.25, 0.5, 0.25]}])
     model, _, texts = shared("bert", [1.0, 0.0, 0.0], loss="vocabulary")
@@ -640,14 +650,14 @@ def test_hidden_words_are_told_as_transformers_would(family):
         for example in model.hidden_words(task, texts, torch.Generator().manual_seed(4))
     ]
     losses = model.losses([*model.encode(0, rows(0)), *hidden])[len(rows(0)) :]
-    wanted, all_places = [], []
+    expected, all_places = [], []
     vectors = model.bank.encoders[0]()
     for example in hidden:
         row = example.learn[0]
         labels = torch.full((1, len(row.ids)), -100)
         labels[0, list(row.answer_positions)] = torch.tensor(example.answer)
         if max(row.soft_slots) < 0:
-            wanted.append(plain.network(input_ids=torch.tensor([row.ids]), labels=labels).loss)
+            expected.append(plain.network(input_ids=torch.tensor([row.ids]), labels=labels).loss)
             all_places.append(
                 plain.network(
                     input_ids=torch.tensor([row.ids]), labels=torch.tensor([row.ids])
@@ -661,12 +671,12 @@ def test_hidden_words_are_told_as_transformers_would(family):
                     for id_, slot in zip(row.ids, row.soft_slots)
                 ]
             )
-            wanted.append(plain.network(inputs_embeds=embedded[None], labels=labels).loss)
-            all_places.append(wanted[-1] + 1)
-    assert (torch.stack(wanted) - torch.stack(all_places)).abs().min() > 1e-3
-    torch.testing.assert_close(losses, torch.stack(wanted), atol=1e-5, rtol=1e-5)
+            expected.append(plain.network(inputs_embeds=embedded[None], labels=labels).loss)
+            all_places.append(expected[-1] + 1)
+    assert (torch.stack(expected) - torch.stack(all_places)).abs().min() > 1e-3
+    torch.testing.assert_close(losses, torch.stack(expected), atol=1e-5, rtol=1e-5)
     (ours,) = torch.autograd.grad(losses.sum(), [vectors])
-    (theirs,) = torch.autograd.grad(torch.stack(wanted).sum(), [vectors])
+    (theirs,) = torch.autograd.grad(torch.stack(expected).sum(), [vectors])
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
@@ -678,28 +688,33 @@ def test_which_words_are_hidden():
     number = model.add(
         Task("t", Template.parse("{soft:3} {x} {sep} {soft:1} is {mask}"), WORDS, encoder="table")
     )
-    texts = [{"x": " ".join(TOWNS[at:] + TOWNS[:at])} for at in range(len(TOWNS))] * 25
-    found = model.hidden_words(number, texts, torch.Generator().manual_seed(0))
+    texts = [{"x": " ".join(TOWNS[start:] + TOWNS[:start])} for start in range(len(TOWNS))] * 25
+    examples = model.hidden_words(number, texts, torch.Generator().manual_seed(0))
     whole = [model._encode(model.tasks[number], row, (None,)) for row in texts]
     special, kinds, free = set(model.lm.tokens.tokenizer.all_special_ids), [], 0
-    for example, row in zip(found, whole):
+    for example, row in zip(examples, whole):
         learn, places = example.learn[0], example.learn[0].answer_positions
         assert (
-            all(row.soft_slots[at] < 0 and row.ids[at] not in special for at in places)
-            and tuple(row.ids[at] for at in places) == example.answer
+            all(
+                row.soft_slots[position] < 0 and row.ids[position] not in special
+                for position in places
+            )
+            and tuple(row.ids[position] for position in places) == example.answer
         )
         assert [
-            at for at in range(len(row.ids)) if learn.ids[at] != row.ids[at] and at not in places
+            position
+            for position in range(len(row.ids))
+            if learn.ids[position] != row.ids[position] and position not in places
         ] == [] and places
         assert (learn.soft_slots, learn.types) == (row.soft_slots, row.types)
         free += sum(slot < 0 and id_ not in special for id_, slot in zip(row.ids, row.soft_slots))
         kinds += [
             "mask"
-            if learn.ids[at] == model.lm.tokens.mask
+            if learn.ids[position] == model.lm.tokens.mask
             else "same"
-            if learn.ids[at] == row.ids[at]
+            if learn.ids[position] == row.ids[position]
             else "other"
-            for at in places
+            for position in places
         ]
     shares = {kind: kinds.count(kind) / len(kinds) for kind in ("mask", "same", "other")}
     assert len(kinds) / free == pytest.approx(0.15, abs=0.01)
@@ -713,7 +728,7 @@ def test_which_words_are_hidden():
         for example in model.hidden_words(number, [{"x": "film"}] * 20, torch.Generator())
     )
     again = model.hidden_words(number, texts[:20], torch.Generator().manual_seed(0))
-    assert [example.learn for example in again] == [example.learn for example in found[:20]]
+    assert [example.learn for example in again] == [example.learn for example in examples[:20]]
 
 
 def test_a_row_without_a_word_to_hide_teaches_nothing():
@@ -744,29 +759,30 @@ def test_the_auxiliary_loss_has_its_weight(monkeypatch):
     model, data = bank([0, 1])
     losses, seen = PromptModel.losses, []
 
-    def kept(self, examples, *more):
-        found = losses(self, examples, *more)
+    def kept(self, examples, *arguments):
+        row_losses = losses(self, examples, *arguments)
         if torch.is_grad_enabled():
             seen.append(
                 [
                     (example.task, example.auxiliary, float(loss))
-                    for example, loss in zip(examples, found.detach())
+                    for example, loss in zip(examples, row_losses.detach())
                 ]
             )
-        return found
+        return row_losses
 
     monkeypatch.setattr(PromptModel, "losses", kept)
     config = TrainConfig(batch_size=5, epochs=1, evaluate_every=1, patience=0, auxiliary=0.3)
     trained = fit(model, data, config, unlabeled=[{"x": f"{town} is a city"} for town in TOWNS])
     for number in range(2):
-        for look, step in zip(trained[f"task {number}"].history, seen):
-            rows_, told = (
+        for evaluation, step in zip(trained[f"task {number}"].history, seen):
+            rows_, hidden_losses = (
                 [loss for task, auxiliary, loss in step if (task, auxiliary) == (number, kind)]
                 for kind in (False, True)
             )
-            assert len(rows_) == len(told) > 0
-            assert look.loss == pytest.approx(
-                0.7 * sum(rows_) / len(rows_) + 0.3 * sum(told) / len(told), abs=1e-5
+            assert len(rows_) == len(hidden_losses) > 0
+            assert evaluation.loss == pytest.approx(
+                0.7 * sum(rows_) / len(rows_) + 0.3 * sum(hidden_losses) / len(hidden_losses),
+                abs=1e-5,
             )
 
 
@@ -776,9 +792,9 @@ def test_hidden_words_teach_together_as_apart():
         batch_size=4, epochs=1, evaluate_every=100, patience=0, auxiliary=0.4, learning_rate=1e-3
     )
 
-    def vectors(names, **more):
+    def vectors(names, **settings):
         model, data = bank(names)
-        fit(model, data, config.model_copy(update=more), unlabeled=unlabeled)
+        fit(model, data, config.model_copy(update=settings), unlabeled=unlabeled)
         return [{"vectors": encoder().detach()} for encoder in model.bank.encoders]
 
     together, alone = vectors([0, 1]), [vectors([0])[0], vectors([1])[0]]
@@ -802,23 +818,26 @@ def test_a_run_with_hidden_words_is_resumed_as_if_it_had_not_stopped(tune, tmp_p
         accumulate=2,
     )
 
-    def result(**more):
+    def result(**settings):
         model, data = bank(names)
         torch.manual_seed(99)
-        history = fit(model, data, config, tune=tune, unlabeled=unlabeled, **more)
-        own = (
+        history = fit(model, data, config, tune=tune, unlabeled=unlabeled, **settings)
+        values = (
             states(model)
             if tune == "prompt"
             else [{k: v.clone() for k, v in model.lm.model.state_dict().items()}]
         )
-        return own, {name: [vars(look) for look in one.history] for name, one in history.items()}
+        return values, {
+            name: [vars(evaluation) for evaluation in training.history]
+            for name, training in history.items()
+        }
 
     whole, history = result()
     for stop in (1, 5):
         with killed_after(stop, monkeypatch):
             result(folder=tmp_path / str(stop))
-        own, found = result(folder=tmp_path / str(stop), resume=True)
-        assert apart(own, whole) == 0 and found == history
+        values, evaluations = result(folder=tmp_path / str(stop), resume=True)
+        assert apart(values, whole) == 0 and evaluations == history
 
 
 # The LM's vocabulary head.

@@ -10,7 +10,7 @@ from ptune.training.methods import METHODS, method
 def test_what_each_method_trains():
     """P-tuning leaves the LM as it is (the most frequent question about its code); its template is
     the paper's."""
-    assert {name: own.tune for name, own in METHODS.items()} == {
+    assert {name: preset.tune for name, preset in METHODS.items()} == {
         "manual": "nothing",
         "p-tuning": "prompt",
         "fine-tune": "lm",

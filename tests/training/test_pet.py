@@ -71,16 +71,16 @@ ROWS, DEV = some(1, 8), some(2, 10)
 UNLABELED = [{"x": row["x"]} for row in some(3, 40)]
 
 
-def member(number, **more):
+def member(number, **settings):
     return Task(
         f"pattern {number}",
         Template.parse(PATTERNS[number]),
         Verbalizer.from_words(WORDS[number]),
-        **more,
+        **settings,
     )
 
 
-def plan(count=2, settings=None, **more):
+def plan(count=2, settings=None, **fields):
     return Plan(
         **{
             "members": [member(number) for number in range(count)],
@@ -88,22 +88,22 @@ def plan(count=2, settings=None, **more):
             "train": TRAIN,
             "distil": DISTIL,
             "settings": PetConfig(**(settings or {})),
-            **more,
+            **fields,
         }
     )
 
 
-def run(own, folder, rows=ROWS, network=None, **more):
-    return pet(network or lm(), own, rows, DEV, UNLABELED, folder, **more)
+def run(settings_of_pet, folder, rows=ROWS, network=None, **options):
+    return pet(network or lm(), settings_of_pet, rows, DEV, UNLABELED, folder, **options)
 
 
 def said(folder, name="0-0"):
     return store.read_noted(folder / "members" / f"{name}.safetensors")
 
 
-def same(left, right):
-    return left.keys() == right.keys() and all(
-        torch.equal(value, right[name]) for name, value in left.items()
+def same(tensors, others):
+    return tensors.keys() == others.keys() and all(
+        torch.equal(value, others[name]) for name, value in tensors.items()
     )
 
 
@@ -118,51 +118,51 @@ def figures(outcome):
 @pytest.fixture
 def fits(monkeypatch):
     """What each training got: the rows of its tasks by their names, and what was tuned."""
-    found = []
+    trainings = []
 
-    def told(model, data, config, **more):
-        found.append(
+    def recorded(model, data, config, **options):
+        trainings.append(
             (
                 {model.tasks[number].task.name: rows for number, (rows, _) in data.items()},
-                more["tune"],
+                options["tune"],
             )
         )
-        return fit(model, data, config, **more)
+        return fit(model, data, config, **options)
 
-    monkeypatch.setattr(module, "fit", told)
-    return found
+    monkeypatch.setattr(module, "fit", recorded)
+    return trainings
 
 
 # The steps, written out.
 
 
-def logits(own, text, words):
+def logits(model, text, words):
     """The LM's own logits of some words at the mask of a text."""
-    tokens = own.tokens.tokenizer
+    tokens = model.tokens.tokenizer
     ids = torch.tensor([tokens(text)["input_ids"]])
     with torch.no_grad():
-        found = own.model(input_ids=ids).logits[0, ids[0].tolist().index(tokens.mask_token_id)]
-    return [float(found[tokens.convert_tokens_to_ids(word.lower())]) for word in words]
+        scores = model.model(input_ids=ids).logits[0, ids[0].tolist().index(tokens.mask_token_id)]
+    return [float(scores[tokens.convert_tokens_to_ids(word.lower())]) for word in words]
 
 
 def pattern(number, row):
     return PATTERNS[number].replace("{x}", row["x"]).replace("{mask}", "[MASK]")
 
 
-def hits(own, number, rows):
+def hits(model, number, rows):
     return [
         ("a" if a > b else "b") == row["label"]
         for row in rows
-        for a, b in [logits(own, pattern(number, row), WORDS[number].values())]
+        for a, b in [logits(model, pattern(number, row), WORDS[number].values())]
     ]
 
 
-def undropped(monkeypatch, own):
+def undropped(monkeypatch, model):
     monkeypatch.setattr(trained_heads, "DROPOUT", 0.0)
-    for part in own.model.modules():
+    for part in model.model.modules():
         if isinstance(part, nn.Dropout):
             part.p = 0.0
-    return own
+    return model
 
 
 def test_every_step_by_hand(tmp_path, monkeypatch, fits):
@@ -170,23 +170,25 @@ def test_every_step_by_hand(tmp_path, monkeypatch, fits):
     outcome = run(plan(3, distil=steps), tmp_path, network=undropped(monkeypatch, lm()))
     before, after, scores = [], [], []
     for number in range(3):
-        own = undropped(monkeypatch, lm())
-        before.append(sum(hits(own, number, ROWS)) / len(ROWS))
-        model = PromptModel(own)
+        network = undropped(monkeypatch, lm())
+        before.append(sum(hits(network, number, ROWS)) / len(ROWS))
+        model = PromptModel(network)
         model.add(member(number))
         fit(model, {0: (ROWS, DEV)}, TRAIN, tune="lm")
-        after.append(sum(hits(own, number, ROWS)) / len(ROWS))
+        after.append(sum(hits(network, number, ROWS)) / len(ROWS))
         scores.append(
-            [logits(own, pattern(number, row), WORDS[number].values()) for row in UNLABELED]
+            [logits(network, pattern(number, row), WORDS[number].values()) for row in UNLABELED]
         )
-        assert outcome.members[number].dev == sum(hits(own, number, DEV)) / len(DEV)
-    assert [own.weight for own in outcome.members] == before
+        assert outcome.members[number].dev == sum(hits(network, number, DEV)) / len(DEV)
+    assert [scored.weight for scored in outcome.members] == before
     assert len(set(before)) > 1 and before != after, "so that another choice of weights would show"
 
     def shares(degrees):
         merged = [
             [
-                sum(w * own[i][label] for w, own in zip(before, scores)) / sum(before) / degrees
+                sum(w * label_scores[i][label] for w, label_scores in zip(before, scores))
+                / sum(before)
+                / degrees
                 for label in range(2)
             ]
             for i in range(len(UNLABELED))
@@ -194,24 +196,24 @@ def test_every_step_by_hand(tmp_path, monkeypatch, fits):
         return [[math.exp(score) / sum(map(math.exp, row)) for score in row] for row in merged]
 
     taught, tune = fits[-1]
-    given = torch.tensor([row["label"] for row in taught["classifier"]])
+    learned_shares = torch.tensor([row["label"] for row in taught["classifier"]])
     assert tune == "both" and [row["x"] for row in taught["classifier"]] == [
         row["x"] for row in UNLABELED
     ]
-    assert torch.allclose(given, torch.tensor(shares(2)), atol=1e-5) and not torch.allclose(
-        given, torch.tensor(shares(1)), atol=0.05
-    )
+    assert torch.allclose(
+        learned_shares, torch.tensor(shares(2)), atol=1e-5
+    ) and not torch.allclose(learned_shares, torch.tensor(shares(1)), atol=0.05)
 
-    own = undropped(monkeypatch, lm())
-    model = PromptModel(own)
+    network = undropped(monkeypatch, lm())
+    model = PromptModel(network)
     model.add(CLASSIFIER)
     head, loss = model.bank.readers[0], 0.0
     for row, right in zip(UNLABELED, shares(2)):
         with torch.no_grad():
-            first = own.model.base_model(
-                torch.tensor([own.tokens.tokenizer(row["x"])["input_ids"]])
+            hidden = network.model.base_model(
+                torch.tensor([network.tokens.tokenizer(row["x"])["input_ids"]])
             ).last_hidden_state[0, 0]
-            ours = (head.classifier(torch.tanh(head.dense(first))) / 2).exp()
+            ours = (head.classifier(torch.tanh(head.dense(hidden))) / 2).exp()
         loss += (
             4
             * sum(
@@ -224,85 +226,98 @@ def test_every_step_by_hand(tmp_path, monkeypatch, fits):
 
 
 def test_the_ensembles_accuracy_by_hand(tmp_path):
-    dev, found = some(2, 60), []
+    dev, accuracies = some(2, 60), []
     outcome = pet(lm(), plan(3, {"generations": 1}), ROWS, dev, UNLABELED, tmp_path)
     for generation in range(2):
         files = [said(tmp_path, f"{generation}-{number}") for number in range(3)]
         for weights in ([note["weight"] for _, note in files], [1, 1, 1], [1, 0, 0]):
             merged = sum(weight * scores["dev"] for weight, (scores, _) in zip(weights, files))
-            found.append(
-                sum("ab"[int(own.argmax())] == row["label"] for own, row in zip(merged, dev))
+            accuracies.append(
+                sum(
+                    "ab"[int(label_shares.argmax())] == row["label"]
+                    for label_shares, row in zip(merged, dev)
+                )
                 / len(dev)
             )
-    assert outcome.ensembles == found[::3] and found[::3] != found[1::3] != found[2::3]
+    assert (
+        outcome.ensembles == accuracies[::3]
+        and accuracies[::3] != accuracies[1::3] != accuracies[2::3]
+    )
 
 
 @pytest.mark.parametrize("tune", ["lm", "head"])
 def test_each_member_starts_from_the_lms_own_weights(tmp_path, tune, fits):
-    own = lm()
-    before = own.weights()
-    both = run(plan(2, tune=tune), tmp_path / "both", network=own)
+    network = lm()
+    before = network.weights()
+    both = run(plan(2, tune=tune), tmp_path / "both", network=network)
     alone = run(plan(members=[member(1)], tune=tune), tmp_path / "alone")
-    (second, note), (single, other) = said(tmp_path / "both", "0-1"), said(tmp_path / "alone")
-    assert same(second, single) and note == other and both.members[1] == alone.members[0]
+    (member_scores, note), (alone_scores, other) = (
+        said(tmp_path / "both", "0-1"),
+        said(tmp_path / "alone"),
+    )
+    assert (
+        same(member_scores, alone_scores) and note == other and both.members[1] == alone.members[0]
+    )
     run(plan(members=[member(1)], tune="nothing"), tmp_path / "untrained")
-    assert not torch.allclose(second["dev"], said(tmp_path / "untrained")[0]["dev"], atol=1e-3)
+    assert not torch.allclose(
+        member_scores["dev"], said(tmp_path / "untrained")[0]["dev"], atol=1e-3
+    )
     assert (
         same(before, both.weights)
-        and not same(before, own.weights())
+        and not same(before, network.weights())
         and [tune for _, tune in fits] == [tune, tune, "both", tune, "both", "both"]
     )
-    own.restore(both.weights)
-    assert same(before, own.weights())
+    network.restore(both.weights)
+    assert same(before, network.weights())
 
 
 def test_the_lm_is_as_it_was_where_something_fails(tmp_path, monkeypatch):
-    own = lm()
-    before, count = own.weights(), itertools.count()
+    network = lm()
+    before, count = network.weights(), itertools.count()
 
-    def failing(model, data, config, **more):
-        found = fit(model, data, config, **more)
+    def failing(model, data, config, **options):
+        histories = fit(model, data, config, **options)
         if next(count) == 2:
             raise Interrupted("Stopped")
-        return found
+        return histories
 
     monkeypatch.setattr(module, "fit", failing)
     with pytest.raises(Interrupted):
-        run(plan(), tmp_path, network=own)
-    assert same(before, own.weights())
+        run(plan(), tmp_path, network=network)
+    assert same(before, network.weights())
 
 
 @pytest.mark.parametrize("family", ["bert", "albert", "gpt2", "electra"])
 def test_restored_weights_and_the_tied_head(family):
-    own = LanguageModel(*tiny.tiny(family))
-    before, embeddings = own.weights(), own.model.get_input_embeddings().weight
-    told = own.model(input_ids=torch.tensor([[5, 6, 7]])).logits
+    network = LanguageModel(*tiny.tiny(family))
+    before, embeddings = network.weights(), network.model.get_input_embeddings().weight
+    scores_before = network.model(input_ids=torch.tensor([[5, 6, 7]])).logits
     for _ in range(2):
-        own.tune_head()
-        own.tune_head()
+        network.tune_head()
+        network.tune_head()
         with torch.no_grad():
-            for parameter in own.head_parameters():
+            for parameter in network.head_parameters():
                 parameter.add_(1.0)
-        assert own.vocabulary.weight is not embeddings and not torch.allclose(
-            own.model(input_ids=torch.tensor([[5, 6, 7]])).logits, told, atol=0.1
+        assert network.vocabulary.weight is not embeddings and not torch.allclose(
+            network.model(input_ids=torch.tensor([[5, 6, 7]])).logits, scores_before, atol=0.1
         )
-        own.tune(True)
+        network.tune(True)
         with torch.no_grad():
             embeddings.mul_(2)
-        own.tune(False)
-        own.restore(before)
+        network.tune(False)
+        network.restore(before)
         assert (
-            own.vocabulary.weight is embeddings
-            and own.model.config.tie_word_embeddings
-            and same(before, own.weights())
+            network.vocabulary.weight is embeddings
+            and network.model.config.tie_word_embeddings
+            and same(before, network.weights())
         )
-        assert torch.equal(own.model(input_ids=torch.tensor([[5, 6, 7]])).logits, told)
-    own.tune_head()
+        assert torch.equal(network.model(input_ids=torch.tensor([[5, 6, 7]])).logits, scores_before)
+    network.tune_head()
     with torch.no_grad():
-        own.vocabulary.weight.add_(1.0)
-    other = own.weights()
-    own.restore(other)
-    assert same(other, own.weights()) and own.vocabulary.weight is not embeddings, (
+        network.vocabulary.weight.add_(1.0)
+    other = network.weights()
+    network.restore(other)
+    assert same(other, network.weights()) and network.vocabulary.weight is not embeddings, (
         "a head that differs stays apart"
     )
 
@@ -317,12 +332,12 @@ def test_prompts_train_together_as_apart(tmp_path, fits):
         )
         for number, text in enumerate(SOFT)
     ]
-    own = lm(torch.float64)
-    before = own.weights()
+    network = lm(torch.float64)
+    before = network.weights()
     outcome = run(
         plan(members=tasks, tune="prompt", settings={"generations": 1, "growth": 2}),
         tmp_path / "all",
-        network=own,
+        network=network,
     )
     assert [(list(data), tune) for data, tune in fits] == [
         ([task.name for task in tasks], "prompt")
@@ -340,12 +355,12 @@ def test_prompts_train_together_as_apart(tmp_path, fits):
             outcome.members[number].weight == alone.members[0].weight
             and len(outcome.members[number].trained.history) == 2
         )
-    assert own.tokens and same(before, outcome.weights)
+    assert network.tokens and same(before, outcome.weights)
 
 
 def test_repetitions_are_members_of_other_seeds(tmp_path):
     outcome = run(plan(settings={"repetitions": 2}), tmp_path)
-    assert [own.name for own in outcome.members] == [
+    assert [outcome_of_member.name for outcome_of_member in outcome.members] == [
         "pattern 0",
         "pattern 0 2",
         "pattern 1",
@@ -368,8 +383,11 @@ def test_the_members_answers_are_learned(tmp_path):
 
     def rows(seed, count):
         return [
-            {"x": f"{row['x'].split()[0]} {('euro', 'film')[at % 2]}", "label": "ab"[at % 2]}
-            for at, row in enumerate(some(seed, count))
+            {
+                "x": f"{row['x'].split()[0]} {('euro', 'film')[position % 2]}",
+                "label": "ab"[position % 2],
+            }
+            for position, row in enumerate(some(seed, count))
         ]
 
     longer = TrainConfig(
@@ -390,7 +408,7 @@ def test_the_members_answers_are_learned(tmp_path):
         for answer in outcome.model.predict([{"x": row["x"]} for row in rows(5, 60)])
     ]
     assert sum(answer == row["label"] for answer, row in zip(answers, rows(5, 60))) > 54
-    assert outcome.ensembles == [1.0] and max(own.weight for own in outcome.members) < 0.7
+    assert outcome.ensembles == [1.0] and max(single.weight for single in outcome.members) < 0.7
 
 
 # iPET.
@@ -403,7 +421,8 @@ def test_how_many_new_rows():
     for generation in (1, 2, 3):
         counts = [5 * count for count in counts]
         assert [
-            own + old for own, old in zip(new_rows(labels, names, 5, generation), [6, 2, 0])
+            count + row_count
+            for count, row_count in zip(new_rows(labels, names, 5, generation), [6, 2, 0])
         ] == counts
     assert new_rows(["a", "a", "b"], ("a", "b"), 1.5, 2) == [2, 1]  # 4.5 and 2.25 in all
     assert [new_rows([], ("a", "b"), 5, generation) for generation in (1, 2)] == [[5, 5], [25, 25]]
@@ -414,42 +433,48 @@ def test_how_many_new_rows():
 def test_drawn_rows_are_of_their_label_and_likelier_the_surer():
     shares = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.75, 0.25]])
     generator = torch.Generator().manual_seed(0)
-    found = Counter()
+    frequencies = Counter()
     for _ in range(4000):
         (a, b) = draw(shares, [2, 3], generator)
         assert b == [2] and len(set(a)) == 2 and set(a) <= {0, 1, 3}
-        found[tuple(sorted(a))] += 1
+        frequencies[tuple(sorted(a))] += 1
     weights = {0: 0.9, 1: 0.6, 3: 0.75}
-    for one, two in itertools.combinations(weights, 2):  # one, then two, or the other way round
+    for one_index, two_index in itertools.combinations(
+        weights, 2
+    ):  # one, then two, or the other way round
         chance = sum(
             weights[i] / 2.25 * weights[j] / (2.25 - weights[i])
-            for i, j in ((one, two), (two, one))
+            for i, j in ((one_index, two_index), (two_index, one_index))
         )
-        assert found[one, two] / 4000 == pytest.approx(chance, abs=0.025)
+        assert frequencies[one_index, two_index] / 4000 == pytest.approx(chance, abs=0.025)
     assert draw(shares, [0, 0], generator) == [[], []]
 
 
 def test_without_labelled_rows_the_likeliest_are_drawn_whatever_their_label():
     shares = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.99, 0.01]])
     assert [
-        sorted(own) for own in draw(shares, [2, 2], torch.Generator().manual_seed(0), likeliest=2)
+        sorted(numbers)
+        for numbers in draw(shares, [2, 2], torch.Generator().manual_seed(0), likeliest=2)
     ] == [[0, 3], [1, 2]]
-    assert [len(own) for own in draw(shares, [2, 2], torch.Generator().manual_seed(0))] == [2, 0]
+    assert [len(numbers) for numbers in draw(shares, [2, 2], torch.Generator().manual_seed(0))] == [
+        2,
+        0,
+    ]
 
 
 def test_generations_learn_from_rows_that_others_labelled(tmp_path, fits):
-    own = plan(3, {"generations": 2, "growth": 2, "share": 0.4})
-    told, rows = [], [*some(1, 5), {"x": "city film", "label": "b"}]
-    outcome = run(own, tmp_path, rows, say=told.append)
+    settings_of_pet = plan(3, {"generations": 2, "growth": 2, "share": 0.4})
+    messages, rows = [], [*some(1, 5), {"x": "city film", "label": "b"}]
+    outcome = run(settings_of_pet, tmp_path, rows, report=messages.append)
     counts = Counter(row["label"] for row in rows)
-    assert len(fits) == 10 and not told and len({json.dumps(data) for data, _ in fits}) == 10
-    for at, (data, _) in enumerate(fits[:9]):
-        generation, number = divmod(at, 3)
+    assert len(fits) == 10 and not messages and len({json.dumps(data) for data, _ in fits}) == 10
+    for fit_number, (data, _) in enumerate(fits[:9]):
+        generation, number = divmod(fit_number, 3)
         ((name, learned),) = data.items()
         assert (
             name == f"pattern {number}"
             and list(learned[:6]) == rows
-            and len(learned) == 6 * 2**generation == outcome.members[at].rows
+            and len(learned) == 6 * 2**generation == outcome.members[fit_number].rows
         )
         assert Counter(row["label"] for row in learned) == {
             label: count * 2**generation for label, count in counts.items()
@@ -473,83 +498,99 @@ def test_generations_learn_from_rows_that_others_labelled(tmp_path, fits):
                 )
                 for answers in before
             )
-    assert [own.generation for own in outcome.members] == [0] * 3 + [1] * 3 + [2] * 3 and len(
+    assert [scored.generation for scored in outcome.members] == [0] * 3 + [1] * 3 + [2] * 3 and len(
         outcome.ensembles
     ) == 3
 
 
-def asked(monkeypatch, seed=0, count=9, share=0.25, generation=1, number=4, name=None):
+def labelling_of(monkeypatch, seed=0, count=9, share=0.25, generation=1, number=4, name=None):
     """Which members label the new rows of one, and which rows it learns from."""
-    found, together = [], module._together
+    labellers, together = [], module._together
     monkeypatch.setattr(
         module,
         "_together",
-        lambda own, *more: found.append([one.member.name for one in own]) or together(own, *more),
+        lambda members, *options: (
+            labellers.append([member_scores.member.name for member_scores in members])
+            or together(members, *options)
+        ),
     )
-    tasks = [replace(member(0), name=f"{at}") for at in range(count)]
+    tasks = [replace(member(0), name=f"{position}") for position in range(count)]
     if name:
         tasks[number] = replace(tasks[number], name=name)
     before = [
-        module._Said(
+        module._MemberScores(
             module.Member(task.name, 0, 0, 1.0, 0.5, None),
             torch.randn(40, 2, generator=torch.Generator().manual_seed(0)),
             torch.zeros(1, 2),
         )
         for task in tasks
     ]
-    own = plan(
+    settings_of_pet = plan(
         members=tasks,
         settings={"generations": 1, "share": share, "growth": 3},
         train=TRAIN.model_copy(update={"seed": seed}),
     )
     learned = module._labelled(
-        module._Run(None, own, ROWS, DEV, UNLABELED, None, "", print, tasks, {}),
+        module._Run(None, settings_of_pet, ROWS, DEV, UNLABELED, None, "", print, tasks, {}),
         generation,
         number,
         before,
     )
     monkeypatch.undo()
-    return found[-1], [row["x"] for row in learned]
+    return labellers[-1], [row["x"] for row in learned]
 
 
 def test_a_share_of_the_others_is_drawn_by_the_seed(monkeypatch):
     """The released iPET draws without its seed."""
-    assert asked(monkeypatch) == asked(monkeypatch)
+    assert labelling_of(monkeypatch) == labelling_of(monkeypatch)
     for differently in ({"seed": 1}, {"generation": 2}, {"name": "other"}):
-        assert asked(monkeypatch)[0] != asked(monkeypatch, **differently)[0], differently
-        assert asked(monkeypatch)[1] != asked(monkeypatch, **differently)[1], differently
-    for count, share, wanted in ((9, 0.25, 2), (9, 1.0, 8), (3, 0.25, 1), (2, 0.1, 1), (5, 0.6, 2)):
+        assert labelling_of(monkeypatch)[0] != labelling_of(monkeypatch, **differently)[0], (
+            differently
+        )
+        assert labelling_of(monkeypatch)[1] != labelling_of(monkeypatch, **differently)[1], (
+            differently
+        )
+    for count, share, expected in (
+        (9, 0.25, 2),
+        (9, 1.0, 8),
+        (3, 0.25, 1),
+        (2, 0.1, 1),
+        (5, 0.6, 2),
+    ):
         for seed in range(4):
-            chosen, _ = asked(monkeypatch, seed, count, share, number=1)
-            assert len(set(chosen)) == len(chosen) == wanted and "1" not in chosen
+            chosen, _ = labelling_of(monkeypatch, seed, count, share, number=1)
+            assert len(set(chosen)) == len(chosen) == expected and "1" not in chosen
 
 
 def test_without_labelled_rows_untrained_members_label(tmp_path, fits, monkeypatch):
-    told = []
+    messages = []
     monkeypatch.setattr(module, "LIKELIEST", 5)
     outcome = run(
-        plan(settings={"generations": 2, "growth": 4}), tmp_path, rows=[], say=told.append
+        plan(settings={"generations": 2, "growth": 4}), tmp_path, rows=[], report=messages.append
     )
-    assert [own.weight for own in outcome.members] == [1.0] * 6 and [
-        own.rows for own in outcome.members[:4]
+    assert [scored.weight for scored in outcome.members] == [1.0] * 6 and [
+        scored.rows for scored in outcome.members[:4]
     ] == [0, 0, 10, 10]
     assert not outcome.members[0].trained.history and len(fits) == 5
-    own = lm()
-    scores = torch.tensor([logits(own, pattern(1, row), WORDS[1].values()) for row in UNLABELED])
+    network = lm()
+    scores = torch.tensor(
+        [logits(network, pattern(1, row), WORDS[1].values()) for row in UNLABELED]
+    )
     assert torch.allclose(
         said(tmp_path, "0-1")[0]["unlabeled"].softmax(1), scores.softmax(1), atol=1e-5
     )
     order = (
         (scores[:, 0] - scores[:, 1]).argsort().tolist()
     )  # the five that the other member finds likeliest of each label, and no others
-    wanted = [
-        *(UNLABELED[at]["x"] + "a" for at in order[-5:]),
-        *(UNLABELED[at]["x"] + "b" for at in order[:5]),
+    expected = [
+        *(UNLABELED[position]["x"] + "a" for position in order[-5:]),
+        *(UNLABELED[position]["x"] + "b" for position in order[:5]),
     ]
-    assert sorted(row["x"] + row["label"] for row in fits[0][0]["pattern 0"]) == sorted(wanted)
-    short = [own for own in outcome.members[4:] if own.rows < 40]
-    assert len(told) == len(short) > 0 and all(
-        "of 20 for" in text and own.name in text for text, own in zip(told, short)
+    assert sorted(row["x"] + row["label"] for row in fits[0][0]["pattern 0"]) == sorted(expected)
+    short = [short_member for short_member in outcome.members[4:] if short_member.rows < 40]
+    assert len(messages) == len(short) > 0 and all(
+        "of 20 for" in text and short_member.name in text
+        for text, short_member in zip(messages, short)
     )
 
 
@@ -558,19 +599,21 @@ def test_nothing_trained_is_zero_shot_with_the_rows_as_weights(tmp_path, fits):
     assert [list(data) for data, _ in fits] == [["classifier"]] and not outcome.members[
         0
     ].trained.history
-    assert [own.weight for own in outcome.members] == [
+    assert [scored.weight for scored in outcome.members] == [
         sum(hits(lm(), number, ROWS)) / len(ROWS) for number in range(2)
     ]
 
 
 def test_other_seeds_end_otherwise(tmp_path):
-    own = plan(settings={"generations": 1, "growth": 2})
-    first, second = (run(own, tmp_path / name) for name in ("first", "second"))
-    other = run(replace(own, train=TRAIN.model_copy(update={"seed": 1})), tmp_path / "other")
-    assert figures(first) == figures(second) and same(state(first), state(second))
+    settings_of_pet = plan(settings={"generations": 1, "growth": 2})
+    outcome, repeated = (run(settings_of_pet, tmp_path / name) for name in ("first", "second"))
+    other = run(
+        replace(settings_of_pet, train=TRAIN.model_copy(update={"seed": 1})), tmp_path / "other"
+    )
+    assert figures(outcome) == figures(repeated) and same(state(outcome), state(repeated))
     assert not same(
         said(tmp_path / "first", "0-0")[0], said(tmp_path / "other", "0-0")[0]
-    ) and not same(state(first), state(other))
+    ) and not same(state(outcome), state(other))
 
 
 # What is kept.
@@ -588,14 +631,14 @@ def test_killed_after_every_write_it_ends_the_same(tmp_path, monkeypatch, tune):
         for number, text in enumerate(SOFT)
     ]
     often = TRAIN.model_copy(update={"steps": 2, "evaluate_every": 1, "save_seconds": 0})
-    own = plan(
+    settings_of_pet = plan(
         settings={"generations": 1, "growth": 2},
         tune=tune,
         train=often,
         distil=often,
         **({"members": members} if tune == "prompt" else {}),
     )
-    whole = run(own, tmp_path / "whole")
+    whole = run(settings_of_pet, tmp_path / "whole")
     write, kills = store.write, []
 
     def killed(path, fill):
@@ -608,7 +651,7 @@ def test_killed_after_every_write_it_ends_the_same(tmp_path, monkeypatch, tune):
     for _ in range(30):
         network = lm()
         try:
-            found = run(own, tmp_path / "killed", network=network, resume=True)
+            resumed = run(settings_of_pet, tmp_path / "killed", network=network, resume=True)
             break
         except KeyboardInterrupt:
             assert same(network.weights(), whole.weights)
@@ -619,7 +662,7 @@ def test_killed_after_every_write_it_ends_the_same(tmp_path, monkeypatch, tune):
         sum(path.parent.name == "members" for path in kills) == (4 if tune == "lm" else 6)
         and kills[-1].name == "classifier.safetensors"
     )
-    assert figures(found) == figures(whole) and same(state(found), state(whole))
+    assert figures(resumed) == figures(whole) and same(state(resumed), state(whole))
     assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == [
         "classifier.safetensors",
         "members",
@@ -628,38 +671,38 @@ def test_killed_after_every_write_it_ends_the_same(tmp_path, monkeypatch, tune):
 
 
 def test_killed_before_a_write_it_ends_the_same(tmp_path, monkeypatch):
-    own = plan(settings={"generations": 1, "growth": 2})
-    whole = run(own, tmp_path / "whole")
+    settings_of_pet = plan(settings={"generations": 1, "growth": 2})
+    whole = run(settings_of_pet, tmp_path / "whole")
     write = store.write
-    for at in (0, 2, 5):
+    for write_number in (0, 2, 5):
         with monkeypatch.context() as patch:
             count = itertools.count()
             patch.setattr(
                 store,
                 "write",
-                lambda path, fill, count=count, at=at: (
-                    write(path, fill) if next(count) != at else 1 / 0
+                lambda path, fill, count=count, write_number=write_number: (
+                    write(path, fill) if next(count) != write_number else 1 / 0
                 ),
             )
             with pytest.raises(ZeroDivisionError):
-                run(own, tmp_path / str(at))
-        found = run(own, tmp_path / str(at), resume=True)
-        assert figures(found) == figures(whole) and same(state(found), state(whole))
+                run(settings_of_pet, tmp_path / str(write_number))
+        resumed = run(settings_of_pet, tmp_path / str(write_number), resume=True)
+        assert figures(resumed) == figures(whole) and same(state(resumed), state(whole))
 
 
 def test_a_finished_run_is_read(tmp_path, monkeypatch):
-    own = plan(settings={"generations": 1, "growth": 2})
-    first = run(own, tmp_path)
+    settings_of_pet = plan(settings={"generations": 1, "growth": 2})
+    outcome = run(settings_of_pet, tmp_path)
     monkeypatch.setattr(module, "fit", None)
     monkeypatch.setattr(PromptModel, "scores", None)
-    again = run(own, tmp_path, resume=True)
+    again = run(settings_of_pet, tmp_path, resume=True)
     assert (
-        figures(again) == figures(first)
-        and same(state(again), state(first))
-        and same(again.weights, first.weights)
+        figures(again) == figures(outcome)
+        and same(state(again), state(outcome))
+        and same(again.weights, outcome.weights)
     )
     monkeypatch.undo()
-    assert again.model.predict(UNLABELED[:3]) == first.model.predict(UNLABELED[:3])
+    assert again.model.predict(UNLABELED[:3]) == outcome.model.predict(UNLABELED[:3])
 
 
 def test_a_folder_is_one_runs(tmp_path):
@@ -704,7 +747,7 @@ def test_what_failed_before_anything_was_trained_claims_no_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "own, error, message",
+    "settings_of_pet, error, message",
     [
         (plan(members=[]), DataError, "0 patterns"),
         (
@@ -769,11 +812,11 @@ def test_what_failed_before_anything_was_trained_claims_no_folder(tmp_path):
         ),
     ],
 )
-def test_refusals(own, error, message, tmp_path):
+def test_refusals(settings_of_pet, error, message, tmp_path):
     network = lm()
     before = network.weights()
     with pytest.raises(error, match=message):
-        run(own, tmp_path, network=network)
+        run(settings_of_pet, tmp_path, network=network)
     assert same(before, network.weights()) and not (tmp_path / "members").exists()
 
 
@@ -784,16 +827,16 @@ def test_rows_of_each_kind_are_needed(tmp_path):
 
 
 def test_a_member_that_diverges_late_keeps_its_best_state(tmp_path, monkeypatch):
-    def broken(model, data, config, **more):
-        found = fit(model, data, config, **more)
-        for own in found.values():
-            own.diverged = True
-        return found
+    def broken(model, data, config, **options):
+        histories = fit(model, data, config, **options)
+        for history in histories.values():
+            history.diverged = True
+        return histories
 
     monkeypatch.setattr(module, "fit", broken)
-    told = []
-    run(plan(1), tmp_path, say=told.append)
-    assert [text.split(";")[0] for text in told] == [
+    messages = []
+    run(plan(1), tmp_path, report=messages.append)
+    assert [text.split(";")[0] for text in messages] == [
         "The training of pattern 0 diverged",
         "The training of classifier diverged",
     ]
@@ -811,6 +854,6 @@ def test_hidden_words_of_the_unlabelled_rows_are_told_beside_the_task(tmp_path, 
     )
     for weight in (0.0, 0.2):
         run(plan(1, train=TRAIN.model_copy(update={"auxiliary": weight})), tmp_path / f"{weight}")
-    (without, note), (told, other) = said(tmp_path / "0.0"), said(tmp_path / "0.2")
-    assert not same(without, told) and note["weight"] == other["weight"]
+    (without, note), (auxiliary, other) = said(tmp_path / "0.0"), said(tmp_path / "0.2")
+    assert not same(without, auxiliary) and note["weight"] == other["weight"]
     assert len(seen) == TRAIN.steps * TRAIN.batch_size and all(row in UNLABELED for row in seen)

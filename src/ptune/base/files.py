@@ -64,7 +64,7 @@ def write_folder(path: Path, fill: Callable[[str], None]) -> None:
             tempfile.mkdtemp(dir=path if path.is_dir() else path.parent, prefix=TEMPORARY)
         )
         fill(str(temporary))
-        for file in [own for own in temporary.rglob("*") if own.is_file()]:
+        for file in [inner_path for inner_path in temporary.rglob("*") if inner_path.is_file()]:
             with open(file, "rb") as stream:
                 os.fsync(stream.fileno())
             os.chmod(file, 0o666 & ~_umask())

@@ -20,12 +20,12 @@ class Interrupted(Exception):
 def stoppable() -> Iterator[Callable[[], bool]]:
     """Gives a function that tells whether the process was asked to stop; after that, Ctrl-C stops
     at once."""
-    asked: list[int] = []
+    received: list[int] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if asked and number == signal.SIGINT:
+        if received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked.append(number)
+        received.append(number)
 
     if (
         threading.current_thread() is not threading.main_thread()
@@ -38,7 +38,7 @@ def stoppable() -> Iterator[Callable[[], bool]]:
         if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
-        yield lambda: bool(asked)
+        yield lambda: bool(received)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -24,7 +24,12 @@ class Progress:
     standard error."""
 
     def __init__(self, label: str, total: int, done: int = 0):
-        self.label, self.total, self.done, self.first = terminal.clean(label), total, done, done
+        self.label, self.total, self.done, self.done_before = (
+            terminal.clean(label),
+            total,
+            done,
+            done,
+        )
         self.figures: dict[str, Any] = {}
         self.began = self.spoke = time.monotonic()
         self.bar = None
@@ -62,13 +67,15 @@ class Progress:
             self.bar.update(self.task, completed=self.done, figures=self._figures())
         elif (now := time.monotonic()) - self.spoke > SECONDS_BETWEEN_LINES:
             self.spoke = now
-            left = (now - self.began) / max(1, self.done - self.first) * (self.total - self.done)
-            told = [
+            seconds_left = (
+                (now - self.began) / max(1, self.done - self.done_before) * (self.total - self.done)
+            )
+            parts = [
                 f"{self.label}: {self.done}/{self.total}",
                 self._figures(),
-                f"{_minutes(left)} left",
+                f"{_minutes(seconds_left)} left",
             ]
-            terminal.warn(", ".join(filter(None, told)))
+            terminal.warn(", ".join(filter(None, parts)))
 
     def _figures(self) -> str:
         return " ".join(f"{name} {value:.3f}" for name, value in self.figures.items())

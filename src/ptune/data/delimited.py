@@ -61,7 +61,7 @@ class UnclearTable(Exception):
 
 
 def records(
-    lines: Iterator[str], separator: str, quoting: Quoting, first: int = 1
+    lines: Iterator[str], separator: str, quoting: Quoting, first_number: int = 1
 ) -> Iterator[Record]:
     """The records of a table, blank lines among them.
 
@@ -69,7 +69,7 @@ def records(
         lines: with their ends.
         first: the number of the first line.
     """
-    numbered = enumerate(lines, first)
+    numbered = enumerate(lines, first_number)
     for number, line in numbered:
         if quoting == "none" or '"' not in line:
             yield Record(number, _content(line).split(separator))
@@ -182,11 +182,11 @@ def _separator(sample: Sequence[str], usual: str, columns: int) -> str:
     """The separator by the first lines: the usual one, unless another makes more of them even."""
     scores = {}
     for candidate in dict.fromkeys((usual, *SEPARATORS)):
-        first = next(
+        first_record = next(
             (record for record in records(iter(sample), candidate, "csv") if not record.is_blank),
             None,
         )
-        width = columns or (len(first.fields) if first else 1)
+        width = columns or (len(first_record.fields) if first_record else 1)
         if width > 1:
             scores[candidate] = max(
                 _evenness(sample, candidate, quoting, width) for quoting in ("csv", "none")
@@ -283,9 +283,9 @@ class _Signs:
         )
 
 
-def _signs_of(lines: Iterator[str], separator: str, first: int, columns: int) -> _Signs:
+def _signs_of(lines: Iterator[str], separator: str, first_number: int, columns: int) -> _Signs:
     signs = _Signs(width=columns, none_width=columns)
-    for record in records(signs.watch(lines, separator), separator, "csv", first):
+    for record in records(signs.watch(lines, separator), separator, "csv", first_number):
         if not record.is_blank:
             signs.add(record, separator)
     return signs

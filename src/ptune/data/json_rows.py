@@ -104,8 +104,8 @@ def written(value: Any) -> str:
         return (
             "{"
             + ", ".join(
-                f"{json.dumps(str(name), ensure_ascii=False)}: {written(own)}"
-                for name, own in value.items()
+                f"{json.dumps(str(name), ensure_ascii=False)}: {written(member)}"
+                for name, member in value.items()
             )
             + "}"
         )
@@ -194,31 +194,33 @@ def of_object(value: Mapping[str, Any]) -> tuple[list[dict[str, Any]], str] | No
     members = list(value.values())
     if (
         len(members) > 1
-        and all(isinstance(own, list) for own in members)
+        and all(isinstance(member, list) for member in members)
         and len(set(map(len, members))) == 1
         and not any(map(_objects, members))
     ):
         return [dict(zip(value, row)) for row in zip(*members)], "an object of columns"
-    if members and all(isinstance(own, dict) and own for own in members):
+    if members and all(isinstance(member, dict) and member for member in members):
         if list(value) == [str(number) for number in range(len(value))]:
             return list(members), "an object of rows"
         keys = list(members[0])
-        if all(list(own) == keys for own in members) and keys == [
+        if all(list(member) == keys for member in members) and keys == [
             str(number) for number in range(len(keys))
         ]:
             return [
-                {name: own[key] for name, own in value.items()} for key in keys
+                {name: member[key] for name, member in value.items()} for key in keys
             ], "an object of columns"
-    lists = [name for name, own in value.items() if isinstance(own, list) and _objects(own)]
+    lists = [
+        name for name, member in value.items() if isinstance(member, list) and _objects(member)
+    ]
     if len(lists) == 1 and not any(
-        isinstance(own, str) and name != "version" for name, own in value.items()
+        isinstance(member, str) and name != "version" for name, member in value.items()
     ):
         return value[lists[0]], f"the list {lists[0]!r} of an object (record_path: {lists[0]})"
     return None
 
 
 def _objects(values: Sequence[Any]) -> bool:
-    return bool(values) and all(isinstance(own, dict) for own in values)
+    return bool(values) and all(isinstance(member, dict) for member in values)
 
 
 def along(
@@ -232,8 +234,8 @@ def along(
     """
     above = above or {}
     if isinstance(value, list):
-        for own in value:
-            yield from along(own, path, above)
+        for element in value:
+            yield from along(element, path, above)
         return
     if not isinstance(value, dict):
         raise KeyError(path[0] if path else "")
@@ -242,7 +244,7 @@ def along(
         return
     if path[0] not in value:
         raise KeyError(path[0])
-    plain = {name: own for name, own in value.items() if not isinstance(own, dict | list)}
+    plain = {name: member for name, member in value.items() if not isinstance(member, dict | list)}
     yield from along(value[path[0]], path[1:], {**above, **plain})
 
 
@@ -256,8 +258,8 @@ def path_to(value: Any, field: str, path: tuple[str, ...] = ()) -> str | None:
     if path and field in value:
         return ".".join(path)
     deeper = (
-        path_to(own, field, (*path, name))
-        for name, own in value.items()
-        if isinstance(own, dict | list)
+        path_to(member, field, (*path, name))
+        for name, member in value.items()
+        if isinstance(member, dict | list)
     )
-    return next((found for found in deeper if found), None)
+    return next((member_path for member_path in deeper if member_path), None)

@@ -285,9 +285,13 @@ def _uneven(
     record: delimited.Record,
     width: int,
     dialect: delimited.Dialect,
-    given: bool,
+    named_by_settings: bool,
 ) -> str:
-    named = f"data: {{columns: ...}} names {width}" if given else f"the first line names {width}"
+    named = (
+        f"data: {{columns: ...}} names {width}"
+        if named_by_settings
+        else f"the first line names {width}"
+    )
     message = f"{path}, line {record.line}: {len(record.fields)} fields where {named}."
     if len(record.fields) > width:
         sign = delimited.SEPARATORS.get(dialect.separator, repr(dialect.separator))
@@ -327,15 +331,15 @@ def _is_by_line(path: pathlib.Path, form: str, encoding: str | None) -> bool:
     """Whether each line is an object; else the file is one text of JSON."""
     with row_files.opened(path, encoding) as lines:
         filled = (line for line in lines if line.strip(" \t\r\n"))
-        first, second = next(filled, ""), next(filled, "")
-    start = first.lstrip(" \t\r\n")[:1]
+        first_line, second_line = next(filled, ""), next(filled, "")
+    start = first_line.lstrip(" \t\r\n")[:1]
     if start == "[":
-        return _is_whole(first) and bool(second)
+        return _is_whole(first_line) and bool(second_line)
     if start != "{":
         return True
-    if _is_whole(first):
-        return form != ".json" or bool(second)
-    return not second or second.lstrip(" \t\r\n")[:1] == "{"
+    if _is_whole(first_line):
+        return form != ".json" or bool(second_line)
+    return not second_line or second_line.lstrip(" \t\r\n")[:1] == "{"
 
 
 def _is_whole(text: str) -> bool:
@@ -354,13 +358,13 @@ def _whole_json(
     with row_files.opened(path, options.encoding) as stream:
         text = stream.read()
     try:
-        found = list(json_rows.values(text))
+        values_by_line = list(json_rows.values(text))
     except ValueError as error:
         raise DataError(f"{path}, {error}") from error
-    lines = [line for line, _ in found]
-    rows = [value for _, value in found]
+    lines = [line for line, _ in values_by_line]
+    rows = [value for _, value in values_by_line]
     if options.record_path:
-        lines, rows = _nested(path, found, options.record_path)
+        lines, rows = _nested(path, values_by_line, options.record_path)
     elif (
         len(rows) == 1
         and form == ".json"
@@ -386,16 +390,20 @@ def _whole_json(
 
 
 def _nested(
-    path: pathlib.Path, found: Sequence[tuple[int, Any]], record_path: str
+    path: pathlib.Path, values_by_line: Sequence[tuple[int, Any]], record_path: str
 ) -> tuple[list[int], list[dict[str, Any]]]:
     try:
         pairs = [
             (line, row)
-            for line, value in found
+            for line, value in values_by_line
             for row in json_rows.along(value, record_path.split("."))
         ]
     except KeyError as error:
-        known = found[0][1] if found and isinstance(found[0][1], dict) else {}
+        known = (
+            values_by_line[0][1]
+            if values_by_line and isinstance(values_by_line[0][1], dict)
+            else {}
+        )
         raise DataError(
             f"{path}: record_path speaks of {error.args[0]!r}, which is not there. "
             f"{nearest(error.args[0], known)}"

@@ -71,11 +71,11 @@ class _Document:
         event = next(self._events)
         if isinstance(event, yaml.StreamEndEvent):
             return None
-        found = self._value(next(self._events), 0, False)
+        document = self._value(next(self._events), 0, False)
         next(self._events)
         if not isinstance(after := next(self._events), yaml.StreamEndEvent):
             self._fail(after, "a second document begins here, and a task is one")
-        return found
+        return document
 
     def _value(self, event: Any, depth: int, texts: bool) -> Any:
         if isinstance(event, yaml.AliasEvent):
@@ -86,9 +86,9 @@ class _Document:
             self._fail(event, f"this is nested more than {MOST_DEPTH} deep")
         if event.anchor is not None:
             self._anchors[event.anchor] = None
-        found: Any
+        value: Any
         if isinstance(event, yaml.ScalarEvent):
-            found = self._scalar(event, texts)
+            value = self._scalar(event, texts)
         elif event.tag not in (None, "!", f"{CORE}seq", f"{CORE}map"):
             self._fail(
                 event,
@@ -96,21 +96,21 @@ class _Document:
                 "values are read",
             )
         elif isinstance(event, yaml.SequenceStartEvent):
-            found = self._list(depth, texts)
+            value = self._list(depth, texts)
         else:
-            found = self._mapping(depth, texts)
+            value = self._mapping(depth, texts)
         if event.anchor is not None:
-            self._anchors[event.anchor] = found, self._count - before
-        return found
+            self._anchors[event.anchor] = value, self._count - before
+        return value
 
     def _alias(self, event: Any) -> Any:
         if event.anchor not in self._anchors:
             self._fail(event, f"nothing is named &{event.anchor} before")
         if (named := self._anchors[event.anchor]) is None:
             self._fail(event, f"*{event.anchor} stands within what it names")
-        found, size = named
+        value, size = named
         self._add(event, size)
-        return found
+        return value
 
     def _scalar(self, event: Any, texts: bool) -> str | None:
         if event.tag not in SCALAR_TAGS:
@@ -123,13 +123,13 @@ class _Document:
         )
 
     def _list(self, depth: int, texts: bool) -> list[Any]:
-        found = []
+        elements = []
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
-            found.append(self._value(event, depth + 1, texts))
-        return found
+            elements.append(self._value(event, depth + 1, texts))
+        return elements
 
     def _mapping(self, depth: int, texts: bool) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        mapping: dict[str, Any] = {}
         lines: dict[str, int] = {}
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             key = self._value(event, depth + 1, True)
@@ -143,8 +143,8 @@ class _Document:
                     event, f"the key {key!r} stands twice; the first is in line {lines[key]}"
                 )
             lines[key] = event.start_mark.line + 1
-            found[key] = self._value(next(self._events), depth + 1, texts or key in self._as_text)
-        return found
+            mapping[key] = self._value(next(self._events), depth + 1, texts or key in self._as_text)
+        return mapping
 
     def _add(self, event: Any, values: int) -> None:
         self._count += values

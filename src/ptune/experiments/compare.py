@@ -659,7 +659,7 @@ def _pet(
             folder,
             resume=True,
             label=f"{way.title}, {few.task.name}",
-            say=say,
+            report=say,
         )
         figures = judge(outcome.model, few.test, few.task.metrics)
     finally:

@@ -169,24 +169,31 @@ def check(
             _column(rows, FIELDS[name])
         if name.startswith("record-"):
             continue
-        right = [str(own) for own in _column(rows, target)]
+        true_labels = [str(label_value) for label_value in _column(rows, target)]
         if name == "auc" and not labels:
             raise ConfigError(
                 "The metric auc compares labels that all rows share, and here every row brings "
                 "its own answers."
             )
-        wanted = [label] if label else known
+        positives = [label] if label else known
         if (
             name == "auc"
             and rows
             and (
-                one := next((own for own in wanted if not 0 < right.count(own) < len(right)), None)
+                constant_label := next(
+                    (
+                        positive
+                        for positive in positives
+                        if not 0 < true_labels.count(positive) < len(true_labels)
+                    ),
+                    None,
+                )
             )
         ):
+            share = "all" if constant_label in true_labels else "none"
             raise ConfigError(
-                f"The metric auc compares rows of a label with others, and "
-                f"{'all' if one in right else 'none'} of the {len(rows)} rows have the label "
-                f"{one!r}."
+                f"The metric auc compares rows of a label with others, and {share} of the "
+                f"{len(rows)} rows have the label {constant_label!r}."
             )
 
 
@@ -239,49 +246,71 @@ def _figure(
         pairs = zip(_column(rows, "answers"), predictions)
         return mean(
             [
-                max(likeness(_words(own), _words(answer)) for answer in answers)
-                for answers, own in pairs
+                max(likeness(_words(prediction), _words(answer)) for answer in answers)
+                for answers, prediction in pairs
             ]
         )
-    right, told = [str(label) for label in _column(rows, target)], list(predictions)
+    true_labels, predicted_labels = (
+        [str(label) for label in _column(rows, target)],
+        list(predictions),
+    )
     if name == "accuracy":
-        return mean([wanted == own for wanted, own in zip(right, told)])
+        return mean(
+            [
+                true_label == predicted_label
+                for true_label, predicted_label in zip(true_labels, predicted_labels)
+            ]
+        )
     if name == "em":
         wrong = {
             group
-            for group, wanted, own in zip(_column(rows, "group"), right, told)
-            if wanted != own
+            for group, true_label, predicted_label in zip(
+                _column(rows, "group"), true_labels, predicted_labels
+            )
+            if true_label != predicted_label
         }
         return 1 - len(wrong) / len({row["group"] for row in rows})
     from sklearn import metrics
 
     if name in ("f1-macro", "f1-weighted"):
         return float(
-            metrics.f1_score(right, told, average=name.removeprefix("f1-"), zero_division=0)
+            metrics.f1_score(
+                true_labels, predicted_labels, average=name.removeprefix("f1-"), zero_division=0
+            )
         )
     if name == "mcc":
-        return float(metrics.matthews_corrcoef(right, told)) if len({*right, *told}) > 1 else 0.0
-    known = list(labels) or list(dict.fromkeys(right))
+        return (
+            float(metrics.matthews_corrcoef(true_labels, predicted_labels))
+            if len({*true_labels, *predicted_labels}) > 1
+            else 0.0
+        )
+    known = list(labels) or list(dict.fromkeys(true_labels))
     label = "true" if name == "f1a" else _of_label(text, known)[1]
     if name == "auc":
-        wanted = [label] if label else known[:1] if len(known) == 2 else known
-        return mean([_auc(right, known, shares, own) for own in wanted])
+        positives = [label] if label else known[:1] if len(known) == 2 else known
+        return mean([_auc(true_labels, known, shares, positive) for positive in positives])
     scorer = {"precision": metrics.precision_score, "recall": metrics.recall_score}.get(
         name, metrics.f1_score
     )
     return float(
-        scorer([own == label for own in right], [own == label for own in told], zero_division=0)
+        scorer(
+            [value == label for value in true_labels],
+            [value == label for value in predicted_labels],
+            zero_division=0,
+        )
     )
 
 
 def _auc(
-    right: Sequence[str], labels: Sequence[str], shares: Sequence[Sequence[float]], label: str
+    true_labels: Sequence[str], labels: Sequence[str], shares: Sequence[Sequence[float]], label: str
 ) -> float:
     from sklearn.metrics import roc_auc_score
 
     column = list(labels).index(label)
     return float(
-        roc_auc_score([own == label for own in right], [float(own[column]) for own in shares])
+        roc_auc_score(
+            [value == label for value in true_labels], [float(value[column]) for value in shares]
+        )
     )
 
 

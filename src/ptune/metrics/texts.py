@@ -93,8 +93,10 @@ def _compute(
     if len(texts) != len(references):
         raise DataError(f"There are {len(texts)} texts and references for {len(references)}.")
     kept = [
-        [] if isinstance(own, str) else sorted(reference for reference in own if reference.strip())
-        for own in references
+        []
+        if isinstance(text_references, str)
+        else sorted(reference for reference in text_references if reference.strip())
+        for text_references in references
     ]
     if [] in kept:
         raise DataError(
@@ -108,8 +110,11 @@ def _sacrebleu(
 ) -> float:
     from sacrebleu import metrics
 
-    most = max(map(len, references))
-    streams = [[own[i] if i < len(own) else None for own in references] for i in range(most)]
+    count = max(map(len, references))
+    streams = [
+        [text_references[i] if i < len(text_references) else None for text_references in references]
+        for i in range(count)
+    ]
     return float(getattr(metrics, kind)(**options).corpus_score(texts, streams).score)
 
 
@@ -119,7 +124,10 @@ def _rouge(texts: Sequence[str], references: Sequence[Sequence[str]], kind: str)
     scorer = RougeScorer([kind])
     return (
         100
-        * sum(scorer.score_multi(own, text)[kind].fmeasure for text, own in zip(texts, references))
+        * sum(
+            scorer.score_multi(text_references, text)[kind].fmeasure
+            for text, text_references in zip(texts, references)
+        )
         / len(texts)
     )
 
@@ -129,10 +137,16 @@ def _meteor(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     from nltk.translate.meteor_score import meteor_score
 
     words = [
-        (_words(text), [_words(reference) for reference in own])
-        for text, own in zip(texts, references)
+        (_words(text), [_words(reference) for reference in text_references])
+        for text, text_references in zip(texts, references)
     ]
-    return 100 * sum(meteor_score(own, text, wordnet=wordnet) for text, own in words) / len(texts)
+    return (
+        100
+        * sum(
+            meteor_score(text_references, text, wordnet=wordnet) for text, text_references in words
+        )
+        / len(texts)
+    )
 
 
 def _lacking_wordnet() -> str:
@@ -155,22 +169,27 @@ def _nist(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """The mean information of the n-grams that a reference shares, summed over n = 1..5, times a
     penalty for short outputs."""
     outputs = [_grams(_tokens(text), 5) for text in texts]
-    corpus = [[_grams(_tokens(reference), 5) for reference in own] for own in references]
+    corpus = [
+        [_grams(_tokens(reference), 5) for reference in text_references]
+        for text_references in references
+    ]
     counts = Grams()
-    for own in corpus:
-        for reference in own:
+    for text_references in corpus:
+        for reference in text_references:
             counts.update(reference)
     counts[()] = _length(counts)
     gained, produced = dict.fromkeys(range(1, 6), 0.0), dict.fromkeys(range(1, 6), 0)
-    for output, own in zip(outputs, corpus):
-        most = functools.reduce(Counter.__or__, own)
+    for output, text_references in zip(outputs, corpus):
+        clipped_counts = functools.reduce(Counter.__or__, text_references)
         for gram, count in output.items():
             produced[len(gram)] += count
-            if gram in most:
-                gained[len(gram)] += min(count, most[gram]) * math.log2(
+            if gram in clipped_counts:
+                gained[len(gram)] += min(count, clipped_counts[gram]) * math.log2(
                     counts[gram[:-1]] / counts[gram]
                 )
-    ratio = produced[1] / sum(sum(map(_length, own)) / len(own) for own in corpus)
+    ratio = produced[1] / sum(
+        sum(map(_length, text_references)) / len(text_references) for text_references in corpus
+    )
     penalty = 0.5 ** (math.log(min(ratio, 1)) / math.log(1.5)) ** 2 if ratio else 0.0
     return penalty * sum(gained[n] / produced[n] for n in produced if produced[n])
 
@@ -179,15 +198,19 @@ def _cider(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """CIDEr-D, the form that the COCO and E2E scripts report as CIDEr: cosines of tf-idf over
     n-grams of n = 1..4, with counts clipped to the reference's and a Gaussian penalty (sigma 6
     words) on a difference in length, averaged over n and the references, times 10."""
-    corpus = [[_grams(_words(reference), 4) for reference in own] for own in references]
-    having = Counter(gram for own in corpus for gram in set().union(*own))
+    corpus = [
+        [_grams(_words(reference), 4) for reference in text_references]
+        for text_references in references
+    ]
+    having = Counter(gram for text_references in corpus for gram in set().union(*text_references))
     weights = {gram: math.log(len(texts) / count) for gram, count in having.items()}
     total = 0.0
-    for text, own in zip(texts, corpus):
+    for text, text_references in zip(texts, corpus):
         output = _grams(_words(text), 4)
         total += sum(
-            _likeness(output, reference, weights, math.log(len(texts))) for reference in own
-        ) / len(own)
+            _likeness(output, reference, weights, math.log(len(texts)))
+            for reference in text_references
+        ) / len(text_references)
     return 10 * total / len(texts)
 
 
@@ -198,7 +221,7 @@ def _likeness(
     reference has."""
     total = 0.0
     for n in range(1, 5):
-        own, other = (
+        output_weights, reference_weights = (
             {
                 gram: count * weights.get(gram, rare)
                 for gram, count in grams.items()
@@ -207,10 +230,15 @@ def _likeness(
             for grams in (output, reference)
         )
         product = sum(
-            min(own[gram], weight) * weight for gram, weight in other.items() if gram in own
+            min(output_weights[gram], weight) * weight
+            for gram, weight in reference_weights.items()
+            if gram in output_weights
         )
         total += (
-            product / (math.hypot(*own.values()) * math.hypot(*other.values())) if product else 0.0
+            product
+            / (math.hypot(*output_weights.values()) * math.hypot(*reference_weights.values()))
+            if product
+            else 0.0
         )
     return total / 4 * math.exp(-((_length(output) - _length(reference)) ** 2) / (2 * 6**2))
 

@@ -41,14 +41,14 @@ class Corpus:
         pieces = [
             np.stack(
                 [
-                    a := np.arange(first, end, length),
-                    np.minimum(a + length, end),
-                    np.full(len(a), number),
+                    starts := np.arange(start, end, length),
+                    np.minimum(starts + length, end),
+                    np.full(len(starts), number),
                 ],
                 1,
             )
-            for number, (first, end) in enumerate(itertools.pairwise(bounds.tolist()))
-            if end > first
+            for number, (start, end) in enumerate(itertools.pairwise(bounds.tolist()))
+            if end > start
         ]
         return np.concatenate(pieces) if pieces else np.zeros((0, 3), np.int64)
 
@@ -186,19 +186,19 @@ def masked(
         word = np.cumsum(begin) - 1
         hidden = random.random(word[-1] + 1) < share
         hidden[random.integers(len(hidden))] |= not hidden.any()
-        asked = hidden[word] & ~np.isin(ids, list(spared))
+        hidden_tokens = hidden[word] & ~np.isin(ids, list(spared))
         kind = random.random(len(ids))
         shown = np.where(
-            asked & (kind < 0.8),
+            hidden_tokens & (kind < 0.8),
             mask,
-            np.where(asked & (kind >= 0.9), random.integers(size, size=len(ids)), ids),
+            np.where(hidden_tokens & (kind >= 0.9), random.integers(size, size=len(ids)), ids),
         )
         inputs.append(np.concatenate([around[0], shown, around[1]]))
         labels.append(
             np.concatenate(
                 [
                     np.full(len(around[0]), -100),
-                    np.where(asked, ids, -100),
+                    np.where(hidden_tokens, ids, -100),
                     np.full(len(around[1]), -100),
                 ]
             )
@@ -230,12 +230,12 @@ def corrupted(
         gone = max(1, round(len(row) * density))
         spans = max(1, min(round(gone / mean), len(sentinels) - 1, gone, max(1, len(row) - gone)))
         hidden, kept = _partition(gone, spans, random), _partition(len(row) - gone, spans, random)
-        source, target, at = [], [], 0
+        source, target, position = [], [], 0
         for sentinel, keep, hide in zip(sentinels, kept, hidden):
-            source += [*row[at : at + keep], sentinel]
-            target += [sentinel, *row[at + keep : at + keep + hide]]
-            at += keep + hide
-        inputs.append(np.array([*source, *row[at:], end]))
+            source += [*row[position : position + keep], sentinel]
+            target += [sentinel, *row[position + keep : position + keep + hide]]
+            position += keep + hide
+        inputs.append(np.array([*source, *row[position:], end]))
         targets.append(np.array([*target, sentinels[spans], end]))
     return _to_decoder(inputs, targets, start, pad)
 

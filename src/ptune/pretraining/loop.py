@@ -63,7 +63,7 @@ class Text:
     held_out: list[np.ndarray]
 
 
-def pretrain(config: PretrainConfig, say: Callable[[str], None] = terminal.say) -> pathlib.Path:
+def pretrain(config: PretrainConfig, report: Callable[[str], None] = terminal.say) -> pathlib.Path:
     """Train the LM that the config describes; return its folder.
 
     The data of step s follow from (seed, s) alone, so a run that was killed and resumed is the run
@@ -76,11 +76,11 @@ def pretrain(config: PretrainConfig, say: Callable[[str], None] = terminal.say) 
     keep_few_shapes()
     _check(config)
     with working_in(config.out, "ptune pretrain", config.resume) as folder:
-        return _pretrained(config, folder, say)
+        return _pretrained(config, folder, report)
 
 
 def _pretrained(
-    config: PretrainConfig, folder: RunFolder, say: Callable[[str], None]
+    config: PretrainConfig, folder: RunFolder, report: Callable[[str], None]
 ) -> pathlib.Path:
     """The training, in a folder that is held."""
     lm = _prepare(config)
@@ -98,13 +98,13 @@ def _pretrained(
     run = _Run(config, lm, text, head)
     if config.resume:
         run.restore()
-    say(
+    report(
         f"{type(lm.model).__name__}, {sum(p.numel() for p in lm.model.parameters()) / 1e6:.1f} M "
         "parameters, vocabulary "
         f"{len(lm.tokens.tokenizer)}; {sum(len(c.ids) for c in text.corpora) / 1e6:.1f} M tokens "
         "of text"
     )
-    run.train(say)
+    run.train(report)
     _save(config, lm, head)
     return config.out
 
@@ -254,7 +254,7 @@ class _Run:
         )
         self.state = config.out / "training" / "state.safetensors"
         self.log = config.out / "training" / "log.jsonl"
-        self.looks: list[dict[str, float]] = []
+        self.evaluations: list[dict[str, float]] = []
         dtype = choose_dtype(config.dtype, lm.device)
         self.autocast = (
             (lambda: torch.autocast(lm.device.type, dtype))
@@ -262,7 +262,7 @@ class _Run:
             else contextlib.nullcontext
         )
 
-    def train(self, say: Callable[[str], None]) -> None:
+    def train(self, report: Callable[[str], None]) -> None:
         config, saved = self.config, time.monotonic()
         with (
             Progress(f"{config.objective}", config.steps, self.step) as progress,
@@ -292,13 +292,13 @@ class _Run:
                     self.save()
                     raise Interrupted(f"Stopped; {self.state} holds all that was trained.")
                 if time.monotonic() - saved > 60 * config.save_minutes or self.step == config.steps:
-                    say(f"step {self.step}: held-out {self._look()}")
+                    report(f"step {self.step}: held-out {self._evaluate()}")
                     self.save()
                     saved = time.monotonic()
 
     def _batches(self) -> Iterator[list[tuple[int, int]]]:
         """The batches from this step on; an epoch's order follows from the seed."""
-        config, at, number = self.config, 0, 0
+        config, epoch_start, number = self.config, 0, 0
         extra = len(self.lm.tokens.before) + len(self.lm.tokens.after)
         while self.step < config.steps:
             batches = corpus.epoch(
@@ -310,11 +310,11 @@ class _Run:
             )
             if not batches:
                 raise DataError("With these weights an epoch takes nothing; make them larger.")
-            for picks in batches[max(0, self.step - at) :]:
+            for picks in batches[max(0, self.step - epoch_start) :]:
                 if self.step == config.steps:
                     return
                 yield picks
-            at, number = at + len(batches), number + 1
+            epoch_start, number = epoch_start + len(batches), number + 1
 
     def _collate(
         self, picks: list[tuple[int, int]], pieces: list[np.ndarray], seed: tuple[int, ...]
@@ -358,8 +358,8 @@ class _Run:
             else:
                 arrays = corpus.split(rows, end, self.lm.start, random, tokens.pad)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        asked = tensors["labels"] != -100
-        places = asked.nonzero()
+        has_label = tensors["labels"] != -100
+        places = has_label.nonzero()
         if (
             relations is not None
         ):  # the pair head reads the first token, so it is one more answer place in each row
@@ -382,14 +382,18 @@ class _Run:
             tensors.get("decoder_input_ids"),
             tensors.get("decoder_attention_mask"),
         )
-        return batch, tensors["labels"][asked], relations
+        return batch, tensors["labels"][has_label], relations
 
     def _sentinel_order(self) -> list[int]:
         """Sentinels by number, as offsets from the first: T5's own vocabulary counts them
         downwards."""
-        tokenizer, first = self.lm.tokens.tokenizer, self.lm.tokens.sentinel
-        second = tokenizer.convert_tokens_to_ids("<extra_id_1>")
-        step = second - first if second is not None and second != tokenizer.unk_token_id else 1
+        tokenizer, first_sentinel = self.lm.tokens.tokenizer, self.lm.tokens.sentinel
+        second_sentinel = tokenizer.convert_tokens_to_ids("<extra_id_1>")
+        step = (
+            second_sentinel - first_sentinel
+            if second_sentinel is not None and second_sentinel != tokenizer.unk_token_id
+            else 1
+        )
         return [step * number for number in range(vocabulary.SENTINELS)]
 
     def _pairs(
@@ -404,31 +408,31 @@ class _Run:
         separator between."""
         between, types = self.lm.tokens.between or [], self.lm.tokens.types or (0, 0, 1)
         relations = random.integers(len(PAIRS[self.config.next_sentence]), size=len(rows))
-        made, marks, kinds = [], [], []
-        for number, ((c, _, _, document), ids, begins) in enumerate(zip(spans, rows, starts)):
+        joined_rows, marks, kinds = [], [], []
+        for number, ((c, _, _, document), ids, word_starts) in enumerate(zip(spans, rows, starts)):
             middle = next(
-                (i for i in range(max(1, len(ids) // 2), len(ids)) if begins[i]), len(ids)
+                (i for i in range(max(1, len(ids) // 2), len(ids)) if word_starts[i]), len(ids)
             )
-            second, second_begins = ids[middle:], begins[middle:]
+            second_ids, second_starts = ids[middle:], word_starts[middle:]
             same = self.config.next_sentence == "three-way" and relations[number] == 1
             other = self._other(c, document, pieces, random, same) if relations[number] else None
             if other is not None:
-                second, second_begins = (part[: max(1, len(ids) - middle)] for part in other)
+                second_ids, second_starts = (part[: max(1, len(ids) - middle)] for part in other)
             elif relations[number]:
                 relations[number] = 0
-            made.append(np.concatenate([ids[:middle], between, second]).astype(np.int64))
+            joined_rows.append(np.concatenate([ids[:middle], between, second_ids]).astype(np.int64))
             marks.append(
-                np.concatenate([begins[:middle], np.ones(len(between), bool), second_begins])
+                np.concatenate([word_starts[:middle], np.ones(len(between), bool), second_starts])
             )
-            first = len(self.lm.tokens.before) + middle
+            first_length = len(self.lm.tokens.before) + middle
             kinds.append(
-                [types[0]] * first
+                [types[0]] * first_length
                 + [types[1]] * len(between)
-                + [types[2]] * (len(second) + len(self.lm.tokens.after))
+                + [types[2]] * (len(second_ids) + len(self.lm.tokens.after))
             )
         width = max(map(len, kinds))
         return (
-            made,
+            joined_rows,
             marks,
             torch.tensor([k + [0] * (width - len(k)) for k in kinds]),
             torch.from_numpy(relations),
@@ -457,10 +461,14 @@ class _Run:
             pool = pieces[c][pieces[c][:, 2] == document] if same else pieces[number]
             if not len(pool):
                 return None
-            first, end, found = pool[random.integers(len(pool))]
-            if (number, found) == (c, document) if same else (number, found) != (c, document):
+            start, end, other_document = pool[random.integers(len(pool))]
+            if (
+                (number, other_document) == (c, document)
+                if same
+                else (number, other_document) != (c, document)
+            ):
                 text = self.text.corpora[number]
-                return np.asarray(text.ids[first:end]), np.asarray(text.starts[first:end])
+                return np.asarray(text.ids[start:end]), np.asarray(text.starts[start:end])
         return None
 
     def _loss(
@@ -476,7 +484,7 @@ class _Run:
         return loss
 
     @torch.no_grad()
-    def _look(self) -> str:
+    def _evaluate(self) -> str:
         """Loss and perplexity on the held-out text, and the accuracy of the pair head; the same
         masks each time."""
         if not sum(map(len, self.text.held_out)):
@@ -513,8 +521,10 @@ class _Run:
             "perplexity": round(math.exp(min(loss, 50)), 2),
         }
         line |= {"pairs right": round(right / pairs, 4)} if pairs else {}
-        self.looks.append(line)
-        files.write_text(self.log, "".join(json.dumps(look) + "\n" for look in self.looks))
+        self.evaluations.append(line)
+        files.write_text(
+            self.log, "".join(json.dumps(evaluation) + "\n" for evaluation in self.evaluations)
+        )
         return ", ".join(f"{k} {v}" for k, v in line.items() if k != "step")
 
     def save(self) -> None:
@@ -530,7 +540,7 @@ class _Run:
             f"optimiser.{name}": value
             for name, value in files.optimiser_tensors(self.optimiser).items()
         }
-        files.write_tensors(self.state, tensors, {"step": self.step, "looks": self.looks})
+        files.write_tensors(self.state, tensors, {"step": self.step, "looks": self.evaluations})
 
     def _diverged(self) -> DivergedError:
         before = (
@@ -549,7 +559,7 @@ class _Run:
         if not self.state.exists():
             return
         tensors, state = files.read_noted(self.state)
-        self.step, self.looks = state["step"], state["looks"]
+        self.step, self.evaluations = state["step"], state["looks"]
         self.modules.load_state_dict(
             {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")},
             strict=False,

@@ -30,9 +30,9 @@ def new_tokenizer(
     """Learn a tokenizer: WordPiece (lower case) for a masked LM, byte-level BPE for a causal one,
     Unigram with sentinels for an encoder-decoder. The same texts give the same tokenizer."""
     learn = {"masked": _wordpiece, "causal": _byte_level, "encoder-decoder": _unigram}[kind]
-    made, special = learn(list(texts), size)
+    learned, special = learn(list(texts), size)
     return PreTrainedTokenizerFast(
-        tokenizer_object=made,
+        tokenizer_object=learned,
         model_max_length=length,
         **special,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"]
@@ -54,33 +54,33 @@ def _wordpiece(texts: Sequence[pathlib.Path], size: int) -> tuple[Tokenizer, dic
     )
     inner: list[str] = []
     for _ in range(2):
-        made = _with_wordpieces(models.WordPiece(unk_token="[UNK]"))
+        learned = _with_wordpieces(models.WordPiece(unk_token="[UNK]"))
         trainer = trainers.WordPieceTrainer(
             vocab_size=size, special_tokens=[*special.values(), *inner], show_progress=False
         )
-        made.train_from_iterator(lines(texts), trainer)
-        pieces = made.get_vocab()
+        learned.train_from_iterator(lines(texts), trainer)
+        pieces = learned.get_vocab()
         inner = sorted(piece for piece in pieces if piece.startswith("##") and len(piece) == 3)
-    made = _with_wordpieces(models.WordPiece(vocab=pieces, unk_token="[UNK]"))
-    made.post_processor = processors.BertProcessing(
+    learned = _with_wordpieces(models.WordPiece(vocab=pieces, unk_token="[UNK]"))
+    learned.post_processor = processors.BertProcessing(
         ("[SEP]", pieces["[SEP]"]), ("[CLS]", pieces["[CLS]"])
     )
-    return made, special
+    return learned, special
 
 
 def _with_wordpieces(model: models.WordPiece) -> Tokenizer:
-    made = Tokenizer(model)
-    made.normalizer, made.pre_tokenizer = (
+    learned = Tokenizer(model)
+    learned.normalizer, learned.pre_tokenizer = (
         normalizers.BertNormalizer(lowercase=True),
         pre_tokenizers.BertPreTokenizer(),
     )
-    made.decoder = decoders.WordPiece()
-    return made
+    learned.decoder = decoders.WordPiece()
+    return learned
 
 
 def _byte_level(texts: Sequence[pathlib.Path], size: int) -> tuple[Tokenizer, dict[str, Any]]:
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer, made.decoder = (
+    learned = Tokenizer(models.BPE())
+    learned.pre_tokenizer, learned.decoder = (
         pre_tokenizers.ByteLevel(add_prefix_space=False),
         decoders.ByteLevel(),
     )
@@ -90,8 +90,8 @@ def _byte_level(texts: Sequence[pathlib.Path], size: int) -> tuple[Tokenizer, di
         show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
-    made.train_from_iterator(lines(texts), trainer)
-    return made, dict(
+    learned.train_from_iterator(lines(texts), trainer)
+    return learned, dict(
         eos_token="<|endoftext|>", bos_token="<|endoftext|>", pad_token="<|endoftext|>"
     )
 
@@ -99,29 +99,29 @@ def _byte_level(texts: Sequence[pathlib.Path], size: int) -> tuple[Tokenizer, di
 def _unigram(texts: Sequence[pathlib.Path], size: int) -> tuple[Tokenizer, dict[str, Any]]:
     """The library adds up the scores in no fixed order, so they are rounded to what does not hang
     on it, and put in order."""
-    made = Tokenizer(models.Unigram())
-    made.normalizer = normalizers.NFKC()
-    made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    made.post_processor = processors.TemplateProcessing(
+    learned = Tokenizer(models.Unigram())
+    learned.normalizer = normalizers.NFKC()
+    learned.pre_tokenizer, learned.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    learned.post_processor = processors.TemplateProcessing(
         single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
     )
     named = ["<pad>", "</s>", "<unk>"]
     trainer = trainers.UnigramTrainer(
         vocab_size=size - SENTINELS, special_tokens=named, unk_token="<unk>", show_progress=False
     )
-    made.train_from_iterator(lines(texts), trainer)
-    learned = [
-        (piece, round(score, 6)) for piece, score in json.loads(made.to_str())["model"]["vocab"]
+    learned.train_from_iterator(lines(texts), trainer)
+    pieces = [
+        (piece, round(score, 6)) for piece, score in json.loads(learned.to_str())["model"]["vocab"]
     ]
-    ordered = sorted(learned[len(named) :], key=lambda pair: (-pair[1], pair[0]))
-    made.model = models.Unigram([*learned[: len(named)], *ordered], unk_id=named.index("<unk>"))
+    ordered = sorted(pieces[len(named) :], key=lambda pair: (-pair[1], pair[0]))
+    learned.model = models.Unigram([*pieces[: len(named)], *ordered], unk_id=named.index("<unk>"))
     special = dict(
         pad_token="<pad>",
         eos_token="</s>",
         unk_token="<unk>",
         additional_special_tokens=[f"<extra_id_{i}>" for i in range(SENTINELS)],
     )
-    return made, special
+    return learned, special
 
 
 def lines(texts: Iterable[pathlib.Path]) -> Iterator[str]:

@@ -62,13 +62,13 @@ class RunFolder:
             self._write(now, kept or {})
             return kept or {}
         before = {name: value for name, value in self.begun.items() if name not in free}
-        asked = {name: value for name, value in now.items() if name not in free}
+        expected = {name: value for name, value in now.items() if name not in free}
         if grows:
-            both = before[grows].keys() & asked[grows].keys()
-            before[grows], asked[grows] = (
-                {key: own[grows][key] for key in sorted(both)} for own in (before, asked)
+            both = before[grows].keys() & expected[grows].keys()
+            before[grows], expected[grows] = (
+                {key: record[grows][key] for key in sorted(both)} for record in (before, expected)
             )
-        if changed := differing(before, asked):
+        if changed := differing(before, expected):
             raise ConfigError(
                 f"The run in {self.path} was begun with another {', '.join(changed)}: go on with "
                 "the same, or choose "
@@ -156,9 +156,9 @@ def check_empty(folder: files.Path) -> None:
         ConfigError: it does; what is named.
     """
     if names := contents(folder):
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        others = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         raise ConfigError(
-            f"{folder} holds {', '.join(names[:NAMED])}{more}, which this run did not write: "
+            f"{folder} holds {', '.join(names[:NAMED])}{others}, which this run did not write: "
             "choose another --out, or "
             f"empty it."
         )

@@ -48,8 +48,8 @@ def of_tokenizer(tokenizer: Any) -> str:
 
 def of_task(task: "Task") -> dict[str, Any]:
     """All fields of a task: its template, its labels and their words, its encoder, ..."""
-    found = {field.name: getattr(task, field.name) for field in fields(task)}
-    return {name: _short(repr(value)) for name, value in found.items() if value is not None}
+    values = {field.name: getattr(task, field.name) for field in fields(task)}
+    return {name: _short(repr(value)) for name, value in values.items() if value is not None}
 
 
 def of_settings(settings: BaseModel, without: Collection[str] = ()) -> dict[str, Any]:
@@ -62,20 +62,20 @@ def of_settings(settings: BaseModel, without: Collection[str] = ()) -> dict[str,
     Raises:
         DataError: a file cannot be read.
     """
-    found: dict[str, Any] = {}
+    content: dict[str, Any] = {}
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if name in without or name in SIDE or value is None:
             continue
         if isinstance(value, BaseModel):
-            found[name] = of_settings(value, without)
+            content[name] = of_settings(value, without)
         elif isinstance(value, pathlib.Path):
-            found[name] = of_file(value)
+            content[name] = of_file(value)
         elif isinstance(value, list) and any(isinstance(file, pathlib.Path) for file in value):
-            found[name] = [of_file(file) for file in value]
+            content[name] = [of_file(file) for file in value]
         else:
-            found[name] = settings.model_dump(mode="json", include={name})[name]
-    return found
+            content[name] = settings.model_dump(mode="json", include={name})[name]
+    return content
 
 
 def of_file(path: pathlib.Path) -> str:
@@ -112,14 +112,14 @@ def versions() -> dict[str, str]:
 def differing(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
     """What is not the same in two identities, each with both values where they are short:
     "train.seed (0, now 1)"."""
-    found = []
+    changes = []
     for name in {**before, **now}:
         old, new = before.get(name), now.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
-            found += differing(old, new, f"{where}{name}.")
+            changes += differing(old, new, f"{where}{name}.")
         elif old != new:
-            found.append(f"{where}{name}{_both(old, new)}")
-    return found
+            changes.append(f"{where}{name}{_both(old, new)}")
+    return changes
 
 
 def _short(text: str) -> str:

@@ -15,7 +15,7 @@ from ptune.storage.options import ExportConfig, ImportConfig
 from ptune.template.language import Template
 
 
-def export(config: ExportConfig, say: Callable[[str], None] = terminal.say) -> None:
+def export(config: ExportConfig, report: Callable[[str], None] = terminal.say) -> None:
     """Write a saved prompt in another form.
 
     Raises:
@@ -49,10 +49,10 @@ def export(config: ExportConfig, say: Callable[[str], None] = terminal.say) -> N
                 f"tokens alone."
             )
         google_format.write(config.out, encoders.bake(model.bank.encoders[model.tasks[0].prompt]))
-    say(f"Written to {config.out}")
+    report(f"Written to {config.out}")
 
 
-def import_prompt(config: ImportConfig, say: Callable[[str], None] = terminal.say) -> None:
+def import_prompt(config: ImportConfig, report: Callable[[str], None] = terminal.say) -> None:
     """Make a prompt folder of another library's prompt.
 
     Raises:
@@ -86,4 +86,4 @@ def import_prompt(config: ImportConfig, say: Callable[[str], None] = terminal.sa
             {"source": identity.of_file(config.source), "lm": identity.of_lm(lm), **settings}
         )
         prompt_folder.save(model, config.out)
-    say(f"{model.tasks[0].template.source!r}, saved in {config.out}")
+    report(f"{model.tasks[0].template.source!r}, saved in {config.out}")

@@ -20,20 +20,20 @@ def read(path: files.Path) -> torch.Tensor:
     """
     path = os.fspath(path)
     try:
-        found = np.load(
+        array = np.load(
             path, mmap_mode="r", allow_pickle=False
         )  # mapped, so that a false shape asks for no memory
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror or error}.") from error
     except Exception as error:  # numpy raises every kind over a damaged header
         raise StoreError(f"{path} is damaged, pickled or no .npy file: {error}") from error
-    if not isinstance(found, np.ndarray):
-        found.close()
+    if not isinstance(array, np.ndarray):
+        array.close()
         raise StoreError(f"{path} is an archive of arrays, and should be one array.")
-    if found.dtype not in (np.float32, np.float64):
-        raise StoreError(f"{path} should hold float32 or float64, and holds {found.dtype}.")
+    if array.dtype not in (np.float32, np.float64):
+        raise StoreError(f"{path} should hold float32 or float64, and holds {array.dtype}.")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
-        vectors = torch.from_numpy(np.array(found, dtype=np.float32, order="C"))
+        vectors = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
     if fault := _fault(vectors):
         raise StoreError(f"{path} holds {fault}.")
     return vectors

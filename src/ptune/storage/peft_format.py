@@ -59,17 +59,15 @@ def export(model: PromptModel, folder: files.Path, task: int | str = 0) -> None:
         ConfigError: PEFT's format cannot say this prompt, with the reason.
         StoreError: the folder cannot be written.
     """
-    fitted = model.tasks[model.number(task)]
-    if fitted.prompt < 0:
+    bound = model.tasks[model.number(task)]
+    if bound.prompt < 0:
         raise ConfigError(
-            f"{fitted.task.name} has a template without learned tokens: there is nothing to export."
+            f"{bound.task.name} has a template without learned tokens: there is nothing to export."
         )
-    if reason := _unsaid(model, fitted):
-        raise ConfigError(
-            f"The prompt of {fitted.task.name} cannot be exported for PEFT: {reason}."
-        )
-    adapter, values = (_prefix_out if model.bank.has_prefix(fitted.prompt) else _soft_out)(
-        model, fitted
+    if reason := _unsaid(model, bound):
+        raise ConfigError(f"The prompt of {bound.task.name} cannot be exported for PEFT: {reason}.")
+    adapter, values = (_prefix_out if model.bank.has_prefix(bound.prompt) else _soft_out)(
+        model, bound
     )
     folder = pathlib.Path(folder)
     files.write_tensors(folder / WEIGHTS, {TENSOR: values})
@@ -89,10 +87,10 @@ def _base(source: str) -> str | None:
     return source or None if path is None else str(path)
 
 
-def _unsaid(model: PromptModel, fitted: BoundTask) -> str:
+def _unsaid(model: PromptModel, bound: BoundTask) -> str:
     """Why PEFT's format cannot say a task's prompt, or nothing."""
-    lm, prefix = model.lm, model.bank.prefixes[fitted.prompt]
-    row = _row(lm, fitted)
+    lm, prefix = model.lm, model.bank.prefixes[bound.prompt]
+    row = _row(lm, bound)
     soft = sum(slot >= 0 for slot in row.soft_slots)
     if soft and row.prefix:
         return "it has soft tokens and a prefix, and PEFT has one of them at a time"
@@ -110,10 +108,10 @@ def _unsaid(model: PromptModel, fitted: BoundTask) -> str:
     return ""
 
 
-def _row(lm: LanguageModel, fitted: BoundTask) -> EncodedRow:
+def _row(lm: LanguageModel, bound: BoundTask) -> EncodedRow:
     """A row of the task, for what its template puts where."""
-    return fitted.template.encode(
-        dict.fromkeys(fitted.template.fields, "a"), lm.tokens, lm.kind, start=lm.start
+    return bound.template.encode(
+        dict.fromkeys(bound.template.fields, "a"), lm.tokens, lm.kind, start=lm.start
     )
 
 
@@ -182,9 +180,9 @@ def _span(lm: LanguageModel) -> tuple[int, int]:
     return lm.route.spans[_group(lm)]
 
 
-def _soft_out(model: PromptModel, fitted: BoundTask) -> tuple[Adapter, torch.Tensor]:
-    order = [slot for slot in _row(model.lm, fitted).soft_slots if slot >= 0]
-    values = encoders.bake(model.bank.encoders[fitted.prompt]).float()[order]
+def _soft_out(model: PromptModel, bound: BoundTask) -> tuple[Adapter, torch.Tensor]:
+    order = [slot for slot in _row(model.lm, bound).soft_slots if slot >= 0]
+    values = encoders.bake(model.bank.encoders[bound.prompt]).float()[order]
     return Adapter(
         peft_type=SOFT[0],
         task_type=TASK_TYPES[model.lm.kind],
@@ -196,15 +194,15 @@ def _soft_out(model: PromptModel, fitted: BoundTask) -> tuple[Adapter, torch.Ten
     ), values  # PEFT wants the last two, and does not use them
 
 
-def _prefix_out(model: PromptModel, fitted: BoundTask) -> tuple[Adapter, torch.Tensor]:
+def _prefix_out(model: PromptModel, bound: BoundTask) -> tuple[Adapter, torch.Tensor]:
     """The values in PEFT's order: layer, key and value, head, size; the same as ptune's, but for
     what ``_taken`` tells of decoders."""
-    prefix, sites = model.bank.prefixes[fitted.prompt], _sites(model.lm)
+    prefix, sites = model.bank.prefixes[bound.prompt], _sites(model.lm)
     assert isinstance(prefix, Prefix)
     values, two = encoders.bake(prefix.encoder).float(), model.lm.kind == "encoder-decoder"
     if two:
-        own = values.unflatten(1, (len(sites), -1))
-        values = torch.stack([own, torch.zeros_like(own)], 2).flatten(1)
+        attention_values = values.unflatten(1, (len(sites), -1))
+        values = torch.stack([attention_values, torch.zeros_like(attention_values)], 2).flatten(1)
     width = sites[0].heads * sites[0].size
     return Adapter(
         peft_type=PREFIX,
@@ -276,9 +274,10 @@ def _adapter(path: pathlib.Path, lm: LanguageModel) -> Adapter:
     try:
         adapter = Adapter.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
+        first_error = error.errors()[0]
         raise StoreError(
-            f"{path / CONFIG} is damaged: {'.'.join(map(str, first['loc']))}: {reason(first)}."
+            f"{path / CONFIG} is damaged: {'.'.join(map(str, first_error['loc']))}: "
+            f"{reason(first_error)}."
         ) from error
     if lm.kind in TASK_TYPES and adapter.task_type != TASK_TYPES[lm.kind]:
         raise ConfigError(
@@ -332,7 +331,7 @@ def _taken(sites: int, layers: int) -> list[int]:
     return [2 * number % layers for number in range(sites)]
 
 
-def _values(path: pathlib.Path, wanted: tuple[int, int]) -> torch.Tensor:
+def _values(path: pathlib.Path, shape: tuple[int, int]) -> torch.Tensor:
     """The saved tensor in float32, its shape and values checked."""
     file = path / WEIGHTS
     if not file.exists() and (path / PICKLED).exists():
@@ -346,17 +345,17 @@ def _values(path: pathlib.Path, wanted: tuple[int, int]) -> torch.Tensor:
             f"{file} holds more than a prompt: "
             f"{', '.join(others[:4])}{', ...' if len(others) > 4 else ''}."
         )
-    found = tensors.get(TENSOR)
+    values = tensors.get(TENSOR)
     if (
-        found is None
-        or tuple(found.shape) != wanted
-        or found.dtype not in (torch.float32, torch.bfloat16, torch.float16)
+        values is None
+        or tuple(values.shape) != shape
+        or values.dtype not in (torch.float32, torch.bfloat16, torch.float16)
     ):
-        shown = "nothing" if found is None else f"{found.dtype} {list(found.shape)}"
+        shown = "nothing" if values is None else f"{values.dtype} {list(values.shape)}"
         raise StoreError(
-            f"{file} should hold {TENSOR} of {list(wanted)}, as {CONFIG} and this LM have it, and "
+            f"{file} should hold {TENSOR} of {list(shape)}, as {CONFIG} and this LM have it, and "
             f"holds {shown}."
         )
-    if not torch.isfinite(found).all():
+    if not torch.isfinite(values).all():
         raise StoreError(f"{file} holds values that are not numbers.")
-    return found.float()
+    return values.float()

@@ -143,12 +143,12 @@ def save(
         StoreError: the folder cannot be written.
     """
     folder = pathlib.Path(folder)
-    fitted = model.tasks[model.number(task)]
-    own, verbalizer, lm = fitted.task, fitted.task.verbalizer, model.lm
+    bound = model.tasks[model.number(task)]
+    settings, verbalizer, lm = bound.task, bound.task.verbalizer, model.lm
     tensors = {"vectors": torch.zeros(0, lm.width)}
-    if fitted.prompt >= 0 and fitted.template.prompt_length(lm.tokens):
-        tensors["vectors"] = encoders.bake(model.bank.encoders[fitted.prompt])
-    prefix = model.bank.prefixes[fitted.prompt] if fitted.prompt >= 0 else None
+    if bound.prompt >= 0 and bound.template.prompt_length(lm.tokens):
+        tensors["vectors"] = encoders.bake(model.bank.encoders[bound.prompt])
+    prefix = model.bank.prefixes[bound.prompt] if bound.prompt >= 0 else None
     saved_prefix = None
     if isinstance(prefix, Prefix):
         tensors["prefix"] = encoders.bake(prefix.encoder)
@@ -158,60 +158,60 @@ def save(
             width=tensors["prefix"].shape[1],
             route=lm.route.name,
             attentions=attentions,
-            hidden=own.prefix.hidden,
-            init=own.prefix.init,
+            hidden=settings.prefix.hidden,
+            init=settings.prefix.init,
         )
     labels, words = None, None
     if isinstance(verbalizer, Verbalizer):
         labels = list(verbalizer.labels)
         words = (
             None
-            if all(own_words == (label,) for label, own_words in zip(labels, verbalizer.words))
-            else [list(own) for own in verbalizer.words]
+            if all(label_words == (label,) for label, label_words in zip(labels, verbalizer.words))
+            else [list(label_words) for label_words in verbalizer.words]
         )
     reading = SavedReading(
         choices=list(verbalizer.fields) if isinstance(verbalizer, Choices) else None,
-        reader=own.reader,
+        reader=settings.reader,
         span=verbalizer.field if isinstance(verbalizer, Span) else None,
         aggregate=verbalizer.aggregate if isinstance(verbalizer, Verbalizer) else "probability",
         order=verbalizer.order if isinstance(verbalizer, Verbalizer | Choices) else None,
         length=verbalizer.length if isinstance(verbalizer, Verbalizer | Choices) else "sum",
-        swap=own.swap,
-        domain=own.domain.source if own.domain else None,
-        offset=list(fitted.offset) if fitted.offset else None,
-        weight=fitted.weight,
+        swap=settings.swap,
+        domain=settings.domain.source if settings.domain else None,
+        offset=list(bound.offset) if bound.offset else None,
+        weight=bound.weight,
     )
-    if own.reader not in ("words", "pair"):
+    if settings.reader not in ("words", "pair"):
         tensors |= {
             f"reader.{name}": value.float()
-            for name, value in model.bank.readers[fitted.prompt].state_dict().items()
+            for name, value in model.bank.readers[bound.prompt].state_dict().items()
         }
     saved = SavedPrompt(
         format=3,
         ptune=importlib.metadata.version("ptune"),
-        name=own.name,
-        template=own.template.source,
+        name=settings.name,
+        template=settings.template.source,
         labels=labels,
         words=words,
-        target=own.target,
+        target=settings.target,
         reading=reading,
-        loss=own.loss,
-        encoder=own.encoder,
-        init=own.init,
-        seed=own.seed,
+        loss=settings.loss,
+        encoder=settings.encoder,
+        init=settings.init,
+        seed=settings.seed,
         length=len(tensors["vectors"]),
         prefix=saved_prefix,
-        smoothing=own.smoothing,
-        target_length=own.target_length,
-        decoding=own.decoding,
-        combine=own.combine,
-        by=own.by,
+        smoothing=settings.smoothing,
+        target_length=settings.target_length,
+        decoding=settings.decoding,
+        combine=settings.combine,
+        by=settings.by,
         metrics=metrics or {},
-        temperature=own.temperature,
-        max_length=_limit(model, own),
-        layout=own.layout,
-        scored_by=list(own.metrics),
-        parts=own.parts,
+        temperature=settings.temperature,
+        max_length=_limit(model, settings),
+        layout=settings.layout,
+        scored_by=list(settings.metrics),
+        parts=settings.parts,
         lm=SavedLM(
             source=lm.source,
             **_places(lm.source, folder),
@@ -224,9 +224,9 @@ def save(
             record=lm.record(),
         ),
     )
-    if encoder and fitted.prompt >= 0:
+    if encoder and bound.prompt >= 0:
         states = {
-            "soft": model.bank.encoders[fitted.prompt],
+            "soft": model.bank.encoders[bound.prompt],
             "prefix": prefix.encoder if isinstance(prefix, Prefix) else torch.nn.Identity(),
         }
         kept = {
@@ -337,7 +337,7 @@ def load(
 
 
 def _paths(
-    given: Sequence[Any], lm: LanguageModel | None
+    arguments: Sequence[Any], lm: LanguageModel | None
 ) -> tuple[list[pathlib.Path], LanguageModel | None]:
     """The folders among what ``load`` is given, one by one or in a list, and the LM.
 
@@ -345,13 +345,15 @@ def _paths(
         StoreError: there is no folder.
         ConfigError: something else is among them.
     """
-    if given and (given[-1] is None or isinstance(given[-1], LanguageModel)):
-        *given, last = given
+    if arguments and (arguments[-1] is None or isinstance(arguments[-1], LanguageModel)):
+        *arguments, last = arguments
         lm = lm or last
     paths = []
-    for one in given:
+    for argument in arguments:
         for folder in (
-            [one] if isinstance(one, str | os.PathLike) or not isinstance(one, Sequence) else one
+            [argument]
+            if isinstance(argument, str | os.PathLike) or not isinstance(argument, Sequence)
+            else argument
         ):
             if not isinstance(folder, str | os.PathLike):
                 raise ConfigError(
@@ -409,8 +411,8 @@ def lm_of(
     note = _note(folder)
     saved = note.lm
     places = _candidates(folder, saved)
-    there = [place for place in places if place.exists()]
-    if places and not there:
+    existing = [place for place in places if place.exists()]
+    if places and not existing:
         shown = " and ".join(map(str, places))
         raise StoreError(
             f"The prompt in {folder} was trained for the LM {saved.source}, which was looked for "
@@ -427,11 +429,11 @@ def lm_of(
             tuned=tuned or mixed,
         )
 
-    for place in there[:-1]:
+    for place in existing[:-1]:
         lm = load_from(str(place))
         if not _other_lm(folder, note, lm):
             return lm
-    return load_from(str(there[-1]) if there else saved.source)
+    return load_from(str(existing[-1]) if existing else saved.source)
 
 
 def _candidates(folder: pathlib.Path, saved: SavedLM) -> list[pathlib.Path]:
@@ -467,14 +469,14 @@ def folders_in(path: files.Path) -> list[pathlib.Path]:
         return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", folder.name)]
 
     path = pathlib.Path(path)
-    found = (
+    folders = (
         [path]
         if (path / "prompt.json").exists()
         else sorted((file.parent for file in path.glob("prompts/*/prompt.json")), key=numbered)
     )
-    if not found:
+    if not folders:
         raise StoreError(f"There is no saved prompt at {path}.")
-    return found
+    return folders
 
 
 def _note(path: pathlib.Path) -> SavedPrompt:
@@ -494,10 +496,10 @@ def _note(path: pathlib.Path) -> SavedPrompt:
     try:
         note = SavedPrompt.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
+        first_error = error.errors()[0]
         raise StoreError(
-            f"{path / 'prompt.json'} is damaged: {'.'.join(map(str, first['loc']))}: "
-            f"{reason(first)}."
+            f"{path / 'prompt.json'} is damaged: {'.'.join(map(str, first_error['loc']))}: "
+            f"{reason(first_error)}."
         ) from error
     if note.words is not None and len(note.words) != len(note.labels or ()):
         raise StoreError(
@@ -570,19 +572,19 @@ def _encoders(
     )
     prefix: torch.nn.Module | None = None
     if note.prefix:
-        wanted = sum(
-            end - first
-            for name, (first, end) in lm.route.spans.items()
+        width = sum(
+            end - start
+            for name, (start, end) in lm.route.spans.items()
             if name in note.prefix.attentions
         )
-        if note.prefix.route != lm.route.name or note.prefix.width != wanted:
+        if note.prefix.route != lm.route.name or note.prefix.width != width:
             raise StoreError(
                 f"The prefix in {path} enters by {note.prefix.route} with {note.prefix.width} "
-                f"values a vector, and this LM takes {wanted} "
+                f"values a vector, and this LM takes {width} "
                 f"by {lm.route.name}."
             )
         prefix = encoders.Baked(
-            _checked(path, note, tensors.get("prefix"), "prefix", (deep, wanted))
+            _checked(path, note, tensors.get("prefix"), "prefix", (deep, width))
         )
     if trainable and (length or deep) and not (path / ENCODER).exists():
         soft = encoders.table_of(tensors["vectors"])
@@ -614,13 +616,13 @@ def _checked(
     note: SavedPrompt,
     values: torch.Tensor | None,
     name: str,
-    wanted: tuple[int, int],
+    shape: tuple[int, int],
 ) -> torch.Tensor:
-    if values is None or tuple(values.shape) != wanted or values.dtype != torch.float32:
-        found = "none" if values is None else f"{values.dtype} {list(values.shape)}"
+    if values is None or tuple(values.shape) != shape or values.dtype != torch.float32:
+        actual = "none" if values is None else f"{values.dtype} {list(values.shape)}"
         raise StoreError(
-            f"{path / 'prompt.safetensors'} should hold {name}, float32 {list(wanted)} for the "
-            f"template {note.template!r}, and holds {found}."
+            f"{path / 'prompt.safetensors'} should hold {name}, float32 {list(shape)} for the "
+            f"template {note.template!r}, and holds {actual}."
         )
     _check_values(path / "prompt.safetensors", [values])
     return values
@@ -673,17 +675,17 @@ def _load_reader(path: pathlib.Path, model: PromptModel, number: int) -> None:
 def _filled(
     path: pathlib.Path, encoder: torch.nn.Module, states: dict[str, torch.Tensor], part: str
 ) -> torch.nn.Module:
-    own = {
+    parameters = {
         name.removeprefix(f"{part}."): value
         for name, value in states.items()
         if name.startswith(f"{part}.")
     }
-    _check_values(path, own.values())
-    if {k: v.shape for k, v in own.items()} != {
+    _check_values(path, parameters.values())
+    if {k: v.shape for k, v in parameters.items()} != {
         k: v.shape for k, v in encoder.state_dict().items()
     }:
         raise StoreError(
             f"{path} does not fit the prompt's {part} part: other parameters or shapes."
         )
-    encoder.load_state_dict(own)
+    encoder.load_state_dict(parameters)
     return encoder

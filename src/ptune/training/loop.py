@@ -6,6 +6,7 @@ of rows, step count, clipping, schedule, early stopping and best checkpoint are 
 that has stopped leaves the optimiser.
 """
 
+import functools
 import json
 import math
 import pathlib
@@ -72,29 +73,30 @@ class TrainingHistory:
 
 def account(name: str, trained: TrainingHistory, config: TrainConfig) -> list[str]:
     """Sentences about a training that had fewer steps than one may think."""
-    told = []
+    sentences = []
     if trained.stopped:
         falling = (
             ", the training loss still falling: a larger patience may get further"
             if trained.still_falling
             else ""
         )
-        told.append(
+        sentences.append(
             f"{name} was stopped by patience at step {trained.step} of {trained.planned}{falling}."
         )
     if 0 < trained.planned < config.steps:
-        told.append(
+        sentences.append(
             f"{name} had {trained.planned} steps at most, and not the {config.steps} that are "
             f"asked for, since epochs is {config.epochs}."
         )
-    return told
+    return sentences
 
 
 def accuracy(scores: Sequence[torch.Tensor], examples: Sequence[Example]) -> float:
     """The share of examples whose own label has the highest score."""
-    return sum(int(own.argmax()) == example.label for own, example in zip(scores, examples)) / len(
-        examples
-    )
+    return sum(
+        int(label_scores.argmax()) == example.label
+        for label_scores, example in zip(scores, examples)
+    ) / len(examples)
 
 
 def fit(
@@ -160,8 +162,8 @@ def fit(
             prompts = [model.tasks[job.task].prompt for job in jobs]
             model.lm.check_gradients(
                 *(
-                    any(list(own[prompt].parameters()) for prompt in prompts)
-                    for own in (model.bank.encoders, model.bank.prefixes)
+                    any(list(modules[prompt].parameters()) for prompt in prompts)
+                    for modules in (model.bank.encoders, model.bank.prefixes)
                 )
             )
         checkpoint = None
@@ -177,7 +179,12 @@ def fit(
             config.context_mb if tune == "prompt" else 0,
         ):
             _run(
-                model, jobs, config, lambda due: _look(model, due, metric, texts), checkpoint, label
+                model,
+                jobs,
+                config,
+                lambda due: _evaluate(model, due, metric, texts),
+                checkpoint,
+                label,
             )
         for job in jobs:
             job.restore_best()
@@ -198,9 +205,9 @@ def fit(
 
 def _diverged(names: Sequence[str]) -> str:
     """Which trainings diverged."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    others = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return (
-        f"The training of {', '.join(names[:3])}{more} diverged (the loss was no finite number "
+        f"The training of {', '.join(names[:3])}{others} diverged (the loss was no finite number "
         "any more)"
     )
 
@@ -226,8 +233,8 @@ class PromptTraining:
         tune: Tune,
         unlabeled: Sequence[Row],
     ):
-        fitted = model.tasks[task]
-        self.name, self.config, self.task, self.lm = fitted.task.name, config, task, model.lm
+        bound = model.tasks[task]
+        self.name, self.config, self.task, self.lm = bound.task.name, config, task, model.lm
         if not rows or not dev:
             raise DataError(
                 f"{self.name} has {len(rows)} training rows and {len(dev)} dev rows; it needs "
@@ -242,24 +249,24 @@ class PromptTraining:
                 f"None of the {len(rows)} training rows of {self.name} is true, and a span is "
                 "learned from true ones alone."
             )
-        self.writes, self.dev_rows, self.unlabeled = fitted.verbalizer is None, dev, unlabeled
+        self.writes, self.dev_rows, self.unlabeled = bound.verbalizer is None, dev, unlabeled
         groups: list[dict[str, Any]] = []
         if tune in ("prompt", "both"):
-            own = model.bank.parameters_of(fitted.prompt) if fitted.prompt >= 0 else []
-            if not own and model.is_baked(task):
+            parameters = model.bank.parameters_of(bound.prompt) if bound.prompt >= 0 else []
+            if not parameters and model.is_baked(task):
                 raise ConfigError(
                     f"The prompt of {self.name} was loaded to answer, and not to be trained: load "
                     "it with trainable=True."
                 )
-            if not own:
+            if not parameters:
                 raise ConfigError(
                     f"The template of {self.name} has no soft tokens and no prefix, so there is "
                     "no prompt to train."
                 )
-            groups.append({"params": own, "peak": config.learning_rate})
+            groups.append({"params": parameters, "peak": config.learning_rate})
         elif (
-            reader := list(model.bank.readers[fitted.prompt].parameters())
-            if fitted.prompt >= 0
+            reader := list(model.bank.readers[bound.prompt].parameters())
+            if bound.prompt >= 0
             else []
         ):
             groups.append(
@@ -294,11 +301,11 @@ class PromptTraining:
 
     def batch(self) -> list[Example]:
         """The rows of the next step."""
-        at = self.step % self.steps_an_epoch
-        if at == 0:
+        position = self.step % self.steps_an_epoch
+        if position == 0:
             self.order = torch.randperm(len(self.rows), generator=self.generator)
         size = self.config.batch_size
-        return [self.rows[i] for i in self.order[at * size : (at + 1) * size].tolist()]
+        return [self.rows[i] for i in self.order[position * size : (position + 1) * size].tolist()]
 
     @property
     def encoded(self) -> list[EncodedRow]:
@@ -334,7 +341,7 @@ class PromptTraining:
             or self.step == self.steps
         )
 
-    def look(self, dev_loss: float, score: Callable[[], float]) -> None:
+    def evaluate(self, dev_loss: float, score: Callable[[], float]) -> None:
         """Keep the state if dev is better (a tie is decided by the dev loss); stop when it has not
         been for long."""
         loss = float(torch.stack(self.losses).mean())
@@ -342,15 +349,15 @@ class PromptTraining:
         if not (math.isfinite(loss) and math.isfinite(dev_loss) and math.isfinite(dev := score())):
             self.trained.diverged = self.done = True
             return
-        look = Evaluation(self.step, self.step / self.steps_an_epoch, loss, dev_loss, dev)
-        self.trained.history.append(look)
+        evaluation = Evaluation(self.step, self.step / self.steps_an_epoch, loss, dev_loss, dev)
+        self.trained.history.append(evaluation)
         best = self.trained.best
-        if best is None or (look.dev, -look.dev_loss) > (best.dev, -best.dev_loss):
-            self.trained.best, self.stale = look, 0
+        if best is None or (evaluation.dev, -evaluation.dev_loss) > (best.dev, -best.dev_loss):
+            self.trained.best, self.stale = evaluation, 0
             self._keep()
         else:
             self.stale += 1
-        waited = self.step - (self.trained.best or look).step >= self.config.patience_steps
+        waited = self.step - (self.trained.best or evaluation).step >= self.config.patience_steps
         self.done = self.step >= self.steps or (0 < self.config.patience <= self.stale and waited)
 
     @torch.no_grad()
@@ -380,7 +387,7 @@ class PromptTraining:
             "stale": self.stale,
             "done": self.done,
             "diverged": self.trained.diverged,
-            "history": [vars(look) for look in self.trained.history],
+            "history": [vars(evaluation) for evaluation in self.trained.history],
             "best": vars(self.trained.best) if self.trained.best else None,
         }
         return tensors, note
@@ -390,7 +397,7 @@ class PromptTraining:
         self.step, self.stale, self.done = note["step"], note["stale"], note["done"]
         best = Evaluation(**note["best"]) if note["best"] else None
         self.trained = TrainingHistory(
-            [Evaluation(**look) for look in note["history"]], best, note["diverged"]
+            [Evaluation(**evaluation) for evaluation in note["history"]], best, note["diverged"]
         )
         device = self.lm.device
         for i, parameter in enumerate(self.parameters):
@@ -426,8 +433,8 @@ class _Checkpoint:
         if (device := jobs[0].lm.device).type == "cuda":
             tensors["cuda"] = torch.cuda.get_rng_state(device)
         for number, job in enumerate(jobs):
-            own, note = job.state()
-            tensors |= {f"{number}.{name}": value for name, value in own.items()}
+            values, note = job.state()
+            tensors |= {f"{number}.{name}": value for name, value in values.items()}
             notes.append(note)
         files.write_tensors(self.file, tensors, {"jobs": notes, "identity": self.identity})
 
@@ -443,10 +450,11 @@ class _Checkpoint:
                 "with the same, or start without "
                 f"resuming."
             )
-        for number, (job, own) in enumerate(zip(jobs, note["jobs"])):
+        for number, (job, state) in enumerate(zip(jobs, note["jobs"])):
             prefix = f"{number}."
             job.load_state(
-                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, own
+                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)},
+                state,
             )
         torch.set_rng_state(tensors["torch"])
         if "cuda" in tensors and (device := jobs[0].lm.device).type == "cuda":
@@ -470,7 +478,7 @@ def _run(
     model: PromptModel,
     jobs: Sequence[PromptTraining],
     config: TrainConfig,
-    look: Callable[[Sequence[PromptTraining]], None],
+    evaluate: Callable[[Sequence[PromptTraining]], None],
     checkpoint: _Checkpoint | None,
     label: str,
 ) -> None:
@@ -481,7 +489,7 @@ def _run(
             _step(model, active, config)
             progress.advance(len(active), loss=active[0].losses[-1])
             if due := [job for job in active if job.due]:
-                look(due)
+                evaluate(due)
                 progress.advance(
                     sum(job.steps - job.step for job in due if job.done),
                     dev=max(_last(job) for job in due),
@@ -519,27 +527,28 @@ def _step(model: PromptModel, jobs: Sequence[PromptTraining], config: TrainConfi
         [example for _, example, _ in drawn], [weight for *_, weight in drawn], sizes
     )
     for job in jobs:
-        own = [number for number, (other, *_) in enumerate(drawn) if other is job]
-        job.losses.append(losses[own].sum())
+        numbers = [number for number, (other, *_) in enumerate(drawn) if other is job]
+        job.losses.append(losses[numbers].sum())
         job.update()
 
 
-def _look(
+def _evaluate(
     model: PromptModel, jobs: Sequence[PromptTraining], metric: Metric, texts: TextMetric | None
 ) -> None:
     """Score the dev rows of several jobs as one set."""
     chosen, written = [job for job in jobs if not job.writes], [job for job in jobs if job.writes]
     scores = iter(model.scores([example for job in chosen for example in job.dev], finite=False))
     for job in chosen:
-        own = [next(scores) for _ in job.dev]
+        dev_scores = [next(scores) for _ in job.dev]
         dev_loss = sum(
-            float(-one.log_softmax(0)[example.label or 0]) for one, example in zip(own, job.dev)
+            float(-label_scores.log_softmax(0)[example.label or 0])
+            for label_scores, example in zip(dev_scores, job.dev)
         ) / len(job.dev)
-        job.look(dev_loss, lambda own=own, job=job: metric(own, job.dev))  # type: ignore[misc]
+        job.evaluate(dev_loss, functools.partial(metric, dev_scores, job.dev))
     losses = iter(model.text_losses([example for job in written for example in job.dev]))
     for job in written:
         dev_loss = sum(next(losses) for _ in job.dev) / len(job.dev)
-        job.look(
+        job.evaluate(
             dev_loss,
             lambda dev_loss=dev_loss, job=job: (  # type: ignore[misc]
                 texts(model, job.task, job.dev_rows) if texts else -dev_loss
@@ -572,8 +581,11 @@ def _identity(
     """All that the outcome hangs on, as JSON says it, before anything is trained."""
     tasks = {job.name: identity.of_task(model.tasks[job.task].task) for job in jobs}
     rows = {
-        job.name: {"training rows": identity.of_rows(own), "dev rows": identity.of_rows(dev)}
-        for job, (own, dev) in zip(jobs, data.values())
+        job.name: {
+            "training rows": identity.of_rows(training_rows),
+            "dev rows": identity.of_rows(dev),
+        }
+        for job, (training_rows, dev) in zip(jobs, data.values())
     }
     return json.loads(
         json.dumps(

@@ -335,11 +335,11 @@ def table() -> str:
     }
     width = max(map(len, METHODS))
     lines = [f"{'method':{width}}  {'trains':15}  what it is"]
-    for name, one in METHODS.items():
+    for name, preset in METHODS.items():
         what = (
-            trained[one.tune]
-            if one.reader != "head"
-            else {"both": "head and LM", "prompt": "prompt and head"}[one.tune]
+            trained[preset.tune]
+            if preset.reader != "head"
+            else {"both": "head and LM", "prompt": "prompt and head"}[preset.tune]
         )
         lines.append(f"{name:{width}}  {what:15}  {ABOUT[name]}")
     return "\n".join(lines)

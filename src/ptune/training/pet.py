@@ -104,7 +104,7 @@ class _Run:
     unlabeled: Sequence[Row]
     folder: pathlib.Path
     label: str
-    say: Callable[[str], None]
+    report: Callable[[str], None]
     tasks: list[Task]
     weights: dict[str, torch.Tensor]
 
@@ -114,7 +114,7 @@ class _Run:
 
 
 @dataclass(frozen=True)
-class _Said:
+class _MemberScores:
     """A member, and the scores that it gives the unlabelled rows [N, C] and the dev rows [D, C]."""
 
     member: Member
@@ -131,7 +131,7 @@ def pet(
     folder: store.Path,
     resume: bool = False,
     label: str = "PET",
-    say: Callable[[str], None] = lambda text: None,
+    report: Callable[[str], None] = lambda text: None,
 ) -> Outcome:
     """Train the members, let them label, and train the classifier, which leaves the LM tuned. Where
     that fails, the LM is as before.
@@ -159,7 +159,7 @@ def pet(
         for time in range(plan.settings.repetitions)
     ]
     run = _Run(
-        lm, plan, rows, dev, unlabeled, pathlib.Path(folder), label, say, tasks, lm.weights()
+        lm, plan, rows, dev, unlabeled, pathlib.Path(folder), label, report, tasks, lm.weights()
     )
     _check(run)
     with working_in(run.folder, "PET", resume and (run.folder / NOTE).exists()) as place:
@@ -174,16 +174,19 @@ def _outcome(run: _Run) -> Outcome:
     lm, plan, dev = run.lm, run.plan, run.dev
     members, ensembles = [], []
     try:
-        said: list[_Said] = []
+        member_scores: list[_MemberScores] = []
         for generation in range(plan.settings.generations + 1):
-            said = _generation(run, generation, said)
-            members += [own.member for own in said]
+            member_scores = _generation(run, generation, member_scores)
+            members += [scores.member for scores in member_scores]
             right = sum(
-                run.labels[int(own.argmax())] == label_of(row[plan.classifier.target], run.labels)
-                for own, row in zip(_together(said, "dev"), dev)
+                run.labels[int(shares.argmax())]
+                == label_of(row[plan.classifier.target], run.labels)
+                for shares, row in zip(_together(member_scores, "dev"), dev)
             )
             ensembles.append(right / len(dev))
-        model, trained = _distilled(run, _together(said, "unlabeled", plan.settings.temperature))
+        model, trained = _distilled(
+            run, _together(member_scores, "unlabeled", plan.settings.temperature)
+        )
     except BaseException:
         lm.restore(run.weights)
         raise
@@ -191,25 +194,28 @@ def _outcome(run: _Run) -> Outcome:
     return Outcome(model, trained, members, ensembles, run.weights)
 
 
-def _generation(run: _Run, number: int, before: Sequence[_Said]) -> list[_Said]:
+def _generation(run: _Run, number: int, before: Sequence[_MemberScores]) -> list[_MemberScores]:
     """A generation of members: the first learns from the training rows, each later one from rows
     too that the one before it labelled."""
     size = len(run.tasks) if run.plan.tune == "prompt" else 1
-    said = []
-    for first in range(0, len(run.tasks), size):
+    member_scores = []
+    for start in range(0, len(run.tasks), size):
         files = {
-            at: run.folder / "members" / f"{number}-{at}.safetensors"
-            for at in range(first, first + size)
+            index: run.folder / "members" / f"{number}-{index}.safetensors"
+            for index in range(start, start + size)
         }
         if not all(file.exists() for file in files.values()):
             _train(
                 run,
                 number,
-                {at: _labelled(run, number, at, before) if number else run.rows for at in files},
+                {
+                    index: _labelled(run, number, index, before) if number else run.rows
+                    for index in files
+                },
                 files,
             )
-        said += [_read(file) for file in files.values()]
-    return said
+        member_scores += [_read(file) for file in files.values()]
+    return member_scores
 
 
 def _train(
@@ -221,9 +227,12 @@ def _train(
     A member's weight is its accuracy on the training rows before it is trained (section 3.3).
     """
     model, plan = PromptModel(run.lm, max_length=run.plan.max_length), run.plan
-    tasks = {at: model.add(run.tasks[at], own) for at, own in rows.items()}
+    tasks = {
+        index: model.add(run.tasks[index], learned_rows) for index, learned_rows in rows.items()
+    }
     weights = {
-        at: _accuracy(model, task, run.rows)[0] if run.rows else 1.0 for at, task in tasks.items()
+        index: _accuracy(model, task, run.rows)[0] if run.rows else 1.0
+        for index, task in tasks.items()
     }
     trained: dict[Any, TrainingHistory] = {}
     checkpoints = run.folder / "checkpoints" / f"{generation}-{min(files)}"
@@ -234,29 +243,29 @@ def _train(
         trained = _fit(
             run,
             model,
-            {task: (rows[at], run.dev) for at, task in tasks.items()},
+            {task: (rows[index], run.dev) for index, task in tasks.items()},
             plan.train,
             plan.tune,
             checkpoints,
             f"{run.label}, generation {generation}, {name}",
         )
-    for at, task in tasks.items():
+    for index, task in tasks.items():
         dev, scores = _accuracy(model, task, run.dev)
-        said = {
+        tensors = {
             "unlabeled": torch.stack(
                 model.scores(model.encode(task, run.unlabeled, labelled=False))
             ),
             "dev": scores,
         }
         member = Member(
-            run.tasks[at].name,
+            run.tasks[index].name,
             generation,
-            len(rows[at]),
-            weights[at],
+            len(rows[index]),
+            weights[index],
             dev,
             trained.get(task, TrainingHistory()),
         )
-        store.write_tensors(files[at], said, asdict(member))
+        store.write_tensors(files[index], tensors, asdict(member))
     shutil.rmtree(checkpoints, ignore_errors=True)
     if plan.tune in ("lm", "head", "both"):
         run.lm.restore(run.weights)
@@ -284,9 +293,9 @@ def _fit(
         resume=True,
         label=label,
     )
-    for name, own in ((model.tasks[number].task.name, trained[number]) for number in data):
-        if own.diverged:
-            run.say(f"The training of {name} diverged; its best state before that is kept.")
+    for name, history in ((model.tasks[number].task.name, trained[number]) for number in data):
+        if history.diverged:
+            run.report(f"The training of {name} diverged; its best state before that is kept.")
     return trained
 
 
@@ -297,9 +306,9 @@ def _accuracy(model: PromptModel, task: int, rows: Sequence[Row]) -> tuple[float
     return accuracy(scores, examples), torch.stack(scores)
 
 
-def _read(file: pathlib.Path) -> _Said:
+def _read(file: pathlib.Path) -> _MemberScores:
     tensors, note = store.read_noted(file)
-    return _Said(
+    return _MemberScores(
         Member(**{**note, "trained": _trained(note["trained"])}),
         tensors["unlabeled"],
         tensors["dev"],
@@ -309,7 +318,7 @@ def _read(file: pathlib.Path) -> _Said:
 def _trained(note: dict[str, Any]) -> TrainingHistory:
     best = Evaluation(**note["best"]) if note["best"] else None
     return TrainingHistory(
-        [Evaluation(**look) for look in note["history"]],
+        [Evaluation(**evaluation) for evaluation in note["history"]],
         best,
         note["diverged"],
         note.get("planned", 0),
@@ -318,49 +327,56 @@ def _trained(note: dict[str, Any]) -> TrainingHistory:
 
 
 def _together(
-    said: Sequence[_Said], rows: Literal["unlabeled", "dev"], temperature: float = 1.0
+    member_scores: Sequence[_MemberScores],
+    rows: Literal["unlabeled", "dev"],
+    temperature: float = 1.0,
 ) -> torch.Tensor:
     """The labels' shares [B, C] by the weighted mean of the members' scores, softer by the
     temperature (section 3.3)."""
-    scores = torch.stack([getattr(own, rows) for own in said], 1) / temperature
-    weights = [own.member.weight for own in said]
+    scores = (
+        torch.stack([getattr(scores_of_member, rows) for scores_of_member in member_scores], 1)
+        / temperature
+    )
+    weights = [scores_of_member.member.weight for scores_of_member in member_scores]
     return torch.vmap(lambda row: combine(list(row), "weighted", weights))(scores)
 
 
-def _labelled(run: _Run, generation: int, number: int, before: Sequence[_Said]) -> list[Row]:
+def _labelled(
+    run: _Run, generation: int, number: int, before: Sequence[_MemberScores]
+) -> list[Row]:
     """What a member of a later generation learns from: the training rows, and rows that some of the
     others labelled (section 3.4)."""
     task, settings = run.tasks[number], run.plan.settings
     generator = torch.Generator().manual_seed(
         run.plan.train.seed * 1_000_003 + zlib.crc32(f"{task.name} {generation}".encode())
     )
-    others = [own for at, own in enumerate(before) if at != number]
+    others = [member_scores for index, member_scores in enumerate(before) if index != number]
     chosen = torch.randperm(len(others), generator=generator)[
         : max(1, round(settings.share * len(others)))
     ].tolist()
-    shares = _together([others[at] for at in chosen], "unlabeled")
-    wanted = new_rows(
+    shares = _together([others[index] for index in chosen], "unlabeled")
+    counts = new_rows(
         [label_of(row[task.target], run.labels) for row in run.rows],
         run.labels,
         settings.growth,
         generation,
     )
-    drawn = draw(shares, wanted, generator, LIKELIEST if not run.rows and generation == 1 else None)
+    drawn = draw(shares, counts, generator, LIKELIEST if not run.rows and generation == 1 else None)
     if few := ", ".join(
-        f"{len(own)} of {count} for {name!r}"
-        for own, count, name in zip(drawn, wanted, run.labels)
-        if len(own) < count
+        f"{len(chosen_rows)} of {count} for {name!r}"
+        for chosen_rows, count, name in zip(drawn, counts, run.labels)
+        if len(chosen_rows) < count
     ):
-        run.say(
+        run.report(
             f"{run.label}, generation {generation}: fewer unlabelled rows than {task.name} should "
             f"learn from: {few}."
         )
     return [
         *run.rows,
         *(
-            {**run.unlabeled[at], task.target: name}
-            for name, own in zip(run.labels, drawn)
-            for at in own
+            {**run.unlabeled[row_number], task.target: name}
+            for name, row_numbers in zip(run.labels, drawn)
+            for row_number in row_numbers
         ),
     ]
 
@@ -389,7 +405,7 @@ def new_rows(
 
 def draw(
     shares: torch.Tensor,
-    wanted: Sequence[int],
+    counts: Sequence[int],
     generator: torch.Generator,
     likeliest: int | None = None,
 ) -> list[list[int]]:
@@ -401,23 +417,23 @@ def draw(
         likeliest: draw among so many rows that are likeliest of the label, even where another is
             likelier; by default, among those of which the label is the likeliest.
     """
-    found, best = [], shares.argmax(1)
-    for label, count in enumerate(wanted):
-        own = shares[:, label]
+    drawn, best = [], shares.argmax(1)
+    for label, count in enumerate(counts):
+        label_shares = shares[:, label]
         among = (
-            own.topk(min(likeliest, len(own))).indices
+            label_shares.topk(min(likeliest, len(label_shares))).indices
             if likeliest
             else (best == label).nonzero()[:, 0]
         )
         count = min(count, len(among))
-        found.append(
+        drawn.append(
             among[
-                torch.multinomial(own[among].clamp(min=LEAST), count, generator=generator)
+                torch.multinomial(label_shares[among].clamp(min=LEAST), count, generator=generator)
             ].tolist()
             if count
             else []
         )
-    return found
+    return drawn
 
 
 def _distilled(run: _Run, shares: torch.Tensor) -> tuple[PromptModel, TrainingHistory]:
@@ -427,7 +443,10 @@ def _distilled(run: _Run, shares: torch.Tensor) -> tuple[PromptModel, TrainingHi
         replace(run.plan.classifier, temperature=run.plan.settings.temperature),
         run.folder / "classifier.safetensors",
     )
-    rows = [{**row, task.target: own} for row, own in zip(run.unlabeled, shares.tolist())]
+    rows = [
+        {**row, task.target: label_shares}
+        for row, label_shares in zip(run.unlabeled, shares.tolist())
+    ]
     model = PromptModel(run.lm, max_length=run.plan.max_length)
     number = model.add(task, rows)
     if file.exists():
@@ -513,7 +532,7 @@ def _try(run: _Run) -> None:
                     model.encode(number, [row], labelled=what != "unlabelled rows", first=place)
                 )
             if number == 0 and (sentence := shortening.sentence(what, model.limit(number))):
-                run.say(sentence)
+                run.report(sentence)
 
 
 def _identity(run: _Run) -> dict[str, Any]:
@@ -530,5 +549,5 @@ def _identity(run: _Run) -> dict[str, Any]:
         "train": identity.of_settings(plan.train),
         "distil": identity.of_settings(plan.distil),
         "pet": identity.of_settings(plan.settings, ["distil"]),
-        **{name: identity.of_rows(own) for name, own in rows.items()},
+        **{name: identity.of_rows(examples) for name, examples in rows.items()},
     }
