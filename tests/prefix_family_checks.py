@@ -96,7 +96,9 @@ def check_mixed_batch_by_hand(family: str, side: str) -> None:
             "mask dropped", lambda b: dataclasses.replace(b, attention=torch.ones_like(b.attention))
         )
     if (
-        model.lm._offset is not None and not model.lm.route.in_text and family != "modernbert"
+        model.lm.forward.offset is not None
+        and not model.lm.route.in_text
+        and family != "modernbert"
     ):  # its rotary positions show gaps only
         far("positions without the prefix", lambda b: dataclasses.replace(b, ahead=None))
     if model.lm.kind == "causal" and not model.lm.route.in_text:

@@ -48,10 +48,10 @@ def _with_prefix(
     if lm.route.in_text:
         return _with_layer_inputs(lm, prefix, row, inputs)
     text = torch.arange(len(row.ids))
-    if lm._offset is not None:
+    if lm.forward.offset is not None:
         inputs["position_ids"] = (
             text
-            + lm._offset
+            + lm.forward.offset
             + torch.tensor([sum(start <= at for start in row.prefix) for at in text])
         )[None]
     inputs["attention_mask"] = torch.ones(
@@ -63,7 +63,7 @@ def _with_prefix(
         with by_hand(lm, prefix, row.prefix):
             logits = (
                 lm.model(**inputs, use_cache=False).logits[0]
-                if "use_cache" in lm._parameters
+                if "use_cache" in lm.forward.parameters
                 else lm.model(**inputs).logits[0]
             )
     finally:

@@ -267,7 +267,7 @@ def test_a_head_over_a_deep_prefix(family):
     )
     examples = model.encode(0, ROWS, labelled=False) + model.encode(1, ROWS, labelled=False)
     kept, wanted = [], []
-    handle = model.lm._gathers[0].register_forward_hook(
+    handle = model.lm.forward.gathers[0].register_forward_hook(
         lambda _, __, output: kept.append(output[0])
     )
     for example in examples:

@@ -53,7 +53,7 @@ def test_mixed_batch_is_its_rows_one_by_one(family, side):
         assert (scores(model, variant) - wanted).abs().max() > FAR, (
             f"{name} does not show, so this test could not fail"
         )
-    if model.lm._offset is not None:
+    if model.lm.forward.offset is not None:
         relative = family in (
             "llama",
             "qwen",
@@ -61,15 +61,15 @@ def test_mixed_batch_is_its_rows_one_by_one(family, side):
             "neox",
             "modernbert",
         )  # rotary positions: only a gap shows, not a shift of all
-        model.lm._run, run = shifted_positions(model.lm, gap=relative), model.lm._run
+        model.lm.forward.run, run = shifted_positions(model.lm, gap=relative), model.lm.forward.run
         assert (scores(model, batch) - wanted).abs().max() > FAR, "shifted positions do not show"
-        model.lm._run = run
+        model.lm.forward.run = run
     torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=TOLERANCE)
 
 
 def shifted_positions(lm: LanguageModel, gap: bool):
     """A wrong variant of the run: all positions one too far, or with a gap in the middle."""
-    forward, run = lm.model.forward, lm._run
+    forward, run = lm.model.forward, lm.forward.run
 
     def wrong(*args, **kwargs):
         positions = kwargs["position_ids"]
@@ -166,9 +166,9 @@ def test_hidden_states_are_those_that_the_head_gets(family):
         inputs = {"input_ids": batch.ids} | (
             {"decoder_input_ids": batch.decoder} if batch.decoder is not None else {}
         )
-        if batch.types is not None and "token_type_ids" in model.lm._parameters:
+        if batch.types is not None and "token_type_ids" in model.lm.forward.parameters:
             inputs["token_type_ids"] = batch.types
-        body = model.lm._gathers[0]
+        body = model.lm.forward.gathers[0]
         kept = []
         handle = body.register_forward_hook(lambda _, __, output: kept.append(output[0]))
         model.lm.model(**inputs)

@@ -35,7 +35,8 @@ from ptune.answers.label_words import Verbalizer
 from ptune.cli import main
 from ptune.errors import ConfigError, ModelError, StoreError, TemplateError
 from ptune.lm.batch import collate
-from ptune.lm.language_model import LanguageModel, fill, nearest_words
+from ptune.lm.forward import fill
+from ptune.lm.language_model import LanguageModel, nearest_words
 from ptune.lm.loading import choose_device, choose_dtype, load_model, load_tokenizer, locate
 from ptune.model.generate import write
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
@@ -139,7 +140,12 @@ def test_an_lm_that_the_source_never_names():
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 0, 0.5)
     lm = LanguageModel(model, tiny.wordpiece(), kind="masked")
-    assert lm.width == 8 and lm._offset == 3 and lm._gathers == [model.body] and lm.pads_left
+    assert (
+        lm.width == 8
+        and lm.forward.offset == 3
+        and lm.forward.gathers == [model.body]
+        and lm.pads_left
+    )
     batch = collate([row([2, 9, 10, 4, 3], 3), row([2, 8, 3], 1)], [-1, -1], 0, "left")
     alone = model(torch.tensor([[2, 8, 3]]), attention_mask=torch.ones(1, 3)).logits[0, 1]
     torch.testing.assert_close(lm.scores(batch)[1], alone, atol=1e-5, rtol=1e-5)
@@ -226,7 +232,7 @@ def test_an_lm_whose_head_takes_no_hook_still_answers():
     lm = LanguageModel(network, tokenizer)
     batch = collate([row([2, 9, 10, 4, 3], 3), row([2, 8, 3], 1)], [-1, -1], 0)
     hidden, features, scores = lm.read(batch)
-    lm._gathers.pop()._forward_hooks.clear()
+    lm.forward.gathers.pop()._forward_hooks.clear()
     slow_hidden, slow_features, slow = lm.read(batch)
     torch.testing.assert_close(slow_features, features, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(slow, scores, atol=1e-5, rtol=1e-5)

@@ -596,9 +596,9 @@ def test_more_rows_than_the_prefixes_are_for(name):
         model.lm.route.entering(few, learned.prefixes),
         torch.no_grad(),
     ):
-        model.lm._run(many)
+        model.lm.forward.run(many)
     with model.lm.route.entering(few, learned.prefixes, copies=2), torch.no_grad():
-        model.lm._run(many)
+        model.lm.forward.run(many)
 
 
 @pytest.mark.parametrize("name", ["opt", "t5", "falcon"])
@@ -608,8 +608,8 @@ def test_prefixes_where_no_part_takes_the_hook_that_picks_answers(name):
     rows = [(e.task, e.fills[0]) for e in deep.examples(model)]
     wanted = deep.scores(model, rows)
     assert (wanted[:3] - wanted[3:6]).abs().max() > FAR
-    model.lm._gathers[0]._forward_hooks.clear()
-    model.lm._gathers = []
+    model.lm.forward.gathers[0]._forward_hooks.clear()
+    model.lm.forward.gathers = []
     torch.testing.assert_close(deep.scores(model, rows), wanted, atol=TOLERANCE, rtol=TOLERANCE)
 
 

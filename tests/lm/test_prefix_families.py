@@ -129,8 +129,8 @@ def test_a_prefix_is_a_seeded_cache(family):
             "input_ids": torch.tensor([row.ids]),
             "attention_mask": torch.ones(1, 4 + len(row.ids)),
         }
-        if lm._offset is not None:
-            ids["position_ids"] = torch.arange(4, 4 + len(row.ids))[None] + lm._offset
+        if lm.forward.offset is not None:
+            ids["position_ids"] = torch.arange(4, 4 + len(row.ids))[None] + lm.forward.offset
         output = lm.model(**ids, **{name: cache})
     torch.testing.assert_close(
         found,

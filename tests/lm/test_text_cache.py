@@ -135,9 +135,9 @@ def test_what_has_no_room_is_run_whole():
     learn = [row.learn[0] for row in rows]
     lengths = [first_trained(row) for row in learn]
     assert lengths[2] > 1
-    a_token = model.lm._context_values(learn[0].ids[:1]).nbytes
+    a_token = model.lm.context_values(learn[0].ids[:1]).nbytes
     model.lm._contexts = contexts = Contexts(
-        model.lm._context_values, learn, a_token * (lengths[0] + lengths[1] + 1)
+        model.lm.context_values, learn, a_token * (lengths[0] + lengths[1] + 1)
     )
     seen = calls(model)
     found = [results(model, rows) for _ in range(2)]
@@ -205,7 +205,7 @@ def test_rows_of_which_nothing_can_be_kept():
             )
         )
     front, deep, behind = (model.encode(number, ROWS)[0].fills[0] for number in range(3))
-    contexts = Contexts(model.lm._context_values, [front, deep, behind], 2**20)
+    contexts = Contexts(model.lm.context_values, [front, deep, behind], 2**20)
     assert (
         contexts.split([front]) is None
         and contexts.split([deep]) is None

@@ -20,6 +20,15 @@ from ptune.template.language import EncodedRow
 from ptune.template.tokenizer import Tokens
 
 Route = AttentionRoute | LayerRoute
+# what an LM may raise on what is only tried
+FAILURES = (
+    AttributeError,
+    TypeError,
+    ValueError,
+    LookupError,
+    RuntimeError,
+    NotImplementedError,
+)
 
 
 class Run(Protocol):

@@ -1,0 +1,155 @@
+"""Text that an LM writes for the rows of a batch, by transformers' own ``generate`` and its
+caches."""
+
+import copy
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel
+
+from ptune.errors import ModelError
+from ptune.lm.batch import Batch, Side
+from ptune.lm.capabilities import Capability
+from ptune.lm.loading import first_line
+from ptune.lm.trial import FAILURES, Trial, close
+from ptune.prompts.bank import PrefixBatch
+from ptune.template.language import EncodedRow
+
+if TYPE_CHECKING:
+    from ptune.lm.language_model import LanguageModel
+
+
+@torch.no_grad()
+def write(
+    lm: "LanguageModel",
+    batch: Batch,
+    vectors: torch.Tensor | None,
+    prefixes: PrefixBatch | None,
+    copies: int,
+    settings: dict[str, Any],
+) -> Any:
+    """Let an LM continue the rows of a batch; arguments as in ``LanguageModel.write``.
+
+    Returns:
+        New token ids [B, T'], or what else ``generate`` returns with these settings.
+
+    Raises:
+        ModelError: padding would change what is written, or transformers cannot continue from
+            embeddings here.
+    """
+    check_batch(lm, batch, copies)
+    batch = batch.to(lm.device)
+    options = {"tokenizer": lm.tokens.tokenizer} if "stop_strings" in settings else {}
+    inputs: dict[str, Any] = {
+        "attention_mask": batch.attention,
+        "inputs_embeds": lm.forward.embed_batch(batch, vectors),
+    }
+    if lm.forward.offset is not None:
+        inputs["position_ids"] = lm.forward.positions(batch)
+    if lm.kind == "encoder-decoder":
+        settings = settings | {"decoder_start_token_id": lm.start}
+        with lm.prefixed(batch, prefixes, groups=("encoder",)):
+            encoded = lm.model.get_encoder()(**inputs)
+        inputs = {
+            "attention_mask": batch.attention,
+            "encoder_outputs": encoded,
+            "decoder_input_ids": batch.decoder,
+        }
+    inputs["generation_config"] = GenerationConfig(**settings)
+    with (
+        lm.length_lock,
+        lm.prefixed(batch, prefixes, copies, ("self", "decoder", "cross")),
+        warnings.catch_warnings(),
+    ):
+        # ngrams are meant to be unlike each other within the new text alone
+        warnings.filterwarnings(
+            "ignore", message="Passing `no_repeat_ngram_size` with `inputs_embeds`"
+        )
+        return _generate(lm.model, **inputs, **options)
+
+
+def check_batch(lm: "LanguageModel", batch: Batch, copies: int) -> None:
+    """Refuse a batch for whose rows this LM cannot write in one call.
+
+    Raises:
+        ModelError: padding, or other rows, would change what is written for a row.
+    """
+    name = type(lm.model).__name__
+    if lm.kind == "causal" and not lm.pads_left and not batch.attention.all():
+        raise ModelError(
+            f"{name} answers differently when a row is padded on the left: let it write for rows "
+            "of equal length."
+        )
+    if len(batch.prompts) * copies > 1 and not lm.writes_together:
+        raise ModelError(
+            f"{name} mixes up rows that it writes for at once: let it write one text for one row."
+        )
+    if batch.decoder_attention is not None and not batch.decoder_attention.all():
+        raise ModelError(
+            "The decoder's inputs are of different lengths, and it would go on behind their "
+            "padding: let it write for equal ones."
+        )
+    lm.check_lengths(batch)
+
+
+def try_writing(lm: "LanguageModel", trial: Trial) -> Capability:
+    """Whether an LM can write text, for rows of equal length in one call as for each alone."""
+    if lm.kind == "masked":
+        return Capability(False, "a masked LM writes no text")
+    rows = _trial_rows(lm, trial)
+    try:
+        together = _first_scores(lm, rows)
+        alone = [_first_scores(lm, [row]) for row in rows]
+    except (ModelError, *FAILURES) as error:
+        return Capability(False, first_line(error))
+    expected = torch.cat(alone, 1)
+    # where the first tokens differ, the second ones belong to other texts
+    same_first = torch.equal(together[0].argmax(-1), expected[0].argmax(-1))
+    same = close(together[0], expected[0]) and (not same_first or close(together[1], expected[1]))
+    return Capability(
+        same,
+        "" if same else "it mixes up rows that it writes for at once, so each is written for alone",
+    )
+
+
+def _trial_rows(lm: "LanguageModel", trial: Trial) -> list[EncodedRow]:
+    """Two rows of equal length."""
+    ids = trial.rows.ids[0].tolist()
+    half = len(ids) // 2
+    decoder = (lm.start,) if lm.kind == "encoder-decoder" else None
+    return [
+        EncodedRow(tuple(text), (-1,) * half, None, (0,), decoder)
+        for text in (ids[:half], ids[half : 2 * half])
+    ]
+
+
+def _first_scores(lm: "LanguageModel", rows: list[EncodedRow]) -> torch.Tensor:
+    """The scores of the first two tokens that are written: [2, B, V]."""
+    side: Side = "left" if lm.kind == "causal" and lm.pads_left else "right"
+    written: Any = lm.write(
+        lm.collate(rows, [-1] * len(rows), side),
+        max_new_tokens=2,
+        pad_token_id=lm.tokens.pad,
+        use_cache=True,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    return torch.stack(written.logits)
+
+
+def _generate(model: PreTrainedModel, **arguments: Any) -> Any:
+    try:
+        return _without_defaults(model).generate(**arguments)
+    except (LookupError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"transformers does not let {type(model).__name__} write so: {first_line(error)}"
+        ) from error
+
+
+def _without_defaults(model: PreTrainedModel) -> PreTrainedModel:
+    """A view of the same network without its own decoding defaults (forced tokens, penalties);
+    other threads see none of it."""
+    view = copy.copy(model)
+    view.generation_config = GenerationConfig()
+    return view
