@@ -92,9 +92,7 @@ def by_hand(lm, prefix: torch.Tensor, starts: tuple[int, ...]):
     ):
         site = lm.route.sites[len(calls)]
         calls.append(module)
-        own = prefix[:, site.first : site.first + site.width].reshape(
-            count, 2, site.heads, site.size
-        )
+        own = prefix[:, site.start : site.end].reshape(count, 2, site.heads, site.size)
         key = torch.cat([own[:, 0].transpose(0, 1)[None].to(key.dtype), key], 2)
         value = torch.cat([own[:, 1].transpose(0, 1)[None].to(value.dtype), value], 2)
         groups = query.shape[1] // key.shape[1]

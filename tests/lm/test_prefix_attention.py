@@ -411,7 +411,7 @@ def test_a_layer_that_a_prefix_would_miss_is_told():
     lm.model.transformer.h[1].forward = lambda hidden_states, *_, **__: lm.embed(
         torch.zeros(hidden_states.shape[:2], dtype=torch.long)
     )
-    with pytest.raises(ModelError, match="does not feel a prefix at every layer"):
+    with pytest.raises(ModelError, match="does not take a prefix into account at every layer"):
         lm._trial().check_prefix(route)
 
 

@@ -113,7 +113,7 @@ def test_a_prefix_is_a_seeded_cache(family):
     )
     for layer, site in enumerate(own):
         keys, values = (
-            prefix[:, site.first : site.first + site.width]
+            prefix[:, site.start : site.end]
             .reshape(4, 2, site.heads, site.size)
             .permute(1, 2, 0, 3)[:, None]
         )

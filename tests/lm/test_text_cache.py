@@ -177,7 +177,7 @@ def test_an_lm_that_is_tuned_or_recomputed_keeps_none(monkeypatch):
     def compute(self, texts):
         raise RuntimeError("a context is asked for")
 
-    monkeypatch.setattr(LanguageModel, "_context_values", compute)
+    monkeypatch.setattr(LanguageModel, "context_values", compute)
     model = build("gpt2")
     model.lm.__dict__["takes_contexts"] = True
     fit(model, {0: (ROWS, ROWS)}, TrainConfig(epochs=1, batch_size=2), tune="both")

@@ -66,7 +66,13 @@ class Batch:
 def collate(
     rows: Sequence[EncodedRow], prompts: Sequence[int], pad: int, side: Side = "right"
 ) -> Batch:
-    """Pad rows to one length; each carries the number of its prompt."""
+    """Pad rows to one length; each carries the number of its prompt.
+
+    Args:
+        prompts: the number of each row's prompt in the bank, -1 for none.
+        pad: the token id of padding.
+        side: where the padding stands; a decoder's input is always padded on the right.
+    """
     width = max(len(row.ids) for row in rows)
     offset = [width - len(row.ids) if side == "left" and row.decoder is None else 0 for row in rows]
     shift = [width - len(row.ids) if side == "left" else 0 for row in rows]
@@ -80,25 +86,23 @@ def collate(
         types=_padded([row.types or () for row in rows], 0, side) if rows[0].types else None,
         rows=torch.tensor([i for i, row in enumerate(rows) for _ in row.answer_positions]),
         columns=torch.tensor(
-            [read + shift for row, shift in zip(rows, offset) for read in row.answer_positions]
+            [
+                position + start
+                for row, start in zip(rows, offset)
+                for position in row.answer_positions
+            ]
         ),
         decoder=_padded(decoders, pad, "right") if decoders else None,
         decoder_attention=_padded([(1,) * len(d) for d in decoders], 0, "right")
         if decoders
         else None,
         side=side,
-        ahead=_padded(
-            [
-                [sum(start <= at for start in row.prefix) for at in range(len(row.ids))]
-                for row in rows
-            ],
-            0,
-            side,
-        )
-        if prefixed
-        else None,
+        ahead=_padded([_prefix_before(row) for row in rows], 0, side) if prefixed else None,
         starts=_padded(
-            [[start + by if start else 0 for start in row.prefix] for row, by in zip(rows, shift)],
+            [
+                [start + padding if start else 0 for start in row.prefix]
+                for row, padding in zip(rows, shift)
+            ],
             0,
             "left",
         )
@@ -110,7 +114,13 @@ def collate(
     )
 
 
+def _prefix_before(row: EncodedRow) -> list[int]:
+    """How many prefix vectors stand before each position of a row."""
+    return [sum(start <= position for start in row.prefix) for position in range(len(row.ids))]
+
+
 def _padded(rows: Sequence[Sequence[int]], value: int, side: Side) -> torch.Tensor:
+    """Rows of numbers as one tensor [B, T], with a value at the padding."""
     width = max(map(len, rows))
     out = torch.full((len(rows), width), value)
     for line, row in zip(out, rows):

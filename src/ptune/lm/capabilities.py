@@ -48,7 +48,7 @@ class Capabilities:
     def __str__(self) -> str:
         width = max(len(name) for name, _ in self.named())
         lines = [
-            f"{name:<{width}}  {'yes' if one else 'no '}  {one.note}".rstrip()
-            for name, one in self.named()
+            f"{name:<{width}}  {'yes' if capability else 'no '}  {capability.note}".rstrip()
+            for name, capability in self.named()
         ]
         return "\n".join(lines)

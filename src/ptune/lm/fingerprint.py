@@ -139,8 +139,8 @@ def difference(
         return changed
     more_rows, more_tokens = present.rows - saved.rows, present.tokens - saved.tokens
     if more_rows >= 0 and more_tokens >= 0 and more_rows + more_tokens:
-        first = record(network, tokenizer, present.rows, saved.rows, saved.tokens)
-        if saved.words == first.words and same_weights(saved, first, network):
+        before_growth = record(network, tokenizer, present.rows, saved.rows, saved.tokens)
+        if saved.words == before_growth.words and same_weights(saved, before_growth, network):
             return (
                 f"a vocabulary that has grown since by {max(more_rows, more_tokens)} tokens at "
                 "its end, and is the same "
@@ -294,9 +294,9 @@ def _first_difference(saved: LMRecord, present: LMRecord, network: nn.Module) ->
     if before.shape != now.shape or len(before) != len(weights):
         return weights[0][0] if saved.names == present.names else None
     loosely = saved.quantised or present.quantised
-    for (name, weight), wanted, values in zip(weights, before, now):
+    for (name, weight), expected, values in zip(weights, before, now):
         tolerance = QUANTISED if loosely and weight.dim() > 1 else ROUNDING
-        if not (values - wanted).norm() <= tolerance * wanted.norm() + 1e-6:
+        if not (values - expected).norm() <= tolerance * expected.norm() + 1e-6:
             return name
     return None
 

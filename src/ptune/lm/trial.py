@@ -1,6 +1,6 @@
-"""What an LM is like, found by running it on two short rows: whether it takes embeddings, from
-where it counts positions, whether padding or later tokens change its answers, whether prefixes are
-felt. An LM that fails is refused with the reason.
+"""What an LM is like, tried on two short rows: whether it takes embeddings, from where it counts
+positions, whether padding or later tokens change its answers, and whether prefixes take effect. An
+LM that fails is refused with the reason.
 """
 
 import contextlib
@@ -81,16 +81,18 @@ class Trial:
             by_vectors = self.run(alone)
         except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
             raise ModelError(
-                f"{self.name} does not run on embeddings, so soft tokens have no way in: {error}"
+                f"{self.name} does not run on embeddings, so soft tokens cannot enter it: {error}"
             ) from error
         if not close(by_ids, by_vectors):
             raise ModelError(
                 f"{self.name} does not compute the same from its embeddings as from token ids, so "
                 f"soft tokens would stand in the wrong place. ptune cannot use it."
             )
-        places = torch.arange(alone.ids.shape[1], device=alone.ids.device)
+        positions = torch.arange(alone.ids.shape[1], device=alone.ids.device)
         soft = replace(
-            alone, soft_slots=torch.where(places < 2, places, -1)[None], prompts=alone.prompts * 0
+            alone,
+            soft_slots=torch.where(positions < 2, positions, -1)[None],
+            prompts=alone.prompts * 0,
         )
         vectors = 1.5 * embed(alone.ids[:, :2]).float() - 0.5 * embed(alone.ids[:, 1:3]).float()
         try:
@@ -161,21 +163,26 @@ class Trial:
         )
 
     def check_prefix(self, route: Route) -> None:
-        """Every value of a prefix must be felt, and only in its own row."""
+        """Every layer must take a prefix into account, and only in its own row.
+
+        Raises:
+            ModelError: one does not, or the prefix changes another row.
+        """
         batch, prefixes = self._prefixed(route)
         logits, gradient = self._gradient(
             batch, prefixes.values, lambda: route.entering(batch, prefixes)
         )
-        own = batch.columns[batch.rows == 0]
-        for first, end in route.parts:
-            if not gradient[
-                ..., first:end
-            ].any():  # an LM that loses gradients may feel it all the same
+        answers = batch.columns[batch.rows == 0]
+        for start, end in route.parts:
+            # an LM that loses gradients may take the prefix into account all the same
+            if not gradient[..., start:end].any():
                 values = prefixes.values.detach().clone()
-                values[..., first:end] *= -1
+                values[..., start:end] *= -1
                 with torch.no_grad(), route.entering(batch, replace(prefixes, values=values)):
-                    if torch.equal(self.run(batch)[0, own], logits[0, own]):
-                        raise ModelError(f"{self.name} does not feel a prefix at every layer")
+                    if torch.equal(self.run(batch)[0, answers], logits[0, answers]):
+                        raise ModelError(
+                            f"{self.name} does not take a prefix into account at every layer"
+                        )
         with torch.no_grad():
             alone = self.run(one_row(self.rows, 1))[0, -1:]
         if not close(logits[1, batch.columns[batch.rows == 1]], alone):
@@ -184,9 +191,11 @@ class Trial:
     def soft_tokens_learn(self, embed: Callable[[torch.Tensor], torch.Tensor]) -> bool:
         """Whether soft tokens get a gradient."""
         batch = one_row(self.rows, 0)
-        places = torch.arange(batch.ids.shape[1], device=batch.ids.device)
+        positions = torch.arange(batch.ids.shape[1], device=batch.ids.device)
         batch = replace(
-            batch, soft_slots=torch.where(places < 2, places, -1)[None], prompts=batch.prompts * 0
+            batch,
+            soft_slots=torch.where(positions < 2, positions, -1)[None],
+            prompts=batch.prompts * 0,
         )
         vectors = embed(batch.ids[:, :2]).detach().float().requires_grad_()
         return bool(self._gradient(batch, vectors, contextlib.nullcontext, vectors)[1].any())
@@ -194,10 +203,10 @@ class Trial:
     def prefix_learns(self, route: Route) -> bool:
         """Whether a prefix gets a gradient at every layer."""
         batch, prefixes = self._prefixed(route)
-        gradient = self._gradient(batch, prefixes.values, lambda: route.entering(batch, prefixes))[
-            1
-        ]
-        return all(bool(gradient[..., first:end].any()) for first, end in route.parts)
+        _, gradient = self._gradient(
+            batch, prefixes.values, lambda: route.entering(batch, prefixes)
+        )
+        return all(bool(gradient[..., start:end].any()) for start, end in route.parts)
 
     def _same_padded(self, rows: Batch) -> bool:
         """Whether the second row, which is padded, is answered as alone."""
@@ -206,16 +215,12 @@ class Trial:
 
     def _prefixed(self, route: Route) -> tuple[Batch, PrefixBatch]:
         """The first row with a prefix of two random vectors, and the second without."""
-        rows, device = (
-            [
-                replace(_encoded(one_row(self.rows, 0)), prefix=(0, 0)),
-                _encoded(one_row(self.rows, 1)),
-            ],
-            self.rows.ids.device,
-        )
-        batch = collate(
-            [row.spelt_out() for row in rows] if route.in_text else rows, [0, -1], self.pad
-        ).to(device)
+        device = self.rows.ids.device
+        first_row, second_row = (_encoded(one_row(self.rows, number)) for number in range(2))
+        rows = [replace(first_row, prefix=(0, 0)), second_row]
+        if route.in_text:
+            rows = [row.spelt_out() for row in rows]
+        batch = collate(rows, [0, -1], self.pad).to(device)
         values = (
             torch.randn(1, 2, route.width, generator=torch.Generator().manual_seed(0))
             .to(device, self.dtype)
@@ -239,10 +244,10 @@ class Trial:
         with torch.enable_grad(), entering():
             logits = self.run(batch, vectors)
             loss = -logits[0, batch.columns[batch.rows == 0]].float().log_softmax(-1)[:, 0].sum()
-        found = (
-            torch.autograd.grad(loss, values, allow_unused=True)[0] if loss.requires_grad else None
-        )
-        return logits.detach(), torch.zeros_like(values) if found is None else found
+        gradient = None
+        if loss.requires_grad:
+            (gradient,) = torch.autograd.grad(loss, values, allow_unused=True)
+        return logits.detach(), torch.zeros_like(values) if gradient is None else gradient
 
 
 def two_rows(tokens: Tokens, start: int | None = None) -> Batch:
@@ -259,15 +264,15 @@ def two_rows(tokens: Tokens, start: int | None = None) -> Batch:
 def one_row(batch: Batch, number: int) -> Batch:
     """One row of a batch by itself, without padding."""
     kept = batch.attention[number].bool()
-    own = batch.rows == number
+    answers = batch.rows == number
     return Batch(
         batch.ids[number : number + 1, kept],
         batch.attention[number : number + 1, kept],
         batch.soft_slots[number : number + 1, kept],
         batch.prompts[number : number + 1],
         None,
-        batch.rows[own] * 0,
-        batch.columns[own],
+        batch.rows[answers] * 0,
+        batch.columns[answers],
         None if batch.decoder is None else batch.decoder[number : number + 1],
         None if batch.decoder_attention is None else batch.decoder_attention[number : number + 1],
     )
@@ -277,16 +282,12 @@ def switch_lengths(config: Any) -> tuple[int, ...]:
     """How many positions the longest row of a batch may have before an LM computes otherwise for
     all of its rows, in order. So do ``longrope``'s rotary factors; ``dynamic`` ones change beyond
     the LM's last position only, where no row goes."""
-    given = getattr(config, "rope_parameters", None) or {}
-    kinds = (
-        [given]
-        if "rope_type" in given
-        else [own for own in given.values() if isinstance(own, dict)]
-    )
+    parameters = getattr(config, "rope_parameters", None) or {}
+    kinds = [parameters] if "rope_type" in parameters else list(parameters.values())
     longest = [
-        own.get("original_max_position_embeddings")
-        for own in kinds
-        if own.get("rope_type") == "longrope"
+        kind.get("original_max_position_embeddings")
+        for kind in kinds
+        if isinstance(kind, dict) and kind.get("rope_type") == "longrope"
     ]
     return tuple(sorted({int(length) for length in longest if length}))
 

@@ -84,9 +84,9 @@ def keep_features(vocabulary: nn.Module) -> None:
 def _bodies(model: PreTrainedModel, decoder: bool) -> list[nn.Module]:
     """Modules whose output may go into the head, likeliest first: the decoder or the base, and the
     parts of the base."""
-    first = [model.get_decoder()] if decoder else [model.base_model]
+    likely = [model.get_decoder()] if decoder else [model.base_model]
     inner = [child for child in model.base_model.children() if isinstance(child, PreTrainedModel)]
-    return [body for body in dict.fromkeys([*first, *inner]) if body is not model]
+    return [body for body in dict.fromkeys([*likely, *inner]) if body is not model]
 
 
 def _gather(module: nn.Module, inputs: Any, output: Any) -> Any:

@@ -51,7 +51,8 @@ def pays() -> bool:
         return False
     rows, weight = torch.ones(256, 1024), torch.ones(1024, 1024)
     rounds = [
-        [_seconds(way, rows, weight) for way in (nn.functional.linear, multiply)] for _ in range(12)
+        [_seconds(product, rows, weight) for product in (nn.functional.linear, multiply)]
+        for _ in range(12)
     ]  # in turn: other programs disturb both
     stock, ours = map(min, zip(*rounds))
     return ours * FASTER < stock
@@ -103,7 +104,8 @@ def _fits(values: torch.Tensor) -> bool:
     return values.device.type == "cpu" and values.dtype == torch.float32
 
 
-def _seconds(way: Callable[..., Any], *arguments: torch.Tensor) -> float:
+def _seconds(product: Callable[..., Any], *arguments: torch.Tensor) -> float:
+    """How long one call takes, in seconds."""
     began = time.perf_counter()
-    way(*arguments)
+    product(*arguments)
     return time.perf_counter() - began

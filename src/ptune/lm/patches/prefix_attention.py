@@ -12,7 +12,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -34,18 +34,29 @@ OURS = SDPA, EAGER = "ptune", "ptune-eager"
 
 @dataclass(frozen=True)
 class AttentionSite:
-    """One attention of one layer: of which group, with how many key-value heads Hkv of which size
-    D, and where its values begin among the W of a prefix vector (Hkv x D for the key, then as many
-    for the value)."""
+    """One attention of one layer.
+
+    Attributes:
+        group: one of ``GROUPS``.
+        heads: the number of its key-value heads Hkv.
+        size: the size D of a head.
+        start: where its values begin among the W of a prefix vector: Hkv x D for the key, then as
+            many for the value.
+    """
 
     group: str
     heads: int
     size: int
-    first: int = 0
+    start: int = 0
 
     @property
     def width(self) -> int:
+        """How many of the W values of a prefix vector enter here."""
         return 2 * self.heads * self.size
+
+    @property
+    def end(self) -> int:
+        return self.start + self.width
 
 
 class _Recorder:
@@ -83,7 +94,7 @@ class ActivePrefixes:
         self.reached: set[int] = set()
         self._gathered: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
 
-    def at(
+    def prefix_of(
         self, number: int, rows: int, queries: int, keys: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """A site's prefix keys and values [B, Hkv, P, D], and which of them each query may see [B,
@@ -93,27 +104,29 @@ class ActivePrefixes:
                 f"The prefixes of {len(self.rows)} rows do not fit {rows} rows in attention."
             )
         self.reached.add(number)
-        own_keys, own_values, seen = self._gathered.get(number) or self._gather(number)
+        prefix_keys, prefix_values, seen = self._gathered.get(number) or self._gather(number)
         if not torch.is_grad_enabled():  # decoding asks again at every step
-            self._gathered[number] = own_keys, own_values, seen
+            self._gathered[number] = prefix_keys, prefix_values, seen
         if self.starts is None or queries != keys:
-            return own_keys, own_values, seen[:, None]
-        # An infix is seen from its place on. A call with a cache is behind all of them.
+            return prefix_keys, prefix_values, seen[:, None]
+        # An infix is seen from its position on. A call with a cache is behind all of them.
         behind = (
             torch.arange(queries, device=seen.device)[:, None]
             >= self.starts.repeat_interleave(self.copies, 0)[:, None]
         )
-        return own_keys, own_values, seen[:, None] & behind
+        return prefix_keys, prefix_values, seen[:, None] & behind
 
     def _gather(self, number: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A site's prefix keys and values [B, Hkv, P, D] for all rows, and which of them each row
+        has [B, P]."""
         site, prefixes = self.sites[number], self.prefixes
-        own = prefixes.values[..., site.first : site.first + site.width]  # [N, P, 2 Hkv D]
-        if len(own) == 1:
-            own = own.expand(len(self.rows), -1, -1)
+        vectors = prefixes.values[..., site.start : site.end]  # [N, P, 2 Hkv D]
+        if len(vectors) == 1:
+            vectors = vectors.expand(len(self.rows), -1, -1)
         else:
-            own = own[self.rows]
-        keys, values = own.unflatten(-1, (2, site.heads, site.size)).permute(2, 0, 3, 1, 4)
-        seen = self.present & prefixes.reach[self.rows, site.first][:, None]
+            vectors = vectors[self.rows]
+        keys, values = vectors.unflatten(-1, (2, site.heads, site.size)).permute(2, 0, 3, 1, 4)
+        seen = self.present & prefixes.reach[self.rows, site.start][:, None]
         if self.copies > 1:
             keys, values, seen = (
                 part.repeat_interleave(self.copies, 0) for part in (keys, values, seen)
@@ -126,14 +139,18 @@ _entering: ContextVar[ActivePrefixes | _Recorder | None] = ContextVar("entering"
 
 @dataclass
 class _Home:
-    """What a module's attention does without us, the numbers of its sites, and the module that owns
-    their position bias."""
+    """What is known of an attention module.
+
+    Attributes:
+        stock: the attention function that it calls without ptune.
+        sites: the numbers of its sites.
+        bias: the module that computes their position bias; a weak reference, since a module that
+            refers to itself would never be freed.
+    """
 
     stock: Callable[..., Any]
     sites: list[int]
-    bias: "weakref.ref[nn.Module] | None" = (
-        None  # a weak one, since it may be the module itself, which would never go
-    )
+    bias: "weakref.ref[nn.Module] | None" = None
 
 
 _homes: "weakref.WeakKeyDictionary[nn.Module, _Home]" = weakref.WeakKeyDictionary()
@@ -145,7 +162,7 @@ def attend(
     key: torch.Tensor,
     value: torch.Tensor,
     mask: torch.Tensor | None,
-    **more: Any,
+    **options: Any,
 ) -> Any:
     """Attention with each row's prefix in front of the layer's own keys and values. This is where a
     prefix enters.
@@ -163,32 +180,32 @@ def attend(
                 packing.spread(key),
                 packing.spread(value),
                 mask,
-                **more,
+                **options,
             )
         return packing.pack(out), weights
     now = _entering.get()
     if now is None:
-        return _stock(module)(module, query, key, value, mask, **more)
+        return _stock(module)(module, query, key, value, mask, **options)
     if isinstance(now, _Recorder):
         now.calls.append((module, key, value, query.shape[2]))
-        return _stock(module)(module, query, key, value, mask, **more)
+        return _stock(module)(module, query, key, value, mask, **options)
     home = _homes[module]
     number = home.sites[now.turns[module] % len(home.sites)]
     now.turns[module] += 1
     (rows, _, queries, _), keys = query.shape, key.shape[2]
-    own_keys, own_values, seen = now.at(number, rows, queries, keys)
-    if (bias := more.get("position_bias")) is not None:
+    prefix_keys, prefix_values, seen = now.prefix_of(number, rows, queries, keys)
+    if (bias := options.get("position_bias")) is not None:
         past = keys - queries if now.sites[number].group == "decoder" else 0
-        more["position_bias"] = torch.cat(
-            [_bias_before(home, bias, own_keys.shape[2], past), bias], -1
+        options["position_bias"] = torch.cat(
+            [_bias_before(home, bias, prefix_keys.shape[2], past), bias], -1
         )
     return home.stock(
         module,
         query,
-        torch.cat([own_keys.to(key.dtype), key], 2),
-        torch.cat([own_values.to(value.dtype), value], 2),
+        torch.cat([prefix_keys.to(key.dtype), key], 2),
+        torch.cat([prefix_values.to(value.dtype), value], 2),
         _widened(mask, seen, query, keys),
-        **more,
+        **options,
     )
 
 
@@ -218,31 +235,28 @@ def _bias_before(home: _Home, bias: torch.Tensor, count: int, past: int) -> torc
     ).to(bias.dtype)
 
 
-def _of_apart(compute_bias: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+def _bias_of_packed(compute_bias: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """Relative positions of packed rows, where it computes them among all tokens, are those among
     the tokens of the longest."""
 
-    def compute(queries: int, keys: int, **more: Any) -> torch.Tensor:
-        packing = current()
-        return (
-            compute_bias(queries, keys, **more)
-            if packing is None
-            else compute_bias(packing.width, packing.width, **more)
-        )
+    def compute(queries: int, keys: int, **options: Any) -> torch.Tensor:
+        if (packing := current()) is not None:
+            queries = keys = packing.width
+        return compute_bias(queries, keys, **options)
 
     return compute
 
 
-def _mask(**more: Any) -> torch.Tensor | None:
+def _mask(**arguments: Any) -> torch.Tensor | None:
     """The stock mask, of packed rows as they are apart; with a prefix it is always built, since a
     mask that is left out hides or shows the wrong columns."""
     if _entering.get() is not None:
-        more |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
-    return sdpa_mask(**more | _packed_shape())
+        arguments |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+    return sdpa_mask(**arguments | _packed_shape())
 
 
-def _float_mask(**more: Any) -> torch.Tensor:
-    return eager_mask(**more | _packed_shape() | {"allow_is_bidirectional_skip": False})
+def _float_mask(**arguments: Any) -> torch.Tensor:
+    return eager_mask(**arguments | _packed_shape() | {"allow_is_bidirectional_skip": False})
 
 
 def _packed_shape() -> dict[str, Any]:
@@ -277,7 +291,7 @@ class AttentionRoute:
     Attributes:
         sites: the LM's attentions, in the order in which a call goes through them.
         width: W, how many values a prefix vector has over all sites.
-        parts: the columns of W (first, end) that are each site's own.
+        parts: the columns of W (start, end) of each site.
         spans: for each group of attentions, its columns.
 
     Args:
@@ -299,14 +313,14 @@ class AttentionRoute:
                 f"{type(model).__name__} computes attention by {before!r}, and a prefix enters "
                 "sdpa or eager only"
             )
-        wanted = EAGER if before in ("eager", EAGER) else SDPA
-        _set(model, wanted)
+        function = EAGER if before in ("eager", EAGER) else SDPA
+        _set(model, function)
         try:
             if {
                 part.config._attn_implementation
                 for part in model.modules()
                 if isinstance(part, PreTrainedModel)
-            } != {wanted}:
+            } != {function}:
                 raise ModelError(
                     f"{type(model).__name__} does not go through transformers' attention interface"
                 )
@@ -318,66 +332,31 @@ class AttentionRoute:
             _set(model, before)
             raise
         self.width = sum(site.width for site in self.sites)
-        self.parts = [(site.first, site.first + site.width) for site in self.sites]
-        self.spans = {
-            group: (min(s.first for s in own), max(s.first + s.width for s in own))
-            for group in GROUPS
-            if (own := [s for s in self.sites if s.group == group])
-        }
+        self.parts = [(site.start, site.end) for site in self.sites]
+        self.spans: dict[str, tuple[int, int]] = {}
+        for group in GROUPS:
+            if parts := [(site.start, site.end) for site in self.sites if site.group == group]:
+                self.spans[group] = min(parts)[0], max(parts)[1]
 
     def _place(self, model: PreTrainedModel, recorder: _Recorder) -> list[AttentionSite]:
         """A site for every attention call, its columns grouped by kind, then by layer."""
-        two = getattr(model.config, "is_encoder_decoder", False)
-        encoder = set(model.get_encoder().modules()) if two else set()
-        found = []
-        for module, key, value, queries in recorder.calls:
-            if key.shape != value.shape:
-                raise ModelError(f"the keys and values of {type(module).__name__} differ in shape")
-            group = (
-                "encoder"
-                if module in encoder
-                else "self"
-                if not two
-                else "decoder"
-                if key.shape[2] == queries
-                else "cross"
-            )
-            found.append(AttentionSite(group, key.shape[1], key.shape[3]))
-        layers = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
-        if not two and len(found) < layers:
-            raise ModelError(
-                f"only {len(found)} of the {layers} layers of {type(model).__name__} go through "
-                "transformers' attention interface"
-            )
-        firsts, at = {}, 0
-        for number in sorted(
-            range(len(found)), key=lambda number: GROUPS.index(found[number].group)
-        ):
-            firsts[number], at = at, at + found[number].width
-        sites = [
-            AttentionSite(site.group, site.heads, site.size, firsts[number])
-            for number, site in enumerate(found)
-        ]
+        sites = _sites(model, recorder)
+        order = sorted(range(len(sites)), key=lambda number: GROUPS.index(sites[number].group))
+        start = 0
+        for number in order:
+            sites[number] = replace(sites[number], start=start)
+            start = sites[number].end
         numbers: dict[nn.Module, list[int]] = {}
         for number, (module, *_) in enumerate(recorder.calls):
             numbers.setdefault(module, []).append(number)
-        for module, own in numbers.items():
-            kin = [
-                module,
-                *(
-                    other
-                    for other, theirs in numbers.items()
-                    if sites[theirs[0]].group == sites[own[0]].group
-                ),
+        for module, calls in numbers.items():
+            group = sites[calls[0]].group
+            of_group = [
+                other for other, theirs in numbers.items() if sites[theirs[0]].group == group
             ]
-            owner = next(
-                (other for other in kin if hasattr(other, "relative_attention_bias")), None
-            )
-            _homes[module] = _Home(
-                _stock_of(module), own, None if owner is None else weakref.ref(owner)
-            )
+            _homes[module] = _Home(_stock_of(module), calls, _bias_owner([module, *of_group]))
             if hasattr(module, "relative_attention_bias") and "compute_bias" not in vars(module):
-                module.compute_bias = _of_apart(module.compute_bias)
+                module.compute_bias = _bias_of_packed(module.compute_bias)
         return sites
 
     @contextlib.contextmanager
@@ -399,12 +378,11 @@ class AttentionRoute:
             raise ModelError("The prefixes of this batch are spelt out as layer inputs.")
         with _now(now := ActivePrefixes(self.sites, prefixes, batch, copies, self.causal)):
             yield
-        wanted = {number for number, site in enumerate(self.sites) if site.group in groups}
-        if (
-            missed := wanted - now.reached
-        ) and not self.model.training:  # layer dropout skips whole layers
+        expected = {number for number, site in enumerate(self.sites) if site.group in groups}
+        missed = expected - now.reached
+        if missed and not self.model.training:  # layer dropout skips whole layers
             raise ModelError(
-                f"A prefix did not reach {len(missed)} of the {len(wanted)} attentions of "
+                f"A prefix did not reach {len(missed)} of the {len(expected)} attentions of "
                 f"{type(self.model).__name__}: "
                 "its attention function was set to another one after it was loaded, or it runs "
                 "elsewhere."
@@ -416,10 +394,46 @@ class AttentionRoute:
         calls = _record(run).calls
         out = calls[0][1].new_zeros(calls[0][1].shape[2], self.width)
         for site, (_, key, value, _) in zip(self.sites, calls):
-            out[:, site.first : site.first + site.width] = torch.cat(
+            out[:, site.start : site.end] = torch.cat(
                 [part[0].transpose(0, 1).flatten(1) for part in (key, value)], 1
             )
         return out
+
+
+def _sites(model: PreTrainedModel, recorder: _Recorder) -> list[AttentionSite]:
+    """The attentions of a recorded call, in order.
+
+    Raises:
+        ModelError: keys and values differ in shape, or a layer calls no registered attention.
+    """
+    two_parts = getattr(model.config, "is_encoder_decoder", False)
+    encoder = set(model.get_encoder().modules()) if two_parts else set()
+    sites = []
+    for module, key, value, queries in recorder.calls:
+        if key.shape != value.shape:
+            raise ModelError(f"the keys and values of {type(module).__name__} differ in shape")
+        if not two_parts:
+            group = "self"
+        elif module in encoder:
+            group = "encoder"
+        else:
+            group = "decoder" if key.shape[2] == queries else "cross"
+        sites.append(AttentionSite(group, key.shape[1], key.shape[3]))
+    layers = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
+    if not two_parts and len(sites) < layers:
+        raise ModelError(
+            f"only {len(sites)} of the {layers} layers of {type(model).__name__} go through "
+            "transformers' attention interface"
+        )
+    return sites
+
+
+def _bias_owner(modules: Sequence[nn.Module]) -> "weakref.ref[nn.Module] | None":
+    """The first of these modules that computes a relative position bias."""
+    for module in modules:
+        if hasattr(module, "relative_attention_bias"):
+            return weakref.ref(module)
+    return None
 
 
 def _set(model: PreTrainedModel, name: str) -> None:
@@ -454,19 +468,19 @@ def recompute(layer: nn.Module) -> Callable[[], None]:
     Returns what undoes it."""
     forward = layer.forward
 
-    def run(*arguments: Any, **more: Any) -> Any:
+    def run(*arguments: Any, **options: Any) -> Any:
         if not torch.is_grad_enabled():
-            return forward(*arguments, **more)
+            return forward(*arguments, **options)
         now, packing = _entering.get(), current()
         turns = Counter(now.turns) if isinstance(now, ActivePrefixes) else Counter()
 
-        def again(*arguments: Any, **more: Any) -> Any:
+        def again(*arguments: Any, **options: Any) -> Any:
             if isinstance(now, ActivePrefixes):
                 now.turns = Counter(turns)
             with _now(now), packed(packing):
-                return forward(*arguments, **more)
+                return forward(*arguments, **options)
 
-        return checkpoint(again, *arguments, use_reentrant=False, **more)
+        return checkpoint(again, *arguments, use_reentrant=False, **options)
 
     changed = "forward" in vars(layer)
     layer.forward = run

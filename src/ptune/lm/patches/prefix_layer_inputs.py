@@ -49,7 +49,7 @@ class LayerRoute:
     Attributes:
         layers: the LM's layers.
         width: W, layers x hidden size.
-        parts: the columns of W (first, end) that are each layer's own.
+        parts: the columns of W (start, end) of each layer.
         spans: all columns, as one group.
 
     Raises:
@@ -79,7 +79,7 @@ class LayerRoute:
             raise ModelError(f"{type(model).__name__} does not run its {count} layers once each")
         self.size = inputs[0].shape[-1]
         self.width = len(self.layers) * self.size
-        self.parts = [(first, first + self.size) for first in range(0, self.width, self.size)]
+        self.parts = [(start, start + self.size) for start in range(0, self.width, self.size)]
         self.spans = {"self": (0, self.width)}
         self.numbers = {layer: number for number, layer in enumerate(self.layers)}
         for layer in self.layers:
@@ -131,14 +131,15 @@ class LayerRoute:
         return torch.cat([hidden[0] for hidden in self._inputs(run)], -1)
 
     def _inputs(self, run: Callable[[], Any]) -> list[torch.Tensor]:
-        found: list[torch.Tensor] = []
+        """The input of every layer in a call, each [B, T, H]."""
+        inputs: list[torch.Tensor] = []
 
-        def note(module: nn.Module, arguments: tuple[Any, ...], more: dict[str, Any]) -> None:
-            if _recording.get() is found:  # and not a call of another thread
-                found.append(arguments[0] if arguments else more["hidden_states"])
+        def note(module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+            if _recording.get() is inputs:  # and not a call of another thread
+                inputs.append(arguments[0] if arguments else options["hidden_states"])
 
         handles = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in self.layers]
-        token = _recording.set(found)
+        token = _recording.set(inputs)
         try:
             with torch.no_grad():
                 run()
@@ -146,10 +147,10 @@ class LayerRoute:
             _recording.reset(token)
             for handle in handles:
                 handle.remove()
-        return found
+        return inputs
 
 
-def _replace(layer: nn.Module, arguments: tuple[Any, ...], more: dict[str, Any]) -> Any:
+def _replace(layer: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """A layer's input with the prefix's own vectors at its slots. This is where a prefix enters.
 
     A call with a cache, after the first, is behind the slots.
@@ -161,7 +162,7 @@ def _replace(layer: nn.Module, arguments: tuple[Any, ...], more: dict[str, Any])
     if now is None or layer not in now.route.numbers:
         return None
     number, size = now.route.numbers[layer], now.route.size
-    hidden = arguments[0] if arguments else more["hidden_states"]
+    hidden = arguments[0] if arguments else options["hidden_states"]
     if hidden.shape[0] != len(now.places):
         raise ModelError(
             f"The prefixes of {len(now.places)} rows do not fit {hidden.shape[0]} rows."
@@ -176,8 +177,6 @@ def _replace(layer: nn.Module, arguments: tuple[Any, ...], more: dict[str, Any])
     places, values = now.places, now.values[..., number * size : (number + 1) * size]
     hidden = torch.where((places >= 0)[..., None], values.to(hidden.dtype), hidden)
     now.reached.add(number)
-    return (
-        ((hidden, *arguments[1:]), more)
-        if arguments
-        else (arguments, {**more, "hidden_states": hidden})
-    )
+    if arguments:
+        return (hidden, *arguments[1:]), options
+    return arguments, {**options, "hidden_states": hidden}

@@ -36,10 +36,10 @@ class Context:
 
     def cache(self) -> DynamicCache:
         """As transformers takes it; a call adds to it, so each needs its own."""
-        made = DynamicCache()
+        cache = DynamicCache()
         for layer, (keys, values) in enumerate(self.values):
-            made.update(keys, values, layer)
-        return made
+            cache.update(keys, values, layer)
+        return cache
 
 
 class Contexts:
@@ -60,20 +60,16 @@ class Contexts:
         self.kept: dict[Ids, torch.Tensor] = {}
         self.chosen: set[Ids] = set()
         texts = list(dict.fromkeys(row.ids[:start] for row in rows if (start := _start(row))))
-        left = budget // compute(texts[0][:1]).nbytes if texts else 0
+        room = budget // compute(texts[0][:1]).nbytes if texts else 0
         for text in texts:
-            if len(text) <= left:
+            if len(text) <= room:
                 self.chosen.add(text)
-                left -= len(text)
+                room -= len(text)
 
     def split(self, rows: Sequence[EncodedRow]) -> tuple[Context, list[EncodedRow]] | None:
         """The contexts of a batch, and what stands behind them; None where they are too little to
         be worth it. A row that has none is whole."""
-        starts = [
-            start if row.ids[:start] in self.chosen else 0
-            for row in rows
-            for start in [_start(row)]
-        ]
+        starts = [self._kept_start(row) for row in rows]
         if any(row.prefix for row in rows) or sum(starts) < WORTH * sum(
             len(row.ids) for row in rows
         ):
@@ -82,14 +78,22 @@ class Contexts:
             _behind(row, start) for row, start in zip(rows, starts)
         ]
 
+    def _kept_start(self, row: EncodedRow) -> int:
+        """The first token behind the row's context; 0 where its context is not kept."""
+        start = _start(row)
+        return start if row.ids[:start] in self.chosen else 0
+
     def _together(self, texts: Sequence[Ids]) -> Context:
         longest = max(map(len, texts))
-        layers, two, heads, _, width = (some := self._values(max(texts, key=len))).shape
-        whole = some.new_zeros(layers, two, len(texts), heads, longest, width)
+        longest_values = self._values(max(texts, key=len))
+        layers, two, heads, _, width = longest_values.shape
+        whole = longest_values.new_zeros(layers, two, len(texts), heads, longest, width)
         for row, text in enumerate(texts):
             if text:
                 whole[:, :, row, :, longest - len(text) :] = self._values(text)
-        return Context(whole, torch.tensor([len(text) for text in texts], device=some.device))
+        return Context(
+            whole, torch.tensor([len(text) for text in texts], device=longest_values.device)
+        )
 
     def _values(self, text: Ids) -> torch.Tensor:
         if text not in self.kept:
@@ -100,13 +104,10 @@ class Contexts:
 def _start(row: EncodedRow) -> int:
     """The first token that is not of the context: a soft token, or one where an answer is read; 0
     in rows that a deep prefix changes from the start."""
-    return (
-        0
-        if row.prefix
-        else min(
-            [*row.answer_positions, *(at for at, slot in enumerate(row.soft_slots) if slot >= 0)]
-        )
-    )
+    if row.prefix:
+        return 0
+    soft_tokens = [position for position, slot in enumerate(row.soft_slots) if slot >= 0]
+    return min([*row.answer_positions, *soft_tokens])
 
 
 def _behind(row: EncodedRow, start: int) -> EncodedRow:
@@ -116,5 +117,5 @@ def _behind(row: EncodedRow, start: int) -> EncodedRow:
         ids=row.ids[start:],
         soft_slots=row.soft_slots[start:],
         types=row.types and row.types[start:],
-        answer_positions=tuple(read - start for read in row.answer_positions),
+        answer_positions=tuple(position - start for position in row.answer_positions),
     )
