@@ -15,7 +15,7 @@ ANY = st.text(st.characters(), max_size=300)
 
 def undone(written: str) -> str:
     """The name that a short file name was made of."""
-    plain = re.sub("@([a-z])", lambda found: found[1].upper(), written)
+    plain = re.sub("@([a-z])", lambda match: match[1].upper(), written)
     return "" if plain == "%" else urllib.parse.unquote(plain, errors="surrogatepass")
 
 
@@ -30,8 +30,8 @@ def test_a_name_of_any_characters(name):
 
 
 @given(st.lists(ANY, min_size=1, max_size=3), st.lists(ANY, min_size=1, max_size=3))
-def test_other_names_get_other_file_names(one, other):
-    assert (file_name(*one).lower() == file_name(*other).lower()) == (one == other)
+def test_other_names_get_other_file_names(names, other_names):
+    assert (file_name(*names).lower() == file_name(*other_names).lower()) == (names == other_names)
 
 
 @pytest.mark.parametrize(

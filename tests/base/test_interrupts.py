@@ -24,16 +24,16 @@ def test_once_is_told_and_twice_stops():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_any_signal_to_end_asks(first):
-    before = signal.getsignal(first)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_any_signal_to_end_asks(number):
+    before = signal.getsignal(number)
     with stoppable() as stopped:
-        os.kill(os.getpid(), first)
+        os.kill(os.getpid(), number)
         assert stopped()
         os.kill(os.getpid(), signal.SIGHUP)
         os.kill(os.getpid(), signal.SIGTERM)
         assert stopped(), "what is being saved is not cut short"
-    assert signal.getsignal(first) is before
+    assert signal.getsignal(number) is before
 
 
 def test_what_is_ignored_stays_ignored():
@@ -48,13 +48,13 @@ def test_what_is_ignored_stays_ignored():
 
 
 def test_in_another_thread_nothing_is_changed():
-    before, found = signal.getsignal(signal.SIGINT), []
+    before, observed = signal.getsignal(signal.SIGINT), []
 
     def work():
         with stoppable() as stopped:
-            found.append((stopped(), signal.getsignal(signal.SIGINT) is before))
+            observed.append((stopped(), signal.getsignal(signal.SIGINT) is before))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert found == [(False, True)]
+    assert observed == [(False, True)]

@@ -24,12 +24,12 @@ def put(folder, name, content):
     return folder / name
 
 
-def written(rows, separator, quoting, end="\n", mark="", first=""):
+def written(rows, separator, quoting, end="\n", mark="", first_line=""):
     out = io.StringIO()
     csv.writer(out, delimiter=separator, quoting=quoting, lineterminator=end).writerows(
         [NAMES[: len(rows[0])], *rows]
     )
-    return (mark + first + out.getvalue()).encode()
+    return (mark + first_line + out.getvalue()).encode()
 
 
 def like_excel(rows, separator):
@@ -100,11 +100,11 @@ def test_any_table_by_any_writer_is_read_back_or_refused_with_its_line(
     path = put(tmp_path, f"a{ENDINGS[separator]}", content)
     for options in (FileConfig(), FileConfig(separator=separator, quoting="csv")):
         try:
-            found = texts_of(path, options)
+            rows_read = texts_of(path, options)
         except DataError as error:
             assert "line " in str(error) and options == FileConfig()
         else:
-            assert found == rows
+            assert rows_read == rows
 
 
 @given(

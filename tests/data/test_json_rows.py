@@ -94,8 +94,8 @@ def test_any_rows_come_back_as_they_were(tmp_path, rows, indent, ascii_only, arr
     except UnicodeEncodeError:
         return  # half of a character
     content = "[" + ", ".join(parts) + "]" if array else "\n".join(parts)
-    found = read_rows(put(tmp_path, "a.jsonl", content))
-    assert found == rows and [json.loads(json_rows.written(row)) for row in found] == rows
+    rows_read = read_rows(put(tmp_path, "a.jsonl", content))
+    assert rows_read == rows and [json.loads(json_rows.written(row)) for row in rows_read] == rows
 
 
 def test_lines_of_an_array(tmp_path):

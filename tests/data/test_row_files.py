@@ -52,7 +52,7 @@ def test_other_kinds_are_told_by_their_first_bytes(tmp_path, start, message, nam
 
 def test_other_encodings_are_refused_with_the_line_that_reads_them(tmp_path):
     text = "text,label\nein schöner Tag,gut\n"
-    for encoding, given, message in (
+    for encoding, named, message in (
         ("utf-16", "utf-16", "not UTF-8 text but UTF-16.*encoding: utf-16"),
         (
             "latin-1",
@@ -65,7 +65,7 @@ def test_other_encodings_are_refused_with_the_line_that_reads_them(tmp_path):
         if encoding != "utf-16-le":
             with pytest.raises(DataError, match=message):
                 read_rows(path)
-        assert read_rows(path, options=FileConfig(encoding=given)) == [
+        assert read_rows(path, options=FileConfig(encoding=named)) == [
             {"text": "ein schöner Tag", "label": "gut"}
         ]
     with pytest.raises(DataError, match="is not utf-8 text: .* in line 2"):

@@ -14,8 +14,8 @@ def test_rank_is_the_worst_place_among_equals(scores, data):
     label = data.draw(st.integers(0, len(scores) - 1))
     without = data.draw(st.sets(st.integers(0, len(scores) - 1)))
     kept = [i for i in range(len(scores)) if i == label or i not in without]
-    wanted = sorted(kept, key=lambda i: (-scores[i], i == label)).index(label) + 1
-    assert rank(torch.tensor(scores).float(), label, without) == wanted
+    expected = sorted(kept, key=lambda i: (-scores[i], i == label)).index(label) + 1
+    assert rank(torch.tensor(scores).float(), label, without) == expected
 
 
 @pytest.mark.parametrize("lost", [math.nan, math.inf, -math.inf])
@@ -204,9 +204,9 @@ def test_weighted_f1_and_matthews():
     """As of the labels of test_macro_f1_and_accuracy; Matthews' coefficient by hand: (6 * 4 - 15) /
     sqrt((36 - 26) * (36 - 14))."""
     rows, predictions = rows_of("aaabbc"), list("aaabaa")
-    found = labelled(["f1-weighted", "mcc"], rows, predictions)
-    assert found["f1-weighted"] == pytest.approx((3 * 6 / 8 + 2 * 2 / 3) / 6)
-    assert found["mcc"] == pytest.approx(
+    figures = labelled(["f1-weighted", "mcc"], rows, predictions)
+    assert figures["f1-weighted"] == pytest.approx((3 * 6 / 8 + 2 * 2 / 3) / 6)
+    assert figures["mcc"] == pytest.approx(
         (6 * 4 - (3 * 5 + 2 * 1)) / math.sqrt((36 - 26) * (36 - 14))
     )
     assert labelled(["mcc"], rows_of("aa"), ["a", "a"]) == {"mcc": 0.0}

@@ -59,7 +59,7 @@ def no_wordnet(monkeypatch, tmp_path):
     return tmp_path
 
 
-def one(name, text, *references):
+def score_of(name, text, *references):
     return score([text], [references], [name])[name]
 
 
@@ -71,19 +71,19 @@ def plain_bleu(texts, references):
     """BLEU-4 (Papineni et al. 2002) of texts whose words stand between spaces, with matches of
     every length."""
     length = closest = 0
-    right, made = [0] * 4, [0] * 4
-    for text, own in zip(texts, references):
-        words, others = text.split(), [reference.split() for reference in own]
+    right, produced = [0] * 4, [0] * 4
+    for text, text_references in zip(texts, references):
+        words, others = text.split(), [reference.split() for reference in text_references]
         length += len(words)
         closest += min((abs(len(other) - len(words)), len(other)) for other in others)[1]
         for n in range(1, 5):
             for gram, count in grams(words, n).items():
-                made[n - 1] += count
+                produced[n - 1] += count
                 right[n - 1] += min(count, max(grams(other, n)[gram] for other in others))
     return (
         100
         * min(1, math.exp(1 - closest / length))
-        * math.prod(r / m for r, m in zip(right, made)) ** 0.25
+        * math.prod(r / m for r, m in zip(right, produced)) ** 0.25
     )
 
 
@@ -96,15 +96,15 @@ def plain_rouge_l(texts, references):
     best = [
         max(
             2 * common(text.split(), other.split()) / len(text.split() + other.split())
-            for other in own
+            for other in text_references
         )
-        for text, own in zip(texts, references)
+        for text, text_references in zip(texts, references)
     ]
     return 100 * sum(best) / len(best)
 
 
 def test_bleu_against_a_plain_one():
-    assert one("bleu", "the cat sat on the mat", "the cat sat on a mat") == pytest.approx(
+    assert score_of("bleu", "the cat sat on the mat", "the cat sat on a mat") == pytest.approx(
         100 * (5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25
     )
     assert score(TEXTS, REFERENCES, ["bleu"])["bleu"] == pytest.approx(
@@ -116,7 +116,7 @@ def test_bleu_against_a_plain_one():
         == pytest.approx(plain_bleu(short, REFERENCES))
         != plain_bleu(TEXTS, REFERENCES)
     )
-    assert one("bleu", "The cat sat on a mat", "the cat sat on a mat") < 100
+    assert score_of("bleu", "The cat sat on a mat", "the cat sat on a mat") < 100
 
 
 def test_tokenised_texts_are_scored_without_advice(caplog):
@@ -129,13 +129,13 @@ def test_tokenised_texts_are_scored_without_advice(caplog):
 def test_rouge_against_lins_examples_and_a_plain_one():
     reference = "Police killed the gunman."
     assert [
-        one(f"rouge-{kind}", "police kill the gunman", reference) for kind in "12l"
+        score_of(f"rouge-{kind}", "police kill the gunman", reference) for kind in "12l"
     ] == pytest.approx([75, 100 / 3, 75])
     assert [
-        one(f"rouge-{kind}", "the gunman kill police", reference) for kind in "12l"
+        score_of(f"rouge-{kind}", "the gunman kill police", reference) for kind in "12l"
     ] == pytest.approx([75, 100 / 3, 50])
     assert (
-        one(
+        score_of(
             "rouge-l", "the gunman kill police", reference, "nothing alike", "a gunman kills police"
         )
         == 50
@@ -146,26 +146,26 @@ def test_rouge_against_lins_examples_and_a_plain_one():
 
 
 def test_nist_by_hand_and_with_one_reference_as_nltk():
-    several = one(
+    several = score_of(
         "nist", "b b c", "a c", "a b b"
     )  # 5 words: 2 a, 2 b, 1 c; both b and the c count, each from another reference
     assert several == pytest.approx((2 * math.log2(5 / 2) + math.log2(5)) / 3 + math.log2(2) / 2)
-    assert one("nist", "a b", "a c", "a b b") == pytest.approx(
+    assert score_of("nist", "a b", "a c", "a b b") == pytest.approx(
         (math.log2(5 / 2) + math.log2(2)) * 0.5 ** (math.log(2 / 2.5) / math.log(1.5)) ** 2
     )
-    assert one("nist", "a a", "a b", "a c") == 1 / 2  # no reference has two a
+    assert score_of("nist", "a a", "a b", "a c") == 1 / 2  # no reference has two a
     longer = (
         (4 * math.log2(5) + math.log2(10)) / 5 + 1 / 4 + 1 / 3 + 1 / 2 + 1
     )  # n-grams ending in e are half as frequent as what they begin with
-    assert one("nist", "a b c d e", "a b c d e", "a b c d f") == pytest.approx(longer)
-    single = [own[-1] for own in REFERENCES]
+    assert score_of("nist", "a b c d e", "a b c d e", "a b c d f") == pytest.approx(longer)
+    single = [text_references[-1] for text_references in REFERENCES]
     expected = corpus_nist(
         [[reference.split()] for reference in single], [text.split() for text in TEXTS]
     )
     assert score(TEXTS, [[reference] for reference in single], ["nist"])["nist"] == pytest.approx(
         expected
     )
-    assert one("nist", "THE Cat, sat.", "the cat , sat .") == one(
+    assert score_of("nist", "THE Cat, sat.", "the cat , sat .") == score_of(
         "nist", "the cat , sat .", "the cat , sat ."
     )
 
@@ -188,30 +188,32 @@ def test_cider_by_hand():
     assert score(["the", "c"], [["the a"], ["the c"]], ["cider"])["cider"] == pytest.approx(
         10 * (1 / 4 * math.exp(-1 / 72)) / 2
     )  # every text has "the"
-    assert one("cider", "a b c d", "a b c d") == 0
+    assert score_of("cider", "a b c d", "a b c d") == 0
 
 
 def test_ter_by_hand():
-    assert one("ter", "b c d a", "a b c d") == 25  # one shift
-    assert one("ter", "a b c x", "a b c d", "a b c d e f") == 20  # one edit, over the mean length
-    assert one("ter", "A b", "a B") == 0
+    assert score_of("ter", "b c d a", "a b c d") == 25  # one shift
+    assert (
+        score_of("ter", "a b c x", "a b c d", "a b c d e f") == 20
+    )  # one edit, over the mean length
+    assert score_of("ter", "A b", "a B") == 0
 
 
 def test_chrf_by_hand():
     recall = (2 / 3 + 1 / 2) / 2
-    assert one("chrf", "ab", "abc") == pytest.approx(100 * 5 * recall / (4 + recall))
-    assert one("chrf", "ab", "abc", "xyz") == one("chrf", "ab", "abc")
-    assert one("chrf", "a b", "ab") == 100
+    assert score_of("chrf", "ab", "abc") == pytest.approx(100 * 5 * recall / (4 + recall))
+    assert score_of("chrf", "ab", "abc", "xyz") == score_of("chrf", "ab", "abc")
+    assert score_of("chrf", "a b", "ab") == 100
 
 
 def test_meteor_by_hand(wordnet):
     expected = 100 * 0.75 / (0.9 * 1 + 0.1 * 0.75) * (1 - 0.5 * (1 / 3) ** 3)
-    assert one("meteor", "The cat sat!", "the cat sat down.") == pytest.approx(expected)
-    assert one("meteor", "the cat sat", "a dog", "the cat sat down") == pytest.approx(expected)
-    assert one("meteor", "the cats sat", "the cat sat down") == pytest.approx(expected)
-    assert one("meteor", "the tom sat", "the cat sat down") == pytest.approx(expected)
-    assert one("meteor", "the tiger sat", "the cat sat down") < expected
-    assert one("meteor", "", "the cat") == one("meteor", "!", "the cat") == 0
+    assert score_of("meteor", "The cat sat!", "the cat sat down.") == pytest.approx(expected)
+    assert score_of("meteor", "the cat sat", "a dog", "the cat sat down") == pytest.approx(expected)
+    assert score_of("meteor", "the cats sat", "the cat sat down") == pytest.approx(expected)
+    assert score_of("meteor", "the tom sat", "the cat sat down") == pytest.approx(expected)
+    assert score_of("meteor", "the tiger sat", "the cat sat down") < expected
+    assert score_of("meteor", "", "the cat") == score_of("meteor", "!", "the cat") == 0
 
 
 def test_without_wordnet_meteor_tells_what_is_lacking(no_wordnet):
@@ -265,14 +267,20 @@ def test_more_matches_score_better(wordnet, name):
 
 def test_the_order_of_references_does_not_matter_and_each_counts(wordnet):
     figures = score(TEXTS, REFERENCES, list(METRICS))
-    assert score(TEXTS, [own[::-1] for own in REFERENCES], list(METRICS)) == figures
-    assert score(TEXTS, [["", *own, " "] for own in REFERENCES], list(METRICS)) == figures
+    assert (
+        score(TEXTS, [text_references[::-1] for text_references in REFERENCES], list(METRICS))
+        == figures
+    )
+    assert (
+        score(TEXTS, [["", *text_references, " "] for text_references in REFERENCES], list(METRICS))
+        == figures
+    )
     unlike = [
-        score(["ab", "cd"], [own, ["cd"]], ["chrf"])["chrf"]
-        for own in (["xyz", "uvwxyz"], ["uvwxyz", "xyz"])
+        score(["ab", "cd"], [text_references, ["cd"]], ["chrf"])["chrf"]
+        for text_references in (["xyz", "uvwxyz"], ["uvwxyz", "xyz"])
     ]
     assert unlike[0] == unlike[1]
-    fewer = score(TEXTS, [own[:1] for own in REFERENCES], list(METRICS))
+    fewer = score(TEXTS, [text_references[:1] for text_references in REFERENCES], list(METRICS))
     assert all(fewer[name] != figures[name] for name in METRICS)
 
 

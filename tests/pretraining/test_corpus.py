@@ -78,16 +78,18 @@ def test_a_text_that_has_changed_is_read_again(tmp_path, monkeypatch):
     write = corpus._write
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(
-            corpus, "_write", lambda *given: [write(*given), exec("raise KeyboardInterrupt")]
+            corpus,
+            "_write",
+            lambda *arguments: [write(*arguments), exec("raise KeyboardInterrupt")],
         )
         corpus.tokenise(text, tokenizer, tmp_path / "t", None)
     assert not list((tmp_path / "t").iterdir())
-    found = [tokenizer.decode(corpus.tokenise(text, tokenizer, tmp_path / "t", None).ids.tolist())]
+    texts = [tokenizer.decode(corpus.tokenise(text, tokenizer, tmp_path / "t", None).ids.tolist())]
     text.write_text("London")
-    found.append(
+    texts.append(
         tokenizer.decode(corpus.tokenise(text, tokenizer, tmp_path / "t", None).ids.tolist())
     )
-    assert found == ["vienna", "london"]
+    assert texts == ["vienna", "london"]
 
 
 @settings(max_examples=60)
@@ -113,29 +115,29 @@ def test_whole_words_are_masked():
     starts = [np.arange(30) % 3 == 0] * 200
     batch = corpus.masked(rows, starts, 0.3, 4, 1000, random, ([2], [3]), 0, {13, 14, 15})
     inside = batch["labels"][:, 1:-1]
-    asked = inside != -100
-    assert (asked.reshape(200, 10, 3).all(2) == asked.reshape(200, 10, 3).any(2)).all(), (
-        "a word is masked in part"
-    )
-    assert not asked[:, 3:6].any(), "a spared token is masked"
-    assert 0.25 < asked[:, 6:].mean() < 0.35
+    hidden_tokens = inside != -100
+    assert (
+        hidden_tokens.reshape(200, 10, 3).all(2) == hidden_tokens.reshape(200, 10, 3).any(2)
+    ).all(), "a word is masked in part"
+    assert not hidden_tokens[:, 3:6].any(), "a spared token is masked"
+    assert 0.25 < hidden_tokens[:, 6:].mean() < 0.35
     shown = batch["input_ids"][:, 1:-1]
-    assert (shown[~asked] == np.stack(rows)[~asked]).all() and (
-        inside[asked] == np.stack(rows)[asked]
+    assert (shown[~hidden_tokens] == np.stack(rows)[~hidden_tokens]).all() and (
+        inside[hidden_tokens] == np.stack(rows)[hidden_tokens]
     ).all()
     assert (
-        0.75 < (shown[asked] == 4).mean() < 0.85
-        and 0.07 < (shown[asked] == inside[asked]).mean() < 0.14
+        0.75 < (shown[hidden_tokens] == 4).mean() < 0.85
+        and 0.07 < (shown[hidden_tokens] == inside[hidden_tokens]).mean() < 0.14
     )
     assert (
         (batch["input_ids"][:, 0] == 2).all()
         and (batch["input_ids"][:, -1] == 3).all()
         and (batch["labels"][:, [0, -1]] == -100).all()
     )
-    one = corpus.masked(
+    single_row = corpus.masked(
         [np.array([10])], [np.array([True])], 0.01, 4, 1000, random, ([2], [3]), 0, set()
     )
-    assert (one["labels"] != -100).sum() == 1, "a row with nothing asked teaches nothing"
+    assert (single_row["labels"] != -100).sum() == 1, "a row with nothing asked teaches nothing"
 
 
 def test_causal_labels_are_one_ahead():

@@ -30,7 +30,7 @@ def text(tmp_path):
     return tmp_path / "text.txt"
 
 
-def config(text, out, **more):
+def config(text, out, **settings):
     return PretrainConfig(
         **{
             "texts": [text],
@@ -45,7 +45,7 @@ def config(text, out, **more):
             "vocabulary_size": 300,
             "held_out": 0.1,
             "save_minutes": 100,
-            **more,
+            **settings,
         }
     )
 
@@ -64,11 +64,11 @@ def test_every_objective_learns_and_makes_an_lm_that_loads(objective, text, tmp_
     assert lm.kind == p.KINDS[objective] and "perplexity" in said[-1]
 
 
-@pytest.mark.parametrize("more", [{}, {"held_out": 0.0}, {"save_minutes": 0}])
-def test_what_diverges_is_not_saved(more, text, tmp_path):
+@pytest.mark.parametrize("settings", [{}, {"held_out": 0.0}, {"save_minutes": 0}])
+def test_what_diverges_is_not_saved(settings, text, tmp_path):
     with pytest.raises(DivergedError, match=r"lower learning_rate \(it is 1e\+30\)"):
         p.pretrain(
-            config(text, tmp_path / "lm", learning_rate=1e30, steps=4, **more), lambda _: None
+            config(text, tmp_path / "lm", learning_rate=1e30, steps=4, **settings), lambda _: None
         )
     assert not (tmp_path / "lm" / "model.safetensors").exists()
     assert not (tmp_path / "lm" / "training" / "state.safetensors").exists()
@@ -80,8 +80,8 @@ def test_what_diverges_is_not_saved(more, text, tmp_path):
 def test_weights_too_large_for_the_saved_format_are_not_saved(text, tmp_path, monkeypatch):
     train = p._Run.train
 
-    def grown(run, say):
-        train(run, say)
+    def grown(run, report):
+        train(run, report)
         with torch.no_grad():
             next(run.lm.model.parameters()).mul_(1e8)
 
@@ -241,15 +241,15 @@ def test_a_run_goes_on_with_the_same_texts_and_lm_alone(text, tmp_path):
     network, tokenizer = tiny.tiny("bert")
     network.save_pretrained(tmp_path / "lm")
     tokenizer.save_pretrained(tmp_path / "lm")
-    given = {"lm": str(tmp_path / "lm"), "vocabulary_size": None, "steps": 1}
-    p.pretrain(config(text, tmp_path / "out", **given))
+    settings = {"lm": str(tmp_path / "lm"), "vocabulary_size": None, "steps": 1}
+    p.pretrain(config(text, tmp_path / "out", **settings))
     text.write_text(text.read_text().replace("Vienna", "Paris"))
     with pytest.raises(ConfigError, match="begun with another texts"):
-        p.pretrain(config(text, tmp_path / "out", resume=True, **given))
+        p.pretrain(config(text, tmp_path / "out", resume=True, **settings))
     text.write_text(text.read_text().replace("Austria is Paris", "Austria is Vienna"))
     tiny.tiny("bert", seed=1)[0].save_pretrained(tmp_path / "lm")
     with pytest.raises(ConfigError, match="begun with another lm."):
-        p.pretrain(config(text, tmp_path / "out", resume=True, **given))
+        p.pretrain(config(text, tmp_path / "out", resume=True, **settings))
 
 
 @pytest.mark.parametrize("objective", ["masked", "span-corruption"])
@@ -271,8 +271,8 @@ def test_several_texts_of_one_name(tmp_path):
     texts = [tmp_path / name for name in ("w.en", "w.de", "other/w.en")]
     settings = config(texts[0], tmp_path / "lm", texts=texts)
     lm = LanguageModel(*tiny.tiny("gpt2"))
-    found = p._read(settings.model_copy(update={"objective": "causal"}), lm).corpora
-    words = [lm.tokens.tokenizer.decode(own.ids.tolist()) for own in found]
+    corpora = p._read(settings.model_copy(update={"objective": "causal"}), lm).corpora
+    words = [lm.tokens.tokenizer.decode(text_corpus.ids.tolist()) for text_corpus in corpora]
     assert [(text.count("w.en"), text.count("w.de"), text.count("other/")) for text in words] == [
         (4, 0, 0),
         (0, 4, 0),

@@ -36,11 +36,11 @@ def test_the_same_text_gives_the_same_tokenizer(kind, tmp_path):
         "".join(random.choice("abcdefgh") for _ in range(random.randint(2, 8))) for _ in range(300)
     ]
     (tmp_path / "a.txt").write_text("\n".join(words))
-    found = {
+    tokenizers = {
         vocabulary.new_tokenizer([tmp_path / "a.txt"], kind, 400, 64).backend_tokenizer.to_str()
         for _ in range(4)
     }
-    assert len(found) == 1
+    assert len(tokenizers) == 1
 
 
 def test_a_cut_vocabulary_is_the_same_lm_on_what_is_kept(text):
@@ -85,8 +85,8 @@ def test_kept_words_are_whole_and_nothing_becomes_unknown(text):
     mean = network.get_input_embeddings().weight[pieces].mean(0).detach().clone()
     assert len(pieces) > 1
     tokenizer = vocabulary.cut(network, old, [text], 110, ["terrible"])
-    (own,) = tokenizer("Terrible", add_special_tokens=False)["input_ids"]
-    torch.testing.assert_close(network.get_input_embeddings().weight[own], mean)
+    (piece,) = tokenizer("Terrible", add_special_tokens=False)["input_ids"]
+    torch.testing.assert_close(network.get_input_embeddings().weight[piece], mean)
     for line in tiny.TEXT:
         assert tokenizer.unk_token_id not in tokenizer(line)["input_ids"]
 

@@ -15,11 +15,11 @@ from ptune.runs.folder import working_in
 RUN = {"lm": {"sample": [1.0]}, "seed": 0, "tasks": {"a": {"rows": "x"}}}
 
 
-def begun(folder, identity=RUN, kept=None, **more):
-    with working_in(folder, "ptune probe", **more) as run:
-        told = run.claim(identity, kept)
+def begun(folder, identity=RUN, kept=None, **options):
+    with working_in(folder, "ptune probe", **options) as run:
+        kept_there = run.claim(identity, kept)
         files.write_text(folder / "result.json", "{}")
-    return told
+    return kept_there
 
 
 def test_a_run_goes_on_with_the_same_and_with_nothing_else(tmp_path):
@@ -109,19 +109,19 @@ def test_one_at_a_time(tmp_path):
         working_in(tmp_path / "out", "ptune probe"),
     ):
         pass
-    found = []
+    messages = []
 
     def work():
         try:
             begun(tmp_path / "out")
         except ConfigError as error:
-            found.append(str(error))
+            messages.append(str(error))
 
     with working_in(tmp_path / "out", "ptune probe"):
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
-    assert len(found) == 1 and "Another process" in found[0]
+    assert len(messages) == 1 and "Another process" in messages[0]
     begun(tmp_path / "out")
 
 

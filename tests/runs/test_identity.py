@@ -46,10 +46,10 @@ def test_another_lm_another_tokenizer_another_number_format():
     def lm(family="bert", dtype=torch.float32, seed=0):
         return identity.of_lm(LanguageModel(*tiny.tiny(family, dtype, seed)))
 
-    first = lm()
-    assert identity.differing(first, lm()) == []
-    assert identity.differing(first, lm(seed=1)) == ["weights"] and "number format" in "".join(
-        identity.differing(first, lm(dtype=torch.bfloat16))
+    record = lm()
+    assert identity.differing(record, lm()) == []
+    assert identity.differing(record, lm(seed=1)) == ["weights"] and "number format" in "".join(
+        identity.differing(record, lm(dtype=torch.bfloat16))
     )
     assert "config.num_key_value_heads" in "".join(identity.differing(lm("llama"), lm("gpt2")))
     network, tokenizer = tiny.tiny("bert")
@@ -60,7 +60,7 @@ def test_another_lm_another_tokenizer_another_number_format():
         "vienna": vocabulary["rome"],
         "rome": vocabulary["vienna"],
     }
-    assert identity.differing(first, identity.of_lm(LanguageModel(network, again))) == ["tokens"]
+    assert identity.differing(record, identity.of_lm(LanguageModel(network, again))) == ["tokens"]
 
 
 def test_settings_and_the_files_that_they_name(tmp_path):
@@ -69,20 +69,24 @@ def test_settings_and_the_files_that_they_name(tmp_path):
     config = TaskConfig(
         name="t", vocabulary=words, train={"seed": 3, "save_seconds": 9}, labels={"a": "x"}
     )
-    found = identity.of_settings(config, ("out", "resume"))
-    assert found["train"] == {"seed": 3} and "out" not in found and len(found["vocabulary"]) == 64
+    content = identity.of_settings(config, ("out", "resume"))
+    assert (
+        content["train"] == {"seed": 3}
+        and "out" not in content
+        and len(content["vocabulary"]) == 64
+    )
     elsewhere = tmp_path / "other.txt"
     elsewhere.write_text("a\nb\n")
     assert (
         identity.of_settings(config.model_copy(update={"vocabulary": elsewhere}), ("out", "resume"))
-        == found
+        == content
     )
     words.write_text("a\nc\n")
     changed = identity.of_settings(
         config.model_copy(update={"train": TrainOverrides(seed=4), "pet": PetConfig(growth=6)}),
         ("out", "resume"),
     )
-    assert identity.differing(found, changed) == [
+    assert identity.differing(content, changed) == [
         "vocabulary",
         "pet.growth (5.0, now 6.0)",
         "train.seed (3, now 4)",

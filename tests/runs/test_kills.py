@@ -65,10 +65,10 @@ def quiet(*lines):
     pass
 
 
-def train(world, out, resume, **more):
+def train(world, out, resume, **settings):
     train_task.train(
         yaml_task.read(world / "task.yaml").model_copy(
-            update={"out": out, "resume": resume, **more}
+            update={"out": out, "resume": resume, **settings}
         ),
         quiet,
     )
@@ -155,7 +155,7 @@ COMMANDS = {
 
 def state(folder):
     """What stands in a folder, without what hangs on the clock; pages have to be there."""
-    found = {}
+    contents = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.is_dir():
@@ -165,16 +165,18 @@ def state(folder):
             content = timeless(
                 json.loads(content.decode().replace(str(folder), "OUT").replace(folder.name, "OUT"))
             )
-        found[name] = bool(content) if path.suffix == ".html" else content
-    return found
+        contents[name] = bool(content) if path.suffix == ".html" else content
+    return contents
 
 
 def timeless(value):
     if isinstance(value, dict):
         return {
-            name: timeless(own) for name, own in value.items() if name not in ("seconds", "resume")
+            name: timeless(member)
+            for name, member in value.items()
+            if name not in ("seconds", "resume")
         }
-    return [timeless(own) for own in value] if isinstance(value, list) else value
+    return [timeless(element) for element in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("command", COMMANDS)

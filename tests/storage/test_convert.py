@@ -54,9 +54,12 @@ def test_out_to_peft_and_back(lm, tmp_path, front, capsys):
         "--template",
         " {x} = {mask}",
     )
-    back = prompt_folder.load(tmp_path / "back", lm)
+    imported = prompt_folder.load(tmp_path / "back", lm)
     torch.testing.assert_close(
-        back.losses(back.encode(0, ROWS)), model.losses(model.encode(0, ROWS)), atol=1e-6, rtol=1e-6
+        imported.losses(imported.encode(0, ROWS)),
+        model.losses(model.encode(0, ROWS)),
+        atol=1e-6,
+        rtol=1e-6,
     )
     assert front in capsys.readouterr().out
 
@@ -76,8 +79,10 @@ def test_out_to_google_and_back(lm, tmp_path):
         "--template",
         " {x} = {mask}",
     )
-    back = prompt_folder.load(tmp_path / "back", lm)
-    assert torch.equal(back.losses(back.encode(0, ROWS)), model.losses(model.encode(0, ROWS)))
+    imported = prompt_folder.load(tmp_path / "back", lm)
+    assert torch.equal(
+        imported.losses(imported.encode(0, ROWS)), model.losses(model.encode(0, ROWS))
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,19 @@ from ptune.template.language import Template
 @pytest.mark.parametrize("name", ["mrpc", "rte", "sst2"])
 def test_published_prompts(name, data, tmp_path):
     """The values are those of the file, and the same when written again."""
-    found = google_format.read(data / "google_prompt_tuning" / f"{name}.npy")
-    assert found.shape == (100, 768) and found.dtype == torch.float32 and found.is_contiguous()
+    vectors = google_format.read(data / "google_prompt_tuning" / f"{name}.npy")
+    assert (
+        vectors.shape == (100, 768) and vectors.dtype == torch.float32 and vectors.is_contiguous()
+    )
     raw = np.frombuffer(
-        (data / "google_prompt_tuning" / f"{name}.npy").read_bytes()[-found.numel() * 4 :],
+        (data / "google_prompt_tuning" / f"{name}.npy").read_bytes()[-vectors.numel() * 4 :],
         dtype="<f4",
     )
-    assert torch.equal(found, torch.tensor(raw).reshape(100, 768)) and 1 < found.abs().mean() < 100
-    google_format.write(tmp_path / "again.npy", found)
-    assert torch.equal(google_format.read(tmp_path / "again.npy"), found)
+    assert (
+        torch.equal(vectors, torch.tensor(raw).reshape(100, 768)) and 1 < vectors.abs().mean() < 100
+    )
+    google_format.write(tmp_path / "again.npy", vectors)
+    assert torch.equal(google_format.read(tmp_path / "again.npy"), vectors)
 
 
 def test_round_trip(tmp_path):
@@ -33,7 +37,7 @@ def test_round_trip(tmp_path):
     path = tmp_path / "deeper" / "prompt.npy"
     google_format.write(path, vectors.requires_grad_())
     assert torch.equal(google_format.read(path), vectors) and [
-        found.name for found in path.parent.iterdir()
+        file.name for file in path.parent.iterdir()
     ] == ["prompt.npy"]
     assert np.array_equal(np.load(path), vectors.detach().numpy())
     google_format.write(os.fspath(path), vectors.detach().T.bfloat16())
@@ -52,9 +56,9 @@ def test_a_prompt_is_used(tmp_path):
     )
     row = model.encode(0, [{"x": "Vienna"}], labelled=False)[0].fills[0]
     learned = model.learned([0])
-    found = model.lm.scores(model.lm.collate([row], [0]), learned.vectors)
+    scores = model.lm.scores(model.lm.collate([row], [0]), learned.vectors)
     text = model.lm.embed(torch.tensor(row.ids[4:]))
-    wanted = model.lm.model(
+    expected = model.lm.model(
         inputs_embeds=torch.cat([vectors, text])[None],
         decoder_input_ids=torch.tensor([row.decoder]),
     ).logits[0]
@@ -62,15 +66,15 @@ def test_a_prompt_is_used(tmp_path):
         inputs_embeds=torch.cat([text, vectors])[None],
         decoder_input_ids=torch.tensor([row.decoder]),
     ).logits[0]
-    assert (found - swapped).abs().max() > 1e-3
-    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    assert (scores - swapped).abs().max() > 1e-3
+    torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_float64_as_googles_own_prompt_of_five_has_it(tmp_path):
     values = np.random.default_rng(0).normal(size=(5, 256))
     np.save(tmp_path / "prompt_5x256.npy", values)
-    found = google_format.read(tmp_path / "prompt_5x256.npy")
-    assert found.dtype == torch.float32 and torch.equal(found, torch.from_numpy(values).float())
+    vectors = google_format.read(tmp_path / "prompt_5x256.npy")
+    assert vectors.dtype == torch.float32 and torch.equal(vectors, torch.from_numpy(values).float())
 
 
 @pytest.mark.parametrize(
@@ -142,9 +146,9 @@ def test_damaged_files(tmp_path):
         path.write_bytes(whole[:size])
         with pytest.raises(StoreError, match="damaged"):
             google_format.read(path)
-    for at in range(128):
+    for position in range(128):
         for value in (0, 255, ord("("), ord("9"), ord("\n")):
-            path.write_bytes(whole[:at] + bytes([value]) + whole[at + 1 :])
+            path.write_bytes(whole[:position] + bytes([value]) + whole[position + 1 :])
             try:
                 google_format.read(path)
             except StoreError:

@@ -100,15 +100,17 @@ def theirs(wrapped, rows, side="right") -> torch.Tensor:
         }
     logits = wrapped(**inputs).logits
     soft = [sum(slot >= 0 for slot in row.soft_slots) if row.decoder is None else 0 for row in rows]
-    widths = [len(row.decoder or one.ids) + count for row, one, count in zip(rows, bare, soft)]
+    widths = [
+        len(row.decoder or bare_row.ids) + count for row, bare_row, count in zip(rows, bare, soft)
+    ]
     if side == "left":
         return torch.cat(
             [
-                torch.cat([own[:count], own[len(own) - width + count :]])
-                for own, width, count in zip(logits, widths, soft)
+                torch.cat([row_logits[:count], row_logits[len(row_logits) - width + count :]])
+                for row_logits, width, count in zip(logits, widths, soft)
             ]
         )
-    return torch.cat([own[:width] for own, width in zip(logits, widths)])
+    return torch.cat([row_logits[:width] for row_logits, width in zip(logits, widths)])
 
 
 def in_peft(family: str, folder):
@@ -138,12 +140,12 @@ def test_soft_tokens_answer_in_peft_as_here(family, front, tmp_path):
     model = build(family, shape(family, front))
     peft_format.export(model, tmp_path)
     rows = rows_of(model)
-    wanted, found = ours(model, rows), theirs(in_peft(family, tmp_path), rows)
+    ptune_logits, peft_logits = ours(model, rows), theirs(in_peft(family, tmp_path), rows)
     tampered(tmp_path, lambda values: values.roll(1, 0))
-    assert distance(theirs(in_peft(family, tmp_path), rows), wanted) > FAR, (
+    assert distance(theirs(in_peft(family, tmp_path), rows), ptune_logits) > FAR, (
         "rolled tokens do not show"
     )
-    torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=TOLERANCE)
+    torch.testing.assert_close(peft_logits, ptune_logits, atol=TOLERANCE, rtol=TOLERANCE)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -156,7 +158,7 @@ def test_a_prefix_answers_in_peft_as_here(family, front, tmp_path):
     model = build(family, shape(family, front))
     peft_format.export(model, tmp_path, "t")
     rows = rows_of(model)
-    wanted, found = ours(model, rows), theirs(in_peft(family, tmp_path), rows)
+    ptune_logits, peft_logits = ours(model, rows), theirs(in_peft(family, tmp_path), rows)
     whole, parts = (
         load_file(tmp_path / peft_format.WEIGHTS)["prompt_embeddings"],
         4 if family == "t5" else 2,
@@ -168,19 +170,19 @@ def test_a_prefix_answers_in_peft_as_here(family, front, tmp_path):
     }
     for name, values in wrong.items():
         tampered(tmp_path, lambda _, values=values: values.flatten(1))
-        assert distance(theirs(in_peft(family, tmp_path), rows), wanted) > FAR, (
+        assert distance(theirs(in_peft(family, tmp_path), rows), ptune_logits) > FAR, (
             f"{name} does not show"
         )
     if family == "t5":  # nearer and farther prefix vectors are told apart by the relative bias
         tampered(tmp_path, lambda _: whole.flip(0))
-        assert distance(theirs(in_peft(family, tmp_path), rows), wanted) > FAR, (
+        assert distance(theirs(in_peft(family, tmp_path), rows), ptune_logits) > FAR, (
             "shifted positions do not show"
         )
     else:
-        assert distance(ours(model, rows, ahead=None), found) > FAR, (
+        assert distance(ours(model, rows, ahead=None), peft_logits) > FAR, (
             "positions that do not count the prefix do not show"
         )
-    torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=TOLERANCE)
+    torch.testing.assert_close(peft_logits, ptune_logits, atol=TOLERANCE, rtol=TOLERANCE)
 
 
 @pytest.mark.parametrize(
@@ -214,8 +216,8 @@ def test_peft_writes_what_we_write(family, front, tmp_path):
         {"x": TEXTS[0]}, model.lm.tokens, model.lm.kind, start=model.lm.start
     )
     ids = torch.tensor([[token for token, slot in zip(plain.ids, plain.soft_slots) if slot < 0]])
-    found = wrapped.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)
-    wanted = model.lm.write(
+    peft_ids = wrapped.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)
+    ptune_ids = model.lm.write(
         model.lm.collate([plain], [0], "left" if model.lm.kind == "causal" else "right"),
         learned.vectors,
         learned.prefixes,
@@ -224,7 +226,11 @@ def test_peft_writes_what_we_write(family, front, tmp_path):
     base = tiny.tiny(family)[0].generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), **settings
     )
-    assert wanted[0, -length:].tolist() == found[0, -length:].tolist() != base[0, -length:].tolist()
+    assert (
+        ptune_ids[0, -length:].tolist()
+        == peft_ids[0, -length:].tolist()
+        != base[0, -length:].tolist()
+    )
 
 
 def test_padding_on_the_left_is_right_here_and_wrong_in_peft(tmp_path):
@@ -351,12 +357,15 @@ def rest(family: str) -> str:
 
 
 SOFT_CONFIGS = {
-    "prompt tuning": lambda **more: peft.PromptTuningConfig(num_virtual_tokens=3, **more),
-    "P-tuning, MLP": lambda **more: peft.PromptEncoderConfig(
-        num_virtual_tokens=3, encoder_hidden_size=16, **more
+    "prompt tuning": lambda **settings: peft.PromptTuningConfig(num_virtual_tokens=3, **settings),
+    "P-tuning, MLP": lambda **settings: peft.PromptEncoderConfig(
+        num_virtual_tokens=3, encoder_hidden_size=16, **settings
     ),
-    "P-tuning, LSTM": lambda **more: peft.PromptEncoderConfig(
-        num_virtual_tokens=3, encoder_hidden_size=16, encoder_reparameterization_type="LSTM", **more
+    "P-tuning, LSTM": lambda **settings: peft.PromptEncoderConfig(
+        num_virtual_tokens=3,
+        encoder_hidden_size=16,
+        encoder_reparameterization_type="LSTM",
+        **settings,
     ),
 }
 
@@ -372,12 +381,12 @@ def test_soft_tokens_that_peft_saved(family, method, tmp_path):
     )
     model = peft_format.load(tmp_path, LanguageModel(*tiny.tiny(family)), rest(family))
     rows = rows_of(model)
-    found, wanted = ours(model, rows), theirs(wrapped, rows)
+    ptune_logits, peft_logits = ours(model, rows), theirs(wrapped, rows)
     tampered(tmp_path, lambda values: values.roll(1, 0))
-    assert distance(ours(peft_format.load(tmp_path, model.lm, rest(family)), rows), wanted) > FAR, (
-        "rolled tokens do not show"
-    )
-    torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=TOLERANCE)
+    assert (
+        distance(ours(peft_format.load(tmp_path, model.lm, rest(family)), rows), peft_logits) > FAR
+    ), "rolled tokens do not show"
+    torch.testing.assert_close(ptune_logits, peft_logits, atol=TOLERANCE, rtol=TOLERANCE)
 
 
 def test_soft_tokens_before_the_first_special_token_are_others(tmp_path, monkeypatch):
@@ -413,7 +422,7 @@ def test_a_prefix_that_peft_saved(family, layers, projection, tmp_path, monkeypa
     model = peft_format.load(tmp_path, LanguageModel(*tiny.tiny(family)), rest(family), name="mine")
     assert model.tasks[0].task.name == "mine" and not list(model.bank.parameters())
     rows = rows_of(model)
-    found, wanted = ours(model, rows), theirs(wrapped, rows)
+    ptune_logits, peft_logits = ours(model, rows), theirs(wrapped, rows)
     monkeypatch.setattr(peft_format, "_taken", lambda sites, layers: list(range(sites)))
     tampered(
         tmp_path,
@@ -421,10 +430,10 @@ def test_a_prefix_that_peft_saved(family, layers, projection, tmp_path, monkeypa
             values if family == "t5" else values.unflatten(1, (2, -1)).flip(1).flatten(1)
         ),
     )
-    assert distance(ours(peft_format.load(tmp_path, model.lm, rest(family)), rows), wanted) > FAR, (
-        "another order of the layers does not show"
-    )
-    torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=TOLERANCE)
+    assert (
+        distance(ours(peft_format.load(tmp_path, model.lm, rest(family)), rows), peft_logits) > FAR
+    ), "another order of the layers does not show"
+    torch.testing.assert_close(ptune_logits, peft_logits, atol=TOLERANCE, rtol=TOLERANCE)
 
 
 @pytest.mark.parametrize(
@@ -434,9 +443,9 @@ def test_a_prefix_that_peft_saved(family, layers, projection, tmp_path, monkeypa
 def test_there_and_back(family, front, tmp_path):
     model = build(family, shape(family, front))
     peft_format.export(model, tmp_path / "peft")
-    back = peft_format.load(tmp_path / "peft", model.lm, rest(family))
-    assert torch.equal(ours(back, rows_of(back)), ours(model, rows_of(model)))
-    prompt_folder.save(back, tmp_path / "ptune")
+    imported = peft_format.load(tmp_path / "peft", model.lm, rest(family))
+    assert torch.equal(ours(imported, rows_of(imported)), ours(model, rows_of(model)))
+    prompt_folder.save(imported, tmp_path / "ptune")
     again = prompt_folder.load(tmp_path / "ptune", model.lm)
     assert torch.equal(ours(again, rows_of(again)), ours(model, rows_of(model)))
 
@@ -459,9 +468,9 @@ def test_half_precision_is_read(tmp_path):
     model = build("gpt2", "{soft:3} {x} = {mask}")
     peft_format.export(model, tmp_path)
     tampered(tmp_path, lambda values: values.bfloat16())
-    found = peft_format.load(tmp_path, model.lm, " {x} = {mask}").bank.encoders[0]()
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, model.bank.encoders[0](), atol=0.02, rtol=0.01)
+    vectors = peft_format.load(tmp_path, model.lm, " {x} = {mask}").bank.encoders[0]()
+    assert vectors.dtype == torch.float32
+    torch.testing.assert_close(vectors, model.bank.encoders[0](), atol=0.02, rtol=0.01)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ ROWS = [
 ]
 
 
-def model_of(family="bert", names=("t",), encoder="lstm", **more):
+def model_of(family="bert", names=("t",), encoder="lstm", **settings):
     model = PromptModel(LanguageModel(*tiny.tiny(family)))
     for number, name in enumerate(names):
         words = Verbalizer.from_words({"a": ["Yes", "great film"], "b": "No"})
@@ -33,7 +33,7 @@ def model_of(family="bert", names=("t",), encoder="lstm", **more):
                 Template.parse(f"{{soft:{number + 2}@p}} {{x}} {{soft@p}} {{mask}}"),
                 words,
                 encoder=encoder,
-                **more,
+                **settings,
             ),
             ROWS,
         )
@@ -58,19 +58,19 @@ def test_many_prompts_load_as_one_bank(tmp_path):
         prompt_folder.save(model, tmp_path / name, number)
     loaded = prompt_folder.load([tmp_path / n for n in "vt"], model.lm)
     examples = loaded.encode(0, ROWS) + loaded.encode(1, ROWS)
-    wanted = model.encode(2, ROWS) + model.encode(0, ROWS)
-    for ours, theirs in zip(loaded.scores(examples), model.scores(wanted)):
+    expected = model.encode(2, ROWS) + model.encode(0, ROWS)
+    for ours, theirs in zip(loaded.scores(examples), model.scores(expected)):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)
 
 
-def stored_lm(folder, family="bert", **more):
-    network, tokenizer = tiny.tiny(family, **more)
+def stored_lm(folder, family="bert", **settings):
+    network, tokenizer = tiny.tiny(family, **settings)
     network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def prompt_over(source, folder, family="bert", **more):
-    model = PromptModel(LanguageModel.load(source, device="cpu", **more))
+def prompt_over(source, folder, family="bert", **settings):
+    model = PromptModel(LanguageModel.load(source, device="cpu", **settings))
     words = Verbalizer.from_words({"a": "Yes", "b": "No"}) if family == "bert" else None
     model.add(Task("t", Template.parse("{soft:2} {x} {mask}"), words, encoder="table"))
     prompt_folder.save(model, folder)
@@ -82,21 +82,21 @@ def test_the_lm_is_loaded_from_where_it_came(tmp_path, monkeypatch):
     were moved together."""
     monkeypatch.chdir(tmp_path)
     stored_lm("home/lm")
-    wanted = prompt_over("./home/lm", "home/prompt").predict(ROWS)
+    predictions = prompt_over("./home/lm", "home/prompt").predict(ROWS)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert prompt_folder.load("../home/prompt", device="cpu").predict(ROWS) == wanted
+    assert prompt_folder.load("../home/prompt", device="cpu").predict(ROWS) == predictions
     (tmp_path / "home").rename(tmp_path / "moved")
-    assert prompt_folder.load("../moved/prompt", device="cpu").predict(ROWS) == wanted
+    assert prompt_folder.load("../moved/prompt", device="cpu").predict(ROWS) == predictions
     (tmp_path / "moved" / "prompt").rename(tmp_path / "prompt")
     (tmp_path / "moved").rename(tmp_path / "home")
-    assert prompt_folder.load("../prompt", device="cpu").predict(ROWS) == wanted, (
+    assert prompt_folder.load("../prompt", device="cpu").predict(ROWS) == predictions, (
         "the LM is where it was"
     )
     stored_lm(tmp_path / "lm", seed=1)
     shutil.copytree(tmp_path / "prompt", tmp_path / "deep" / "prompt")
     shutil.copytree(tmp_path / "lm", tmp_path / "deep" / "lm")
-    assert prompt_folder.load("../deep/prompt", device="cpu").predict(ROWS) == wanted, (
+    assert prompt_folder.load("../deep/prompt", device="cpu").predict(ROWS) == predictions, (
         "another LM lies where it lay from the prompt"
     )
     shutil.rmtree(tmp_path / "home")
@@ -109,9 +109,9 @@ def test_the_lm_is_loaded_from_where_it_came(tmp_path, monkeypatch):
 
 
 def test_a_local_lm_is_never_asked_of_the_hub(tmp_path, monkeypatch):
-    def hub(*arguments, **more):
-        assert more.get("local_files_only"), "it would ask the hub"
-        return load(*arguments, **more)
+    def hub(*arguments, **options):
+        assert options.get("local_files_only"), "it would ask the hub"
+        return load(*arguments, **options)
 
     load = loading.AutoTokenizer.from_pretrained
     monkeypatch.setattr(loading.AutoTokenizer, "from_pretrained", hub)
@@ -136,11 +136,11 @@ def test_a_local_lm_is_never_asked_of_the_hub(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "more", [{"dtype": "float64"}, {"dtype": "bfloat16"}, {"dtype": "bfloat16", "tuned": True}, {}]
+    "settings", [{"dtype": "float64"}, {"dtype": "bfloat16"}, {"dtype": "bfloat16", "tuned": True}, {}]
 )
-def test_an_lm_is_loaded_in_the_number_format_it_was_used_in(more, tmp_path):
+def test_an_lm_is_loaded_in_the_number_format_it_was_used_in(settings, tmp_path):
     stored_lm(tmp_path / "lm")
-    model = prompt_over(tmp_path / "lm", tmp_path / "prompt", **more)
+    model = prompt_over(tmp_path / "lm", tmp_path / "prompt", **settings)
     loaded = prompt_folder.load(tmp_path / "prompt", device="cpu")
     assert (loaded.lm.dtype, loaded.lm.mixed) == (
         model.lm.dtype,
@@ -160,8 +160,8 @@ def test_training_goes_on_from_a_saved_encoder(encoder, tmp_path):
     prompt_folder.save(model, tmp_path, encoder=True)
     loaded = prompt_folder.load(tmp_path, model.lm, trainable=True)
     config = TrainConfig(batch_size=2, epochs=2, patience=0)
-    for own in (model, loaded):
-        fit(own, {0: (ROWS, ROWS)}, config)
+    for each_model in (model, loaded):
+        fit(each_model, {0: (ROWS, ROWS)}, config)
     assert all(
         torch.equal(a, b)
         for a, b in zip(
@@ -283,8 +283,8 @@ def test_a_prefix_serves_in_another_number_format(tmp_path):
     prompt_folder.save(prefixed(), tmp_path)
     low = prompt_folder.load(tmp_path, LanguageModel(*tiny.tiny("gpt2", torch.bfloat16)))
     rows = [{"x": "Vienna", "y": "great"}]
-    wanted = prefixed().losses(prefixed().encode(0, rows))
-    assert abs(float(low.losses(low.encode(0, rows)).detach() / wanted.detach()) - 1) < 0.05
+    expected = prefixed().losses(prefixed().encode(0, rows))
+    assert abs(float(low.losses(low.encode(0, rows)).detach() / expected.detach()) - 1) < 0.05
 
 
 @pytest.mark.parametrize(
