@@ -15,7 +15,7 @@ SHOWN = "film \\x1b]0;title\\x07\\x1b[2J\\x9b31m [/red] \\u202efdp.exe\\r"
 
 
 def test_what_is_printed_is_shown_and_not_obeyed(capsys):
-    terminal.say(HOSTILE)
+    terminal.print_line(HOSTILE)
     terminal.warn(HOSTILE)
     printed = capsys.readouterr()
     assert printed.out == printed.err == f"{SHOWN}\n"

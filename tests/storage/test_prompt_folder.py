@@ -136,7 +136,8 @@ def test_a_local_lm_is_never_asked_of_the_hub(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"dtype": "float64"}, {"dtype": "bfloat16"}, {"dtype": "bfloat16", "tuned": True}, {}]
+    "settings",
+    [{"dtype": "float64"}, {"dtype": "bfloat16"}, {"dtype": "bfloat16", "tuned": True}, {}],
 )
 def test_an_lm_is_loaded_in_the_number_format_it_was_used_in(settings, tmp_path):
     stored_lm(tmp_path / "lm")

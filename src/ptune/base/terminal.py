@@ -25,7 +25,7 @@ def clean(text: str) -> str:
     )
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """Print a line to standard output."""
     print(clean(text))
 

@@ -33,7 +33,9 @@ class Answered(Protocol):
     def __call__(self, batch: list[list[Example]]) -> Iterator[dict[str, Any]]: ...
 
 
-def evaluate(config: EvaluateConfig, say: Callable[[str], None] = terminal.say) -> dict[str, float]:
+def evaluate(
+    config: EvaluateConfig, say: Callable[[str], None] = terminal.print_line
+) -> dict[str, float]:
     """Score a saved prompt (or the prompts of many users) on rows with right answers. The file is
     read, and the figures are computed, as those of the test rows were in training, where nothing
     else is asked for."""
@@ -70,7 +72,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = terminal.say) 
     return {**figures, "rows": float(len(rows))}
 
 
-def predict(config: PredictConfig, say: Callable[[str], None] = terminal.say) -> None:
+def predict(config: PredictConfig, say: Callable[[str], None] = terminal.print_line) -> None:
     """Answer rows, as many at once as share a batch, and put them out in their order; see
     ``ptune.data.answer_files``."""
     answer_files.check(config.out)
@@ -91,7 +93,7 @@ def predict(config: PredictConfig, say: Callable[[str], None] = terminal.say) ->
     _stream(config, model, answers, 0, ANSWERS_AT_ONCE, say)
 
 
-def generate(config: GenerateConfig, say: Callable[[str], None] = terminal.say) -> None:
+def generate(config: GenerateConfig, say: Callable[[str], None] = terminal.print_line) -> None:
     """Write text for rows of any users, mixed in batches, and put them out in their order. Where
     several texts are asked for, an ensemble gives those of all its members."""
     answer_files.check(config.out)

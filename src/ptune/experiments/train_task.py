@@ -46,7 +46,7 @@ TRAINED = ("soft", "prototypes", "head")  # readers that learn
 FREE = ("seed", "layout", "metrics", "parts")  # of a task: what may change when its prompt goes on
 
 
-def train(config: TaskConfig, say: Callable[[str], None] = terminal.say) -> Run:
+def train(config: TaskConfig, say: Callable[[str], None] = terminal.print_line) -> Run:
     """Train the task's prompts (or the LM), save them in the out folder, and score the test rows,
     if there are any.
 

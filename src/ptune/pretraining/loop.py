@@ -63,7 +63,9 @@ class Text:
     held_out: list[np.ndarray]
 
 
-def pretrain(config: PretrainConfig, report: Callable[[str], None] = terminal.say) -> pathlib.Path:
+def pretrain(
+    config: PretrainConfig, report: Callable[[str], None] = terminal.print_line
+) -> pathlib.Path:
     """Train the LM that the config describes; return its folder.
 
     The data of step s follow from (seed, s) alone, so a run that was killed and resumed is the run

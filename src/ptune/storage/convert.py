@@ -15,7 +15,7 @@ from ptune.storage.options import ExportConfig, ImportConfig
 from ptune.template.language import Template
 
 
-def export(config: ExportConfig, report: Callable[[str], None] = terminal.say) -> None:
+def export(config: ExportConfig, report: Callable[[str], None] = terminal.print_line) -> None:
     """Write a saved prompt in another form.
 
     Raises:
@@ -52,7 +52,9 @@ def export(config: ExportConfig, report: Callable[[str], None] = terminal.say) -
     report(f"Written to {config.out}")
 
 
-def import_prompt(config: ImportConfig, report: Callable[[str], None] = terminal.say) -> None:
+def import_prompt(
+    config: ImportConfig, report: Callable[[str], None] = terminal.print_line
+) -> None:
     """Make a prompt folder of another library's prompt.
 
     Raises:

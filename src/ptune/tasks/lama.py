@@ -72,7 +72,7 @@ def read_facts(
     source: str,
     names: Sequence[str] = (),
     manual: str | None = None,
-    say: Callable[[str], None] = terminal.say,
+    say: Callable[[str], None] = terminal.print_line,
 ) -> list[Relation]:
     """Read facts: "builtin", a folder in LAMA's T-REx layout, or a table (.csv, .tsv, .jsonl) with
     the columns subject, object, and if there are several relations, relation.
