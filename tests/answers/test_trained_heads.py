@@ -465,7 +465,7 @@ def test_a_batch_that_is_cut_teaches_prototypes_the_same(accumulate, tokens, mon
         model, _ = build("bert", *tasks)
         kept = {}
         monkeypatch.setattr(
-            "ptune.training.loop._Job.update",
+            "ptune.training.loop.PromptTraining.update",
             lambda job: (
                 kept.update({job.name: [p.grad.clone() for p in job.parameters]}) or stop(job)
             ),
