@@ -482,7 +482,7 @@ def test_a_batch_that_is_cut_teaches_prototypes_the_same(accumulate, tokens, mon
 
     wanted = first_step(*own)
     alone = {name: found for one in own for name, found in first_step(one).items()}
-    monkeypatch.setattr("ptune.model.prompt_model.CPU_TOKENS", tokens)
+    monkeypatch.setattr("ptune.model.losses.CPU_TOKENS", tokens)
     cut = first_step(*own, accumulate=accumulate)
     for name, (loss, gradients) in wanted.items():
         for other in (alone, cut):

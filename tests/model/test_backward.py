@@ -6,7 +6,7 @@ import pytest
 import torch
 from family_checks import TOLERANCE
 
-from ptune.model import prompt_model as models
+from ptune.model import losses
 
 
 def gradients(model) -> list[torch.Tensor]:
@@ -28,7 +28,7 @@ def test_parts_are_the_whole(family, tests, limit, monkeypatch):
     wanted.sum().backward()
     whole = gradients(model)
     assert any(gradient.abs().max() > 1e-3 for gradient in whole)
-    monkeypatch.setattr(models, "CPU_TOKENS", limit)
+    monkeypatch.setattr(losses, "CPU_TOKENS", limit)
     calls, encoders, right = [], [], model.losses
     monkeypatch.setattr(
         model,

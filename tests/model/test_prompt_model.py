@@ -6,6 +6,7 @@ from ptune.answers.label_words import Verbalizer, allowed
 from ptune.errors import ConfigError, DataError, DivergedError, TemplateError, VerbalizerError
 from ptune.lm.batch import collate
 from ptune.lm.language_model import LanguageModel
+from ptune.model.forward import run_rows
 from ptune.model.prompt_model import PromptModel, Task
 from ptune.prompts import encoders
 from ptune.tasks import yaml_task
@@ -50,7 +51,7 @@ def test_a_causal_answer_is_learned_where_it_is_read(family):
         == (len(rows[0].fills[0].ids) - 1,)
     )
     loss = model.losses(rows)[0]
-    log_probs = model._read([(0, rows[0].fills[0])])[0].log_probs
+    log_probs = run_rows(model, [(0, rows[0].fills[0])])[0].log_probs
     assert torch.equal(loss, -log_probs[0, rows[0].answer[0]])
     shifted = collate([rows[0].learn[0]], [0], 0)
     shifted = model.lm.scores(

@@ -12,6 +12,7 @@ from ptune.answers.label_words import Span, Verbalizer
 from ptune.errors import ConfigError, DataError, VerbalizerError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.calibration import calibrate
+from ptune.model.forward import run_rows
 from ptune.model.prompt_model import PromptModel, Task
 from ptune.settings import TrainConfig
 from ptune.storage import prompt_folder
@@ -133,7 +134,7 @@ def test_the_likeliest_token_first(family):
     ]
     assert [spelt for _, _, spelt in spy.seen] == wanted and len(set(map(len, wanted))) > 2
     at_once = [
-        tuple(model._read([(0, example.fills[0])])[0].log_probs.argmax(1).tolist())
+        tuple(run_rows(model, [(0, example.fills[0])])[0].log_probs.argmax(1).tolist())
         for example in examples
     ]
     assert at_once != wanted, "the order does not show"
@@ -356,7 +357,7 @@ def test_from_a_file():
             "The text to spell, '日本', has letters that this LM's vocabulary has not",
         ),
         (
-            {"text": "Rome", "who": "Rome", "label": True},
+            {"text": "Rome", "who": "Rome", "label": "True"},
             "There is no label 'True'. Did you mean 'true'",
         ),
         ({"text": "Rome", "who": "Rome", "label": [0.5, 0.5]}, r"There is no label '\[0.5, 0.5\]'"),

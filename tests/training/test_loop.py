@@ -17,6 +17,7 @@ from ptune.answers.label_words import Choices, Verbalizer
 from ptune.base.interrupts import Interrupted
 from ptune.errors import ConfigError, DataError, DivergedError, StoreError
 from ptune.lm.language_model import LanguageModel
+from ptune.model.encode_rows import encode_row
 from ptune.model.prompt_model import PromptModel, Task
 from ptune.settings import TrainConfig
 from ptune.template.language import Template
@@ -690,7 +691,7 @@ def test_which_words_are_hidden():
     )
     texts = [{"x": " ".join(TOWNS[start:] + TOWNS[:start])} for start in range(len(TOWNS))] * 25
     examples = model.hidden_words(number, texts, torch.Generator().manual_seed(0))
-    whole = [model._encode(model.tasks[number], row, (None,)) for row in texts]
+    whole = [encode_row(model, model.tasks[number], row) for row in texts]
     special, kinds, free = set(model.lm.tokens.tokenizer.all_special_ids), [], 0
     for example, row in zip(examples, whole):
         learn, places = example.learn[0], example.learn[0].answer_positions

@@ -15,13 +15,14 @@ from ptune.model.task import Example, Row
 from ptune.settings import DecodingConfig
 
 if TYPE_CHECKING:
-    from ptune.model.prompt_model import Asked, PromptModel
+    from ptune.model.encode_rows import TaskChoice
+    from ptune.model.prompt_model import PromptModel
 
 
 def generate(
     model: "PromptModel",
     rows: Sequence[Row],
-    tasks: "Asked" = None,
+    tasks: "TaskChoice" = None,
     config: DecodingConfig | None = None,
 ) -> list[Any]:
     """The texts that the LM writes for rows of any tasks, mixed in batches.

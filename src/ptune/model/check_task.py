@@ -1,0 +1,78 @@
+"""What no LM, or not this one, can be asked."""
+
+from ptune.answers.label_words import Choices, Span, Verbalizer
+from ptune.errors import ConfigError
+from ptune.lm.language_model import LanguageModel
+from ptune.model.task import Task
+from ptune.template.language import PrefixPart, Text
+
+
+def check_task(task: Task, lm: LanguageModel) -> None:
+    """Refuse a task whose settings contradict each other, or do not fit the LM.
+
+    Raises:
+        ConfigError: it is such a task.
+    """
+    if task.verbalizer is None and lm.kind == "masked":
+        raise ConfigError(
+            f"{task.name} asks for text, and a masked LM writes none: give it labels, or take a "
+            "causal LM or an encoder-decoder."
+        )
+    _check_reader(task)
+    if task.loss == "vocabulary":
+        _check_vocabulary_loss(task)
+    if isinstance(task.verbalizer, Span) and (task.swap or task.domain):
+        raise ConfigError(
+            f"{task.name} spells a span, which has no scores of words for swap or a domain to "
+            "change."
+        )
+    if lm.kind == "causal":
+        _check_end(task)
+
+
+def _check_reader(task: Task) -> None:
+    """Refuse a reader that the task has no labels for, or no place."""
+    if task.reader == "words":
+        return
+    if task.verbalizer is None or isinstance(task.verbalizer, Choices | Span):
+        raise ConfigError(
+            f"{task.name} has no labels of its own, so there is nothing for a reader "
+            f"({task.reader}) to tell apart."
+        )
+    if task.reader == "pair" and task.template.has_mask:
+        raise ConfigError(
+            f"{task.name} has a {{mask}}, and a pair head reads the input's first token: leave "
+            "the {mask} out."
+        )
+    if task.domain and task.loss != "vocabulary":
+        raise ConfigError(
+            f"{task.name} takes the domain's scores off those of words, and it reads by "
+            f"{task.reader}."
+        )
+
+
+def _check_vocabulary_loss(task: Task) -> None:
+    """Refuse what the comparison with the whole vocabulary cannot teach."""
+    if isinstance(task.verbalizer, Verbalizer):
+        for label, words in zip(task.verbalizer.labels, task.verbalizer.words):
+            if len(words) > 1:
+                raise ConfigError(
+                    f"{task.name} compares the answer with the whole vocabulary, which teaches one "
+                    f"word for each label, and {label!r} has several: give it one, or set loss to "
+                    '"labels".'
+                )
+    if task.reader != "words" or task.swap or task.domain:
+        raise ConfigError(
+            f"{task.name} compares the answer with the whole vocabulary, where neither a reader "
+            'nor swap nor a domain has a say: set loss to "labels".'
+        )
+
+
+def _check_end(task: Task) -> None:
+    """Refuse a causal LM's prefix behind the last token, which is read, without a ``{mask}``."""
+    parts = [part for part in task.template.parts if not (isinstance(part, Text) and part.is_blank)]
+    if not task.template.has_mask and len(parts) > 1 and isinstance(parts[-1], PrefixPart):
+        raise ConfigError(
+            f"{task.name} ends with its {{prefix}}, which the last token before it, that is read, "
+            "does not see: put it before some text."
+        )

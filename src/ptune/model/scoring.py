@@ -1,0 +1,163 @@
+"""Label scores of examples, from what the LM says at their answers."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from ptune.answers.ensemble import combine
+from ptune.answers.label_words import Span
+from ptune.errors import ConfigError, DivergedError
+from ptune.model.forward import (
+    FillOutput,
+    PromptVectors,
+    batches_of,
+    fill_counts,
+    group_alike,
+    reader_inputs,
+    run_examples,
+)
+from ptune.model.stepwise import is_stepwise, spelt_scores, stepwise_words
+from ptune.model.task import Example, Row
+
+if TYPE_CHECKING:
+    from ptune.model.prompt_model import PromptModel
+
+
+def score_examples(
+    model: "PromptModel", examples: Sequence[Example], rows: int
+) -> list[torch.Tensor]:
+    """The label scores [C] of each example, on the CPU; see ``PromptModel.scores``."""
+    learned = model.learned([example.task for example in examples])
+    numbers = range(len(examples))
+    stepwise = [i for i in numbers if is_stepwise(model, examples[i])]
+    spelt = [i for i in numbers if isinstance(model.tasks[examples[i].task].verbalizer, Span)]
+    together = sorted(set(numbers) - {*stepwise, *spelt}, key=lambda i: (examples[i].length, i))
+    scores: dict[int, torch.Tensor] = {}
+    for batch in batches_of(together, fill_counts(examples), rows):
+        scores |= _scores_of_batch(model, examples, batch, learned)
+    words = stepwise_words(model, [examples[i] for i in stepwise], learned, rows)
+    for number, words_of_row in zip(stepwise, words):
+        scores[number] = scores_of_words(model, examples[number], words_of_row[:, None])[0].cpu()
+    scores |= dict(zip(spelt, spelt_scores(model, [examples[i] for i in spelt], learned, rows)))
+    return [scores[number] for number in numbers]
+
+
+def _scores_of_batch(
+    model: "PromptModel", examples: Sequence[Example], batch: Sequence[int], learned: PromptVectors
+) -> dict[int, torch.Tensor]:
+    """The label scores [C] of the examples of a batch, by number."""
+    outputs = dict(zip(batch, run_examples(model, [examples[i] for i in batch], learned)))
+    scores: dict[int, torch.Tensor] = {}
+    for members in group_alike(examples, batch):
+        values = label_scores(model, [examples[i] for i in members], [outputs[i] for i in members])
+        scores |= dict(zip(members, values.cpu()))
+    return scores
+
+
+def check_finite(
+    model: "PromptModel", examples: Sequence[Example], scores: Sequence[torch.Tensor]
+) -> None:
+    """Refuse scores that are no finite numbers.
+
+    Raises:
+        DivergedError: some are none.
+    """
+    diverged = [
+        example for example, values in zip(examples, scores) if not torch.isfinite(values).all()
+    ]
+    if diverged:
+        task = model.tasks[diverged[0].task].task.name
+        raise DivergedError(
+            f"The scores of {len(diverged)} of {len(scores)} rows ({task}) are no finite numbers: "
+            f"the LM or the prompt is damaged, or the number format {model.lm.dtype} is too narrow "
+            "for them (try --dtype float32)."
+        )
+
+
+def check_labels(model: "PromptModel", examples: Sequence[Example]) -> None:
+    """Refuse examples without labels.
+
+    Raises:
+        ConfigError: a task has none.
+    """
+    unlabelled = [example.task for example in examples if example.bound is None]
+    if unlabelled:
+        raise ConfigError(
+            f"{model.tasks[unlabelled[0]].task.name} has no labels to score: its answers are "
+            "text, which ptune.generate writes."
+        )
+
+
+def word_scores(model: "PromptModel", rows: Sequence[Row], task: int) -> torch.Tensor:
+    """The log probability of every word for some rows [B, W]; see ``PromptModel.word_scores``."""
+    examples = model.encode(task, rows, labelled=False)
+    learned = model.learned([task])
+    if examples and is_stepwise(model, examples[0]):
+        words = stepwise_words(model, examples, learned, model.evaluation_rows)
+        return torch.stack([words_of_row[0] for words_of_row in words]).cpu()
+    outputs: list[list[FillOutput]] = []
+    for batch in batches_of(range(len(examples)), fill_counts(examples), model.evaluation_rows):
+        outputs += run_examples(model, [examples[i] for i in batch], learned)
+    bound = model.tasks[task].bound(rows[0], model.lm.tokens, model.lm.kind)
+    return bound.of_words(_log_probs(outputs, range(len(bound.fills)))).cpu()
+
+
+def label_scores(
+    model: "PromptModel", examples: Sequence[Example], outputs: Sequence[list[FillOutput]]
+) -> torch.Tensor:
+    """Label scores [B, C] of examples of one task and verbalizer, from the outputs of their
+    fills."""
+    task, bound = model.tasks[examples[0].task], examples[0].labels
+    if task.task.reader != "words":
+        reader = model.bank.readers[task.prompt]
+        orders = reader_inputs(task, reader, outputs)
+        if task.task.reader == "pair":
+            return torch.stack([reader(vectors) for vectors in orders]).mean(0)
+        return reader(orders.sum(0))
+    size = len(bound.fills)
+    words = [
+        bound.of_words(_log_probs(outputs, range(start, start + size)))
+        for start in range(0, len(outputs[0]), size)
+    ]
+    return scores_of_words(model, examples[0], torch.stack(words))
+
+
+def _log_probs(outputs: Sequence[list[FillOutput]], fills: Sequence[int]) -> list[torch.Tensor]:
+    """For each of the fills the log probabilities of the vocabulary [B, K, V]."""
+    return [
+        torch.stack([outputs_of_row[fill].log_probs for outputs_of_row in outputs])
+        for fill in fills
+    ]
+
+
+def scores_of_words(model: "PromptModel", example: Example, words: torch.Tensor) -> torch.Tensor:
+    """Label scores [B, C] from the words of each variant of the rows [variants, B, W]: calibrated,
+    the domain's taken off, both orders averaged.
+
+    Args:
+        example: one of the rows, whose task and verbalizer are those of all.
+    """
+    task, bound = model.tasks[example.task], example.labels
+    orders = words[:-1] - words[-1:] if task.domain else words
+    if task.offset is not None:
+        orders = orders - orders.new_tensor(task.offset)
+    return torch.stack([bound.of_labels(words_of_order) for words_of_order in orders]).mean(0)
+
+
+def combined_shares(
+    model: "PromptModel", examples: Sequence[Example], scores: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """The labels' probabilities [C] of one row by all its tasks; see ``PromptModel.together``."""
+    leader = model.tasks[examples[0].task].task
+    labels = examples[0].labels.labels
+    for example in examples[1:]:
+        if example.labels.labels != labels:
+            raise ConfigError(
+                f"{model.tasks[example.task].task.name} has the labels "
+                f"{list(example.labels.labels)}, and {leader.name} "
+                f"{list(labels)}: they cannot answer together. Name the task of each row."
+            )
+    return combine(
+        scores, leader.combine, [model.tasks[example.task].weight for example in examples]
+    )
