@@ -1,5 +1,5 @@
-"""Ctrl-C, SIGTERM and SIGHUP during long work: the step at hand is finished first, so that what is
-saved is whole."""
+"""Ctrl-C, SIGTERM and SIGHUP during long work: the current step is finished first, so that saved
+files are complete."""
 
 import contextlib
 import signal
@@ -18,8 +18,8 @@ class Interrupted(Exception):
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Callable[[], bool]]:
-    """Gives a function that tells whether the process was asked to stop; after that, Ctrl-C stops
-    at once."""
+    """Yield a function that returns whether a signal to stop has arrived. After the first signal,
+    Ctrl-C stops the process at once."""
     received: list[int] = []
 
     def ask(number: int, frame: FrameType | None) -> None:

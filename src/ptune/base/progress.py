@@ -1,4 +1,4 @@
-"""Progress on long work: a bar in a terminal, a line now and then elsewhere."""
+"""The progress of long work: a bar in a terminal, elsewhere a line every half minute."""
 
 import sys
 import time
@@ -20,8 +20,8 @@ SECONDS_BETWEEN_LINES = 30
 
 
 class Progress:
-    """Counts steps, with figures beside them (loss, dev score) and the time left; writes to
-    standard error."""
+    """Shows the steps taken, current figures (loss, dev score) and the remaining time on standard
+    error."""
 
     def __init__(self, label: str, total: int, done: int = 0):
         self.label, self.total, self.done, self.done_before = (

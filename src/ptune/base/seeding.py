@@ -1,5 +1,5 @@
-"""Torch's global generator as of a seed, by one thread at a time: what draws from it cannot be
-given a generator of its own."""
+"""Seeding torch's global generator, for one thread at a time, for code that cannot be given a
+generator."""
 
 import contextlib
 import threading
@@ -12,11 +12,11 @@ _ONE_AT_A_TIME = threading.RLock()
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """While this is open, torch draws as of this seed, and other threads that draw so wait; then
-    all is as it was before.
+    """Seed torch's global generator within the block, and restore its state afterwards. Other
+    threads that enter such a block wait.
 
     Args:
-        device: a GPU whose generator is meant too.
+        device: a GPU whose generator is seeded too.
     """
     devices = [device] if device is not None and device.type == "cuda" else []
     with _ONE_AT_A_TIME, torch.random.fork_rng(devices=devices):

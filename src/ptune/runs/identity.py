@@ -100,17 +100,17 @@ def of_rows(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def of_value(value: Any) -> str:
-    """A hash of what JSON can say, or str can."""
+    """A hash of a value, written as JSON, or by ``str`` where JSON has no form for it."""
     return hashlib.sha256(json.dumps(value, default=str).encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:
-    """Of ptune and of the libraries that its results hang on."""
+    """The versions of ptune and of the libraries that determine its results."""
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
 def differing(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
-    """What is not the same in two identities, each with both values where they are short:
+    """The names of the entries that differ between two identities, with both values where short:
     "train.seed (0, now 1)"."""
     changes = []
     for name in {**before, **now}:

@@ -38,8 +38,15 @@ FALLING = 0.98  # a loss below this share of another one is lower
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One look at dev: after how many steps and epochs, with which training loss since the last,
-    dev loss and score."""
+    """One evaluation on the dev rows during training.
+
+    Attributes:
+        step: how many steps had been taken.
+        epoch: how many epochs these steps are.
+        loss: the mean training loss since the previous evaluation.
+        dev_loss: the mean loss of the dev rows.
+        dev: the dev score; higher is better.
+    """
 
     step: int
     epoch: float
@@ -50,29 +57,29 @@ class Evaluation:
 
 @dataclass
 class TrainingHistory:
-    """How the training of a task went."""
+    """The evaluations of one task's training and how it ended."""
 
     history: list[Evaluation] = field(default_factory=list)
     best: Evaluation | None = None
     diverged: bool = False
     planned: int = 0
-    """The steps that it would have had."""
+    """The number of steps that the training was configured for."""
     step: int = 0
-    """The steps that it had."""
+    """The number of steps that were taken."""
 
     @property
     def stopped(self) -> bool:
-        """Whether patience ended it."""
+        """Whether early stopping ended the training."""
         return self.step < self.planned and not self.diverged
 
     @property
     def still_falling(self) -> bool:
-        """Whether the training loss went down after the best state."""
+        """Whether the training loss decreased further after the best evaluation."""
         return self.best is not None and self.history[-1].loss < FALLING * self.best.loss
 
 
 def account(name: str, trained: TrainingHistory, config: TrainConfig) -> list[str]:
-    """Sentences about a training that had fewer steps than one may think."""
+    """Sentences that explain why a training took fewer steps than were configured."""
     sentences = []
     if trained.stopped:
         falling = (
@@ -92,7 +99,7 @@ def account(name: str, trained: TrainingHistory, config: TrainConfig) -> list[st
 
 
 def accuracy(scores: Sequence[torch.Tensor], examples: Sequence[Example]) -> float:
-    """The share of examples whose own label has the highest score."""
+    """The share of examples whose correct label has the highest score."""
     return sum(
         int(label_scores.argmax()) == example.label
         for label_scores, example in zip(scores, examples)
@@ -112,29 +119,29 @@ def fit(
     resume: bool = False,
     label: str = "training",
 ) -> dict[int | str, TrainingHistory]:
-    """Train tasks on (training rows, dev rows), together where only prompts are trained, and
-    restore each one's best state.
+    """Train tasks on their training rows and restore the best state of each, judged on its dev
+    rows. Where only prompts are trained, the tasks are trained together.
 
     Args:
-        data: by the task's number or name.
+        data: the training rows and dev rows of each task, by the task's number or name.
         tune: what is trained: the prompt, the LM's vocabulary head, the LM, or prompt and LM. An LM
             serves one task at a time.
         metric: the dev score of tasks with labels.
         texts: the dev score of tasks whose answer is text, by what the LM writes; without it, minus
             the dev loss.
-        unlabeled: rows whose words are hidden and told beside the task, by the weight
-            ``config.auxiliary`` (PET, section 3.2).
-        folder: where checkpoints go; without one nothing is saved.
-        resume: go on from the checkpoint in ``folder``, if there is one.
-        label: what the progress bar says.
+        unlabeled: rows for the auxiliary masked-LM loss, which hides some of their words and has
+            the weight ``config.auxiliary`` (PET, section 3.2).
+        folder: where checkpoints are written; without a folder nothing is saved.
+        resume: continue from the checkpoint in ``folder``, if there is one.
+        label: the text beside the progress bar.
 
     Raises:
         ConfigError, DataError: nothing to train, or no rows.
         ModelError: the frozen LM gives prompts no gradient.
-        DivergedError: a task's loss was no finite number at its first look at dev, so it has no
-            state to keep and is as it began; the other tasks are trained, and the error holds how
-            all went.
-        Interrupted: Ctrl-C or a signal to end, after a checkpoint.
+        DivergedError: a task's loss was not finite at its first evaluation, so its parameters keep
+            their initial values; the other tasks are trained, and the error carries the histories
+            of all of them.
+        Interrupted: Ctrl-C or a termination signal arrived; a checkpoint was written before.
     """
     config = config or TrainConfig()
     numbers = {key: model.number(key) if isinstance(key, str) else key for key in data}
@@ -204,7 +211,7 @@ def fit(
 
 
 def _diverged(names: Sequence[str]) -> str:
-    """Which trainings diverged."""
+    """The beginning of a message that names the trainings that diverged."""
     others = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return (
         f"The training of {', '.join(names[:3])}{others} diverged (the loss was no finite number "
@@ -213,7 +220,7 @@ def _diverged(names: Sequence[str]) -> str:
 
 
 def lower_rates(config: TrainConfig, tune: str) -> str:
-    """What a training that diverges should be given: its rates, as they are, to be lowered."""
+    """Advice for a training that diverged: which learning rates to lower, with their values."""
     names = {"prompt": ["learning_rate"], "both": ["lm_learning_rate", "learning_rate"]}.get(
         tune, ["lm_learning_rate"]
     )
@@ -221,7 +228,7 @@ def lower_rates(config: TrainConfig, tune: str) -> str:
 
 
 class PromptTraining:
-    """One task's training: its rows, its parameters, and where it is."""
+    """The training of one task: its rows, parameters, optimiser and progress."""
 
     def __init__(
         self,
@@ -309,21 +316,21 @@ class PromptTraining:
 
     @property
     def encoded(self) -> list[EncodedRow]:
-        """All rows as the LM gets them, those of training first."""
+        """All rows as they enter the LM, training rows first."""
         return [row for example in self.rows for row in example.learn] + [
             row for example in self.dev for row in (*example.fills, *example.learn)
         ]
 
     def hidden(self, model: PromptModel, count: int) -> list[Example]:
-        """So many unlabelled rows with words hidden, for the auxiliary loss; none where it has no
-        weight."""
+        """Draw ``count`` unlabelled rows and hide some of their words for the auxiliary loss; an
+        empty list where that loss has no weight."""
         if not self.config.auxiliary:
             return []
         drawn = torch.randint(len(self.unlabeled), (count,), generator=self.generator).tolist()
         return model.hidden_words(self.task, [self.unlabeled[i] for i in drawn], self.generator)
 
     def update(self) -> None:
-        """One step of this job's own optimiser."""
+        """Take one step of this task's optimiser."""
         if self.config.clip:
             nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         share = _rate(self.step, self.steps, self.steps_an_epoch, self.config)
@@ -335,15 +342,16 @@ class PromptTraining:
 
     @property
     def due(self) -> bool:
-        """Whether it is time for a look at dev."""
+        """Whether the dev rows are evaluated after this step."""
         return (
             self.step % (self.config.evaluate_every or self.steps_an_epoch) == 0
             or self.step == self.steps
         )
 
     def evaluate(self, dev_loss: float, score: Callable[[], float]) -> None:
-        """Keep the state if dev is better (a tie is decided by the dev loss); stop when it has not
-        been for long."""
+        """Record an evaluation: keep the state if the dev score is the best so far (a tie is
+        decided by the dev loss), and stop the training once it has not improved for ``patience``
+        evaluations."""
         loss = float(torch.stack(self.losses).mean())
         self.losses = []
         if not (math.isfinite(loss) and math.isfinite(dev_loss) and math.isfinite(dev := score())):
@@ -367,12 +375,12 @@ class PromptTraining:
 
     @torch.no_grad()
     def restore_best(self) -> None:
-        """Put back the best state; what it began as where there is none."""
+        """Restore the best state, or the initial one if no evaluation succeeded."""
         for parameter, value in zip(self.parameters, self.best_state):
             parameter.copy_(value)
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """All that is needed to go on: tensors, and the rest as JSON can say it."""
+        """All that is needed to resume the training: the tensors, and the rest as JSON values."""
         tensors = {f"parameter.{i}": parameter for i, parameter in enumerate(self.parameters)}
         tensors |= {f"best.{i}": value for i, value in enumerate(self.best_state)}
         tensors |= {
@@ -416,12 +424,12 @@ class PromptTraining:
 
 @dataclass(frozen=True)
 class _Checkpoint:
-    """Where all that is needed to go on is written, and of which training it is.
+    """The file from which a training is resumed.
 
     Attributes:
-        identity: all that the outcome hangs on.
-        at_end: also write it when the training is over, so that it is not run again where what
-            comes next is cut short.
+        identity: everything that determines the result of the training.
+        at_end: also write the file when the training has ended, so that it is not repeated if a
+            later stage of the run is interrupted.
     """
 
     file: pathlib.Path
@@ -507,8 +515,8 @@ def _run(
 
 
 def _step(model: PromptModel, jobs: Sequence[PromptTraining], config: TrainConfig) -> None:
-    """One joint step: a batch of each job's rows through the LM at once, and each job's own
-    update."""
+    """One joint step: the LM runs once over a batch of every task's rows, and then each task's
+    optimiser takes a step."""
     batches = [job.batch() for job in jobs]
     drawn: list[tuple[PromptTraining, Example, float]] = []
     sizes = []
@@ -535,7 +543,7 @@ def _step(model: PromptModel, jobs: Sequence[PromptTraining], config: TrainConfi
 def _evaluate(
     model: PromptModel, jobs: Sequence[PromptTraining], metric: Metric, texts: TextMetric | None
 ) -> None:
-    """Score the dev rows of several jobs as one set."""
+    """Evaluate several tasks, with the dev rows of all of them in the same batches."""
     chosen, written = [job for job in jobs if not job.writes], [job for job in jobs if job.writes]
     scores = iter(model.scores([example for job in chosen for example in job.dev], finite=False))
     for job in chosen:
@@ -561,7 +569,7 @@ def _last(job: PromptTraining) -> float:
 
 
 def _rate(step: int, steps: int, steps_an_epoch: int, config: TrainConfig) -> float:
-    """The learning rate of a step as a share of its peak."""
+    """The learning rate of a step as a fraction of its peak."""
     rising = round(steps * config.warmup)
     if step < rising:
         return (step + 1) / rising
@@ -578,7 +586,7 @@ def _identity(
     tune: Tune,
     unlabeled: Sequence[Row],
 ) -> dict[str, Any]:
-    """All that the outcome hangs on, as JSON says it, before anything is trained."""
+    """Everything that determines the result, as JSON values, before anything is trained."""
     tasks = {job.name: identity.of_task(model.tasks[job.task].task) for job in jobs}
     rows = {
         job.name: {

@@ -41,17 +41,18 @@ LEAST = 1e-9  # confidence by which a row is drawn
 
 @dataclass(frozen=True)
 class Plan:
-    """What PET does.
+    """The settings of a PET run.
 
     Attributes:
-        members: the patterns, each with its label words; all have the same labels.
-        classifier: learns from what the members say together, with the LM; its temperature is that
-            of the settings.
-        tune: what each member trains. With "lm" also what it has of its own, such as a trained
-            reader.
-        train: how members are trained. Its seed is that of the drawing too.
-        distil: how the classifier is trained.
-        max_length: the most tokens of an input; the LM's own limit by default.
+        members: the patterns, each with its label words; all of them have the same labels.
+        classifier: the task that is trained, together with the LM, on the members' averaged label
+            probabilities; its temperature is that of ``settings``.
+        tune: what each member trains. With "lm", parameters of the member itself, such as a trained
+            reader, are trained as well.
+        train: the training settings of the members. The same seed draws the rows of later
+            generations.
+        distil: the training settings of the classifier.
+        max_length: the largest number of tokens of an input; the LM's limit by default.
     """
 
     members: Sequence[Task]
@@ -65,8 +66,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Member:
-    """A member of one generation: how many rows it learned from, its weight, its accuracy on dev,
-    and how its training went."""
+    """A member of one generation.
+
+    Attributes:
+        rows: how many rows it was trained on.
+        weight: its weight in the ensemble.
+        dev: its accuracy on the dev rows.
+        trained: the history of its training.
+    """
 
     name: str
     generation: int
@@ -78,14 +85,14 @@ class Member:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out.
+    """The result of a PET run.
 
     Attributes:
-        model: the classifier, as its only task, over the LM that it tuned.
-        trained: how its training went.
-        members: of all generations.
-        ensembles: each generation's accuracy on dev, its members together.
-        weights: of the LM before; ``LanguageModel.restore`` puts them back.
+        model: a model whose only task is the classifier, over the LM that was tuned with it.
+        trained: the history of the classifier's training.
+        members: the members of all generations.
+        ensembles: the accuracy of each generation's ensemble on the dev rows.
+        weights: the LM's weights before the run; ``LanguageModel.restore`` puts them back.
     """
 
     model: PromptModel
@@ -115,7 +122,7 @@ class _Run:
 
 @dataclass(frozen=True)
 class _MemberScores:
-    """A member, and the scores that it gives the unlabelled rows [N, C] and the dev rows [D, C]."""
+    """A member with its label scores of the unlabelled rows [N, C] and of the dev rows [D, C]."""
 
     member: Member
     unlabeled: torch.Tensor
@@ -133,18 +140,18 @@ def pet(
     label: str = "PET",
     report: Callable[[str], None] = lambda text: None,
 ) -> Outcome:
-    """Train the members, let them label, and train the classifier, which leaves the LM tuned. Where
-    that fails, the LM is as before.
+    """Train the members, label the unlabelled rows with them, and train the classifier on these
+    labels. The LM stays tuned afterwards; after an error it has its original weights.
 
     Args:
-        rows: to learn from. Without any, the members label untrained, all of equal weight
+        rows: the training rows. Without any, the members label untrained and with equal weights
             (zero-shot).
-        dev: by which training is stopped and its best state chosen.
-        unlabeled: what their target field holds, if they have it, is not looked at.
-        folder: where all that is finished is kept.
-        resume: go on with the run in the folder, if there is one; one that is finished is read.
-        label: what the progress bar says.
-        say: is told what is not as it was asked for.
+        dev: the rows for early stopping and the choice of the best state.
+        unlabeled: rows to label; a label that they have is ignored.
+        folder: where finished members and the classifier are kept.
+        resume: continue the run in the folder, if there is one; a finished run is read.
+        label: the text beside the progress bar.
+        report: receives a sentence wherever the run deviates from its settings.
 
     Raises:
         ConfigError: the plan does not fit together, or the folder holds another run.
@@ -170,7 +177,7 @@ def pet(
 
 
 def _outcome(run: _Run) -> Outcome:
-    """Train what is not there yet, in a folder that is held."""
+    """Train the members and the classifier that are not finished yet, in a locked folder."""
     lm, plan, dev = run.lm, run.plan, run.dev
     members, ensembles = [], []
     try:
@@ -195,8 +202,8 @@ def _outcome(run: _Run) -> Outcome:
 
 
 def _generation(run: _Run, number: int, before: Sequence[_MemberScores]) -> list[_MemberScores]:
-    """A generation of members: the first learns from the training rows, each later one from rows
-    too that the one before it labelled."""
+    """Train a generation of members: the first on the training rows, each later one also on rows
+    that members of the previous generation labelled."""
     size = len(run.tasks) if run.plan.tune == "prompt" else 1
     member_scores = []
     for start in range(0, len(run.tasks), size):
@@ -222,7 +229,7 @@ def _train(
     run: _Run, generation: int, rows: dict[int, Sequence[Row]], files: dict[int, pathlib.Path]
 ) -> None:
     """Train members from the LM's original weights, together where only prompts are trained, and
-    keep what they say.
+    save their scores.
 
     A member's weight is its accuracy on the training rows before it is trained (section 3.3).
     """
@@ -331,8 +338,8 @@ def _together(
     rows: Literal["unlabeled", "dev"],
     temperature: float = 1.0,
 ) -> torch.Tensor:
-    """The labels' shares [B, C] by the weighted mean of the members' scores, softer by the
-    temperature (section 3.3)."""
+    """The label probabilities [B, C] of the weighted mean of the members' scores, which are divided
+    by the temperature (section 3.3)."""
     scores = (
         torch.stack([getattr(scores_of_member, rows) for scores_of_member in member_scores], 1)
         / temperature
@@ -344,8 +351,8 @@ def _together(
 def _labelled(
     run: _Run, generation: int, number: int, before: Sequence[_MemberScores]
 ) -> list[Row]:
-    """What a member of a later generation learns from: the training rows, and rows that some of the
-    others labelled (section 3.4)."""
+    """The rows that a member of a later generation is trained on: the training rows, and rows that
+    some of the other members labelled (section 3.4)."""
     task, settings = run.tasks[number], run.plan.settings
     generator = torch.Generator().manual_seed(
         run.plan.train.seed * 1_000_003 + zlib.crc32(f"{task.name} {generation}".encode())
@@ -409,13 +416,15 @@ def draw(
     generator: torch.Generator,
     likeliest: int | None = None,
 ) -> list[list[int]]:
-    """Draw so many rows for each label, or all there are, each as probably as its label is certain:
+    """Draw rows for each label, each with a probability proportional to its label's, and return
     their numbers.
 
     Args:
-        shares: of the labels, for each row [N, C].
-        likeliest: draw among so many rows that are likeliest of the label, even where another is
-            likelier; by default, among those of which the label is the likeliest.
+        shares: [N, C], the label probabilities of each row.
+        counts: how many rows to draw for each label; all candidates where there are fewer.
+        likeliest: draw among this many rows with the highest probability of the label, even where
+            another label is more probable; by default, among the rows whose most probable label
+            it is.
     """
     drawn, best = [], shares.argmax(1)
     for label, count in enumerate(counts):
@@ -437,8 +446,8 @@ def draw(
 
 
 def _distilled(run: _Run, shares: torch.Tensor) -> tuple[PromptModel, TrainingHistory]:
-    """The classifier, trained on the unlabelled rows with the members' shares [N, C], or as it was
-    kept."""
+    """The classifier, trained on the unlabelled rows with the members' label probabilities [N, C],
+    or read from the folder if it was trained before."""
     task, file = (
         replace(run.plan.classifier, temperature=run.plan.settings.temperature),
         run.folder / "classifier.safetensors",
@@ -490,7 +499,7 @@ def _labels(task: Task) -> tuple[str, ...]:
 
 
 def _check(run: _Run) -> None:
-    """Refuse what does not fit together."""
+    """Refuse members, rows or settings that do not fit together."""
     plan, tasks, labels = run.plan, run.tasks, run.labels
     if not run.unlabeled or not run.dev or not tasks:
         raise DataError(
@@ -519,8 +528,8 @@ def _check(run: _Run) -> None:
 
 
 def _try(run: _Run) -> None:
-    """Encode every row for every task, so that one that does not fit is told before hours of
-    training. Rows that the first pattern shortens are told."""
+    """Encode every row for every task, so that a row that does not fit is reported before hours of
+    training. Rows that the first pattern shortens are reported."""
     model = PromptModel(run.lm, max_length=run.plan.max_length)
     rows = {"training rows": run.rows, "dev rows": run.dev, "unlabelled rows": run.unlabeled}
     for task in (*run.plan.members, run.plan.classifier):
@@ -536,7 +545,7 @@ def _try(run: _Run) -> None:
 
 
 def _identity(run: _Run) -> dict[str, Any]:
-    """All that the outcome hangs on."""
+    """Everything that determines the result."""
     plan = run.plan
     rows = {"training rows": run.rows, "dev rows": run.dev, "unlabelled rows": run.unlabeled}
     return {

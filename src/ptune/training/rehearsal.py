@@ -1,4 +1,4 @@
-"""A training is tried before its first step: one step on two rows, of a copy that is thrown
+"""A trial of a training before its first step: one step on two rows, with a copy that is thrown
 away."""
 
 import contextlib
@@ -18,7 +18,7 @@ MOST_TASKS = 8
 
 
 def copy_of(model: PromptModel) -> PromptModel:
-    """The same LM and tasks, with prompts of their own that begin alike."""
+    """A model with the same LM and tasks, and copies of the prompts."""
     twin = PromptModel(model.lm, copy.deepcopy(model.bank), list(model.tasks), model.max_length)
     twin.take_owners(model)
     return twin
@@ -34,8 +34,8 @@ def one_step(
     unlabeled: Sequence[Row] = (),
 ) -> PromptModel:
     """Train a copy of a model for one step on two rows of each task (of the first tasks, where
-    there are many), look at two dev rows, and return the copy. The model, its LM and all random
-    states are as before. A step that diverges is no fault here.
+    there are many), evaluate it on two dev rows, and return the copy. The model, its LM and all
+    random states stay unchanged. A step that diverges is not an error here.
 
     Args:
         data: training rows and dev rows, by the number of the task; as for ``fit``, like the other
@@ -72,7 +72,7 @@ def one_step(
 
 
 def _that_teach(model: PromptModel, task: int, rows: Sequence[Row]) -> list[Any]:
-    """The first rows from which something is learned; a span is learned from true ones alone."""
+    """The first rows that contribute to the loss; a span is learned from true rows only."""
     chosen: list[Any] = []
     for row in rows:
         if len(chosen) < ROWS and any(example.learn for example in model.encode(task, [row])):
