@@ -9,7 +9,7 @@ from rich.console import Console
 from ptune.base import files
 from ptune.errors import ConfigError, StoreError
 from ptune.experiments import report_runs
-from ptune.reports import runs_page
+from ptune.reports import run_plots, runs_page
 from ptune.reports.schemas import Output, Run
 
 TITLES = {"prefix-tuning": "Prefix-tuning", "fine-tune": "Fine-tuning"}
@@ -197,17 +197,17 @@ def test_the_low_data_plot():
         for rows in (0, 50, 1000)
         for seed in (0, 1)
     ]
-    plot = runs_page.low_data_plot(runs)
+    plot = run_plots.low_data_plot(runs)
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", plot)
     assert {"0", "50", "1,000", "training rows", "ROUGE-L"} <= set(texts)
     assert texts.count("Prefix-tuning") == texts.count("Fine-tuning") == 1, "a line a method"
     assert (
-        runs_page.low_data_plot(runs[:2])
-        == runs_page.low_data_plot([])
+        run_plots.low_data_plot(runs[:2])
+        == run_plots.low_data_plot([])
         == ""
-        != runs_page.low_data_plot(runs[:3])
+        != run_plots.low_data_plot(runs[:3])
     )
-    assert runs_page.low_data_plot([run(), run(rows=50, figures={"nist": 1.0})]) == "", (
+    assert run_plots.low_data_plot([run(), run(rows=50, figures={"nist": 1.0})]) == "", (
         "one of them has no BLEU"
     )
 
@@ -222,7 +222,7 @@ def test_the_low_data_plot_has_means_and_deviations(monkeypatch):
         run(figures={"bleu": 30.0}, rows=50),
         run(figures={"bleu": 20.0}, rows=50, train={"epochs": 9}),
     ]
-    runs_page.low_data_plot([*SEEDS, *other])
+    run_plots.low_data_plot([*SEEDS, *other])
     assert [list(map(list, values)) for values in drawn] == [
         [[50, 1000], [30.0, 63.0], [0.0, 13**0.5]],
         [[50], [20.0], [0.0]],
@@ -250,7 +250,7 @@ def test_the_page_is_whole(tmp_path):
         "Texts beside references",
         "Settings and versions",
     ]
-    assert found.count("<svg") == 3
+    assert found.count("<svg") == 2 and found.count('<figure class="dots"') == 1
     for wanted in (
         ">BLEU on dev</text>",
         "a : b",
@@ -448,3 +448,31 @@ def test_a_page_does_not_take_the_place_of_a_runs_own(tmp_path):
     assert (tmp_path / "one" / "report.html").read_bytes() == before
     for _ in range(2):
         report_runs.report([tmp_path / "one"], tmp_path)
+
+
+def test_without_test_rows_the_dev_score_is_shown_by_its_name(tmp_path):
+    runs = [
+        Run(**{**run(seed=seed).model_dump(), "figures": {}}).model_copy(
+            update={"dev_score": "accuracy", "best": {"e2e": {"epoch": 1.0, "dev": dev}}}
+        )
+        for seed, dev in ((0, 0.5), (1, 0.75))
+    ]
+    title = "accuracy on dev rows (there are no test rows)"
+    assert cells(runs)[title] == {"Prefix-tuning": "0.625 ± 0.177"}
+    text = page(runs, tmp_path)
+    assert title in text and "No test rows. " in text
+    assert "reaches on the dev rows accuracy 0.625 ± 0.177." in text
+    assert "chosen by it" in text
+
+
+def test_the_answer_stands_in_the_first_screen(tmp_path):
+    text = page([*SEEDS, TUNED], tmp_path)
+    first = text[text.index("<h1>") : text.index("<h2>")]
+    assert "<strong>Fine-tuning</strong> is best: BLEU 65.00, 2.00 above Prefix-tuning" in first
+
+
+def test_confused_labels_stand_on_the_page(tmp_path):
+    confusion = {"<i>a</i>": {"<i>a</i>": 2, "b": 1}, "b": {"<i>a</i>": 0, "b": 3}}
+    text = page([run(confusion=confusion, figures={"accuracy": 5 / 6})], tmp_path)
+    assert "<tr><td>b<td>3<td>0.750<td>1.000<td>0.857</tr>" in text
+    assert '<td style="--share:0.333">1' in text and "<i>a</i>" not in text

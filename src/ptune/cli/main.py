@@ -245,7 +245,7 @@ def _report(arguments: Sequence[str]) -> None:
     _quiet()
     from ptune.experiments.report_runs import report
 
-    report(config.runs, config.out)
+    report(config.runs, config.out, config.table)
 
 
 def _export(arguments: Sequence[str]) -> None:

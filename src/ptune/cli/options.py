@@ -14,9 +14,12 @@ class ReportConfig(Config):
     references."""
 
     runs: tyro.conf.Positional[list[pathlib.Path]]
-    """The out folders of the runs."""
+    """The out folders of the runs; with --table also those of probes and comparisons."""
     out: pathlib.Path = pathlib.Path("report")
     """The folder for report.html."""
+    table: pathlib.Path | None = None
+    """A file for the figures, with mean and deviation over seeds: .csv, or .tex for LaTeX with
+    booktabs."""
 
 
 class DoctorConfig(Config):

@@ -661,7 +661,7 @@ def _test(config: TaskConfig, model: PromptModel, rows: list[Row], run: Run) -> 
     if not rows:
         return
     if model.tasks[0].verbalizer is not None:
-        run.figures = judge_labels.judge(model, rows, config.metrics)
+        run.figures = judge_labels.judge(model, rows, config.metrics, confusion=run.confusion)
         return
     judged = judge_texts.judge(model, rows, config.decoding, config.metrics, config.parts)
     run.figures, run.parts, run.left_out, run.outputs = (

@@ -4,68 +4,87 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from ptune.base import files
-from ptune.metrics.labels import BASELINES
-from ptune.reports.probe_page import (
+from ptune.metrics.labels import BASELINES, mean
+from ptune.reports import design
+from ptune.reports.design import (
     COLOURS,
     DIVERGED,
+    INK,
     MARK,
     MARKED,
+    Dot,
+    DotRow,
+    Score,
     count,
-    divergences,
-    render,
-    svg,
+    line_style,
 )
+from ptune.reports.probe_page import divergences
 from ptune.reports.schemas import Cell, Comparison
 
-COMPANY = "Above the line: baselines, without prompts, on the same rows."
+BASELINES_NOTE = "Above the line: baselines, without prompts, on the same rows."
 
 
 def tables(results: Comparison) -> list[Table]:
     """For each number of shots, methods by as many tasks as 80 columns hold: each task's main
     figure, with its deviation over seeds."""
-    most, drawn = 2 if any(cell.seeds > 1 for cell in results.cells) else 3, []
-    for shots in sorted({cell.shots for cell in results.cells}):
-        names = list(dict.fromkeys(cell.task for cell in results.cells if cell.shots == shots))
-        drawn += [
-            _table(results, shots, names[first : first + most])
-            for first in range(0, len(names), most)
-        ]
-    return drawn
+    tasks_in_table = 2 if any(cell.seeds > 1 for cell in results.cells) else 3
+    tables = []
+    for shots in _numbers_of_shots(results):
+        tasks = _tasks(_cells_with(results, shots))
+        for start in range(0, len(tasks), tasks_in_table):
+            tables.append(_table(results, shots, tasks[start : start + tasks_in_table]))
+    return tables
 
 
-def _table(results: Comparison, shots: int, names: Sequence[str]) -> Table:
-    cells = [cell for cell in results.cells if cell.shots == shots and cell.task in names]
-    drawn = Table(title=_title(shots), box=box.SIMPLE_HEAD, pad_edge=False)
-    drawn.add_column("method", no_wrap=True)
-    for name in names:
-        metric = next(cell.metric for cell in cells if cell.task == name)
-        drawn.add_column(f"{name}\n{metric}", justify="right", no_wrap=True)
-    drawn.add_column("trained", justify="right", no_wrap=True)
-    notes = [COMPANY] if any(cell.baseline for cell in cells) else []
-    drawn.caption = (
-        " ".join([*notes, *([MARKED] if any(cell.diverged for cell in cells) else [])]) or None
-    )
+def _numbers_of_shots(results: Comparison) -> list[int]:
+    return sorted({cell.shots for cell in results.cells})
+
+
+def _cells_with(results: Comparison, shots: int) -> list[Cell]:
+    return [cell for cell in results.cells if cell.shots == shots]
+
+
+def _tasks(cells: Sequence[Cell]) -> list[str]:
+    return list(dict.fromkeys(cell.task for cell in cells))
+
+
+def _table(results: Comparison, shots: int, tasks: Sequence[str]) -> Table:
+    cells = [cell for cell in _cells_with(results, shots) if cell.task in tasks]
+    table = Table(title=_title(shots), box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    for task in tasks:
+        metric = next(cell.metric for cell in cells if cell.task == task)
+        table.add_column(f"{task}\n{metric}", justify="right", no_wrap=True)
+    table.add_column("trained", justify="right", no_wrap=True)
+    last_baseline = [name for name in results.titles if name in BASELINES][-1:]
     for method, title in results.titles.items():
-        own = [
-            next((cell for cell in cells if (cell.task, cell.method) == (name, method)), None)
-            for name in names
-        ]
-        if any(own):
-            is_last = [name for name in results.titles if name in BASELINES][-1:] == [method]
-            style = "italic" if method in BASELINES else ""
-            drawn.add_row(
-                Text(title, style=style),
-                *[_shown(cell, cells) for cell in own],
-                _trained(own),
-                end_section=is_last,
+        row = [_cell(cells, task, method) for task in tasks]
+        if any(row):
+            table.add_row(
+                Text(title, style="italic" if method in BASELINES else ""),
+                *[_shown(cell, cells) for cell in row],
+                _trained(row),
+                end_section=last_baseline == [method],
             )
-    return drawn
+    table.caption = _caption(cells)
+    return table
+
+
+def _caption(cells: Sequence[Cell]) -> str | None:
+    notes = [BASELINES_NOTE] if any(cell.baseline for cell in cells) else []
+    notes += [MARKED] if any(cell.diverged for cell in cells) else []
+    return " ".join(notes) or None
+
+
+def _cell(cells: Sequence[Cell], task: str, method: str) -> Cell | None:
+    return next((cell for cell in cells if (cell.task, cell.method) == (task, method)), None)
 
 
 def _title(shots: int) -> str:
@@ -75,144 +94,218 @@ def _title(shots: int) -> str:
 
 
 def _shown(cell: Cell | None, cells: Sequence[Cell]) -> Text:
-    if cell is None or not cell.mean:
-        return Text(figure(cell) if cell else "-")
-    best = max(
-        other.mean[other.metric] for other in cells if other.task == cell.task and other.mean
-    )
-    return Text(
-        figure(cell), style="bold" if f"{cell.mean[cell.metric]:.3f}" == f"{best:.3f}" else ""
-    )
+    if cell is None:
+        return Text("-")
+    return Text(figure(cell), style="bold" if is_near_best(cell, cells) else "")
+
+
+def is_near_best(cell: Cell, cells: Sequence[Cell]) -> bool:
+    """Whether a cell is the best of its task or within one deviation of it.
+
+    Args:
+        cells: all cells with the same number of shots, this one among them.
+    """
+    rivals = [other for other in cells if other.task == cell.task]
+    return design.near_best([_score(rival, "") for rival in rivals])[rivals.index(cell)]
+
+
+def _score(cell: Cell, title: str) -> Score | None:
+    """A cell's main figure, or None where it has no figures."""
+    if cell.metric not in cell.mean:
+        return None
+    deviation = cell.deviation.get(cell.metric, 0.0)
+    return Score(title, cell.mean[cell.metric], deviation, cell.seeds)
 
 
 def figure(cell: Cell) -> str:
     """A cell's main figure, with its deviation where there are seeds, and a mark where a training
     diverged."""
-    if not cell.mean:
+    score = _score(cell, "")
+    if score is None:
         return DIVERGED if cell.lost else "-"
-    spread = f" ± {cell.deviation[cell.metric]:.3f}" if cell.seeds > 1 else ""
-    return f"{cell.mean[cell.metric]:.3f}{spread}{MARK if cell.diverged else ''}"
+    return score.text() + (MARK if cell.diverged else "")
 
 
 def _trained(cells: Sequence[Cell | None]) -> str:
-    most = max((cell.trained_parameters for cell in cells if cell), default=0)
-    return count(most) if most else ""
+    parameters = max((cell.trained_parameters for cell in cells if cell), default=0)
+    return count(parameters) if parameters else ""
 
 
 def write(results: Comparison, single: Sequence[dict[str, Any]], folder: pathlib.Path) -> None:
-    """Write ``report.html``: the tables with all figures, score against shots, the spread over
-    patterns and verbalizers, settings.
+    """Write ``report.html``: which method is best, the tables with all figures, score against
+    shots, the spread over patterns and verbalizers, settings.
 
     Args:
         single: the single results, of which the patterns are shown.
     """
-    groups = []
-    for shots in sorted({cell.shots for cell in results.cells}):
-        cells = [cell for cell in results.cells if cell.shots == shots]
-        names = list(dict.fromkeys(cell.task for cell in cells))
-        rows = [
-            (
-                method,
-                title,
-                [
-                    next(
-                        (cell for cell in cells if (cell.task, cell.method) == (name, method)), None
-                    )
-                    for name in names
-                ],
-            )
-            for method, title in results.titles.items()
-        ]
-        groups.append({"title": _title(shots), "tasks": names, "rows": rows})
-    page = render(
+    groups = [_group(results, shots) for shots in _numbers_of_shots(results)]
+    page = design.render(
         "compare_page.html",
         results=results,
         groups=groups,
         figure=figure,
         count=count,
         shots=_against_shots(results),
-        grid=_spread(results, single),
+        grid=_pattern_spread(results, single),
         baselines=BASELINES,
         diverged=divergences(single),
-        patterns=[one for one in single if one["seed"] == 0 and one.get("template")],
-        tuned=sorted({cell.task for cell in results.cells}),
+        marked=MARKED if any(cell.diverged for cell in results.cells) else "",
+        patterns=[result for result in single if result["seed"] == 0 and result.get("template")],
+        tasks=sorted({cell.task for cell in results.cells}),
     )
     files.write_text(folder / "report.html", page)
 
 
-def _against_shots(results: Comparison) -> str:
-    """The main figure against the rows of each label, one panel a task; nothing where there is only
-    one number of shots."""
-    names = [
-        name
-        for name in dict.fromkeys(cell.task for cell in results.cells)
-        if len({cell.shots for cell in results.cells if cell.task == name}) > 1
+def _group(results: Comparison, shots: int) -> dict[str, Any]:
+    """What the page shows of one number of shots."""
+    cells = _cells_with(results, shots)
+    tasks = _tasks(cells)
+    rows = []
+    for method, title in results.titles.items():
+        row = [_cell(cells, task, method) for task in tasks]
+        if any(row):
+            rows.append(
+                (method, title, [(c, c is not None and is_near_best(c, cells)) for c in row])
+            )
+    metrics = {task: next(c.metric for c in cells if c.task == task) for task in tasks}
+    return {
+        "title": _title(shots),
+        "tasks": tasks,
+        "metrics": metrics,
+        "rows": rows,
+        "answers": _answers(results, cells, metrics),
+        "dots": {task: _dots(results, cells, task) for task in tasks},
+    }
+
+
+def _answers(
+    results: Comparison, cells: Sequence[Cell], metrics: dict[str, str]
+) -> list[tuple[str, design.Answer]]:
+    """For each task which method with prompts is best, by how much, and how far the best baseline
+    is; of several tasks first the mean over them, of the methods that did all."""
+    answers = []
+    if len(metrics) > 1:
+        methods, baselines = _mean_scores(results, cells, list(metrics))
+        answer = design.answer(methods, "the mean of the tasks", baseline=_best(baselines))
+        answers += [(f"Mean of {len(metrics)} tasks", answer)] if answer else []
+    for task, metric in metrics.items():
+        of_task = [cell for cell in cells if cell.task == task]
+        methods = _scores(results, of_task, baseline=False)
+        baselines = _scores(results, of_task, baseline=True)
+        answer = design.answer(methods, metric, baseline=_best(baselines))
+        answers += [(task, answer)] if answer else []
+    return answers
+
+
+def _scores(results: Comparison, cells: Sequence[Cell], baseline: bool) -> list[Score]:
+    scores = [
+        _score(cell, results.titles[cell.method]) for cell in cells if cell.baseline == baseline
     ]
-    if not names:
+    return [score for score in scores if score is not None]
+
+
+def _mean_scores(
+    results: Comparison, cells: Sequence[Cell], tasks: Sequence[str]
+) -> tuple[list[Score], list[Score]]:
+    """The mean over tasks of methods, and of baselines, that have a figure for each task."""
+    methods: list[Score] = []
+    baselines: list[Score] = []
+    for method, title in results.titles.items():
+        row = [_cell(cells, task, method) for task in tasks]
+        scores = [score for cell in row if cell and (score := _score(cell, title))]
+        if len(scores) == len(tasks):
+            group = baselines if method in BASELINES else methods
+            group.append(Score(title, mean([score.mean for score in scores])))
+    return methods, baselines
+
+
+def _best(scores: Sequence[Score]) -> Score | None:
+    return max(scores, key=lambda score: score.mean, default=None)
+
+
+def _dots(results: Comparison, cells: Sequence[Cell], task: str) -> design.DotPlot | None:
+    """A dot for each method on one task; those of baselines are rings."""
+    rows = []
+    for cell in cells:
+        score = _score(cell, results.titles[cell.method])
+        if cell.task == task and score is not None:
+            dot = Dot(score.mean, score.deviation, 0 if cell.baseline else 2)
+            rows.append(DotRow(score.label, [dot], figure(cell), is_near_best(cell, cells)))
+    metric = next(cell.metric for cell in cells if cell.task == task)
+    return design.dot_plot(rows, metric)
+
+
+def _against_shots(results: Comparison) -> str:
+    """The main figure against the rows of each label, one panel a task; "" where there is only one
+    number of shots."""
+    tasks = [task for task in _tasks(results.cells) if len(_shots_of(results, task)) > 1]
+    if not tasks:
         return ""
-    figure_ = Figure(figsize=(8.5, 3.2 * -(-len(names) // 3)), layout="constrained")
-    for axes, name in zip(figure_.subplots(-(-len(names) // 3), 3, squeeze=False).flat, names):
-        for number, (method, title) in enumerate(results.titles.items()):
-            own = sorted(
-                (
-                    cell
-                    for cell in results.cells
-                    if (cell.task, cell.method) == (name, method) and cell.mean
-                ),
-                key=lambda cell: cell.shots,
-            )
-            axes.errorbar(
-                [cell.shots for cell in own],
-                [cell.mean[cell.metric] for cell in own],
-                [cell.deviation[cell.metric] for cell in own],
-                marker="o",
-                ms=3,
-                lw=1.2,
-                capsize=2,
-                color=COLOURS[number % len(COLOURS)],
-                ls="-" if number < len(COLOURS) else "--",
-                label=title,
-            )
-        axes.set(title=name, xlabel="rows of each label", xscale="log")
-        ticks = sorted({cell.shots for cell in results.cells if cell.task == name})
-        axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
-        axes.minorticks_off()
-    for axes in figure_.axes[len(names) :]:
+    panels_in_row = min(3, len(tasks))
+    lines = -(-len(tasks) // panels_in_row)
+    drawing = Figure(figsize=(8.5, 3.2 * lines), layout="constrained")
+    panels = drawing.subplots(lines, panels_in_row, squeeze=False)
+    for axes, task in zip(panels.flat, tasks):
+        _draw_shots(axes, results, task)
+    for axes in drawing.axes[len(tasks) :]:
         axes.remove()
-    handles, labels = figure_.axes[0].get_legend_handles_labels()
-    figure_.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
-    return svg(figure_)
+    handles, labels = drawing.axes[0].get_legend_handles_labels()
+    drawing.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
+    return design.svg(drawing, f"Main figure by rows of each label: {', '.join(tasks)}")
 
 
-def _spread(results: Comparison, single: Sequence[dict[str, Any]]) -> str:
+def _shots_of(results: Comparison, task: str) -> list[int]:
+    return sorted({cell.shots for cell in results.cells if cell.task == task})
+
+
+def _draw_shots(axes: Axes, results: Comparison, task: str) -> None:
+    """One task's main figure against the rows of each label, a line for each method."""
+    for number, (method, title) in enumerate(results.titles.items()):
+        cells = [cell for cell in results.cells if (cell.task, cell.method) == (task, method)]
+        cells = sorted((cell for cell in cells if cell.mean), key=lambda cell: cell.shots)
+        axes.errorbar(
+            [cell.shots for cell in cells],
+            [cell.mean[cell.metric] for cell in cells],
+            [cell.deviation[cell.metric] for cell in cells],
+            ms=4,
+            lw=1.2,
+            capsize=2,
+            label=title,
+            **line_style(number),
+        )
+    axes.set(title=task, xlabel="rows of each label", xscale="log")
+    ticks = _shots_of(results, task)
+    axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
+    axes.minorticks_off()
+
+
+def _pattern_spread(results: Comparison, single: Sequence[dict[str, Any]]) -> str:
     """Every pattern with every verbalizer as a point, a line of them for each task and method: how
     much the choice matters."""
-    lines = [
-        (
-            f"{one['task']}{', ' + str(one['shots']) + ' shots' if one['shots'] else ''}: "
-            f"{results.titles[one['method']]}",
-            [point["figures"][one["metric"]] for point in one["grid"]],
-            one["figures"][one["metric"]],
-        )
-        for one in single
-        if one["seed"] == 0 and one.get("figures") and len(one.get("grid", ())) > 1
+    first_seed = [
+        result
+        for result in single
+        if result["seed"] == 0 and result.get("figures") and len(result.get("grid", ())) > 1
     ]
-    if not lines:
+    if not first_seed:
         return ""
-    figure_ = Figure(figsize=(8.5, 0.8 + 0.26 * len(lines)), layout="constrained")
-    axes = figure_.subplots()
-    for at, (_, points, chosen) in enumerate(lines):
-        axes.plot(
-            [min(points), max(points)],
-            [at, at],
-            color="#c8ced6",
-            lw=4,
-            solid_capstyle="round",
-            zorder=1,
-        )
-        axes.plot(points, [at] * len(points), "o", color=COLOURS[2], ms=4, alpha=0.7)
-        axes.plot(chosen, at, "|", color="black", ms=12)
-    axes.set_yticks(range(len(lines)), [name for name, _, _ in lines])
+    drawing = Figure(figsize=(8.5, 0.8 + 0.26 * len(first_seed)), layout="constrained")
+    axes = drawing.subplots()
+    for height, result in enumerate(first_seed):
+        points = [point["figures"][result["metric"]] for point in result["grid"]]
+        chosen = result["figures"][result["metric"]]
+        ends, colour = [min(points), max(points)], COLOURS[0]
+        axes.plot(ends, [height] * 2, color=colour, lw=2, alpha=0.5, zorder=1)
+        axes.plot(points, [height] * len(points), "o", color=COLOURS[2], ms=4, alpha=0.7)
+        axes.plot(chosen, height, "|", color=INK, ms=12)
+    axes.set_yticks(
+        range(len(first_seed)), [_pattern_label(results, result) for result in first_seed]
+    )
     axes.invert_yaxis()
     axes.set_xlabel("main figure on test")
-    return svg(figure_)
+    return design.svg(drawing, "Main figure of every pattern with every verbalizer, by method")
+
+
+def _pattern_label(results: Comparison, result: dict[str, Any]) -> str:
+    shots = f", {result['shots']} shots" if result["shots"] else ""
+    return f"{result['task']}{shots}: {results.titles[result['method']]}"

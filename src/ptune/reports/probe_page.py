@@ -1,13 +1,9 @@
-"""Results for people: a table in the terminal, and one HTML page with plots."""
+"""What an LM knows, for people: a table in the terminal, and one HTML page with plots."""
 
-import io
 import pathlib
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
-import matplotlib
 from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
@@ -15,82 +11,83 @@ from rich.text import Text
 
 from ptune.base import files
 from ptune.metrics.labels import mean
-from ptune.reports.schemas import Results
+from ptune.reports import design
+from ptune.reports.design import DIVERGED, MARK, MARKED, Dot, DotRow, Score, count
+from ptune.reports.schemas import MethodResult, RelationResult, Results
 
-COLOURS = ("#9aa5b1", "#d9480f", "#4c78a8", "#72b7b2", "#b279a2", "#54a24b")
 MAIN = "p@1"
-DIVERGED = "diverged"  # in place of a figure, where no training had a finite state to keep
-MARK = " †"  # behind a figure, where a training diverged
-MARKED = (
-    f"{MARK.strip()}: in some of the seeds or relations training diverged; the figure is of what "
-    "was kept before "
-    "that, and without what had nothing to keep."
-)
-matplotlib.rcParams |= {
-    "svg.fonttype": "none",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.parse_math": False,
-}  # titles are text, dollars and all
+Result = MethodResult | RelationResult
 
 
 def table(results: Results, labels: dict[str, str]) -> Table:
-    """P@1 by relation and method, their means, and how many parameters each method trained."""
-    drawn = Table(title="P@1 on test rows", box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
-    drawn.add_column("relation", no_wrap=True, max_width=24)  # the table fits 80 columns
-    drawn.add_column("rows", justify="right", width=4)
-    drawn.add_column("majority", justify="right", width=8)
-    for method in results.methods.values():
-        longest = max(
-            map(len, [*method.title.split(), "0.000 ± 0.000" if method.seeds > 1 else "0.0000"])
-        )
-        marks: list[Any] = [method, *method.relations.values()]
-        longest = max(longest, len(DIVERGED)) if any(own.lost for own in marks) else longest
-        drawn.add_column(
-            method.title,
-            justify="right",
-            width=longest + len(MARK) * any(own.diverged for own in marks),
-        )
-    for name, label in labels.items():
-        own = [method.relations.get(name) for method in results.methods.values()]
-        rows = next((str(r.rows) for r in own if r), "")
-        best = _best(own)
-        cells = [
-            _cell(r, method.seeds, best) if r else "-"
-            for r, method in zip(own, results.methods.values())
-        ]
-        drawn.add_row(
-            f"{name} {label}" if name != label else name,
-            rows,
-            f"{results.majority[name]:.3f}",
-            *cells,
-        )
-    drawn.add_section()
+    """P@1 by relation and method, their means, and how many parameters each method trained.
+
+    Args:
+        labels: for each relation the name that is shown.
+    """
     methods = list(results.methods.values())
-    drawn.add_row(
-        "mean of relations",
-        "",
-        f"{mean(list(results.majority.values())):.3f}",
-        *[_cell(m, m.seeds, _best(methods)) for m in methods],
+    table = Table(title="P@1 on test rows", box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
+    table.add_column("relation", no_wrap=True, max_width=24)  # the table fits 80 columns
+    table.add_column("rows", justify="right", width=4)
+    table.add_column("majority", justify="right", width=8)
+    for method in methods:
+        table.add_column(method.title, justify="right", width=_column_width(method))
+    for name, label in labels.items():
+        relations = [method.relations.get(name) for method in methods]
+        table.add_row(
+            f"{name} {label}" if name != label else name,
+            next((str(relation.rows) for relation in relations if relation), ""),
+            f"{results.majority[name]:.3f}",
+            *_cells(relations, methods),
+        )
+    table.add_section()
+    majority = f"{mean(list(results.majority.values())):.3f}"
+    table.add_row("mean of relations", "", majority, *_cells(methods, methods))
+    for title, name in (("P@10", "p@10"), ("MRR", "mrr"), ("P@1, filtered", "filtered p@1")):
+        table.add_row(title, "", "", *[shown(_value(method, name)) for method in methods])
+    table.add_row("P@1, mean of rows", "", "", *[shown(m.micro.get(MAIN)) for m in methods])
+    table.add_row("parameters trained", "", "", *[count(m.trained_parameters) for m in methods])
+    table.add_row("parameters kept", "", "", *[count(m.kept_parameters) for m in methods])
+    table.caption = MARKED if any(method.diverged for method in methods) else None
+    return table
+
+
+def _column_width(method: MethodResult) -> int:
+    """How many characters a method's column needs."""
+    results: list[Result] = [method, *method.relations.values()]
+    texts = [*method.title.split(), "0.000 ± 0.000" if method.seeds > 1 else "0.0000"]
+    if any(result.lost for result in results):
+        texts.append(DIVERGED)
+    return max(map(len, texts)) + len(MARK) * any(result.diverged for result in results)
+
+
+def _cells(results: Sequence[Result | None], methods: Sequence[MethodResult]) -> list[Text]:
+    """A cell for each method; the best and what is within one deviation of it are bold."""
+    best = _near_best(results, methods)
+    return [
+        Text(figure(result, method.seeds) if result else "-", "bold" if is_best else "")
+        for result, method, is_best in zip(results, methods, best)
+    ]
+
+
+def _near_best(results: Sequence[Result | None], methods: Sequence[MethodResult]) -> list[bool]:
+    return design.near_best(
+        [
+            _score(result, method.title, method.seeds) if result else None
+            for result, method in zip(results, methods)
+        ]
     )
-    for title, figures in (("P@10", "p@10"), ("MRR", "mrr"), ("P@1, filtered", "filtered p@1")):
-        drawn.add_row(title, "", "", *[shown(_of(m, figures)) for m in methods])
-    drawn.add_row("P@1, mean of rows", "", "", *[shown(m.micro.get(MAIN)) for m in methods])
-    drawn.add_row("parameters trained", "", "", *[count(m.trained_parameters) for m in methods])
-    drawn.add_row("parameters kept", "", "", *[count(m.kept_parameters) for m in methods])
-    drawn.caption = MARKED if any(method.diverged for method in methods) else None
-    return drawn
 
 
-def count(parameters: int) -> str:
-    """A number of parameters, in millions where there are so many."""
-    return f"{parameters / 1e6:.1f} M" if parameters >= 1e6 else f"{parameters:,}"
+def _score(result: Result, title: str, seeds: int) -> Score | None:
+    """The main figure of a method or a relation, or None where every training was lost."""
+    value = _value(result)
+    return None if value is None else Score(title, value, result.deviation.get(MAIN, 0.0), seeds)
 
 
-def _of(figures: Any, name: str = MAIN) -> float | None:
+def _value(result: Result, name: str = MAIN) -> float | None:
     """A figure, or None where every training was lost."""
-    value = figures.model_extra.get(name)
+    value = (result.model_extra or {}).get(name)
     return None if value is None else float(value)
 
 
@@ -99,38 +96,27 @@ def shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _best(results: Sequence[Any]) -> str:
-    """The best main figure of some results, as it is shown."""
-    values = [value for result in results if result and (value := _of(result)) is not None]
-    return shown(max(values)) if values else ""
-
-
-def figure(result: Any, seeds: int) -> str:
+def figure(result: Result, seeds: int) -> str:
     """The main figure of a relation or a method, with its deviation where there are seeds; marked
     where training diverged."""
-    value = _of(result)
-    if value is None:
+    score = _score(result, "", seeds)
+    if score is None:
         return DIVERGED if result.lost else "-"
-    spread = f" ± {result.deviation[MAIN]:.3f}" if seeds > 1 else ""
-    return f"{value:.3f}{spread}{MARK if result.diverged else ''}"
-
-
-def _cell(result: Any, seeds: int, best: str) -> Text:
-    text = figure(result, seeds)
-    return Text(text, "bold" if shown(_of(result)) == best else "")
+    return score.text() + (MARK if result.diverged else "")
 
 
 def divergences(single: Sequence[dict[str, Any]]) -> list[str]:
     """A sentence for every single result whose training diverged."""
-    kept = {
+    consequences = {
         True: "the figures are those of its best state before that",
         False: "it had no finite state to keep, and has no figures",
     }
     return [
-        f"{own.get('problem') or own.get('task')}, {own['method']}, seed {own['seed']}: the "
-        f"training diverged; {kept[bool(own.get('figures'))]}."
-        for own in single
-        if own.get("diverged")
+        f"{result.get('problem') or result.get('task')}, {result['method']}, "
+        f"seed {result['seed']}: the training diverged; "
+        f"{consequences[bool(result.get('figures'))]}."
+        for result in single
+        if result.get("diverged")
     ]
 
 
@@ -139,17 +125,12 @@ def wordings_line(results: Results) -> str:
     the wordings spread."""
     if not results.wordings:
         return ""
-    best = mean([max(own, key=lambda w: w["dev"])["test"] for own in results.wordings.values()])
-    spread = mean(
-        [
-            max(w["test"] for w in own) - min(w["test"] for w in own)
-            for own in results.wordings.values()
-        ]
-    )
+    best = [max(wordings, key=lambda w: w["dev"])["test"] for wordings in results.wordings.values()]
+    scores = [[wording["test"] for wording in wordings] for wordings in results.wordings.values()]
+    spread = mean([max(values) - min(values) for values in scores])
     return (
-        "Manual prompt in the wording that is best on dev, of "
-        f"{max(map(len, results.wordings.values()))}: {best:.3f}; from the worst wording "
-        f"to the best it moves by {spread:.3f} on average."
+        f"Manual prompt in the wording that is best on dev, of {max(map(len, scores))}: "
+        f"{mean(best):.3f}; from the worst wording to the best it moves by {spread:.3f} on average."
     )
 
 
@@ -160,33 +141,115 @@ def write(
     notes: Sequence[str],
     folder: pathlib.Path,
 ) -> None:
-    """Write ``report.html``: methods side by side, relations, learning curves, examples, nearest
-    words, settings.
+    """Write ``report.html``: which method is best, methods side by side, relations ordered by what
+    was gained, learning curves, examples, nearest words, settings.
 
     Args:
-        single: the single results (``experiment.run``), for curves and examples.
+        single: the single results (``experiments.trials.run``), for curves and examples.
+        labels: for each relation the name that is shown.
         notes: what a reader must know beside the figures.
     """
-    first = [result for result in single if result["seed"] == 0]
-    page = render(
+    first_seed = [result for result in single if result["seed"] == 0]
+    methods = list(results.methods.values())
+    gains = _gains(results)
+    order = sorted(labels, key=lambda name: -gains[name] if name in gains else float("inf"))
+    page = design.render(
         "probe_page.html",
         results=results,
+        answer=_answer(results),
+        gained=_gained(results, gains),
+        method_dots=_method_dots(results),
+        relation_dots=_relation_dots(results, {name: labels[name] for name in order}),
+        order=order,
+        gains=gains,
         labels=labels,
         notes=[*notes, wordings_line(results)],
-        bars=_bars(results, labels),
-        curves=_curves(first, results),
-        examples=_examples(first),
-        nearest=[r for r in first if r["nearest"]],
-        of=_of,
+        curves=_curves(first_seed, results),
+        examples=_examples(first_seed),
+        nearest=[result for result in first_seed if result["nearest"]],
+        of=_value,
         mean=mean,
         main=MAIN,
         figure=figure,
         shown=shown,
-        best=_best(list(results.methods.values())),
+        best=_near_best(methods, methods),
+        best_in={
+            name: _near_best([m.relations.get(name) for m in methods], methods) for name in labels
+        },
         diverged=divergences(single),
+        marked=MARKED if any(method.diverged for method in methods) else "",
         rows=_rows(results),
     )
     files.write_text(folder / "report.html", page)
+
+
+def _scores(results: Results) -> list[Score]:
+    scores = [_score(method, method.title, method.seeds) for method in results.methods.values()]
+    return [score for score in scores if score is not None]
+
+
+def _majority(results: Results) -> Score:
+    return Score("Majority answer", mean(list(results.majority.values())))
+
+
+def _answer(results: Results) -> design.Answer | None:
+    return design.answer(_scores(results), "P@1", baseline=_majority(results))
+
+
+def _gains(results: Results) -> dict[str, float]:
+    """For each relation how far the best method is above the first one (the manual prompt, where
+    that was run), or above the majority answer where only one method was run."""
+    first, *others = results.methods.values()
+    gains = {}
+    for name, majority in results.majority.items():
+        start = _value(first.relations[name]) if name in first.relations else None
+        values = [_value(method.relations[name]) for method in others if name in method.relations]
+        if not others:
+            values, start = [start], majority
+        present = [value for value in values if value is not None]
+        if present and start is not None:
+            gains[name] = max(present) - start
+    return gains
+
+
+def _gained(results: Results, gains: dict[str, float]) -> str:
+    """On how many relations the methods gain, and against what."""
+    if not gains:
+        return ""
+    first, *others = results.methods.values()
+    start = first.title if others else "the majority answer"
+    best = "the best method" if others else first.title
+    higher = sum(gain > 0 for gain in gains.values())
+    return f"On {higher} of {len(gains)} relations {best} is above {start}."
+
+
+def _method_dots(results: Results) -> design.DotPlot | None:
+    methods = list(results.methods.values())
+    majority = _majority(results)
+    rows = [DotRow(majority.label, [Dot(majority.mean, series=0)], majority.text())]
+    for number, (method, best) in enumerate(zip(methods, _near_best(methods, methods)), 1):
+        dots = _dot(method, method, number)
+        rows.append(DotRow(method.title, dots, figure(method, method.seeds), best))
+    return design.dot_plot(rows, "P@1, mean of relations")
+
+
+def _relation_dots(results: Results, labels: dict[str, str]) -> design.DotPlot | None:
+    """A line for each relation, with a dot for each method and one for the majority answer."""
+    methods = list(results.methods.values())
+    rows = []
+    for name, label in labels.items():
+        dots = [Dot(results.majority[name], series=0, title="Majority answer")]
+        for number, method in enumerate(methods, 1):
+            if name in method.relations:
+                dots += _dot(method.relations[name], method, number)
+        rows.append(DotRow(f"{label} ({name})" if name != label else name, dots))
+    legend = [(0, "Majority answer"), *enumerate((method.title for method in methods), 1)]
+    return design.dot_plot(rows, "P@1", legend)
+
+
+def _dot(result: Result, method: MethodResult, number: int) -> list[Dot]:
+    score = _score(result, method.title, method.seeds)
+    return [Dot(score.mean, score.deviation, number, method.title)] if score else []
 
 
 def _rows(results: Results) -> dict[str, int]:
@@ -198,104 +261,44 @@ def _rows(results: Results) -> dict[str, int]:
     }
 
 
-def render(template: str, **values: Any) -> str:
-    """A page from a template in this folder; text is escaped, except where the template calls it
-    safe."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(**values)
-
-
-def _bars(results: Results, labels: dict[str, str]) -> str:
-    """P@1 of every relation by every method, as horizontal bars."""
-    methods = list(results.methods.values())
-    figure = Figure(
-        figsize=(8.5, 0.6 + len(labels) * (0.16 * len(methods) + 0.22)), layout="constrained"
-    )
-    axes = figure.subplots()
-    height = 0.8 / len(methods)
-    for number, (method, colour) in enumerate(zip(methods, COLOURS)):
-        scored = {
-            name: value for name, own in method.relations.items() if (value := _of(own)) is not None
-        }
-        places = [at + number * height for at, name in enumerate(labels) if name in scored]
-        own = [name for name in labels if name in scored]
-        spread = [method.relations[name].deviation[MAIN] for name in own]
-        axes.barh(
-            places,
-            [scored[name] for name in own],
-            height,
-            color=colour,
-            label=method.title,
-            xerr=spread if method.seeds > 1 and own else None,
-            error_kw={"lw": 0.8},
-        )
-    axes.plot(
-        [results.majority[name] for name in labels],
-        [at + 0.4 - height / 2 for at in range(len(labels))],
-        "|",
-        color="black",
-        ms=14,
-        label="Majority",
-    )
-    axes.set_yticks(
-        [at + 0.4 - height / 2 for at in range(len(labels))],
-        [f"{label} ({name})" if name != label else name for name, label in labels.items()],
-    )
-    axes.invert_yaxis()
-    axes.set_xlabel("P@1")
-    figure.legend(loc="outside upper center", ncols=3, frameon=False)
-    return svg(figure)
-
-
 def _curves(single: Sequence[dict[str, Any]], results: Results) -> str:
     """Dev score over epochs, one panel a trained method, a line a relation."""
-    trained = {
-        name: own
-        for name in results.methods
-        if (own := [r for r in single if r["method"] == name and r["history"]])
-    }
+    trained: dict[str, list[dict[str, Any]]] = {}
+    for name in results.methods:
+        histories = [result for result in single if result["method"] == name and result["history"]]
+        if histories:
+            trained[name] = histories
     if not trained:
         return ""
-    figure = Figure(figsize=(8.5, 2.8), layout="constrained")
-    for axes, (name, own) in zip(
-        figure.subplots(1, len(trained), sharey=True, squeeze=False)[0], trained.items()
-    ):
-        for result in own:
+    drawing = Figure(figsize=(8.5, 2.8), layout="constrained")
+    panels = drawing.subplots(1, len(trained), sharey=True, squeeze=False)[0]
+    for axes, (name, histories) in zip(panels, trained.items()):
+        for number, result in enumerate(histories):
             axes.plot(
-                [look["epoch"] for look in result["history"]],
-                [look["dev"] for look in result["history"]],
+                [evaluation["epoch"] for evaluation in result["history"]],
+                [evaluation["dev"] for evaluation in result["history"]],
+                color=design.COLOURS[number % len(design.COLOURS)],
                 lw=1,
                 alpha=0.7,
             )
-            axes.plot(result["best"]["epoch"], result["best"]["dev"], ".", color="black", ms=4)
+            best = result["best"]
+            axes.plot(best["epoch"], best["dev"], ".", color=design.INK, ms=4)
         axes.set(title=results.methods[name].title, xlabel="epochs")
-    figure.axes[0].set_ylabel("P@1 on dev")
-    return svg(figure)
-
-
-def svg(figure: Figure) -> str:
-    """A figure as an SVG element for a page."""
-    stream = io.StringIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # text is drawn with the reader's fonts
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    text = stream.getvalue()
-    return text[text.index("<svg") :]
+    drawing.axes[0].set_ylabel("P@1 on dev")
+    titles = ", ".join(results.methods[name].title for name in trained)
+    return design.svg(drawing, f"P@1 on dev rows over epochs: {titles}")
 
 
 def _examples(single: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """For every relation the questions that are shown, with the first answers of each method."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    by_relation: dict[str, dict[str, dict[str, Any]]] = {}
     for result in single:
-        shown = found.setdefault(result["problem"], {})
+        questions = by_relation.setdefault(result["problem"], {})
         for example in result["examples"]:
             row = ", ".join(map(str, example["row"].values()))
-            shown.setdefault(row, {"row": row, "right": example["right"], "answers": {}})[
-                "answers"
-            ][result["method"]] = example["answers"]
-    return [{"problem": problem, "rows": list(shown.values())} for problem, shown in found.items()]
+            question = {"row": row, "right": example["right"], "answers": {}}
+            questions.setdefault(row, question)["answers"][result["method"]] = example["answers"]
+    return [
+        {"problem": problem, "rows": list(questions.values())}
+        for problem, questions in by_relation.items()
+    ]

@@ -215,6 +215,9 @@ class Run(Finite):
     """The settings of training that were used, the method's own among them."""
     steps: dict[str, int] = {}
     """For each prompt the optimizer steps that its training had."""
+    confusion: dict[str, dict[str, int]] = {}
+    """For each right label how many test rows got each label as their answer; none where rows
+    have no labels in common."""
     left_out: dict[str, str] = {}
     """Metrics that could not be computed, and why."""
     outputs: list[Output] = []

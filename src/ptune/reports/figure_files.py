@@ -1,0 +1,194 @@
+"""The figures of runs, probes and comparisons as one table in a CSV or LaTeX file."""
+
+import csv
+import io
+import pathlib
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass, fields
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ptune.base import files
+from ptune.errors import ConfigError, StoreError, reason
+from ptune.metrics.labels import BASELINES
+from ptune.reports.run_columns import Column, columns_of, names_of
+from ptune.reports.schemas import Cell, Comparison, MethodResult, Results, Run
+
+LATEX_ESCAPES = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+    }
+)
+Form = TypeVar("Form", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class FigureRow:
+    """One figure of one method on one task: its mean and standard deviation over seeds."""
+
+    task: str
+    rows: str
+    method: str
+    figure: str
+    mean: float
+    deviation: float
+    seeds: int
+
+
+def write(folders: Sequence[pathlib.Path], path: pathlib.Path) -> None:
+    """Write the figures in the out folders of train, probe and compare.
+
+    A .csv has a line for each figure; a .tex a line for each method and a column for each figure.
+
+    Raises:
+        ConfigError: the file's name ends otherwise.
+        StoreError: no folder is given, or a file of results is missing or damaged.
+    """
+    if path.suffix not in (".csv", ".tex"):
+        raise ConfigError(f"--table {path}: the name must end in .csv or .tex.")
+    if not folders:
+        raise StoreError("No run is named; give the out folders of ptune train.")
+    rows = figure_rows([pathlib.Path(folder) for folder in folders])
+    files.write_text(path, as_csv(rows) if path.suffix == ".csv" else as_latex(rows))
+
+
+def figure_rows(folders: Sequence[pathlib.Path]) -> list[FigureRow]:
+    """The figures of all folders; runs that differ in the seed alone are gathered.
+
+    Raises:
+        StoreError: a file of results is missing, damaged or of another form.
+    """
+    runs = [read_run(folder) for folder in folders if not has_own_page(folder)]
+    rows = [row for column in columns_of(runs) for row in _rows_of_column(column)]
+    for folder in filter(has_own_page, folders):
+        results = _read_results(folder / "results.json")
+        if isinstance(results, Comparison):
+            rows += [row for cell in results.cells for row in _rows_of_cell(cell, results.titles)]
+        else:
+            rows += [row for method in results.methods.values() for row in _rows_of_method(method)]
+    return rows
+
+
+def has_own_page(folder: pathlib.Path) -> bool:
+    """Whether a folder is one of ptune probe or ptune compare."""
+    return (folder / "results.json").exists() and not (folder / "run.json").exists()
+
+
+def read_run(folder: pathlib.Path) -> Run:
+    """The run in the out folder of ``ptune train``.
+
+    Raises:
+        StoreError: its run.json is missing, damaged or of another form.
+    """
+    return _validated(folder / "run.json", Run, "a run of ptune train")
+
+
+def _read_results(path: pathlib.Path) -> Results | Comparison:
+    content = files.read_json(path)
+    if isinstance(content, dict) and "cells" in content:
+        return _validated(path, Comparison, "the results of ptune compare")
+    return _validated(path, Results, "the results of ptune probe")
+
+
+def _validated(path: pathlib.Path, form: type[Form], name: str) -> Form:
+    try:
+        return form.model_validate(files.read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        place = f"{key}: " if key else ""
+        raise StoreError(
+            f"{path} does not have the form of {name}: {place}{reason(first)}."
+        ) from error
+
+
+def _rows_of_column(column: Column) -> Iterator[FigureRow]:
+    """The figures of runs that differ in the seed alone, on all test rows and on parts of them."""
+    run = column.runs[0]
+    for part, names in names_of([column]).items():
+        for name in names:
+            score = column.score(name, part)
+            if score is not None:
+                title = f"{name}, {part}" if part else name
+                yield FigureRow(
+                    run.name,
+                    str(column.rows),
+                    column.label,
+                    title,
+                    score.mean,
+                    score.deviation,
+                    score.seeds,
+                )
+
+
+def _rows_of_cell(cell: Cell, titles: dict[str, str]) -> Iterator[FigureRow]:
+    method = titles.get(cell.method, BASELINES.get(cell.method, cell.method))
+    shots = f"{cell.shots} of each label" if cell.shots else str(cell.rows.get("train", ""))
+    for name, value in cell.mean.items():
+        deviation = cell.deviation.get(name, 0.0)
+        seeds = cell.seeds - cell.lost
+        yield FigureRow(cell.task, shots, method, name, value, deviation, seeds)
+
+
+def _rows_of_method(method: MethodResult) -> Iterator[FigureRow]:
+    """A method's means over relations, and then each relation's figures."""
+    for name, value in (method.model_extra or {}).items():
+        deviation = method.deviation.get(name, 0.0)
+        yield FigureRow("mean of relations", "", method.title, name, value, deviation, method.seeds)
+    for relation, result in method.relations.items():
+        for name, value in (result.model_extra or {}).items():
+            deviation = result.deviation.get(name, 0.0)
+            seeds = method.seeds - result.lost
+            yield FigureRow(relation, "", method.title, name, value, deviation, seeds)
+
+
+def as_csv(rows: Sequence[FigureRow]) -> str:
+    """A line for each figure, under the names of ``FigureRow``; numbers in full."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([field.name for field in fields(FigureRow)])
+    writer.writerows(astuple(row) for row in rows)
+    return stream.getvalue()
+
+
+def as_latex(rows: Sequence[FigureRow]) -> str:
+    """A tabular for the package booktabs: a line for each method on each task, a column for each
+    figure."""
+    figures = list(dict.fromkeys(row.figure for row in rows))
+    cells: dict[tuple[str, str, str], dict[str, str]] = {}
+    for row in sorted(rows, key=lambda row: _order(rows, row)):
+        line = cells.setdefault((row.task, row.rows, row.method), {})
+        line[row.figure] = f"{row.mean:.3f}"
+        if row.seeds > 1:
+            line[row.figure] += f" $\\pm$ {row.deviation:.3f}"
+    lines = [
+        f"\\begin{{tabular}}{{lll{'r' * len(figures)}}}",
+        "\\toprule",
+        _latex_line(["task", "rows", "method", *figures]),
+    ]
+    task = None
+    for key, by_figure in cells.items():
+        if key[0] != task:
+            lines.append("\\midrule")
+            task = key[0]
+        texts = [by_figure.get(figure, "--") for figure in figures]
+        lines.append(f"{' & '.join([*map(_escaped, key), *texts])} \\\\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
+
+
+def _order(rows: Sequence[FigureRow], row: FigureRow) -> int:
+    """Where a row's task first occurs, so that the lines of a task stand together."""
+    return next(number for number, other in enumerate(rows) if other.task == row.task)
+
+
+def _latex_line(texts: Sequence[str]) -> str:
+    return f"{' & '.join(map(_escaped, texts))} \\\\"
+
+
+def _escaped(text: str) -> str:
+    """Text that LaTeX prints as it stands."""
+    return " ".join(text.translate(LATEX_ESCAPES).split())
