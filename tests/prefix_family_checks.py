@@ -75,10 +75,10 @@ def check_mixed_batch_by_hand(family: str, side: str) -> None:
         with pytest.raises(ModelError, match="pad on the right"):
             scores(model, rows, side)
         return
-    wanted = torch.cat([reference.log_probs(model, task, row) for task, row in rows])
+    expected = torch.cat([reference.log_probs(model, task, row) for task, row in rows])
 
     def far(name, change):
-        assert (scores(model, rows, side, change) - wanted).abs().max() > FAR, (
+        assert (scores(model, rows, side, change) - expected).abs().max() > FAR, (
             f"{name} does not show, so this test could not fail"
         )
 
@@ -103,7 +103,7 @@ def check_mixed_batch_by_hand(family: str, side: str) -> None:
         far("positions without the prefix", lambda b: dataclasses.replace(b, ahead=None))
     if model.lm.kind == "causal" and not model.lm.route.in_text:
         far("an infix seen by what stands before it", lambda b: dataclasses.replace(b, starts=None))
-    torch.testing.assert_close(scores(model, rows, side), wanted, atol=TOLERANCE, rtol=TOLERANCE)
+    torch.testing.assert_close(scores(model, rows, side), expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
 def check_losses_and_gradients(family: str, recompute: bool, tolerance: float = TOLERANCE) -> None:
@@ -111,14 +111,14 @@ def check_losses_and_gradients(family: str, recompute: bool, tolerance: float = 
     model = build(family)
     rows = examples(model)
     parameters = list(model.bank.parameters())
-    wanted = torch.stack([reference.loss(model, row) for row in rows])
-    own = torch.autograd.grad(wanted.sum(), parameters)
-    assert all(gradient.abs().max() > 0 for gradient in own)
+    expected = torch.stack([reference.loss(model, row) for row in rows])
+    expected_gradients = torch.autograd.grad(expected.sum(), parameters)
+    assert all(gradient.abs().max() > 0 for gradient in expected_gradients)
     model.lm.recompute(recompute)
-    found = model.losses(rows)
-    gradients = torch.autograd.grad(found.sum(), parameters)
+    actual = model.losses(rows)
+    gradients = torch.autograd.grad(actual.sum(), parameters)
     model.lm.recompute(False)
-    torch.testing.assert_close(found, wanted, atol=tolerance, rtol=tolerance)
-    for ours, theirs in zip(gradients, own):
+    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
+    for ours, theirs in zip(gradients, expected_gradients):
         scale = theirs.abs().max().clamp(min=1)
         torch.testing.assert_close(ours / scale, theirs / scale, atol=tolerance, rtol=tolerance)

@@ -85,10 +85,10 @@ def check_mixed_batch_with_cache(family: str) -> None:
     """A mixed batch that is written with a cache gets the texts of its rows, each recomputed."""
     model = build(family)
     examples = mixed(model)
-    wanted = [alone(model, example, 7) for example in examples]
-    assert len(set(wanted)) >= 4, "texts that are all the same would hide a swapped row"
-    assert write(model, examples, SHORT) == wanted
-    assert write(model, examples, SHORT.model_copy(update={"rows": 4})) == wanted
+    expected = [alone(model, example, 7) for example in examples]
+    assert len(set(expected)) >= 4, "texts that are all the same would hide a swapped row"
+    assert write(model, examples, SHORT) == expected
+    assert write(model, examples, SHORT.model_copy(update={"rows": 4})) == expected
 
 
 def check_beams_of_a_batch(family: str) -> None:
@@ -96,9 +96,9 @@ def check_beams_of_a_batch(family: str) -> None:
     model = build(family, torch.float64)
     model.bank.double()
     examples, beams = mixed(model), DecodingConfig(max_new_tokens=7, beams=3, texts=2)
-    found = write_all(model, examples, beams)
-    assert found == [write_all(model, [example], beams)[0] for example in examples]
-    assert all(len(texts) == 2 for texts in found) and any(a != b for a, b in found)
-    assert [texts[0] for texts in found] != write(model, examples, SHORT), (
+    actual = write_all(model, examples, beams)
+    assert actual == [write_all(model, [example], beams)[0] for example in examples]
+    assert all(len(texts) == 2 for texts in actual) and any(a != b for a, b in actual)
+    assert [texts[0] for texts in actual] != write(model, examples, SHORT), (
         "beams that are all greedy would show nothing"
     )

@@ -32,8 +32,8 @@ def test_mixed_batch_is_its_rows_one_by_one(family, side):
     rows = [(e.task, e.fills[0]) for e in examples(model)]
     prompts = [model.tasks[task].prompt for task, _ in rows]
     batch = collate([row for _, row in rows], prompts, model.lm.tokens.pad, side)
-    wanted = torch.cat([reference.log_probs(model, task, row) for task, row in rows])
-    found = scores(model, batch)
+    expected = torch.cat([reference.log_probs(model, task, row) for task, row in rows])
+    actual = scores(model, batch)
 
     wrong = {
         "slots swapped": dataclasses.replace(
@@ -50,7 +50,7 @@ def test_mixed_batch_is_its_rows_one_by_one(family, side):
     if model.lm.kind != "causal" or side == "left":  # what stands behind never reaches a causal LM
         wrong["mask dropped"] = unmasked
     for name, variant in wrong.items():
-        assert (scores(model, variant) - wanted).abs().max() > FAR, (
+        assert (scores(model, variant) - expected).abs().max() > FAR, (
             f"{name} does not show, so this test could not fail"
         )
     if model.lm.forward.offset is not None:
@@ -62,9 +62,9 @@ def test_mixed_batch_is_its_rows_one_by_one(family, side):
             "modernbert",
         )  # rotary positions: only a gap shows, not a shift of all
         model.lm.forward.run, run = shifted_positions(model.lm, gap=relative), model.lm.forward.run
-        assert (scores(model, batch) - wanted).abs().max() > FAR, "shifted positions do not show"
+        assert (scores(model, batch) - expected).abs().max() > FAR, "shifted positions do not show"
         model.lm.forward.run = run
-    torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=TOLERANCE)
+    torch.testing.assert_close(actual, expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
 def shifted_positions(lm: LanguageModel, gap: bool):
@@ -94,8 +94,8 @@ def test_losses_and_gradients_of_a_mixed_batch(family, side, monkeypatch):
         pytest.skip("this LM cannot be padded on the left; test_lm shows that it says so")
     rows = examples(model)
     parameters = list(model.bank.parameters())
-    wanted = torch.stack([reference.loss(model, row) for row in rows])
-    own = torch.autograd.grad(wanted.sum(), parameters)
+    expected = torch.stack([reference.loss(model, row) for row in rows])
+    gradients = torch.autograd.grad(expected.sum(), parameters)
 
     def swapped(*arguments):
         batch = collate(*arguments[:3], side)
@@ -108,22 +108,22 @@ def test_losses_and_gradients_of_a_mixed_batch(family, side, monkeypatch):
 
     monkeypatch.setattr("ptune.lm.language_model.collate", swapped)
     wrong = model.losses(rows)
-    assert (wrong - wanted).abs().max() > FAR, (
+    assert (wrong - expected).abs().max() > FAR, (
         "swapped slots do not show, so this test could not fail"
     )
     assert (
         max(
             float((a - b).abs().max())
-            for a, b in zip(torch.autograd.grad(wrong.sum(), parameters), own)
+            for a, b in zip(torch.autograd.grad(wrong.sum(), parameters), gradients)
         )
         > FAR
     )
     monkeypatch.setattr(
         "ptune.lm.language_model.collate", lambda *arguments: collate(*arguments[:3], side)
     )
-    found = model.losses(rows)
-    torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=TOLERANCE)
-    for ours, theirs in zip(torch.autograd.grad(found.sum(), parameters), own):
+    actual = model.losses(rows)
+    torch.testing.assert_close(actual, expected, atol=TOLERANCE, rtol=TOLERANCE)
+    for ours, theirs in zip(torch.autograd.grad(actual.sum(), parameters), gradients):
         scale = theirs.abs().max().clamp(min=1)
         assert theirs.abs().max() > 0, "a parameter without a gradient: this test could not fail"
         torch.testing.assert_close(ours / scale, theirs / scale, atol=TOLERANCE, rtol=0)
@@ -142,8 +142,8 @@ def test_label_scores_of_several_words_and_tokens(family):
     assert len({len(ids) for ids in model.tasks[task].verbalizer.ids}) > 1
     rows = model.encode(task, ROWS, labelled=False)
     with torch.no_grad():
-        wanted = torch.stack([reference.label_scores(model, row) for row in rows])
-    found = torch.stack(model.scores(rows, rows=3))
+        expected = torch.stack([reference.label_scores(model, row) for row in rows])
+    actual = torch.stack(model.scores(rows, rows=3))
     first_piece = torch.stack(
         [
             reference.log_probs(model, task, row.fills[0])[
@@ -152,8 +152,8 @@ def test_label_scores_of_several_words_and_tokens(family):
             for row in rows
         ]
     )
-    assert (first_piece[:, 1] - wanted[:, 0]).abs().max() > FAR
-    torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=TOLERANCE)
+    assert (first_piece[:, 1] - expected[:, 0]).abs().max() > FAR
+    torch.testing.assert_close(actual, expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

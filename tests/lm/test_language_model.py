@@ -45,8 +45,8 @@ from ptune.template.language import EncodedRow, Template
 from ptune.training.loop import fit
 
 
-def row(ids, at):
-    return EncodedRow(tuple(ids), (-1,) * len(ids), None, (at,))
+def row(ids, answer):
+    return EncodedRow(tuple(ids), (-1,) * len(ids), None, (answer,))
 
 
 def test_fill_by_a_loop():
@@ -56,12 +56,12 @@ def test_fill_by_a_loop():
         torch.tensor([1, -1, 0]),
         torch.tensor([[-1, 0, 2, -1, 1], [-1] * 5, [2, -1, -1, 0, 0]]),
     )
-    wanted = embeddings.clone()
+    expected = embeddings.clone()
     for b in range(3):
         for t in range(5):
             if soft_slots[b, t] >= 0:
-                wanted[b, t] = vectors[prompts[b], soft_slots[b, t]]
-    assert torch.equal(fill(embeddings, vectors, prompts, soft_slots), wanted)
+                expected[b, t] = vectors[prompts[b], soft_slots[b, t]]
+    assert torch.equal(fill(embeddings, vectors, prompts, soft_slots), expected)
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
@@ -482,7 +482,7 @@ def test_a_head_is_trained_by_itself(family):
     assert len(trained) < 8 and not trained & {
         name
         for name, p in lm.model.named_parameters()
-        if any(p is own for own in body.parameters())
+        if any(p is of_body for of_body in body.parameters())
     }
     start = lm.vocabulary.weight.detach().clone()
     (-lm.scores(batch).log_softmax(-1)[0, 7]).backward()
@@ -593,7 +593,7 @@ def test_a_padding_token_without_an_embedding_is_masked_as_any_other():
         tokenizer.pad_token_id == len(tokenizer) - 1 == network.config.vocab_size
         and lm.tokens.pad < lm.words == len(tokenizer) - 1
     )
-    models = [PromptModel(own) for own in (lm, plain)]
+    models = [PromptModel(language_model) for language_model in (lm, plain)]
     rows = [{"x": "Vienna", "label": "a"}, {"x": "the capital of France is Paris", "label": "b"}]
     for model in models:
         words = Verbalizer.from_words({"a": "Yes", "b": "No"})
@@ -613,13 +613,17 @@ def test_a_padding_token_without_an_embedding_is_masked_as_any_other():
             {"random": (rows, rows), "vocabulary": (rows, rows)},
             TrainConfig(epochs=2, batch_size=2),
         )
-    found, wanted = (
-        torch.stack([own for task in (0, 1) for own in model.scores(model.encode(task, rows))])
+    actual, expected = (
+        torch.stack(
+            [scores for task in (0, 1) for scores in model.scores(model.encode(task, rows))]
+        )
         for model in models
     )
-    assert found.shape == wanted.shape == (4, 2) and torch.isfinite(found).all()
+    assert actual.shape == expected.shape == (4, 2) and torch.isfinite(actual).all()
     torch.testing.assert_close(*(model.scores(model.encode(1, rows)) for model in models))
-    assert all(len(own) == 5 for own in nearest_words(lm, torch.randn(3, lm.width)))
+    assert all(
+        len(language_model) == 5 for language_model in nearest_words(lm, torch.randn(3, lm.width))
+    )
     assert write(PromptModel(lm), [], DecodingConfig()) == []
 
 

@@ -131,9 +131,9 @@ def test_rows_in_a_mixture_are_the_rows_alone(family, mixture):
     model = build(family)
     examples = encoded(model, mixture)
     together = answers(model, examples)
-    for example, found in zip(examples, together):
-        (wanted,) = answers(model, [example])
-        torch.testing.assert_close(found, wanted, atol=2e-4, rtol=2e-4)
+    for example, actual in zip(examples, together):
+        (expected,) = answers(model, [example])
+        torch.testing.assert_close(actual, expected, atol=2e-4, rtol=2e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -150,12 +150,15 @@ def test_every_kind_of_row_beside_every_other(family):
     with torch.no_grad():
         losses = model.losses(examples)
     together = answers(model, examples)
-    assert torch.stack([own[:2].diff() for own in together if len(own) > 1]).std() > FAR, (
-        "all answers are alike"
-    )
-    for example, found, loss in zip(examples, together, losses):
-        (wanted,) = answers(model, [example])
-        torch.testing.assert_close(found, wanted, atol=2e-4, rtol=2e-4)
+    assert (
+        torch.stack(
+            [scores_of_row[:2].diff() for scores_of_row in together if len(scores_of_row) > 1]
+        ).std()
+        > FAR
+    ), "all answers are alike"
+    for example, actual, loss in zip(examples, together, losses):
+        (expected,) = answers(model, [example])
+        torch.testing.assert_close(actual, expected, atol=2e-4, rtol=2e-4)
         if model.tasks[example.task].task.reader != "prototypes":  # its loss is of a batch
             torch.testing.assert_close(
                 loss, model.losses([example]).detach()[0], atol=5e-4, rtol=5e-4

@@ -48,15 +48,15 @@ def test_an_lm_is_the_same(family, tests, by_onednn, monkeypatch):
     model = tests.build(family)
     rows = tests.examples(stock)
     by_onednn.clear()
-    wanted = results(stock, rows)
+    expected = results(stock, rows)
     assert not by_onednn
-    found = results(model, tests.examples(model))
+    actual = results(model, tests.examples(model))
     model.lm.recompute(True)
     again = results(model, tests.examples(model))
     model.lm.recompute(False)
     layers = sum(type(part) in (nn.Linear, Conv1D) for part in model.lm.model.modules())
     assert len(by_onednn) > layers, "forward and backward"
-    for ours, theirs in zip([*found, *again], [*wanted, *wanted]):
+    for ours, theirs in zip([*actual, *again], [*expected, *expected]):
         scale = theirs.abs().max().clamp(min=1)
         torch.testing.assert_close(ours / scale, theirs / scale, atol=TOLERANCE, rtol=0)
 
@@ -102,11 +102,11 @@ def test_a_layer_that_is_trained(kind, layout, by_onednn):
     rows = LAYOUTS[layout]()
     for upstream in UPSTREAM:
         results = []
-        for way in (plain, layer):
-            own = rows.detach().requires_grad_()
-            out = way(own)
+        for product in (plain, layer):
+            inputs = rows.detach().requires_grad_()
+            out = product(inputs)
             results.append(
-                [out.detach(), *torch.autograd.grad(upstream(out), [own, *parameters.values()])]
+                [out.detach(), *torch.autograd.grad(upstream(out), [inputs, *parameters.values()])]
             )
         torch.testing.assert_close(results[1], results[0], atol=TOLERANCE, rtol=TOLERANCE)
     assert bool(by_onednn) == (layout not in ("none", "a vector"))
@@ -115,12 +115,12 @@ def test_a_layer_that_is_trained(kind, layout, by_onednn):
 def test_what_is_left_alone(by_onednn, monkeypatch):
     network, tokenizer = tiny.tiny("bert")
     layer = next(part for part in network.modules() if type(part) is nn.Linear)
-    layer.forward = own = layer.forward
+    layer.forward = forward = layer.forward
     LanguageModel(network, tokenizer)
-    assert layer.forward is own
-    first = [vars(part).get("forward") for part in network.modules()]
+    assert layer.forward is forward
+    before = [vars(part).get("forward") for part in network.modules()]
     LanguageModel(network, tokenizer)
-    assert [vars(part).get("forward") for part in network.modules()] == first, "hastened twice"
+    assert [vars(part).get("forward") for part in network.modules()] == before, "hastened twice"
     for small in (network.double(), tiny.tiny("bert")[0].bfloat16()):
         by_onednn.clear()
         with torch.no_grad():
@@ -147,7 +147,7 @@ def test_the_faster_way_is_taken(monkeypatch):
         monkeypatch.setattr(
             onednn_linear,
             "_seconds",
-            lambda way, *_, ours=ours: ours if way is onednn_linear.multiply else 1.0,
+            lambda product, *_, ours=ours: ours if product is onednn_linear.multiply else 1.0,
         )
         onednn_linear.pays.cache_clear()
         assert onednn_linear.pays() is faster

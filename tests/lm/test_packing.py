@@ -21,13 +21,13 @@ FAMILIES = [name for name in tiny.FAMILIES if name not in PADDED_ONLY]
 
 def shapes(model: PromptModel) -> list[tuple[int, ...]]:
     """The shapes of all inputs of the LM from now on."""
-    found: list[tuple[int, ...]] = []
+    actual: list[tuple[int, ...]] = []
     part = model.lm.model.get_encoder() if model.lm.kind == "encoder-decoder" else model.lm.model
     part.register_forward_pre_hook(
-        lambda _, given, named: found.append(tuple(named["inputs_embeds"].shape[:2])),
+        lambda _, given, named: actual.append(tuple(named["inputs_embeds"].shape[:2])),
         with_kwargs=True,
     )
-    return found
+    return actual
 
 
 def results(model: PromptModel, rows, packs: bool) -> list[torch.Tensor]:
@@ -46,7 +46,7 @@ def test_packed_rows_are_padded_rows(family, tests, recompute, monkeypatch):
     assert model.lm.packs
     seen.clear()
     model.lm.recompute(recompute)
-    wanted, found = results(model, rows, False), results(model, rows, True)
+    expected, actual = results(model, rows, False), results(model, rows, True)
     tokens = sum(len(fill.ids) for row in rows for fill in row.learn)
     fills = sum(len(row.learn) for row in rows)
     assert seen == [(fills, max(len(fill.ids) for row in rows for fill in row.learn)), (1, tokens)]
@@ -67,10 +67,10 @@ def test_packed_rows_are_padded_rows(family, tests, recompute, monkeypatch):
             if (
                 model.lm.kind != "causal" or name == "rows turned about"
             ):  # what stands behind never reaches a causal LM
-                assert (results(model, rows, True)[0] - wanted[0]).abs().max() > FAR, (
+                assert (results(model, rows, True)[0] - expected[0]).abs().max() > FAR, (
                     f"{name} does not show, so this test could not fail"
                 )
-    for ours, theirs in zip(found, wanted):
+    for ours, theirs in zip(actual, expected):
         scale = theirs.abs().max().clamp(min=1)
         torch.testing.assert_close(ours / scale, theirs / scale, atol=TOLERANCE, rtol=0)
     model.lm.recompute(False)

@@ -121,7 +121,7 @@ def test_the_first_step_of_a_text_is_what_is_scored(name):
         return seen[0].log_softmax(-1)
 
     for example in decoding.mixed(model, decoding.ROWS[:1]):
-        wanted = reference.log_probs(model, example.task, example.fills[0])[0]
+        expected = reference.log_probs(model, example.task, example.fills[0])[0]
         if example.fills[0].prefix:
             assert (
                 first_step(
@@ -129,9 +129,9 @@ def test_the_first_step_of_a_text_is_what_is_scored(name):
                         example, task=4, fills=model.encode(4, [example.row], False)[0].fills
                     )
                 )
-                - wanted
+                - expected
             ).abs().max() > FAR
-        torch.testing.assert_close(first_step(example), wanted, atol=TOLERANCE, rtol=TOLERANCE)
+        torch.testing.assert_close(first_step(example), expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
 @pytest.mark.parametrize("name", ["mistral", "mt5", "falcon", "gptj", "bloom"])
@@ -144,9 +144,9 @@ def test_rows_without_a_prefix_beside_a_bank_with_some():
     """Where prefixes are layer inputs, a batch of rows that all have none is no fault."""
     model = deep.build("falcon")
     rows = deep.examples(model)
-    wanted = torch.stack([reference.label_scores(model, row) for row in rows])
+    expected = torch.stack([reference.label_scores(model, row) for row in rows])
     torch.testing.assert_close(
-        torch.stack(model.scores(rows, rows=1)), wanted, atol=TOLERANCE, rtol=TOLERANCE
+        torch.stack(model.scores(rows, rows=1)), expected, atol=TOLERANCE, rtol=TOLERANCE
     )
 
 
@@ -292,7 +292,7 @@ def test_an_encoder_that_cannot_be_reached():
     )
     assert [site.group for site in model.lm.route.sites] == ["decoder", "cross"] * 2
     rows = [(0, e.fills[0]) for e in model.encode(0, ROWS)]
-    wanted, found = (
+    expected, actual = (
         torch.cat([reference.log_probs(model, 0, row) for _, row in rows]),
         deep.scores(model, rows),
     )
@@ -312,8 +312,8 @@ def test_an_encoder_that_cannot_be_reached():
         for module, home in prefix_attention._homes.items():
             if type(module) is type(bias) and home.sites:
                 patch.setattr(home, "bias", bias)
-        assert (deep.scores(model, rows) - wanted).abs().max() > FAR
-    torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=TOLERANCE)
+        assert (deep.scores(model, rows) - expected).abs().max() > FAR
+    torch.testing.assert_close(actual, expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
 # Refusals, with the reason.
@@ -341,14 +341,14 @@ def test_layers_that_keep_a_state_take_no_prefix_and_soft_tokens_work(name):
         for task in range(3)
         for example in model.encode(task, [{**row, "y": "a film"} for row in decoding.ROWS])
     ]
-    wanted = torch.stack(
+    expected = torch.stack(
         [
             -sum(values[k, token] for k, token in enumerate(row.answer))
             for row in rows
             for values in [reference.log_probs(model, row.task, row.learn[0])]
         ]
     )
-    torch.testing.assert_close(model.losses(rows), wanted, atol=10 * TOLERANCE, rtol=TOLERANCE)
+    torch.testing.assert_close(model.losses(rows), expected, atol=10 * TOLERANCE, rtol=TOLERANCE)
     model.losses(rows).sum().backward()
     assert all((parameter.grad.abs().sum(1) > 0).all() for parameter in model.bank.parameters())
     model.lm.check_gradients(soft=True, deep=False)
@@ -360,8 +360,8 @@ def test_layers_that_keep_a_state_take_no_prefix_and_soft_tokens_work(name):
             write(model, rows, decoding.SHORT)
         return
     examples = decoding.mixed(model)
-    wanted = [decoding.alone(model, example, 7) for example in examples]
-    assert len(set(wanted)) >= 4 and write(model, examples, decoding.SHORT) == wanted
+    expected = [decoding.alone(model, example, 7) for example in examples]
+    assert len(set(expected)) >= 4 and write(model, examples, decoding.SHORT) == expected
 
 
 def test_keys_wider_than_values_do_not_enter_by_attention():
@@ -450,16 +450,16 @@ def test_recomputing_keeps_less_and_wakes_no_dropout(name, monkeypatch):
             )  # what the layers keep under checkpointing is not seen from here
         return losses, torch.autograd.grad(losses.sum(), parameters), sum(kept)
 
-    wanted, own, whole = run()
+    expected, expected_gradients, whole = run()
     model.lm.model.train()
-    assert (model.losses(rows) - wanted).abs().max() > FAR, "dropout does not show"
+    assert (model.losses(rows) - expected).abs().max() > FAR, "dropout does not show"
     model.lm.model.eval()
     model.lm.recompute(True)
-    found, gradients, kept = run()
+    actual, gradients, kept = run()
     model.lm.recompute(False)
     assert kept < whole / 2 and not any(module.training for module in model.lm.model.modules())
-    torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=TOLERANCE)
-    for ours, theirs in zip(gradients, own):
+    torch.testing.assert_close(actual, expected, atol=TOLERANCE, rtol=TOLERANCE)
+    for ours, theirs in zip(gradients, expected_gradients):
         assert theirs.abs().max() > 0
         torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=TOLERANCE)
     assert run()[2] == whole, "recomputing is not off again"
@@ -470,12 +470,12 @@ def test_transformers_own_checkpointing_is_no_harm(name):
     """Switched on beneath a prefix, it crashes elsewhere, or no gradient comes back."""
     model = deep.build(name)
     rows, parameters = deep.examples(model), list(model.bank.parameters())
-    wanted = torch.autograd.grad(model.losses(rows).sum(), parameters)
+    expected = torch.autograd.grad(model.losses(rows).sum(), parameters)
     model.lm.model.activation_checkpointing_enable()
-    assert all(gradient.abs().max() > 0 for gradient in wanted)
+    assert all(gradient.abs().max() > 0 for gradient in expected)
     torch.testing.assert_close(
         torch.autograd.grad(model.losses(rows).sum(), parameters),
-        wanted,
+        expected,
         atol=TOLERANCE,
         rtol=TOLERANCE,
     )
@@ -485,14 +485,14 @@ def test_transformers_own_checkpointing_is_no_harm(name):
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "t5", "falcon"])
 def test_gradients_in_half_precision_are_those_of_float32(name, dtype):
     """Prompts stay in float32."""
-    found = []
-    for own in (torch.float32, dtype):
+    actual = []
+    for weights_dtype in (torch.float32, dtype):
         network, tokenizer = tiny.tiny(name)
         for parameter in (
             network.parameters()
         ):  # T5 does not scale its scores: with weights so wide a few digits are too few
             parameter.data /= 3 if name == "t5" and parameter.dim() > 1 else 1
-        model = PromptModel(LanguageModel(network.to(own), tokenizer))
+        model = PromptModel(LanguageModel(network.to(weights_dtype), tokenizer))
         for number, text in enumerate(
             (
                 "{soft:3} {subject} {mask}",
@@ -516,11 +516,11 @@ def test_gradients_in_half_precision_are_those_of_float32(name, dtype):
         losses = model.losses(
             [example for task in range(3) for example in model.encode(task, ROWS)]
         )
-        found.append(torch.autograd.grad(losses.sum(), list(model.bank.parameters())))
+        actual.append(torch.autograd.grad(losses.sum(), list(model.bank.parameters())))
         assert losses.dtype == torch.float32 and all(
-            gradient.dtype == torch.float32 and gradient.isfinite().all() for gradient in found[-1]
+            gradient.dtype == torch.float32 and gradient.isfinite().all() for gradient in actual[-1]
         )
-    for full, half in zip(*found):
+    for full, half in zip(*actual):
 
         def likeness(other, full=full):
             return float(torch.cosine_similarity(other.flatten(), full.flatten(), dim=0))
@@ -540,7 +540,7 @@ def test_lms_that_lose_the_gradient_serve_but_do_not_train(name):
         model.add(
             Task(text, Template.parse(text), WORDS, encoder="table", prefix=PrefixSettings(0))
         )
-    wanted = [model.predict(ROWS, task) for task in range(3)]
+    expected = [model.predict(ROWS, task) for task in range(3)]
     head = network.get_output_embeddings()
     layers = [
         module
@@ -554,7 +554,7 @@ def test_lms_that_lose_the_gradient_serve_but_do_not_train(name):
     )  # as one that was loaded so
     assert (
         fresh.lm.route.name == model.lm.route.name
-        and [fresh.predict(ROWS, task) for task in range(3)] == wanted
+        and [fresh.predict(ROWS, task) for task in range(3)] == expected
     )
     for task, lost in enumerate(("soft tokens", "a prefix", "soft tokens and a prefix")):
         with pytest.raises(
@@ -606,11 +606,11 @@ def test_more_rows_than_the_prefixes_are_for(name):
 def test_prefixes_where_no_part_takes_the_hook_that_picks_answers(name):
     model = deep.build(name)
     rows = [(e.task, e.fills[0]) for e in deep.examples(model)]
-    wanted = deep.scores(model, rows)
-    assert (wanted[:3] - wanted[3:6]).abs().max() > FAR
+    expected = deep.scores(model, rows)
+    assert (expected[:3] - expected[3:6]).abs().max() > FAR
     model.lm.forward.gathers[0]._forward_hooks.clear()
     model.lm.forward.gathers = []
-    torch.testing.assert_close(deep.scores(model, rows), wanted, atol=TOLERANCE, rtol=TOLERANCE)
+    torch.testing.assert_close(deep.scores(model, rows), expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
 @pytest.mark.parametrize("name", ["llama", "bert", "falcon"])
@@ -621,9 +621,9 @@ def test_threads_have_prefixes_of_their_own(name):
     model.add(dataclasses.replace(model.tasks[0].task, name="u"))
     torch.nn.init.normal_(model.bank.parameters_of(1)[0], 0, 0.7)
     rows = [[(e.task, e.fills[0]) for e in model.encode(task, ROWS[:1])] for task in (0, 1)]
-    wanted = [deep.scores(model, own) for own in rows]
-    assert (wanted[0] - wanted[1]).abs().max() > FAR
-    meeting, found = threading.Barrier(2), [None, None]
+    expected = [deep.scores(model, of_task) for of_task in rows]
+    assert (expected[0] - expected[1]).abs().max() > FAR
+    meeting, actual = threading.Barrier(2), [None, None]
     layers = next(
         module for module in model.lm.model.modules() if isinstance(module, torch.nn.ModuleList)
     )
@@ -632,14 +632,14 @@ def test_threads_have_prefixes_of_their_own(name):
 
     def run(number: int) -> None:
         with torch.no_grad():
-            found[number] = deep.scores(model, rows[number])
+            actual[number] = deep.scores(model, rows[number])
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(map(torch.equal, found, wanted))
+    assert all(map(torch.equal, actual, expected))
 
 
 @pytest.mark.parametrize(
@@ -712,7 +712,7 @@ def test_a_prefix_that_does_not_reach_the_lm_raises(name):
         other = dataclasses.replace(other, starts=torch.zeros(2, 3, dtype=torch.long))
     with pytest.raises(ModelError, match="spelt out as layer inputs"):
         lm.scores(other, learned.vectors, learned.prefixes)
-    wanted = lm.scores(batch, learned.vectors, learned.prefixes)
+    expected = lm.scores(batch, learned.vectors, learned.prefixes)
     if lm.route.in_text:
         short = dataclasses.replace(
             batch, deep=torch.nn.functional.pad(batch.deep, (0, 3), value=-1)
@@ -728,4 +728,4 @@ def test_a_prefix_that_does_not_reach_the_lm_raises(name):
     with pytest.raises(ModelError, match=r"A prefix did not reach .* of the .* attentions of"):
         lm.scores(batch, learned.vectors, learned.prefixes)
     lm.model.set_attn_implementation("ptune")
-    assert torch.equal(lm.scores(batch, learned.vectors, learned.prefixes), wanted)
+    assert torch.equal(lm.scores(batch, learned.vectors, learned.prefixes), expected)

@@ -60,7 +60,7 @@ def test_a_prefix_of_words_is_the_words(family):
             ids=(*words, *fill.ids),
             soft_slots=(-1,) * (len(words) + len(fill.ids)),
             prefix=(),
-            answer_positions=tuple(at + len(words) for at in fill.answer_positions),
+            answer_positions=tuple(position + len(words) for position in fill.answer_positions),
         )
 
     prefixed = model.encode(0, ROWS)
@@ -70,16 +70,16 @@ def test_a_prefix_of_words_is_the_words(family):
         )
         for e in prefixed
     ]
-    wanted = torch.stack(
+    expected = torch.stack(
         model.scores(
             [dataclasses.replace(e, task=1, fills=tuple(map(spelt, e.fills))) for e in prefixed]
         )
     )
-    assert (wanted - torch.stack(model.scores(alone))).abs().max() > FAR, (
+    assert (expected - torch.stack(model.scores(alone))).abs().max() > FAR, (
         "the words do not show, so this test could not fail"
     )
     torch.testing.assert_close(
-        torch.stack(model.scores(prefixed)), wanted, atol=TOLERANCE, rtol=TOLERANCE
+        torch.stack(model.scores(prefixed)), expected, atol=TOLERANCE, rtol=TOLERANCE
     )
 
 
@@ -103,15 +103,15 @@ def test_a_prefix_is_a_seeded_cache(family):
     )
     torch.nn.init.normal_(next(model.bank.parameters()), 0, 0.7)
     row = model.encode(0, ROWS[2:])[0].fills[0]
-    found = scores(model, [(0, row)])
+    actual = scores(model, [(0, row)])
     prefix, cache = model.bank.prefixes[0](), DynamicCache()
-    own = [site for site in lm.route.sites if site.group in ("self", "decoder")]
+    sites = [site for site in lm.route.sites if site.group in ("self", "decoder")]
     name = next(
         name
         for name in ("cache", "past_key_values")
         if name in inspect.signature(lm.model.forward).parameters
     )
-    for layer, site in enumerate(own):
+    for layer, site in enumerate(sites):
         keys, values = (
             prefix[:, site.start : site.end]
             .reshape(4, 2, site.heads, site.size)
@@ -133,7 +133,7 @@ def test_a_prefix_is_a_seeded_cache(family):
             ids["position_ids"] = torch.arange(4, 4 + len(row.ids))[None] + lm.forward.offset
         output = lm.model(**ids, **{name: cache})
     torch.testing.assert_close(
-        found,
+        actual,
         output.logits[0, list(row.answer_positions)].log_softmax(-1),
         atol=TOLERANCE,
         rtol=TOLERANCE,

@@ -69,11 +69,11 @@ def test_gradients_are_those_of_the_dequantised_lm(family):
     quantize_(network, Int8WeightOnlyConfig())
     model = prompts(network, tokenizer)
     losses, gradients = learn(model)
-    wanted, own = learn(prompts(dequantised(family, network), tokenizer))
+    expected, expected_gradients = learn(prompts(dequantised(family, network), tokenizer))
     full, full_own = learn(prompts(*tiny.tiny(family)))
-    assert (full - wanted).abs().max() > FAR, "the LM as it was does not show"
-    torch.testing.assert_close(losses, wanted, atol=TOLERANCE, rtol=TOLERANCE)
-    for ours, theirs, unquantised in zip(gradients, own, full_own):
+    assert (full - expected).abs().max() > FAR, "the LM as it was does not show"
+    torch.testing.assert_close(losses, expected, atol=TOLERANCE, rtol=TOLERANCE)
+    for ours, theirs, unquantised in zip(gradients, expected_gradients, full_own):
         scale = theirs.abs().max()
         assert ours.abs().sum(1).min() > 0 and (unquantised - theirs).abs().max() / scale > FAR
         torch.testing.assert_close(ours / scale, theirs / scale, atol=5 * TOLERANCE, rtol=0)

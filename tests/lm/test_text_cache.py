@@ -61,19 +61,19 @@ def results(model: PromptModel, rows) -> list[torch.Tensor]:
 
 def calls(model: PromptModel) -> list[tuple[int, ...]]:
     """The shapes of the LM's inputs from now on."""
-    found: list[tuple[int, ...]] = []
+    actual: list[tuple[int, ...]] = []
     model.lm.model.register_forward_pre_hook(
-        lambda _, given, named: found.append(tuple(named["inputs_embeds"].shape[:2])),
+        lambda _, given, named: actual.append(tuple(named["inputs_embeds"].shape[:2])),
         with_kwargs=True,
     )
-    return found
+    return actual
 
 
 @pytest.mark.parametrize("family", CAUSAL)
 def test_behind_kept_contexts_all_is_as_in_whole_rows(family, monkeypatch):
     model = build(family)
     rows = [example for task in range(4) for example in model.encode(task, ROWS)]
-    wanted = results(model, rows)
+    expected = results(model, rows)
     assert model.lm.takes_contexts
     seen = calls(model)
     learn = [fill for row in rows for fill in row.learn]
@@ -95,7 +95,7 @@ def test_behind_kept_contexts_all_is_as_in_whole_rows(family, monkeypatch):
                         right(self, texts)
                     ),
                 )
-                assert (results(model, rows)[0] - wanted[0]).abs().max() > FAR, (
+                assert (results(model, rows)[0] - expected[0]).abs().max() > FAR, (
                     f"{name} does not show, so this test could not fail"
                 )
         with monkeypatch.context() as patch:
@@ -108,7 +108,7 @@ def test_behind_kept_contexts_all_is_as_in_whole_rows(family, monkeypatch):
                     )
                 ),
             )
-            assert (results(model, rows)[0] - wanted[0]).abs().max() > FAR, (
+            assert (results(model, rows)[0] - expected[0]).abs().max() > FAR, (
                 "padding that is seen does not show"
             )
     starts = [first_trained(row) for row in learn]
@@ -116,22 +116,25 @@ def test_behind_kept_contexts_all_is_as_in_whole_rows(family, monkeypatch):
     tails = (len(learn), max(len(row.ids) - start for row, start in zip(learn, starts)))
     assert sorted(computed) == sorted([(1, 1), *((1, len(text)) for text in contexts), tails])
     assert seen[len(computed) :] == [tails] * 4, "a context was computed twice, or a whole row"
-    for found in (first, second):
-        for ours, theirs in zip(found, wanted):
+    for actual in (first, second):
+        for ours, theirs in zip(actual, expected):
             scale = theirs.abs().max().clamp(min=1)
             torch.testing.assert_close(ours / scale, theirs / scale, atol=TOLERANCE, rtol=0)
 
 
 def first_trained(row) -> int:
     return min(
-        [*row.answer_positions, *(at for at, slot in enumerate(row.soft_slots) if slot >= 0)]
+        [
+            *row.answer_positions,
+            *(position for position, slot in enumerate(row.soft_slots) if slot >= 0),
+        ]
     )
 
 
 def test_what_has_no_room_is_run_whole():
     model = build("llama")
     rows = model.encode(0, ROWS)
-    wanted = results(model, rows)
+    expected = results(model, rows)
     learn = [row.learn[0] for row in rows]
     lengths = [first_trained(row) for row in learn]
     assert lengths[2] > 1
@@ -140,7 +143,7 @@ def test_what_has_no_room_is_run_whole():
         model.lm.context_values, learn, a_token * (lengths[0] + lengths[1] + 1)
     )
     seen = calls(model)
-    found = [results(model, rows) for _ in range(2)]
+    actual = [results(model, rows) for _ in range(2)]
     model.lm._contexts = None
     assert set(contexts.kept) == {row.ids[:start] for row, start in zip(learn[:2], lengths)}
     whole = (3 * len(rows[2].learn), max(len(fill.ids) for fill in rows[2].learn))
@@ -148,8 +151,8 @@ def test_what_has_no_room_is_run_whole():
         sorted(seen[:2]) == sorted((1, length) for length in lengths[:2])
         and seen[2:] == [whole] * 2
     )
-    for own in found:
-        torch.testing.assert_close(own, wanted, atol=TOLERANCE, rtol=TOLERANCE)
+    for scores in actual:
+        torch.testing.assert_close(scores, expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
 def test_training_with_contexts_is_training_without():
@@ -160,7 +163,7 @@ def test_training_with_contexts_is_training_without():
         history = fit(model, {0: (ROWS, ROWS), 1: (ROWS, ROWS)}, config)
         return (
             model,
-            [look for own in history.values() for look in own.history],
+            [evaluation for training in history.values() for evaluation in training.history],
             sum(rows * width for rows, width in seen),
         )
 
@@ -253,5 +256,5 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, monkeypatch):
     for stop in (1, 3, 8):
         with killed_after(stop, monkeypatch):
             run(folder=tmp_path / str(stop))
-        own, found = run(folder=tmp_path / str(stop), resume=True)
-        assert found == history and all(torch.equal(a, b) for a, b in zip(own, whole))
+        state, actual = run(folder=tmp_path / str(stop), resume=True)
+        assert actual == history and all(torch.equal(a, b) for a, b in zip(state, whole))
