@@ -1,7 +1,7 @@
 """What an LM can do with prompts, tried when it is loaded: the route of its prefixes, packed rows,
 kept contexts, gradients, and the lengths that it takes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,9 @@ def find_route(lm: "LanguageModel", trial: Trial) -> Route | str:
 def try_packing(lm: "LanguageModel", trial: Trial, route: Route | str) -> Capability:
     """Whether the rows of a batch may run as one without padding."""
     if not lm.forward.gathers:
-        return Capability(False, "the part before its vocabulary head hands over no answer places")
+        return Capability(
+            False, "the part before its vocabulary head hands over no answer positions"
+        )
     if lm.forward.offset is None and lm.kind != "encoder-decoder":
         return Capability(False, "it takes no positions, which begin anew in every row")
     if not isinstance(route, AttentionRoute):
@@ -107,15 +109,26 @@ def try_contexts(lm: "LanguageModel", trial: Trial) -> Capability:
 def try_gradients(lm: "LanguageModel", trial: Trial, route: Route | str) -> Capability:
     """Whether soft tokens, and a prefix where it enters, get a gradient."""
     try:
-        lost = [] if trial.soft_tokens_learn(lm.embed) else ["soft tokens"]
-        if not isinstance(route, str) and not trial.prefix_learns(route):
-            lost.append("a prefix")
+        lost = parts_without_gradient(trial, lm.embed, None if isinstance(route, str) else route)
     except FAILURES as error:
         return Capability(False, first_line(error))
     if lost:
         parts = " and ".join(lost)
         return Capability(False, f"none comes back to {parts}, as from some quantised LMs")
     return Capability(True)
+
+
+def parts_without_gradient(
+    trial: Trial, embed: Callable[[torch.Tensor], torch.Tensor] | None, route: Route | None
+) -> list[str]:
+    """Which get no gradient in a backward pass: soft tokens (tried where ``embed`` is given), and a
+    prefix (where its route is)."""
+    lost = []
+    if embed is not None and not trial.soft_tokens_learn(embed):
+        lost.append("soft tokens")
+    if route is not None and not trial.prefix_learns(route):
+        lost.append("a prefix")
+    return lost
 
 
 def position_limit(lm: "LanguageModel") -> int | None:

@@ -157,6 +157,21 @@ def difference(
     return None
 
 
+def config_hash(config: Mapping[str, Any], tokens: int) -> str:
+    """A hash of a config's numbers and of the size of the vocabulary, by which older prompts know
+    their LM."""
+    numbers = [
+        (name, value)
+        for name, value in config.items()
+        if _is_number(value) and not name.endswith("_token_id")
+    ]
+    return hashlib.sha256(json.dumps([sorted(numbers), tokens]).encode()).hexdigest()[:16]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def same_weights(saved: LMRecord, present: LMRecord, network: nn.Module) -> bool:
     """Whether two records are of the same weights, as far as the number formats of both can tell.
 

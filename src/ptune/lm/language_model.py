@@ -1,14 +1,11 @@
-"""A frozen LM of any family, and the two things prompts need of it: vectors put in at slots, scores
-read at answers.
+"""A frozen LM of any family, and the two things that prompts need of it: vectors that are put in at
+slots, and scores that are read at answer positions.
 
-What the family is, its positions, its embedding width, where its head begins, is found by trying
-the LM on a few tokens when it is loaded. An LM that fails the trial is refused with the reason.
+Its positions, its embedding width and where its head begins are learned by trying the LM on a few
+tokens when it is loaded. An LM that fails the trial is refused with the reason.
 """
 
-import bisect
 import contextlib
-import hashlib
-import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -24,13 +21,15 @@ from ptune.errors import ConfigError, ModelError
 from ptune.lm import capability_trials, writing
 from ptune.lm.batch import Batch, Side, collate
 from ptune.lm.capabilities import Capabilities, Capability
-from ptune.lm.fingerprint import LMRecord, difference
+from ptune.lm.fingerprint import LMRecord, config_hash, difference
 from ptune.lm.forward import ForwardPass, LMOutput, evaluating
+from ptune.lm.length_switches import LengthSwitches
 from ptune.lm.loading import choose_device, choose_dtype, first_line, kind_of, load_model
 from ptune.lm.patches import answer_positions
+from ptune.lm.patches.checkpointing import outermost_layers, recompute
 from ptune.lm.patches.onednn_linear import use_onednn
 from ptune.lm.patches.packing import Packing
-from ptune.lm.patches.prefix_attention import GROUPS, recompute
+from ptune.lm.patches.prefix_attention import GROUPS
 from ptune.lm.patches.text_cache import Context, Contexts, Ids
 from ptune.lm.record_cache import RecordCache
 from ptune.lm.trial import Route, Trial, one_row, switch_lengths, two_rows
@@ -56,6 +55,8 @@ class LanguageModel:
         max_length: the most tokens that fit into an input, or None where the LM sets no limit.
         forward: how the LM is called on a batch.
         head: its vocabulary head.
+        mixed: the number format of the matrix multiplications, where it is not that of the weights;
+            for an LM that is tuned.
         capabilities: what this LM can do, found by trying it, with the reason for what it cannot.
         pads_left: whether rows may be padded on the left (BART counts its encoder's positions
             through the padding).
@@ -86,8 +87,7 @@ class LanguageModel:
         self._contexts: Contexts | None = None
         self.start = _start(model)
         self.switches = switch_lengths(model.config.get_text_config())
-        # an LM that switches by length keeps the state of its last call
-        self.length_lock = threading.RLock() if self.switches else contextlib.nullcontext()
+        self.length_switches = LengthSwitches(type(model).__name__, self.switches)
         with _LOADING, self.evaluating():
             self._try()
 
@@ -317,14 +317,14 @@ class LanguageModel:
     def scores(
         self, batch: Batch, vectors: torch.Tensor | None = None, prefixes: PrefixBatch | None = None
     ) -> torch.Tensor:
-        """Vocabulary scores at the batch's answer places: [A, V], float32. The head runs there
+        """Vocabulary scores at the batch's answer positions: [A, V], float32. The head runs there
         only."""
         return self.read(batch, vectors, prefixes).scores
 
     def hidden(
         self, batch: Batch, vectors: torch.Tensor | None = None, prefixes: PrefixBatch | None = None
     ) -> torch.Tensor:
-        """The last hidden states at the batch's answer places, as the head gets them: [A, H]."""
+        """The last hidden states at the batch's answer positions, as the head gets them: [A, H]."""
         return self.read(batch, vectors, prefixes).hidden
 
     def read_rows(
@@ -334,8 +334,8 @@ class LanguageModel:
         vectors: torch.Tensor | None = None,
         prefixes: PrefixBatch | None = None,
     ) -> LMOutput:
-        """The same for rows that are yet to be made a batch; what stands before their first soft
-        tokens is kept while ``keeping_contexts`` is open."""
+        """Read rows that are not a batch yet, as ``read`` does; the keys and values of what stands
+        before their first soft tokens are kept while ``keeping_contexts`` is open."""
         if len(sides := sorted({self.side(row) for row in rows})) > 1:
             return self._read_apart(rows, prompts, vectors, prefixes, sides)
         if self._contexts is not None and (parts := self._contexts.split(rows)):
@@ -351,7 +351,7 @@ class LanguageModel:
         prefixes: PrefixBatch | None,
         sides: Sequence[int],
     ) -> LMOutput:
-        """The same in a call for the rows of each side of the lengths from which the LM computes
+        """Read rows in one call for each side of the lengths from which the LM computes
         otherwise."""
         order: list[int] = []
         parts = []
@@ -376,7 +376,7 @@ class LanguageModel:
         prefixes: PrefixBatch | None = None,
         context: Context | None = None,
     ) -> LMOutput:
-        """Run the LM once, and read it at the batch's answer places.
+        """Run the LM once, and read it at the batch's answer positions.
 
         Args:
             vectors: the soft tokens of the bank's prompts [N, P, E].
@@ -389,13 +389,10 @@ class LanguageModel:
                 "on the right."
             )
         self.check_lengths(batch)
-        packing = (
-            Packing(batch.attention, self.device)
-            if context is None and batch.padded > PADDED and self.packs
-            else None
-        )
+        packs = context is None and batch.padded > PADDED and self.packs
+        packing = Packing(batch.attention, self.device) if packs else None
         batch = batch.to(self.device)
-        with self.length_lock, self.prefixed(batch, prefixes):
+        with self.length_switches.lock, self.prefixed(batch, prefixes):
             return self.forward.read(batch, vectors, packing, context)
 
     def check_lengths(self, batch: Batch) -> None:
@@ -405,19 +402,9 @@ class LanguageModel:
             ModelError: there are rows on both sides of a length from which the LM computes
                 otherwise.
         """
-        if not self.switches or self.forward.offset is None:
-            return
-        sides = {
-            bisect.bisect_left(self.switches, positions)
-            for positions in (self.forward.positions(batch).amax(1) + 1).tolist()
-        }
-        if len(sides) > 1:
-            raise ModelError(
-                f"{type(self.model).__name__} computes otherwise for all rows of a batch where "
-                "one has more than "
-                f"{' or '.join(map(str, self.switches))} tokens: run longer rows apart from "
-                "shorter ones."
-            )
+        if self.switches and self.forward.offset is not None:
+            positions = self.forward.positions(batch).amax(1) + 1
+            self.length_switches.check_batch(positions.tolist())
 
     @contextlib.contextmanager
     def keeping_contexts(self, rows: Sequence[EncodedRow], megabytes: int) -> Iterator[None]:
@@ -496,7 +483,7 @@ class LanguageModel:
     def side(self, row: EncodedRow, new_tokens: int = 0) -> int:
         """How many of the lengths from which the LM computes otherwise a row goes beyond, with as
         many new tokens after it."""
-        return bisect.bisect_left(self.switches, len(row.ids) + len(row.prefix) + new_tokens)
+        return self.length_switches.side(len(row.ids) + len(row.prefix) + new_tokens)
 
     def check_room(self, row: EncodedRow, new_tokens: int) -> None:
         """Refuse to write so many tokens behind a row where the LM would compute otherwise midway,
@@ -505,14 +492,8 @@ class LanguageModel:
         Raises:
             ModelError: it would.
         """
-        if self.kind == "causal" and self.side(row) != self.side(row, new_tokens - 1):
-            length = len(row.ids) + len(row.prefix)
-            raise ModelError(
-                f"{type(self.model).__name__} computes otherwise from "
-                f"{self.switches[self.side(row)]} tokens on, and {new_tokens} new "
-                f"ones behind a row of {length} would go beyond: set max_new_tokens lower, or "
-                "shorten the row."
-            )
+        if self.kind == "causal":
+            self.length_switches.check_room(len(row.ids) + len(row.prefix), new_tokens)
 
     def check_gradients(self, soft: bool, deep: bool) -> None:
         """See by one backward pass on a trial row that soft tokens, and deep prefixes, get the
@@ -521,10 +502,9 @@ class LanguageModel:
         Raises:
             ModelError: they get none, as from some quantised LMs.
         """
-        trial = self._trial()
-        lost = ["soft tokens"] if soft and not trial.soft_tokens_learn(self.embed) else []
-        if deep and not trial.prefix_learns(self.route):
-            lost.append("a prefix")
+        lost = capability_trials.parts_without_gradient(
+            self._trial(), self.embed if soft else None, self.route if deep else None
+        )
         if lost:
             raise ModelError(
                 f"No gradient comes back through {type(self.model).__name__} to "
@@ -551,7 +531,7 @@ class LanguageModel:
         while self._undo:
             self._undo.pop()()
         if on:
-            self._undo += [recompute(layer) for layer in _layers(self.model)]
+            self._undo += [recompute(layer) for layer in outermost_layers(self.model)]
 
     def fingerprint(self) -> str:
         """A hash of the LM as it is now: of its config, its tokens and every one of its weights, in
@@ -572,16 +552,7 @@ class LanguageModel:
     def shape(self) -> str:
         """A hash of the config's numbers and of the size of the vocabulary, by which older prompts
         know their LM."""
-        config = {
-            k: v
-            for k, v in self.model.config.to_dict().items()
-            if isinstance(v, int | float)
-            and not isinstance(v, bool)
-            and not k.endswith("_token_id")
-        }
-        return hashlib.sha256(
-            json.dumps([sorted(config.items()), len(self.tokens.tokenizer)]).encode()
-        ).hexdigest()[:16]
+        return config_hash(self.model.config.to_dict(), len(self.tokens.tokenizer))
 
     @torch.no_grad()
     def sample(self) -> list[float]:
@@ -631,16 +602,3 @@ def _start(model: PreTrainedModel) -> int:
     if token is None and (generation := getattr(model, "generation_config", None)) is not None:
         token = generation.decoder_start_token_id
     return int(token) if token is not None else 0
-
-
-def _layers(model: PreTrainedModel) -> list[nn.Module]:
-    """The outermost members of the model's lists of layers."""
-    lists = [
-        (name, part) for name, part in model.named_modules() if isinstance(part, nn.ModuleList)
-    ]
-    names = [name for name, _ in lists]
-    layers: list[nn.Module] = []
-    for name, part in lists:
-        if not any(name.startswith(f"{other}.") for other in names):
-            layers += part
-    return layers

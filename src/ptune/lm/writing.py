@@ -58,7 +58,7 @@ def write(
         }
     inputs["generation_config"] = GenerationConfig(**settings)
     with (
-        lm.length_lock,
+        lm.length_switches.lock,
         lm.prefixed(batch, prefixes, copies, ("self", "decoder", "cross")),
         warnings.catch_warnings(),
     ):

@@ -1,4 +1,4 @@
-"""A vocabulary head runs at the answer places of a batch only: the part before it hands over the
+"""A vocabulary head runs at the answer positions of a batch only: the part before it hands over the
 hidden states of those.
 
 The logits of every token of a batch would take more memory and time than the layers of a small LM.
@@ -19,7 +19,7 @@ from ptune.lm.trial import close
 
 
 class Reading:
-    """The answer places of the call that runs now, the hidden states that were there [A, H], and
+    """The answer positions of the call that runs now, the hidden states that were there [A, H], and
     what the head compares with the vectors of the vocabulary [A, F]."""
 
     def __init__(self, rows: torch.Tensor, columns: torch.Tensor):
@@ -28,16 +28,15 @@ class Reading:
         self.features: torch.Tensor | None = None
 
 
-# The parts that hand over answer places, and the vocabularies that note what comes into them: once
-# each, however many LMs are
-# made of one network.
+# The parts that hand over answer positions, and the vocabularies that note what comes into them:
+# once each, however many LMs are made of one network.
 _hooked: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 _reading: ContextVar[Reading | None] = ContextVar("reading", default=None)
 
 
 @contextlib.contextmanager
 def reading(rows: torch.Tensor, columns: torch.Tensor) -> Iterator[Reading]:
-    """While this is open, the head runs at these places only [A]."""
+    """While this is open, the head runs at these positions only [A]."""
     token = _reading.set(now := Reading(rows, columns))
     try:
         yield now
@@ -90,7 +89,7 @@ def _bodies(model: PreTrainedModel, decoder: bool) -> list[nn.Module]:
 
 
 def _gather(module: nn.Module, inputs: Any, output: Any) -> Any:
-    """Keep the hidden states at the answer places only: [B, T, H] to [1, A, H]."""
+    """Keep the hidden states at the answer positions only: [B, T, H] to [1, A, H]."""
     now = _reading.get()
     if now is None or now.hidden is not None:
         return output

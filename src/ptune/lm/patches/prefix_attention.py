@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -462,26 +461,20 @@ def _now(state: ActivePrefixes | _Recorder | None) -> Iterator[None]:
         _entering.reset(token)
 
 
-def recompute(layer: nn.Module) -> Callable[[], None]:
-    """Gradient checkpointing of a layer: its inner values are computed again in the backward pass,
-    with the prefixes of the first time. Works in evaluation mode too, so that no dropout wakes up.
-    Returns what undoes it."""
-    forward = layer.forward
+def resume_point() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """The state of the prefixes in the call that runs now, to run a part of it again.
 
-    def run(*arguments: Any, **options: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return forward(*arguments, **options)
-        now, packing = _entering.get(), current()
-        turns = Counter(now.turns) if isinstance(now, ActivePrefixes) else Counter()
+    Returns:
+        What opens a context in which the prefixes are as they are now.
+    """
+    state = _entering.get()
+    turns = Counter(state.turns) if isinstance(state, ActivePrefixes) else Counter()
 
-        def again(*arguments: Any, **options: Any) -> Any:
-            if isinstance(now, ActivePrefixes):
-                now.turns = Counter(turns)
-            with _now(now), packed(packing):
-                return forward(*arguments, **options)
+    @contextlib.contextmanager
+    def resumed() -> Iterator[None]:
+        if isinstance(state, ActivePrefixes):
+            state.turns = Counter(turns)
+        with _now(state):
+            yield
 
-        return checkpoint(again, *arguments, use_reentrant=False, **options)
-
-    changed = "forward" in vars(layer)
-    layer.forward = run
-    return lambda: setattr(layer, "forward", forward) if changed else delattr(layer, "forward")
+    return resumed
