@@ -49,7 +49,7 @@ def lm(tmp_path):
 
 def test_help_and_import_load_no_torch():
     code = (
-        "import sys, ptune, ptune.cli; ptune.cli.main(['--help']); assert 'torch' not in "
+        "import sys, ptune, ptune.cli.main; ptune.cli.main.main(['--help']); assert 'torch' not in "
         "sys.modules and 'transformers' not in sys.modules"
     )
     assert (
@@ -60,7 +60,7 @@ def test_help_and_import_load_no_torch():
     )
     for command in ("probe", "pretrain", "evaluate", "predict", "inspect", "train"):
         code = (
-            f"import sys, ptune.cli\ntry: ptune.cli.main(['{command}', '--help'])\nexcept "
+            f"import sys, ptune.cli.main\ntry: ptune.cli.main.main(['{command}', '--help'])\nexcept "
             "SystemExit as e: assert not e.code\n"
             "assert 'torch' not in sys.modules"
         )
@@ -285,7 +285,7 @@ def test_a_reader_that_has_had_enough(lm):
 
 def test_no_plots_are_loaded_to_answer():
     code = (
-        "import sys, ptune.tasks.described; assert 'matplotlib' not in sys.modules, 'half a "
+        "import sys, ptune.tasks.yaml_task; assert 'matplotlib' not in sys.modules, 'half a "
         "second for nothing'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
