@@ -98,33 +98,33 @@ def run(name: str, chosen: argparse.Namespace) -> dict[str, dict[str, float]]:
 def compare(name: str, sides: Sequence[Process]) -> None:
     """Refuse to time sides that compute different things."""
     proofs = {side.side: proof for side in sides if (proof := side.prove()) is not None}
-    first = next(iter(proofs), None)
+    reference = next(iter(proofs), None)
     for other in proofs:
-        a, b = (torch.tensor(proofs[side]) for side in (first, other))
+        a, b = (torch.tensor(proofs[side]) for side in (reference, other))
         if a.shape != b.shape or not torch.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE):
             sys.exit(
-                f"{name}: {first} and {other} compute different "
-                f"things:\n{proofs[first]}\n{proofs[other]}"
+                f"{name}: {reference} and {other} compute different "
+                f"things:\n{proofs[reference]}\n{proofs[other]}"
             )
 
 
 def figures(side: Process, sides: Sequence[Process]) -> dict[str, float]:
     """A side's median step in seconds, the first left out; its peak memory in MB; how often as fast
     as the peer it is, and how many times the lower floor its step takes."""
-    own = {"seconds": statistics.median(side.times[1:])}
+    result = {"seconds": statistics.median(side.times[1:])}
     if not side.side.startswith("floor"):
-        own["memory_mb"] = side.memory() / 2**20
+        result["memory_mb"] = side.memory() / 2**20
     if positions := side.positions():
-        own["positions"] = positions
+        result["positions"] = positions
     peer, floors = sides[1], [other.times[1:] for other in sides if other.side.startswith("floor")]
-    own["times_as_fast"] = statistics.median(
+    result["times_as_fast"] = statistics.median(
         theirs / mine for mine, theirs in zip(side.times[1:], peer.times[1:])
     )
     if floors:
-        own["times_the_floor"] = statistics.median(
+        result["times_the_floor"] = statistics.median(
             mine / min(least) for mine, *least in zip(side.times[1:], *floors)
         )
-    return own
+    return result
 
 
 def show(name: str, result: dict[str, dict[str, float]]) -> None:
@@ -138,13 +138,13 @@ def show(name: str, result: dict[str, dict[str, float]]) -> None:
         "peak MB",
     ):
         table.add_column(column, justify="left" if not column else "right")
-    for side, own in result.items():
+    for side, row in result.items():
         cells = [
-            (1000 * own["seconds"], ".1f"),
-            (own["times_as_fast"], ".2f"),
-            (own.get("times_the_floor"), ".2f"),
-            (own.get("positions"), "d"),
-            (own.get("memory_mb"), ".0f"),
+            (1000 * row["seconds"], ".1f"),
+            (row["times_as_fast"], ".2f"),
+            (row.get("times_the_floor"), ".2f"),
+            (row.get("positions"), "d"),
+            (row.get("memory_mb"), ".0f"),
         ]
         table.add_row(
             side, *("" if value is None else format(value, form) for value, form in cells)

@@ -57,16 +57,18 @@ def lm(shape: str, device: str, small: bool) -> tuple[PreTrainedModel, PreTraine
 
 def tokenizer(shape: str, size: int) -> PreTrainedTokenizerFast:
     words = [*SPECIAL, *(f"w{i}" for i in range(size - len(SPECIAL)))]
-    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer_object = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(words)}, "[UNK]")
+    )
+    tokenizer_object.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     around = AROUND[shape]
-    made.post_processor = processors.TemplateProcessing(
+    tokenizer_object.post_processor = processors.TemplateProcessing(
         single=around,
         pair=f"{around} $B [SEP]" if shape != "gpt2" else "$A $B",
         special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=made,
+        tokenizer_object=tokenizer_object,
         pad_token="[PAD]",
         cls_token="[CLS]",
         sep_token="[SEP]",
@@ -83,6 +85,6 @@ def texts(lengths: list[int], seed: int = 0) -> list[str]:
     return [" ".join(f"w{draw.randrange(100, 900)}" for _ in range(length)) for length in lengths]
 
 
-def lengths(count: int, least: int, most: int, seed: int = 0) -> list[int]:
+def lengths(count: int, shortest: int, longest: int, seed: int = 0) -> list[int]:
     draw = random.Random(seed)
-    return [draw.randint(least, most) for _ in range(count)]
+    return [draw.randint(shortest, longest) for _ in range(count)]

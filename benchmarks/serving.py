@@ -22,9 +22,11 @@ def _requests(alike: bool) -> list[tuple[int, str]]:
     prompt."""
     sizes = lms.lengths(REQUESTS, 20, 40)
     return [
-        (at % PROMPTS, text)
-        for at, text in enumerate(
-            lms.texts([sizes[at % PROMPTS] if alike else sizes[at] for at in range(REQUESTS)])
+        (number % PROMPTS, text)
+        for number, text in enumerate(
+            lms.texts(
+                [sizes[number % PROMPTS] if alike else sizes[number] for number in range(REQUESTS)]
+            )
         )
     ]
 
@@ -38,18 +40,18 @@ def _adapters(network: torch.nn.Module, task_type: str) -> peft.PeftModel:
     wrapped = peft.get_peft_model(network, config, adapter_name="0")
     for number in range(1, PROMPTS):
         wrapped.add_adapter(str(number), config)
-    for number, own in enumerate(_vectors(network.get_input_embeddings().weight.shape[1])):
-        wrapped.prompt_encoder[str(number)].embedding.weight.data.copy_(own)
+    for number, vectors in enumerate(_vectors(network.get_input_embeddings().weight.shape[1])):
+        wrapped.prompt_encoder[str(number)].embedding.weight.data.copy_(vectors)
     return wrapped.eval()
 
 
 def _groups(side: str, requests: list[tuple[int, str]]) -> Iterator[tuple[int, list[int]]]:
     """The requests by number that PEFT takes in one call, and their prompt."""
     if side == "PEFT":
-        yield from ((prompt, [at]) for at, (prompt, _) in enumerate(requests))
+        yield from ((prompt, [number]) for number, (prompt, _) in enumerate(requests))
     else:
-        for wanted in range(PROMPTS):
-            yield wanted, [at for at, (prompt, _) in enumerate(requests) if prompt == wanted]
+        for group in range(PROMPTS):
+            yield group, [number for number, (prompt, _) in enumerate(requests) if prompt == group]
 
 
 def scoring(side: str, device: str, small: bool) -> Work:
@@ -62,11 +64,11 @@ def scoring(side: str, device: str, small: bool) -> Work:
 
         @torch.no_grad()
         def theirs() -> list[float]:
-            found: dict[int, list[float]] = {}
+            scores_of: dict[int, list[float]] = {}
             for prompt, members in _groups(side, requests):
                 wrapped.set_adapter(str(prompt))
                 inputs = tokenizer(
-                    [f"{requests[at][1]} [MASK]" for at in members],
+                    [f"{requests[number][1]} [MASK]" for number in members],
                     padding=True,
                     return_tensors="pt",
                 ).to(device)
@@ -76,8 +78,8 @@ def scoring(side: str, device: str, small: bool) -> Work:
                 scores = logits[inputs["input_ids"] == tokenizer.mask_token_id].log_softmax(-1)[
                     :, answers
                 ]
-                found |= dict(zip(members, scores.tolist()))
-            return [score for at in range(REQUESTS) for score in found[at]]
+                scores_of |= dict(zip(members, scores.tolist()))
+            return [score for number in range(REQUESTS) for score in scores_of[number]]
 
         return Work(theirs, theirs, network)
     model = _bank(
@@ -114,12 +116,12 @@ def generation(side: str, device: str, small: bool) -> Work:
 
         @torch.no_grad()
         def theirs() -> list[str]:
-            found = {}
+            text_of = {}
             for prompt, members in _groups(side, requests):
                 wrapped.set_adapter(str(prompt))
-                inputs = tokenizer([requests[at][1] for at in members], return_tensors="pt").to(
-                    device
-                )
+                inputs = tokenizer(
+                    [requests[number][1] for number in members], return_tensors="pt"
+                ).to(device)
                 ids = wrapped.generate(
                     input_ids=inputs["input_ids"],
                     attention_mask=inputs["attention_mask"],
@@ -127,7 +129,7 @@ def generation(side: str, device: str, small: bool) -> Work:
                     min_new_tokens=NEW,
                     do_sample=False,
                 )
-                found |= dict(
+                text_of |= dict(
                     zip(
                         members,
                         tokenizer.batch_decode(
@@ -135,7 +137,7 @@ def generation(side: str, device: str, small: bool) -> Work:
                         ),
                     )
                 )
-            return [found[at] for at in range(REQUESTS)]
+            return [text_of[number] for number in range(REQUESTS)]
 
         return Work(theirs, _numbers(theirs), network)
     model = _bank(network, tokenizer, f"{{soft:{SOFT}}} {{x}} {{mask}}", None)
@@ -162,9 +164,9 @@ def _bank(
     network: torch.nn.Module, tokenizer: object, template: str, verbalizer: Verbalizer | None
 ) -> PromptModel:
     model = PromptModel(LanguageModel(network, tokenizer))
-    for number, own in enumerate(_vectors(model.lm.width)):
+    for number, vectors in enumerate(_vectors(model.lm.width)):
         model.add(Task(str(number), Template.parse(template), verbalizer, encoder="table"))
-        model.bank.encoders[number].embedding.weight.data.copy_(own)
+        model.bank.encoders[number].embedding.weight.data.copy_(vectors)
     return model
 
 

@@ -85,14 +85,14 @@ def _serve(pipe: Connection, case: str, side: str, threads: int, device: str, sm
     pipe.send("built")
     while True:
         try:
-            asked = pipe.recv()
+            request = pipe.recv()
         except EOFError:
             return
-        if asked == "prove":
+        if request == "prove":
             pipe.send(work.proof() if work.proof else None)
-        elif asked == "step":
+        elif request == "step":
             pipe.send(_timed(work.step, device))
-        elif asked == "memory":
+        elif request == "memory":
             pipe.send(_peak(device) - before)
         else:
             pipe.send(work.positions or _positions(work))
@@ -119,12 +119,12 @@ def _positions(work: Work) -> int:
 
     if work.network is None:
         return 0
-    first = next(
+    layer = next(
         module for module in work.network.modules() if isinstance(module, nn.Linear | Conv1D)
     )
     counts: list[int] = []
-    hook = first.register_forward_pre_hook(
-        lambda _, given: counts.append(given[0].shape[:-1].numel())
+    hook = layer.register_forward_pre_hook(
+        lambda _, inputs: counts.append(inputs[0].shape[:-1].numel())
     )
     work.step()
     hook.remove()

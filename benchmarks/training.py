@@ -105,20 +105,20 @@ def spread(side: str, device: str, small: bool) -> Work:
             network,
             peft.PromptTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=soft),
         )
-        own = wrapped.prompt_encoder["default"].embedding.weight
-        own.data.copy_(start)
+        weight = wrapped.prompt_encoder["default"].embedding.weight
+        weight.data.copy_(start)
         answers = torch.tensor(tokenizer.convert_tokens_to_ids(list(words.values())), device=device)
         batches = [
             tokenizer(
-                [f"{text} [MASK]" for text in texts[at : at + size]],
+                [f"{text} [MASK]" for text in texts[start_row : start_row + size]],
                 padding=True,
                 return_tensors="pt",
             ).to(device)
-            for at in range(0, rows, size)
+            for start_row in range(0, rows, size)
         ]
         targets = torch.tensor([int(label) for label in labels], device=device).split(size)
 
-        def one(number: int) -> torch.Tensor:
+        def batch_loss(number: int) -> torch.Tensor:
             ids = batches[number]["input_ids"]
             logits = wrapped(
                 input_ids=ids, attention_mask=batches[number]["attention_mask"]
@@ -127,7 +127,7 @@ def spread(side: str, device: str, small: bool) -> Work:
                 logits[ids == tokenizer.mask_token_id].log_softmax(-1)[:, answers], targets[number]
             )
 
-        return _work(network, one, [own], own, rows // size)
+        return _work(network, batch_loss, [weight], weight, rows // size)
     model = PromptModel(LanguageModel(network, tokenizer))
     number = model.add(
         Task(
@@ -159,7 +159,10 @@ def prefix(side: str, device: str, small: bool) -> Work:
     """A text of 20 tokens behind 40; keys and values for 10 tokens at every layer, by an MLP."""
     network, tokenizer = lms.lm("gpt2", device, small)
     rows, count, hidden = 10, 10, 512
-    asked, told = lms.texts(lms.lengths(rows, 30, 50)), lms.texts(lms.lengths(rows, 15, 25, 1), 1)
+    inputs, outputs = (
+        lms.texts(lms.lengths(rows, 30, 50)),
+        lms.texts(lms.lengths(rows, 15, 25, 1), 1),
+    )
     config = peft.PrefixTuningConfig(
         task_type="CAUSAL_LM",
         num_virtual_tokens=count,
@@ -170,10 +173,10 @@ def prefix(side: str, device: str, small: bool) -> Work:
     theirs = _seeded(wrapped.prompt_encoder["default"])
     if side == "PEFT":
         full = tokenizer(
-            [f"{x} {y} [SEP]" for x, y in zip(asked, told)], padding=True, return_tensors="pt"
+            [f"{x} {y} [SEP]" for x, y in zip(inputs, outputs)], padding=True, return_tensors="pt"
         ).to(device)
         labels = full["input_ids"].clone()
-        for row, (x, y) in enumerate(zip(asked, told)):
+        for row, (x, y) in enumerate(zip(inputs, outputs)):
             labels[row, : len(x.split())] = -100
             labels[row, len(x.split()) + len(y.split()) + 1 :] = -100
         values = theirs(torch.arange(count, device=device)[None])[0]
@@ -192,18 +195,18 @@ def prefix(side: str, device: str, small: bool) -> Work:
             prefix=replace(Task.prefix, hidden=hidden),
         )
     )
-    examples = model.encode(number, [{"x": x, "label": y} for x, y in zip(asked, told)])
+    examples = model.encode(number, [{"x": x, "label": y} for x, y in zip(inputs, outputs)])
     if side in FLOORS:
         return floor(side, model, examples)
-    own = model.bank.prefixes[0].encoder
-    for mine, other in ((own.embedding, theirs.embedding), (own.mlp, theirs.transform)):
+    encoder = model.bank.prefixes[0].encoder
+    for mine, other in ((encoder.embedding, theirs.embedding), (encoder.mlp, theirs.transform)):
         mine.load_state_dict(other.state_dict())
     answers = sum(len(example.answer) for example in examples)
     return _work(
         network,
         lambda: model.losses(examples).sum() / answers,
         list(model.bank.parameters()),
-        own(),
+        encoder(),
     )
 
 
@@ -211,7 +214,7 @@ def prompt_tuning(side: str, device: str, small: bool) -> Work:
     """An answer of two words and the end to 40 to 80 words."""
     network, tokenizer = lms.lm("t5", device, small)
     rows, soft = 16, 20
-    asked, told = lms.texts(lms.lengths(rows, 40, 80)), lms.texts([2] * rows, 1)
+    sources, targets = lms.texts(lms.lengths(rows, 40, 80)), lms.texts([2] * rows, 1)
     start = (
         torch.randn(soft, network.config.d_model, generator=torch.Generator().manual_seed(1)) * 0.02
     )
@@ -219,16 +222,16 @@ def prompt_tuning(side: str, device: str, small: bool) -> Work:
         wrapped = peft.get_peft_model(
             network, peft.PromptTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=soft)
         )
-        own = wrapped.prompt_encoder["default"].embedding.weight  # twice as many as are used
-        own.data[:soft].copy_(start)
-        inputs = tokenizer(asked, padding=True, return_tensors="pt").to(device)
-        labels = tokenizer(told, return_tensors="pt")["input_ids"].to(device)
-        return _work(network, lambda: wrapped(**inputs, labels=labels).loss, [own], own[:soft])
+        table = wrapped.prompt_encoder["default"].embedding.weight  # twice as many as are used
+        table.data[:soft].copy_(start)
+        inputs = tokenizer(sources, padding=True, return_tensors="pt").to(device)
+        labels = tokenizer(targets, return_tensors="pt")["input_ids"].to(device)
+        return _work(network, lambda: wrapped(**inputs, labels=labels).loss, [table], table[:soft])
     model = PromptModel(LanguageModel(network, tokenizer))
     number = model.add(Task("t5", Template.parse(f"{{soft:{soft}}} {{x}}"), None, encoder="table"))
     weight = model.bank.encoders[0].embedding.weight
     weight.data.copy_(start)
-    examples = model.encode(number, [{"x": x, "label": y} for x, y in zip(asked, told)])
+    examples = model.encode(number, [{"x": x, "label": y} for x, y in zip(sources, targets)])
     if side in FLOORS:
         return floor(side, model, examples)
     return _work(network, lambda: model.losses(examples).sum() / (3 * rows), [weight], weight)
@@ -271,12 +274,12 @@ def bank(prompts: int) -> Callable[[str, str, bool], Work]:
             optimiser.zero_grad()
 
         def proof() -> list[float]:
-            found = torch.cat([model.backward(batch, [1.0] * len(batch)) for batch in batches])
+            losses = torch.cat([model.backward(batch, [1.0] * len(batch)) for batch in batches])
             gradients = [
                 encoder.embedding.weight.grad.norm().item() for encoder in model.bank.encoders
             ]
             optimiser.zero_grad()
-            return found.tolist() + gradients
+            return losses.tolist() + gradients
 
         return Work(step, proof, network)
 
@@ -295,7 +298,7 @@ def context(side: str, device: str, small: bool) -> Work:
         torch.randn(soft, network.config.n_embd, generator=torch.Generator().manual_seed(1)) * 0.1
     )
     if side == "transformers":
-        own = nn.Parameter(start.to(device))
+        vectors = nn.Parameter(start.to(device))
         inputs = tokenizer(texts, padding=True, return_tensors="pt").to(device)
         embeddings, seen = (
             network.get_input_embeddings()(inputs["input_ids"]),
@@ -311,7 +314,7 @@ def context(side: str, device: str, small: bool) -> Work:
         targets = torch.tensor([int(label) for label in labels], device=device)
 
         def loss() -> torch.Tensor:
-            filled = torch.where(inside[..., None], own[soft_slots.clamp(0, soft - 1)], wide)
+            filled = torch.where(inside[..., None], vectors[soft_slots.clamp(0, soft - 1)], wide)
             logits = network(inputs_embeds=filled, attention_mask=attention).logits
             return nn.functional.cross_entropy(
                 logits[torch.arange(rows, device=device), ends + soft - 1].log_softmax(-1)[
@@ -320,7 +323,7 @@ def context(side: str, device: str, small: bool) -> Work:
                 targets,
             )
 
-        return _work(network, loss, [own], own)
+        return _work(network, loss, [vectors], vectors)
     model = PromptModel(LanguageModel(network, tokenizer))
     number = model.add(
         Task(
@@ -367,12 +370,12 @@ def _work(
             optimiser.zero_grad()
 
     def proof() -> list[float]:
-        found: list[float] = vectors.detach().flatten()[:8].tolist()
+        values: list[float] = vectors.detach().flatten()[:8].tolist()
         for call in calls:
             value = loss(*call)
             gradients = torch.autograd.grad(value, parameters)
-            found += [value.item(), gradients[0].norm().item()]
-        return found
+            values += [value.item(), gradients[0].norm().item()]
+        return values
 
     return Work(step, proof, network)
 
@@ -389,7 +392,9 @@ def floor(
     linear = [m for m in model.lm.model.modules() if isinstance(m, nn.Linear | Conv1D)]
     hooks = [
         m.register_forward_pre_hook(
-            lambda m, given: counts.update({m: counts.get(m, 0) + given[0].shape[:-1].numel()})
+            lambda m, arguments: counts.update(
+                {m: counts.get(m, 0) + arguments[0].shape[:-1].numel()}
+            )
         )
         for m in linear
     ]
@@ -406,8 +411,8 @@ def floor(
     ]
 
     def step() -> None:
-        for (weight, _), own in zip(weights, inputs):
-            out = product(own, weight)
+        for (weight, _), rows in zip(weights, inputs):
+            out = product(rows, weight)
             if backward:
                 product(out, weight.T)
 
@@ -418,11 +423,11 @@ def fronted(example: Example) -> Example:
     """The soft tokens before the first special token, where PEFT has them."""
 
     def front(row: Any) -> Any:
-        order = sorted(range(len(row.ids)), key=lambda at: row.soft_slots[at] < 0)
+        order = sorted(range(len(row.ids)), key=lambda position: row.soft_slots[position] < 0)
         return replace(
             row,
-            ids=tuple(row.ids[at] for at in order),
-            soft_slots=tuple(row.soft_slots[at] for at in order),
+            ids=tuple(row.ids[position] for position in order),
+            soft_slots=tuple(row.soft_slots[position] for position in order),
             types=None,
         )
 

@@ -177,8 +177,8 @@ def name_of(code: str, country: dict) -> str:
 
 
 def partner(listing: str) -> str:
-    first = re.match(r"(?:almost entirely )?([A-Z][A-Za-z' .-]+?)\s*(?:\d|,|\(|$)", listing)
-    return ALIASES.get(first[1], first[1]) if first else ""
+    match = re.match(r"(?:almost entirely )?([A-Z][A-Za-z' .-]+?)\s*(?:\d|,|\(|$)", listing)
+    return ALIASES.get(match[1], match[1]) if match else ""
 
 
 def capital(country: dict) -> str:
@@ -195,12 +195,12 @@ def official_language(country: dict) -> str:
         if (
             "official" in part.split(";")[0]
             and "unofficial" not in part
-            and (found := LANGUAGES.search(part.split("(official")[0]))
+            and (match := LANGUAGES.search(part.split("(official")[0]))
         ):
             words = LANGUAGES.findall(
                 re.sub(r"Afghan|Bokmal|Castilian|Standard|Modern|Mandarin", "", part.split("(")[0])
             )
-            return LANGUAGE_NAMES.get((words or [found[1]])[-1], (words or [found[1]])[-1])
+            return LANGUAGE_NAMES.get((words or [match[1]])[-1], (words or [match[1]])[-1])
     return ""
 
 
@@ -215,8 +215,8 @@ def currency(country: dict) -> str:
 
 def religion(country: dict) -> str:
     listing = text(country, "People and Society", "Religions")
-    found = [(at, r) for r in RELIGIONS if (at := listing.find(r)) >= 0]
-    word = min(found)[1] if found else ""
+    matches = [(start, r) for r in RELIGIONS if (start := listing.find(r)) >= 0]
+    word = min(matches)[1] if matches else ""
     return {"Islam": "Muslim"}.get(word, word)
 
 
@@ -238,17 +238,17 @@ def government(country: dict) -> str:
         "emirate",
         "dictatorship",
     ]
-    found = [kind for kind in kinds if kind in listing]
-    return found[0] if found else ""
+    matches = [kind for kind in kinds if kind in listing]
+    return matches[0] if matches else ""
 
 
 def independence(country: dict) -> str:
-    found = re.search(
+    match = re.search(
         r"\bfrom (?:the )?((?:[A-Z][A-Za-z]*)(?: [A-Z][A-Za-z]*)*)\b(?![- "
         r"](?:admin|mand|trus|prot))",
         text(country, "Government", "Independence"),
     )
-    name = found[1] if found else ""
+    name = match[1] if match else ""
     return (
         "" if name in ("League", "New", "South") else ALIASES.get(name, name)
     )  # first words of longer names
@@ -261,7 +261,7 @@ def demonym(country: dict) -> str:
 
 
 def commodity(country: dict) -> str:
-    first = re.split(r"[,(;\d]", text(country, "Economy", "Exports - commodities"))[0].strip()
+    name = re.split(r"[,(;\d]", text(country, "Economy", "Exports - commodities"))[0].strip()
     return {
         "crude petroleum": "petroleum",
         "refined petroleum": "petroleum",
@@ -273,19 +273,19 @@ def commodity(country: dict) -> str:
         "gas turbines": "turbines",
         "raw sugar": "sugar",
         "packaged medicine": "medicine",
-    }.get(first, first)
+    }.get(name, name)
 
 
 def climate(country: dict) -> str:
     listing = text(country, "Geography", "Climate").lower()
-    found = [(at, len(c), c) for c in CLIMATES if (at := listing.find(c)) >= 0]
-    return max(found, key=lambda f: (-f[0], f[1]))[2] if found else ""
+    matches = [(start, len(c), c) for c in CLIMATES if (start := listing.find(c)) >= 0]
+    return max(matches, key=lambda f: (-f[0], f[1]))[2] if matches else ""
 
 
 def head_of_state(country: dict) -> str:
     listing = text(country, "Government", "Executive branch", "chief of state")
-    found = [(at, h) for h in HEADS if (at := listing.find(h)) >= 0]
-    return min(found)[1].lower().replace("amir", "emir") if found else ""
+    matches = [(start, h) for h in HEADS if (start := listing.find(h)) >= 0]
+    return min(matches)[1].lower().replace("amir", "emir") if matches else ""
 
 
 # relation, label, type, wordings: the first is the manual prompt (LAMA's own where LAMA has the

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import ptune
-from ptune.cli import main as cli
+from ptune.cli import commands as cli
 from ptune.reports.schemas import Results
 from ptune.tasks.schema import TaskConfig
 
@@ -138,8 +138,8 @@ def _option_name(name: str, field: FieldInfo, path: str) -> str:
     for extra in field.metadata:
         if type(extra).__name__ == "_PositionalMarker" or "Positional" in repr(extra):
             return f"`{name.upper()}`"
-        if given := getattr(extra, "name", None):
-            return f"`--{path}{given}`"
+        if option := getattr(extra, "name", None):
+            return f"`--{path}{option}`"
     return f"`--{path}{name.replace('_', '-')}`"
 
 

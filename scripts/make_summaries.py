@@ -25,7 +25,7 @@ def main() -> None:
         json.loads(line)["label"]: json.loads(line)["relation"]
         for line in (FACTS.parent / "relations.jsonl").open(encoding="utf-8")
     }
-    wanted = {
+    labels = {
         "capital": "capital",
         "continent": "continent",
         "language": "official language",
@@ -35,7 +35,7 @@ def main() -> None:
         "partner": "main export partner",
     }
     countries: dict[str, dict[str, str]] = {}
-    for name, label in wanted.items():
+    for name, label in labels.items():
         for split in ("train", "dev", "test"):
             file = FACTS / relations[label] / f"{split}.jsonl"
             for line in file.open(encoding="utf-8"):
@@ -57,13 +57,13 @@ def main() -> None:
     draw.shuffle(rows)
     out = pathlib.Path("examples/summaries")
     out.mkdir(exist_ok=True)
-    for split, (first, end) in {
+    for split, (start, end) in {
         "train": (0, len(rows) - 40),
         "dev": (len(rows) - 40, len(rows) - 20),
         "test": (len(rows) - 20, len(rows)),
     }.items():
         (out / f"{split}.jsonl").write_text(
-            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[first:end]),
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[start:end]),
             encoding="utf-8",
         )
 

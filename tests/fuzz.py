@@ -494,7 +494,7 @@ class Fuzzer:
         out = self.folder / f"out{next(self._outs)}"
         for name, content in {**self.files, **case.files}.items():
             (self.folder / name).write_bytes(content)
-        said, told = io.StringIO(), io.StringIO()
+        output, errors = io.StringIO(), io.StringIO()
         arguments = [argument.replace("OUT", str(out)) for argument in case.arguments]
         where = pathlib.Path.cwd()
         os.chdir(self.folder)
@@ -502,8 +502,8 @@ class Fuzzer:
         signal.alarm(SECONDS_OF_A_CASE)
         try:
             with (
-                contextlib.redirect_stdout(said),
-                contextlib.redirect_stderr(told),
+                contextlib.redirect_stdout(output),
+                contextlib.redirect_stderr(errors),
                 mock.patch("sys.stdin", io.StringIO(case.stdin)),
                 mock.patch.object(LanguageModel, "load", self._loaded),
             ):
@@ -513,11 +513,11 @@ class Fuzzer:
             if end.code == 2:
                 return (
                     ""
-                    if told.getvalue().strip() or said.getvalue().strip()
+                    if errors.getvalue().strip() or output.getvalue().strip()
                     else "exit 2 without a message"
                 )
             return (
-                "" if end.code in (None, 0, 130) else f"exit {end.code}: {told.getvalue()[-300:]}"
+                "" if end.code in (None, 0, 130) else f"exit {end.code}: {errors.getvalue()[-300:]}"
             )
         except BaseException:
             return traceback.format_exc()
@@ -525,7 +525,7 @@ class Fuzzer:
             signal.alarm(0)
             os.chdir(where)
 
-    def _loaded(self, source: str = "builtin", *rest: object, **more: object) -> LanguageModel:
+    def _loaded(self, source: str = "builtin", *rest: object, **options: object) -> LanguageModel:
         """The tiny LMs are loaded once; any other name is loaded as ever, from what is here."""
         known = (
             {str(source), pathlib.Path(str(source)).name} & {"masked", "causal"}
@@ -535,12 +535,12 @@ class Fuzzer:
         if (
             known
             and not rest
-            and more.get("device", "cpu") in ("cpu", "auto")
-            and more.get("dtype", "auto") == "auto"
-            and not more.get("tuned")
+            and options.get("device", "cpu") in ("cpu", "auto")
+            and options.get("dtype", "auto") == "auto"
+            and not options.get("tuned")
         ):
             return self._load(str(self.folder / known.pop()), device="cpu")
-        return LOAD(source, *rest, **more)  # type: ignore[arg-type]
+        return LOAD(source, *rest, **options)  # type: ignore[arg-type]
 
     # The kinds of cases.
 
@@ -564,18 +564,18 @@ class Fuzzer:
     def yaml(self, chance: random.Random) -> Case:
         lines = YAML.splitlines()
         for _ in range(chance.randint(1, 3)):
-            at = chance.randrange(len(lines))
-            key, _, value = lines[at].partition(":")
-            lines[at] = chance.choice(
+            index = chance.randrange(len(lines))
+            key, _, value = lines[index].partition(":")
+            lines[index] = chance.choice(
                 [
                     f"{key}: {_scalar(chance)}",
                     f"{key}: [{_scalar(chance)}, {_scalar(chance)}]",
                     "",
                     f"{key}: {{{_scalar(chance)}: {_scalar(chance)}}}",
-                    lines[at] + "\n" + lines[at],
+                    lines[index] + "\n" + lines[index],
                     f"{key}:{value.replace(chance.choice(value.split() or [' ']), _scalar(chance))}",
                     f"{_scalar(chance)}: 1",
-                    _mutated(chance, lines[at], 1),
+                    _mutated(chance, lines[index], 1),
                 ]
             )
         text = "\n".join(line for line in lines)
@@ -670,8 +670,8 @@ class Fuzzer:
             values = SENSIBLE if chance.random() < 0.6 else ["-1", "0", "1", "2", *ODD_TEXTS]
             arguments += [option, chance.choice(BOUNDED.get(option, values))]
         if chance.random() < 0.2:
-            at = chance.randrange(1, len(arguments))
-            arguments[at] = chance.choice(ODD_TEXTS)
+            index = chance.randrange(1, len(arguments))
+            arguments[index] = chance.choice(ODD_TEXTS)
         return Case(arguments)
 
 
@@ -721,17 +721,17 @@ def _scalar(chance: random.Random) -> str:
 def _mutated(chance: random.Random, text: str, share: float) -> str:
     if chance.random() >= share or not text:
         return text
-    at = chance.randrange(len(text))
+    start = chance.randrange(len(text))
     return (
-        text[:at]
-        + chance.choice([*ODD_TEXTS, "", text[at:] * 2])
-        + text[at + chance.randint(0, 3) :]
+        text[:start]
+        + chance.choice([*ODD_TEXTS, "", text[start:] * 2])
+        + text[start + chance.randint(0, 3) :]
     )
 
 
 def _mutated_bytes(chance: random.Random, content: bytes) -> bytes:
     for _ in range(chance.randint(1, 3)):
-        at = chance.randrange(len(content) + 1)
+        start = chance.randrange(len(content) + 1)
         odd = chance.choice(
             [
                 b"",
@@ -742,10 +742,10 @@ def _mutated_bytes(chance: random.Random, content: bytes) -> bytes:
                 b"\n",
                 b"{",
                 b"[" * 20_000,
-                content[:at][-9:] * 3,
+                content[:start][-9:] * 3,
             ]
         )
-        content = content[:at] + odd + content[at + chance.choice([0, 1, 5, len(content)]) :]
+        content = content[:start] + odd + content[start + chance.choice([0, 1, 5, len(content)]) :]
     return content
 
 
@@ -760,7 +760,7 @@ def fuzz(
     seed: int,
     kinds: list[str],
     only: int | None = None,
-    say: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
 ) -> list[str]:
     """Run cases for some seconds; what is wrong with those that ended otherwise than they may."""
     faults, count, began = [], 0, time.monotonic()
@@ -779,11 +779,11 @@ def fuzz(
                 files = {file: content[:300] for file, content in case.files.items()}
                 faults.append(
                     f"case {number} of seed {seed} ({kind}): "
-                    f"{[own[:200] for own in case.arguments]} {files} "
+                    f"{[argument[:200] for argument in case.arguments]} {files} "
                     f"{case.stdin[:200]!r}\n{fault}"
                 )
-                say(faults[-1])
-    say(f"{count} cases, {len(faults)} of them ended otherwise than they may.")
+                report(faults[-1])
+    report(f"{count} cases, {len(faults)} of them ended otherwise than they may.")
     return faults
 
 
@@ -796,8 +796,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--only", type=int)
-    given = parser.parse_args()
-    if fuzz(given.seconds, given.seed, given.kinds.split(","), given.only):
+    options = parser.parse_args()
+    if fuzz(options.seconds, options.seed, options.kinds.split(","), options.only):
         sys.exit(1)
 
 

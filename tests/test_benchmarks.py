@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("peft")
 from benchmarks.__main__ import compare, figures
 from benchmarks.cases import CASES
-from ptune.cli import main
+from ptune.cli import commands, main
 
 
 def side(name, proof=None, times=(9.0, 1.0)):
@@ -36,8 +36,8 @@ def test_figures_are_medians_of_a_rounds_ratios():
         side("PEFT", times=(50, 2, 20, 9)),
         side("floor", times=(50, 0.5, 4, 1)),
     )
-    own = figures(ours, [ours, peer, floor])
-    assert own == {
+    result = figures(ours, [ours, peer, floor])
+    assert result == {
         "seconds": 3,
         "memory_mb": 1,
         "positions": 7,
@@ -76,13 +76,17 @@ def test_a_small_case_runs(case, tmp_path):
             str(tmp_path / "out.json"),
         ]
     )
-    told = json.loads((tmp_path / "out.json").read_text())["cases"]
-    assert set(told) == {case} and tuple(told[case]) == CASES[case].sides
-    assert all(own["seconds"] > 0 and own["times_as_fast"] > 0 for own in told[case].values())
+    cases = json.loads((tmp_path / "out.json").read_text())["cases"]
+    assert set(cases) == {case} and tuple(cases[case]) == CASES[case].sides
+    assert all(
+        result["seconds"] > 0 and result["times_as_fast"] > 0 for result in cases[case].values()
+    )
 
 
 def test_without_the_repository(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(main, "__file__", str(tmp_path / "site-packages" / "ptune" / "cli.py"))
+    monkeypatch.setattr(
+        commands, "__file__", str(tmp_path / "site-packages" / "ptune" / "cli" / "commands.py")
+    )
     with pytest.raises(SystemExit):
         main.main(["bench"])
     assert "clone it" in capsys.readouterr().err

@@ -5,10 +5,12 @@ from ptune import errors
 
 def test_the_tree_in_the_docstring_is_the_tree():
     classes = {
-        own for own in vars(errors).values() if isinstance(own, type) and issubclass(own, Exception)
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, Exception)
     }
     assert classes == {errors.PtuneError, *errors.PtuneError.__subclasses__()}
-    assert all(own.__name__ in errors.__doc__ for own in classes)
+    assert all(kind.__name__ in errors.__doc__ for kind in classes)
 
 
 def test_the_nearest_name_or_all_of_them():

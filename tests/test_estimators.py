@@ -56,8 +56,8 @@ def writer():
     return LanguageModel(*tiny.tiny("gpt2"))
 
 
-def classifier(lm, **more):
-    return PromptClassifier(lm, device="cpu", train=SHORT, **more)
+def classifier(lm, **options):
+    return PromptClassifier(lm, device="cpu", train=SHORT, **options)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -177,7 +177,7 @@ def test_saved_and_taken_up_again(lm, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "more, error, message",
+    "options, error, message",
     [
         ({"method": "ptuning"}, ConfigError, "Did you mean 'p-tuning'"),
         ({"method": "pet"}, ConfigError, "not fitted by rows with labels alone"),
@@ -196,9 +196,9 @@ def test_saved_and_taken_up_again(lm, tmp_path):
         ({"dev_share": 1.5}, ConfigError, "dev_share is a share of the rows"),
     ],
 )
-def test_faults_of_parameters(lm, more, error, message):
+def test_faults_of_parameters(lm, options, error, message):
     with pytest.raises(error, match=message):
-        PromptClassifier(lm, device="cpu", **more).fit(TEXTS, LABELS)
+        PromptClassifier(lm, device="cpu", **options).fit(TEXTS, LABELS)
 
 
 def test_a_shared_lm_is_not_tuned():

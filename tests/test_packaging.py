@@ -29,14 +29,14 @@ def project():
 def imported() -> set[str]:
     """The other packages that the source imports anywhere, the benchmarks of the repository
     aside."""
-    found = set()
+    packages = set()
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
-                found |= {name.name.split(".")[0] for name in node.names}
+                packages |= {name.name.split(".")[0] for name in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                found.add(node.module.split(".")[0])
-    return found - set(sys.stdlib_module_names) - {"ptune"}
+                packages.add(node.module.split(".")[0])
+    return packages - set(sys.stdlib_module_names) - {"ptune"}
 
 
 def modules(requirements) -> set[str]:
@@ -75,17 +75,17 @@ def test_what_the_wheel_holds(tmp_path):
             next(name for name in names if name.endswith("entry_points.txt"))
         ).decode()
         metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
-    wanted = {
+    sources = {
         path.relative_to(ROOT / "src").as_posix()
         for path in SOURCE.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert {name for name in names if name.startswith("ptune/")} == wanted
+    assert {name for name in names if name.startswith("ptune/")} == sources
     assert {
         "ptune/builtin/lm/model.safetensors",
         "ptune/builtin/facts/relations.jsonl",
         "ptune/tasks/named/trec.yaml",
-    } < wanted
+    } < sources
     assert {name.split("/")[0] for name in names} == {
         "ptune",
         next(name for name in names if name.endswith("METADATA")).split("/")[0],

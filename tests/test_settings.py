@@ -13,8 +13,8 @@ from ptune.training.methods import METHODS
 def test_overrides_replace_only_what_is_given():
     assert set(TrainOverrides.model_fields) == set(TrainConfig.model_fields)
     assert TrainOverrides(epochs=3).model_dump(exclude_none=True) == {"epochs": 3}
-    own = TrainConfig(learning_rate=0.5)
-    assert own.model_copy(
+    settings = TrainConfig(learning_rate=0.5)
+    assert settings.model_copy(
         update=TrainOverrides(epochs=3).model_dump(exclude_none=True)
     ) == TrainConfig(learning_rate=0.5, epochs=3)
 
@@ -80,7 +80,7 @@ def test_every_field_has_its_help(kind):
 
 
 @pytest.mark.parametrize(
-    "given, an_epoch, planned",
+    "values, an_epoch, planned",
     [
         ({}, 3, 60),
         ({"steps": 250}, 3, 250),
@@ -92,12 +92,12 @@ def test_every_field_has_its_help(kind):
         ({"epochs": 10, "least_steps": 100, "steps": 80}, 3, 80),
     ],
 )
-def test_how_many_steps_are_planned(given, an_epoch, planned):
-    assert TrainConfig(**given).planned_steps(an_epoch) == planned
+def test_how_many_steps_are_planned(values, an_epoch, planned):
+    assert TrainConfig(**values).planned_steps(an_epoch) == planned
 
 
 @pytest.mark.parametrize(
-    "given, planned",
+    "values, planned",
     [
         ({"steps": 250}, 250),
         ({"epochs": 5}, 15),
@@ -105,10 +105,10 @@ def test_how_many_steps_are_planned(given, an_epoch, planned):
         ({"batch_size": 4}, 100),
     ],
 )
-def test_steps_and_epochs_that_are_given_are_obeyed(given, planned):
+def test_steps_and_epochs_that_are_given_are_obeyed(values, planned):
     """A preset has 25 epochs, which are 75 steps, and is lengthened to 100 where rows are few."""
     preset = TrainConfig(epochs=25, least_steps=100, patience=6, patience_steps=30)
-    assert preset.replaced(TrainOverrides(**given).model_dump()).planned_steps(3) == planned
+    assert preset.replaced(TrainOverrides(**values).model_dump()).planned_steps(3) == planned
     assert (
         preset.replaced({"patience": 2}).patience_steps == 0
         and preset.replaced({"steps": 5}).patience_steps == 30
@@ -116,6 +116,6 @@ def test_steps_and_epochs_that_are_given_are_obeyed(given, planned):
 
 
 def test_every_preset_counts_in_steps_where_rows_are_few():
-    for own in (own for own in METHODS.values() if own.tune != "nothing"):
-        assert own.train.planned_steps(2) >= 100, own.name
-        assert not own.train.patience or own.train.patience_steps >= 30, own.name
+    for method in (method for method in METHODS.values() if method.tune != "nothing"):
+        assert method.train.planned_steps(2) >= 100, method.name
+        assert not method.train.patience or method.train.patience_steps >= 30, method.name

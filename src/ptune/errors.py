@@ -1,4 +1,4 @@
-"""What ptune raises when the fault is in what it was given.
+"""The errors that ptune raises when its input is at fault.
 
     PtuneError
     ├── TemplateError      a template that cannot be parsed, or a row that does not fit it
@@ -56,7 +56,7 @@ class DivergedError(PtuneError):
     """A training that left no finite state to keep, or scores that are no finite numbers.
 
     Attributes:
-        trained: how the training of each task went, those among them that have a state to keep.
+        trained: the training history of each task that has a finite state to keep, by its number.
     """
 
     def __init__(self, message: str, trained: Mapping[Any, Any] | None = None):
@@ -76,14 +76,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def reason(error: Mapping[str, Any]) -> str:
-    """Why a value was refused, as a sentence's end.
+    """Why a value was refused, as the end of a sentence.
 
     Args:
-        error: one of those that a pydantic ``ValidationError`` lists.
+        error: one entry of the list of errors of a pydantic ``ValidationError``.
 
     Returns:
-        Our own words where a check of ours refused it, else pydantic's, and the value where it is
-        short.
+        The message of ptune's check where one refused the value, else pydantic's message, followed
+        by the value where that is short.
     """
     if error["type"] in ("value_error", "assertion_error"):
         return str(error["ctx"]["error"])

@@ -201,13 +201,15 @@ class _PromptEstimator(BaseEstimator):
 
     def _settings(self, chosen: Method) -> TrainConfig:
         try:
-            given = TrainOverrides.model_validate(dict(self.train or {}))
+            overrides = TrainOverrides.model_validate(dict(self.train or {}))
         except ValidationError as error:
-            first = error.errors()[0]
+            fault = error.errors()[0]
             raise ConfigError(
-                f"train: {'.'.join(map(str, first['loc']))}: {reason(first)}."
+                f"train: {'.'.join(map(str, fault['loc']))}: {reason(fault)}."
             ) from error
-        return chosen.train.replaced({"seed": self.seed_, **given.model_dump(exclude_none=True)})
+        return chosen.train.replaced(
+            {"seed": self.seed_, **overrides.model_dump(exclude_none=True)}
+        )
 
     def _train(
         self,

@@ -1,4 +1,5 @@
-"""What a YAML file or the command line may say. The line under each field is its help."""
+"""Settings that several packages share: how text is written, how a prompt is trained, how a file
+of rows is read. The line under each field is its help."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -19,21 +20,22 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 
 
 class SettingsError(ConfigError, ValueError):
-    """Settings that cannot be. As a ValueError it is told by the command line's parser beside the
-    option's name."""
+    """Settings with an invalid value.
+
+    It is a ValueError too, so that the parser of the command line shows it beside the option.
+    """
 
 
 class _Checked(ModelMetaclass):
-    """Of settings that are made in Python or from the command line, a fault is told in one
-    sentence."""
+    """Turns pydantic's report on invalid values into one sentence."""
 
     def __call__(cls, *values: Any, **named: Any) -> Any:
         try:
             return super().__call__(*values, **named)
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"]))
-            raise SettingsError(f"{f'{key}: ' if key else ''}{reason(first)}.") from error
+            fault = error.errors()[0]
+            key = ".".join(map(str, fault["loc"]))
+            raise SettingsError(f"{f'{key}: ' if key else ''}{reason(fault)}.") from error
 
 
 class Config(BaseModel, metaclass=_Checked):
@@ -90,7 +92,7 @@ class DecodingConfig(Config):
 
     @property
     def copies(self) -> int:
-        """Into how many rows decoding makes each."""
+        """The number of copies of a row in a decoding batch."""
         return self.beams if self.beams > 1 else self.texts
 
 
@@ -151,29 +153,38 @@ class TrainConfig(Config):
     which is then computed once and not in every step; 0 for none."""
 
     def planned_steps(self, steps_an_epoch: int) -> int:
-        """How many steps a training has, if it does not stop early.
+        """The number of optimizer steps of a training that does not stop early.
 
         Args:
-            steps_an_epoch: how many a pass over the training rows takes.
+            steps_an_epoch: the number of steps in one pass over the training rows.
         """
         if self.steps and self.epochs is None:
             return self.steps
         by_epochs = max(self.least_steps, steps_an_epoch * (self.epochs or EPOCHS))
         return min(by_epochs, self.steps) if self.steps else by_epochs
 
-    def replaced(self, given: Mapping[str, Any]) -> "TrainConfig":
-        """These settings with given ones in their place. What is given is obeyed: where steps are
-        given and no epochs, the epochs follow; where epochs or patience are given, they are not
-        lengthened because rows are few."""
-        given = {name: value for name, value in given.items() if value is not None}
-        follows: dict[str, Any] = {"epochs": None} if given.get("steps") else {}
-        follows |= {"least_steps": 0} if "epochs" in given or "steps" in given else {}
-        follows |= {"patience_steps": 0} if "patience" in given else {}
-        return self.model_copy(update=follows | given)
+    def replaced(self, replacements: Mapping[str, Any]) -> "TrainConfig":
+        """These settings with some of them replaced.
+
+        A value that is set explicitly is obeyed: where steps are set and epochs are not, the
+        number of epochs follows from the steps; where epochs, steps or patience are set, the
+        training is not lengthened because rows are few.
+
+        Args:
+            replacements: new values by name; None leaves the value as it is.
+        """
+        replacements = {name: value for name, value in replacements.items() if value is not None}
+        follows: dict[str, Any] = {"epochs": None} if replacements.get("steps") else {}
+        follows |= {"least_steps": 0} if "epochs" in replacements or "steps" in replacements else {}
+        follows |= {"patience_steps": 0} if "patience" in replacements else {}
+        return self.model_copy(update=follows | replacements)
 
 
 def _overrides(config: type[Config], doc: str) -> Any:
-    """The same settings where only some are given: each that is not None replaces another's."""
+    """A copy of a class of settings in which every value is None by default.
+
+    Values that are not None replace those of other settings.
+    """
     fields: dict[str, Any] = {
         name: (field.rebuild_annotation() | None, Field(None, description=field.description))
         for name, field in config.model_fields.items()

@@ -15,13 +15,13 @@ from ptune.template.language import Template
 
 @pytest.fixture
 def lm(tmp_path):
-    def made(family):
+    def saved(family):
         network, tokenizer = tiny.tiny(family)
         network.save_pretrained(tmp_path / family)
         tokenizer.save_pretrained(tmp_path / family)
         return str(tmp_path / family)
 
-    return made
+    return saved
 
 
 def picture(capsys):
@@ -49,8 +49,8 @@ def test_a_masked_lm_sees_everything(lm, capsys):
 def test_a_causal_lm_looks_back_and_drops_what_is_behind(lm, capsys):
     inspect(InspectConfig(what="{x} {soft:2} {mask} .", lm=lm("gpt2"), row='{"x": "Vienna"}'))
     lines, seen = picture(capsys)
-    assert all(mark == "." for at, line in enumerate(seen) for mark in line[at + 1 :])
-    assert all(mark != "." for at, line in enumerate(seen) for mark in line[: at + 1])
+    assert all(mark == "." for position, line in enumerate(seen) for mark in line[position + 1 :])
+    assert all(mark != "." for position, line in enumerate(seen) for mark in line[: position + 1])
     assert any("Left out" in line for line in lines)
 
 

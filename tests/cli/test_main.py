@@ -20,12 +20,12 @@ data: {train: rows.jsonl, dev: rows.jsonl}
 """
 
 
-def run(*arguments, **more):
+def run(*arguments, **options):
     return subprocess.run(
         [sys.executable, "-m", "ptune", *map(str, arguments)],
         capture_output=True,
         text=True,
-        **more,
+        **options,
     )
 
 
@@ -117,7 +117,7 @@ def test_a_setting_that_cannot_be_is_told_in_one_sentence(capsys, arguments, mes
     status, out, errors = main(
         capsys,
         "train",
-        os.path.join(os.path.dirname(__file__), "../examples/continents.yaml"),
+        os.path.join(os.path.dirname(__file__), "../../examples/continents.yaml"),
         *arguments,
     )
     text = " ".join((out + errors).replace("\u2502", " ").split())
@@ -285,7 +285,7 @@ def test_a_reader_that_has_had_enough(lm):
 
 def test_no_plots_are_loaded_to_answer():
     code = (
-        "import sys, ptune.tasks.yaml_task; assert 'matplotlib' not in sys.modules, 'half a "
+        "import sys, ptune.experiments.answer_rows; assert 'matplotlib' not in sys.modules, 'half a "
         "second for nothing'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -327,10 +327,10 @@ def test_odd_arguments_end_with_a_message_or_well(
     capsys, lm, tmp_path, monkeypatch, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
-    status, said, told = main(
+    status, output, errors = main(
         capsys, *arguments, *(["--lm", "lm"] if arguments[0] in ("inspect", "probe") else [])
     )
-    plain = (said + told).lower()
+    plain = (output + errors).lower()
     for nul in ("\0", "\\x00", "\u2400"):
         plain = plain.replace(nul, "")
     assert status == (2 if message else 0) and message.lower().replace("\0", "") in plain
@@ -338,8 +338,8 @@ def test_odd_arguments_end_with_a_message_or_well(
 
 def test_a_pipe_in_the_place_of_a_prompt_is_not_waited_for(capsys, tmp_path):
     os.mkfifo(tmp_path / "prompt.json")
-    status, _, told = main(capsys, "predict", tmp_path, "--data", "x.jsonl")
-    assert status == 2 and "is a pipe or a device" in told
+    status, _, errors = main(capsys, "predict", tmp_path, "--data", "x.jsonl")
+    assert status == 2 and "is a pipe or a device" in errors
 
 
 def test_a_full_disk_and_closed_streams_end_with_a_message(lm, tmp_path, monkeypatch):

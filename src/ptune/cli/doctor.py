@@ -65,11 +65,11 @@ def _versions(config: DoctorConfig) -> Table:
 def _optional() -> Table:
     table = _table()
     for package, (use, command) in OPTIONAL.items():
-        there = _version(package)
+        installed = _version(package)
         table.add_row(
             package,
-            Text(there or "not installed"),
-            Text(f"for {use}" if there else f"for {use}: {command}"),
+            Text(installed or "not installed"),
+            Text(f"for {use}" if installed else f"for {use}: {command}"),
         )
     return table
 
@@ -85,9 +85,11 @@ def _capabilities(lm: LanguageModel) -> Table:
             "",
             Text(f"it computes otherwise from {length} tokens on; longer rows run apart"),
         )
-    for name, one in lm.capabilities.named():
+    for name, capability in lm.capabilities.named():
         table.add_row(
-            name, Text("yes" if one else "no", style="green" if one else "yellow"), Text(one.note)
+            name,
+            Text("yes" if capability else "no", style="green" if capability else "yellow"),
+            Text(capability.note),
         )
     return table
 

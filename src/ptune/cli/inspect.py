@@ -23,7 +23,7 @@ MOST_DRAWN = 48
 
 
 def inspect(config: InspectConfig) -> None:
-    """Print what the config asks for: a saved prompt, a task's template, or a template."""
+    """Print what a template, the template of a task, or a saved prompt looks like to the LM."""
     console, path = terminal.Console(), pathlib.Path(config.what)
     row, limit = _row(config.row), None
     if _is_folder(path):
@@ -55,7 +55,7 @@ def _is_folder(path: pathlib.Path) -> bool:
 
 
 def nearest_table(model: PromptModel, words: int) -> Table:
-    """For each learned token the words of the vocabulary nearest to it."""
+    """A table of each learned token and the words of the vocabulary nearest to it."""
     drawn = Table("soft token", f"the {words} nearest words, by the cosine of the embeddings")
     for number, near in enumerate(
         nearest_words(model.lm, encoders.bake(model.bank.encoders[model.tasks[0].prompt]), words), 1
@@ -74,11 +74,15 @@ def _row(text: str | None) -> dict[str, Any] | None:
 def encode(
     template: Template, lm: LanguageModel, row: Mapping[str, Any] | None, limit: int | None = None
 ) -> tuple[EncodedRow, str]:
-    """A row in the template, its fields filled with their own names where none is given; and what
-    the LM's kind drops.
+    """Encode a row with a template.
+
+    A field that the row lacks is filled with its name in angle brackets.
+
+    Returns:
+        The encoded row, and the part of the template that an LM of this kind does not see.
 
     Args:
-        limit: the most tokens of the input, where it is not the LM's own.
+        limit: how many tokens an input may have, where that is less than the LM's limit.
     """
     usable, dropped = template.for_kind(lm.kind)
     filled = dict(row or {})
@@ -87,12 +91,12 @@ def encode(
             field_of(filled, name)
             continue
         filled[name] = f"<{name}>"
-    most = min((length for length in (limit, lm.max_length) if length is not None), default=None)
-    return usable.encode(filled, lm.tokens, lm.kind, most, (None,), lm.start), dropped
+    longest = min((length for length in (limit, lm.max_length) if length is not None), default=None)
+    return usable.encode(filled, lm.tokens, lm.kind, longest, (None,), lm.start), dropped
 
 
 def tokens_table(encoded: EncodedRow, lm: LanguageModel) -> Table:
-    """One line a position: what stands there, and what happens there."""
+    """A table with one line for each position: its token, its segment, and what is read there."""
     soft, deep = len({s for s in encoded.soft_slots if s >= 0}), len(encoded.prefix)
     drawn = Table(
         title=f"{len(encoded.ids) + deep} positions, {soft} soft tokens"
@@ -101,16 +105,16 @@ def tokens_table(encoded: EncodedRow, lm: LanguageModel) -> Table:
     for name in ("position", "what stands here", "segment", ""):
         drawn.add_column(name, justify="right" if name == "position" else "left")
     row = encoded.spelt_out()
-    for at, (token, slot) in enumerate(zip(row.ids, row.soft_slots)):
-        if row.deep and row.deep[at] >= 0:
+    for position, (token, slot) in enumerate(zip(row.ids, row.soft_slots)):
+        if row.deep and row.deep[position] >= 0:
             drawn.add_row(
-                str(at),
-                Text(f"prefix vector {row.deep[at] + 1}", style="bold cyan"),
+                str(position),
+                Text(f"prefix vector {row.deep[position] + 1}", style="bold cyan"),
                 "",
                 f"at every layer ({lm.route.name})",
             )
             continue
-        answer_positions = row.decoder is None and at in row.answer_positions
+        answer_positions = row.decoder is None and position in row.answer_positions
         what = (
             Text(f"soft token {slot + 1}", style="bold dark_orange3")
             if slot >= 0
@@ -123,13 +127,18 @@ def tokens_table(encoded: EncodedRow, lm: LanguageModel) -> Table:
             if answer_positions
             else ""
         )
-        drawn.add_row(str(at), what, "" if row.types is None else "AB"[min(1, row.types[at])], note)
-    for at, token in enumerate(row.decoder or ()):
         drawn.add_row(
-            str(at),
+            str(position),
+            what,
+            "" if row.types is None else "AB"[min(1, row.types[position])],
+            note,
+        )
+    for position, token in enumerate(row.decoder or ()):
+        drawn.add_row(
+            str(position),
             Text(repr(lm.tokens.show(token))),
             "decoder",
-            "the answer's score is read here" if at in row.answer_positions else "",
+            "the answer's score is read here" if position in row.answer_positions else "",
         )
     return drawn
 
@@ -149,17 +158,18 @@ def attention_picture(encoded: EncodedRow, lm: LanguageModel) -> Text:
         "real, . not seen\n",
         style="dim",
     )
-    for at in range(count):
-        if deep[at] >= 0:
+    for position in range(count):
+        if deep[position] >= 0:
             continue
         what = (
-            f"soft {row.soft_slots[at] + 1}"
-            if row.soft_slots[at] >= 0
-            else lm.tokens.show(row.ids[at]).strip() or repr(lm.tokens.show(row.ids[at]))
+            f"soft {row.soft_slots[position] + 1}"
+            if row.soft_slots[position] >= 0
+            else lm.tokens.show(row.ids[position]).strip()
+            or repr(lm.tokens.show(row.ids[position]))
         )
         picture.append(f"{what[:14]:>14} ")
         for other in range(count):
-            seen = lm.kind != "causal" or other <= at
+            seen = lm.kind != "causal" or other <= position
             mark, colour = (
                 ("p", "cyan")
                 if deep[other] >= 0

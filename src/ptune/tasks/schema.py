@@ -55,10 +55,10 @@ class DataConfig(LayoutConfig):
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if self.form in ("e2e", "webnlg", "dart") and (
-            given := [name for name in ("unlabeled", "shots", "relabel") if getattr(self, name)]
+            unfitting := [name for name in ("unlabeled", "shots", "relabel") if getattr(self, name)]
         ):
             raise ValueError(
-                f"{given[0]} is of rows with labels, and those of {self.form} have texts"
+                f"{unfitting[0]} is of rows with labels, and those of {self.form} have texts"
             )
         if self.halve_dev and (self.dev is None or self.test is not None):
             raise ValueError(

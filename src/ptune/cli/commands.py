@@ -1,0 +1,220 @@
+"""The commands: each reads its options, and calls what does the work. Nothing heavy is imported
+before a command is chosen."""
+
+import logging
+import os
+import pathlib
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import tyro
+
+from ptune.base import terminal
+from ptune.cli.options import DoctorConfig, InspectConfig, ReportConfig
+from ptune.cli.train import read_task
+from ptune.errors import PtuneError
+from ptune.experiments.options import (
+    CompareConfig,
+    EvaluateConfig,
+    GenerateConfig,
+    PredictConfig,
+    ProbeConfig,
+)
+from ptune.pretraining.options import PretrainConfig
+from ptune.settings import Config
+from ptune.storage.options import ExportConfig, ImportConfig
+from ptune.tasks.options import NewConfig
+from ptune.tasks.schema import TaskConfig
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+def _probe(arguments: Sequence[str]) -> None:
+    config = _parse(ProbeConfig, "probe", arguments)
+    from ptune.experiments.probe import probe
+
+    _resumable(lambda: probe(config), "ptune probe", arguments, config.out)
+
+
+def _compare(arguments: Sequence[str]) -> None:
+    config = _parse(CompareConfig, "compare", arguments)
+    from ptune.experiments.compare import compare
+
+    _resumable(lambda: compare(config), "ptune compare", arguments, config.out)
+
+
+def _pretrain(arguments: Sequence[str]) -> None:
+    config = _parse(PretrainConfig, "pretrain", arguments)
+    from ptune.pretraining.loop import pretrain
+
+    _resumable(lambda: pretrain(config), "ptune pretrain", arguments, config.out)
+
+
+def _new(arguments: Sequence[str]) -> None:
+    config = _parse(NewConfig, "new", arguments)
+    from ptune.tasks.new_task import new
+
+    file = new(config)
+    print(f"Next: ptune train {shlex.quote(str(file))} --out {shlex.quote(file.stem + '-trained')}")
+
+
+def _methods(arguments: Sequence[str]) -> None:
+    if arguments:
+        print("usage: ptune methods\n\nList the methods, and what each trains.")
+        sys.exit(0 if arguments[0] in ("-h", "--help") else 2)
+    from ptune.training.methods import table
+
+    print(table())
+
+
+def _evaluate(arguments: Sequence[str]) -> None:
+    config = _parse(EvaluateConfig, "evaluate", arguments)
+    from ptune.experiments import answer_rows
+
+    answer_rows.evaluate(config)
+
+
+def _predict(arguments: Sequence[str]) -> None:
+    config = _parse(PredictConfig, "predict", arguments)
+    from ptune.experiments import answer_rows
+
+    answer_rows.predict(config, terminal.warn)
+
+
+def _generate(arguments: Sequence[str]) -> None:
+    config = _parse(GenerateConfig, "generate", arguments)
+    from ptune.experiments import answer_rows
+
+    answer_rows.generate(config, terminal.warn)
+
+
+def _report(arguments: Sequence[str]) -> None:
+    config = _parse(ReportConfig, "report", arguments)
+    from ptune.experiments.report_runs import report
+
+    report(config.runs, config.out, config.table)
+
+
+def _export(arguments: Sequence[str]) -> None:
+    config = _parse(ExportConfig, "export", arguments)
+    from ptune.storage.convert import export
+
+    export(config)
+
+
+def _import(arguments: Sequence[str]) -> None:
+    config = _parse(ImportConfig, "import", arguments)
+    from ptune.storage.convert import import_prompt
+
+    import_prompt(config)
+
+
+def _doctor(arguments: Sequence[str]) -> None:
+    config = _parse(DoctorConfig, "doctor", arguments)
+    from ptune.cli.doctor import doctor
+
+    doctor(config)
+
+
+def _inspect(arguments: Sequence[str]) -> None:
+    config = _parse(InspectConfig, "inspect", arguments)
+    from ptune.cli.inspect import inspect
+
+    inspect(config)
+
+
+def _bench(arguments: Sequence[str]) -> None:
+    root = pathlib.Path(__file__).parents[3]
+    if not (root / "benchmarks").is_dir():
+        raise PtuneError(
+            "The benchmarks are in ptune's repository and not in the installed package: clone it, "
+            "and there "
+            "`pip install -e '.[test]'` and `ptune bench`."
+        )
+    import subprocess
+
+    finished = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "benchmarks", *arguments],
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    if finished.returncode:
+        sys.exit(finished.returncode)
+
+
+def _train(arguments: Sequence[str]) -> None:
+    _quieten_libraries()
+    task = read_task(arguments)
+    from ptune.experiments.train_task import train
+
+    _resumable(lambda: train(task), "ptune train", arguments, task.out)
+
+
+def _parse(options: type[AnyConfig], command: str, arguments: Sequence[str]) -> AnyConfig:
+    """The options of a command; exits with the parser's message where they are invalid."""
+    config = tyro.cli(options, args=arguments, prog=f"ptune {command}")
+    _quieten_libraries()
+    return config
+
+
+def _quieten_libraries() -> None:
+    """Let the libraries print errors alone."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # transformers imports torchao wherever it is installed
+    for library in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+
+
+def _resumable(
+    run: Callable[[], object], command: str, arguments: Sequence[str], out: pathlib.Path
+) -> None:
+    """Run what Ctrl-C may stop, and then print the command that resumes it, or that starts it anew
+    where the out folder holds no run yet."""
+    from ptune.base.interrupts import Interrupted
+    from ptune.runs.folder import NOTE
+
+    try:
+        run()
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        again = list(arguments)
+        if "--resume" not in arguments and (out / NOTE).exists():
+            again.append("--resume")
+        terminal.warn(f"\n{stopped or 'Stopped.'}\nGo on with: {command} {shlex.join(again)}")
+        sys.exit(130)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "probe": _probe,
+    "compare": _compare,
+    "new": _new,
+    "train": _train,
+    "methods": _methods,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "generate": _generate,
+    "report": _report,
+    "export": _export,
+    "import": _import,
+    "doctor": _doctor,
+    "inspect": _inspect,
+    "pretrain": _pretrain,
+    "bench": _bench,
+}
+OPTIONS: dict[str, type[Config]] = {
+    "probe": ProbeConfig,
+    "compare": CompareConfig,
+    "new": NewConfig,
+    "train": TaskConfig,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+    "generate": GenerateConfig,
+    "report": ReportConfig,
+    "export": ExportConfig,
+    "import": ImportConfig,
+    "doctor": DoctorConfig,
+    "inspect": InspectConfig,
+    "pretrain": PretrainConfig,
+}
+"""The options of each command that has options."""

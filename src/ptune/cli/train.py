@@ -1,0 +1,75 @@
+"""``ptune train``: a task from a YAML file or from a table, with the command line's options."""
+
+import argparse
+import pathlib
+from collections.abc import Sequence
+
+import tyro
+
+from ptune.tasks.options import NewConfig
+from ptune.tasks.schema import TaskConfig
+
+
+def read_task(arguments: Sequence[str]) -> TaskConfig:
+    """The task that the first argument names, with the options that follow it in their places.
+
+    Exits after printing the help where no file is named.
+
+    Raises:
+        PtuneError: the file cannot be read, or does not describe a task.
+    """
+    if not arguments or arguments[0].startswith("-"):
+        print(
+            "usage: ptune train TASK.yaml [OPTIONS]\n       ptune train TABLE.csv [--text COLUMN] "
+            "[--label COLUMN] [OPTIONS]\n\n"
+            "Any key of the file can be set from the command line. Of a table (.csv, .tsv, "
+            ".jsonl) a file is made first, as by ptune new.\n"
+        )
+        tyro.cli(TaskConfig, args=["--help"], prog="ptune train TASK.yaml")
+    from ptune.data.rows import FORMATS
+    from ptune.tasks import yaml_task
+
+    file, options = pathlib.Path(arguments[0]), list(arguments[1:])
+    if file.suffix in FORMATS:
+        file, options = _table_to_task(arguments)
+    default = yaml_task.read(file)
+    return tyro.cli(TaskConfig, args=options, default=default, prog=f"ptune train {arguments[0]}")
+
+
+def _table_to_task(arguments: Sequence[str]) -> tuple[pathlib.Path, list[str]]:
+    """Write the YAML file of a task from a table, beside the folder of the run.
+
+    A run that is resumed takes the file that it wrote at its start.
+
+    Returns:
+        The file, and the arguments that remain for the training.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in ("--text", "--label", "--out", "--lm", "--method"):
+        parser.add_argument(option)
+    parsed, _ = parser.parse_known_args(list(arguments[1:]))
+    folder = pathlib.Path(parsed.out or f"{pathlib.Path(arguments[0]).stem}-trained")
+    file = folder.with_name(f"{folder.name}.yaml")
+    if not ("--resume" in arguments and file.exists()):
+        from ptune.tasks.new_task import new
+
+        options = {
+            name: value
+            for name in ("text", "label", "lm", "method")
+            if (value := getattr(parsed, name)) is not None
+        }
+        new(NewConfig(data=pathlib.Path(arguments[0]), out=file, **options))
+    rest = _without_options(arguments[1:], ("--text", "--label"))
+    return file, rest if parsed.out else [*rest, "--out", str(folder)]
+
+
+def _without_options(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
+    """The arguments without the named options and their values."""
+    kept: list[str] = []
+    following = iter(arguments)
+    for argument in following:
+        if argument in options:
+            next(following, None)
+        elif not argument.startswith(tuple(f"{option}=" for option in options)):
+            kept.append(argument)
+    return kept
