@@ -37,7 +37,7 @@ sys.path[:0] = [str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).p
 import tiny  # noqa: E402
 import torch  # noqa: E402
 
-from ptune import LanguageModel, PromptModel, Task, Template, Verbalizer, save
+from ptune import LanguageModel, PromptModel, Task, Template, Verbalizer, save  # noqa: E402
 from ptune.cli import main as cli  # noqa: E402
 
 SECONDS_OF_A_CASE = 60
@@ -566,6 +566,7 @@ class Fuzzer:
         for _ in range(chance.randint(1, 3)):
             index = chance.randrange(len(lines))
             key, _, value = lines[index].partition(":")
+            word = chance.choice(value.split() or [" "])
             lines[index] = chance.choice(
                 [
                     f"{key}: {_scalar(chance)}",
@@ -573,7 +574,7 @@ class Fuzzer:
                     "",
                     f"{key}: {{{_scalar(chance)}: {_scalar(chance)}}}",
                     lines[index] + "\n" + lines[index],
-                    f"{key}:{value.replace(chance.choice(value.split() or [' ']), _scalar(chance))}",
+                    f"{key}:{value.replace(word, _scalar(chance))}",
                     f"{_scalar(chance)}: 1",
                     _mutated(chance, lines[index], 1),
                 ]

@@ -45,12 +45,16 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-TEXT = """The capital of Austria is Vienna and the capital of France is Paris . Is it Yes or No ? Maybe .
-Vienna lies on the Danube , in the east of Austria ; its people speak German and pay with the euro .
-Berlin is a city in Germany and Rome is a city in Italy . Question : what is great , good , bad or terrible ? Answer :
-It was a great film , it was a terrible film , the best and the worst ; positive or negative , Madrid or London ?""".split(
-    "\n"
-)
+TEXT = [
+    "The capital of Austria is Vienna and the capital of France is Paris . Is it Yes "
+    "or No ? Maybe .",
+    "Vienna lies on the Danube , in the east of Austria ; its people speak German and"
+    " pay with the euro .",
+    "Berlin is a city in Germany and Rome is a city in Italy . Question : what is "
+    "great , good , bad or terrible ? Answer :",
+    "It was a great film , it was a terrible film , the best and the worst ; positive"
+    " or negative , Madrid or London ?",
+]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = sorted({c for line in TEXT for c in line if c != " "} | set("abcdefghijklmnopqrstuvwxyz"))
 SPLIT = (

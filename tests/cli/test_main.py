@@ -60,8 +60,8 @@ def test_help_and_import_load_no_torch():
     )
     for command in ("probe", "pretrain", "evaluate", "predict", "inspect", "train"):
         code = (
-            f"import sys, ptune.cli.main\ntry: ptune.cli.main.main(['{command}', '--help'])\nexcept "
-            "SystemExit as e: assert not e.code\n"
+            f"import sys, ptune.cli.main\ntry: ptune.cli.main.main(['{command}', '--help'])\n"
+            "except SystemExit as e: assert not e.code\n"
             "assert 'torch' not in sys.modules"
         )
         text = subprocess.run(
@@ -79,7 +79,7 @@ def test_help_and_import_load_no_torch():
         (["probe", "--facts", "/nowhere"], "no facts at /nowhere"),
         (["train", "/nowhere.yaml"], "cannot be read"),
         (["evaluate", "/nowhere", "--data", "x.csv"], "no saved prompt at /nowhere"),
-        (["inspect", "{x} {mask}", "--row", "{"], "--row is not valid JSON"),
+        (["inspect", "{x} {mask}", "--row", "{"], "--row: not valid JSON"),
         (["probe", "--device", "cuda:55"], "is not there"),
     ],
 )
@@ -148,7 +148,9 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, lm):
         )
     )
     (tmp_path / "task.yaml").write_text(
-        TASK + "train: {epochs: 1000, patience: 0, batch_size: 1, save_seconds: 0}\n"
+        TASK
+        + "allow_unknown: true\n"
+        + "train: {epochs: 1000, patience: 0, batch_size: 1, save_seconds: 0}\n"
     )
     command = [
         sys.executable,
@@ -285,8 +287,8 @@ def test_a_reader_that_has_had_enough(lm):
 
 def test_no_plots_are_loaded_to_answer():
     code = (
-        "import sys, ptune.experiments.answer_rows; assert 'matplotlib' not in sys.modules, 'half a "
-        "second for nothing'"
+        "import sys, ptune.experiments.answer_rows; assert 'matplotlib' not in sys.modules, "
+        "'half a second for nothing'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -306,7 +308,7 @@ def test_libraries_keep_quiet():
     [
         (["inspect", "{x} " * 100 + "{mask}"], "tokens even when"),
         (["inspect", "{soft:1000000000} {x} {mask}"], "10,000 are the most"),
-        (["inspect", "{x} {mask}", "--row", "[" * 100_000], "--row is not valid JSON"),
+        (["inspect", "{x} {mask}", "--row", "[" * 100_000], "--row: JSON that is nested too deep"),
         (["inspect", "{x} {mask}", "--row", '{"x": "\\ud800"}'], "half of a character"),
         (["inspect", "{soft:2} {x} {mask}", "--words", "1000000"], ""),
         (["inspect", "{x} {mask}", "--device", "meta"], "meta"),

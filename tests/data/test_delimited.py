@@ -64,7 +64,10 @@ def like_polars(rows, separator):
     ).encode()
 
 
-def texts_of(path, options=FileConfig()):
+DEFAULTS = FileConfig()
+
+
+def texts_of(path, options=DEFAULTS):
     return [list(row.values()) for row in read_rows(path, options=options)]
 
 

@@ -33,7 +33,10 @@ metrics: [accuracy, f1-macro]
 lm: ./lm
 encoder: table
 """
-METHODS = "majority,tf-idf,linear-probe,manual,head,manual+fine-tune,p-tuning,p-tuning+lm,p-tuning-v2,p-tuning-v2+head,prompt-tuning-adamw"
+METHODS = (
+    "majority,tf-idf,linear-probe,manual,head,manual+fine-tune,p-tuning,p-tuning+lm,p-tuning-v2,"
+    "p-tuning-v2+head,prompt-tuning-adamw"
+)
 
 
 @pytest.fixture

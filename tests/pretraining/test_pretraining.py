@@ -168,10 +168,14 @@ def test_a_killed_run_gives_the_same_lm(text, tmp_path):
     script.write_text("""
 import pathlib, sys, torch
 torch.set_num_threads(1)
-from ptune.settings import PretrainConfig
+from ptune.pretraining.options import PretrainConfig
 from ptune.pretraining.loop import pretrain
-pretrain(PretrainConfig(texts=[sys.argv[1]], out=sys.argv[2], tokenizer=sys.argv[3], hidden_size=32, layers=1, heads=2, steps=120, batch_tokens=256,
-                        length=32, save_minutes=0.0001, resume=pathlib.Path(sys.argv[2], 'settings.json').exists()), lambda line: print(line, flush=True))
+config = PretrainConfig(
+    texts=[sys.argv[1]], out=sys.argv[2], tokenizer=sys.argv[3], hidden_size=32, layers=1, heads=2,
+    steps=120, batch_tokens=256, length=32, save_minutes=0.0001,
+    resume=pathlib.Path(sys.argv[2], 'settings.json').exists(),
+)
+pretrain(config, lambda line: print(line, flush=True))
 """)
     tiny.wordpiece().save_pretrained(tmp_path / "tokenizer")
     command = [sys.executable, script, text]

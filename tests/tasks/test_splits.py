@@ -338,7 +338,9 @@ template: "{text} It was {mask} ."
 labels: {0: bad, 1: good}
 method: manual
 lm: ./lm
-data: {train: rows.jsonl, test: test.jsonl, unlabeled: rows.jsonl, shots: 2, relabel: {train: {1: 0, 3: 1}}, take: {test: 3}}
+data:
+  {train: rows.jsonl, test: test.jsonl, unlabeled: rows.jsonl, shots: 2,
+   relabel: {train: {1: 0, 3: 1}}, take: {test: 3}}
 out: trained
 device: cpu
 """

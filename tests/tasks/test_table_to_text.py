@@ -168,13 +168,21 @@ def test_one_table_under_two_categories_is_one_row(tmp_path):
 
 
 LATER = """<benchmark><entries>
-<entry category="Artist" eid="Id1"><modifiedtripleset><mtriple>Ann | genre | Jazz</mtriple></modifiedtripleset>
-<lex comment="good" lang="en" lid="Id1">Ann plays jazz.</lex><lex comment="toFix" lang="en" lid="Id2">Ann plaing jaz.</lex>
-<lex comment="" lang="ru" lid="Id3">Анна играет джаз.</lex><lex comment="good" lang="cy" lid="Id4">Mae Ann yn chwarae jazz.</lex></entry>
-<entry category="Film" eid="Id2"><modifiedtripleset><mtriple>It | director | Ann</mtriple></modifiedtripleset>
-<lex comment="good" lang="en" lid="Id1">Ann directed it.</lex></entry>
-<entry category="Film" eid="Id3"><modifiedtripleset><mtriple>It | length | 2</mtriple></modifiedtripleset>
-<lex comment="toFix" lang="en" lid="Id1">It lasts too.</lex></entry></entries></benchmark>"""
+<entry category="Artist" eid="Id1">
+<modifiedtripleset><mtriple>Ann | genre | Jazz</mtriple></modifiedtripleset>
+<lex comment="good" lang="en" lid="Id1">Ann plays jazz.</lex>
+<lex comment="toFix" lang="en" lid="Id2">Ann plaing jaz.</lex>
+<lex comment="" lang="ru" lid="Id3">Анна играет джаз.</lex>
+<lex comment="good" lang="cy" lid="Id4">Mae Ann yn chwarae jazz.</lex>
+</entry>
+<entry category="Film" eid="Id2">
+<modifiedtripleset><mtriple>It | director | Ann</mtriple></modifiedtripleset>
+<lex comment="good" lang="en" lid="Id1">Ann directed it.</lex>
+</entry>
+<entry category="Film" eid="Id3">
+<modifiedtripleset><mtriple>It | length | 2</mtriple></modifiedtripleset>
+<lex comment="toFix" lang="en" lid="Id1">It lasts too.</lex>
+</entry></entries></benchmark>"""
 
 
 def test_webnlg_of_later_years(tmp_path):

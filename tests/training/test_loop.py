@@ -459,7 +459,8 @@ def test_a_real_kill(tmp_path):
     script = tmp_path / "run.py"
     script.write_text(f"""
 import sys
-sys.path[:0] = [{str(pathlib.Path(__file__).parents[0])!r}, {str(pathlib.Path(__file__).parents[1])!r}]
+tests = {str(pathlib.Path(__file__).parents[1])!r}
+sys.path[:0] = [tests + "/training", tests]
 import torch
 torch.set_num_threads(1)
 from test_loop import bank, states
@@ -468,8 +469,11 @@ from ptune.training.loop import fit
 from ptune.base import files as store
 model, data = bank([0, 1, 2])
 print("ready", flush=True)
-fit(model, data, TrainConfig(batch_size=4, epochs=40, patience=0, save_seconds=0), folder=sys.argv[1], resume=True)
-store.write_tensors(sys.argv[1] + "/end.safetensors", {{f"{{i}}.{{k}}": v for i, s in enumerate(states(model)) for k, v in s.items()}})
+config = TrainConfig(batch_size=4, epochs=40, patience=0, save_seconds=0)
+fit(model, data, config, folder=sys.argv[1], resume=True)
+numbered = enumerate(states(model))
+tensors = {{f"{{i}}.{{name}}": value for i, state in numbered for name, value in state.items()}}
+store.write_tensors(sys.argv[1] + "/end.safetensors", tensors)
 """)
     command = [sys.executable, script]
     subprocess.run(
