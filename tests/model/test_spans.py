@@ -301,7 +301,8 @@ def test_false_rows_teach_nothing():
     assert all(not example.learn and example.label == 0 for example in model.encode(0, FALSE))
     with pytest.raises(
         DataError,
-        match="None of the 6 training rows of t is true, and a span is learned from true ones",
+        match="None of the 6 training rows of t is true, and a span is learned from "
+        "true ones alone",
     ):
         fit(model, {0: (FALSE, TRUE)}, TrainConfig(epochs=1))
 

@@ -144,7 +144,8 @@ def test_dev_may_come_from_rows_of_its_own():
 def test_too_few_rows_for_dev():
     with pytest.raises(
         DataError,
-        match=r"For dev, beside the rows to learn from: 3 rows of each label .* fewer of: 'b' .2.",
+        match=r"For dev, beside the rows to learn from: 3 rows of each label .* "
+        r"fewer of: 'b' \(2\)\.",
     ):
         draw(rows([6, 5]), 3, seed=0)
     with pytest.raises(DataError, match=r"fewer of: 'b' \(0\)"):
