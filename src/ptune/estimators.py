@@ -222,7 +222,7 @@ class _PromptEstimator(BaseEstimator):
         train, dev = self._halves(rows, strata)
         model = PromptModel(lm, max_length=self.max_length)
         number = yaml_task.add(
-            model, config, yaml_task.members(config, chosen, lm)[0], train, way=chosen
+            model, config, yaml_task.members(config, chosen, lm)[0], train, method=chosen
         )
         self.history_ = []
         if chosen.tune != "nothing":

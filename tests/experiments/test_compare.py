@@ -12,7 +12,7 @@ from transformers import BertForPreTraining
 
 from ptune.cli import main
 from ptune.errors import ConfigError, DivergedError, TemplateError
-from ptune.experiments import compare
+from ptune.experiments import compare, compare_methods, compare_summary
 from ptune.experiments.options import CompareConfig
 from ptune.metrics.labels import deviation, mean
 from ptune.reports import compare_page
@@ -73,7 +73,7 @@ def run(folder, **more):
 
 def test_every_method_learns_from_the_same_rows(folder, monkeypatch):
     seen = {}
-    real = compare.fit
+    real = compare_methods.fit
 
     def watched(model, data, config, **more):
         ((rows, dev),) = data.values()
@@ -82,7 +82,7 @@ def test_every_method_learns_from_the_same_rows(folder, monkeypatch):
         )
         return real(model, data, config, **more)
 
-    monkeypatch.setattr(compare, "fit", watched)
+    monkeypatch.setattr(compare_methods, "fit", watched)
     results, said = run(folder)
     assert (
         set(seen) == {0, 1}
@@ -128,7 +128,7 @@ def test_the_lm_is_the_same_for_every_method(folder):
 def test_resume_and_another_run(folder, monkeypatch):
     whole = run(folder, methods="manual,head,p-tuning")[0]
     calls = []
-    real = compare.fit
+    real = compare_methods.fit
 
     def stops(*given, **more):
         calls.append(1)
@@ -136,7 +136,7 @@ def test_resume_and_another_run(folder, monkeypatch):
             raise KeyboardInterrupt
         return real(*given, **more)
 
-    monkeypatch.setattr(compare, "fit", stops)
+    monkeypatch.setattr(compare_methods, "fit", stops)
     with pytest.raises(KeyboardInterrupt):
         run(folder, methods="manual,head,p-tuning", out=folder / "other")
     again = run(folder, methods="manual,head,p-tuning", out=folder / "other", resume=True)[0]
@@ -222,13 +222,13 @@ def test_the_grid_and_what_is_chosen(folder):
 @pytest.mark.parametrize("select", ["first", "zero-shot", "splits"])
 def test_a_pattern_is_chosen_without_test_rows(folder, select, monkeypatch):
     judged = []
-    real = compare.judge
+    real = compare_methods.judge
 
     def watched(model, rows, metrics):
         judged.append((len(rows), model.tasks[0].task.template.source))
         return real(model, rows, metrics)
 
-    monkeypatch.setattr(compare, "judge", watched)
+    monkeypatch.setattr(compare_methods, "judge", watched)
     run(folder, methods="manual+fine-tune", select=select, seeds=1, splits=2)
     assert [size for size, _ in judged] == [
         *{"first": [], "zero-shot": [8] * 4, "splits": [4] * 8}[select],
@@ -342,7 +342,7 @@ def test_what_is_behind_a_baseline_is_told(figures, last):
         cell_of("linear-probe", 0.7, True),
         *(cell_of(*own) for own in figures.items()),
     ]
-    assert compare.behind_baselines(
+    assert compare_summary.behind_baselines(
         Comparison(cells=cells, titles={}, settings={}, versions={})
     ) == ([last] if last else [])
 
@@ -372,7 +372,7 @@ def test_what_diverges_is_marked_in_table_json_and_page(folder, capsys):
 
 
 def test_a_point_of_the_grid_that_diverges_is_no_worst_point(folder, monkeypatch):
-    real, calls = compare.fit, []
+    real, calls = compare_methods.fit, []
 
     def diverges(*given, **more):
         calls.append(1)
@@ -380,7 +380,7 @@ def test_a_point_of_the_grid_that_diverges_is_no_worst_point(folder, monkeypatch
             raise DivergedError("diverged", {0: None})
         return real(*given, **more)
 
-    monkeypatch.setattr(compare, "fit", diverges)
+    monkeypatch.setattr(compare_methods, "fit", diverges)
     results, _ = run(folder, methods="p-tuning-v2", grid=True, seeds=1, select="first")
     own = json.loads((folder / "out" / "results" / "opinions" / "p-tuning-v2-2-0.json").read_text())
     assert len(own["grid"]) == 3 and results.cells[-1].grid["worst"] == min(
@@ -447,7 +447,7 @@ def test_refusals(folder, change, message):
 
 
 def test_the_longest_input_may_be_set(folder):
-    with pytest.raises(TemplateError, match=r"line \d+ \(\w+\): .* needs 14 tokens .* and 6 fit"):
+    with pytest.raises(TemplateError, match=r"line \d+ \(\w+\): .* needs 7 tokens .* and 6 fit"):
         run(folder, methods="manual", max_length=6)
     (folder / "task.yaml").write_text(YAML.replace("{text}", "{text|shorten}"))
     assert run(folder, methods="manual,head", max_length=6, out=folder / "short")[0].cells
@@ -512,11 +512,11 @@ def test_a_table_fits_eighty_columns():
             seconds=1,
         )
         for number in range(7)
-        for name in compare.ASKED
+        for name in compare.TITLES
     ]
     console = Console(width=80, record=True, file=io.StringIO())
     for table in compare_page.tables(
-        Comparison(cells=cells, titles=compare.ASKED, settings={}, versions={})
+        Comparison(cells=cells, titles=compare.TITLES, settings={}, versions={})
     ):
         console.print(table)
     printed = console.export_text()
@@ -545,7 +545,7 @@ def test_every_row_is_tried_before_the_first_training(folder, monkeypatch):
         and shortened[0].startswith("Warning")
     )
     (folder / "task.yaml").write_text(text.replace("{text|shorten}", "{text}"))
-    monkeypatch.setattr(compare, "fit", None)
-    monkeypatch.setattr(compare, "judge", None)
+    monkeypatch.setattr(compare_methods, "fit", None)
+    monkeypatch.setattr(compare_methods, "judge", None)
     with pytest.raises(TemplateError, match=r"line \d+ \(\w+\): The row needs"):
         run(folder, methods="p-tuning,manual", seeds=1, max_length=20, out=folder / "other")

@@ -10,7 +10,7 @@ import torch
 from ptune.answers.label_words import Verbalizer
 from ptune.cli import main
 from ptune.errors import ConfigError, DataError, DivergedError, PtuneError
-from ptune.experiments import train_task
+from ptune.experiments import train_checks, train_results, train_task
 from ptune.experiments.train_task import train
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import labelled
@@ -18,7 +18,7 @@ from ptune.model.prompt_model import PromptModel, Task
 from ptune.prompts.encoders import Baked
 from ptune.storage import prompt_folder
 from ptune.storage.prompt_folder import load
-from ptune.tasks import baselines, yaml_task
+from ptune.tasks import baselines, judge_labels, yaml_task
 from ptune.tasks.judge_labels import judge
 from ptune.template.language import Template
 from ptune.training import loop
@@ -114,7 +114,7 @@ def test_of_many_prompts_those_that_did_not_diverge_are_saved(world, tmp_path, m
 def test_metrics_are_checked_before_anything_is_trained(
     world, tmp_path, metrics, message, monkeypatch
 ):
-    monkeypatch.setattr("ptune.experiments.train_task.LanguageModel", None)
+    monkeypatch.setattr("ptune.experiments.train_setup.LanguageModel", None)
     with pytest.raises((ConfigError, DataError), match=message):
         train(
             task(world, tmp_path / "out", YAML + f"metrics: [accuracy, {metrics}]\n"),
@@ -247,7 +247,7 @@ def test_one_step_of_a_copy_is_tried_first(world, tmp_path, monkeypatch):
     step = loop._step
     monkeypatch.setattr(loop, "_step", lambda *arguments: steps.append(1) or step(*arguments))
     with monkeypatch.context() as patch:
-        patch.setattr(train_task.labelled, "judge", broken)
+        patch.setattr(judge_labels, "judge", broken)
         with pytest.raises(ConfigError, match="^no figures today$"):
             train(task(world, tmp_path / "out"), lambda _: None)
     assert len(steps) == 1 and not (tmp_path / "out").exists()
@@ -259,7 +259,7 @@ def test_the_trial_changes_nothing(world, tmp_path, monkeypatch, method):
         YAML if method != "fine-tune" else YAML.replace("{soft:2} ", "")
     ) + f"method: {method}\n"
     tried = train(task(world, tmp_path / "tried", text), lambda _: None)
-    monkeypatch.setattr(train_task, "_rehearse", lambda *arguments: None)
+    monkeypatch.setattr(train_checks, "rehearse", lambda *arguments: None)
     plain = train(task(world, tmp_path / "plain", text), lambda _: None)
     assert tried.history == plain.history and tried.figures == plain.figures
     tensors = [(tmp_path / name / "prompt.safetensors").read_bytes() for name in ("tried", "plain")]
@@ -270,7 +270,7 @@ def test_what_was_trained_is_saved_before_it_is_scored(world, tmp_path, monkeypa
     def broken(*arguments):
         raise DataError("the disk with the rows is gone.")
 
-    monkeypatch.setattr(train_task, "_test", broken)
+    monkeypatch.setattr(train_results, "score_test_rows", broken)
     with pytest.raises(
         DataError, match="is gone. What was trained is saved in .*out; ptune evaluate scores it"
     ):

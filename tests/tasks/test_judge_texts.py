@@ -11,7 +11,7 @@ import torch
 
 from ptune.cli import main
 from ptune.errors import ConfigError, DataError, StoreError, TemplateError
-from ptune.experiments import answer_rows, report_runs, train_task
+from ptune.experiments import answer_rows, report_runs, train_model, train_task
 from ptune.experiments.options import EvaluateConfig, GenerateConfig
 from ptune.reports.schemas import Run
 from ptune.settings import DecodingConfig, DecodingOverrides
@@ -239,7 +239,7 @@ def test_dev_is_looked_at_by_what_is_written(task, tmp_path):
 def test_of_a_figure_that_should_be_low_less_is_more(task, monkeypatch):
     from ptune.lm.language_model import LanguageModel
 
-    model, _ = train_task._model_of(
+    model, _ = train_model.build(
         yaml_task.read(task),
         LanguageModel.load(yaml_task.read(task).lm, device="cpu"),
         {None: ROWS},
@@ -336,7 +336,7 @@ def test_a_users_gradient_comes_from_his_own_rows_alone(task):
     config = change(yaml_task.read(task), prompt_by="user")
     from ptune.lm.language_model import LanguageModel
 
-    model, tasks = train_task._model_of(
+    model, tasks = train_model.build(
         config, LanguageModel.load(config.lm, device="cpu"), by_prompt(ROWS, "user", "train")
     )
     batch = [example for row in ROWS for example in model.encode(tasks[row["user"]], [row])]

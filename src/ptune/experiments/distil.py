@@ -9,7 +9,8 @@ from ptune.settings import TrainConfig
 from ptune.tasks import yaml_task
 from ptune.tasks.schema import TaskConfig
 from ptune.tasks.yaml_task import Member
-from ptune.training.methods import Method, method
+from ptune.training.methods import Method
+from ptune.training.methods import method as method_of
 from ptune.training.pet import Plan
 
 GENERATIONS = 3  # of iPET, as in its paper
@@ -18,7 +19,7 @@ GENERATIONS = 3  # of iPET, as in its paper
 def plan_of(
     config: TaskConfig,
     lm: LanguageModel,
-    way: Method,
+    method: Method,
     members: list[Member],
     settings: TrainConfig,
     **distil: int,
@@ -26,7 +27,7 @@ def plan_of(
     """What PET does with a task: each member is one of its patterns with one verbalizer.
 
     Args:
-        way: pet or ipet.
+        method: pet or ipet.
         settings: how members are trained.
         distil: settings of the classifier's training that replace the task's.
 
@@ -36,16 +37,16 @@ def plan_of(
     if not config.labels:
         raise ConfigError(
             f"{config.name} has no labels of its own for a classifier to tell apart, so "
-            f"{way.name} cannot be trained on it."
+            f"{method.name} cannot be trained on it."
         )
     pet = config.pet.model_copy(
-        update={"generations": 0 if way.name == "pet" else config.pet.generations or GENERATIONS}
+        update={"generations": 0 if method.name == "pet" else config.pet.generations or GENERATIONS}
     )
     tasks = [
-        yaml_task.task_of(config, lm, member, str(number), way)
+        yaml_task.task_of(config, lm, member, str(number), method)
         for number, member in enumerate(members, 1)
     ]
-    head = method("head")
+    head = method_of("head")
     classifier = yaml_task.task_of(
         config, lm, Member(yaml_task.inputs(config, lm), config.labels), "classifier", head
     )

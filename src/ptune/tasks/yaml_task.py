@@ -21,7 +21,8 @@ from ptune.tasks.lama import read_vocabulary
 from ptune.tasks.schema import DataConfig, ReadingConfig, TaskConfig, Words
 from ptune.tasks.splits import DATA_VARIABLE, SPLITS
 from ptune.template.language import Field, Template
-from ptune.training.methods import Method, method
+from ptune.training.methods import Method
+from ptune.training.methods import method as method_of
 
 PATHS = ("vocabulary", "out", "continue_from")
 NAMED = pathlib.Path(__file__).parent / "named"
@@ -159,7 +160,7 @@ class Member:
 
 
 def members(
-    config: TaskConfig, way: Method | None = None, lm: LanguageModel | None = None
+    config: TaskConfig, method: Method | None = None, lm: LanguageModel | None = None
 ) -> list[Member]:
     """How a method asks the task: by its template; where it has patterns, by all that the method
     makes of those, with every verbalizer; each as often as there are prompts of different seeds.
@@ -167,7 +168,7 @@ def members(
     Raises:
         ConfigError: the task has nothing for this method, or its verbalizers are of other labels.
     """
-    way = way or method(config.method)
+    method = method or method_of(config.method)
     for words in config.verbalizers:
         if tuple(words) != tuple(config.labels):
             raise ConfigError(
@@ -177,19 +178,19 @@ def members(
     verbalizers = [config.labels, *config.verbalizers]
     if not config.patterns:
         templates = [config.template]
-    elif "<pattern>" in way.frame:
-        templates = [way.frame.replace("<pattern>", pattern) for pattern in config.patterns]
+    elif "<pattern>" in method.frame:
+        templates = [method.frame.replace("<pattern>", pattern) for pattern in config.patterns]
     else:
         templates, verbalizers = (
             [
-                way.frame.replace("<template>", config.template).replace(
+                method.frame.replace("<template>", config.template).replace(
                     "<inputs>", inputs(config, lm)
                 )
             ],
             [config.labels],
         )
     if not all(templates):
-        raise ConfigError(f"{config.name} has no template, which {way.name} needs.")
+        raise ConfigError(f"{config.name} has no template, which {method.name} needs.")
     return [
         Member(template, words, seed)
         for template in templates
@@ -246,7 +247,7 @@ def task_of(
     lm: LanguageModel,
     member: Member,
     name: str | None = None,
-    way: Method | None = None,
+    method: Method | None = None,
 ) -> Task:
     """One way to ask the task, as the model takes it.
 
@@ -257,23 +258,23 @@ def task_of(
     Raises:
         ConfigError: the task says what no LM, or not this one, can be asked.
     """
-    template, way, reading = (
+    template, method, reading = (
         Template.parse(member.template),
-        way or method(config.method),
+        method or method_of(config.method),
         config.reading,
     )
     prefix = PrefixSettings(
-        way.hidden if config.prefix.hidden is None else config.prefix.hidden,
+        method.hidden if config.prefix.hidden is None else config.prefix.hidden,
         config.prefix.init,
         config.prefix.attentions,
     )
     return Task(
         config.name if name is None else f"{config.name}/{name}",
         template,
-        _verbalizer(config, lm, member, template, way),
+        _verbalizer(config, lm, member, template, method),
         config.target,
-        config.encoder or way.encoder,
-        config.init or way.init,
+        config.encoder or method.encoder,
+        config.init or method.init,
         config.loss,
         (config.train.seed or 0) + member.seed,
         prefix,
@@ -282,7 +283,7 @@ def task_of(
         config.decoding,
         config.combine,
         None if config.prompt_by is None else (config.prompt_by, str(name)),
-        reading.by if way.reader == "words" else way.reader,
+        reading.by if method.reader == "words" else method.reader,
         reading.swap,
         None if reading.domain is None else Template.parse(reading.domain),
         max_length=config.max_length,
@@ -293,7 +294,7 @@ def task_of(
 
 
 def _verbalizer(
-    config: TaskConfig, lm: LanguageModel, member: Member, template: Template, way: Method
+    config: TaskConfig, lm: LanguageModel, member: Member, template: Template, method: Method
 ) -> Verbalizer | Choices | Span | None:
     given = {
         "labels": member.words,
@@ -325,7 +326,7 @@ def _verbalizer(
             lm.tokens,
             template.for_kind(lm.kind)[0].place,
         )[0]
-    if way.reader == "pair" or reading.by == "pair":
+    if method.reader == "pair" or reading.by == "pair":
         return Verbalizer.from_words(_relations(config, member))
     if not member.words:
         return None
@@ -371,7 +372,7 @@ def add(
     member: Member,
     rows: Sequence[Row],
     name: str | None = None,
-    way: Method | None = None,
+    method: Method | None = None,
     begun: "Begun | None" = None,
 ) -> int:
     """Put one way to ask the task into a model: its words thinned out, its prompt initialised, its
@@ -385,7 +386,7 @@ def add(
         PtuneError: the task does not fit the LM or the prompt that it begins from; the model is
             then as before.
     """
-    task = task_of(config, model.lm, member, name, way)
+    task = task_of(config, model.lm, member, name, method)
     reading = config.reading
     if reading.refine:
         trial = PromptModel(model.lm, max_length=model.max_length)
@@ -400,7 +401,7 @@ def add(
             model.lm,
             member,
             name,
-            way,
+            method,
         )
     if begun is not None and config.encoder not in (None, begun.encoder):
         raise ConfigError(

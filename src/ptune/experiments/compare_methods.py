@@ -1,0 +1,315 @@
+"""One method on one few-shot split: its pattern is chosen, it is trained, and its answers to the
+test rows are scored."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ptune.answers.label_words import Choices
+from ptune.errors import DivergedError, TemplateError
+from ptune.experiments.compare_rows import FewShotSplit, readable_members
+from ptune.experiments.distil import plan_of
+from ptune.experiments.options import CompareConfig
+from ptune.experiments.train_results import parameter_counts
+from ptune.lm.language_model import LanguageModel
+from ptune.metrics.labels import BASELINES, MAJORITY, labelled, mean, most_frequent
+from ptune.model.prompt_model import PromptModel, Row
+from ptune.settings import TrainConfig, TrainOverrides
+from ptune.tasks import baselines, few_shot, yaml_task
+from ptune.tasks.judge_labels import judge, labels_of, question
+from ptune.tasks.schema import TaskConfig
+from ptune.tasks.yaml_task import Member
+from ptune.training import pet
+from ptune.training.loop import account, fit
+from ptune.training.methods import Method
+from ptune.training.methods import method as method_of
+
+UNTRAINED = {"trained": 0, "kept": 0}
+Result = dict[str, Any]
+
+
+def run_baseline(lm: LanguageModel, split: FewShotSplit, name: str) -> Result:
+    """What a user would get without prompts on the same rows.
+
+    Raises:
+        TemplateError: rows that bring their own answers, or have one label only, teach a classifier
+            nothing.
+    """
+    if name == MAJORITY:
+        return {"figures": _majority(split), "template": "", **UNTRAINED, "grid": []}
+    if not split.task.labels:
+        raise TemplateError(f"{split.task.name} has no labels for {BASELINES[name]} to choose.")
+    asked = question(split.task, lm, split.train, split.test, split.training_labels)
+    figures = baselines.figures(asked, lm, [name])
+    if not figures:
+        raise TemplateError(
+            f"{split.task.name} has too little to learn from for {BASELINES[name]}."
+        )
+    return {"figures": figures[name], "template": "", **UNTRAINED, "grid": []}
+
+
+def _majority(split: FewShotSplit) -> dict[str, float]:
+    """The figures of the label that is the most frequent of all rows that the task has to learn
+    from, not of the few, which are as many of each label; of equally frequent labels the mean of
+    their figures."""
+    figures = [_constant(split, label) for label in most_frequent(split.training_labels)]
+    return {name: mean([values[name] for values in figures]) for name in figures[0]}
+
+
+def _constant(split: FewShotSplit, label: str) -> dict[str, float]:
+    """The figures of one label for all test rows; where rows bring their choices, of the choice of
+    that number."""
+    task = split.task
+    labels = labels_of(task)
+    shares = [[float(name == label) for name in labels]] * len(split.test)
+    figures: dict[str, float] = {}
+    for metric in task.metrics or ("accuracy",):
+        if metric.startswith("record"):
+            answers = [_choice(task, row, label) for row in split.test]
+        else:
+            answers = [label] * len(split.test)
+        figures |= labelled([metric], split.test, answers, task.target, labels, shares)
+    return figures
+
+
+def _choice(task: TaskConfig, row: Row, label: str) -> str:
+    """The text of a row's choice; none where the row has fewer."""
+    texts = Choices(task.choices).texts(row)
+    return texts[int(label)] if int(label) < len(texts) else ""
+
+
+def run_method(
+    config: CompareConfig,
+    lm: LanguageModel,
+    split: FewShotSplit,
+    method: Method,
+    folder: pathlib.Path,
+    report: Callable[[str], None],
+) -> Result:
+    """Run a method on a split; the LM is afterwards as it was before.
+
+    Args:
+        folder: where PET keeps what it has finished.
+
+    Raises:
+        PtuneError: the method cannot be run on this task or LM.
+        DivergedError: its training left no finite state to keep.
+    """
+    members = readable_members(split.task, method, lm)
+    if method.name in ("pet", "ipet"):
+        return _run_pet(config, lm, split, method, members, folder, report)
+    settings = _settings(config, split, method)
+    chosen = choose_member(config, lm, split, method, members, settings)
+    if method.tune == "nothing":
+        grid = [_score_untrained(lm, split, method, member) for member in members]
+        return {**grid[chosen], **UNTRAINED, "grid": grid}
+    if not config.grid:
+        return {**_train_member(lm, split, method, members[chosen], settings), "grid": []}
+    grid = [_grid_point(lm, split, method, member, settings) for member in members]
+    return {
+        **grid[chosen],
+        "grid": [point for point in grid if point["figures"]],
+    }
+
+
+def _grid_point(
+    lm: LanguageModel, split: FewShotSplit, method: Method, member: Member, settings: TrainConfig
+) -> Result:
+    """One member trained and scored; without figures where its training diverged and left nothing
+    to keep."""
+    try:
+        return _train_member(lm, split, method, member, settings)
+    except DivergedError as error:
+        return {
+            "template": member.template,
+            "words": member.words,
+            "figures": {},
+            "diverged": True,
+            "told": str(error),
+            **UNTRAINED,
+        }
+
+
+def _settings(config: CompareConfig, split: FewShotSplit, method: Method) -> TrainConfig:
+    """A method's training: as many steps and evaluations as the comparison sets, and the rates of
+    the command, of the task, or else of the method."""
+    task_settings = split.task.train.model_dump(exclude_none=True)
+    command_settings = config.train.model_dump(exclude_none=True)
+    return method.train.replaced(
+        _steps(config) | task_settings | command_settings | {"seed": split.seed}
+    )
+
+
+def _steps(config: CompareConfig) -> dict[str, int]:
+    return {
+        "steps": config.steps,
+        "evaluate_every": max(1, config.steps // config.looks),
+        "patience": 0,
+    }
+
+
+def _untrained_figures(
+    lm: LanguageModel, split: FewShotSplit, method: Method, member: Member, rows: Sequence[Row]
+) -> dict[str, float]:
+    """The figures of a member on rows when nothing is trained."""
+    model = PromptModel(lm, max_length=split.task.max_length)
+    yaml_task.add(model, split.task, member, split.train, method=method)
+    return judge(model, rows, split.task.metrics)
+
+
+def _score_untrained(
+    lm: LanguageModel, split: FewShotSplit, method: Method, member: Member
+) -> Result:
+    return {
+        "template": member.template,
+        "words": member.words,
+        "figures": _untrained_figures(lm, split, method, member, split.test),
+    }
+
+
+def choose_member(
+    config: CompareConfig,
+    lm: LanguageModel,
+    split: FewShotSplit,
+    method: Method,
+    members: Sequence[Member],
+    settings: TrainConfig,
+) -> int:
+    """The number of the template and words that the method takes, by the few labelled rows alone:
+    the first, that of the best untrained LM (``zero-shot``), or that of the best mean dev score
+    over random halves of the rows (``splits``)."""
+    if config.select == "first" or len(members) == 1:
+        return 0
+    if config.select == "zero-shot" or method.tune == "nothing":
+        scores = [_zero_shot_score(lm, split, method, member) for member in members]
+    else:
+        halves = few_shot.splits(
+            [*split.train, *split.dev], config.splits, split.seed, split.task.target
+        )
+        scores = [_splits_score(lm, split, method, member, settings, halves) for member in members]
+    return max(range(len(members)), key=lambda number: (scores[number], -number))
+
+
+def _zero_shot_score(
+    lm: LanguageModel, split: FewShotSplit, method: Method, member: Member
+) -> float:
+    """The main figure of the pattern on the labelled rows when nothing is trained, without what the
+    method puts before it."""
+    front = method.frame.removesuffix("<pattern>")
+    plain = Member(member.template.replace(front, "", 1), member.words)
+    if str(plain) not in split.zero_shot:
+        figures = _untrained_figures(
+            lm, split, method_of("manual"), plain, [*split.train, *split.dev]
+        )
+        split.zero_shot[str(plain)] = figures[split.main_metric]
+    return split.zero_shot[str(plain)]
+
+
+def _splits_score(
+    lm: LanguageModel,
+    split: FewShotSplit,
+    method: Method,
+    member: Member,
+    settings: TrainConfig,
+    halves: Sequence[tuple[list[Row], list[Row]]],
+) -> float:
+    """The mean main figure of a member that learns from one half of the rows and is scored on the
+    other; a training that diverges counts as 0."""
+    points = [
+        _grid_point(lm, replace(split, train=train, dev=dev, test=dev), method, member, settings)
+        for train, dev in halves
+    ]
+    return mean([point["figures"].get(split.main_metric, 0.0) for point in points])
+
+
+def _train_member(
+    lm: LanguageModel, split: FewShotSplit, method: Method, member: Member, settings: TrainConfig
+) -> Result:
+    """Train one member, score it on test, and put the LM back as it was."""
+    weights = lm.weights() if method.tune != "prompt" else None
+    model = PromptModel(lm, max_length=split.task.max_length)
+    task = split.task.model_copy(update={"train": TrainOverrides(seed=split.seed)})
+    number = yaml_task.add(model, task, member, split.train, method=method)
+    try:
+        history = fit(
+            model,
+            {number: (split.train, split.dev)},
+            settings,
+            tune=method.tune,  # type: ignore[arg-type]
+            label=f"{method.title}, {split.task.name}",
+        )[number]
+        figures = judge(model, split.test, split.task.metrics)
+        trained, kept = parameter_counts(model, [number], method)
+    finally:
+        if weights is not None:
+            lm.restore(weights)
+    return {
+        "template": member.template,
+        "words": member.words,
+        "figures": figures,
+        "dev": history.best.dev if history.best else None,
+        "history": [vars(evaluation) for evaluation in history.history],
+        "diverged": history.diverged,
+        "trained": trained,
+        "kept": kept,
+        "steps": history.step,
+        "train": settings.model_dump(mode="json"),
+        "account": account("The training", history, settings),
+    }
+
+
+def _run_pet(
+    config: CompareConfig,
+    lm: LanguageModel,
+    split: FewShotSplit,
+    method: Method,
+    members: list[Member],
+    folder: pathlib.Path,
+    report: Callable[[str], None],
+) -> Result:
+    """PET or iPET: the ensemble and the classifier that learns from it; the classifier is
+    scored."""
+    if not split.unlabeled:
+        raise TemplateError(
+            f"{split.task.name} has no unlabelled rows for {method.name} to learn from."
+        )
+    if not split.task.labels:
+        raise TemplateError(f"{split.task.name} has no labels for a classifier to choose between.")
+    task = split.task.model_copy(update={"train": TrainOverrides(seed=split.seed)})
+    settings = _settings(config, split, method)
+    plan = plan_of(task, lm, method, members, settings, **_steps(config))
+    weights = lm.weights()
+    try:
+        outcome = pet.pet(
+            lm,
+            plan,
+            split.train,
+            split.dev,
+            split.unlabeled,
+            folder,
+            resume=True,
+            label=f"{method.title}, {split.task.name}",
+            report=report,
+        )
+        figures = judge(outcome.model, split.test, split.task.metrics)
+    finally:
+        lm.restore(weights)
+    size = sum(parameter.numel() for parameter in lm.model.parameters())
+    kept_fields = ("name", "generation", "weight", "dev", "rows")
+    return {
+        "figures": figures,
+        "template": plan.classifier.template.source,
+        "words": {},
+        "trained": size,
+        "kept": size,
+        "grid": [],
+        "diverged": outcome.trained.diverged
+        or any(member.trained.diverged for member in outcome.members),
+        "steps": outcome.trained.step,
+        "train": plan.distil.model_dump(mode="json"),
+        "ensembles": outcome.ensembles,
+        "members": [
+            {name: getattr(member, name) for name in kept_fields} for member in outcome.members
+        ],
+    }

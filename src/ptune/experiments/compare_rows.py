@@ -1,0 +1,224 @@
+"""The rows of a comparison: for every task, number of shots and seed the same few rows for all
+methods."""
+
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from ptune.errors import ConfigError, ModelError, TemplateError, VerbalizerError
+from ptune.experiments.options import CompareConfig
+from ptune.lm.language_model import LanguageModel
+from ptune.model.prompt_model import PromptModel, Row
+from ptune.model.task import Shortening
+from ptune.tasks import yaml_task
+from ptune.tasks.judge_labels import check_metrics
+from ptune.tasks.schema import DataConfig, TaskConfig
+from ptune.tasks.splits import read as read_rows
+from ptune.tasks.splits import training_labels
+from ptune.tasks.yaml_task import Member
+from ptune.template.language import Template
+from ptune.training.methods import Method
+
+
+@dataclass(frozen=True)
+class FewShotSplit:
+    """What the methods learn from and are scored on, which is the same for all of them.
+
+    Attributes:
+        shots: rows of each label; 0 for a task that has its own few-shot files.
+        training_labels: the labels of all rows that the task has to learn from, of which ``train``
+            holds a few.
+        zero_shot: the main figure on the labelled rows of every pattern with its words when nothing
+            is trained, filled in as it is computed.
+    """
+
+    task: TaskConfig
+    shots: int
+    seed: int
+    train: list[Row]
+    dev: list[Row]
+    test: list[Row]
+    unlabeled: list[Row]
+    training_labels: list[str]
+    zero_shot: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def main_metric(self) -> str:
+        """The figure that the task is judged by."""
+        return (self.task.metrics or ("accuracy",))[0]
+
+
+def read_tasks(config: CompareConfig) -> list[TaskConfig]:
+    """The tasks that are compared, with the command's LM, test rows and longest input in place of
+    their own.
+
+    Raises:
+        ConfigError: a task has no labels, two have the same name, or they name different LMs.
+    """
+    tasks = [_read_task(config, source) for source in config.tasks]
+    if len(sources := {task.lm for task in tasks}) > 1:
+        raise ConfigError(
+            f"The tasks name different LMs ({', '.join(sorted(sources))}): choose one with --lm."
+        )
+    names = [task.name for task in tasks]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"Two of the tasks are called {repeated!r}: give each a different name.")
+    return tasks
+
+
+def _read_task(config: CompareConfig, source: str) -> TaskConfig:
+    task = yaml_task.read(pathlib.Path(source))
+    if not (task.labels or task.choices or task.span):
+        raise ConfigError(
+            f"{task.name} has no labels, choices or span: compare is for tasks with labels; ptune "
+            "train and ptune report do texts."
+        )
+    take = dict(task.data.take) | ({"test": config.test} if config.test else {})
+    return task.model_copy(
+        update={
+            "lm": task.lm if config.lm is None else config.lm,
+            "data": task.data.model_copy(update={"take": take}),
+            "max_length": config.max_length or task.max_length,
+        }
+    )
+
+
+def _shots(config: CompareConfig, task: TaskConfig) -> list[int]:
+    """How many rows of each label; 0 for a task that has its own few-shot files."""
+    if task.data.shots is None:
+        return [0]
+    numbers = listed(config.shots)
+    if not all(number.isdigit() and int(number) for number in numbers):
+        raise ConfigError(
+            "--shots takes whole numbers with commas between, such as 16,32; it is "
+            f"{config.shots!r}."
+        )
+    return [int(number) for number in numbers] or [task.data.shots]
+
+
+def listed(text: str) -> list[str]:
+    """The parts of an option that lists names or numbers with commas between."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def draw_all(config: CompareConfig, task: TaskConfig) -> list[FewShotSplit]:
+    """What the methods learn from for every number of shots and every seed. The metrics are checked
+    on the test rows.
+
+    Raises:
+        PtuneError: the rows or the metrics are at fault.
+    """
+    labels_to_learn_from = training_labels(task.data, task.target, tuple(task.labels))
+    drawn = [
+        _draw(task, shots, seed, labels_to_learn_from)
+        for shots in _shots(config, task)
+        for seed in range(config.seeds)
+    ]
+    check_metrics(task, drawn[0].test)
+    return drawn
+
+
+def _draw(task: TaskConfig, shots: int, seed: int, labels_to_learn_from: list[str]) -> FewShotSplit:
+    """The rows of one seed; the test rows are the same for all seeds.
+
+    Args:
+        labels_to_learn_from: the labels of all rows that the task has to learn from.
+    """
+    changes = {"seed": seed} | ({"shots": shots} if shots else {})
+    data: DataConfig = task.data.model_copy(update=changes)
+    labels = tuple(task.labels)
+    rows = read_rows(data, task.target, labels, fields=yaml_task.fields(task))
+    test = rows["test"]
+    if seed:
+        test = read_rows(data.model_copy(update={"seed": 0}), task.target, labels)["test"]
+    return FewShotSplit(
+        task=task,
+        shots=shots,
+        seed=seed,
+        train=rows["train"],
+        dev=rows["dev"],
+        test=test,
+        unlabeled=rows["unlabeled"],
+        training_labels=labels_to_learn_from,
+    )
+
+
+def check_rows(
+    lm: LanguageModel,
+    split: FewShotSplit,
+    methods: Sequence[Method],
+    report: Callable[[str], None],
+) -> None:
+    """Tokenise a task's rows for every template by which one of the methods may ask it, so that a
+    row that does not fit is refused before the first training. What is shortened is reported once
+    for each kind of rows.
+
+    Raises:
+        PtuneError: a row does not fit.
+    """
+    rows = {"training": split.train, "dev": split.dev, "test": split.test}
+    reported: set[str] = set()
+    checked: set[str] = set()
+    for method in methods:
+        for member, model in _models(split.task, method, lm):
+            if member.template in checked:
+                continue
+            checked.add(member.template)
+            for kind, rows_of_kind in rows.items():
+                sentence = _count_shortened(
+                    model, rows_of_kind, f"{kind} rows of {split.task.name}"
+                )
+                if sentence and kind not in reported:
+                    reported.add(kind)
+                    report(sentence)
+
+
+def _count_shortened(model: PromptModel, rows: Sequence[Row], name: str) -> str | None:
+    """Tokenise rows one by one; return the sentence that names how many were shortened, if any
+    were."""
+    shortening = Shortening()
+    for number, row in enumerate(rows, 1):
+        shortening.count(model.encode(0, [row], first=number))
+    return shortening.sentence(name, model.limit(0))
+
+
+def _models(
+    task: TaskConfig, method: Method, lm: LanguageModel
+) -> Iterator[tuple[Member, PromptModel]]:
+    """The templates and words by which a method asks the task, each with an untrained model that
+    asks so; none where the method cannot be run on this LM, which its result then says."""
+    try:
+        for member in readable_members(task, method, lm):
+            model = PromptModel(lm)
+            bound = yaml_task.task_of(task, lm, member, method=method)
+            model.add(replace(bound, init="random"))
+            yield member, model
+    except (TemplateError, VerbalizerError, ModelError) as error:
+        if "Row " in str(error):
+            raise
+
+
+def readable_members(task: TaskConfig, method: Method, lm: LanguageModel) -> list[Member]:
+    """The templates and words by which a method asks the task and that an LM of this kind can read.
+
+    Raises:
+        TemplateError: there is none.
+        ConfigError: the task has no pattern or template for the method.
+    """
+    if not task.patterns:
+        raise ConfigError(
+            f"{task.name} has no patterns, by which methods are compared: hand-written templates, "
+            "beside the template with soft tokens."
+        )
+    if method.reader != "words" and not task.labels:
+        raise TemplateError(f"{task.name} has no labels for {method.name} to choose between.")
+    members, reason = [], None
+    for member in yaml_task.members(task, method, lm):
+        try:
+            Template.parse(member.template).for_kind(lm.kind, method.reader != "words")
+            members.append(member)
+        except TemplateError as error:
+            reason = error
+    if not members:
+        raise reason or TemplateError(f"{task.name} has no template.")
+    return members

@@ -1,0 +1,130 @@
+"""Everything that can be checked before the first step of a training is checked here."""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ptune.errors import DivergedError
+from ptune.experiments.distil import plan_of
+from ptune.experiments.train_rows import TaskRows
+from ptune.experiments.train_setup import is_weighted, train_settings
+from ptune.lm.language_model import LanguageModel
+from ptune.model.prompt_model import PromptModel, Row
+from ptune.model.task import Shortening
+from ptune.settings import TrainConfig
+from ptune.tasks import judge_labels, judge_texts, yaml_task
+from ptune.tasks.schema import TaskConfig
+from ptune.training import rehearsal
+from ptune.training.loop import TrainingHistory, accuracy
+from ptune.training.methods import Method
+
+
+def check_rows(
+    config: TaskConfig,
+    model: PromptModel,
+    tasks: Mapping[str | None, int],
+    rows: TaskRows,
+    splits: Sequence[str],
+    report: Callable[[str], None],
+) -> None:
+    """Tokenise every row for every task that takes it, and compute the figures as if all answers
+    were right, so that what does not fit is refused before the first step. Rows that are shortened
+    are reported.
+
+    Args:
+        tasks: the number of each prompt's task.
+        splits: the splits whose rows the model takes.
+
+    Raises:
+        PtuneError: a row or a metric does not fit.
+    """
+    for split in splits:
+        shortening = Shortening()
+        for value, number in tasks.items():
+            for position, row in enumerate(rows.of(split, value), 1):
+                shortening.count(model.encode(number, [row], first=position))
+        if shortened := shortening.sentence(f"{split} rows", model.limit(0)):
+            report(shortened)
+    bound, scored = model.tasks[0], rows.scored(tasks)
+    if not scored:
+        return
+    if left_out := rows.counts()["test"] - len(scored):
+        report(
+            f"{left_out} test rows have a {config.prompt_by} without a prompt here, and are not "
+            "scored."
+        )
+    if bound.verbalizer is None:
+        judge_texts.check(bound, scored, config.metrics, config.parts)
+
+
+def untrained_classifier(config: TaskConfig, lm: LanguageModel, method: Method) -> PromptModel:
+    """The untrained classifier of PET, whose rows are checked before its members are trained."""
+    plan = plan_of(config, lm, method, yaml_task.members(config, lm=lm), train_settings(config))
+    model = PromptModel(lm)
+    model.add(plan.classifier)
+    return model
+
+
+def rehearse(
+    config: TaskConfig,
+    model: PromptModel,
+    tasks: Mapping[str | None, int],
+    data: Mapping[int, tuple[list[Row], list[Row]]],
+    settings: TrainConfig,
+    method: Method,
+    rows: TaskRows,
+) -> None:
+    """Run on two rows, with a copy of the model, all that comes after the model is built: a step,
+    an evaluation on dev, weights, figures.
+
+    Args:
+        tasks: the number of each prompt's task.
+        data: the training and the dev rows by the number of their task.
+
+    Raises:
+        PtuneError: something does not fit together.
+    """
+    brief = config.decoding.model_copy(
+        update={"max_new_tokens": max(1, config.decoding.min_new_tokens, 2)}
+    )
+    twin = rehearsal.one_step(
+        model,
+        data,
+        settings,
+        tune=method.tune,  # type: ignore[arg-type]
+        texts=judge_texts.dev_score(config.stop_by, brief),
+        unlabeled=rows.splits["unlabeled"],
+    )
+    scored = rows.scored(tasks)[: rehearsal.ROWS]
+    has_labels = twin.tasks[0].verbalizer is not None
+    with contextlib.suppress(DivergedError):
+        if is_weighted(config, has_labels):
+            weigh(twin, tasks, rows.of("dev", None)[: rehearsal.ROWS], {})
+        if scored and has_labels:
+            judge_labels.judge(twin, scored)
+        elif scored:
+            judge_texts.judge(twin, scored, brief, ("bleu",))
+
+
+def weigh(
+    model: PromptModel,
+    tasks: Mapping[str | None, int],
+    rows: Sequence[Row],
+    histories: Mapping[Any, TrainingHistory],
+) -> None:
+    """Give each member of an ensemble its accuracy on dev as its weight.
+
+    Args:
+        tasks: the number of each member's task.
+        rows: the dev rows.
+        histories: how the members' trainings went, by the numbers of their tasks.
+    """
+    for number in tasks.values():
+        best = histories[number].best if number in histories else None
+        if best is None:
+            examples = model.encode(number, rows)
+            weight = accuracy(model.scores(examples), examples)
+        else:
+            weight = best.dev
+        model.tasks[number] = replace(model.tasks[number], weight=weight)

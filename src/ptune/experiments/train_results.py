@@ -1,0 +1,159 @@
+"""What a training leaves: its prompts or LM, its figures on the test rows, and its report."""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+
+from ptune.base import files
+from ptune.errors import ConfigError
+from ptune.experiments.train_model import folder_of
+from ptune.experiments.train_setup import CHECKPOINT
+from ptune.lm.language_model import LanguageModel
+from ptune.metrics.labels import BASELINES
+from ptune.model.prompt_model import PromptModel, Row
+from ptune.reports.schemas import Run
+from ptune.storage import peft_format, prompt_folder
+from ptune.tasks import baselines, judge_labels, judge_texts
+from ptune.tasks.schema import TaskConfig
+from ptune.tasks.splits import training_labels
+from ptune.training.methods import Method
+
+
+def parameter_counts(model: PromptModel, tasks: Sequence[int], method: Method) -> tuple[int, int]:
+    """How many parameters were trained, and how many are kept."""
+    bank, lm = model.bank, model.lm
+    prompts = [model.tasks[task].prompt for task in tasks if model.tasks[task].prompt >= 0]
+    prompt_size = sum(
+        parameter.numel() for prompt in prompts for parameter in bank.parameters_of(prompt)
+    )
+    lm_size = sum(parameter.numel() for parameter in lm.model.parameters())
+    head_size = 0
+    if method.tune == "head":
+        head_size = sum(parameter.numel() for parameter in lm.head_parameters())
+    trained = {
+        "prompt": prompt_size,
+        "head": head_size,
+        "lm": lm_size,
+        "both": prompt_size + lm_size,
+    }
+    kept = sum(bank.size(prompt) for prompt in prompts)
+    tuned_lm = lm_size if method.tune in ("lm", "both") else head_size
+    return trained.get(method.tune, 0), kept + tuned_lm
+
+
+def baseline_figures(
+    config: TaskConfig, lm: LanguageModel, train: Sequence[Row], test: Sequence[Row]
+) -> dict[str, dict[str, float]]:
+    """The figures of the baselines, by the LM as it is before any training."""
+    if not (config.labels and train and test):
+        return {}
+    labels_to_learn_from = training_labels(config.data, config.target, tuple(config.labels))
+    asked = judge_labels.question(config, lm, train, test, labels_to_learn_from)
+    return baselines.figures(asked, lm)
+
+
+def score_test_rows(config: TaskConfig, model: PromptModel, rows: Sequence[Row], run: Run) -> None:
+    """Score the test rows of all prompts as one set, and write the figures into the run."""
+    if not rows:
+        return
+    if model.tasks[0].verbalizer is not None:
+        run.figures = judge_labels.judge(model, rows, config.metrics, confusion=run.confusion)
+        return
+    judged = judge_texts.judge(model, rows, config.decoding, config.metrics, config.parts)
+    run.figures = judged.figures
+    run.parts = judged.parts
+    run.left_out = judged.left_out
+    run.outputs = judged.outputs
+    run.seconds["write"] = round(judged.seconds, 1)
+
+
+def save(
+    config: TaskConfig,
+    model: PromptModel,
+    tasks: Mapping[str | None, int],
+    method: Method,
+    run: Run,
+) -> None:
+    """Save the tuned LM, where there is one, and each prompt with its best figures on dev; with
+    them PEFT's own files, where they can say the same."""
+    if method.tune in ("head", "lm", "both"):
+        model.lm.save(config.out / "lm")
+        model.lm.source = str(config.out / "lm")
+    for value, number in tasks.items():
+        best = run.best.get(model.tasks[number].task.name)
+        figures = {}
+        if best:
+            figures = {f"dev {run.dev_score}": best["dev"], "dev loss": best["dev_loss"]}
+        folder = folder_of(config, value)
+        prompt_folder.save(model, folder, number, figures, encoder=True)
+        if method.tune == "prompt":
+            with contextlib.suppress(ConfigError):
+                peft_format.export(model, folder, number)
+
+
+def save_figures(config: TaskConfig, run: Run) -> None:
+    """Write run.json, the page and the test figures beside what is saved, and end the run."""
+    from ptune.reports import runs_page  # plots that nobody needs to predict
+
+    if run.figures and (config.out / "prompt.json").exists():
+        figures = {f"test {name}": figure for name, figure in run.figures.items()}
+        prompt_folder.note_metrics(config.out, figures)
+    files.write_json(config.out / "run.json", run.model_dump(mode="json"))
+    runs_page.write([run], config.out)
+    (config.out / CHECKPOINT).unlink(missing_ok=True)
+
+
+def finished_run(config: TaskConfig, report: Callable[[str], None]) -> Run:
+    """The run in the out folder; its page is written where a kill left it without one."""
+    from ptune.reports import runs_page  # plots that nobody needs to predict
+
+    run = runs_page.read([config.out])[0]
+    if not (config.out / "report.html").exists():
+        runs_page.write([run], config.out)
+    report(f"The run in {config.out} is finished; for another choose another --out.")
+    return run
+
+
+def add_other_prompts(
+    config: TaskConfig, lm: LanguageModel, rows: Mapping[str | None, list[Row]], run: Run
+) -> None:
+    """Put beside the prompts that were trained what the earlier run says of the other prompts of
+    their bank, and score all as one set.
+
+    Args:
+        rows: the test rows by their prompts.
+    """
+    from ptune.reports import runs_page  # plots that nobody needs to predict
+
+    before = runs_page.read([config.out])[0]
+    trained_now = {*run.history, *run.lost}
+    model = prompt_folder.load(prompt_folder.folders_in(config.out), lm)
+    others = {bound.task.name for bound in model.tasks} - trained_now
+    for field in ("history", "best", "steps"):
+        earlier = getattr(before, field)
+        kept = {name: value for name, value in earlier.items() if name in others}
+        setattr(run, field, {**kept, **getattr(run, field)})
+    for field in ("diverged", "lost"):
+        names = [name for name in getattr(before, field) if name not in trained_now]
+        setattr(run, field, [*names, *getattr(run, field)])
+    run.trained_parameters = run.trained_parameters // max(1, len(trained_now)) * len(run.history)
+    run.kept_parameters = sum(model.bank.size(bound.prompt) for bound in model.tasks)
+    run.seconds["train"] = round(run.seconds["train"] + before.seconds.get("train", 0.0), 1)
+    owners = {bound.task.by[1] for bound in model.tasks if bound.task.by}
+    scored = [row for value in rows if value in owners for row in rows[value]]
+    score_test_rows(config, model, scored, run)
+
+
+def report_baselines(config: TaskConfig, run: Run, report: Callable[[str], None]) -> None:
+    """Report what a user would get without prompts, and last of all whether that is better."""
+    if not (run.baselines and run.figures):
+        return
+    metric = (config.metrics or ("accuracy",))[0]
+    scores = {name: figures[metric] for name, figures in run.baselines.items()}
+    listed = "; ".join(f"{BASELINES[name]} {score:.4g}" for name, score in scores.items())
+    report(f"Baselines without prompts, on the same rows, {metric}: {listed}")
+    if ahead := baselines.behind(run.figures[metric], scores):
+        name, score = ahead
+        report(
+            f"This run ({run.figures[metric]:.4g}) is behind a baseline, {BASELINES[name]} "
+            f"({score:.4g}): try --method {baselines.advice(name, config.method)}."
+        )

@@ -1,0 +1,162 @@
+"""What a training is, before its rows are read: its method, its settings, its LM and its
+identity."""
+
+from dataclasses import replace
+from typing import Any
+
+from ptune.errors import ConfigError
+from ptune.lm.language_model import LanguageModel
+from ptune.runs import identity
+from ptune.settings import TrainConfig
+from ptune.storage import prompt_folder
+from ptune.tasks import yaml_task
+from ptune.tasks.schema import TaskConfig
+from ptune.training.methods import Method
+from ptune.training.methods import method as method_of
+
+PET = ("pet", "ipet")
+TRAINED_READERS = ("soft", "prototypes", "head")
+CHECKPOINT = "checkpoint.safetensors"
+
+
+def continued(config: TaskConfig) -> TaskConfig:
+    """A task that goes on from a prompt: where it has no template, with that prompt's template.
+
+    Raises:
+        ConfigError: its method trains several prompts.
+    """
+    if method_of(config.method).name in PET:
+        raise ConfigError(
+            f"{config.method} trains its members anew: --from goes with a method that trains one "
+            "prompt."
+        )
+    if config.template or config.patterns:
+        return config
+    folder = prompt_folder.folders_in(str(config.continue_from))[0]
+    return config.model_copy(update={"template": prompt_folder.template_of(folder)})
+
+
+def resolve_method(config: TaskConfig) -> Method:
+    """The task's method, with what the task tunes in place of what the method does.
+
+    Raises:
+        ConfigError: the method and the task's other settings do not go together.
+    """
+    method = method_of(config.method)
+    method = replace(method, tune=config.tune or method.tune)
+    if method.tune == "lm" and config.reading.by in TRAINED_READERS:
+        method = replace(method, tune="both")
+    _check_prompts(config, method)
+    _check_combine(config)
+    if config.parts and dev_score(config) == "accuracy":
+        raise ConfigError(
+            "parts gives the figures of written answers apart, and this task has labels: leave "
+            "parts out."
+        )
+    if config.only and not config.prompt_by:
+        raise ConfigError("only names values of prompt_by, and the task has none.")
+    return method
+
+
+def _check_prompts(config: TaskConfig, method: Method) -> None:
+    """Refuse several prompts, of users or of an ensemble, where the method cannot train them."""
+    if config.prompt_by and method.tune != "prompt":
+        raise ConfigError(
+            f"prompt_by gives each {config.prompt_by} its own prompt, and {config.method} trains "
+            "none: take prefix-tuning or another."
+        )
+    if method.name in PET and config.prompt_by:
+        raise ConfigError(
+            f"prompt_by gives each {config.prompt_by} its own prompt, and {method.name} trains one "
+            "classifier for all rows."
+        )
+    if (
+        method.name not in PET
+        and len(yaml_task.members(config)) > 1
+        and (config.prompt_by or method.tune not in ("prompt", "nothing"))
+    ):
+        raise ConfigError(
+            "An ensemble goes with a method that trains prompts or nothing, and without "
+            "prompt_by; method pet tunes an LM for each member."
+        )
+    if config.prompts > 1 and method.tune == "nothing":
+        raise ConfigError(
+            f"{config.prompts} prompts of different seeds go with a method that trains prompts."
+        )
+
+
+def _check_combine(config: TaskConfig) -> None:
+    if config.prompt_by and config.combine != "mean":
+        raise ConfigError(
+            f"combine: {config.combine} says how the members of an ensemble answer together, and "
+            "with prompt_by one prompt answers each row: leave combine out."
+        )
+    if config.combine == "weighted" and not config.data.dev:
+        raise ConfigError(
+            "combine: weighted weighs the members of an ensemble by their accuracy on dev rows: "
+            "give data.dev."
+        )
+
+
+def train_settings(config: TaskConfig) -> TrainConfig:
+    """The settings of training: the task's, or else the method's."""
+    return method_of(config.method).train.replaced(config.train.model_dump())
+
+
+def dev_score(config: TaskConfig) -> str:
+    """What the best state of a training is chosen by, in words for reports."""
+    if config.labels or config.vocabulary or config.choices or config.span:
+        return "accuracy"
+    if config.stop_by == "loss":
+        return "minus the dev loss"
+    return "minus ter" if config.stop_by == "ter" else config.stop_by
+
+
+def load_lm(config: TaskConfig, method: Method) -> LanguageModel:
+    """The task's LM; that of the prompt that it goes on from, where no other is named."""
+    tuned = method.tune in ("head", "lm", "both") or method.name in PET
+    if config.continue_from is not None and config.lm == "builtin":
+        folder = prompt_folder.folders_in(config.continue_from)[0]
+        return prompt_folder.lm_of(folder, config.device, config.dtype, tuned)
+    return LanguageModel.load(config.lm, device=config.device, dtype=config.dtype, tuned=tuned)
+
+
+def run_identity(config: TaskConfig, lm: LanguageModel) -> dict[str, Any]:
+    """All that the outcome depends on, beside the names of the prompts that are trained."""
+    beside = ("lm", "out", "resume", "device", "dtype", "only", "title")
+    return {"lm": identity.of_lm(lm), **identity.of_settings(config, beside)}
+
+
+def check_out(config: TaskConfig) -> None:
+    """Refuse an out folder whose prompts or unfinished training this run would not go on with.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    holds_prompts = config.prompt_by and (config.out / "prompts").exists()
+    if holds_prompts and not (config.resume or config.only):
+        raise ConfigError(
+            f"{config.out} holds trained prompts already: name those to train with --only, go on "
+            "with --resume, or choose another --out."
+        )
+    if config.only and (config.out / CHECKPOINT).exists() and not config.resume:
+        raise ConfigError(
+            f"{config.out} holds a training that was stopped before its end: go on with it by "
+            "--resume, or choose another --out."
+        )
+
+
+def is_finished(config: TaskConfig) -> bool:
+    """Whether the run that is to be resumed has nothing left to do."""
+    return (
+        config.resume
+        and not config.only
+        and (config.out / "run.json").exists()
+        and not (config.out / CHECKPOINT).exists()
+    )
+
+
+def is_weighted(config: TaskConfig, has_labels: bool) -> bool:
+    """Whether the members of an ensemble are weighed by their accuracy on dev; texts are always
+    answered by vote."""
+    return config.combine == "weighted" and has_labels
