@@ -144,7 +144,8 @@ def test_no_traceback_from_a_real_process(tmp_path, lm):
 def test_ctrl_c_says_how_to_go_on(tmp_path, lm):
     (tmp_path / "rows.jsonl").write_text(
         "".join(
-            json.dumps({"x": f"great film {i}", "label": "yn"[i % 2]}) + "\n" for i in range(400)
+            json.dumps({"x": ("great film", "bad film")[i % 2], "label": "yn"[i % 2]}) + "\n"
+            for i in range(400)
         )
     )
     (tmp_path / "task.yaml").write_text(
