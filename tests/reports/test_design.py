@@ -60,6 +60,8 @@ def test_dots_stand_on_their_axis():
     assert plot.description == "P@1 as dots. a: 0.200; b: P-tuning 0.600."
     assert design.dot_plot([DotRow("a", [])], "P@1") is None
     alike = design.dot_plot([DotRow("a", [Dot(0.5)])], "P@1")
+    row = DotRow("a", [Dot(0.5), Dot(0.5), Dot(0.5)])
+    assert [row.shift(number) for number in range(3)] == [-6, 0, 6], "equal dots are all seen"
     assert 0 < alike.place(0.5) < 100, "one value alone has an axis too"
 
 

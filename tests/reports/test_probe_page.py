@@ -78,7 +78,7 @@ def test_the_wordings_line_takes_the_best_on_dev():
 def test_the_page(tmp_path):
     probe_page.write(RESULTS, RUNS, LABELS, ["Read with care."], tmp_path)
     page = (tmp_path / "report.html").read_text()
-    for wanted in (
+    for expected in (
         "Read with care.",
         "P-tuning",
         "0.600",
@@ -86,7 +86,7 @@ def test_the_page(tmp_path):
         "capital",
         "&lt;b&gt;P36&lt;/b&gt;",
     ):
-        assert wanted in page
+        assert expected in page
     assert "<b>P36</b>" not in page, "text of rows is text"
     assert page.count("<svg") == 1, "learning curves"
     assert page.count('<figure class="dots"') == 2, "methods, and relations"
@@ -97,9 +97,9 @@ def test_the_page(tmp_path):
 
 @pytest.mark.parametrize("name", ["P1.2", "0", "items", "a b/c"])
 def test_a_relation_may_have_any_name(name, tmp_path):
-    own = [single("manual", name, 0.25), single("p-tuning", name, 0.5, LOOKS)]
+    single_results = [single("manual", name, 0.25), single("p-tuning", name, 0.5, LOOKS)]
     results = summarise(
-        own,
+        single_results,
         {"manual": "Manual prompt", "p-tuning": "P-tuning"},
         set(),
         {name: 0.1},
@@ -107,7 +107,7 @@ def test_a_relation_may_have_any_name(name, tmp_path):
         {"lm": "tiny", "allowed": 50},
         {},
     )
-    probe_page.write(results, own, {name: name}, [], tmp_path)
+    probe_page.write(results, single_results, {name: name}, [], tmp_path)
     assert "<td>20<td>4<td>0.100" in (tmp_path / "report.html").read_text()
 
 
@@ -118,13 +118,15 @@ def test_what_diverged_is_marked_in_table_and_page(tmp_path):
         "examples": [],
         "nearest": [],
     }
-    own = [
+    single_results = [
         single("manual", "P36", 0.25),
         gone,
         single("fine-tune", "P36", 0.5, LOOKS) | {"diverged": True},
     ]
     titles = {"manual": "Manual prompt", "p-tuning": "P-tuning", "fine-tune": "Fine-tuning"}
-    results = summarise(own, titles, set(), {"P36": 0.1}, {}, {"lm": "tiny", "allowed": 50}, {})
+    results = summarise(
+        single_results, titles, set(), {"P36": 0.1}, {}, {"lm": "tiny", "allowed": 50}, {}
+    )
     out = io.StringIO()
     Console(file=out, width=80).print(probe_page.table(results, {"P36": "capital"}))
     lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
@@ -134,7 +136,7 @@ def test_what_diverged_is_marked_in_table_and_page(tmp_path):
         and "\u2026" not in out.getvalue()
     )
     assert any("in some of the seeds or relations training diverged" in line for line in lines)
-    probe_page.write(results, own, {"P36": "capital"}, [], tmp_path)
+    probe_page.write(results, single_results, {"P36": "capital"}, [], tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert page.count('<td class="figure">diverged') == 2, "of the method and of the relation"
     assert "0.500 \u2020" in page
@@ -146,3 +148,24 @@ def test_what_diverged_is_marked_in_table_and_page(tmp_path):
         "P36, fine-tune, seed 0: the training diverged; the figures are those of its best state "
         "before that." in page
     )
+
+
+def test_relations_are_ordered_by_what_was_gained(tmp_path):
+    """P1 gains 0.1, P2 0.5; P3 loses 0.25."""
+    hits = {"P1": (0.5, 0.6), "P2": (0.25, 0.75), "P3": (0.5, 0.25)}
+    single_results = [
+        single(method, name, values[number])
+        for number, method in enumerate(("manual", "p-tuning"))
+        for name, values in hits.items()
+    ]
+    titles = {"manual": "Manual prompt", "p-tuning": "P-tuning"}
+    majority = dict.fromkeys(hits, 0.0)
+    settings = {"lm": "tiny", "allowed": 50}
+    results = summarise(single_results, titles, set(), majority, {}, settings, {})
+    probe_page.write(results, single_results, {name: name for name in hits}, [], tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    table = page[page.index("<th>gain") :]
+    assert table.index("<td>P2") < table.index("<td>P1") < table.index("<td>P3")
+    assert "<td>+0.500" in table and "<td>-0.250" in table
+    assert "On 2 of 3 relations the best method is above Manual prompt." in page
+    assert "<strong>P-tuning</strong> is best: P@1 0.533, 0.116 above Manual prompt" in page

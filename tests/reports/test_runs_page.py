@@ -19,9 +19,9 @@ LOOKS = [
 ]
 
 
-def run(method="prefix-tuning", seed=0, figures=None, rows=1000, test=20, train=None, **more):
+def run(method="prefix-tuning", seed=0, figures=None, rows=1000, test=20, train=None, **fields):
     """A run that is whole, but for what is left to its defaults."""
-    given = {
+    values = {
         "name": "e2e",
         "method": method,
         "title": TITLES[method],
@@ -35,7 +35,7 @@ def run(method="prefix-tuning", seed=0, figures=None, rows=1000, test=20, train=
         "seconds": {"train": 90.0},
         "settings": {"train": {"seed": seed, **(train or {})}, "out": f"out/{method}-{seed}"},
     }
-    return Run(**{**given, **more})
+    return Run(**{**values, **fields})
 
 
 def cells(runs):
@@ -73,8 +73,8 @@ TUNED = run(
 
 def test_seeds_are_gathered_in_the_table():
     """60, 62, 67: the mean is 63 and the deviation the root of (9 + 1 + 16) / 2."""
-    found = cells([SEEDS[0], TUNED, *SEEDS[1:]])
-    assert found == {
+    figures = cells([SEEDS[0], TUNED, *SEEDS[1:]])
+    assert figures == {
         "BLEU": {"Prefix-tuning": "63.00 ± 3.61", "Fine-tuning": "*65.00*"},
         "TER ↓": {"Prefix-tuning": "*42.00 ± 2.00*", "Fine-tuning": "45.00"},
         "accuracy": {"Prefix-tuning": "-", "Fine-tuning": "0.123"},
@@ -87,8 +87,8 @@ def test_seeds_are_gathered_in_the_table():
 
 
 def test_seeds_are_gathered_on_the_page(tmp_path):
-    found = page([*SEEDS, TUNED], tmp_path)
-    for wanted in (
+    text = page([*SEEDS, TUNED], tmp_path)
+    for expected in (
         '<td class="figure best">65.00',
         '<td class="figure best">42.00 ± 2.00',
         '<td class="figure">63.00 ± 3.61',
@@ -97,23 +97,25 @@ def test_seeds_are_gathered_on_the_page(tmp_path):
         "tiny with 2.0 M parameters",
         "Prefix-tuning, seed 2",
     ):
-        assert wanted in found
+        assert expected in text
 
 
 def test_figures_that_show_the_same_are_both_the_best():
-    found = cells(
+    figures = cells(
         [run(figures={"bleu": 50.001, "ter": 3.0}), run("fine-tune", figures={"bleu": 49.999})]
     )
-    assert found["BLEU"] == {"Prefix-tuning": "*50.00*", "Fine-tuning": "*50.00*"}
-    assert found["TER ↓"] == {"Prefix-tuning": "3.00", "Fine-tuning": "-"}, (
+    assert figures["BLEU"] == {"Prefix-tuning": "*50.00*", "Fine-tuning": "*50.00*"}
+    assert figures["TER ↓"] == {"Prefix-tuning": "3.00", "Fine-tuning": "-"}, (
         "the only one is not called the best"
     )
 
 
 def test_parts_stand_under_the_whole(tmp_path):
     parts = {"seen": {"bleu": 60.0}, "unseen": {"bleu": 40.0}}
-    found = cells([run(parts=parts), run("fine-tune")])
-    assert list(found)[:3] == ["BLEU", "BLEU, seen", "BLEU, unseen"] and found["BLEU, unseen"] == {
+    figures = cells([run(parts=parts), run("fine-tune")])
+    assert list(figures)[:3] == ["BLEU", "BLEU, seen", "BLEU, unseen"] and figures[
+        "BLEU, unseen"
+    ] == {
         "Prefix-tuning": "40.00",
         "Fine-tuning": "-",
     }
@@ -121,7 +123,7 @@ def test_parts_stand_under_the_whole(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "labels"),
+    ("run_a", "run_b", "labels"),
     [
         (run(), run(), ["Prefix-tuning", "Prefix-tuning (2)"]),
         (run(), run(seed=None), ["Prefix-tuning", "Prefix-tuning (2)"]),
@@ -143,8 +145,8 @@ def test_parts_stand_under_the_whole(tmp_path):
         ),
     ],
 )
-def test_runs_that_differ_in_more_than_the_seed_stay_apart(one, other, labels):
-    assert list(cells([one, other])["BLEU"]) == labels
+def test_runs_that_differ_in_more_than_the_seed_stay_apart(run_a, run_b, labels):
+    assert list(cells([run_a, run_b])["BLEU"]) == labels
 
 
 def test_tasks_are_compared_each_on_its_own(tmp_path):
@@ -153,13 +155,13 @@ def test_tasks_are_compared_each_on_its_own(tmp_path):
         run("fine-tune", figures={"bleu": 40.0}),
         run(figures={"bleu": 90.0}, name="webnlg", rows=5),
     ]
-    found = cells(runs)
-    assert found["task"] == {
+    figures = cells(runs)
+    assert figures["task"] == {
         "Prefix-tuning, e2e": "e2e",
         "Fine-tuning": "e2e",
         "Prefix-tuning, webnlg": "webnlg",
     }
-    assert found["BLEU"] == {
+    assert figures["BLEU"] == {
         "Prefix-tuning, e2e": "*50.00*",
         "Fine-tuning": "40.00",
         "Prefix-tuning, webnlg": "90.00",
@@ -242,16 +244,16 @@ def test_the_page_is_whole(tmp_path):
         )
         for rows, score in ((50, "bleu"), (1000, "minus the dev loss"))
     ]
-    found = page(runs, tmp_path)
-    assert re.findall("<h2>(.*)</h2>", found) == [
+    text = page(runs, tmp_path)
+    assert re.findall("<h2>(.*)</h2>", text) == [
         "Figures on the test rows",
         "By the number of training rows",
         "Learning curves",
         "Texts beside references",
         "Settings and versions",
     ]
-    assert found.count("<svg") == 2 and found.count('<figure class="dots"') == 1
-    for wanted in (
+    assert text.count("<svg") == 2 and text.count('<figure class="dots"') == 1
+    for expected in (
         ">BLEU on dev</text>",
         "a : b",
         "B is a.",
@@ -260,11 +262,11 @@ def test_the_page_is_whole(tmp_path):
         "{prefix:5} {table} {answer}",
         "&#34;seed&#34;: 0",
     ):
-        assert wanted in found
+        assert expected in text
     assert (
-        "src=" not in found
-        and "href=" not in re.sub('(xlink:)?href="#', "", found)
-        and "@import" not in found
+        "src=" not in text
+        and "href=" not in re.sub('(xlink:)?href="#', "", text)
+        and "@import" not in text
     ), "one page that needs no other file"
 
 
@@ -286,11 +288,11 @@ def test_texts_stand_side_by_side(tmp_path):
         run(seed=1, outputs=outputs("second", range(33))),
         run("fine-tune", outputs=outputs("right", reversed(range(33))), left_out={"meteor": "why"}),
     ]
-    found = page(runs, tmp_path)
-    shown = re.findall(r'<tr><td data-of="input">.*?</tr>', found, re.S)
+    text = page(runs, tmp_path)
+    shown = re.findall(r'<tr><td data-of="input">.*?</tr>', text, re.S)
     assert len(shown) == 30
-    told = [text for text in re.split(r"<[^>]*>|\s*\n\s*", shown[3]) if text.strip()]
-    assert told == [
+    printed = [text for text in re.split(r"<[^>]*>|\s*\n\s*", shown[3]) if text.strip()]
+    assert printed == [
         "table",
         "name : 3",
         "more",
@@ -309,7 +311,7 @@ def test_texts_stand_side_by_side(tmp_path):
         "right 3",
     ]
     assert shown[3].count('class="text right"') == 1
-    assert "METEOR is left out (Fine-tuning): why" in found
+    assert "METEOR is left out (Fine-tuning): why" in text
 
 
 def test_text_is_text(tmp_path):
@@ -332,11 +334,9 @@ def test_text_is_text(tmp_path):
         )
         for rows, title, bleu in ((1, bad, 1.0), (2, bad + bad, 2.0))
     ]
-    found = page(runs, tmp_path)
-    assert "<script" not in found and "alert('" not in re.sub(
-        "<svg.*?</svg>", "", found, flags=re.S
-    )
-    assert found.count("&lt;script&gt;") > 30 and found.count("$x_1$") > 30
+    text = page(runs, tmp_path)
+    assert "<script" not in text and "alert('" not in re.sub("<svg.*?</svg>", "", text, flags=re.S)
+    assert text.count("&lt;script&gt;") > 30 and text.count("$x_1$") > 30
 
 
 def test_a_run_of_little(tmp_path):
@@ -396,18 +396,18 @@ def test_a_run_that_is_missing(tmp_path):
 def test_report(tmp_path, capsys):
     files.write_json(tmp_path / "one" / "run.json", TUNED.model_dump(mode="json"))
     report_runs.report([tmp_path / "one"], tmp_path / "out")
-    told = capsys.readouterr().out
-    assert "e2e: figures on the test rows" in told and "65.00" in told
+    printed = capsys.readouterr().out
+    assert "e2e: figures on the test rows" in printed and "65.00" in printed
     assert (
-        told.endswith(f"Report: {tmp_path / 'out' / 'report.html'}\n")
+        printed.endswith(f"Report: {tmp_path / 'out' / 'report.html'}\n")
         and (tmp_path / "out" / "report.html").exists()
     )
 
 
 def test_runs_that_diverged_are_marked(tmp_path, capsys):
     runs = [run(diverged=["e2e"]), TUNED, run(seed=1, lost=["e2e/anna"])]
-    found = cells(runs)
-    assert found["BLEU"] == {"Prefix-tuning": "50.00 ± 0.00 †", "Fine-tuning": "*65.00*"}
+    figures = cells(runs)
+    assert figures["BLEU"] == {"Prefix-tuning": "50.00 ± 0.00 †", "Fine-tuning": "*65.00*"}
     assert (
         "training diverged" in runs_page.table(runs).caption
         and runs_page.table([TUNED]).caption is None
@@ -430,12 +430,12 @@ def test_baselines_stand_below_the_figures(tmp_path):
         run(figures={"accuracy": 0.5}, baselines=beside),
         run("fine-tune", figures={"accuracy": 0.625}),
     ]
-    found = cells(runs)
+    figures = cells(runs)
     assert (
-        found["baseline: Majority"] == {"Prefix-tuning": "0.250", "Fine-tuning": "-"}
-        and "baseline: TF-IDF, logistic regression" not in found
+        figures["baseline: Majority"] == {"Prefix-tuning": "0.250", "Fine-tuning": "-"}
+        and "baseline: TF-IDF, logistic regression" not in figures
     )
-    assert found["baseline: Linear probe on the LM"]["Prefix-tuning"] == "0.750"
+    assert figures["baseline: Linear probe on the LM"]["Prefix-tuning"] == "0.750"
     assert "baseline: Linear probe on the LM" in page(runs, tmp_path)
 
 

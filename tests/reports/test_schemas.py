@@ -28,9 +28,9 @@ def single(method, problem, seed, hits, rows, trained=0, wordings=()):
 def test_macro_micro_and_spread():
     """Relations of 10 and 30 rows: macro counts relations alike, micro rows; the spread is over
     seeds."""
-    ways = [{"template": "[X] is [Y]", "dev": 0.5, "test": 0.4}]
-    found = [
-        single("manual", "A", 0, 0.5, 10, wordings=ways),
+    wordings = [{"template": "[X] is [Y]", "dev": 0.5, "test": 0.4}]
+    single_results = [
+        single("manual", "A", 0, 0.5, 10, wordings=wordings),
         single("manual", "B", 0, 0.1, 30),
         single("p-tuning", "A", 0, 0.6, 10, 100),
         single("p-tuning", "A", 1, 0.8, 10, 100),
@@ -38,7 +38,7 @@ def test_macro_micro_and_spread():
         single("p-tuning", "B", 1, 0.4, 30, 100),
     ]
     results = summarise(
-        found,
+        single_results,
         {"manual": "M", "p-tuning": "P", "never-run": "N"},
         set(),
         {"A": 0.1},
@@ -59,7 +59,7 @@ def test_macro_micro_and_spread():
         "A"
     ].deviation["p@1"] == pytest.approx(0.02**0.5)
     assert (manual.kept_parameters, tuned.trained_parameters, tuned.seeds) == (9, 100, 2)
-    assert results.wordings == {"A": ways}
+    assert results.wordings == {"A": wordings}
 
 
 def lost(method, problem, seed, rows=10):
@@ -69,7 +69,7 @@ def lost(method, problem, seed, rows=10):
 def test_what_diverged_has_no_part_in_a_mean():
     """A relation's mean is over the seeds that have figures; a method's over the seeds in which
     every relation has."""
-    found = [
+    single_results = [
         single("m", "A", 0, 0.5, 10),
         single("m", "A", 1, 0.7, 10),
         single("m", "B", 0, 0.1, 30),
@@ -78,7 +78,7 @@ def test_what_diverged_has_no_part_in_a_mean():
         lost("n", "B", 0, 30),
         single("k", "A", 0, 0.4, 10) | {"diverged": True},
     ]
-    results = summarise(found, {"m": "M", "n": "N", "k": "K"}, set(), {}, {}, {}, {})
+    results = summarise(single_results, {"m": "M", "n": "N", "k": "K"}, set(), {}, {}, {}, {})
     some, none, kept = (results.methods[name] for name in "mnk")
     assert (
         some.model_extra == {"p@1": pytest.approx(0.3)}

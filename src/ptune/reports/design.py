@@ -142,6 +142,10 @@ class DotRow:
     text: str = ""
     best: bool = False
 
+    def shift(self, number: int) -> float:
+        """How many pixels a dot of several stands below the middle, so that equal ones are seen."""
+        return 12 * (number / (len(self.dots) - 1) - 0.5) if len(self.dots) > 1 else 0.0
+
 
 @dataclass(frozen=True)
 class DotPlot:

@@ -86,7 +86,7 @@ def summarise(
     settings: dict[str, Any],
     versions: dict[str, str],
 ) -> Results:
-    """Gather single results (``experiment.run``) to those of methods.
+    """Gather single results (of ``experiments.trials.run``) to those of methods.
 
     Args:
         titles: the methods in order, with their titles.
@@ -94,9 +94,9 @@ def summarise(
     """
     methods = {}
     for name, title in titles.items():
-        own = [result for result in results if result["method"] == name]
-        if own:
-            methods[name] = _method(own, title, name in tuned)
+        of_method = [result for result in results if result["method"] == name]
+        if of_method:
+            methods[name] = _method(of_method, title, name in tuned)
     wordings = {
         result["problem"]: result["wordings"] for result in results if result.get("wordings")
     }
@@ -121,18 +121,18 @@ def _method(results: Sequence[dict[str, Any]], title: str, tuned: bool) -> Metho
     seeds = sorted({result["seed"] for result in results})
     relations = {}
     for problem in dict.fromkeys(result["problem"] for result in results):
-        own = [result for result in results if result["problem"] == problem]
-        values = _columns([result["figures"] for result in own if result["figures"]])
+        of_relation = [result for result in results if result["problem"] == problem]
+        values = _columns([result["figures"] for result in of_relation if result["figures"]])
         relations[problem] = RelationResult(
-            rows=own[0]["rows"],
-            template=own[0]["template"],
-            **{**_figures(values), **lost_trainings(own)},
-            steps=[result["steps"] for result in own if result.get("steps")],
+            rows=of_relation[0]["rows"],
+            template=of_relation[0]["template"],
+            **{**_figures(values), **lost_trainings(of_relation)},
+            steps=[result["steps"] for result in of_relation if result.get("steps")],
         )
     by_seed = [[result for result in results if result["seed"] == seed] for seed in seeds]
-    whole = [own for own in by_seed if all(result["figures"] for result in own)]
-    macro = _columns([_means(own, [1] * len(own)) for own in whole])
-    micro = _columns([_means(own, [result["rows"] for result in own]) for own in whole])
+    whole = [of_seed for of_seed in by_seed if all(result["figures"] for result in of_seed)]
+    macro = _columns([_means(of_seed, [1] * len(of_seed)) for of_seed in whole])
+    micro = _columns([_means(of_seed, [result["rows"] for result in of_seed]) for of_seed in whole])
     return MethodResult(
         title=title,
         seeds=len(seeds),
@@ -155,7 +155,9 @@ def lost_trainings(results: Sequence[dict[str, Any]]) -> dict[str, int]:
 
 def _columns(figures: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     """The values of each figure."""
-    return {name: [own[name] for own in figures] for name in (figures[0] if figures else ())}
+    return {
+        name: [by_name[name] for by_name in figures] for name in (figures[0] if figures else ())
+    }
 
 
 def _means(results: Sequence[dict[str, Any]], weights: Sequence[int]) -> dict[str, float]:

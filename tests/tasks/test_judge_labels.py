@@ -1,0 +1,24 @@
+"""What is counted beside the figures of a task with labels."""
+
+from types import SimpleNamespace
+
+from ptune import Verbalizer
+from ptune.tasks import judge_labels
+from ptune.tasks.judge_labels import Answer
+
+
+def test_right_and_answered_labels_are_counted(monkeypatch):
+    rows = [{"team": label} for label in ("post", "post", "money")]
+    answered = ["post", "money", "money"]
+    answers = [
+        Answer(label, label, label == row["team"], (), [0.5, 0.5])
+        for label, row in zip(answered, rows)
+    ]
+    monkeypatch.setattr(judge_labels, "answer", lambda model, rows, shortening: answers)
+    words = Verbalizer.from_words({"post": "post", "money": "money"})
+    task = SimpleNamespace(target="team", verbalizer=words)
+    model = SimpleNamespace(tasks=[SimpleNamespace(task=task)], is_ensemble=False)
+    confusion: dict[str, dict[str, int]] = {}
+    figures = judge_labels.judge(model, rows, confusion=confusion)
+    assert figures == {"accuracy": 2 / 3}
+    assert confusion == {"post": {"post": 1, "money": 1}, "money": {"post": 0, "money": 1}}
