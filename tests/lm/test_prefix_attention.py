@@ -4,6 +4,7 @@ elsewhere. Each comparison first shows that a wrong variant is far outside the t
 
 import dataclasses
 import threading
+import weakref
 
 import prefix_family_checks as deep
 import pytest
@@ -29,7 +30,7 @@ from ptune.errors import ConfigError, ModelError, TemplateError
 from ptune.lm import language_model as lms
 from ptune.lm.language_model import LanguageModel
 from ptune.lm.patches import prefix_attention
-from ptune.lm.patches.prefix_attention import AttentionRoute
+from ptune.lm.patches.attention_route import AttentionRoute
 from ptune.model.generate import write, write_all
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
 from ptune.settings import DecodingConfig, TrainConfig
@@ -309,9 +310,9 @@ def test_an_encoder_that_cannot_be_reached():
             for module in model.lm.model.get_decoder().modules()
             if hasattr(module, "relative_attention_bias")
         )
-        for module, home in prefix_attention._homes.items():
+        for module, home in prefix_attention.homes.items():
             if type(module) is type(bias) and home.sites:
-                patch.setattr(home, "bias", bias)
+                patch.setattr(home, "bias", weakref.ref(bias))
         assert (deep.scores(model, rows) - expected).abs().max() > FAR
     torch.testing.assert_close(actual, expected, atol=TOLERANCE, rtol=TOLERANCE)
 

@@ -10,8 +10,8 @@ import torch
 from ptune.errors import ModelError
 from ptune.lm.capabilities import Capability
 from ptune.lm.loading import first_line
+from ptune.lm.patches.attention_route import AttentionRoute
 from ptune.lm.patches.packing import Packing
-from ptune.lm.patches.prefix_attention import AttentionRoute
 from ptune.lm.patches.prefix_layer_inputs import LayerRoute
 from ptune.lm.patches.text_cache import Contexts
 from ptune.lm.trial import FAILURES, Route, Trial, close, one_row

@@ -13,7 +13,7 @@ import torch
 from ptune.errors import ModelError
 from ptune.lm.batch import Batch, collate
 from ptune.lm.loading import first_line
-from ptune.lm.patches.prefix_attention import AttentionRoute
+from ptune.lm.patches.attention_route import AttentionRoute
 from ptune.lm.patches.prefix_layer_inputs import LayerRoute
 from ptune.prompts.bank import PrefixBatch
 from ptune.template.language import EncodedRow

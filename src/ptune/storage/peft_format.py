@@ -19,7 +19,8 @@ from ptune.base import files
 from ptune.errors import ConfigError, StoreError, reason
 from ptune.lm.language_model import LanguageModel
 from ptune.lm.loading import local_path
-from ptune.lm.patches.prefix_attention import AttentionRoute, AttentionSite
+from ptune.lm.patches.attention_route import AttentionRoute
+from ptune.lm.patches.prefix_attention import AttentionSite
 from ptune.model.prompt_model import BoundTask, PrefixSettings, PromptModel, Task
 from ptune.prompts import encoders
 from ptune.prompts.bank import Prefix

@@ -10,17 +10,16 @@ import contextlib
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils import logging as transformers_logging
 
 from ptune.errors import ModelError
 from ptune.lm.batch import Batch
@@ -58,7 +57,7 @@ class AttentionSite:
         return self.start + self.width
 
 
-class _Recorder:
+class Recorder:
     """Notes which attention modules a call goes through, with their keys, their values and how many
     queries they have."""
 
@@ -133,11 +132,11 @@ class ActivePrefixes:
         return keys, values, seen
 
 
-_entering: ContextVar[ActivePrefixes | _Recorder | None] = ContextVar("entering", default=None)
+_entering: ContextVar[ActivePrefixes | Recorder | None] = ContextVar("entering", default=None)
 
 
 @dataclass
-class _Home:
+class Home:
     """What is known of an attention module.
 
     Attributes:
@@ -152,7 +151,7 @@ class _Home:
     bias: "weakref.ref[nn.Module] | None" = None
 
 
-_homes: "weakref.WeakKeyDictionary[nn.Module, _Home]" = weakref.WeakKeyDictionary()
+homes: "weakref.WeakKeyDictionary[nn.Module, Home]" = weakref.WeakKeyDictionary()
 
 
 def attend(
@@ -185,10 +184,10 @@ def attend(
     now = _entering.get()
     if now is None:
         return _stock(module)(module, query, key, value, mask, **options)
-    if isinstance(now, _Recorder):
+    if isinstance(now, Recorder):
         now.calls.append((module, key, value, query.shape[2]))
         return _stock(module)(module, query, key, value, mask, **options)
-    home = _homes[module]
+    home = homes[module]
     number = home.sites[now.turns[module] % len(home.sites)]
     now.turns[module] += 1
     (rows, _, queries, _), keys = query.shape, key.shape[2]
@@ -223,7 +222,7 @@ def _widened(
     return torch.cat([columns, mask.expand(rows, -1, queries, -1)], -1)
 
 
-def _bias_before(home: _Home, bias: torch.Tensor, count: int, past: int) -> torch.Tensor:
+def _bias_before(home: Home, bias: torch.Tensor, count: int, past: int) -> torch.Tensor:
     """The relative position bias of prefix vectors as of tokens just before the text (T5): [1, H,
     Q, P]."""
     owner = None if home.bias is None else home.bias()
@@ -234,7 +233,7 @@ def _bias_before(home: _Home, bias: torch.Tensor, count: int, past: int) -> torc
     ).to(bias.dtype)
 
 
-def _bias_of_packed(compute_bias: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+def bias_of_packed(compute_bias: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """Relative positions of packed rows, where it computes them among all tokens, are those among
     the tokens of the longest."""
 
@@ -269,12 +268,12 @@ for _name, _make in ((SDPA, _mask), (EAGER, _float_mask)):
 
 def _stock(module: nn.Module) -> Callable[..., Any]:
     """The attention function that the module would call without us."""
-    if (home := _homes.get(module)) is None:
-        home = _homes[module] = _Home(_stock_of(module), [])
+    if (home := homes.get(module)) is None:
+        home = homes[module] = Home(stock_attention(module), [])
     return home.stock
 
 
-def _stock_of(module: nn.Module) -> Callable[..., Any]:
+def stock_attention(module: nn.Module) -> Callable[..., Any]:
     eager = hasattr(module, "config") and module.config._attn_implementation == EAGER
     plain = (
         getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
@@ -284,176 +283,8 @@ def _stock_of(module: nn.Module) -> Callable[..., Any]:
     return ALL_ATTENTION_FUNCTIONS["sdpa"] if plain is None else plain
 
 
-class AttentionRoute:
-    """Prefixes as keys and values in front of every layer's own.
-
-    Attributes:
-        sites: the LM's attentions, in the order in which a call goes through them.
-        width: W, how many values a prefix vector has over all sites.
-        parts: the columns of W (start, end) of each site.
-        spans: for each group of attentions, its columns.
-
-    Args:
-        run: calls the LM on one row, which is of another length than the decoder's.
-        causal: the LM reads from left to right, so that an infix is seen from its place on only.
-
-    Raises:
-        ModelError: the LM does not go through transformers' attention interface.
-    """
-
-    name: Literal["attention"] = "attention"
-    in_text = False
-
-    def __init__(self, model: PreTrainedModel, run: Callable[[], Any], causal: bool):
-        self.causal, self.model = causal, model
-        before = model.config._attn_implementation
-        if before not in ("sdpa", "eager", *OURS):
-            raise ModelError(
-                f"{type(model).__name__} computes attention by {before!r}, and a prefix enters "
-                "sdpa or eager only"
-            )
-        function = EAGER if before in ("eager", EAGER) else SDPA
-        _set(model, function)
-        try:
-            if {
-                part.config._attn_implementation
-                for part in model.modules()
-                if isinstance(part, PreTrainedModel)
-            } != {function}:
-                raise ModelError(
-                    f"{type(model).__name__} does not go through transformers' attention interface"
-                )
-            recorder = _record(run)
-            if not recorder.calls:
-                raise ModelError(f"{type(model).__name__} calls no registered attention function")
-            self.sites = self._place(model, recorder)
-        except ModelError:
-            _set(model, before)
-            raise
-        self.width = sum(site.width for site in self.sites)
-        self.parts = [(site.start, site.end) for site in self.sites]
-        self.spans: dict[str, tuple[int, int]] = {}
-        for group in GROUPS:
-            if parts := [(site.start, site.end) for site in self.sites if site.group == group]:
-                self.spans[group] = min(parts)[0], max(parts)[1]
-
-    def _place(self, model: PreTrainedModel, recorder: _Recorder) -> list[AttentionSite]:
-        """A site for every attention call, its columns grouped by kind, then by layer."""
-        sites = _sites(model, recorder)
-        order = sorted(range(len(sites)), key=lambda number: GROUPS.index(sites[number].group))
-        start = 0
-        for number in order:
-            sites[number] = replace(sites[number], start=start)
-            start = sites[number].end
-        numbers: dict[nn.Module, list[int]] = {}
-        for number, (module, *_) in enumerate(recorder.calls):
-            numbers.setdefault(module, []).append(number)
-        for module, calls in numbers.items():
-            group = sites[calls[0]].group
-            of_group = [
-                other for other, theirs in numbers.items() if sites[theirs[0]].group == group
-            ]
-            _homes[module] = _Home(_stock_of(module), calls, _bias_owner([module, *of_group]))
-            if hasattr(module, "relative_attention_bias") and "compute_bias" not in vars(module):
-                module.compute_bias = _bias_of_packed(module.compute_bias)
-        return sites
-
-    @contextlib.contextmanager
-    def entering(
-        self, batch: Batch, prefixes: PrefixBatch, copies: int = 1, groups: Sequence[str] = GROUPS
-    ) -> Iterator[None]:
-        """While this is open, the rows of the batch (each ``copies`` times, for beams) have their
-        prefixes.
-
-        Args:
-            groups: the attentions that must be reached; those of an encoder and its decoder may run
-                apart.
-
-        Raises:
-            ModelError: an attention was not reached; the LM was set to another attention function
-                since, or ran in another thread.
-        """
-        if batch.deep is not None:
-            raise ModelError("The prefixes of this batch are spelt out as layer inputs.")
-        with _now(now := ActivePrefixes(self.sites, prefixes, batch, copies, self.causal)):
-            yield
-        expected = {number for number, site in enumerate(self.sites) if site.group in groups}
-        missed = expected - now.reached
-        if missed and not self.model.training:  # layer dropout skips whole layers
-            raise ModelError(
-                f"A prefix did not reach {len(missed)} of the {len(expected)} attentions of "
-                f"{type(self.model).__name__}: "
-                "its attention function was set to another one after it was loaded, or it runs "
-                "elsewhere."
-            )
-
-    def activations(self, run: Callable[[], Any]) -> torch.Tensor:
-        """The LM's own keys and values in a call on one row of P tokens (of as many on either
-        side): [P, W]."""
-        calls = _record(run).calls
-        out = calls[0][1].new_zeros(calls[0][1].shape[2], self.width)
-        for site, (_, key, value, _) in zip(self.sites, calls):
-            out[:, site.start : site.end] = torch.cat(
-                [part[0].transpose(0, 1).flatten(1) for part in (key, value)], 1
-            )
-        return out
-
-
-def _sites(model: PreTrainedModel, recorder: _Recorder) -> list[AttentionSite]:
-    """The attentions of a recorded call, in order.
-
-    Raises:
-        ModelError: keys and values differ in shape, or a layer calls no registered attention.
-    """
-    two_parts = getattr(model.config, "is_encoder_decoder", False)
-    encoder = set(model.get_encoder().modules()) if two_parts else set()
-    sites = []
-    for module, key, value, queries in recorder.calls:
-        if key.shape != value.shape:
-            raise ModelError(f"the keys and values of {type(module).__name__} differ in shape")
-        if not two_parts:
-            group = "self"
-        elif module in encoder:
-            group = "encoder"
-        else:
-            group = "decoder" if key.shape[2] == queries else "cross"
-        sites.append(AttentionSite(group, key.shape[1], key.shape[3]))
-    layers = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
-    if not two_parts and len(sites) < layers:
-        raise ModelError(
-            f"only {len(sites)} of the {layers} layers of {type(model).__name__} go through "
-            "transformers' attention interface"
-        )
-    return sites
-
-
-def _bias_owner(modules: Sequence[nn.Module]) -> "weakref.ref[nn.Module] | None":
-    """The first of these modules that computes a relative position bias."""
-    for module in modules:
-        if hasattr(module, "relative_attention_bias"):
-            return weakref.ref(module)
-    return None
-
-
-def _set(model: PreTrainedModel, name: str) -> None:
-    """Choose an attention function; that it was taken is for the caller to check, so transformers'
-    warning is not shown."""
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        model.set_attn_implementation(name)
-    finally:
-        transformers_logging.set_verbosity(level)
-
-
-def _record(run: Callable[[], Any]) -> _Recorder:
-    with _now(recorder := _Recorder()), torch.no_grad():
-        run()
-    return recorder
-
-
 @contextlib.contextmanager
-def _now(state: ActivePrefixes | _Recorder | None) -> Iterator[None]:
+def entered(state: ActivePrefixes | Recorder | None) -> Iterator[None]:
     token = _entering.set(state)
     try:
         yield
@@ -474,7 +305,7 @@ def resume_point() -> Callable[[], contextlib.AbstractContextManager[None]]:
     def resumed() -> Iterator[None]:
         if isinstance(state, ActivePrefixes):
             state.turns = Counter(turns)
-        with _now(state):
+        with entered(state):
             yield
 
     return resumed
