@@ -267,12 +267,9 @@ def _named(annotation: typing.Any) -> str:
 def _bounds(field: FieldInfo) -> str:
     signs = {"ge": "at least", "gt": "over", "le": "at most", "lt": "under"}
     metadata = [m for part in field.metadata for m in getattr(part, "metadata", [part])]
-    bounds = [
-        f"{text} {getattr(m, sign)}"
-        for m in metadata
-        for sign, text in signs.items()
-        if hasattr(m, sign)
-    ]
+    bounds = []
+    for bound in metadata:
+        bounds += [f"{text} {getattr(bound, s)}" for s, text in signs.items() if hasattr(bound, s)]
     return f", {' and '.join(bounds)}" if bounds else ""
 
 

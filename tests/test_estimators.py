@@ -130,7 +130,9 @@ def test_scores_searches_and_pipelines(lm, monkeypatch):
     monkeypatch.setattr(
         LanguageModel,
         "load",
-        classmethod(lambda cls, *given, **more: loaded.append(given) or right(cls, *given, **more)),
+        classmethod(
+            lambda cls, *names, **options: loaded.append(names) or right(cls, *names, **options)
+        ),
     )
     estimators._frozen_lm.cache_clear()
     assert len(cross_val_score(classifier(lm), TEXTS, LABELS, cv=2)) == 2

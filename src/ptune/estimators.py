@@ -107,7 +107,7 @@ class _PromptEstimator(BaseEstimator):
                 "estimator": type(self).__name__,
                 "parameters": parameters,
                 "fields": self.fields_,
-                **self._learned(),
+                **self._fitted_state(),
             },
         )
 
@@ -135,14 +135,14 @@ class _PromptEstimator(BaseEstimator):
         estimator.model_ = prompt_folder.load(folder, lm=lm, device=device, dtype=dtype)
         estimator.fields_ = note["fields"]
         estimator.n_features_in_ = len(estimator.fields_)
-        estimator._take(note)
+        estimator._restore(note)
         return estimator
 
-    def _learned(self) -> dict[str, Any]:
+    def _fitted_state(self) -> dict[str, Any]:
         return {}
 
-    def _take(self, note: Mapping[str, Any]) -> None:
-        """Take up what ``_learned`` has written."""
+    def _restore(self, note: Mapping[str, Any]) -> None:
+        """Restore what ``_fitted_state`` has saved."""
 
     def _rows(self, X: Any, reset: bool) -> list[Row]:
         """Rows of fields: of a list of texts, a list of dictionaries, or a table with a column or
@@ -398,10 +398,10 @@ class PromptClassifier(ClassifierMixin, _PromptEstimator):
             [[answer["scores"][str(label)] for label in self.classes_] for answer in answers]
         )
 
-    def _learned(self) -> dict[str, Any]:
+    def _fitted_state(self) -> dict[str, Any]:
         return {"classes": self.classes_.tolist(), "words": self.words_, "template": self.template_}
 
-    def _take(self, note: Mapping[str, Any]) -> None:
+    def _restore(self, note: Mapping[str, Any]) -> None:
         self.classes_, self.words_, self.template_ = (
             np.array(note["classes"]),
             note["words"],
@@ -499,10 +499,10 @@ class PromptGenerator(_PromptEstimator):
         )[self.metric]
         return -value if self.metric == "ter" else value
 
-    def _learned(self) -> dict[str, Any]:
+    def _fitted_state(self) -> dict[str, Any]:
         return {"template": self.template_}
 
-    def _take(self, note: Mapping[str, Any]) -> None:
+    def _restore(self, note: Mapping[str, Any]) -> None:
         self.template_ = note["template"]
 
 

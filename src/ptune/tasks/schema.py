@@ -52,6 +52,15 @@ class DataConfig(LayoutConfig):
         """How the files are read, without which files they are and what is taken of them."""
         return LayoutConfig(**{name: getattr(self, name) for name in LayoutConfig.model_fields})
 
+    def _check_named_splits(self) -> None:
+        """Refuse a split in ``take`` or ``relabel`` that has no rows."""
+        splits = {split for split in ("train", "dev", "test", "unlabeled") if getattr(self, split)}
+        halved = {"test"} if self.halve_dev else set()
+        for name, allowed in (("take", splits | halved), ("relabel", splits)):
+            for split in getattr(self, name):
+                if split not in allowed:
+                    raise ValueError(f"{name} speaks of {split}, of which no file is given")
+
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if self.form in ("e2e", "webnlg", "dart") and (
@@ -65,14 +74,7 @@ class DataConfig(LayoutConfig):
                 "halve_dev scores half of dev's rows where there is no file for test: give dev, "
                 "and not test"
             )
-        if lacking := [
-            f"{name} speaks of {split}"
-            for name in ("take", "relabel")
-            for split in getattr(self, name)
-            if getattr(self, split) is None
-            and (name, split, self.halve_dev) != ("take", "test", True)
-        ]:
-            raise ValueError(f"{lacking[0]}, of which no file is given")
+        self._check_named_splits()
         if self.shots is None:
             return self
         if self.train is None:
