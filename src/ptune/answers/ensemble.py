@@ -25,7 +25,7 @@ def combine(
     if how == "weighted":
         share = torch.tensor(weights if weights and sum(weights) > 0 else [1.0] * len(scores))
         return (torch.stack(list(scores)) * share[:, None]).sum(0).div(share.sum()).softmax(0)
-    shares = torch.stack([own.softmax(0) for own in scores])
+    shares = torch.stack([label_scores.softmax(0) for label_scores in scores])
     if how == "mean":
         return shares.mean(0)
     votes = torch.bincount(

@@ -27,11 +27,11 @@ Length = Literal["closed", "sum", "token", "character"]
 @dataclass(frozen=True)
 class Fill:
     """One way to fill the answer's place: its tokens (None where a mask stands), the words that are
-    read from it, and at which of the answer's tokens they are."""
+    read from it, and the positions of those tokens in the answer."""
 
     answer: tuple[int | None, ...]
     words: tuple[int, ...]
-    at: tuple[int, ...]
+    positions: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class Verbalizer:
             raise VerbalizerError(
                 f"A verbalizer needs at least two labels, and has {list(listed) or 'none'}."
             )
-        for label, its in listed.items():
-            if not its or not all(word.strip() for word in its):
+        for label, label_words in listed.items():
+            if not label_words or not all(word.strip() for word in label_words):
                 raise VerbalizerError(
                     f"The label {label!r} has no word: give it one, or leave the label out."
                 )
@@ -112,8 +112,8 @@ class Verbalizer:
                 f"The order {self.order!r} is for masked LMs; a {kind} LM scores a word's tokens "
                 "from left to right."
             )
-        flat = [word for its in self.words for word in its]
-        owners = [number for number, its in enumerate(self.words) for _ in its]
+        flat = [word for label_words in self.words for word in label_words]
+        owners = [number for number, label_words in enumerate(self.words) for _ in label_words]
         ids = tokens.words(flat, place)
         unknown = tokens.tokenizer.unk_token_id
         seen: dict[tuple[int, ...], int] = {}
@@ -283,8 +283,9 @@ class Span:
         """
         open_ = [place for place, token in enumerate(answer) if token is None]
         best, tokens = log_probs[open_].max(1)
-        at = int(best.argmax())
-        filled = (*answer[: open_[at]], int(tokens[at]), *answer[open_[at] + 1 :])
+        likeliest = int(best.argmax())
+        place = open_[likeliest]
+        filled = (*answer[:place], int(tokens[likeliest]), *answer[place + 1 :])
         return (
             filled if bound.kind == "masked" or len(filled) > len(bound.ids[0]) else (*filled, None)
         )
@@ -301,7 +302,7 @@ class Span:
         out: "true" where the words of one text are all among those of the other, without regard to
         case and punctuation (the rule of T5, Raffel et al. 2020)."""
         special = set(tokens.tokenizer.all_special_ids)
-        found, right = (
+        spelt_words, right_words = (
             set(re.findall(r"\w+", text.lower()))
             for text in (
                 tokens.tokenizer.decode(
@@ -310,7 +311,9 @@ class Span:
                 row[self.field],
             )
         )
-        matches = bool(found) and bool(right) and (found <= right or right <= found)
+        matches = bool(spelt_words and right_words) and (
+            spelt_words <= right_words or right_words <= spelt_words
+        )
         return torch.tensor([1 - SURE, SURE] if matches else [SURE, 1 - SURE]).log()
 
 
@@ -362,18 +365,20 @@ class BoundVerbalizer:
         for number, ids in enumerate(self.ids):
             places = tuple(range(len(ids)))
             if len(ids) == 1 or self.kind == "masked" and self.order != "left-to-right":
-                ways: list[tuple[tuple[int | None, ...], tuple[int, ...]]] = [
+                answers: list[tuple[tuple[int | None, ...], tuple[int, ...]]] = [
                     ((None,) * len(ids), places)
                 ]
             elif self.kind == "masked":
-                ways = [
+                answers = [
                     ((*ids[:place], *(None,) * (len(ids) - place)), (place,)) for place in places
                 ]
             else:
-                ways = [((*ids[:-1], None), places)]
-            for way in ways:
-                shared.setdefault(way, []).append(number)
-        return tuple(Fill(answer, tuple(words), at) for (answer, at), words in shared.items())
+                answers = [((*ids[:-1], None), places)]
+            for answer in answers:
+                shared.setdefault(answer, []).append(number)
+        return tuple(
+            Fill(answer, tuple(words), positions) for (answer, positions), words in shared.items()
+        )
 
     def number(self, label: str) -> int:
         """The number of a label.
@@ -423,14 +428,16 @@ class BoundVerbalizer:
         device = log_probs[0].device
         words = log_probs[0].new_zeros(len(log_probs[0]), len(self.ids))
         rest: dict[tuple[int, int], torch.Tensor] = {}  # of a word from a token on [B]
-        for (numbers, at, ids), values in zip(self._columns, log_probs):
+        for (numbers, positions, ids), values in zip(self._columns, log_probs):
             ids = ids.to(device)
-            each = torch.stack([values[:, place, ids[:, k]] for k, place in enumerate(at)])
-            words = words.index_add(1, numbers.to(device), each.sum(0))
+            token_scores = torch.stack(
+                [values[:, place, ids[:, k]] for k, place in enumerate(positions)]
+            )
+            words = words.index_add(1, numbers.to(device), token_scores.sum(0))
             for place, word in enumerate(numbers.tolist()):
                 rest |= {
-                    (word, first): each[first:, :, place].sum(0)
-                    for first in self._joints.get(word, ())
+                    (word, start): token_scores[start:, :, place].sum(0)
+                    for start in self._joints.get(word, ())
                 }
         return self.compared(words if self.length != "closed" else self._closed(words, rest))
 
@@ -470,14 +477,14 @@ class BoundVerbalizer:
             return words
         owners = torch.tensor(self.owners, device=words.device)
         counts = torch.bincount(owners, minlength=len(self.labels))
-        none = words.new_zeros(len(words), len(self.labels))
+        zeros = words.new_zeros(len(words), len(self.labels))
         if self.aggregate == "logit":
-            return none.index_add(1, owners, words) / counts
-        most = none.fill_(-torch.inf).scatter_reduce(1, owners.expand_as(words), words, "amax")
-        summed = torch.zeros_like(most).scatter_add(
-            1, owners.expand_as(words), (words - most[:, owners]).exp()
+            return zeros.index_add(1, owners, words) / counts
+        best = zeros.fill_(-torch.inf).scatter_reduce(1, owners.expand_as(words), words, "amax")
+        summed = torch.zeros_like(best).scatter_add(
+            1, owners.expand_as(words), (words - best[:, owners]).exp()
         )
-        return most + summed.log() - counts.log()
+        return best + summed.log() - counts.log()
 
     @cached_property
     def _columns(self) -> list[tuple[torch.Tensor, tuple[int, ...], torch.Tensor]]:
@@ -486,8 +493,10 @@ class BoundVerbalizer:
         return [
             (
                 torch.tensor(fill.words),
-                fill.at,
-                torch.tensor([[self.ids[word][place] for place in fill.at] for word in fill.words]),
+                fill.positions,
+                torch.tensor(
+                    [[self.ids[word][place] for place in fill.positions] for word in fill.words]
+                ),
             )
             for fill in self.fills
         ]

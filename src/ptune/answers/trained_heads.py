@@ -151,18 +151,20 @@ class Relations(nn.Module):
         super().__init__()
         self.head, self.columns = (
             head.requires_grad_(False),
-            [[head.labels.index(word) for word in own if word in head.labels] for own in words],
+            [[head.labels.index(word) for word in names if word in head.labels] for names in words],
         )
-        if without := next((own for own, columns in zip(words, self.columns) if not columns), None):
+        if unknown := next(
+            (names for names, columns in zip(words, self.columns) if not columns), None
+        ):
             raise VerbalizerError(
-                f"This LM's pair head tells no relation {without[0]!r} for a label to stand for. "
-                f"{nearest(without[0], head.labels)}"
+                f"This LM's pair head tells no relation {unknown[0]!r} for a label to stand for. "
+                f"{nearest(unknown[0], head.labels)}"
             )
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """[B, H] to [B, C]."""
         shares = self.head(hidden.float()).log_softmax(-1)
-        return torch.stack([shares[:, own].logsumexp(1) for own in self.columns], 1)
+        return torch.stack([shares[:, columns].logsumexp(1) for columns in self.columns], 1)
 
 
 def soft_words(
@@ -177,11 +179,11 @@ def soft_words(
         words: for each label its words' token ids.
     """
     ids = [
-        torch.tensor([token for word in own for token in word], device=vectors.device)
-        for own in words
+        torch.tensor([token for word in label_words for token in word], device=vectors.device)
+        for label_words in words
     ]
     zeros = vectors.new_zeros(len(vectors))
     return SoftWords(
-        torch.stack([vectors[own].mean(0) for own in ids]),
-        torch.stack([(zeros if bias is None else bias)[own].mean() for own in ids]),
+        torch.stack([vectors[label_ids].mean(0) for label_ids in ids]),
+        torch.stack([(zeros if bias is None else bias)[label_ids].mean() for label_ids in ids]),
     )

@@ -69,9 +69,9 @@ def refine(model: PromptModel, task: int, rows: Sequence[Row], keep: float = 0.5
         VerbalizerError: a label is left with no word.
     """
     fitted = model.tasks[task]
-    own = fitted.task.verbalizer
+    verbalizer = fitted.task.verbalizer
     if (
-        not isinstance(own, Verbalizer)
+        not isinstance(verbalizer, Verbalizer)
         or not isinstance(fitted.verbalizer, BoundVerbalizer)
         or fitted.task.reader != "words"
         or not rows
@@ -91,26 +91,26 @@ def refine(model: PromptModel, task: int, rows: Sequence[Row], keep: float = 0.5
             vectors[:, (owners == label) & frequent].mean(1)
             if ((owners == label) & frequent).any()
             else torch.zeros(len(rows))
-            for label in range(len(own.labels))
+            for label in range(len(verbalizer.labels))
         ],
         1,
     )
     near = vectors.T @ torch.nn.functional.normalize(centres, dim=0)  # [W, C]
-    mine = near[torch.arange(len(owners)), owners]
-    others = (near.sum(1) - mine) / (len(own.labels) - 1)
-    stays = (frequent & (mine >= others)).tolist()
-    flat = [word for its in own.words for word in its]
+    nearness = near[torch.arange(len(owners)), owners]
+    others = (near.sum(1) - nearness) / (len(verbalizer.labels) - 1)
+    stays = (frequent & (nearness >= others)).tolist()
+    flat = [word for words_of_label in verbalizer.words for word in words_of_label]
     kept = {
         label: [
             word
             for word, owner, stay in zip(flat, fitted.verbalizer.owners, stays)
             if owner == number and stay
         ]
-        for number, label in enumerate(own.labels)
+        for number, label in enumerate(verbalizer.labels)
     }
-    if empty := next((label for label, left in kept.items() if not left), None):
+    if empty := next((label for label, words_left in kept.items() if not words_left), None):
         raise VerbalizerError(
             f"The label {empty!r} is left with no word: keep more than {keep:.0%} of the words, "
             "or give it words that are its own."
         )
-    return Verbalizer.from_words(kept, own.aggregate, own.order, own.length)
+    return Verbalizer.from_words(kept, verbalizer.aggregate, verbalizer.order, verbalizer.length)

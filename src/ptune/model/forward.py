@@ -30,11 +30,11 @@ class PromptVectors:
     def apart(self) -> tuple["PromptVectors", Callable[[], None]]:
         """The same values detached from the encoders that made them, and a function that carries
         the gradients of the detached values to the encoders."""
-        made, vectors, prefixes = self.vectors, self.vectors, self.prefixes
+        attached, vectors, prefixes = self.vectors, self.vectors, self.prefixes
         pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
-        if made is not None and made.requires_grad:
-            vectors = made.detach().requires_grad_()
-            pairs.append((made, vectors))
+        if attached is not None and attached.requires_grad:
+            vectors = attached.detach().requires_grad_()
+            pairs.append((attached, vectors))
         if prefixes is not None and prefixes.values.requires_grad:
             values = prefixes.values.detach().requires_grad_()
             pairs.append((prefixes.values, values))

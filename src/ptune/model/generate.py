@@ -44,10 +44,10 @@ def generate(
     flat = [example for examples_of_row in examples for example in examples_of_row]
     settings = [config or model.tasks[example.task].task.decoding for example in flat]
     texts: list[list[str]] = [[] for _ in flat]
-    for each in dict.fromkeys(settings):
-        members = [number for number, one in enumerate(settings) if one == each]
+    for setting in dict.fromkeys(settings):
+        members = [number for number, other in enumerate(settings) if other == setting]
         for number, written in zip(
-            members, write_all(model, [flat[member] for member in members], each)
+            members, write_all(model, [flat[member] for member in members], setting)
         ):
             texts[number] = written
     by_row, following = [], iter(zip(texts, settings))
@@ -95,7 +95,7 @@ def write_all(
     for example in examples:
         model.lm.check_room(example.fills[0], config.max_new_tokens)
     settings = _settings(model, config)
-    found: list[list[str]] = [[] for _ in examples]
+    texts: list[list[str]] = [[] for _ in examples]
     learned = model.learned([example.task for example in examples])
     with (
         model.lm.evaluating(),
@@ -111,13 +111,14 @@ def write_all(
                 collated, learned.vectors, learned.prefixes, copies=config.copies, **settings
             )
             written = collated.decoder.shape[1] if collated.decoder is not None else 0
-            for place, own in enumerate(ids[:, written:].unflatten(0, (len(batch), -1)).tolist()):
-                found[batch[place]] = [_text(model, one, config) for one in own]
+            by_row = ids[:, written:].unflatten(0, (len(batch), -1)).tolist()
+            for number, answers in zip(batch, by_row):
+                texts[number] = [_text(model, answer, config) for answer in answers]
             advance(len(batch))
-    return found
+    return texts
 
 
-def _batches(model: "PromptModel", examples: Sequence[Example], most: int) -> Iterator[list[int]]:
+def _batches(model: "PromptModel", examples: Sequence[Example], limit: int) -> Iterator[list[int]]:
     """The numbers of the examples that are written for in one call: of like length, and of equal
     length where padding would show."""
 
@@ -128,12 +129,13 @@ def _batches(model: "PromptModel", examples: Sequence[Example], most: int) -> It
         side = model.lm.side(row)
         return (side,) if model.lm.pads_left else (side, len(row.ids), len(row.prefix))
 
-    most = most if model.lm.writes_together else 1
+    limit = limit if model.lm.writes_together else 1
     for _, same in itertools.groupby(
         sorted(range(len(examples)), key=lambda i: (shape(i), examples[i].length)), shape
     ):
-        own = list(same)
-        yield from (own[first : first + most] for first in range(0, len(own), most))
+        numbers = list(same)
+        for start in range(0, len(numbers), limit):
+            yield numbers[start : start + limit]
 
 
 def _text(model: "PromptModel", ids: list[int], config: DecodingConfig) -> str:
@@ -147,12 +149,9 @@ def _text(model: "PromptModel", ids: list[int], config: DecodingConfig) -> str:
 def _settings(model: "PromptModel", config: DecodingConfig) -> dict[str, Any]:
     """The settings as transformers' ``GenerationConfig`` names them."""
     tokens = model.lm.tokens
-    banned = [
-        ids
-        for word in config.banned
-        for ids in (tokens.plain(word), tokens.follow(f" {word}"))
-        if ids
-    ]
+    banned: list[list[int]] = []
+    for word in config.banned:
+        banned += filter(None, (tokens.plain(word), tokens.follow(f" {word}")))
     settings: dict[str, Any] = {
         "max_new_tokens": config.max_new_tokens,
         "min_new_tokens": config.min_new_tokens or None,

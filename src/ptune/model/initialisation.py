@@ -36,34 +36,34 @@ def encoder(
     seed = task.seed * 1_000_003 + zlib.crc32(task.name.encode())
     generator = torch.Generator().manual_seed(seed)
     with seeded(seed):
-        made = encoders.make(task.encoder, length, lm.width)
-    made.to(lm.device)
+        new_encoder = encoders.make(task.encoder, length, lm.width)
+    new_encoder.to(lm.device)
     starts = _starting_ids(lm, task, template, bound, length, rows, generator)
     with torch.no_grad():
         some = lm.embed(torch.randint(lm.words, (2000,), generator=generator)).float()
-        encoders.start_at_random(made, some, generator)
-        wanted = encoders.bake(made)
-        for at, ids in enumerate(starts):
+        encoders.start_at_random(new_encoder, some, generator)
+        targets = encoders.bake(new_encoder)
+        for index, ids in enumerate(starts):
             if ids is not None:
-                wanted[at] = lm.embed(torch.tensor(ids)).float().mean(0)
+                targets[index] = lm.embed(torch.tensor(ids)).float().mean(0)
     if any(ids is not None for ids in starts):
-        encoders.start_from(made, wanted)
-    return made
+        encoders.start_from(new_encoder, targets)
+    return new_encoder
 
 
 def prefix(lm: LanguageModel, task: Task, template: Template, made_by: nn.Module | None) -> Prefix:
     """The task's deep prefix, made by an encoder that is given or by a new one at its starting
     point."""
     settings, route = task.prefix, lm.route
-    wanted = settings.attentions or (
+    attentions = settings.attentions or (
         ENCODER_DECODER if lm.kind == "encoder-decoder" else tuple(route.spans)
     )
-    if unknown := next((name for name in wanted if name not in route.spans), None):
+    if unknown := next((name for name in attentions if name not in route.spans), None):
         raise ConfigError(
             f"This LM has no attention {unknown!r} for a prefix to enter. "
             f"{nearest(unknown, route.spans)}"
         )
-    spans = [span for name, span in route.spans.items() if name in wanted]
+    spans = [span for name, span in route.spans.items() if name in attentions]
     if made_by is None:
         columns = torch.cat([torch.arange(*span) for span in spans])
         made_by = _prefix_encoder(lm, task, template, columns)
@@ -94,12 +94,12 @@ def _prefix_encoder(
         for count, ids in runs
     ]
     if any(words):
-        wanted, at = encoders.bake(encoder), 0
+        targets, start = encoders.bake(encoder), 0
         for (count, _), ids in zip(runs, words):
             if ids:
-                wanted[at : at + count] = lm.activations(ids)[:, columns]
-            at += count
-        encoders.start_from(encoder, wanted)
+                targets[start : start + count] = lm.activations(ids)[:, columns]
+            start += count
+        encoders.start_from(encoder, targets)
     return encoder
 
 
@@ -132,12 +132,12 @@ def _starting_ids(
     else:
         ids = tokens.follow(f" {task.init}")
         default = [[id_] for id_ in itertools.islice(itertools.cycle(ids), length)]
-    own = [
+    from_template = [
         words[place] if words else None
         for size, words in template.groups(tokens)
         for place in range(size)
     ]
-    return [given if mine is None else [mine] for mine, given in zip(own, default)]
+    return [ids if token is None else [token] for token, ids in zip(from_template, default)]
 
 
 def _counts(lm: LanguageModel, template: Template, rows: Sequence[Row]) -> list[int]:

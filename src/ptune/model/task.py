@@ -190,14 +190,14 @@ class Shortening:
         """
         if not self.shortened:
             return ""
-        told = (
+        counts = (
             f"{self.shortened} of {self.rows} {what} were shortened to fit, by {self.most} "
             "tokens at most."
         )
         if self.shortened <= self.rows * WARNED:
-            return told
+            return counts
         return (
-            f"Warning: {told} The LM does not see what was cut off; an input may have {limit} "
+            f"Warning: {counts} The LM does not see what was cut off; an input may have {limit} "
             "tokens here (max_length)."
         )
 
@@ -256,16 +256,17 @@ class BoundTask:
         Raises:
             DataError: it lacks a field that is exchanged.
         """
-        ways = [(self.template, row)]
+        variants = [(self.template, row)]
         if self.task.swap:
             if missing := next((name for name in self.task.swap if name not in row), None):
                 raise DataError(
                     f"The row has no field {missing!r}, which is exchanged with another. "
                     f"{nearest(missing, map(str, row))}"
                 )
-            first, second = self.task.swap
-            ways.append((self.template, {**row, first: row[second], second: row[first]}))
-        return ways if self.domain is None else [*ways, (self.domain, row)]
+            name, other = self.task.swap
+            swapped = {**row, name: row[other], other: row[name]}
+            variants.append((self.template, swapped))
+        return variants if self.domain is None else [*variants, (self.domain, row)]
 
     def right(self, row: Row) -> Any:
         """What the row's target field holds.
@@ -286,12 +287,12 @@ class BoundTask:
         Raises:
             DataError: there is none, or it is no text.
         """
-        found = self.right(row)
-        texts = found if isinstance(found, list) else [found]
+        target = self.right(row)
+        texts = target if isinstance(target, list) else [target]
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
             raise DataError(
                 f"The field {self.task.target!r} should hold a text, or a list of texts, and "
-                f"holds {str(found)[:60]!r}."
+                f"holds {str(target)[:60]!r}."
             )
         return texts
 
@@ -301,22 +302,22 @@ class BoundTask:
         Raises:
             DataError: they are not as many as the labels, or no shares of one whole.
         """
-        found = self.right(row)
-        if not isinstance(found, list):
+        target = self.right(row)
+        if not isinstance(target, list):
             return None
-        if found and all(isinstance(x, int) for x in found):
+        if target and all(isinstance(x, int) for x in target):
             raise DataError(
-                f"The field {self.task.target!r} holds the whole numbers {str(found)[:60]}. For "
+                f"The field {self.task.target!r} holds the whole numbers {str(target)[:60]}. For "
                 "one label, give its name; "
                 f"for shares of labels, numbers such as {[1.0, 0.0]}."
             )
         if (
-            len(found) != labels
-            or not all(isinstance(x, float | int) and x >= 0 for x in found)
-            or abs(sum(found) - 1) > 1e-3
+            len(target) != labels
+            or not all(isinstance(x, float | int) and x >= 0 for x in target)
+            or abs(sum(target) - 1) > 1e-3
         ):
             raise DataError(
                 f"The field {self.task.target!r} should hold a label, or {labels} shares that add "
-                f"up to 1, and holds {str(found)[:60]!r}."
+                f"up to 1, and holds {str(target)[:60]!r}."
             )
-        return tuple(map(float, found))
+        return tuple(map(float, target))

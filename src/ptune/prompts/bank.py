@@ -44,17 +44,17 @@ class Prefix(nn.Module):
         super().__init__()
         self.encoder, self.spans = encoder, tuple(spans)
         reach = torch.zeros(width, dtype=torch.bool)
-        for first, end in self.spans:
-            reach[first:end] = True
+        for start, end in self.spans:
+            reach[start:end] = True
         self.register_buffer("reach", reach, persistent=False)
 
     def forward(self) -> torch.Tensor:
         """The values [P, W], zeros outside its columns."""
-        own = self.encoder()
+        values = self.encoder()
         if self.reach.all():
-            return own
-        return own.new_zeros(len(own), len(self.reach)).masked_scatter(
-            self.reach.expand(len(own), -1), own
+            return values
+        return values.new_zeros(len(values), len(self.reach)).masked_scatter(
+            self.reach.expand(len(values), -1), values
         )
 
 
@@ -104,12 +104,12 @@ class Bank(nn.Module):
 
     def parameters_of(self, number: int) -> list[nn.Parameter]:
         """What is trained for one prompt."""
-        own = [
+        parameters = [
             *self.encoders[number].parameters(),
             *self.prefixes[number].parameters(),
             *self.readers[number].parameters(),
         ]
-        return [parameter for parameter in own if parameter.requires_grad]
+        return [parameter for parameter in parameters if parameter.requires_grad]
 
     @torch.no_grad()
     def size(self, number: int) -> int:
@@ -127,39 +127,43 @@ class Bank(nn.Module):
     def vectors(self, numbers: Sequence[int]) -> torch.Tensor | None:
         """The soft tokens of some prompts, each encoder run once: [N, P, E], zeros behind the
         shorter ones; None for none."""
-        made = [self.encoders[number]() for number in numbers]
-        width = max((own.shape[1] for own in made), default=0)
+        vectors = [self.encoders[number]() for number in numbers]
+        width = max((prompt.shape[1] for prompt in vectors), default=0)
         if not width:
             return None
         return nn.utils.rnn.pad_sequence(
-            [own if len(own) else own.new_zeros(0, width) for own in made], batch_first=True
+            [prompt if len(prompt) else prompt.new_zeros(0, width) for prompt in vectors],
+            batch_first=True,
         )
 
     def deep(self, numbers: Sequence[int]) -> PrefixBatch | None:
         """The deep prefixes of some prompts, each encoder run once; None where none has one."""
-        own = {
-            at: self.prefixes[number]()
-            for at, number in enumerate(numbers)
+        by_index = {
+            index: self.prefixes[number]()
+            for index, number in enumerate(numbers)
             if self.has_prefix(number)
         }
-        if not own:
+        if not by_index:
             return None
-        one = next(iter(own.values()))
-        longest, (_, width) = max(map(len, own.values())), one.shape
+        example = next(iter(by_index.values()))
+        longest, (_, width) = max(map(len, by_index.values())), example.shape
         values = [
-            nn.functional.pad(own[at], (0, 0, longest - len(own[at]), 0))
-            if at in own
-            else one.new_zeros(longest, width)
-            for at in range(len(numbers))
+            nn.functional.pad(by_index[index], (0, 0, longest - len(by_index[index]), 0))
+            if index in by_index
+            else example.new_zeros(longest, width)
+            for index in range(len(numbers))
         ]
-        none = torch.zeros(width, dtype=torch.bool, device=one.device)
+        reach_of_none = torch.zeros(width, dtype=torch.bool, device=example.device)
         return PrefixBatch(
             torch.stack(values),
-            torch.tensor([len(own.get(at, ())) for at in range(len(numbers))], device=one.device),
+            torch.tensor(
+                [len(by_index.get(index, ())) for index in range(len(numbers))],
+                device=example.device,
+            ),
             torch.stack(
                 [
-                    self.prefixes[number].reach if at in own else none
-                    for at, number in enumerate(numbers)
+                    self.prefixes[number].reach if index in by_index else reach_of_none
+                    for index, number in enumerate(numbers)
                 ]
             ),
         )

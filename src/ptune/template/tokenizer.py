@@ -31,17 +31,19 @@ class Tokens:
         self._plain = lru_cache(KEPT)(lambda text: tuple(self._plain_all([text])[0]))
         text = self.plain("a")
         single = self._special("a")
-        at = _find(single, text)
+        start = _find(single, text)
         pair = self._special("a", "a")
-        second = _find(pair[at + len(text) :], text) + at + len(text)
-        self.before, self.after = single[:at], single[at + len(text) :]
-        self.between = pair[at + len(text) : second] or None
+        pair_start = _find(pair[start + len(text) :], text) + start + len(text)
+        self.before, self.after = single[:start], single[start + len(text) :]
+        self.between = pair[start + len(text) : pair_start] or None
         kinds = (
             tokenizer("a", "a").get("token_type_ids")
             if "token_type_ids" in tokenizer.model_input_names
             else None
         )
-        self.types = None if kinds is None else (kinds[at], kinds[second - 1], kinds[second])
+        self.types = (
+            None if kinds is None else (kinds[start], kinds[pair_start - 1], kinds[pair_start])
+        )
 
     def _special(self, *texts: str) -> list[int]:
         return list(self.tokenizer(*texts)["input_ids"])
@@ -72,14 +74,14 @@ class Tokens:
         """Where the tokens of a text begin and end, in characters."""
         _check_characters([text])
         if self.tokenizer.is_fast:
-            found = self.tokenizer(
+            encoding = self.tokenizer(
                 text,
                 add_special_tokens=False,
                 split_special_tokens=True,
                 return_offsets_mapping=True,
             )
-            return [(a, b) for a, b in found["offset_mapping"]]
-        ends = [at for at, c in enumerate(text) if c.isspace()] + [len(text)]
+            return [(a, b) for a, b in encoding["offset_mapping"]]
+        ends = [position for position, sign in enumerate(text) if sign.isspace()] + [len(text)]
         return list(zip([0, *ends], ends))
 
     def words(self, words: Sequence[str], place: Place) -> list[list[int]]:
@@ -144,15 +146,15 @@ class Tokens:
             return []
         _check_characters(texts)
 
-        def ids_of(those: list[str]) -> list[list[int]]:
-            return self.tokenizer(those, add_special_tokens=False, split_special_tokens=True)[
+        def ids_of(batch: list[str]) -> list[list[int]]:
+            return self.tokenizer(batch, add_special_tokens=False, split_special_tokens=True)[
                 "input_ids"
             ]
 
-        found = zip(texts, ids_of(list(texts)))
+        encoded = zip(texts, ids_of(list(texts)))
         split = [
             list(ids) if self._special_ids.isdisjoint(ids) else ids_of([self._spelt(text)])[0]
-            for text, ids in found
+            for text, ids in encoded
         ]
         for ids in split:
             self._check(ids)
@@ -180,8 +182,8 @@ class Tokens:
     @cached_property
     def sentinel(self) -> int | None:
         """``<extra_id_0>`` where the tokenizer has it (T5 and its kin), else ``None``."""
-        found = self.tokenizer.convert_tokens_to_ids("<extra_id_0>")
-        return None if found is None or found == self.tokenizer.unk_token_id else int(found)
+        token = self.tokenizer.convert_tokens_to_ids("<extra_id_0>")
+        return None if token is None or token == self.tokenizer.unk_token_id else int(token)
 
     @cached_property
     def pad(self) -> int:
@@ -236,9 +238,9 @@ def _check_characters(texts: Sequence[str]) -> None:
 
 
 def _find(ids: Sequence[int], part: Sequence[int]) -> int:
-    for at in range(len(ids) - len(part) + 1):
-        if list(ids[at : at + len(part)]) == list(part):
-            return at
+    for start in range(len(ids) - len(part) + 1):
+        if list(ids[start : start + len(part)]) == list(part):
+            return start
     raise ModelError(
         "The tokenizer does not keep a text's own tokens when it adds its special ones; ptune "
         "cannot place "
