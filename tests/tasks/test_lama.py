@@ -51,7 +51,7 @@ def real(data, minilm_mlm):
     )
     relations = [
         lama.restrict(r, names, lm.tokens)
-        for r in lama.read_facts(str(data / "lama"), say=lambda _: None)
+        for r in lama.read_facts(str(data / "lama"), report=lambda _: None)
     ]
     return lm, verbalizer, {r.name: r for r in relations}
 
@@ -110,7 +110,7 @@ def test_figures_plain_and_filtered(tmp_path):
     """Two right answers for one subject: ranked among all, each costs the other a place; filtered,
     none does."""
     put(tmp_path, [("Austria", "Vienna"), ("Austria", "Danube"), ("France", "Paris")])
-    relation = lama.read_facts(str(tmp_path), say=lambda _: None)[0]
+    relation = lama.read_facts(str(tmp_path), report=lambda _: None)[0]
     assert relation.others(relation.facts["test"][0]) == {"Danube"}
     numbers = {"Vienna": 0, "Danube": 1, "Paris": 2, "Rome": 3}
     scores = [
@@ -137,7 +137,7 @@ def test_figures_plain_and_filtered(tmp_path):
 
 def test_restriction_counts_what_it_drops_and_follows_the_lms_case(tmp_path):
     put(tmp_path, [("a", "vienna"), ("b", "Paris"), ("c", "Timbuktu")])
-    relation = lama.read_facts(str(tmp_path), say=lambda _: None)[0]
+    relation = lama.read_facts(str(tmp_path), report=lambda _: None)[0]
     for tokens, kept in (
         (Tokens(tiny.wordpiece()), ["Vienna", "Paris"]),
         (Tokens(tiny.byte_level(False)), ["Paris"]),
@@ -152,7 +152,7 @@ def test_restriction_counts_what_it_drops_and_follows_the_lms_case(tmp_path):
 def test_folders_that_lack_something(tmp_path):
     put(tmp_path, [("a", "b")])
     said = []
-    assert [r.name for r in lama.read_facts(str(tmp_path), say=said.append)] == [
+    assert [r.name for r in lama.read_facts(str(tmp_path), report=said.append)] == [
         "P1"
     ] and "P2" in said[0]
     for names, message in ((["P2"], "P2 has no test.jsonl"), (["P3"], "no relation 'P3'")):

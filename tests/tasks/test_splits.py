@@ -476,7 +476,7 @@ def test_what_was_decided_is_told(tmp_path):
         DataConfig(train=tmp_path / "a.csv", dev=tmp_path / "a.csv"),
         "label",
         LABELS,
-        say=notes.append,
+        report=notes.append,
     )
     assert len(notes) == 1 and "its separator is a semicolon" in notes[0]
     (tmp_path / "b.csv").write_text("﻿Review Text,label\na,good\nb,bad\n")

@@ -34,7 +34,7 @@ class Answered(Protocol):
 
 
 def evaluate(
-    config: EvaluateConfig, say: Callable[[str], None] = terminal.print_line
+    config: EvaluateConfig, report: Callable[[str], None] = terminal.print_line
 ) -> dict[str, float]:
     """Score a saved prompt (or the prompts of many users) on rows with right answers. The file is
     read, and the figures are computed, as those of the test rows were in training, where nothing
@@ -42,7 +42,7 @@ def evaluate(
     model = _model(config)
     task = model.tasks[0].task
     skipped: list[str] | None = [] if config.skip_bad_lines else None
-    rows = _rows_with_answers(config, task.layout, task.target, skipped, say)
+    rows = _rows_with_answers(config, task.layout, task.target, skipped, report)
     metrics, shortening = config.metrics or task.metrics, Shortening()
     if model.tasks[0].verbalizer is None:
         parts = config.parts or task.parts
@@ -51,7 +51,7 @@ def evaluate(
         )
         figures = judged.figures
         for name, figures_of_part in judged.parts.items():
-            say(
+            report(
                 f"{name}: "
                 + ", ".join(f"{metric} {value:.4g}" for metric, value in figures_of_part.items())
             )
@@ -62,17 +62,17 @@ def evaluate(
     else:
         figures = judge_labels.judge(model, rows, metrics, shortening)
     for message in skipped or ():
-        say(f"Skipped: {message}")
+        report(f"Skipped: {message}")
     if shortened := shortening.sentence("rows", model.limit(0)):
-        say(shortened)
-    say(
+        report(shortened)
+    report(
         ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
         + f" on {len(rows)} rows"
     )
     return {**figures, "rows": float(len(rows))}
 
 
-def predict(config: PredictConfig, say: Callable[[str], None] = terminal.print_line) -> None:
+def predict(config: PredictConfig, report: Callable[[str], None] = terminal.print_line) -> None:
     """Answer rows, as many at once as share a batch, and put them out in their order; see
     ``ptune.data.answer_files``."""
     answer_files.check(config.out)
@@ -90,10 +90,10 @@ def predict(config: PredictConfig, say: Callable[[str], None] = terminal.print_l
                 "scores": {label: round(share, 6) for label, share in best[: config.top]},
             }
 
-    _stream(config, model, answers, 0, ANSWERS_AT_ONCE, say)
+    _stream(config, model, answers, 0, ANSWERS_AT_ONCE, report)
 
 
-def generate(config: GenerateConfig, say: Callable[[str], None] = terminal.print_line) -> None:
+def generate(config: GenerateConfig, report: Callable[[str], None] = terminal.print_line) -> None:
     """Write text for rows of any users, mixed in batches, and put them out in their order. Where
     several texts are asked for, an ensemble gives those of all its members."""
     answer_files.check(config.out)
@@ -101,17 +101,17 @@ def generate(config: GenerateConfig, say: Callable[[str], None] = terminal.print
     decoding = _decoding(config, model)
 
     def texts(batch: list[list[Example]]) -> Iterator[dict[str, Any]]:
-        found = iter(
+        outputs = iter(
             write_all(model, [example for examples in batch for example in examples], decoding)
         )
         for examples in batch:
-            by_member = [next(found) for _ in examples]
+            by_member = [next(outputs) for _ in examples]
             if decoding.texts == 1:
                 yield {"text": most_said([texts_of_member[0] for texts_of_member in by_member])}
             else:
                 yield {"texts": [text for texts_of_member in by_member for text in texts_of_member]}
 
-    _stream(config, model, texts, decoding.max_new_tokens, decoding.rows, say)
+    _stream(config, model, texts, decoding.max_new_tokens, decoding.rows, report)
 
 
 def _rows_with_answers(
@@ -119,7 +119,7 @@ def _rows_with_answers(
     layout: LayoutConfig,
     target: str,
     skipped: list[str] | None,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> Sequence[Row]:
     """The rows of the file that is to be scored, read as the prompt's own files were."""
     notes: list[str] = []
@@ -128,7 +128,7 @@ def _rows_with_answers(
         layout, config.form, lambda form: rows_of(config.data, form, skipped, options, notes)
     )
     for note in notes:
-        say(note)
+        report(note)
     names = layout.relabel.get(config.split) if config.split != "none" else None
     return with_labels_of(rows, names, target, config.data, config.split)
 
@@ -171,7 +171,7 @@ def _stream(
     answered: Answered,
     room: int,
     most: int,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> None:
     """Read rows, answer them in batches, and put out each with its answer."""
     skipped: list[str] | None = [] if config.skip_bad_lines else None
@@ -201,11 +201,11 @@ def _stream(
         with files.streaming(config.out) as out:
             answer_all(out)
     for note in notes:
-        say(note)
+        report(note)
     for message in skipped or ():
-        say(f"Skipped: {message}")
+        report(f"Skipped: {message}")
     if shortened := shortening.sentence("rows", model.limit(0)):
-        say(shortened)
+        report(shortened)
 
 
 def _decoding(config: EvaluateConfig | GenerateConfig, model: PromptModel) -> DecodingConfig:

@@ -32,17 +32,17 @@ BUILTIN_NOTE = (
 )
 
 
-def probe(config: ProbeConfig, say: Callable[[str], None] | None = None) -> Results:
+def probe(config: ProbeConfig, report: Callable[[str], None] | None = None) -> Results:
     """Run the probe that the config describes, and write results.json and report.html.
 
     Raises:
         PtuneError: facts, LM or settings are at fault.
     """
     console = terminal.Console(stderr=config.as_json)
-    say = say or partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    report = report or partial(console.print, markup=False, highlight=False, soft_wrap=True)
     methods = _methods(config)
     with working_in(config.out, "ptune probe", config.resume) as folder:
-        return _probed(config, methods, folder, console, say)
+        return _probed(config, methods, folder, console, report)
 
 
 def _probed(
@@ -50,27 +50,27 @@ def _probed(
     methods: Sequence[Method],
     folder: RunFolder,
     console: terminal.Console,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> Results:
     """The probe, in a folder that is held."""
-    facts = lama.read_facts(config.facts, _listed(config.relations), config.manual, say)
+    facts = lama.read_facts(config.facts, _listed(config.relations), config.manual, report)
     lm = LanguageModel.load(
         config.lm,
         device=config.device,
         dtype=config.dtype,
         tuned=any(m.tune in ("lm", "both") for m in methods),
     )
-    problems, relations, words = _problems(config, lm, facts, say)
+    problems, relations, words = _problems(config, lm, facts, report)
     plan = _plan(config, lm, problems, methods)
     whole = _identity(config, plan, words)
     plan = replace(plan, together=folder.claim(whole, {"together": plan.together})["together"])
-    say(duration.sentence(duration.seconds_at_most(plan)))
-    say(
+    report(duration.sentence(duration.seconds_at_most(plan)))
+    report(
         f"{lm.source}: {lm.kind} LM, {sum(p.numel() for p in lm.model.parameters()) / 1e6:.1f} M "
         f"parameters, on {lm.device}; "
         f"{len(problems)} relation{'s' * (len(problems) > 1)}, {len(words.labels)} allowed answers"
     )
-    single = trials.run(plan, partial(_tell, say))
+    single = trials.run(plan, partial(_tell, report))
     results = summarise(
         single,
         {m.name: m.title for m in methods},
@@ -93,12 +93,12 @@ def _probed(
         print(results.model_dump_json(indent=2))
     else:
         console.print(probe_page.table(results, labels))
-        say(probe_page.wordings_line(results))
+        report(probe_page.wordings_line(results))
         if config.lm == "builtin":
-            say(BUILTIN_NOTE)
-        say(f"Results: {config.out / 'results.json'}   Report: {config.out / 'report.html'}")
+            report(BUILTIN_NOTE)
+        report(f"Results: {config.out / 'results.json'}   Report: {config.out / 'report.html'}")
     if lost := probe_page.divergences(single):
-        say(
+        report(
             "\n".join(
                 [
                     *lost[:MOST_DIVERGED],
@@ -118,7 +118,9 @@ def _probed(
 def _lower(methods: Sequence[Method]) -> str:
     """What methods that diverge should be given."""
     return "; ".join(
-        dict.fromkeys(lower_rates(own.train, own.tune) for own in methods if own.tune != "nothing")
+        dict.fromkeys(
+            lower_rates(preset.train, preset.tune) for preset in methods if preset.tune != "nothing"
+        )
     )
 
 
@@ -138,25 +140,25 @@ def _methods(config: ProbeConfig) -> list[Method]:
     if not chosen:
         raise ConfigError(f"No method is named; the default is manual,p-tuning, and all is {ALL}.")
     chosen = [replace(m, train=m.train.replaced(config.train.model_dump())) for m in chosen]
-    own = {
+    overrides = {
         name: value
         for name in ("template", "encoder", "init")
         if (value := getattr(config, name)) is not None
     }
-    if own and not any(m.tune == "prompt" for m in chosen):
+    if overrides and not any(m.tune == "prompt" for m in chosen):
         raise ConfigError(
-            f"--{next(iter(own))} is of methods that train a prompt, and none of these does: "
+            f"--{next(iter(overrides))} is of methods that train a prompt, and none of these does: "
             f"{config.methods}."
         )
-    Template.parse(own.get("template", ""))
-    return [replace(m, **own) if m.tune == "prompt" else m for m in chosen]
+    Template.parse(overrides.get("template", ""))
+    return [replace(m, **overrides) if m.tune == "prompt" else m for m in chosen]
 
 
 def _problems(
     config: ProbeConfig,
     lm: LanguageModel,
     facts: Sequence[lama.Relation],
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> tuple[list[ProbeTask], list[lama.Relation], Verbalizer]:
     """Relations restricted to the allowed answers, as problems of an experiment."""
     path = config.vocab
@@ -166,10 +168,10 @@ def _problems(
     verbalizer, names, _ = allowed(words, lm.tokens, "spaced")
     numbers = {label: number for number, label in enumerate(verbalizer.labels)}
     problems, relations = [], []
-    for relation in (lama.restrict(own, names, lm.tokens) for own in facts):
-        rows = {split: len(own) for split, own in relation.facts.items()}
+    for relation in (lama.restrict(fact_set, names, lm.tokens) for fact_set in facts):
+        rows = {split: len(facts_of_split) for split, facts_of_split in relation.facts.items()}
         if not all(rows.values()):
-            say(
+            report(
                 f"{relation.name} is left out: of its answers so few are allowed that no "
                 f"{' and no '.join(s for s, n in rows.items() if not n)} row is left."
             )
@@ -179,7 +181,7 @@ def _problems(
             ProbeTask(
                 relation.name,
                 relation.label,
-                _manual(relation, lm, say),
+                _manual(relation, lm, report),
                 relation.wordings,
                 verbalizer,
                 "object",
@@ -196,21 +198,27 @@ def _problems(
             "No relation has rows whose answers are allowed; give another vocabulary with --vocab."
         )
     if lost := sum(sum(relation.dropped.values()) for relation in relations):
-        kept = sum(len(own) for relation in relations for own in relation.facts.values())
-        say(
+        kept = sum(
+            len(facts_of_split)
+            for relation in relations
+            for facts_of_split in relation.facts.values()
+        )
+        report(
             f"{lost} of {lost + kept} rows are left out, since their answer is not one of the "
             f"{len(verbalizer.labels)} allowed words."
         )
     return problems, relations, verbalizer
 
 
-def _manual(relation: lama.Relation, lm: LanguageModel, say: Callable[[str], None]) -> str | None:
+def _manual(
+    relation: lama.Relation, lm: LanguageModel, report: Callable[[str], None]
+) -> str | None:
     """The hand-written prompt, where there is one that this kind of LM can read."""
     try:
         if relation.template:
             Template.parse(relation.template).for_kind(lm.kind)
     except TemplateError as error:
-        say(f"{relation.name} is asked without its manual prompt: {error}")
+        report(f"{relation.name} is asked without its manual prompt: {error}")
         return None
     return relation.template
 
@@ -274,7 +282,7 @@ def _identity_of(problem: ProbeTask) -> dict[str, Any]:
     }
 
 
-def _tell(say: Callable[[str], None], result: Result) -> None:
+def _tell(report: Callable[[str], None], result: Result) -> None:
     """A line as soon as a result is known."""
     epochs = f", best after {result['best']['epoch']:.0f} epochs" if result["best"] else ""
     dropped = (
@@ -285,6 +293,6 @@ def _tell(say: Callable[[str], None], result: Result) -> None:
         if result["figures"]
         else "diverged, no figures"
     )
-    say(f"{result['method']:17} {result['problem']:17} {figure}{epochs}{dropped}")
+    report(f"{result['method']:17} {result['problem']:17} {figure}{epochs}{dropped}")
     for sentence in result["account"]:
-        say(f"  {sentence}")
+        report(f"  {sentence}")

@@ -12,7 +12,7 @@ import psutil
 import torch
 
 from ptune.answers.label_words import Verbalizer
-from ptune.base import files as store
+from ptune.base import files
 from ptune.base.file_names import file_name
 from ptune.errors import DivergedError, TemplateError
 from ptune.lm.language_model import LanguageModel, nearest_words
@@ -68,7 +68,7 @@ class Plan:
 Result = dict[str, Any]
 
 
-def run(plan: Plan, tell: Callable[[Result], None]) -> list[Result]:
+def run(plan: Plan, report: Callable[[Result], None]) -> list[Result]:
     """Run what is not there yet, and return all results; ``tell`` gets each when it is known."""
     original = plan.lm.weights() if any(m.tune in ("lm", "both") for m in plan.methods) else None
     for method in plan.methods:
@@ -76,9 +76,9 @@ def run(plan: Plan, tell: Callable[[Result], None]) -> list[Result]:
             problems = [p for p in plan.problems if method.template != "manual" or p.manual]
             size = plan.together if method.tune == "prompt" else 1
             for first in range(0, len(problems), size):
-                _group(plan, method, seed, problems[first : first + size], original, tell)
+                _group(plan, method, seed, problems[first : first + size], original, report)
     return [
-        store.read_json(file)
+        files.read_json(file)
         for method in plan.methods
         for seed in range(plan.seeds)
         for problem in plan.problems
@@ -92,14 +92,14 @@ def _group(
     seed: int,
     problems: Sequence[ProbeTask],
     original: dict[str, torch.Tensor] | None,
-    tell: Callable[[Result], None],
+    report: Callable[[Result], None],
 ) -> None:
     """Train and test some problems by one method, unless all their results are there."""
-    files = [result_file(plan, method, seed, problem) for problem in problems]
+    result_files = [result_file(plan, method, seed, problem) for problem in problems]
     checkpoints = plan.out / "checkpoints" / file_name(method.name, problems[0].name, seed)
-    if all(file.exists() for file in files):
-        for file in files:
-            tell(store.read_json(file))
+    if all(file.exists() for file in result_files):
+        for file in result_files:
+            report(files.read_json(file))
         shutil.rmtree(checkpoints, ignore_errors=True)
         return
     config = method.train.model_copy(update={"seed": method.train.seed + seed})
@@ -121,7 +121,7 @@ def _group(
             )
         except DivergedError as error:
             trained = error.trained
-    for task, problem, file in zip(tasks, problems, files):
+    for task, problem, file in zip(tasks, problems, result_files):
         result = _result(model, method, seed, task, problem, trained.get(task), config)
         if method.tune == "nothing" and plan.wordings and problem.wordings:
             result["wordings"] = _wordings(plan.lm, problem)
@@ -132,8 +132,8 @@ def _group(
                 task,
                 result["figures"],
             )
-        store.write_json(file, result)
-        tell(result)
+        files.write_json(file, result)
+        report(result)
     shutil.rmtree(checkpoints, ignore_errors=True)
     if original is not None and method.tune in ("lm", "both"):
         plan.lm.restore(original)
@@ -224,7 +224,7 @@ def _examples(
 
 def _wordings(lm: LanguageModel, problem: ProbeTask) -> list[dict[str, Any]]:
     """The manual prompt in other words: the main figure of each, on dev and on test."""
-    found = []
+    results = []
     for wording in problem.wordings:
         model = PromptModel(lm)
         try:
@@ -244,8 +244,8 @@ def _wordings(lm: LanguageModel, problem: ProbeTask) -> list[dict[str, Any]]:
         for split, rows in (("dev", problem.dev), ("test", problem.test)):
             examples = model.encode(task, rows)
             figures[split] = problem.score(model.scores(examples), examples)[problem.main]
-        found.append({"template": wording, **figures})
-    return found
+        results.append({"template": wording, **figures})
+    return results
 
 
 def how_many_together(

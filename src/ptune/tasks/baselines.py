@@ -62,8 +62,8 @@ def figures(
     for name in names:
         if name == MAJORITY:
             computed[name] = majority(question)
-        elif (own := _learned(question, lm, name)) is not None:
-            computed[name] = own
+        elif (scores := _learned(question, lm, name)) is not None:
+            computed[name] = scores
     return computed
 
 
@@ -73,11 +73,11 @@ def majority(question: Question) -> Figures:
     constants = [
         _scored(
             question,
-            np.array([[float(own == label) for own in question.labels]] * len(question.test)),
+            np.array([[float(name == label) for name in question.labels]] * len(question.test)),
         )
         for label in most_frequent(question.training_labels)
     ]
-    return {name: mean([own[name] for own in constants]) for name in constants[0]}
+    return {name: mean([scores[name] for scores in constants]) for name in constants[0]}
 
 
 def _learned(question: Question, lm: LanguageModel, name: str) -> Figures | None:
@@ -97,8 +97,8 @@ def _learned(question: Question, lm: LanguageModel, name: str) -> Figures | None
             model = LogisticRegression(max_iter=1000)
         else:
             first, second = (
-                vectors(lm, question.inputs, own, question.max_length)
-                for own in (rows, question.test)
+                vectors(lm, question.inputs, split_rows, question.max_length)
+                for split_rows in (rows, question.test)
             )
             model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     except (_NoWords, TemplateError):
@@ -121,8 +121,8 @@ def _tf_idf(question: Question, rows: Sequence[Row]) -> tuple[Any, Any]:
 
     vectorizer = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b")
     texts = [
-        [" ".join(question.inputs.texts(row).values()) for row in own]
-        for own in (rows, question.test)
+        [" ".join(question.inputs.texts(row).values()) for row in split_rows]
+        for split_rows in (rows, question.test)
     ]
     try:
         return vectorizer.fit_transform(texts[0]), vectorizer.transform(texts[1])
@@ -166,7 +166,9 @@ def vectors(
                     [*(encoded[number].types or ()), *[0] * (width - length)]
                     for number, length in zip(batch, lengths)
                 ]
-            tensors = {name: torch.tensor(own, device=lm.device) for name, own in given.items()}
+            tensors = {
+                name: torch.tensor(values, device=lm.device) for name, values in given.items()
+            }
             hidden = network(**tensors).last_hidden_state.float()
             mask = tensors["attention_mask"][..., None]
             pooled |= zip(batch, ((hidden * mask).sum(1) / mask.sum(1)).cpu())
@@ -193,4 +195,8 @@ def behind(figure: float, baselines: Mapping[str, float]) -> tuple[str, float] |
 
 def advice(name: str, method: str) -> str:
     """The method to try where a baseline is ahead of a method."""
-    return next(own for own in (AHEAD_OF[name], "manual+fine-tune", "head") if own != method)
+    return next(
+        candidate
+        for candidate in (AHEAD_OF[name], "manual+fine-tune", "head")
+        if candidate != method
+    )

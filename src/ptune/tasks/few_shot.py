@@ -30,13 +30,15 @@ def sample(
     """
     groups = _by_label(rows, target, labels)
     if few := ", ".join(
-        f"{label!r} ({len(own)})" for label, own in groups.items() if len(own) < shots
+        f"{label!r} ({len(rows_of_label)})"
+        for label, rows_of_label in groups.items()
+        if len(rows_of_label) < shots
     ):
         raise DataError(f"{shots} rows of each label are asked for, and there are fewer of: {few}.")
     drawn = [
         row
-        for label, own in sorted(groups.items())
-        for row in random.Random(f"{seed} {label}").sample(own, shots)
+        for label, rows_of_label in sorted(groups.items())
+        for row in random.Random(f"{seed} {label}").sample(rows_of_label, shots)
     ]
     random.Random(f"{seed} order").shuffle(drawn)
     return drawn

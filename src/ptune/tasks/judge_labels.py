@@ -39,34 +39,39 @@ def answer(
         shortening: counts the rows that are shortened.
 
     Raises:
-        DataError, TemplateError: a row does not fit; its number is told.
+        DataError, TemplateError: a row does not fit; the message gives its number.
     """
     examples = [model.encode_for(row, number) for number, row in enumerate(rows, 1)]
     if shortening is not None:
         for examples_of_row in examples:
             shortening.count(examples_of_row)
-    scores = iter(model.scores([example for own in examples for example in own]))
-    return [_answer(model, own, [next(scores) for _ in own]) for own in examples]
+    scores = iter(model.scores([example for row_examples in examples for example in row_examples]))
+    return [
+        _answer(model, row_examples, [next(scores) for _ in row_examples])
+        for row_examples in examples
+    ]
 
 
 def together(
-    model: PromptModel, own: Sequence[Example], scores: Sequence[torch.Tensor]
+    model: PromptModel, examples: Sequence[Example], scores: Sequence[torch.Tensor]
 ) -> torch.Tensor:
     """The labels' shares [C] of a row by all that answer it.
 
     Args:
-        own: the row, as each of them has it.
+        examples: the row, as each of them has it.
         scores: of each.
 
     Raises:
         ConfigError: their labels are not the same, or in another order.
     """
-    return model.together(own, scores)
+    return model.together(examples, scores)
 
 
-def _answer(model: PromptModel, own: Sequence[Example], scores: Sequence[torch.Tensor]) -> Answer:
-    first, fitted = own[0], model.tasks[own[0].task]
-    shares = together(model, own, scores)
+def _answer(
+    model: PromptModel, examples: Sequence[Example], scores: Sequence[torch.Tensor]
+) -> Answer:
+    first, fitted = examples[0], model.tasks[examples[0].task]
+    shares = together(model, examples, scores)
     best = int(shares.argmax())
     verbalizer = fitted.task.verbalizer
     text = (
@@ -163,10 +168,15 @@ def judge(
         )
     figures: dict[str, float] = {}
     for name in names:
-        told = [own.text if name.startswith("record") else own.label for own in answers]
-        figures |= labelled([name], rows, told, target, labels, [own.shares for own in answers])
+        predicted = [
+            row_answer.text if name.startswith("record") else row_answer.label
+            for row_answer in answers
+        ]
+        figures |= labelled(
+            [name], rows, predicted, target, labels, [row_answer.shares for row_answer in answers]
+        )
     if model.is_ensemble:
-        members = [mean(own) for own in zip(*(one.members for one in answers))]
+        members = [mean(hits) for hits in zip(*(row_answer.members for row_answer in answers))]
         figures |= {
             "accuracy of the best member": max(members),
             "mean accuracy of the members": mean(members),

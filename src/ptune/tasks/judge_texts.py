@@ -63,18 +63,21 @@ def judge(
     with Progress(label, sum(map(len, examples))) as progress:
         all_texts = iter(
             write(
-                model, [example for own in examples for example in own], decoding, progress.advance
+                model,
+                [example for row_examples in examples for example in row_examples],
+                decoding,
+                progress.advance,
             )
         )
-    texts = [most_said([next(all_texts) for _ in own]) for own in examples]
+    texts = [most_said([next(all_texts) for _ in row_examples]) for row_examples in examples]
     seconds = time.monotonic() - began
     figures, left_out = text_metrics.score_all(texts, references, metrics)
     groups = _by_part(rows, parts)
     apart = {
         name: text_metrics.score_all(
-            [texts[n] for n in own], [references[n] for n in own], metrics
+            [texts[n] for n in numbers], [references[n] for n in numbers], metrics
         )[0]
-        for name, own in groups.items()
+        for name, numbers in groups.items()
     }
     outputs = []
     for row, text, right in zip(rows, texts, references):
@@ -137,9 +140,9 @@ def dev_score(
 
     def score(model: PromptModel, task: int, rows: Sequence[Row]) -> float:
         examples = model.encode(task, rows, labelled=False, room=decoding.max_new_tokens)
-        found = text_metrics.score(
+        figure = text_metrics.score(
             write(model, examples, decoding), [model.tasks[task].texts(row) for row in rows], [name]
         )[name]
-        return -found if name == "ter" else found
+        return -figure if name == "ter" else figure
 
     return score

@@ -72,7 +72,7 @@ def read_facts(
     source: str,
     names: Sequence[str] = (),
     manual: str | None = None,
-    say: Callable[[str], None] = terminal.print_line,
+    report: Callable[[str], None] = terminal.print_line,
 ) -> list[Relation]:
     """Read facts: "builtin", a folder in LAMA's T-REx layout, or a table (.csv, .tsv, .jsonl) with
     the columns subject, object, and if there are several relations, relation.
@@ -86,13 +86,13 @@ def read_facts(
     """
     path = folder(source)
     if path.is_dir():
-        return _worded(_read_folder(path, names, say), manual)
+        return _worded(_read_folder(path, names, report), manual)
     if not path.exists():
         raise DataError(
             f"There are no facts at {path}: give a folder in LAMA's layout, a table with the "
             "columns subject,object, or builtin."
         )
-    return _read_table(path, names, manual, say)
+    return _read_table(path, names, manual, report)
 
 
 def _worded(relations: list[Relation], manual: str | None) -> list[Relation]:
@@ -117,12 +117,12 @@ def folder(source: str) -> pathlib.Path:
 
 
 def _read_folder(
-    path: pathlib.Path, names: Sequence[str], say: Callable[[str], None]
+    path: pathlib.Path, names: Sequence[str], report: Callable[[str], None]
 ) -> list[Relation]:
     if not (path / "relations.jsonl").exists():
         raise DataError(f"{path} is no folder of LAMA's layout: it has no relations.jsonl.")
     known = {row["relation"]: row for row in read_rows(path / "relations.jsonl")}
-    found, lacking = [], []
+    relations, lacking = [], []
     for name in names or known:
         if name not in known:
             raise ConfigError(f"There is no relation {name!r} in {path}. {nearest(name, known)}")
@@ -136,7 +136,7 @@ def _read_folder(
             if file.exists()
         }
         wordings = known[name].get("wordings") or _pararel(path, name)
-        found.append(
+        relations.append(
             Relation(
                 name,
                 known[name].get("label", name),
@@ -147,11 +147,11 @@ def _read_folder(
         )
     if names and lacking:
         raise DataError(f"{', '.join(lacking)} has no test.jsonl in {path / 'original'}.")
-    if not found:
+    if not relations:
         raise DataError(f"No relation in {path / 'original'} has a test.jsonl.")
     if lacking:
-        say(f"Left out, since they have no test.jsonl: {', '.join(sorted(lacking))}")
-    return found
+        report(f"Left out, since they have no test.jsonl: {', '.join(sorted(lacking))}")
+    return relations
 
 
 def _fact(row: FileRow) -> Fact:
@@ -167,7 +167,7 @@ def _pararel(path: pathlib.Path, name: str) -> list[str]:
 
 
 def _read_table(
-    path: pathlib.Path, names: Sequence[str], manual: str | None, say: Callable[[str], None]
+    path: pathlib.Path, names: Sequence[str], manual: str | None, report: Callable[[str], None]
 ) -> list[Relation]:
     groups: dict[str, dict[str, list[Fact]]] = defaultdict(lambda: {split: [] for split in SPLITS})
     notes: list[str] = []
@@ -186,7 +186,7 @@ def _read_table(
         )
         groups[name][split].append({"subject": subject, "object": object_})
     for note in notes:
-        say(note)
+        report(note)
     for name in names:
         if name not in groups:
             raise ConfigError(f"There is no relation {name!r} in {path}. {nearest(name, groups)}")
@@ -235,22 +235,28 @@ def read_vocabulary(path: pathlib.Path, tokens: Tokens) -> list[str]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        found = json.loads(text) if path.suffix.lower() == ".json" else text.split("\n")
+        content = json.loads(text) if path.suffix.lower() == ".json" else text.split("\n")
     except OSError as error:
         raise DataError(f"The vocabulary {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise DataError(
             f"The vocabulary {path} is neither JSON nor UTF-8 text: {error}."
         ) from error
-    if isinstance(found, dict) and found and all(isinstance(own, list) for own in found.values()):
-        own = tokens.tokenizer.get_vocab()
-        found = max(found.values(), key=lambda pieces: sum(piece in own for piece in pieces))
-    if not isinstance(found, list) or not all(isinstance(word, str) for word in found):
+    if (
+        isinstance(content, dict)
+        and content
+        and all(isinstance(pieces, list) for pieces in content.values())
+    ):
+        vocabulary = tokens.tokenizer.get_vocab()
+        content = max(
+            content.values(), key=lambda pieces: sum(piece in vocabulary for piece in pieces)
+        )
+    if not isinstance(content, list) or not all(isinstance(word, str) for word in content):
         raise DataError(
             f"The vocabulary {path} should be a list of words, or lists of words for several "
             "kinds of LM."
         )
-    words = [re.sub("^[\u0120\u2581 ]+", "", word).strip() for word in found]
+    words = [re.sub("^[\u0120\u2581 ]+", "", word).strip() for word in content]
     words = [word for word in words if word and not word.startswith("##")]
     if not words:
         raise DataError(f"The vocabulary {path} holds no words.")
@@ -304,12 +310,14 @@ def figures(
     Args:
         numbers: the number of each label in the scores.
     """
-    plain = [rank(own, example.label or 0) for own, example in zip(scores, examples)]
+    plain = [rank(row_scores, example.label or 0) for row_scores, example in zip(scores, examples)]
     filtered = [
-        rank(own, example.label or 0, [numbers[o] for o in relation.others(dict(example.row))])
+        rank(
+            row_scores, example.label or 0, [numbers[o] for o in relation.others(dict(example.row))]
+        )
         if r > 1
         else 1
-        for own, example, r in zip(scores, examples, plain)
+        for row_scores, example, r in zip(scores, examples, plain)
     ]
     return {
         **ranked(plain),

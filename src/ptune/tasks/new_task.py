@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ptune.base import files as store
+from ptune.base import files
 from ptune.data.json_rows import written
 from ptune.data.row_files import form_of
 from ptune.data.rows import (
@@ -71,18 +71,18 @@ class Split:
     test: list[Row]
 
 
-def new(config: NewConfig, say: Callable[[str], None] = print) -> pathlib.Path:
+def new(config: NewConfig, report: Callable[[str], None] = print) -> pathlib.Path:
     """Write a task's YAML file, and its rows as three files beside it; return the YAML file.
 
     Raises:
         DataError: the table cannot be read, or has no text or label in a row.
         ConfigError: no column looks like a text or a label, or a file is there already.
     """
-    files = {
+    split_files = {
         split: config.out.with_name(f"{config.out.stem}.{split}.jsonl")
         for split in ("train", "dev", "test")
     }
-    for path in (config.out, *files.values()):
+    for path in (config.out, *split_files.values()):
         if path.exists():
             raise ConfigError(f"{path} is there already: choose another --out, or delete it.")
     notes: list[str] = []
@@ -92,32 +92,32 @@ def new(config: NewConfig, say: Callable[[str], None] = print) -> pathlib.Path:
             f"{config.data}: {headerless_hint(read[0])} For ptune new, --columns gives these names."
         )
     for note in notes:
-        say(note)
+        report(note)
     text, label = columns(read, config.text, config.label, config.data)
     rows = [{**row, label: spelled(row[label]).strip()} for row in read]
     counts = Counter(str(row[label]) for row in rows)
     split = split_rows(rows, text, label, config.dev_share, config.test_share, config.seed)
     lm = LanguageModel.load(config.lm, device="cpu")
     words = proposals.label_words(sorted(counts), lm.tokens)
-    page = _page(config, text, label, counts, words, split, files)
-    for name, path in files.items():
-        store.write_text(path, "".join(written(row) + "\n" for row in getattr(split, name)))
-    store.write_text(config.out, page)
+    page = _page(config, text, label, counts, words, split, split_files)
+    for name, path in split_files.items():
+        files.write_text(path, "".join(written(row) + "\n" for row in getattr(split, name)))
+    files.write_text(config.out, page)
     shown = ", ".join(
         f"{name} ({count})" for name, count in sorted(counts.items(), key=_by_frequency)
     )
-    say(f"{len(rows)} rows; text: {text!r}; label: {label!r} with {shown}")
+    report(f"{len(rows)} rows; text: {text!r}; label: {label!r} with {shown}")
     sizes = f"{len(split.train)}, {len(split.dev)}, {len(split.test)}"
-    say(
+    report(
         f"Rows to learn from, for dev and for test: {sizes}, in "
-        f"{', '.join(map(str, files.values()))}"
+        f"{', '.join(map(str, split_files.values()))}"
     )
     for name, why in words.notes.items():
-        say(
+        report(
             f"The word for {name!r} is {words.words[name]!r}, since {why}: write a better one "
             f"into {config.out}, or take an LM that has more words."
         )
-    say(f"Written: {config.out}")
+    report(f"Written: {config.out}")
     return config.out
 
 
@@ -146,9 +146,10 @@ def columns(
     text = text or _text_column(rows, [name for name in names if name != label])
     if label is None or text is None:
         what, option = ("label", "--label") if label is None else ("text", "--text")
-        told = ", ".join(f"{name} ({len(_values(rows, name))} values)" for name in names)
+        listed = ", ".join(f"{name} ({len(_values(rows, name))} values)" for name in names)
         raise ConfigError(
-            f"No column of {path} looks like a {what}: name it with {option}. Its columns: {told}."
+            f"No column of {path} looks like a {what}: name it with {option}. Its columns: "
+            f"{listed}."
         )
     for number, row in enumerate(rows, 1):
         for name in (text, label):
@@ -157,10 +158,10 @@ def columns(
                     f"{place_of(row, number)} has nothing in the column {name!r}: fill it in, or "
                     "leave the row out."
                 )
-    found = _values(rows, label)
-    if not 2 <= len(found) <= MOST_LABELS:
+    values = _values(rows, label)
+    if not 2 <= len(values) <= MOST_LABELS:
         raise ConfigError(
-            f"The column {label!r} of {path} has {len(found)} values, and labels are 2 to "
+            f"The column {label!r} of {path} has {len(values)} values, and labels are 2 to "
             f"{MOST_LABELS}: name another with --label."
         )
     return text, label
@@ -242,7 +243,7 @@ def _page(
     counts: Counter[str],
     words: proposals.Words,
     split: Split,
-    files: Mapping[str, pathlib.Path],
+    split_files: Mapping[str, pathlib.Path],
 ) -> str:
     """The YAML file's text, with what each line is for."""
     template, pattern = proposals.soft_template([text], label), proposals.pattern([text], label)
@@ -268,15 +269,14 @@ def _page(
         "labels:                  # for each label the word that the LM says for it, or several: "
         "[word, other]",
         *(
-            f"  {_quoted(own)}: "
-            f"{_quoted(word)}{f'  # {words.notes[own]}' if own in words.notes else ''}"
-            for own, word in words.words.items()
+            f"  {_quoted(label_name)}: {_quoted(word)}{_comment(words, label_name)}"
+            for label_name, word in words.words.items()
         ),
         f"data:                    # drawn from {config.data.name} by seed {config.seed}, each "
         "label by its share",
         *(
             f"  {name_of_split}: {_quoted(path.name)}  # {len(getattr(split, name_of_split))} rows"
-            for name_of_split, path in files.items()
+            for name_of_split, path in split_files.items()
             if getattr(split, name_of_split)
         ),
         "metrics: [accuracy, f1-macro]",
@@ -291,3 +291,8 @@ def _quoted(text: str) -> str:
         if re.fullmatch(r"[A-Za-z][A-Za-z-]*", text) and text not in ("null", "Null", "NULL")
         else json.dumps(text, ensure_ascii=False)
     )
+
+
+def _comment(words: proposals.Words, label: str) -> str:
+    """A comment on a label's word, where there is one."""
+    return f"  # {words.notes[label]}" if label in words.notes else ""

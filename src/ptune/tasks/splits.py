@@ -38,7 +38,7 @@ def read(
     labels: Sequence[str] = (),
     by: str | None = None,
     fields: Sequence[Field] = (),
-    say: Callable[[str], None] | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> dict[str, list[Row]]:
     """The rows of every split, as many as are to be taken, in the order of a draw by the seed; none
     of a split without a file.
@@ -49,7 +49,7 @@ def read(
             vocabulary.
         by: the field that chooses a row's prompt.
         fields: those of the templates, whose texts each row must have.
-        say: is told what was decided about a file and could have been otherwise.
+        report: gets what was decided about a file and could have been otherwise.
 
     Raises:
         DataError: a file cannot be read, or a row has no right answer, a label that the task does
@@ -64,9 +64,9 @@ def read(
     notes: list[str] = []
     faults: list[str] = []
     rows = {split: _checked(data, split, target, labels, fields, faults, notes) for split in SPLITS}
-    if say is not None:
+    if report is not None:
         for note in dict.fromkeys(notes):
-            say(note)
+            report(note)
     idle, lists = _lists(data, rows, target, labels)
     refuse(faults, lists)
     if idle:
@@ -78,8 +78,8 @@ def read(
         refuse(
             [
                 _lacking(row, number, by, "which chooses its prompt")
-                for own in rows.values()
-                for number, row in enumerate(own, 1)
+                for rows_of_split in rows.values()
+                for number, row in enumerate(rows_of_split, 1)
                 if by not in row
             ]
         )
@@ -87,7 +87,9 @@ def read(
         rows["dev"], rows["test"] = _halves(data, rows["dev"])
     if data.shots is not None:
         rows["train"], rows["dev"] = _few(data, data.shots, rows, target, labels)
-    return {split: _taken(data, split, own, target) for split, own in rows.items()}
+    return {
+        split: _taken(data, split, rows_of_split, target) for split, rows_of_split in rows.items()
+    }
 
 
 def training_labels(data: DataConfig, target: str, labels: Sequence[str] = ()) -> list[str]:

@@ -123,19 +123,19 @@ def _record(raw: dict[str, Any], place: str) -> Iterator[dict[str, Any]]:
     entities = list(
         dict.fromkeys(_span(text, *part) for part in _parts(passage, "entities", "entity", place))
     )
-    for asked, own in _parts(raw, "qas", "query", place):
-        pieces = _text(asked, "query", own).split("@placeholder")
+    for asked, part_place in _parts(raw, "qas", "query", place):
+        pieces = _text(asked, "query", part_place).split("@placeholder")
         if len(pieces) != 2:
             raise DataError(
-                f"{own}: there should be one @placeholder, and there are {len(pieces) - 1}."
+                f"{part_place}: there should be one @placeholder, and there are {len(pieces) - 1}."
             )
         yield {
-            "id": f"{_id(raw, place)}-{_id(asked, own)}",
+            "id": f"{_id(raw, place)}-{_id(asked, part_place)}",
             "passage": _with_sentences(text),
             "before": pieces[0],
             "after": pieces[1],
             "entities": entities,
-            **_answers(asked, entities, own),
+            **_answers(asked, entities, part_place),
         }
 
 
@@ -161,7 +161,8 @@ def _answers(asked: dict[str, Any], entities: list[str], place: str) -> dict[str
         return {}
     answers = list(
         dict.fromkeys(
-            _text(part, "text", own) for part, own in _parts(asked, "answers", "answer", place)
+            _text(part, "text", part_place)
+            for part, part_place in _parts(asked, "answers", "answer", place)
         )
     )
     for answer in answers:
@@ -192,8 +193,8 @@ def _find(pronoun: str, text: str, index: int, place: str) -> tuple[int, int]:
         raise DataError(f"{place}: span2_index is {index}, and the text has {len(starts)} words.")
     pattern = re.compile(rf"[^\w\s]*({re.escape(pronoun)})(?!\w)", re.IGNORECASE)
     for start in (*starts[index : index + 2], *starts[:index][-1:]):
-        if found := pattern.match(text, start):
-            return found.span(1)
+        if match := pattern.match(text, start):
+            return match.span(1)
     raise DataError(
         f"{place}: span2_index {index} is the word {text[starts[index] :].split()[0]!r}, and the "
         f"pronoun is {pronoun!r}."

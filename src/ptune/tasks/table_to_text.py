@@ -211,7 +211,10 @@ def _dart(path: pathlib.Path, language: str) -> Iterator[Entry]:
                 f"{place}: an object with the fields tripleset and annotations is expected, and "
                 f"it is: {str(entry)[:60]}"
             )
-        texts = [own.get("text") if isinstance(own, dict) else None for own in entry["annotations"]]
+        texts = [
+            annotation.get("text") if isinstance(annotation, dict) else None
+            for annotation in entry["annotations"]
+        ]
         triples = entry.get("tripleset")
         if isinstance(triples, list):
             triples = [_lowered(triple) for triple in triples]

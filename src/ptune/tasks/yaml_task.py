@@ -42,7 +42,7 @@ def read(path: pathlib.Path) -> TaskConfig:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        ours_too = ", ".join(sorted(own.stem for own in NAMED.glob("*.yaml")))
+        ours_too = ", ".join(sorted(file.stem for file in NAMED.glob("*.yaml")))
         raise ConfigError(
             f"The task file {path} cannot be read: {error.strerror}. Tasks that come with ptune: "
             f"{ours_too}."
@@ -107,26 +107,26 @@ def _expanded(text: str, path: pathlib.Path) -> str:
         ConfigError: a name does not begin with PTUNE_, or is not set and has no default.
     """
 
-    def value(found: re.Match[str]) -> str:
-        name, default = found.groups()
+    def value(match: re.Match[str]) -> str:
+        name, default = match.groups()
         if not name.startswith("PTUNE_"):
             raise ConfigError(
                 f"{path} speaks of ${{{name}}}, and only variables whose name begins with PTUNE_ "
                 "are filled in: "
                 f"call it ${{PTUNE_{name}}}."
             )
-        if (own := os.environ.get(name, default)) is None:
+        if (setting := os.environ.get(name, default)) is None:
             raise ConfigError(
                 f"{path} speaks of ${{{name}}}, which is not set: export {name}=... first."
             )
-        return own
+        return setting
 
     return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", value, text)
 
 
 def _explained(error: ValidationError) -> str:
     first = min(
-        error.errors(), key=lambda found: found["type"] != "extra_forbidden"
+        error.errors(), key=lambda detail: detail["type"] != "extra_forbidden"
     )  # a misspelt key explains a missing one
     key = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
@@ -239,7 +239,10 @@ def inputs(config: TaskConfig, lm: LanguageModel | None = None) -> str:
 def _whole(field: Field) -> Field:
     """The field with nothing taken off but what does not fit; a list of texts is joined as
     before."""
-    return Field(field.name, (*(own for own in field.filters if own[0] == "join"), ("shorten", "")))
+    return Field(
+        field.name,
+        (*(filter_ for filter_ in field.filters if filter_[0] == "join"), ("shorten", "")),
+    )
 
 
 def task_of(
@@ -359,10 +362,15 @@ def _extended(words: Words, path: pathlib.Path) -> dict[str, list[str]]:
             f"{path} has {len(lines)} lines, and the task {len(words)} labels: a line for each, "
             "in that order, its words with commas between."
         )
-    own = {label: [its] if isinstance(its, str) else list(its) for label, its in words.items()}
+    listed = {
+        label: [words_of_label] if isinstance(words_of_label, str) else list(words_of_label)
+        for label, words_of_label in words.items()
+    }
     return {
-        label: list(dict.fromkeys([*its, *filter(None, map(str.strip, line.split(",")))]))
-        for (label, its), line in zip(own.items(), lines)
+        label: list(
+            dict.fromkeys([*words_of_label, *filter(None, map(str.strip, line.split(",")))])
+        )
+        for (label, words_of_label), line in zip(listed.items(), lines)
     }
 
 
@@ -393,7 +401,10 @@ def add(
         words = calibration.refine(trial, trial.add(task, rows), rows)
         member = Member(
             member.template,
-            {label: list(its) for label, its in zip(words.labels, words.words)},
+            {
+                label: list(words_of_label)
+                for label, words_of_label in zip(words.labels, words.words)
+            },
             member.seed,
         )
         task = task_of(
