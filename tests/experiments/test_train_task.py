@@ -78,8 +78,6 @@ def test_what_diverged_before_its_first_look_is_not_saved(world, tmp_path, metho
 
 
 def test_of_many_prompts_those_that_did_not_diverge_are_saved(world, tmp_path, monkeypatch):
-    from ptune.experiments import train_task
-
     real = train_task.fit
 
     def spoilt(model, data, *given, **more):
