@@ -4,7 +4,15 @@ of rows is read. The line under each field is its help."""
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from ptune.errors import ConfigError, reason
 
@@ -15,8 +23,18 @@ else:
 
 Device = str
 Seed = Annotated[int, Field(ge=-(2**31), lt=2**32)]
-Lm = Annotated[str, Field(min_length=1)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
+
+
+def _check_lm_name(name: str) -> str:
+    if not name.strip():
+        raise ValueError(
+            "An LM has a name: give a folder, a .gguf file, a name on the hub, or builtin"
+        )
+    return name
+
+
+Lm = Annotated[str, AfterValidator(_check_lm_name)]
 
 
 class SettingsError(ConfigError, ValueError):
