@@ -14,7 +14,7 @@ from ptune.errors import StoreError
 from ptune.lm.fingerprint import difference, record
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
-from ptune.storage import prompt_folder
+from ptune.storage import prompt_folder, saved_prompt
 from ptune.template.language import Template
 
 WORDS = Verbalizer.from_words({"a": "Yes", "b": "No"})
@@ -109,7 +109,7 @@ def test_a_grown_vocabulary_is_named_as_that(family, tmp_path):
         prompt_folder.load(folder, lm)
     with torch.no_grad():
         network.get_input_embeddings().weight[3] += 1
-    assert "grown" not in lm.difference(prompt_folder._note(folder).lm.record)
+    assert "grown" not in lm.difference(saved_prompt.read_saved_prompt(folder).lm.record)
 
 
 def test_other_tokens_and_another_config_are_named():

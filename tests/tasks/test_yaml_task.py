@@ -14,7 +14,7 @@ from ptune.errors import ConfigError, DataError, StoreError, TemplateError, Verb
 from ptune.experiments import answer_rows, train_task
 from ptune.experiments.options import EvaluateConfig, PredictConfig
 from ptune.reports.schemas import Comparison, Run
-from ptune.storage import prompt_folder
+from ptune.storage import prompt_folder, saved_prompt
 from ptune.tasks import yaml_task
 from ptune.tasks.schema import TaskConfig
 from ptune.tasks.splits import read as read_splits
@@ -55,7 +55,7 @@ def test_train_evaluate_predict(task, tmp_path, capsys):
     assert set(figures) == {"accuracy"} and run.best["opinions"]["dev"] == max(
         look["dev"] for look in run.history["opinions"]
     )
-    assert set(prompt_folder._note(tmp_path / "trained").metrics) == {
+    assert set(saved_prompt.read_saved_prompt(tmp_path / "trained").metrics) == {
         "dev accuracy",
         "dev loss",
         "test accuracy",

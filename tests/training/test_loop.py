@@ -21,7 +21,7 @@ from ptune.model.encode_rows import encode_row
 from ptune.model.prompt_model import PromptModel, Task
 from ptune.settings import TrainConfig
 from ptune.template.language import Template
-from ptune.training import loop
+from ptune.training import loop, prompt_training
 from ptune.training.loop import account, fit
 
 WORDS = Verbalizer.from_words({"a": "Yes", "b": "No"})
@@ -267,7 +267,7 @@ def test_steps_that_epochs_cut_short_are_told():
 def test_schedule():
     def rates(**settings):
         config = TrainConfig(**settings)
-        return [loop._rate(step, 10, 5, config) for step in range(10)]
+        return [prompt_training._rate(step, 10, 5, config) for step in range(10)]
 
     assert rates() == [1.0] * 10
     assert rates(warmup=0.2, decay="linear") == pytest.approx(
@@ -286,11 +286,11 @@ def test_clipping_is_each_tasks_own():
         assert math.sqrt(sum(float(p.grad.square().sum()) for p in parameters)) < limit * 1.001
         return norms[-1]
 
-    loop.nn.utils.clip_grad_norm_ = seen
+    prompt_training.nn.utils.clip_grad_norm_ = seen
     try:
         fit(model, data, TrainConfig(batch_size=4, epochs=1, clip=0.01))
     finally:
-        loop.nn.utils.clip_grad_norm_ = clip
+        prompt_training.nn.utils.clip_grad_norm_ = clip
     assert len(norms) == 4 + 5 and max(norms) > 0.01
 
 

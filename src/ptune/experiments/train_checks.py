@@ -16,8 +16,9 @@ from ptune.settings import TrainConfig
 from ptune.tasks import judge_labels, judge_texts, yaml_task
 from ptune.tasks.schema import TaskConfig
 from ptune.training import rehearsal
-from ptune.training.loop import TrainingHistory, accuracy
+from ptune.training.loop import accuracy
 from ptune.training.methods import Method
+from ptune.training.prompt_training import TrainingHistory
 
 
 def check_rows(

@@ -8,7 +8,7 @@ from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
 from ptune.runs import identity
 from ptune.settings import TrainConfig
-from ptune.storage import prompt_folder
+from ptune.storage import prompt_folder, saved_lm
 from ptune.tasks import yaml_task
 from ptune.tasks.schema import TaskConfig
 from ptune.training.methods import Method
@@ -117,7 +117,7 @@ def load_lm(config: TaskConfig, method: Method) -> LanguageModel:
     tuned = method.tune in ("head", "lm", "both") or method.name in PET
     if config.continue_from is not None and config.lm == "builtin":
         folder = prompt_folder.folders_in(config.continue_from)[0]
-        return prompt_folder.lm_of(folder, config.device, config.dtype, tuned)
+        return saved_lm.lm_of(folder, config.device, config.dtype, tuned)
     return LanguageModel.load(config.lm, device=config.device, dtype=config.dtype, tuned=tuned)
 
 

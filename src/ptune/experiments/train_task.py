@@ -22,8 +22,9 @@ from ptune.storage import prompt_folder
 from ptune.tasks import judge_labels, judge_texts, unknown_text, yaml_task
 from ptune.tasks.schema import TaskConfig
 from ptune.training import pet
-from ptune.training.loop import TrainingHistory, account, fit, lower_rates
+from ptune.training.loop import account, fit, lower_rates
 from ptune.training.methods import Method
+from ptune.training.prompt_training import TrainingHistory
 
 MOST_SENTENCES = 5  # about single prompts' trainings
 MAY_CHANGE = (

@@ -12,118 +12,35 @@ import pathlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
-from ptune.answers.ensemble import Combine
 from ptune.answers.label_words import (
-    Aggregate,
     BoundVerbalizer,
     Choices,
-    Length,
-    Order,
     Span,
     Verbalizer,
 )
 from ptune.base import files
-from ptune.errors import ConfigError, StoreError, reason
-from ptune.lm.fingerprint import LMRecord
+from ptune.errors import ConfigError, StoreError
 from ptune.lm.language_model import LanguageModel
-from ptune.lm.loading import choose_dtype, local_path
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
-from ptune.model.task import WHOLE, Reader
+from ptune.model.task import WHOLE
 from ptune.prompts import encoders
 from ptune.prompts.bank import Prefix
-from ptune.settings import DecodingConfig, LayoutConfig
+from ptune.storage.saved_lm import check_lm, dtype_name, lm_of, lm_places
+from ptune.storage.saved_prompt import (
+    SavedLM,
+    SavedPrefix,
+    SavedPrompt,
+    SavedReading,
+    read_saved_prompt,
+)
 from ptune.template.language import Template
 
-FORMAT = 3
 LARGEST = 1e6  # the squares of larger values overflow in an LM
 ENCODER = "encoder.safetensors"
-
-
-class SavedLM(BaseModel):
-    """The LM that a prompt was trained for: its name, and where it lies on this machine, as a path
-    from the prompt's folder (``relative``) and from the root (``absolute``); its number format, and
-    whether its matrix multiplications alone were in that (``mixed``). ``record`` covers all its
-    weights; ``fingerprint`` and ``sample`` are all that older prompts know of it: its shape, and
-    some values of its embeddings."""
-
-    source: str
-    relative: str | None = None
-    absolute: str | None = None
-    dtype: str = "auto"
-    mixed: bool = False
-    fingerprint: str
-    sample: list[float]
-    kind: str
-    width: int
-    record: LMRecord | None = None
-
-
-class SavedPrefix(BaseModel):
-    """A deep prefix: ``length`` vectors of ``width`` values for the layers, by which route and into
-    which attentions they enter, and how the encoder was made."""
-
-    length: int
-    width: int
-    route: Literal["attention", "layer inputs"]
-    attentions: list[str]
-    hidden: int
-    init: str
-
-
-class SavedReading(BaseModel):
-    """How labels are read, beside their words; see ``Task``, ``Verbalizer`` and ``BoundTask``."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    choices: list[str] | None = None
-    span: str | None = None
-    reader: Reader = "words"
-    aggregate: Aggregate = "probability"
-    order: Order | None = None
-    length: Length = "sum"  # prompts of before there was a choice
-    swap: tuple[str, str] | None = None
-    domain: str | None = None
-    offset: list[FiniteFloat] | None = None
-    weight: FiniteFloat = 1.0
-
-
-class SavedPrompt(BaseModel):
-    """What stands in ``prompt.json``. ``words`` is None where every label is its own word;
-    ``labels`` where the answer is text, one of the row's own choices, or a span of the row."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    format: Literal[3]
-    ptune: str
-    name: str
-    template: str
-    labels: list[str] | None
-    words: list[list[str]] | None
-    target: str
-    loss: Literal["labels", "vocabulary"]
-    encoder: str
-    init: str
-    seed: int
-    length: int
-    lm: SavedLM
-    prefix: SavedPrefix | None = None
-    smoothing: float = 0.0
-    target_length: int | None = None
-    decoding: DecodingConfig = DecodingConfig()
-    combine: Combine = "mean"
-    temperature: float = 1.0
-    max_length: int | None = None
-    layout: LayoutConfig = LayoutConfig()
-    scored_by: list[str] = []
-    parts: str | None = None
-    reading: SavedReading = SavedReading()
-    by: tuple[str, str] | None = None
-    metrics: dict[str, float] = {}
 
 
 def save(
@@ -214,8 +131,8 @@ def save(
         parts=settings.parts,
         lm=SavedLM(
             source=lm.source,
-            **_places(lm.source, folder),
-            dtype=_dtype(lm),
+            **lm_places(lm.source, folder),
+            dtype=dtype_name(lm),
             mixed=lm.mixed is not None,
             fingerprint=lm.shape(),
             sample=lm.sample(),
@@ -248,7 +165,7 @@ def note_metrics(folder: files.Path, metrics: dict[str, float]) -> None:
         StoreError: the folder is damaged or cannot be written.
     """
     folder = pathlib.Path(folder)
-    note = _note(folder)
+    note = read_saved_prompt(folder)
     note.metrics |= metrics
     files.write_json(folder / "prompt.json", note.model_dump(mode="json"))
 
@@ -279,11 +196,11 @@ def load(
             longer where it was.
     """
     paths, lm = _paths(folders, lm)
-    notes = [_note(path) for path in paths]
+    notes = [read_saved_prompt(path) for path in paths]
     lm = lm or lm_of(paths[0], device, dtype)
     model = PromptModel(lm, max_length=max_length)
     for path, note in zip(paths, notes):
-        _check_lm(path, note, lm)
+        check_lm(path, note, lm)
         template = Template.parse(note.template)
         if trainable and not (path / ENCODER).exists():
             note = _as_table(note)
@@ -373,78 +290,7 @@ def template_of(folder: files.Path) -> str:
     Raises:
         StoreError: the prompt is damaged.
     """
-    return _note(pathlib.Path(folder)).template
-
-
-def _places(source: str, folder: pathlib.Path) -> dict[str, str]:
-    """Where an LM lies that is a folder or a file on this machine: from a prompt's folder, and from
-    the root."""
-    path = None if source == "builtin" else local_path(source)
-    if path is None:
-        return {}
-    return {
-        "relative": pathlib.Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix(),
-        "absolute": str(path),
-    }
-
-
-def _dtype(lm: LanguageModel) -> str:
-    """The number format that was asked for, as ``LanguageModel.load`` takes it."""
-    used = lm.mixed or lm.dtype
-    return "auto" if used == choose_dtype("auto", lm.device) else str(used).removeprefix("torch.")
-
-
-def lm_of(
-    folder: files.Path, device: str = "auto", dtype: str = "auto", tuned: bool = False
-) -> LanguageModel:
-    """The LM that a saved prompt names, from the first place where it is.
-
-    Args:
-        device, dtype, tuned: as for ``LanguageModel.load``; "auto" is the number format in which
-            the prompt was trained.
-
-    Raises:
-        StoreError: the prompt is damaged, or a local LM is nowhere where it should be.
-        ModelError: the LM cannot be loaded.
-    """
-    folder = pathlib.Path(folder)
-    note = _note(folder)
-    saved = note.lm
-    places = _candidates(folder, saved)
-    existing = [place for place in places if place.exists()]
-    if places and not existing:
-        shown = " and ".join(map(str, places))
-        raise StoreError(
-            f"The prompt in {folder} was trained for the LM {saved.source}, which was looked for "
-            f"at {shown} and is not there: "
-            f"put it back, or name it with --lm."
-        )
-
-    def load_from(source: str) -> LanguageModel:
-        mixed = saved.mixed and dtype in ("auto", saved.dtype)
-        return LanguageModel.load(
-            source,
-            device=device,
-            dtype=saved.dtype if dtype == "auto" else dtype,
-            tuned=tuned or mixed,
-        )
-
-    for place in existing[:-1]:
-        lm = load_from(str(place))
-        if not _other_lm(folder, note, lm):
-            return lm
-    return load_from(str(existing[-1]) if existing else saved.source)
-
-
-def _candidates(folder: pathlib.Path, saved: SavedLM) -> list[pathlib.Path]:
-    """Where a local LM may lie, without doubles; nothing for a name on the hub."""
-    places = [folder / saved.relative] if saved.relative is not None else []
-    places += [pathlib.Path(saved.absolute)] if saved.absolute is not None else []
-    if not places and saved.source.startswith(
-        "."
-    ):  # as older versions wrote it: from the prompt's folder, or from the working folder
-        places = [folder / saved.source, pathlib.Path(saved.source)]
-    return list({place.resolve(): place for place in reversed(places)}.values())[::-1]
+    return read_saved_prompt(pathlib.Path(folder)).template
 
 
 def _limit(model: PromptModel, task: Task) -> int | None:
@@ -477,79 +323,6 @@ def folders_in(path: files.Path) -> list[pathlib.Path]:
     if not folders:
         raise StoreError(f"There is no saved prompt at {path}.")
     return folders
-
-
-def _note(path: pathlib.Path) -> SavedPrompt:
-    if not path.is_dir():
-        raise StoreError(f"There is no saved prompt at {path}.")
-    raw: Any = files.read_json(path / "prompt.json")
-    if isinstance(raw, dict) and isinstance(raw.get("format"), int) and raw["format"] > FORMAT:
-        raise StoreError(
-            f"{path} was saved by a newer ptune (format {raw['format']}, this one reads "
-            f"{FORMAT}): update ptune."
-        )
-    if isinstance(raw, dict) and isinstance(raw.get("format"), int) and raw["format"] < FORMAT:
-        raise StoreError(
-            f"{path} was saved by an older ptune (format {raw['format']}, this one reads "
-            f"{FORMAT}): train it again."
-        )
-    try:
-        note = SavedPrompt.model_validate(raw)
-    except ValidationError as error:
-        first_error = error.errors()[0]
-        raise StoreError(
-            f"{path / 'prompt.json'} is damaged: {'.'.join(map(str, first_error['loc']))}: "
-            f"{reason(first_error)}."
-        ) from error
-    if note.words is not None and len(note.words) != len(note.labels or ()):
-        raise StoreError(
-            f"{path / 'prompt.json'} is damaged: {len(note.labels or ())} labels and words for "
-            f"{len(note.words)}."
-        )
-    if len(set(note.labels or ())) != len(note.labels or ()):
-        raise StoreError(f"{path / 'prompt.json'} is damaged: a label stands in it twice.")
-    for label, words in zip(
-        note.labels or (), note.words or [[label] for label in note.labels or ()]
-    ):
-        if not words or not all(word.strip() for word in words):
-            raise StoreError(
-                f"{path / 'prompt.json'} is damaged: the label {label!r} has no word, or an empty "
-                "one."
-            )
-    return note
-
-
-def _check_lm(path: pathlib.Path, note: SavedPrompt, lm: LanguageModel) -> None:
-    if other := _other_lm(path, note, lm):
-        raise StoreError(other)
-
-
-def _other_lm(path: pathlib.Path, note: SavedPrompt, lm: LanguageModel) -> str:
-    """What tells an LM from the one that a prompt was trained for, as a sentence; nothing where it
-    is the same."""
-    if note.lm.width != lm.width or note.lm.kind != lm.kind:
-        return (
-            f"The prompt in {path} was trained for {note.lm.source} ({note.lm.kind}, embedding "
-            f"width {note.lm.width}), and this "
-            f"LM, {lm.source}, is {lm.kind} of width {lm.width}."
-        )
-    if what := _difference(note.lm, lm):
-        return (
-            f"The prompt in {path} was trained for {note.lm.source}, and this LM, {lm.source}, "
-            f"has {what}. The prompt "
-            "would answer otherwise here than it was trained to: give the LM that it was trained "
-            "for, or train it again."
-        )
-    return ""
-
-
-def _difference(saved: SavedLM, lm: LanguageModel) -> str | None:
-    """What this LM has that the LM of a saved prompt had not; None for the same one."""
-    if saved.record is not None and (what := lm.difference(saved.record)):
-        return what
-    if saved.record is None and saved.fingerprint != lm.shape():
-        return "another shape or vocabulary"
-    return None if lm.same_weights(saved.sample) else "other weights"
 
 
 def _encoders(

@@ -27,7 +27,8 @@ from ptune.model.task import Shortening
 from ptune.runs import identity
 from ptune.runs.folder import NOTE, working_in
 from ptune.settings import PetConfig, TrainConfig
-from ptune.training.loop import Evaluation, TrainingHistory, Tune, accuracy, fit
+from ptune.training.loop import accuracy, fit
+from ptune.training.prompt_training import Evaluation, TrainingHistory, Tune
 
 FIRST_ROWS, LIKELIEST = (
     10,

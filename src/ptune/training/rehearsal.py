@@ -11,7 +11,8 @@ import torch
 from ptune.errors import DivergedError
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.settings import TrainConfig
-from ptune.training.loop import TextMetric, Tune, fit
+from ptune.training.loop import TextMetric, fit
+from ptune.training.prompt_training import Tune
 
 ROWS = 2
 MOST_TASKS = 8

@@ -1,0 +1,119 @@
+"""The LM of a saved prompt: where it lies, loading it, and whether another LM is the same."""
+
+import os
+import pathlib
+
+from ptune.base import files
+from ptune.errors import StoreError
+from ptune.lm.language_model import LanguageModel
+from ptune.lm.loading import choose_dtype, local_path
+from ptune.storage.saved_prompt import SavedLM, SavedPrompt, read_saved_prompt
+
+
+def lm_places(source: str, folder: pathlib.Path) -> dict[str, str]:
+    """Where an LM lies that is a folder or a file on this machine: from a prompt's folder, and from
+    the root."""
+    path = None if source == "builtin" else local_path(source)
+    if path is None:
+        return {}
+    return {
+        "relative": pathlib.Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix(),
+        "absolute": str(path),
+    }
+
+
+def dtype_name(lm: LanguageModel) -> str:
+    """The number format that was asked for, as ``LanguageModel.load`` takes it."""
+    used = lm.mixed or lm.dtype
+    return "auto" if used == choose_dtype("auto", lm.device) else str(used).removeprefix("torch.")
+
+
+def lm_of(
+    folder: files.Path, device: str = "auto", dtype: str = "auto", tuned: bool = False
+) -> LanguageModel:
+    """The LM that a saved prompt names, from the first place where it is.
+
+    Args:
+        device, dtype, tuned: as for ``LanguageModel.load``; "auto" is the number format in which
+            the prompt was trained.
+
+    Raises:
+        StoreError: the prompt is damaged, or a local LM is nowhere where it should be.
+        ModelError: the LM cannot be loaded.
+    """
+    folder = pathlib.Path(folder)
+    note = read_saved_prompt(folder)
+    saved = note.lm
+    places = _candidates(folder, saved)
+    existing = [place for place in places if place.exists()]
+    if places and not existing:
+        shown = " and ".join(map(str, places))
+        raise StoreError(
+            f"The prompt in {folder} was trained for the LM {saved.source}, which was looked for "
+            f"at {shown} and is not there: "
+            f"put it back, or name it with --lm."
+        )
+
+    def load_from(source: str) -> LanguageModel:
+        mixed = saved.mixed and dtype in ("auto", saved.dtype)
+        return LanguageModel.load(
+            source,
+            device=device,
+            dtype=saved.dtype if dtype == "auto" else dtype,
+            tuned=tuned or mixed,
+        )
+
+    for place in existing[:-1]:
+        lm = load_from(str(place))
+        if not _other_lm(folder, note, lm):
+            return lm
+    return load_from(str(existing[-1]) if existing else saved.source)
+
+
+def _candidates(folder: pathlib.Path, saved: SavedLM) -> list[pathlib.Path]:
+    """Where a local LM may lie, without doubles; nothing for a name on the hub."""
+    places = [folder / saved.relative] if saved.relative is not None else []
+    places += [pathlib.Path(saved.absolute)] if saved.absolute is not None else []
+    if not places and saved.source.startswith(
+        "."
+    ):  # as older versions wrote it: from the prompt's folder, or from the working folder
+        places = [folder / saved.source, pathlib.Path(saved.source)]
+    return list({place.resolve(): place for place in reversed(places)}.values())[::-1]
+
+
+def check_lm(path: pathlib.Path, note: SavedPrompt, lm: LanguageModel) -> None:
+    """Refuse an LM that the prompt was not trained for.
+
+    Raises:
+        StoreError: the LM differs from the saved one, with the difference.
+    """
+    if other := _other_lm(path, note, lm):
+        raise StoreError(other)
+
+
+def _other_lm(path: pathlib.Path, note: SavedPrompt, lm: LanguageModel) -> str:
+    """What tells an LM from the one that a prompt was trained for, as a sentence; nothing where it
+    is the same."""
+    if note.lm.width != lm.width or note.lm.kind != lm.kind:
+        return (
+            f"The prompt in {path} was trained for {note.lm.source} ({note.lm.kind}, embedding "
+            f"width {note.lm.width}), and this "
+            f"LM, {lm.source}, is {lm.kind} of width {lm.width}."
+        )
+    if what := _difference(note.lm, lm):
+        return (
+            f"The prompt in {path} was trained for {note.lm.source}, and this LM, {lm.source}, "
+            f"has {what}. The prompt "
+            "would answer otherwise here than it was trained to: give the LM that it was trained "
+            "for, or train it again."
+        )
+    return ""
+
+
+def _difference(saved: SavedLM, lm: LanguageModel) -> str | None:
+    """What this LM has that the LM of a saved prompt had not; None for the same one."""
+    if saved.record is not None and (what := lm.difference(saved.record)):
+        return what
+    if saved.record is None and saved.fingerprint != lm.shape():
+        return "another shape or vocabulary"
+    return None if lm.same_weights(saved.sample) else "other weights"

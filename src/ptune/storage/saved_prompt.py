@@ -1,0 +1,143 @@
+"""The schema of ``prompt.json``, and reading it: format 3."""
+
+import pathlib
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+
+from ptune.answers.ensemble import Combine
+from ptune.answers.label_words import Aggregate, Length, Order
+from ptune.base import files
+from ptune.errors import StoreError, reason
+from ptune.lm.fingerprint import LMRecord
+from ptune.model.task import Reader
+from ptune.settings import DecodingConfig, LayoutConfig
+
+FORMAT = 3
+
+
+class SavedLM(BaseModel):
+    """The LM that a prompt was trained for: its name, and where it lies on this machine, as a path
+    from the prompt's folder (``relative``) and from the root (``absolute``); its number format, and
+    whether its matrix multiplications alone were in that (``mixed``). ``record`` covers all its
+    weights; ``fingerprint`` and ``sample`` are all that older prompts know of it: its shape, and
+    some values of its embeddings."""
+
+    source: str
+    relative: str | None = None
+    absolute: str | None = None
+    dtype: str = "auto"
+    mixed: bool = False
+    fingerprint: str
+    sample: list[float]
+    kind: str
+    width: int
+    record: LMRecord | None = None
+
+
+class SavedPrefix(BaseModel):
+    """A deep prefix: ``length`` vectors of ``width`` values for the layers, by which route and into
+    which attentions they enter, and how the encoder was made."""
+
+    length: int
+    width: int
+    route: Literal["attention", "layer inputs"]
+    attentions: list[str]
+    hidden: int
+    init: str
+
+
+class SavedReading(BaseModel):
+    """How labels are read, beside their words; see ``Task``, ``Verbalizer`` and ``BoundTask``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    choices: list[str] | None = None
+    span: str | None = None
+    reader: Reader = "words"
+    aggregate: Aggregate = "probability"
+    order: Order | None = None
+    length: Length = "sum"  # prompts of before there was a choice
+    swap: tuple[str, str] | None = None
+    domain: str | None = None
+    offset: list[FiniteFloat] | None = None
+    weight: FiniteFloat = 1.0
+
+
+class SavedPrompt(BaseModel):
+    """What stands in ``prompt.json``. ``words`` is None where every label is its own word;
+    ``labels`` where the answer is text, one of the row's own choices, or a span of the row."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[3]
+    ptune: str
+    name: str
+    template: str
+    labels: list[str] | None
+    words: list[list[str]] | None
+    target: str
+    loss: Literal["labels", "vocabulary"]
+    encoder: str
+    init: str
+    seed: int
+    length: int
+    lm: SavedLM
+    prefix: SavedPrefix | None = None
+    smoothing: float = 0.0
+    target_length: int | None = None
+    decoding: DecodingConfig = DecodingConfig()
+    combine: Combine = "mean"
+    temperature: float = 1.0
+    max_length: int | None = None
+    layout: LayoutConfig = LayoutConfig()
+    scored_by: list[str] = []
+    parts: str | None = None
+    reading: SavedReading = SavedReading()
+    by: tuple[str, str] | None = None
+    metrics: dict[str, float] = {}
+
+
+def read_saved_prompt(path: pathlib.Path) -> SavedPrompt:
+    """Read and check the ``prompt.json`` of a prompt folder.
+
+    Raises:
+        StoreError: the folder or the file is missing, of another format, or damaged.
+    """
+    if not path.is_dir():
+        raise StoreError(f"There is no saved prompt at {path}.")
+    raw: Any = files.read_json(path / "prompt.json")
+    if isinstance(raw, dict) and isinstance(raw.get("format"), int) and raw["format"] > FORMAT:
+        raise StoreError(
+            f"{path} was saved by a newer ptune (format {raw['format']}, this one reads "
+            f"{FORMAT}): update ptune."
+        )
+    if isinstance(raw, dict) and isinstance(raw.get("format"), int) and raw["format"] < FORMAT:
+        raise StoreError(
+            f"{path} was saved by an older ptune (format {raw['format']}, this one reads "
+            f"{FORMAT}): train it again."
+        )
+    try:
+        note = SavedPrompt.model_validate(raw)
+    except ValidationError as error:
+        first_error = error.errors()[0]
+        raise StoreError(
+            f"{path / 'prompt.json'} is damaged: {'.'.join(map(str, first_error['loc']))}: "
+            f"{reason(first_error)}."
+        ) from error
+    if note.words is not None and len(note.words) != len(note.labels or ()):
+        raise StoreError(
+            f"{path / 'prompt.json'} is damaged: {len(note.labels or ())} labels and words for "
+            f"{len(note.words)}."
+        )
+    if len(set(note.labels or ())) != len(note.labels or ()):
+        raise StoreError(f"{path / 'prompt.json'} is damaged: a label stands in it twice.")
+    for label, words in zip(
+        note.labels or (), note.words or [[label] for label in note.labels or ()]
+    ):
+        if not words or not all(word.strip() for word in words):
+            raise StoreError(
+                f"{path / 'prompt.json'} is damaged: the label {label!r} has no word, or an empty "
+                "one."
+            )
+    return note
