@@ -8,7 +8,7 @@ from ptune.answers.ensemble import most_said
 from ptune.base.progress import Progress
 from ptune.data.rows import spelled
 from ptune.errors import ConfigError, DataError, nearest
-from ptune.metrics import texts as text_metrics
+from ptune.metrics import texts
 from ptune.model.generate import write
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.model.task import BoundTask, Shortening
@@ -49,7 +49,7 @@ def judge(
         ConfigError, DataError: a metric is unknown, or a row has no right text.
     """
     metrics = metrics or REPORTED
-    text_metrics.check(metrics)
+    texts.check(metrics)
     began = time.monotonic()
     target = model.tasks[0]
     references = [target.texts(row) for row in rows]
@@ -69,18 +69,20 @@ def judge(
                 progress.advance,
             )
         )
-    texts = [most_said([next(all_texts) for _ in row_examples]) for row_examples in examples]
+    written_texts = [
+        most_said([next(all_texts) for _ in row_examples]) for row_examples in examples
+    ]
     seconds = time.monotonic() - began
-    figures, left_out = text_metrics.score_all(texts, references, metrics)
+    figures, left_out = texts.score_all(written_texts, references, metrics)
     groups = _by_part(rows, parts)
     apart = {
-        name: text_metrics.score_all(
-            [texts[n] for n in numbers], [references[n] for n in numbers], metrics
+        name: texts.score_all(
+            [written_texts[n] for n in numbers], [references[n] for n in numbers], metrics
         )[0]
         for name, numbers in groups.items()
     }
     outputs = []
-    for row, text, right in zip(rows, texts, references):
+    for row, text, right in zip(rows, written_texts, references):
         fields = {name: value for name, value in row.items() if name != target.task.target}
         outputs.append(Output(row=fields, text=text, references=right))
     return Judged(figures, apart if len(apart) > 1 else {}, left_out, outputs, seconds)
@@ -95,7 +97,7 @@ def check(
         ConfigError, DataError: a metric is unknown, or a row has no right text or not the field of
             the parts.
     """
-    text_metrics.check(metrics or REPORTED)
+    texts.check(metrics or REPORTED)
     for number, row in enumerate(rows, 1):
         try:
             target.texts(row)
@@ -134,13 +136,13 @@ def dev_score(
     """
     if name == "loss":
         return None
-    text_metrics.check([name])
-    if lacking := text_metrics.unavailable([name]):
+    texts.check([name])
+    if lacking := texts.unavailable([name]):
         raise ConfigError(lacking[name])
 
     def score(model: PromptModel, task: int, rows: Sequence[Row]) -> float:
         examples = model.encode(task, rows, labelled=False, room=decoding.max_new_tokens)
-        figure = text_metrics.score(
+        figure = texts.score(
             write(model, examples, decoding), [model.tasks[task].texts(row) for row in rows], [name]
         )[name]
         return -figure if name == "ter" else figure
