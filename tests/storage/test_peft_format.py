@@ -316,7 +316,7 @@ def test_other_ways_in_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(model.lm.model, "forward", lambda inputs_embeds: None)
     with pytest.raises(ConfigError, match="GPT2LMHeadModel takes no position ids"):
         peft_format.export(model, tmp_path)
-    monkeypatch.setattr(model.lm, "route", object())
+    monkeypatch.setattr(model.lm, "_route", object())
     with pytest.raises(ConfigError, match="as the inputs of its layers"):
         peft_format.export(model, tmp_path)
 
@@ -615,5 +615,5 @@ def test_pickled_weights_are_never_read(tmp_path):
 
 
 def test_peft_is_not_needed():
-    code = "import sys; sys.modules['peft'] = None; import ptune.peft_format"
+    code = "import sys; sys.modules['peft'] = None; import ptune.storage.peft_format"
     subprocess.run([sys.executable, "-c", code], check=True)
