@@ -290,7 +290,8 @@ def killed(folder: str) -> None:
 
 def test_a_killed_run_of_prefixes_goes_on(tmp_path):
     code = (
-        f"import sys, torch; sys.path[:0] = [{str(pathlib.Path(__file__).parents[1])!r}]; "
+        f"import sys, torch; sys.path[:0] = [{str(pathlib.Path(__file__).parents[1])!r}, "
+        f"{str(pathlib.Path(__file__).parent)!r}]; "
         "torch.set_num_threads(1)\n"
         f"import test_train_text; test_train_text.killed(sys.argv[1])"
     )

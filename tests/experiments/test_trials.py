@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import types
 
 import psutil
 import pytest
@@ -149,9 +150,8 @@ def test_two_methods_and_two_problems_share_no_prompt_folder(plan):
 
 def test_how_many_together_grows_with_the_memory(plan, monkeypatch):
     def free(size):
-        monkeypatch.setattr(
-            trials.os, "sysconf", lambda name: size if name == "SC_AVPHYS_PAGES" else 1
-        )
+        memory = types.SimpleNamespace(available=size)
+        monkeypatch.setattr(trials.psutil, "virtual_memory", lambda: memory)
         return trials.how_many_together(plan.lm, "lstm", 9, 16, 40)
 
     assert free(1) == 1 and free(10**12) == 40 and 1 < free(5 * 10**7) < 40

@@ -474,7 +474,7 @@ def test_half_precision_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "template", [" {soft:2} {x} = {mask}", "{prefix:2} {x} = {mask}", "(3, 3, 3)", "[X] is [Y]"]
+    "template", [" {soft:2} {x} = {mask}", "{prefix:2} {x} = {mask}", "(3, 3, 3)"]
 )
 def test_learned_tokens_in_the_rest_of_the_template(template, tmp_path):
     model = build("gpt2", "{soft:3} {x} = {mask}")

@@ -206,10 +206,10 @@ def fields(config: TaskConfig) -> list[Field]:
         ConfigError, TemplateError: the task has no template, or one that cannot be parsed.
     """
     templates = [
-        *(member.template for member in members(config)),
-        *config.patterns,
-        *([config.reading.domain] if config.reading.domain else []),
+        text for text in (config.template, *config.patterns, config.reading.domain) if text
     ]
+    if not templates:
+        raise ConfigError(f"{config.name} has neither a template nor patterns.")
     parts = [
         part
         for template in dict.fromkeys(templates)
