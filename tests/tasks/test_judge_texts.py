@@ -356,7 +356,7 @@ def test_a_users_gradient_comes_from_his_own_rows_alone(task):
 @pytest.mark.parametrize(
     "more, message",
     [
-        ({"prompt_by": "nobody"}, "train row 1 has no field 'nobody'"),
+        ({"prompt_by": "nobody"}, r"rows.jsonl, line 1 \(train\) has no field 'nobody'"),
         ({"prompt_by": "user", "method": "fine-tune"}, "trains none"),
         ({"only": ["anna"]}, "only names values of prompt_by"),
         ({"parts": "prt"}, "no field 'prt'"),
