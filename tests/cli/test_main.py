@@ -362,3 +362,5 @@ def test_a_full_disk_and_closed_streams_end_with_a_message(lm, tmp_path, monkeyp
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
     cli.main(["inspect", "{x} {mask}", "--lm", str(lm)])
+    sys.stdout.close()
+    sys.stderr.close()
