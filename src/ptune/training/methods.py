@@ -11,12 +11,9 @@ from typing import Literal
 from ptune.errors import ConfigError, nearest
 from ptune.settings import TrainConfig
 
-LEAST, WAITED = (
-    100,
-    30,
-    # steps of a training, and without a gain, where rows are so few that epochs have two or three
-    # steps
-)
+# Where rows are so few that an epoch has two or three steps, patience and length count in steps.
+LEAST = 100  # steps of a training at least
+WAITED = 30  # steps without a gain before it stops
 What = Literal["nothing", "prompt", "head", "lm", "both"]
 
 
