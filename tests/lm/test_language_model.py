@@ -12,8 +12,8 @@ import tiny
 import torch
 import transformers
 from more_families import more_families  # noqa: F401 (a fixture)
+from safetensors.torch import load_file, save_file
 from transformers import (
-    BertConfig,
     BertForMaskedLM,
     BertModel,
     FNetConfig,
@@ -257,13 +257,36 @@ def test_folders_that_hold_no_lm(tmp_path):
         LanguageModel.load(tmp_path)
 
 
-def test_an_encoder_without_a_head_is_refused(tmp_path):
-    BertModel(BertConfig(vocab_size=len(tiny.wordpiece()), **tiny.SHAPE)).save_pretrained(tmp_path)
-    tiny.wordpiece().save_pretrained(tmp_path)
-    with pytest.raises(
-        ModelError, match="lacks weights of BertForMaskedLM: cls.predictions.*ptune pretrain"
-    ):
+def test_an_encoder_without_a_head_loads_without_one(tmp_path):
+    lm = LanguageModel.load(encoder_folder(tmp_path))
+    assert type(lm.model) is BertModel and not lm.has_head and lm.vocabulary is None
+    assert lm.packs and lm.capabilities.prefix and lm.capabilities.gradients
+    assert lm.fingerprint() == LanguageModel.load(tmp_path).fingerprint()
+
+
+def test_weights_that_lack_more_than_the_head_are_refused(tmp_path):
+    encoder_folder(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(dict(list(weights.items())[:-4]), tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match="lacks weights of BertForMaskedLM: .*not whole"):
         LanguageModel.load(tmp_path)
+
+
+def test_half_a_head_is_refused(tmp_path):
+    lm_folder(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["cls.predictions.transform.dense.weight"]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match="lacks weights of BertForMaskedLM"):
+        LanguageModel.load(tmp_path)
+
+
+def encoder_folder(path):
+    """A folder with a tiny encoder that has no vocabulary head."""
+    network, tokenizer = tiny.tiny("bert")
+    network.base_model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
 
 
 def lm_folder(path, family="bert", **changes):

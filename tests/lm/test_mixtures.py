@@ -40,10 +40,11 @@ TEMPLATES = {
     "soft words": ("{prefix:2} {text} {mask}", ONE),
     "prototypes": ("{soft:1} {text} {mask}", ONE),
     "head": ("{prefix:4} {text} ?", ONE),
+    "pooled": ("{prefix:3} {soft:1} {text}", ONE),
     "span": ("{prefix:1} {text} {mask}", Span("span")),
     "text": ("{prefix:2} {text} is {mask}", None),
 }
-READERS = {"soft words": "soft", "prototypes": "prototypes", "head": "head"}
+READERS = {"soft words": "soft", "prototypes": "prototypes", "head": "head", "pooled": "head"}
 
 
 @functools.cache
@@ -56,6 +57,8 @@ def build(family: str) -> PromptModel:
         ) and model.lm.kind != "masked":
             verbalizer = SEVERAL
         if verbalizer is None and model.lm.kind == "masked":
+            continue
+        if name == "pooled" and model.lm.kind == "encoder-decoder":
             continue
         if model.lm.kind == "encoder-decoder" and name == "infix":
             text = "{prefix:2} {text} ? it is {mask}"
@@ -70,6 +73,7 @@ def build(family: str) -> PromptModel:
                 encoder="table",
                 prefix=PrefixSettings(0),
                 reader=READERS.get(name, "words"),
+                pooling="mean" if name == "pooled" else "first",
             )
         )
     for number, parameter in enumerate(model.bank.parameters()):

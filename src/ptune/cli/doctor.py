@@ -79,6 +79,9 @@ def _capabilities(lm: LanguageModel) -> Table:
     table.add_row(
         "tokens", "", Text(f"{lm.max_length or 'any number'} in an input, of {lm.words} kinds")
     )
+    if not lm.has_head:
+        note = "head, p-tuning-v2+head and other methods that read hidden states fit"
+        table.add_row("vocabulary head", Text("no", style="yellow"), Text(note))
     for length in lm.switches:
         table.add_row(
             "length",

@@ -31,6 +31,7 @@ class Batch:
             P], or None.
         deep: for an LM that takes prefixes as layer inputs: the prefix vector at each position, -1
             elsewhere [B, T], or None.
+        pooled: which answer places are read as the mean over their row's tokens [A], or None.
     """
 
     ids: torch.Tensor
@@ -46,6 +47,7 @@ class Batch:
     ahead: torch.Tensor | None = None
     starts: torch.Tensor | None = None
     deep: torch.Tensor | None = None
+    pooled: torch.Tensor | None = None
 
     @property
     def padded(self) -> float:
@@ -110,6 +112,9 @@ def collate(
         else None,
         deep=_padded([row.deep or (-1,) * len(row.ids) for row in rows], -1, side)
         if any(row.deep for row in rows)
+        else None,
+        pooled=torch.tensor([row.pooled for row in rows for _ in row.answer_positions])
+        if any(row.pooled for row in rows)
         else None,
     )
 

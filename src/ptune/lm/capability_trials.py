@@ -69,9 +69,10 @@ def try_packing(lm: "LanguageModel", trial: Trial, route: Route | str) -> Capabi
     packing = Packing(trial.rows.attention, lm.device)
     try:
         with torch.no_grad():
-            padded = lm.forward.run(trial.rows).logits
+            padded = lm.forward.token_values(lm.forward.run(trial.rows))
             expected = padded if lm.kind == "encoder-decoder" else packing.pack(padded)
-            if not close(lm.forward.run(trial.rows, packing=packing).logits, expected):
+            packed = lm.forward.token_values(lm.forward.run(trial.rows, packing=packing))
+            if not close(packed, expected):
                 return Capability(False, "packed rows are answered otherwise")
     except (ModelError, *FAILURES) as error:
         return Capability(False, f"packed rows are not answered: {first_line(error)}")

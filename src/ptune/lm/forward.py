@@ -15,6 +15,7 @@ from ptune.lm.batch import Batch
 from ptune.lm.patches import answer_positions
 from ptune.lm.patches.packing import Packing, packed
 from ptune.lm.patches.text_cache import Context
+from ptune.lm.pooling import MeanPooling
 
 
 class LMOutput(NamedTuple):
@@ -24,7 +25,7 @@ class LMOutput(NamedTuple):
         hidden: the last hidden states, as the vocabulary head gets them [A, H].
         features: what the head compares with the vectors of the vocabulary [A, F]; None for an LM
             without such vectors.
-        scores: scores of the vocabulary [A, V], float32.
+        scores: scores of the vocabulary [A, V], float32; of an encoder without a head [A, 0].
     """
 
     hidden: torch.Tensor
@@ -74,6 +75,7 @@ class ForwardPass:
         mixed: the number format of the matrix multiplications, where it is not that of the weights.
         offset: the position id of the first token (RoBERTa's is 2); None for an LM that takes no
             position ids.
+        has_head: whether the model scores a vocabulary.
         gathers: the part of the model that hands over the hidden states at the answer positions
             alone, as a list of one; empty where no part does.
     """
@@ -82,6 +84,7 @@ class ForwardPass:
         self.model = model
         self.parameters = inspect.signature(model.forward).parameters
         self.embeddings = _input_embeddings(model)
+        self.has_head = answer_positions.has_head(model)
         self.mixed: torch.dtype | None = None
         self.offset: int | None = None
         self.gathers: list[nn.Module] = []
@@ -178,10 +181,11 @@ class ForwardPass:
     ) -> LMOutput:
         """Call the LM once and read it at the batch's answer positions; arguments as in ``run``."""
         positions = batch.rows, batch.columns
+        pooling = MeanPooling.of(batch, packing)
         if packing is not None and batch.decoder is None:
             positions = batch.rows * 0, packing.numbers(*positions)
         options = {} if self.gathers else {"output_hidden_states": True}
-        with answer_positions.reading(*positions) as reading:
+        with answer_positions.reading(*positions, pooling) as reading:
             output = self.run(batch, vectors, packing=packing, context=context, **options)
         features = reading.features
         if self.gathers:
@@ -189,14 +193,25 @@ class ForwardPass:
             return LMOutput(
                 reading.hidden,
                 None if features is None else features[0],
-                output.logits[0].float(),
+                self._scores(output)[0].float(),
             )
         hidden = output.get("decoder_hidden_states", output.get("hidden_states"))[-1]
         return LMOutput(
-            hidden[positions],
+            answer_positions.read_hidden(hidden, *positions, pooling),
             None if features is None else features[positions],
-            output.logits[positions].float(),
+            self._scores(output)[positions].float(),
         )
+
+    def token_values(self, output: Any) -> torch.Tensor:
+        """What the model computes for every token: scores of the vocabulary [B, T, V], or without a
+        head the last hidden states [B, T, H]."""
+        return output.logits if self.has_head else output.last_hidden_state
+
+    def _scores(self, output: Any) -> torch.Tensor:
+        """The scores of the vocabulary [..., V], where V is 0 without a head."""
+        if self.has_head:
+            return output.logits
+        return output.last_hidden_state[..., :0]
 
     @torch.no_grad()
     def keys_and_values(self, batch: Batch) -> torch.Tensor:

@@ -203,6 +203,12 @@ class LanguageModel:
         return self.head.layer
 
     @property
+    def has_head(self) -> bool:
+        """Whether it scores a vocabulary; a sentence encoder without such a head has hidden states
+        alone, which trained readers read."""
+        return self.forward.has_head
+
+    @property
     def mixed(self) -> torch.dtype | None:
         """The number format of the matrix multiplications, where it is not that of the weights; for
         an LM that is tuned."""
@@ -575,7 +581,9 @@ class LanguageModel:
         )
         return Trial(
             type(self.model).__name__,
-            lambda batch, vectors=None, ids=False: self.forward.run(batch, vectors, ids).logits,
+            lambda batch, vectors=None, ids=False: self.forward.token_values(
+                self.forward.run(batch, vectors, ids)
+            ),
             rows,
             self.tokens.pad,
             self.dtype,

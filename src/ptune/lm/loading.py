@@ -3,7 +3,7 @@ number format to run them in."""
 
 import contextlib
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -98,7 +98,7 @@ def load_model(
     """The transformers model and tokenizer of a folder, a ``.gguf`` file or a name on the hub.
 
     Args:
-        needs_head: refuse an LM whose vocabulary head was never trained.
+        needs_head: where no vocabulary head was ever trained, leave it out.
 
     Raises:
         ModelError: nothing can be loaded from there, or weights are missing.
@@ -132,13 +132,25 @@ def load_model(
         )
     missing = sorted(report["missing_keys"])
     if missing and needs_head:
+        if _lacks_head_alone(model, missing):
+            return model.base_model, tokenizer
         raise ModelError(
             f"{source} lacks weights of {type(model).__name__}: {', '.join(missing[:4])}"
-            f"{', ...' if len(missing) > 4 else ''}. It may be an encoder without a vocabulary "
-            "head; "
-            f"`ptune pretrain --from {source}` can train one."
+            f"{', ...' if len(missing) > 4 else ''}. Its files are not whole, or are of another "
+            "kind of network."
         )
     return model, tokenizer
+
+
+def _lacks_head_alone(model: PreTrainedModel, missing: Sequence[str]) -> bool:
+    """Whether exactly the vocabulary head lacks its weights: the folder is of an encoder."""
+    body = f"{model.base_model_prefix}."
+    of_head = {name for name, _ in model.named_parameters() if not name.startswith(body)}
+    return (
+        model.base_model is not model
+        and of_head <= set(missing)
+        and not any(name.startswith(body) for name in missing)
+    )
 
 
 def locate(source: str) -> tuple[str, dict[str, str]]:

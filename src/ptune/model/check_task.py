@@ -6,6 +6,9 @@ from ptune.lm.language_model import LanguageModel
 from ptune.model.task import Task
 from ptune.template.language import PrefixPart, Text
 
+# methods for an encoder without a vocabulary head
+WITHOUT_WORDS = ("head", "p-tuning-v2+head")
+
 
 def check_task(task: Task, lm: LanguageModel) -> None:
     """Refuse a task whose settings contradict each other, or do not fit the LM.
@@ -19,6 +22,9 @@ def check_task(task: Task, lm: LanguageModel) -> None:
             "causal LM or an encoder-decoder."
         )
     _check_reader(task)
+    _check_head(task, lm)
+    if task.pooling == "mean":
+        _check_pooling(task, lm)
     if task.loss == "vocabulary":
         _check_vocabulary_loss(task)
     if isinstance(task.verbalizer, Span) and (task.swap or task.domain):
@@ -48,6 +54,36 @@ def _check_reader(task: Task) -> None:
         raise ConfigError(
             f"{task.name} takes the domain's scores off those of words, and it reads by "
             f"{task.reader}."
+        )
+
+
+def _check_head(task: Task, lm: LanguageModel) -> None:
+    """Refuse a task whose answer is read by a vocabulary head that the LM does not have."""
+    if lm.has_head or task.reader not in ("words", "soft"):
+        return
+    raise ConfigError(
+        f"{type(lm.model).__name__} is an encoder without a vocabulary head, so it says no words, "
+        f"and the answer of {task.name} is read off words. Methods that read its hidden states "
+        f"fit: {', '.join(WITHOUT_WORDS)}; or `ptune pretrain --from` trains such a head."
+    )
+
+
+def _check_pooling(task: Task, lm: LanguageModel) -> None:
+    """Refuse the mean of a row's tokens where another place is read, or the rows have two parts."""
+    if task.reader not in ("head", "prototypes"):
+        raise ConfigError(
+            f"{task.name} reads by {task.reader}, which stand at one place: pooling goes with a "
+            "head or prototypes."
+        )
+    if task.template.has_mask:
+        raise ConfigError(
+            f"{task.name} has a {{mask}}, where its answer is read: leave it out to read the mean "
+            "of all tokens, or leave pooling out."
+        )
+    if lm.kind == "encoder-decoder":
+        raise ConfigError(
+            f"{task.name} pools the mean of its tokens, and an encoder-decoder is read at its "
+            "decoder: leave pooling out, or take a masked or causal LM."
         )
 
 

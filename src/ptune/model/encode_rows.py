@@ -192,7 +192,8 @@ def encode_row(
             "max_new_tokens lower."
         )
     lm, template = model.lm, template or task.template
-    return template.encode(row, lm.tokens, lm.kind, max_length, answer, lm.start)
+    encoded = template.encode(row, lm.tokens, lm.kind, max_length, answer, lm.start)
+    return replace(encoded, pooled=True) if task.task.pooling == "mean" else encoded
 
 
 def hidden_words(
@@ -200,7 +201,7 @@ def hidden_words(
 ) -> list[Example]:
     """Rows of task ``number`` as auxiliary examples; see ``PromptModel.hidden_words``."""
     task, tokens = model.tasks[number], model.lm.tokens
-    if model.lm.kind != "masked" or tokens.mask is None:
+    if model.lm.kind != "masked" or tokens.mask is None or not model.lm.has_head:
         raise ConfigError(
             f"{task.task.name} hides words of unlabelled rows, which only a masked LM can "
             "tell: set the auxiliary weight to 0."
@@ -211,7 +212,7 @@ def hidden_words(
         encoded = encode_row(model, task, row)
         if positions := _positions_to_hide(encoded, special, generator):
             ids = _with_hidden(encoded, positions, tokens.mask, model.lm.words, generator)
-            learn = replace(encoded, ids=ids, answer_positions=tuple(positions))
+            learn = replace(encoded, ids=ids, answer_positions=tuple(positions), pooled=False)
             answer = tuple(encoded.ids[position] for position in positions)
             examples.append(Example(number, row, (), learn=(learn,), answer=answer, auxiliary=True))
     return examples

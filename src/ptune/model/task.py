@@ -15,6 +15,7 @@ from ptune.template.tokenizer import Tokens
 Row = Mapping[str, Any]
 Loss = Literal["labels", "vocabulary"]
 Reader = Literal["words", "soft", "prototypes", "head", "pair"]
+Pooling = Literal["first", "mean"]
 WARNED = 0.1  # the share of rows that are shortened from which it is a warning
 WHOLE = ("head", "pair")  # readers that need no {mask}
 
@@ -97,6 +98,8 @@ class Task:
         layout: how files of the task's rows are read.
         metrics: the figures by which answers are scored; by default those of its kind of task.
         parts: a field of the rows by whose values the figures are given apart too.
+        pooling: what a trained reader reads of an input without a ``{mask}``: its first token (of a
+            causal LM the last), or the mean of all its tokens.
     """
 
     name: str
@@ -121,6 +124,7 @@ class Task:
     layout: LayoutConfig = LayoutConfig()
     metrics: tuple[str, ...] = ()
     parts: str | None = None
+    pooling: Pooling = "first"
 
 
 @dataclass(frozen=True)

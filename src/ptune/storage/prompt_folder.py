@@ -89,6 +89,7 @@ def save(
     reading = SavedReading(
         choices=list(verbalizer.fields) if isinstance(verbalizer, Choices) else None,
         reader=settings.reader,
+        pooling=settings.pooling,
         span=verbalizer.field if isinstance(verbalizer, Span) else None,
         aggregate=verbalizer.aggregate if isinstance(verbalizer, Verbalizer) else "probability",
         order=verbalizer.order if isinstance(verbalizer, Verbalizer | Choices) else None,
@@ -235,6 +236,7 @@ def load(
             note.layout,
             tuple(note.scored_by),
             note.parts,
+            note.reading.pooling,
         )
         number = model.add(
             task, encoder=soft.to(lm.device), prefix=deep.to(lm.device) if deep else None

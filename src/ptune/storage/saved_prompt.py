@@ -10,7 +10,7 @@ from ptune.answers.label_words import Aggregate, Length, Order
 from ptune.base import files
 from ptune.errors import StoreError, reason
 from ptune.lm.fingerprint import LMRecord
-from ptune.model.task import Reader
+from ptune.model.task import Pooling, Reader
 from ptune.settings import DecodingConfig, LayoutConfig
 
 FORMAT = 3
@@ -55,6 +55,7 @@ class SavedReading(BaseModel):
     choices: list[str] | None = None
     span: str | None = None
     reader: Reader = "words"
+    pooling: Pooling = "first"
     aggregate: Aggregate = "probability"
     order: Order | None = None
     length: Length = "sum"  # prompts of before there was a choice

@@ -98,6 +98,10 @@ class ReadingConfig(Config):
     as its words. prototypes: trained points (ProtoVerb). head: a classification head; a template
     without {mask} is read at its first token, or a causal LM's last.
     pair: the LM's own next-sentence head, zero-shot; the labels' words are then its relations."""
+    pooling: Literal["first", "mean"] | None = None
+    """What a head or prototypes read of an input without {mask}: its first token (of a causal LM
+    the last), or the mean of all its tokens, which suits sentence encoders; the method's own by
+    default."""
     aggregate: Literal["probability", "logit"] = "probability"
     """Of several words of a label: the mean of their probabilities, or of their logits (PET)."""
     order: Literal["parallel", "left-to-right", "most-probable-first"] | None = None

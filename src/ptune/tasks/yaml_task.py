@@ -293,6 +293,7 @@ def task_of(
         layout=config.data.layout,
         metrics=config.metrics,
         parts=config.parts,
+        pooling=reading.pooling or method.pooling,
     )
 
 

@@ -32,6 +32,7 @@ class EncodedRow:
         prefix: for each vector of a deep prefix, how many ids stand before it.
         deep: [T], the number of the prefix vector that stands here, -1 elsewhere; only where
             ``spelt_out``.
+        pooled: read at its only answer position the mean of the hidden states of all its tokens.
     """
 
     ids: tuple[int, ...]
@@ -42,6 +43,7 @@ class EncodedRow:
     cut: int = 0
     prefix: tuple[int, ...] = ()
     deep: tuple[int, ...] = ()
+    pooled: bool = False
 
     @property
     def size(self) -> int:

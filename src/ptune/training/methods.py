@@ -30,6 +30,7 @@ class Method:
             "<template>" the task's own with soft tokens, "<inputs>" the fields alone, as a pair
             where there are two.
         reader: what reads the labels: their words, a trained head, or the LM's pair head.
+        pooling: what a trained head reads of an input: its first token, or the mean of all.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Method:
     hidden: int = 512
     frame: str = "<pattern>"
     reader: Literal["words", "head", "pair"] = "words"
+    pooling: Literal["first", "mean"] = "first"
 
 
 METHODS = {

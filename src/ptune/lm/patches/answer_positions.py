@@ -15,15 +15,18 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ptune.lm.batch import Batch
+from ptune.lm.pooling import MeanPooling
 from ptune.lm.trial import close
 
 
 class Reading:
-    """The answer positions of the call that runs now, the hidden states that were there [A, H], and
-    what the head compares with the vectors of the vocabulary [A, F]."""
+    """The answer positions of the call that runs now, the hidden states that were read there
+    [A, H], and what the head compares with the vectors of the vocabulary [A, F]."""
 
-    def __init__(self, rows: torch.Tensor, columns: torch.Tensor):
-        self.rows, self.columns = rows, columns
+    def __init__(
+        self, rows: torch.Tensor, columns: torch.Tensor, pooling: MeanPooling | None = None
+    ):
+        self.rows, self.columns, self.pooling = rows, columns, pooling
         self.hidden: torch.Tensor | None = None
         self.features: torch.Tensor | None = None
 
@@ -35,9 +38,12 @@ _reading: ContextVar[Reading | None] = ContextVar("reading", default=None)
 
 
 @contextlib.contextmanager
-def reading(rows: torch.Tensor, columns: torch.Tensor) -> Iterator[Reading]:
-    """While this is open, the head runs at these positions only [A]."""
-    token = _reading.set(now := Reading(rows, columns))
+def reading(
+    rows: torch.Tensor, columns: torch.Tensor, pooling: MeanPooling | None = None
+) -> Iterator[Reading]:
+    """While this is open, the head runs at these positions only [A], some of which may be read as
+    the mean of their row."""
+    token = _reading.set(now := Reading(rows, columns, pooling))
     try:
         yield now
     finally:
@@ -73,6 +79,21 @@ def gather(
     return []
 
 
+def read_hidden(
+    hidden: torch.Tensor,
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+    pooling: MeanPooling | None,
+) -> torch.Tensor:
+    """The hidden states at the answer positions, or the means of their rows [A, H].
+
+    Args:
+        hidden: those of all tokens [B, T, H].
+    """
+    at_places = hidden[rows, columns]
+    return at_places if pooling is None else pooling.read(hidden, at_places)
+
+
 def keep_features(vocabulary: nn.Module) -> None:
     """Let the vocabulary's layer note what comes into it."""
     if vocabulary not in _hooked:
@@ -82,10 +103,17 @@ def keep_features(vocabulary: nn.Module) -> None:
 
 def _bodies(model: PreTrainedModel, decoder: bool) -> list[nn.Module]:
     """Modules whose output may go into the head, likeliest first: the decoder or the base, and the
-    parts of the base."""
+    parts of the base; an encoder without a head is its own."""
+    if not has_head(model):
+        return [model]
     likely = [model.get_decoder()] if decoder else [model.base_model]
     inner = [child for child in model.base_model.children() if isinstance(child, PreTrainedModel)]
     return [body for body in dict.fromkeys([*likely, *inner]) if body is not model]
+
+
+def has_head(model: PreTrainedModel) -> bool:
+    """Whether a network scores a vocabulary, and is no encoder without such a head."""
+    return model.base_model is not model or model.get_output_embeddings() is not None
 
 
 def _gather(module: nn.Module, inputs: Any, output: Any) -> Any:
@@ -93,7 +121,7 @@ def _gather(module: nn.Module, inputs: Any, output: Any) -> Any:
     now = _reading.get()
     if now is None or now.hidden is not None:
         return output
-    now.hidden = output[0][now.rows, now.columns]
+    now.hidden = read_hidden(output[0], now.rows, now.columns, now.pooling)
     if isinstance(output, tuple):
         return (now.hidden[None], *output[1:])
     output.last_hidden_state = now.hidden[None]

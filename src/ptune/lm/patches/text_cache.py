@@ -103,8 +103,8 @@ class Contexts:
 
 def _start(row: EncodedRow) -> int:
     """The first token that is not of the context: a soft token, or one where an answer is read; 0
-    in rows that a deep prefix changes from the start."""
-    if row.prefix:
+    in rows that a deep prefix changes from the start, or whose mean is read."""
+    if row.prefix or row.pooled:
         return 0
     soft_tokens = [position for position, slot in enumerate(row.soft_slots) if slot >= 0]
     return min([*row.answer_positions, *soft_tokens])
