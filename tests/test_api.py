@@ -14,7 +14,7 @@ FLOORS = [
     ["settings"],
     ["base"],
     ["data", "metrics", "prompts", "template"],
-    ["reports"],
+    ["reports", "survey"],
     ["lm"],
     ["answers"],
     ["model"],
@@ -63,7 +63,7 @@ def packages_imported(path: pathlib.Path) -> set[str]:
 
 def test_what_needs_no_torch_loads_none():
     """The lower floors, the template language among them, and the command line's options."""
-    for package in ("errors", "settings", "data", "template"):
+    for package in ("errors", "settings", "data", "template", "survey"):
         files = source_files(package)
         assert files and not any("import torch" in file.read_text() for file in files)
 

@@ -26,7 +26,8 @@ from ptune.metrics import texts as text_metrics
 from ptune.model.prompt_model import PromptModel
 from ptune.settings import TrainConfig, TrainOverrides
 from ptune.storage import prompt_folder
-from ptune.tasks import proposals, yaml_task
+from ptune.survey import proposals
+from ptune.tasks import yaml_task
 from ptune.tasks.schema import TaskConfig
 from ptune.training.loop import fit as train_prompts
 from ptune.training.methods import Method, method

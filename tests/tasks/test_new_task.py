@@ -140,7 +140,8 @@ def test_train_takes_a_table(tickets, lm, capsys):
 
 def test_columns_are_found(tickets):
     def found(rows, **named):
-        return columns(rows, named.get("text"), named.get("label"), pathlib.Path("t.csv"))
+        roles = columns(rows, named.get("text"), named.get("label"), pathlib.Path("t.csv"))
+        return *roles.texts, roles.label
 
     table = [
         {"id": f"T{number}", "body": f"a longer text {number}", "area": "ab"[number % 2]}
@@ -180,7 +181,7 @@ def test_columns_are_found(tickets):
             [{**row, "area": "a"} for row in table],
             {"label": "area"},
             ConfigError,
-            "has 1 values, and labels are 2 to 50",
+            "has 1 values, and labels are 2 to 200",
         ),
     ):
         if error is None:
@@ -195,7 +196,7 @@ def test_rows_are_parted_by_label_and_by_seed():
         {"text": "t0", "label": "a"},
         {"text": "rare", "label": "c"},
     ]
-    split = split_rows(rows, "text", "label", 0.2, 0.1, 3)
+    split = split_rows(rows, ["text"], "label", 0.2, 0.1, 3)
     assert [len(split.train), len(split.dev), len(split.test)] == [
         62 - 12 - 6 - (rows[0] in split.dev) - (rows[0] in split.test),
         12 + (rows[0] in split.dev),
@@ -203,13 +204,13 @@ def test_rows_are_parted_by_label_and_by_seed():
     ]
     assert (
         split
-        == split_rows(rows, "text", "label", 0.2, 0.1, 3)
-        != split_rows(rows, "text", "label", 0.2, 0.1, 4)
+        == split_rows(rows, ["text"], "label", 0.2, 0.1, 3)
+        != split_rows(rows, ["text"], "label", 0.2, 0.1, 4)
     )
     assert {"text": "rare", "label": "c"} in split.train and sum(
         rows[0] in own for own in (split.train, split.dev, split.test)
     ) == 1
-    assert split_rows(rows, "text", "label", 0, 0, 3).train == rows
+    assert split_rows(rows, ["text"], "label", 0, 0, 3).train == rows
 
 
 def test_hard_names_stand_in_the_file_as_they_are(lm, tmp_path):

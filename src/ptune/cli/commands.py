@@ -16,6 +16,7 @@ from ptune.cli.options import DoctorConfig, InspectConfig, ReportConfig
 from ptune.cli.train import read_task
 from ptune.errors import PtuneError
 from ptune.experiments.options import (
+    CheckConfig,
     CompareConfig,
     EvaluateConfig,
     GenerateConfig,
@@ -58,6 +59,14 @@ def _new(arguments: Sequence[str]) -> None:
 
     file = new(config)
     print(f"Next: ptune train {shlex.quote(str(file))} --out {shlex.quote(file.stem + '-trained')}")
+
+
+def _check(arguments: Sequence[str]) -> None:
+    config = _parse(CheckConfig, "check", arguments)
+    from ptune.experiments.check import check
+
+    if check(config):
+        sys.exit(2)
 
 
 def _methods(arguments: Sequence[str]) -> None:
@@ -188,6 +197,7 @@ def _resumable(
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "probe": _probe,
     "compare": _compare,
+    "check": _check,
     "new": _new,
     "train": _train,
     "methods": _methods,
@@ -205,6 +215,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 OPTIONS: dict[str, type[Config]] = {
     "probe": ProbeConfig,
     "compare": CompareConfig,
+    "check": CheckConfig,
     "new": NewConfig,
     "train": TaskConfig,
     "evaluate": EvaluateConfig,

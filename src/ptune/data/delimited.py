@@ -195,6 +195,19 @@ def _separator(sample: Sequence[str], usual: str, columns: int) -> str:
     return best if usual in scores or scores.get(best, 0) >= 0.8 else usual
 
 
+def separator_of(sample: Sequence[str]) -> str | None:
+    """What separates the fields of a table's first lines, where nothing says what they should be;
+    None where no sign makes even fields of them."""
+    if len(sample) < 2:
+        return None
+    for separator in SEPARATORS:
+        first_record = next(records(iter(sample), separator, "csv"))
+        width = len(first_record.fields)
+        if width > 1 and _evenness(sample, separator, "csv", width) == 1:
+            return separator
+    return None
+
+
 def _evenness(sample: Sequence[str], separator: str, quoting: Quoting, width: int) -> float:
     """The share of the records that have so many fields."""
     widths = [

@@ -62,6 +62,9 @@ BYTE_ORDER_MARKS = (
     (b"\xfe\xff", "utf-16"),
 )
 GUESSED_BYTES = 64 * 1024
+WINDOWS_SIGNS = bytes.fromhex("80 85 91 92 93 94 95 96 97 99 a0 a3 a9 ab ae b0 b4 bb bd")
+"""What Windows programs put into English texts beside ASCII: curly quotation marks, dashes, dots,
+the euro's sign."""
 
 
 def form_of(path: pathlib.Path) -> str:
@@ -116,6 +119,12 @@ def _unpacked(path: pathlib.Path) -> BinaryIO:
     return gzip.open(path, "rb") if packed else open(path, "rb")  # type: ignore[return-value]
 
 
+def is_packed(path: pathlib.Path) -> bool:
+    """Whether a file is packed by gzip."""
+    with open(path, "rb") as stream:
+        return stream.read(2) == GZIP
+
+
 def _refuse_other_kinds(path: pathlib.Path, start: bytes, encoding: str | None) -> None:
     for signature, kind, advice in SIGNATURES:
         if start.startswith(signature):
@@ -152,8 +161,7 @@ def _not_decoded(path: pathlib.Path, encoding: str | None) -> str:
                 f"encoding is given by data: {{encoding: ...}}."
             )
         fault = _first_fault(stream, "utf-8")
-    with _unpacked(path) as stream:
-        guess = _guessed(stream.read(GUESSED_BYTES))
+    guess = guessed_encoding(path)
     advice = (
         f" It may be {guess}: data: {{encoding: {guess}}} reads it as that."
         if guess
@@ -173,14 +181,38 @@ def _first_fault(stream: BinaryIO, encoding: str) -> str:
     return "the text ends too early"
 
 
-def _guessed(start: bytes) -> str | None:
-    """The encoding that the text seems to have, where the library that guesses is installed."""
+def guessed_encoding(path: pathlib.Path) -> str | None:
+    """The encoding that a file's first part seems to have, where the library that guesses is
+    installed; None where it is not, or has no guess."""
     try:
         from charset_normalizer import from_bytes
     except ImportError:
         return None
-    best = from_bytes(start).best()
+    sample = b""
+    with _unpacked(path) as stream:
+        for line in stream:
+            sample += line if not line.isascii() else b""
+            if len(sample) > GUESSED_BYTES:
+                break
+    if all(byte < 128 or byte in WINDOWS_SIGNS for byte in sample):
+        return "cp1252"
+    best = from_bytes(sample).best()
     return None if best is None else str(best.encoding).replace("_", "-")
+
+
+def start_of(path: pathlib.Path) -> bytes:
+    """The first bytes of a file, unpacked.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with _unpacked(path) as stream:
+            return stream.read(4)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except EOFError:
+        return b""  # told by who reads on
 
 
 def is_utf8(path: pathlib.Path) -> bool:

@@ -208,3 +208,32 @@ class CompareConfig(Config):
     """Number format of the matrix multiplications; auto is float32 on a CPU, bfloat16 on a GPU."""
     train: TrainOverrides = TrainOverrides()
     """Training settings that replace the methods' own."""
+
+
+class CheckConfig(FileConfig):
+    """Look at files of rows before anything is trained: how they are written, what their columns
+    hold, how long their texts are, what stands twice, within a file and between files, and what
+    else is odd; and print the YAML of a task that reads them.
+
+    Several files are train, dev and test, by their names or in that order. A task's YAML file, or
+    the name of a task that comes with ptune, checks the files that it names. The exit code is 2
+    where lines cannot be read, which training would refuse too."""
+
+    files: tyro.conf.Positional[list[pathlib.Path]]
+    """Files of rows (.csv, .tsv, .jsonl, .json, .txt; packed by gzip or not), or one task."""
+    text: str | None = None
+    """The column with the text; by default a pair or one of a usual name, or the longest."""
+    label: str | None = None
+    """The column with the label; by default one of a usual name, or that with the fewest values."""
+    form: Form | None = None
+    """How a set in a layout of its own is read, such as boolq or e2e; by default as its content
+    shows."""
+    lm: Lm | None = None
+    """Also count lengths in this LM's tokens, what would be cut, and pieces that it does not know:
+    builtin, a transformers folder, a .gguf file, or a name on the model hub."""
+    sample: Annotated[int, Field(ge=0)] = 20_000
+    """With --lm: so many rows of a file, evenly spread, are tokenised; 0 for all."""
+    max_length: Annotated[int, Field(ge=1)] | None = None
+    """With --lm: tokens in an input at most; the LM's own limit by default."""
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print all of it as one JSON object."""

@@ -19,7 +19,8 @@ from ptune.reports.schemas import Run
 from ptune.runs.folder import RunFolder, working_in
 from ptune.settings import TrainConfig
 from ptune.storage import prompt_folder
-from ptune.tasks import judge_labels, judge_texts, unknown_text, yaml_task
+from ptune.survey import unknown_text
+from ptune.tasks import judge_labels, judge_texts, yaml_task
 from ptune.tasks.schema import TaskConfig
 from ptune.training import pet
 from ptune.training.loop import account, fit, lower_rates

@@ -103,6 +103,11 @@ def soft_template(fields: Sequence[str], question: str = "Label", count: int = 3
     return f"{' '.join(map(_field, fields))} {{soft:{count}}} {_name(question)}: {{mask}}"
 
 
+def written_template(fields: Sequence[str], question: str = "Answer") -> str:
+    """A template for an answer that is written, behind a prefix at every layer."""
+    return f"{{prefix:5}} {' '.join(map(_field, fields))} {_name(question)}: {{mask}}"
+
+
 def _field(name: str) -> str:
     """A field in a template; a name that is no plain one stands in quotes."""
     plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name) and name not in RESERVED

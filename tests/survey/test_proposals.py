@@ -4,7 +4,7 @@ import pytest
 import tiny
 
 from ptune.errors import VerbalizerError
-from ptune.tasks import proposals
+from ptune.survey import proposals
 from ptune.template.language import Template
 from ptune.template.tokenizer import Tokens
 

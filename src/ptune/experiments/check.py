@@ -1,0 +1,160 @@
+"""``ptune check``: files of rows, or a task's files, looked at before anything is trained."""
+
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from ptune.base import terminal
+from ptune.errors import DataError, nearest
+from ptune.experiments import check_files, check_page, check_task_text
+from ptune.experiments.check_files import Checked, CheckedFile, Row, plain_text
+from ptune.experiments.options import CheckConfig
+from ptune.survey import columns as column_survey
+from ptune.survey import proposals
+from ptune.survey.columns import Roles
+from ptune.tasks.options import NewConfig
+
+if TYPE_CHECKING:
+    from ptune.experiments.check_lengths import TokenCounts
+    from ptune.lm.reading import Reading
+    from ptune.tasks.schema import TaskConfig
+
+YAML = (".yaml", ".yml")
+NAMED = pathlib.Path(__file__).parents[1] / "tasks" / "named"
+Counts = Mapping[str, "TokenCounts"]
+
+
+def check(config: CheckConfig, report: Callable[[str], None] = terminal.print_line) -> int:
+    """Show what files of rows hold, and the YAML that reads them.
+
+    Returns:
+        How many lines, or rows of a task, are at fault.
+
+    Raises:
+        PtuneError: a file cannot be read at all, or a column that is named is not there.
+    """
+    file = config.files[0]
+    if file.suffix in YAML or not file.exists() and (NAMED / f"{file}.yaml").exists():
+        checked, counts = _check_task(config)
+    else:
+        checked, counts = _check_rows(config)
+    for name, counted in counts.items():
+        checked.findings += counted.findings(name)
+    if config.as_json:
+        report(json.dumps(check_page.as_json(checked, counts), indent=2, ensure_ascii=False))
+    else:
+        check_page.show(checked, counts)
+    return checked.faults
+
+
+def _check_rows(config: CheckConfig) -> tuple[Checked, Counts]:
+    """Look at plain files of rows, and write the task that reads them."""
+    files = check_files.files_of(config)
+    checked = check_files.survey(files, lambda first: _roles(config, files, first), plain_text)
+    reading = _reading(config.lm)
+    tokens = reading.tokens if reading else None
+    method = NewConfig.model_fields["method"].default
+    if files[0].rows:
+        checked.yaml, checked.no_yaml = check_task_text.task_text(checked, config, method, tokens)
+    if reading is None or not checked.roles.texts:
+        return checked, {}
+    target = checked.roles.label or checked.roles.answer or "label"
+    template = proposals.soft_template(checked.roles.texts, target)
+    return checked, _token_counts(config, checked, template, reading, config.max_length)
+
+
+def _roles(config: CheckConfig, files: list[CheckedFile], first: CheckedFile) -> Roles:
+    """Which columns of the first file are read; where its columns have no names, they get some."""
+    for option, name in (("--text", config.text), ("--label", config.label)):
+        if name is not None and name not in first.columns:
+            raise DataError(
+                f"{first.path} has no column {name!r}, which {option} names. "
+                f"{nearest(name, first.columns)}"
+            )
+    roles = column_survey.roles_of(first.columns, config.text, config.label)
+    if first.form is None or not first.form.first_line:
+        return roles
+    names = {name: f"text{number}" for number, name in enumerate(roles.texts, 1)}
+    if len(names) == 1:
+        names = {roles.texts[0]: "text"}
+    if roles.label is not None:
+        names[roles.label] = "label"
+    for file in files:
+        file.rename_columns(names)
+    return Roles(tuple(names[name] for name in roles.texts), names.get(roles.label or ""))
+
+
+def _reading(lm: str | None) -> "Reading | None":
+    if lm is None:
+        return None
+    from ptune.lm import reading  # torch, which files alone do not need
+
+    return reading.load(lm)
+
+
+def _token_counts(
+    config: CheckConfig, checked: Checked, template: str, reading: "Reading", limit: int | None
+) -> Counts:
+    from ptune.experiments import check_lengths
+
+    return {
+        file.name: check_lengths.count(
+            file.read(), template, reading, limit, _step(file.rows, config.sample)
+        )
+        for file in checked.files
+    }
+
+
+def _step(rows: int, sample: int) -> int:
+    return max(1, rows // sample) if sample else 1
+
+
+def _check_task(config: CheckConfig) -> tuple[Checked, Counts]:
+    """Look at the files of a task, as training would."""
+    from ptune.tasks import splits, yaml_task
+    from ptune.template.language import Field, TemplateError, text_of
+
+    if len(config.files) > 1:
+        raise DataError("A task is checked alone: give one YAML file, or files of rows.")
+    task = yaml_task.read(config.files[0])
+    fields = yaml_task.fields(task)
+    by_name = {field.name: field for field in fields}
+    files = [
+        CheckedFile(path, split, split, task.data.form, task.data.layout)
+        for split in splits.SPLITS
+        if (path := getattr(task.data, split)) is not None
+    ]
+    if not files:
+        raise DataError(f"{config.files[0]} names no files of rows under data.")
+
+    def text(row: Row, name: str) -> str:
+        try:
+            return text_of(row, by_name.get(name, Field(name)))
+        except TemplateError:
+            return ""
+
+    roles = Roles(
+        tuple(by_name),
+        task.target if task.labels else None,
+        None if task.labels else task.target,
+    )
+    checked = check_files.survey(files, lambda first: roles, text)
+    _refused_by_training(task, checked)
+    reading = _reading(config.lm or task.lm)
+    limits = [limit for limit in (config.max_length, task.max_length) if limit is not None]
+    template = yaml_task.members(task)[0].template
+    assert reading is not None
+    return checked, _token_counts(config, checked, template, reading, min(limits, default=None))
+
+
+def _refused_by_training(task: "TaskConfig", checked: Checked) -> None:
+    """Put what training would refuse to what is wrong with the first file."""
+    from ptune.tasks import splits, yaml_task
+
+    try:
+        splits.read(
+            task.data, task.target, tuple(task.labels), task.prompt_by, yaml_task.fields(task)
+        )
+    except DataError as error:
+        checked.files[0].faults.append(str(error))

@@ -1,0 +1,217 @@
+"""What files of rows hold and what is odd about them, counted in two passes over each."""
+
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ptune.data.file_form import FileForm, seen
+from ptune.data.rows import FileRow, is_missing, iterate_rows, spelled
+from ptune.errors import DataError
+from ptune.experiments.options import CheckConfig
+from ptune.settings import FileConfig, Form
+from ptune.survey import columns as column_survey
+from ptune.survey import findings
+from ptune.survey.columns import Column, Roles
+from ptune.survey.duplicates import Duplicates, SeenTexts
+from ptune.survey.texts import Texts
+
+SPLIT_NAMES = {
+    "train": ("train",),
+    "dev": ("dev", "valid", "val", "eval"),
+    "test": ("test",),
+    "unlabeled": ("unlabel", "unsup"),
+}
+SHOWN_FAULTS = 5
+Row = Mapping[str, Any]
+
+
+class FirstFaults(list[str]):
+    """The first few of many faults, and how many there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def append(self, fault: str) -> None:
+        self.total += 1
+        if len(self) < SHOWN_FAULTS:
+            super().append(fault)
+
+
+@dataclass
+class CheckedFile:
+    """A file, and what was counted over its rows.
+
+    Attributes:
+        split: what its rows are for, such as "train"; name: what it is called in sentences.
+        form: how it is written; None of a set in a layout of its own.
+        faults: what is wrong with lines that cannot be read.
+    """
+
+    path: pathlib.Path
+    split: str
+    name: str
+    layout: Form
+    options: FileConfig
+    form: FileForm | None = None
+    rows: int = 0
+    faults: FirstFaults = field(default_factory=FirstFaults)
+    columns: dict[str, Column] = field(default_factory=dict)
+    texts: Texts = field(default_factory=Texts)
+
+    def read(self, faults: list[str] | None = None) -> Iterator[Row]:
+        """Its rows, one by one.
+
+        Args:
+            faults: gets what is wrong with lines that are left out.
+        """
+        skipped = FirstFaults() if faults is None else faults
+        if self.layout == "rows":
+            return iterate_rows(self.path, skipped, self.options)
+        if self.layout in ("lines", "trec"):
+            from ptune.tasks import lines
+
+            return iter(lines.read(self.path, self.layout, self.options, skipped))
+        from ptune.tasks.splits import iterate  # needs torch, as no plain file does
+
+        return iterate(self.path, self.layout, skipped, self.options)
+
+    def count_columns(self) -> None:
+        """Count its rows and what their columns hold.
+
+        Raises:
+            DataError: it has no rows.
+        """
+        for row in self.read(self.faults):
+            self.rows += 1
+            column_survey.add(self.columns, row)
+        if not self.rows and not self.faults:
+            raise DataError(f"{self.path} holds no rows{self._only_a_header()}.")
+
+    def _only_a_header(self) -> str:
+        is_table = self.form is not None and self.form.kind == "a table"
+        return ", only the names of its columns" if is_table and self.path.stat().st_size else ""
+
+    def rename_columns(self, names: Mapping[str, str]) -> None:
+        """Call its numbered columns by other names."""
+        numbered = self.options.columns or ()
+        renamed = tuple(names.get(name, name) for name in numbered)
+        self.options = self.options.model_copy(update={"columns": renamed})
+        self.columns = {names.get(name, name): column for name, column in self.columns.items()}
+        for name, column in self.columns.items():
+            column.name = name
+        if self.form is not None:
+            self.form.needed["columns"] = renamed
+
+
+@dataclass
+class Checked:
+    """All that a check shows.
+
+    Attributes:
+        roles: which columns are read, and which holds the answer.
+        yaml: a task that reads the files; empty where it could not be written, for which then
+            ``no_yaml`` is the reason.
+        lengths: for each file the lengths of its rows in tokens, and how many of those are cut.
+    """
+
+    files: list[CheckedFile]
+    roles: Roles
+    duplicates: Duplicates
+    findings: list[str]
+    yaml: str = ""
+    no_yaml: str = ""
+
+    @property
+    def faults(self) -> int:
+        """How many lines cannot be read."""
+        return sum(file.faults.total for file in self.files)
+
+
+def files_of(config: CheckConfig) -> list[CheckedFile]:
+    """The files to be checked, each with how it is written.
+
+    Raises:
+        DataError: one cannot be read, or holds no rows.
+    """
+    files = []
+    given = FileConfig(**{name: getattr(config, name) for name in FileConfig.model_fields})
+    for path, split in zip(config.files, _splits(config.files)):
+        form = seen(path, given, config.form)
+        name = split if len(config.files) > 1 else str(path)
+        files.append(CheckedFile(path, split, name, form.form, form.options, form))
+    return files
+
+
+def _splits(paths: Sequence[pathlib.Path]) -> list[str]:
+    """What each file is for, by its name, or else by its place."""
+    by_name = [
+        next(
+            (
+                split
+                for split, parts in SPLIT_NAMES.items()
+                if any(part in path.name.lower() for part in parts)
+            ),
+            "",
+        )
+        for path in paths
+    ]
+    if all(by_name) and len(set(by_name)) == len(by_name):
+        return by_name
+    names = [*SPLIT_NAMES][:3]
+    return [names[number] if number < 3 else f"file {number + 1}" for number in range(len(paths))]
+
+
+def survey(
+    files: Sequence[CheckedFile],
+    roles: Callable[[CheckedFile], Roles],
+    text_of: Callable[[Row, str], str],
+) -> Checked:
+    """Count what the rows of files hold, in two passes over each.
+
+    Args:
+        roles: which columns of the first file are read, once those are counted.
+        text_of: the text that a row has in a column.
+    """
+    for file in files:
+        file.count_columns()
+    if not files[0].rows:
+        return Checked(list(files), Roles(()), Duplicates(), [])
+    chosen = roles(files[0])
+    with SeenTexts() as texts:
+        for file in files if chosen.texts else ():
+            for row in file.read():
+                line = row.line if isinstance(row, FileRow) else 0
+                text = " ".join(text_of(row, name) for name in chosen.texts)
+                file.texts.add(text, line)
+                texts.add(text, _answer(row, chosen), file.name, line)
+        duplicates = texts.duplicates() if chosen.texts else Duplicates()
+    sentences = [sentence for file in files for sentence in _findings_of(file, chosen)]
+    return Checked(list(files), chosen, duplicates, sentences + findings.of_duplicates(duplicates))
+
+
+def _answer(row: Row, roles: Roles) -> str:
+    name = roles.label or roles.answer
+    value = row.get(name) if name else None
+    return "" if value is None else spelled(value).strip()
+
+
+def plain_text(row: Row, name: str) -> str:
+    """The text that a row has in a column; none where it is missing."""
+    value = row.get(name)
+    return "" if is_missing(value) else spelled(value)
+
+
+def _findings_of(file: CheckedFile, roles: Roles) -> list[str]:
+    where = f"{file.name}: "
+    sentences = [f"{where}{note}." for note in (file.form.notes if file.form else ())]
+    answer = roles.label or roles.answer
+    if answer and (column := file.columns.get(answer)):
+        sentences += findings.of_answers(column, file.rows, where)
+        if roles.label:
+            sentences += findings.of_labels(column.values, where)
+    for name in (*roles.texts, *([answer] if answer else [])):
+        if file.rows and name not in file.columns and "." not in name:
+            sentences.append(f"{where}there is no column {name!r}, which the first file has.")
+    return sentences + findings.of_texts(file.texts, where)

@@ -1,0 +1,102 @@
+"""The YAML file of a task that reads rows as they were seen, with what each line is for."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ptune.survey import proposals
+from ptune.survey.columns import Roles
+from ptune.template.language import Template
+
+PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
+
+
+@dataclass(frozen=True)
+class TaskText:
+    """What a task's file says.
+
+    Attributes:
+        head: comments above it, one a line.
+        words: for each label its word, none where the answer is a text; notes: for a label what is
+            to be said of its word.
+        data: under ``data:``, each key with its value and a comment, or "".
+        lm_note: a comment behind the LM; data_note: one behind ``data:``.
+    """
+
+    name: str
+    lm: str
+    method: str
+    roles: Roles
+    words: Mapping[str, str]
+    data: Sequence[tuple[str, Any, str]]
+    head: Sequence[str] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
+    lm_note: str = ""
+    data_note: str = ""
+
+    def yaml(self) -> str:
+        """The file's text."""
+        lines = [f"# {line}" for line in self.head]
+        name = re.sub(r"[^\w-]+", "-", self.name).strip("-") or "task"
+        lines.append(f"name: {quoted(name)}")
+        lines.append(_commented(f"lm: {quoted(self.lm)}", self.lm_note, 20))
+        lines += self._answer()
+        lines.append(_commented("data:", self.data_note, 24))
+        lines += [
+            _commented(f"  {name}: {inline(value)}", comment) for name, value, comment in self.data
+        ]
+        if self.words:
+            lines.append("metrics: [accuracy, f1-macro]")
+        return "\n".join(lines) + "\n"
+
+    def _answer(self) -> list[str]:
+        """The method, the template, and what the answer is."""
+        texts, target = list(self.roles.texts), self.roles.label or self.roles.answer or "label"
+        if not self.words:
+            template = proposals.written_template(texts, target)
+            Template.parse(template)
+            return [
+                "method: prefix-tuning   # ptune methods lists them",
+                f"template: {json.dumps(template, ensure_ascii=False)}",
+                f"target: {quoted(target)}",
+            ]
+        template, pattern = proposals.soft_template(texts, target), proposals.pattern(texts, target)
+        for source in (template, pattern):
+            Template.parse(source)
+        return [
+            f"method: {self.method}        # ptune methods lists them",
+            "# Where the text, the three soft tokens that are trained, and the answer stand:",
+            f"template: {json.dumps(template, ensure_ascii=False)}",
+            "patterns:                # the same without soft tokens, for methods that train none "
+            "or bring their own",
+            f"  - {json.dumps(pattern, ensure_ascii=False)}",
+            f"target: {quoted(target)}",
+            "labels:                  # for each label the word that the LM says for it, or "
+            "several: [word, other]",
+            *(
+                _commented(f"  {quoted(label)}: {quoted(word)}", self.notes.get(label, ""))
+                for label, word in self.words.items()
+            ),
+        ]
+
+
+def quoted(text: str) -> str:
+    """A text as YAML takes it whatever it holds."""
+    is_plain = PLAIN.fullmatch(text) and text.lower() not in ("null", "true", "false")
+    return text if is_plain else json.dumps(text, ensure_ascii=False)
+
+
+def inline(value: Any) -> str:
+    """A value on one line of YAML."""
+    if isinstance(value, Mapping):
+        members = (f"{quoted(str(name))}: {inline(member)}" for name, member in value.items())
+        return "{" + ", ".join(members) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(inline, value)) + "]"
+    return quoted(str(value))
+
+
+def _commented(line: str, comment: str, width: int = 0) -> str:
+    return f"{line:{width}}  # {comment}" if comment else line
