@@ -152,10 +152,23 @@ def python_page() -> str:
     ]
     for name in sorted(ptune.__all__):
         thing = getattr(ptune, name)
+        if isinstance(thing, dict):
+            parts.append(f"\n## {name}\n\n{_entries(name, thing)}\n")
+            continue
         parts.append(f"\n## {name}\n\n{_head(name, thing)}\n\n{_doc(thing)}\n")
         if inspect.isclass(thing):
             parts += _methods(name, thing)
     return "".join(parts)
+
+
+def _entries(name: str, table: dict[str, type]) -> str:
+    """The classes of a public table, with the first sentence of each."""
+    lines = [f"- `{name}[{key!r}]`: {_first_sentence(entry)}." for key, entry in table.items()]
+    return "A class for each name:\n\n" + "\n".join(lines)
+
+
+def _first_sentence(thing: typing.Any) -> str:
+    return _doc(thing).split("\n")[0].split(". ")[0].rstrip(".")
 
 
 def _methods(owner: str, thing: type) -> list[str]:

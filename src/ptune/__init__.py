@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ptune.answers.label_words import Verbalizer
+    from ptune.answers.reader_table import READERS
     from ptune.data.rows import read_rows
     from ptune.errors import PtuneError
     from ptune.estimators import PromptClassifier, PromptGenerator
@@ -23,6 +24,7 @@ _HOMES = {
     "PromptGenerator": "estimators",
     "PromptModel": "model.prompt_model",
     "PtuneError": "errors",
+    "READERS": "answers.reader_table",
     "Task": "model.prompt_model",
     "Template": "template.language",
     "TrainConfig": "settings",
@@ -40,6 +42,7 @@ __all__ = [
     "PromptGenerator",
     "PromptModel",
     "PtuneError",
+    "READERS",
     "Task",
     "Template",
     "TrainConfig",

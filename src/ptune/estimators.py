@@ -19,6 +19,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from ptune.answers.reader_table import READERS
 from ptune.base import files
 from ptune.errors import ConfigError, StoreError, reason
 from ptune.lm.language_model import LanguageModel
@@ -181,7 +182,8 @@ class _PromptEstimator(BaseEstimator):
 
     def _method(self) -> Method:
         chosen = method(self.method)
-        if chosen.name in ("pet", "ipet") or chosen.reader == "pair":
+        asks_relations = chosen.reader and READERS[chosen.reader].words_are_relations
+        if chosen.name in ("pet", "ipet") or asks_relations:
             raise ConfigError(
                 f"{chosen.name} is not fitted by rows with labels alone: ptune train and ptune "
                 "compare run it."

@@ -9,6 +9,7 @@ from transformers import BertConfig, BertForNextSentencePrediction, BertForPreTr
 from ptune.answers import next_sentence
 from ptune.answers.label_words import Verbalizer
 from ptune.answers.next_sentence import PairHead
+from ptune.answers.reader_table import READERS
 from ptune.errors import ConfigError, ModelError, VerbalizerError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Task
@@ -52,7 +53,7 @@ def build(folder, *templates: str, verbalizer: Verbalizer = TWO, **more) -> Prom
                 Template.parse(template),
                 verbalizer,
                 encoder="table",
-                reader="pair",
+                reader=READERS["pair"],
                 **more,
             )
         )
@@ -244,7 +245,7 @@ def test_lms_without_a_pair_head_are_refused(bert, tmp_path, monkeypatch, capfd)
     )  # an LM from nowhere has no head beside it, whatever stands in the current folder
     model = PromptModel(LanguageModel(*tiny.tiny("bert")))
     with pytest.raises(ModelError, match="no next-sentence head"):
-        model.add(Task("t", Template.parse(PAIR), TWO, reader="pair"))
+        model.add(Task("t", Template.parse(PAIR), TWO, reader=READERS["pair"]))
     assert not model.tasks and not len(model.bank)
 
 

@@ -11,7 +11,8 @@ import torch
 from by_hand import Pieces, Plain
 
 from ptune.answers.label_words import Verbalizer
-from ptune.answers.trained_heads import Head, Prototypes, soft_words
+from ptune.answers.reader_table import READERS
+from ptune.answers.trained_heads import Head, Prototypes, SoftWords
 from ptune.base import files
 from ptune.errors import ConfigError, ModelError, StoreError, TemplateError, VerbalizerError
 from ptune.lm.language_model import LanguageModel
@@ -55,7 +56,10 @@ def build(family: str, *tasks: Task) -> tuple[PromptModel, Plain]:
 
 def task(name: str, template: str, reader: str, **more) -> Task:
     return Task(
-        name, Template.parse(template), VERBALIZER, **{"encoder": "table", "reader": reader, **more}
+        name,
+        Template.parse(template),
+        VERBALIZER,
+        **{"encoder": "table", "reader": READERS[reader], **more},
     )
 
 
@@ -87,7 +91,7 @@ def test_a_soft_verbalizer_starts_as_its_words(family):
                 Template.parse(SOFT),
                 Verbalizer.from_words(single),
                 encoder="table",
-                reader=reader,
+                reader=READERS[reader],
             )
             for reader in ("soft", "words")
         ),
@@ -164,11 +168,11 @@ def test_the_vectors_of_a_soft_verbalizer_are_means_over_all_tokens_of_its_words
         torch.randn(9, 4, generator=torch.Generator().manual_seed(0)),
         torch.arange(9.0),
     )
-    made = soft_words(vectors_, bias, [[[1, 2], [3]], [[0]]])
+    made = SoftWords.from_words(vectors_, bias, [[[1, 2], [3]], [[0]]])
     torch.testing.assert_close(
         made.vectors, torch.stack([(vectors_[1] + vectors_[2] + vectors_[3]) / 3, vectors_[0]])
     )
-    assert made.bias.tolist() == [2, 0] and soft_words(
+    assert made.bias.tolist() == [2, 0] and SoftWords.from_words(
         vectors_, None, [[[1, 2]], [[0]]]
     ).bias.tolist() == [0, 0]
     made.vectors.add_(1)
@@ -321,7 +325,7 @@ def test_the_contrast_of_prototypes_is_that_of_the_equations(labels):
     """Labels with several rows, with one, and a batch of a single row."""
     torch.manual_seed(len(labels))
     reader, hidden = Prototypes(8, 3, 5), torch.randn(len(labels), 8, requires_grad=True)
-    wanted, found = contrast(reader, hidden, labels), reader.losses(hidden, torch.tensor(labels))
+    wanted, found = contrast(reader, hidden, labels), reader.contrast(hidden, torch.tensor(labels))
     torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=TOLERANCE)
     parameters = [hidden, *reader.parameters()]
     for ours, theirs in zip(
@@ -409,14 +413,14 @@ def test_prototypes_start_at_the_means_of_their_labels_rows(family):
 
 # All of them.
 
-READERS = [("soft", SOFT), ("prototypes", SOFT), ("head", SOFT), ("head", "{soft:2} {a}")]
+CASES = [("soft", SOFT), ("prototypes", SOFT), ("head", SOFT), ("head", "{soft:2} {a}")]
 
 
 @pytest.mark.parametrize("family", ["bert", "electra", "gpt2", "t5"])
 def test_all_that_is_trained_gets_a_gradient(family):
     model, _ = build(
         family,
-        *(task(f"{number}", text, reader) for number, (reader, text) in enumerate(READERS)),
+        *(task(f"{number}", text, reader) for number, (reader, text) in enumerate(CASES)),
         task("deep", "{prefix:2} {a}", "head", prefix=PrefixSettings(4)),
     )
     model.losses(
@@ -498,7 +502,7 @@ def test_readers_train_together_as_apart():
     from their own batch alone."""
     tasks = [
         task(f"{number}", text, reader)
-        for number, (reader, text) in enumerate([*READERS, ("words", SOFT)])
+        for number, (reader, text) in enumerate([*CASES, ("words", SOFT)])
     ]
     config = TrainConfig(batch_size=2, epochs=2, patience=0, learning_rate=1e-2, evaluate_every=4)
 
@@ -563,7 +567,7 @@ def test_starting_points_follow_from_name_and_seed():
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
-@pytest.mark.parametrize("reader, template", READERS)
+@pytest.mark.parametrize("reader, template", CASES)
 def test_a_saved_reader_scores_exactly_as_before(family, reader, template, tmp_path):
     model, _ = build(family, task("t", template, reader, swap=("a", "b")))
     for parameter in model.bank.readers[0].parameters():
@@ -610,7 +614,7 @@ def test_readers_that_have_nothing_to_read():
             model.add(task("t", "{soft:2} {a}", reader))
     with pytest.raises(ConfigError, match="nothing for a reader"):
         PromptModel(LanguageModel(*tiny.tiny("gpt2"))).add(
-            Task("t", Template.parse("{a} {mask}"), None, reader="soft")
+            Task("t", Template.parse("{a} {mask}"), None, reader=READERS["soft"])
         )
     with pytest.raises(ConfigError, match="reads by head"):
         model.add(task("t", "{a}", "head", domain=Template.parse("It was {mask}")))
@@ -622,7 +626,7 @@ def test_readers_that_have_nothing_to_read():
                 "t",
                 Template.parse("{a} {mask}"),
                 Verbalizer.from_words({"a": "\u4e2d", "b": "No"}),
-                reader="soft",
+                reader=READERS["soft"],
             )
         )
     model.add(
@@ -630,7 +634,7 @@ def test_readers_that_have_nothing_to_read():
             "t",
             Template.parse("{a}"),
             Verbalizer.from_words({"\u4e2d": "\u4e2d", "b": "b"}),
-            reader="head",
+            reader=READERS["head"],
         )
     )
     with pytest.raises(ConfigError, match="ends with its {prefix}"):

@@ -9,6 +9,7 @@ import torch
 from by_hand import Plain, of_labels
 
 from ptune.answers.label_words import Choices, Verbalizer
+from ptune.answers.reader_table import READERS
 from ptune.errors import ConfigError, VerbalizerError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.calibration import CONTENT_FREE, calibrate, refine
@@ -212,8 +213,8 @@ def test_what_cannot_be_calibrated():
     model = build(
         "bert",
         task("words", SOFT),
-        task("soft", SOFT, reader="soft"),
-        task("head", SOFT, reader="head"),
+        task("soft", SOFT, reader=READERS["soft"]),
+        task("head", SOFT, reader=READERS["head"]),
     )
     model.add(
         Task(

@@ -5,6 +5,7 @@ import tiny
 import torch
 
 from ptune.answers.label_words import Verbalizer
+from ptune.answers.reader_table import READERS
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.check_task import WITHOUT_WORDS
@@ -29,7 +30,11 @@ def encoder(tmp_path):
 
 
 def task(text="{text}", **settings):
-    settings = {"reader": "head", "pooling": "mean", "prefix": PrefixSettings(0)} | settings
+    settings = {
+        "reader": READERS["head"],
+        "pooling": "mean",
+        "prefix": PrefixSettings(0),
+    } | settings
     return Task("task", Template.parse(text), LABELS, **settings)
 
 
@@ -103,16 +108,16 @@ def test_a_pooled_prompt_of_an_encoder_without_a_head_learns_and_is_saved(encode
 
 
 def test_methods_that_say_words_are_refused_for_an_encoder_without_a_head(encoder):
-    for settings in ({"reader": "words"}, {"reader": "soft"}):
+    for settings in ({"reader": READERS["words"]}, {"reader": READERS["soft"]}):
         with pytest.raises(ConfigError, match="without a vocabulary head.*head, p-tuning-v2"):
             PromptModel(encoder).add(task("{text} {mask}", pooling="first", **settings))
-    assert all(METHODS[name].reader != "words" for name in WITHOUT_WORDS)
+    assert all(METHODS[name].reader for name in WITHOUT_WORDS)
 
 
 def test_a_mean_is_refused_where_one_place_is_read():
     bert, t5 = (LanguageModel(*tiny.tiny(family)) for family in ("bert", "t5"))
     for lm, message, refused in (
-        (bert, "stand at one place", task("{text} {mask}", reader="words")),
+        (bert, "stand at one place", task("{text} {mask}", reader=READERS["words"])),
         (bert, "has a {mask}, where its answer is read", task("{text} {mask}")),
         (t5, "read at its decoder", task()),
     ):

@@ -3,6 +3,7 @@ import tiny
 import torch
 
 from ptune.answers.label_words import Verbalizer, allowed
+from ptune.answers.reader_table import READERS
 from ptune.errors import ConfigError, DataError, DivergedError, TemplateError, VerbalizerError
 from ptune.lm.batch import collate
 from ptune.lm.language_model import LanguageModel
@@ -324,12 +325,12 @@ def test_a_task_that_does_not_fit_leaves_nothing_behind():
     template = Template.parse("{soft:2} {text} {mask}")
     for task, given, error in (
         (
-            Task("t", template, words, reader="prototypes"),
+            Task("t", template, words, reader=READERS["prototypes"]),
             [{"text": "Vienna", "label": "c"}],
             VerbalizerError,
         ),
         (
-            Task("t", template, words, reader="prototypes"),
+            Task("t", template, words, reader=READERS["prototypes"]),
             [{"txt": "Vienna", "label": "a"}],
             TemplateError,
         ),

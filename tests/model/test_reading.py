@@ -14,6 +14,7 @@ import torch
 from by_hand import Pieces, Plain, of_labels
 
 from ptune.answers.label_words import Choices, Verbalizer
+from ptune.answers.reader_table import READERS
 from ptune.errors import ConfigError, DataError, VerbalizerError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
@@ -365,7 +366,7 @@ def test_a_domain_and_both_orders_have_no_say_in_the_whole_vocabulary():
     for more in (
         {"swap": ("a", "b")},
         {"domain": Template.parse("It was {mask}")},
-        {"reader": "soft"},
+        {"reader": READERS["soft"]},
     ):
         with pytest.raises(ConfigError, match='set loss to "labels"'):
             model.add(
@@ -553,7 +554,12 @@ def test_choices_have_no_reader_and_no_foreign_order():
     model = PromptModel(LanguageModel(*tiny.tiny("gpt2")))
     with pytest.raises(ConfigError, match="nothing for a reader .head. to tell apart"):
         model.add(
-            Task("t", Template.parse("{premise} so {mask}"), Choices(("c1", "c2")), reader="head")
+            Task(
+                "t",
+                Template.parse("{premise} so {mask}"),
+                Choices(("c1", "c2")),
+                reader=READERS["head"],
+            )
         )
     model.add(
         Task(

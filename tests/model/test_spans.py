@@ -9,6 +9,7 @@ import tiny
 import torch
 
 from ptune.answers.label_words import Span, Verbalizer
+from ptune.answers.reader_table import READERS
 from ptune.errors import ConfigError, DataError, VerbalizerError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.calibration import calibrate
@@ -371,7 +372,10 @@ def test_rows_that_do_not_fit(row, message):
 
 def test_what_a_span_cannot_be_asked():
     for more, message in (
-        ({"reader": "head"}, r"no labels of its own, so there is nothing for a reader \(head\)"),
+        (
+            {"reader": READERS["head"]},
+            r"no labels of its own, so there is nothing for a reader \(head\)",
+        ),
         (
             {"swap": ("text", "who")},
             "t spells a span, which has no scores of words for swap or a domain to change",

@@ -8,6 +8,7 @@ import tiny
 import torch
 
 from ptune.answers.label_words import Verbalizer
+from ptune.answers.reader_table import READERS
 from ptune.errors import DataError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PrefixSettings, Task
@@ -27,6 +28,7 @@ def test_every_field_of_a_task_tells():
         "verbalizer": Verbalizer.from_words({"b": "great", "a": "bad"}),
         "prefix": PrefixSettings(7),
         "domain": Template.parse("x {mask}"),
+        "reader": READERS["head"],
     }
     for field in fields(Task):
         changed = {

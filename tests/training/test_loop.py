@@ -14,6 +14,7 @@ from by_hand import Plain, of_labels
 from killing import killed_after
 
 from ptune.answers.label_words import Choices, Verbalizer
+from ptune.answers.reader_table import READERS
 from ptune.base.interrupts import Interrupted
 from ptune.errors import ConfigError, DataError, DivergedError, StoreError
 from ptune.lm.language_model import LanguageModel
@@ -582,7 +583,7 @@ def test_a_share_of_one_ends_at_one():
         ).backward()
         optimiser.step()
     assert float(scores.detach().softmax(0)[0]) == pytest.approx(0.731, abs=1e-3)
-    model, _, texts = shared("bert", [1.0, 0.0, 0.0], [0.3, 0.7, 0.0], reader="soft")
+    model, _, texts = shared("bert", [1.0, 0.0, 0.0], [0.3, 0.7, 0.0], reader=READERS["soft"])
     optimiser, examples = (
         torch.optim.Adam(model.bank.parameters_of(0), lr=0.05),
         model.encode(0, texts),

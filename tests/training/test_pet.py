@@ -15,6 +15,7 @@ from torch import nn
 
 from ptune.answers import trained_heads
 from ptune.answers.label_words import Choices, Verbalizer
+from ptune.answers.reader_table import READERS
 from ptune.base import files as store
 from ptune.base.interrupts import Interrupted
 from ptune.errors import ConfigError, DataError, DivergedError
@@ -48,7 +49,7 @@ TRAIN = TrainConfig(
 )
 DISTIL = TRAIN.model_copy(update={"batch_size": 8})
 CLASSIFIER = Task(
-    "classifier", Template.parse("{x}"), Verbalizer.from_words(WORDS[0]), reader="head"
+    "classifier", Template.parse("{x}"), Verbalizer.from_words(WORDS[0]), reader=READERS["head"]
 )
 
 
@@ -373,7 +374,7 @@ def test_repetitions_are_members_of_other_seeds(tmp_path):
 
 
 def test_a_members_own_reader_learns_with_the_lm(tmp_path, fits):
-    run(plan(members=[member(0, reader="soft"), member(1)]), tmp_path)
+    run(plan(members=[member(0, reader=READERS["soft"]), member(1)]), tmp_path)
     assert [tune for _, tune in fits] == ["both", "lm", "both"]
 
 

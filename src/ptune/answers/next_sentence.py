@@ -3,15 +3,18 @@ prediction) that can itself be asked, without any training, as a prompt for pair
 
 import os
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from torch import nn
 
+from ptune.answers.label_words import BoundVerbalizer, Verbalizer
+from ptune.answers.reader import FillOutput, Reader
 from ptune.base import files
-from ptune.errors import ModelError
+from ptune.errors import ModelError, VerbalizerError, nearest
 from ptune.lm import model_files
+from ptune.lm.language_model import LanguageModel
 from ptune.lm.loading import locate, quiet_loading, read_weights
 
 BERT = ("adjacent", "not adjacent")
@@ -47,6 +50,63 @@ class PairHead(nn.Module):
         )
         head.load_state_dict(tensors)
         return head
+
+
+class RelationReader(Reader):
+    """A pair head of pretraining read as labels: a label's score is the log probability of the
+    relations that stand for it. Nothing is trained.
+
+    Args:
+        head: tells relations from the hidden state of the first token.
+        words: for each label the names of its relations; those that this head does not tell count
+            for nothing.
+
+    Raises:
+        VerbalizerError: the head tells none of a label's relations.
+    """
+
+    name = "pair"
+    mask = "refused"
+    words_are_relations = True
+    is_trained = False
+
+    def __init__(self, head: PairHead, words: Sequence[Sequence[str]]):
+        super().__init__()
+        self.head = head.requires_grad_(False)
+        self.columns = [
+            [head.labels.index(word) for word in names if word in head.labels] for names in words
+        ]
+        if [] in self.columns:
+            unknown = words[self.columns.index([])][0]
+            raise VerbalizerError(
+                f"This LM's pair head tells no relation {unknown!r} for a label to stand for. "
+                f"{nearest(unknown, head.labels)}"
+            )
+
+    @classmethod
+    def start(
+        cls, lm: LanguageModel, verbalizer: Verbalizer | None, bound: BoundVerbalizer | None
+    ) -> Self:
+        """The pair head that stands beside the LM.
+
+        Raises:
+            ModelError: the LM has none.
+            VerbalizerError: the head tells none of a label's relations.
+        """
+        assert verbalizer is not None
+        return cls(of(lm.source), verbalizer.words)
+
+    def features(self, output: FillOutput) -> torch.Tensor:
+        return output.hidden[0]
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[B, H] to [B, C]."""
+        shares = self.head(hidden.float()).log_softmax(-1)
+        return torch.stack([shares[:, columns].logsumexp(1) for columns in self.columns], 1)
+
+    def scores(self, inputs: torch.Tensor, bound: BoundVerbalizer) -> torch.Tensor:
+        """The scores of the labels [B, C]: the mean over both orders of a pair."""
+        return torch.stack([self(hidden) for hidden in inputs]).mean(0)
 
 
 def of(source: str | os.PathLike[str]) -> PairHead:

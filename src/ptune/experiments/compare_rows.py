@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from ptune.answers.reader_table import READERS
 from ptune.errors import ConfigError, ModelError, TemplateError, VerbalizerError
 from ptune.experiments.options import CompareConfig
 from ptune.lm.language_model import LanguageModel
@@ -210,12 +211,13 @@ def readable_members(task: TaskConfig, method: Method, lm: LanguageModel) -> lis
             f"{task.name} has no patterns, by which methods are compared: hand-written templates, "
             "beside the template with soft tokens."
         )
-    if method.reader != "words" and not task.labels:
+    if method.reader and not task.labels:
         raise TemplateError(f"{task.name} has no labels for {method.name} to choose between.")
     members, reason = [], None
+    whole = READERS[method.reader or "words"].mask != "needed"
     for member in yaml_task.members(task, method, lm):
         try:
-            Template.parse(member.template).for_kind(lm.kind, method.reader != "words")
+            Template.parse(member.template).for_kind(lm.kind, whole)
             members.append(member)
         except TemplateError as error:
             reason = error

@@ -131,9 +131,7 @@ def _listed(text: str) -> list[str]:
 def _methods(config: ProbeConfig) -> list[Method]:
     """The methods with the command line's settings in place of their own."""
     chosen = [method(name) for name in _listed(ALL if config.methods == "all" else config.methods)]
-    if other := next(
-        (m.name for m in chosen if m.reader != "words" or m.name in ("pet", "ipet")), None
-    ):
+    if other := next((m.name for m in chosen if m.reader or m.name in ("pet", "ipet")), None):
         raise ConfigError(
             f"{other} tells a task's labels apart, and facts have none: ptune compare runs it."
         )

@@ -4,6 +4,7 @@ identity."""
 from dataclasses import replace
 from typing import Any
 
+from ptune.answers.reader_table import READERS
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
 from ptune.runs import identity
@@ -15,7 +16,6 @@ from ptune.training.methods import Method
 from ptune.training.methods import method as method_of
 
 PET = ("pet", "ipet")
-TRAINED_READERS = ("soft", "prototypes", "head")
 CHECKPOINT = "checkpoint.safetensors"
 
 
@@ -44,7 +44,7 @@ def resolve_method(config: TaskConfig) -> Method:
     """
     method = method_of(config.method)
     method = replace(method, tune=config.tune or method.tune)
-    if method.tune == "lm" and config.reading.by in TRAINED_READERS:
+    if method.tune == "lm" and READERS[config.reading.by].is_trained:
         method = replace(method, tune="both")
     _check_prompts(config, method)
     _check_combine(config)

@@ -247,7 +247,7 @@ def _report_model(model: PromptModel, report: Callable[[str], None]) -> None:
     verbalizers = [
         bound.verbalizer
         for bound in model.tasks
-        if bound.task.reader == "words" and isinstance(bound.verbalizer, BoundVerbalizer)
+        if bound.task.reader.scores_words and isinstance(bound.verbalizer, BoundVerbalizer)
     ]
     notes = [note for verbalizer in verbalizers for note in verbalizer.notes]
     for note in dict.fromkeys(notes):

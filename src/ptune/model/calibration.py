@@ -31,7 +31,7 @@ def calibrate(model: PromptModel, task: int, how: Calibration, rows: Sequence[Ro
     fitted = model.tasks[task]
     if how == "none":
         return
-    if not isinstance(fitted.verbalizer, BoundVerbalizer) or fitted.task.reader != "words":
+    if not isinstance(fitted.verbalizer, BoundVerbalizer) or not fitted.task.reader.scores_words:
         raise ConfigError(
             f"{fitted.task.name} has no label words whose scores could be calibrated."
         )
@@ -73,7 +73,7 @@ def refine(model: PromptModel, task: int, rows: Sequence[Row], keep: float = 0.5
     if (
         not isinstance(verbalizer, Verbalizer)
         or not isinstance(fitted.verbalizer, BoundVerbalizer)
-        or fitted.task.reader != "words"
+        or not fitted.task.reader.scores_words
         or not rows
     ):
         raise ConfigError(

@@ -1,6 +1,8 @@
 """What no LM, or not this one, can be asked."""
 
 from ptune.answers.label_words import Choices, Span, Verbalizer
+from ptune.answers.reader import Reader
+from ptune.answers.reader_table import READERS
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.task import Task
@@ -38,28 +40,33 @@ def check_task(task: Task, lm: LanguageModel) -> None:
 
 def _check_reader(task: Task) -> None:
     """Refuse a reader that the task has no labels for, or no place."""
-    if task.reader == "words":
+    if not (isinstance(task.reader, type) and issubclass(task.reader, Reader)):
+        raise ConfigError(
+            f"The reader of {task.name} is {task.reader!r}, and should be a class: "
+            f"ptune.READERS has one for each of {', '.join(READERS)}."
+        )
+    if task.reader.scores_words:
         return
     if task.verbalizer is None or isinstance(task.verbalizer, Choices | Span):
         raise ConfigError(
             f"{task.name} has no labels of its own, so there is nothing for a reader "
-            f"({task.reader}) to tell apart."
+            f"({task.reader.name}) to tell apart."
         )
-    if task.reader == "pair" and task.template.has_mask:
+    if task.reader.mask == "refused" and task.template.has_mask:
         raise ConfigError(
-            f"{task.name} has a {{mask}}, and a pair head reads the input's first token: leave "
-            "the {mask} out."
+            f"{task.name} has a {{mask}}, and its reader ({task.reader.name}) reads the input's "
+            "first token: leave the {mask} out."
         )
     if task.domain and task.loss != "vocabulary":
         raise ConfigError(
             f"{task.name} takes the domain's scores off those of words, and it reads by "
-            f"{task.reader}."
+            f"{task.reader.name}."
         )
 
 
 def _check_head(task: Task, lm: LanguageModel) -> None:
     """Refuse a task whose answer is read by a vocabulary head that the LM does not have."""
-    if lm.has_head or task.reader not in ("words", "soft"):
+    if lm.has_head or not task.reader.binds_words:
         return
     raise ConfigError(
         f"{type(lm.model).__name__} is an encoder without a vocabulary head, so it says no words, "
@@ -70,10 +77,10 @@ def _check_head(task: Task, lm: LanguageModel) -> None:
 
 def _check_pooling(task: Task, lm: LanguageModel) -> None:
     """Refuse the mean of a row's tokens where another place is read, or the rows have two parts."""
-    if task.reader not in ("head", "prototypes"):
+    if not task.reader.pools:
         raise ConfigError(
-            f"{task.name} reads by {task.reader}, which stand at one place: pooling goes with a "
-            "head or prototypes."
+            f"{task.name} reads by {task.reader.name}, which stand at one place: pooling goes with "
+            "a head or prototypes."
         )
     if task.template.has_mask:
         raise ConfigError(
@@ -97,7 +104,7 @@ def _check_vocabulary_loss(task: Task) -> None:
                     f"word for each label, and {label!r} has several: give it one, or set loss to "
                     '"labels".'
                 )
-    if task.reader != "words" or task.swap or task.domain:
+    if not task.reader.scores_words or task.swap or task.domain:
         raise ConfigError(
             f"{task.name} compares the answer with the whole vocabulary, where neither a reader "
             'nor swap nor a domain has a say: set loss to "labels".'

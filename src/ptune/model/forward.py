@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
+from ptune.answers.reader import FillOutput
 from ptune.model.task import BoundTask, Example
 from ptune.prompts.bank import PrefixBatch
 from ptune.template.language import EncodedRow
@@ -46,17 +46,6 @@ class PromptVectors:
                 torch.autograd.backward(*zip(*reached))
 
         return PromptVectors(vectors, prefixes, self.places), carry_gradients
-
-
-@dataclass(frozen=True)
-class FillOutput:
-    """What the LM says at the K tokens of a fill: log probabilities of the vocabulary [K, V], last
-    hidden states [K, H], and the features that the vocabulary head compares with its words [K, F],
-    if it does."""
-
-    log_probs: torch.Tensor
-    hidden: torch.Tensor
-    features: torch.Tensor | None
 
 
 def prompt_vectors(model: "PromptModel", tasks: Sequence[int]) -> PromptVectors:
@@ -108,18 +97,25 @@ def run_rows(
     return [FillOutput(*values) for values in zip(log_probs, hidden.split(sizes), parts)]
 
 
-def reader_inputs(
-    task: BoundTask, reader: nn.Module, outputs: Sequence[list[FillOutput]]
+def read_labels(
+    model: "PromptModel", examples: Sequence[Example], outputs: Sequence[list[FillOutput]]
 ) -> torch.Tensor:
-    """What a reader reads of each example, in one or both orders of its pair [orders, B, F]."""
-    name = str(reader.answer_positions)
-    orders = range(2 if task.task.swap else 1)
-    return torch.stack(
-        [
-            torch.stack([getattr(outputs_of_row[order], name)[0] for outputs_of_row in outputs])
-            for order in orders
-        ]
-    )
+    """What the reader reads of examples of one task and verbalizer, in each variant of their rows
+    [variants, B, F]: corrected by the domain and the calibration, where the task has them.
+
+    Args:
+        outputs: for each example the outputs of its fills.
+    """
+    inputs = model.reader(examples[0].task).read(outputs, examples[0].labels)
+    return corrected(model.tasks[examples[0].task], inputs)
+
+
+def corrected(task: BoundTask, inputs: torch.Tensor) -> torch.Tensor:
+    """What is read of each variant of some rows [variants, B, F], less what is read of the domain,
+    which is then the last variant, and less what calibration takes off."""
+    if task.domain:
+        inputs = inputs[:-1] - inputs[-1:]
+    return inputs if task.offset is None else inputs - inputs.new_tensor(task.offset)
 
 
 def group_alike(examples: Sequence[Example], numbers: Sequence[int]) -> list[list[int]]:

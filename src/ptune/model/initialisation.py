@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from ptune.answers import next_sentence, trained_heads
-from ptune.answers.label_words import BoundVerbalizer, Choices, Span
+from ptune.answers.label_words import BoundVerbalizer, Verbalizer
+from ptune.answers.reader import Reader
 from ptune.base.seeding import seeded
-from ptune.errors import ConfigError, ModelError, nearest
+from ptune.errors import ConfigError, nearest
 from ptune.lm.language_model import LanguageModel
 from ptune.model.task import Row, Task
 from ptune.prompts import encoders
@@ -20,7 +20,6 @@ from ptune.prompts.bank import Prefix
 from ptune.template.language import Template
 
 ENCODER_DECODER = ("encoder", "decoder", "cross")
-PROTOTYPE_WIDTH = 64
 
 
 def encoder(
@@ -153,24 +152,9 @@ def _counts(lm: LanguageModel, template: Template, rows: Sequence[Row]) -> list[
     return [0 if id_ in special else counted[id_] for id_ in range(lm.words)]
 
 
-def reader(lm: LanguageModel, task: Task, bound: BoundVerbalizer) -> nn.Module:
-    """What scores the labels, at its starting point, which follows from the task's name and seed
+def reader(lm: LanguageModel, task: Task, bound: BoundVerbalizer | None) -> Reader:
+    """The task's reader at its starting point, which follows from the task's name and seed
     alone."""
+    verbalizer = task.verbalizer if isinstance(task.verbalizer, Verbalizer) else None
     with seeded(task.seed * 1_000_003 + zlib.crc32(f"{task.name} reader".encode())):
-        if task.reader == "head":
-            return trained_heads.Head(lm.hidden_width, len(bound.labels))
-        if task.reader == "prototypes":
-            return trained_heads.Prototypes(lm.hidden_width, len(bound.labels), PROTOTYPE_WIDTH)
-    if task.reader == "pair":
-        assert not isinstance(task.verbalizer, Choices | Span | None)
-        return trained_heads.Relations(next_sentence.of(lm.source), task.verbalizer.words)
-    if (vocabulary := lm.vocabulary) is None:
-        raise ModelError(
-            f"{type(lm.model).__name__} has no vectors of its words behind the head, so a soft "
-            "verbalizer has nothing to stand for."
-        )
-    words = [
-        [ids for ids, owner in zip(bound.ids, bound.owners) if owner == label]
-        for label in range(len(bound.labels))
-    ]
-    return trained_heads.soft_words(vocabulary.weight, vocabulary.bias, words)
+        return task.reader.start(lm, verbalizer, bound).to(lm.device)

@@ -7,15 +7,14 @@ import torch
 from torch import nn
 
 from ptune.answers.label_words import Span
+from ptune.answers.reader import FillOutput
 from ptune.model.forward import (
-    FillOutput,
     PromptVectors,
     batches_of,
     group_alike,
-    reader_inputs,
+    read_labels,
     run_examples,
 )
-from ptune.model.scoring import label_scores
 from ptune.model.task import Example
 
 if TYPE_CHECKING:
@@ -57,16 +56,13 @@ def _label_losses(
     model: "PromptModel", examples: Sequence[Example], outputs: Sequence[list[FillOutput]]
 ) -> torch.Tensor:
     """The losses [B] of examples of one task and verbalizer."""
-    task = model.tasks[examples[0].task]
-    labels = torch.tensor([example.label for example in examples], device=model.lm.device)
-    has_shares = examples[0].shares is not None
-    if not has_shares and task.task.reader not in ("words", "pair"):
-        reader = model.bank.readers[task.prompt]
-        return reader.losses(reader_inputs(task, reader, outputs).sum(0), labels)
-    scores = label_scores(model, examples, outputs)
-    if not has_shares:
-        return nn.functional.cross_entropy(scores, labels, reduction="none")
-    temperature = task.task.temperature
+    number, bound = examples[0].task, examples[0].labels
+    inputs, reader = read_labels(model, examples, outputs), model.reader(number)
+    if examples[0].shares is None:
+        labels = torch.tensor([example.label for example in examples], device=model.lm.device)
+        return reader.losses(inputs, bound, labels)
+    temperature = model.tasks[number].task.temperature
+    scores = reader.scores(inputs, bound)
     shares = scores.new_tensor([example.shares for example in examples])
     return temperature**2 * nn.functional.kl_div(
         (scores / temperature).log_softmax(1), shares, reduction="none"
@@ -103,12 +99,12 @@ def backward(
 def _coupled_inputs(
     model: "PromptModel", examples: Sequence[Example], learned: PromptVectors
 ) -> list[torch.Tensor]:
-    """What the reader of each example reads of it [1, F]."""
-    inputs = []
-    for example, outputs in zip(examples, run_examples(model, examples, learned, learning=True)):
-        task = model.tasks[example.task]
-        inputs.append(reader_inputs(task, model.bank.readers[task.prompt], [outputs]).sum(0))
-    return inputs
+    """What the reader of each example reads of it [variants, 1, F]."""
+    outputs = run_examples(model, examples, learned, learning=True)
+    return [
+        read_labels(model, [example], [outputs_of_row])
+        for example, outputs_of_row in zip(examples, outputs)
+    ]
 
 
 def _backward_coupled(
@@ -120,7 +116,8 @@ def _backward_coupled(
     """Add the gradient of the losses that couple the rows of a task, each over all of its rows.
 
     Args:
-        inputs: for each task what its reader reads [1, F] of each of its examples, by number.
+        inputs: for each task what its reader reads [variants, 1, F] of each of its examples, by
+            number.
 
     Returns:
         The weighted loss of each example, by number.
@@ -129,9 +126,9 @@ def _backward_coupled(
     sums = []
     for task, inputs_of_task in inputs.items():
         numbers = list(inputs_of_task)
-        reader = model.bank.readers[model.tasks[task].prompt]
         labels = torch.tensor([examples[i].label for i in numbers], device=model.lm.device)
-        task_losses = reader.losses(torch.cat(list(inputs_of_task.values())), labels)
+        task_inputs = torch.cat(list(inputs_of_task.values()), 1)
+        task_losses = model.reader(task).losses(task_inputs, examples[numbers[0]].labels, labels)
         task_losses = task_losses * factors[numbers]
         weighted |= dict(zip(numbers, task_losses.detach()))
         sums.append(task_losses.sum())
@@ -162,10 +159,8 @@ def _parts(
 
 def _couples_rows(model: "PromptModel", example: Example) -> bool:
     """Whether the loss of an example depends on the others of its task in the batch."""
-    prompt = model.tasks[example.task].prompt
-    if example.auxiliary or example.shares is not None or prompt < 0:
-        return False
-    return getattr(model.bank.readers[prompt], "couples_rows", False)
+    reader = model.tasks[example.task].task.reader
+    return reader.couples_rows and not example.auxiliary and example.shares is None
 
 
 def text_losses(model: "PromptModel", examples: Sequence[Example], rows: int) -> list[float]:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ptune.answers import trained_heads
 from ptune.answers.label_words import BoundVerbalizer, Choices, Span
+from ptune.answers.reader import Reader
+from ptune.answers.word_reader import WordReader
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.lm.language_model import LanguageModel
 from ptune.model import encode_rows, initialisation, losses, scoring
@@ -21,12 +22,11 @@ from ptune.model.forward import (
     batches_of,
     fill_counts,
     prompt_vectors,
-    reader_inputs,
+    read_labels,
     run_examples,
 )
 from ptune.model.generate import generate as generate_texts
 from ptune.model.task import (
-    WHOLE,
     BoundTask,
     Example,
     Loss,
@@ -51,7 +51,7 @@ __all__ = [
     "Task",
 ]
 TEXT_ROWS = 16
-PROTOTYPE_ROWS = 512
+STARTING_ROWS = 512  # the most rows that a reader starts from
 
 
 @dataclass
@@ -83,13 +83,13 @@ class PromptModel:
         rows: Sequence[Row] = (),
         encoder: nn.Module | None = None,
         prefix: nn.Module | None = None,
-        reader: nn.Module | None = None,
+        reader: Reader | None = None,
     ) -> int:
         """Add a task, its prompt initialised; return its number.
 
         Args:
             rows: the task's training rows, in which the frequent tokens of ``init="vocabulary"``
-                are counted, and which prototypes start from.
+                are counted, and which a reader may start from.
             encoder, prefix, reader: what makes the soft tokens [P, E] and the deep prefix [P, w],
                 and what scores the labels, instead of new ones.
 
@@ -110,39 +110,31 @@ class PromptModel:
         rows: Sequence[Row],
         encoder: nn.Module | None,
         prefix: nn.Module | None,
-        reader: nn.Module | None,
+        reader: Reader | None,
     ) -> int:
-        template, dropped = task.template.for_kind(self.lm.kind, whole=task.reader in WHOLE)
+        template, dropped = task.template.for_kind(self.lm.kind, whole=task.reader.mask != "needed")
         verbalizer = self._verbalizer(task, template)
         length = template.prompt_length(self.lm.tokens)
         deep = sum(count for count, _ in template.prefixes(self.lm.tokens))
         domain = self._domain(task, length, deep)
         bound = verbalizer if isinstance(verbalizer, BoundVerbalizer) else None
+        new_reader = reader or initialisation.reader(self.lm, task, bound)
         prompt = -1
-        if length or deep or task.reader != "words":
+        if length or deep or not task.reader.scores_words:
             if length and encoder is None:
                 encoder = initialisation.encoder(self.lm, task, template, bound, length, rows)
-            head = self._reader(task, bound, reader)
             prompt = self.bank.add(
                 encoder if length else None,
                 initialisation.prefix(self.lm, task, template, prefix) if deep else None,
-                head,
+                new_reader.to(self.lm.device),
             )
         self.tasks.append(BoundTask(task, template, verbalizer, prompt, dropped, domain))
         number = len(self.tasks) - 1
-        if task.reader == "prototypes" and reader is None and rows:
-            self._start_prototypes(number, rows)
+        if task.reader.starts_from_rows and reader is None and rows:
+            self._start_from_rows(number, rows)
         if task.by:
             self._owners[task.by] = number
         return number
-
-    def _reader(
-        self, task: Task, bound: BoundVerbalizer | None, reader: nn.Module | None
-    ) -> nn.Module | None:
-        """What scores the labels, where their words do not: ``reader``, or a new one."""
-        if task.reader == "words" or not bound:
-            return None
-        return (reader or initialisation.reader(self.lm, task, bound)).to(self.lm.device)
 
     @contextlib.contextmanager
     def as_before_if_it_fails(self) -> Iterator[None]:
@@ -161,7 +153,7 @@ class PromptModel:
     ) -> BoundVerbalizer | Choices | Span | None:
         if task.verbalizer is None or isinstance(task.verbalizer, Choices | Span):
             return task.verbalizer
-        if task.reader in ("words", "soft"):
+        if task.reader.binds_words:
             return task.verbalizer.bind(self.lm.tokens, template.place, self.lm.kind)
         return BoundVerbalizer(task.verbalizer.labels, (), (), self.lm.kind)
 
@@ -185,19 +177,22 @@ class PromptModel:
         """How many rows are scored at once: with more a CPU is slower, and takes more memory."""
         return 16 if self.lm.device.type == "cpu" else 64
 
-    def _start_prototypes(self, number: int, rows: Sequence[Row]) -> None:
-        examples = self.encode(number, rows[:: -(-len(rows) // PROTOTYPE_ROWS)])
-        task = self.tasks[number]
-        reader = self.bank.readers[task.prompt]
-        assert isinstance(reader, trained_heads.Prototypes)
+    def reader(self, task: int) -> Reader:
+        """What scores the labels of a task, with the values that it trains, if it trains any."""
+        prompt = self.tasks[task].prompt
+        return self.bank.readers[prompt] if prompt >= 0 else WordReader()
+
+    def _start_from_rows(self, number: int, rows: Sequence[Row]) -> None:
+        """Let the reader of a task begin at its training rows."""
+        examples = self.encode(number, rows[:: -(-len(rows) // STARTING_ROWS)])
         sizes = fill_counts(examples)
-        hidden = []
+        inputs = []
         with torch.no_grad(), self.evaluating():
             for batch in batches_of(range(len(examples)), sizes, self.evaluation_rows):
-                outputs = run_examples(self, [examples[i] for i in batch])
-                hidden.append(reader_inputs(task, reader, outputs).sum(0))
+                members = [examples[i] for i in batch]
+                inputs.append(read_labels(self, members, run_examples(self, members)))
         labels = torch.tensor([example.label for example in examples], device=self.lm.device)
-        reader.start_at(torch.cat(hidden), labels)
+        self.reader(number).start_from(torch.cat(inputs, 1), labels)
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -7,14 +7,15 @@ import torch
 
 from ptune.answers.ensemble import combine
 from ptune.answers.label_words import Span
+from ptune.answers.reader import FillOutput
 from ptune.errors import ConfigError, DivergedError
 from ptune.model.forward import (
-    FillOutput,
     PromptVectors,
     batches_of,
+    corrected,
     fill_counts,
     group_alike,
-    reader_inputs,
+    read_labels,
     run_examples,
 )
 from ptune.model.stepwise import is_stepwise, spelt_scores, stepwise_words
@@ -38,7 +39,9 @@ def score_examples(
         scores |= _scores_of_batch(model, examples, batch, learned)
     words = stepwise_words(model, [examples[i] for i in stepwise], learned, rows)
     for number, words_of_row in zip(stepwise, words):
-        scores[number] = scores_of_words(model, examples[number], words_of_row[:, None])[0].cpu()
+        task, bound = examples[number].task, examples[number].labels
+        inputs = corrected(model.tasks[task], words_of_row[:, None])
+        scores[number] = model.reader(task).scores(inputs, bound)[0].cpu()
     scores |= dict(zip(spelt, spelt_scores(model, [examples[i] for i in spelt], learned, rows)))
     return [scores[number] for number in numbers]
 
@@ -99,8 +102,7 @@ def word_scores(model: "PromptModel", rows: Sequence[Row], task: int) -> torch.T
     outputs: list[list[FillOutput]] = []
     for batch in batches_of(range(len(examples)), fill_counts(examples), model.evaluation_rows):
         outputs += run_examples(model, [examples[i] for i in batch], learned)
-    bound = model.tasks[task].bound(rows[0], model.lm.tokens, model.lm.kind)
-    return bound.of_words(_log_probs(outputs, range(len(bound.fills)))).cpu()
+    return model.reader(task).read(outputs, examples[0].labels)[0].cpu()
 
 
 def label_scores(
@@ -108,41 +110,8 @@ def label_scores(
 ) -> torch.Tensor:
     """Label scores [B, C] of examples of one task and verbalizer, from the outputs of their
     fills."""
-    task, bound = model.tasks[examples[0].task], examples[0].labels
-    if task.task.reader != "words":
-        reader = model.bank.readers[task.prompt]
-        orders = reader_inputs(task, reader, outputs)
-        if task.task.reader == "pair":
-            return torch.stack([reader(vectors) for vectors in orders]).mean(0)
-        return reader(orders.sum(0))
-    size = len(bound.fills)
-    words = [
-        bound.of_words(_log_probs(outputs, range(start, start + size)))
-        for start in range(0, len(outputs[0]), size)
-    ]
-    return scores_of_words(model, examples[0], torch.stack(words))
-
-
-def _log_probs(outputs: Sequence[list[FillOutput]], fills: Sequence[int]) -> list[torch.Tensor]:
-    """For each of the fills the log probabilities of the vocabulary [B, K, V]."""
-    return [
-        torch.stack([outputs_of_row[fill].log_probs for outputs_of_row in outputs])
-        for fill in fills
-    ]
-
-
-def scores_of_words(model: "PromptModel", example: Example, words: torch.Tensor) -> torch.Tensor:
-    """Label scores [B, C] from the words of each variant of the rows [variants, B, W]: calibrated,
-    the domain's taken off, both orders averaged.
-
-    Args:
-        example: one of the rows, whose task and verbalizer are those of all.
-    """
-    task, bound = model.tasks[example.task], example.labels
-    orders = words[:-1] - words[-1:] if task.domain else words
-    if task.offset is not None:
-        orders = orders - orders.new_tensor(task.offset)
-    return torch.stack([bound.of_labels(words_of_order) for words_of_order in orders]).mean(0)
+    inputs = read_labels(model, examples, outputs)
+    return model.reader(examples[0].task).scores(inputs, examples[0].labels)
 
 
 def combined_shares(

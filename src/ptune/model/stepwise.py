@@ -51,7 +51,7 @@ def is_stepwise(model: "PromptModel", example: Example) -> bool:
     bound = example.labels
     return (
         bound.order == "most-probable-first"
-        and model.tasks[example.task].task.reader == "words"
+        and model.tasks[example.task].task.reader.scores_words
         and any(len(ids) > 1 for ids in bound.ids)
     )
 

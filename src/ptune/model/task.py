@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from ptune.answers.ensemble import Combine
 from ptune.answers.label_words import BoundVerbalizer, Choices, Span, Verbalizer
+from ptune.answers.reader import Answer, Reader
+from ptune.answers.word_reader import WordReader
 from ptune.data.rows import spelled
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.settings import DecodingConfig, LayoutConfig
@@ -14,10 +16,8 @@ from ptune.template.tokenizer import Tokens
 
 Row = Mapping[str, Any]
 Loss = Literal["labels", "vocabulary"]
-Reader = Literal["words", "soft", "prototypes", "head", "pair"]
 Pooling = Literal["first", "mean"]
 WARNED = 0.1  # the share of rows that are shortened from which it is a warning
-WHOLE = ("head", "pair")  # readers that need no {mask}
 
 
 def prompt_value(row: Row, field: str) -> str:
@@ -85,10 +85,11 @@ class Task:
         combine: how the task answers with others of an ensemble.
         by: a field and the value of it that the task's rows have, where others of the same kind
             take the other rows.
-        reader: what scores the labels: their words, or what is trained to, beside the prompt: a
-            soft verbalizer ("soft"), prototypes, or a classification head, which without a
-            ``{mask}`` reads the input's first token, or a causal LM's last. "pair" is the LM's own
-            next-sentence head; the labels' words are then the relations that it tells.
+        reader: the class that scores the labels, one of ``ptune.READERS``: by their words, or by
+            what is trained beside the prompt: a soft verbalizer, prototypes, or a classification
+            head, which without a ``{mask}`` reads the input's first token, or a causal LM's last.
+            "pair" is the LM's own next-sentence head; the labels' words are then the relations that
+            it tells.
         swap: two fields, for pairs that are symmetric: each row is run in both orders. Scores are
             averaged; of a trained reader, the vectors are added before it (GPT, section 4.1).
         domain: the question without the row's own text; its scores are taken off (PMI, Holtzman et
@@ -116,7 +117,7 @@ class Task:
     decoding: DecodingConfig = DecodingConfig()
     combine: Combine = "mean"
     by: tuple[str, str] | None = None
-    reader: Reader = "words"
+    reader: type[Reader] = WordReader
     swap: tuple[str, str] | None = None
     domain: Template | None = None
     temperature: float = 1.0
@@ -246,12 +247,11 @@ class BoundTask:
             else self.verbalizer.bind(row, tokens, self.template.place, kind)
         )
 
-    def answers(self, bound: BoundVerbalizer) -> list[tuple[int | None, ...]]:
-        """How the answer's place is filled in turn to score a row: as the words need it; a trained
-        reader looks once."""
+    def answers(self, bound: BoundVerbalizer) -> list[Answer]:
+        """How the answer's place is filled in turn to score a row."""
         if isinstance(self.verbalizer, Span):
             return [self.verbalizer.start(bound)]
-        return [fill.answer for fill in bound.fills] if self.task.reader == "words" else [(None,)]
+        return self.task.reader.answers(bound)
 
     def variants(self, row: Row) -> list[tuple[Template, Row]]:
         """How a row is run: as it is, with two fields exchanged, and without its text

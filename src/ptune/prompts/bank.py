@@ -65,8 +65,7 @@ class Bank(nn.Module):
     Attributes:
         encoders: one a prompt; each makes the vectors of its soft tokens [P, E], where it has any.
         prefixes: one a prompt; each makes the values of its deep prefix [P, W], where it has one.
-        readers: one a prompt; each turns what the LM says at its answers into label scores, where
-            words do not.
+        readers: one a prompt; each turns what the LM says at its answers into label scores.
     """
 
     def __init__(self) -> None:

@@ -22,11 +22,11 @@ from ptune.answers.label_words import (
     Span,
     Verbalizer,
 )
+from ptune.answers.reader_table import READERS
 from ptune.base import files
 from ptune.errors import ConfigError, StoreError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
-from ptune.model.task import WHOLE
 from ptune.prompts import encoders
 from ptune.prompts.bank import Prefix
 from ptune.storage.saved_lm import check_lm, dtype_name, lm_of, lm_places
@@ -88,7 +88,7 @@ def save(
         )
     reading = SavedReading(
         choices=list(verbalizer.fields) if isinstance(verbalizer, Choices) else None,
-        reader=settings.reader,
+        reader=settings.reader.name,
         pooling=settings.pooling,
         span=verbalizer.field if isinstance(verbalizer, Span) else None,
         aggregate=verbalizer.aggregate if isinstance(verbalizer, Verbalizer) else "probability",
@@ -99,11 +99,8 @@ def save(
         offset=list(bound.offset) if bound.offset else None,
         weight=bound.weight,
     )
-    if settings.reader not in ("words", "pair"):
-        tensors |= {
-            f"reader.{name}": value.float()
-            for name, value in model.bank.readers[bound.prompt].state_dict().items()
-        }
+    reader_values = model.reader(model.number(task)).saved()
+    tensors |= {f"reader.{name}": value for name, value in reader_values.items()}
     saved = SavedPrompt(
         format=3,
         ptune=importlib.metadata.version("ptune"),
@@ -205,9 +202,9 @@ def load(
         template = Template.parse(note.template)
         if trainable and not (path / ENCODER).exists():
             note = _as_table(note)
-        soft, deep = _encoders(
-            path, note, lm, template.for_kind(lm.kind, note.reading.reader in WHOLE)[0], trainable
-        )
+        reader = READERS[note.reading.reader]
+        template_for_lm = template.for_kind(lm.kind, reader.mask != "needed")[0]
+        soft, deep = _encoders(path, note, lm, template_for_lm, trainable)
         settings = (
             PrefixSettings(note.prefix.hidden, note.prefix.init, tuple(note.prefix.attentions))
             if note.prefix
@@ -228,7 +225,7 @@ def load(
             note.decoding,
             note.combine,
             note.by,
-            note.reading.reader,
+            reader,
             note.reading.swap,
             Template.parse(note.reading.domain) if note.reading.domain else None,
             note.temperature,
@@ -437,14 +434,10 @@ def _verbalizer(note: SavedPrompt) -> Verbalizer | Choices | Span | None:
 
 def _load_reader(path: pathlib.Path, model: PromptModel, number: int) -> None:
     """Give a trained reader its saved values."""
-    if model.tasks[number].task.reader in ("words", "pair"):
-        return
-    _filled(
-        path / "prompt.safetensors",
-        model.bank.readers[model.tasks[number].prompt],
-        files.read_tensors(path / "prompt.safetensors"),
-        "reader",
-    )
+    reader = model.reader(number)
+    if reader.is_trained:
+        file = path / "prompt.safetensors"
+        _filled(file, reader, files.read_tensors(file), "reader")
 
 
 def _filled(

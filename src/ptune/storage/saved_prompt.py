@@ -10,8 +10,8 @@ from ptune.answers.label_words import Aggregate, Length, Order
 from ptune.base import files
 from ptune.errors import StoreError, reason
 from ptune.lm.fingerprint import LMRecord
-from ptune.model.task import Pooling, Reader
-from ptune.settings import DecodingConfig, LayoutConfig
+from ptune.model.task import Pooling
+from ptune.settings import DecodingConfig, LayoutConfig, ReaderName
 
 FORMAT = 3
 
@@ -54,7 +54,7 @@ class SavedReading(BaseModel):
 
     choices: list[str] | None = None
     span: str | None = None
-    reader: Reader = "words"
+    reader: ReaderName = "words"
     pooling: Pooling = "first"
     aggregate: Aggregate = "probability"
     order: Order | None = None

@@ -15,6 +15,7 @@ from ptune.settings import (
     Lm,
     PetConfig,
     PrefixConfig,
+    ReaderName,
     Seed,
     TrainOverrides,
 )
@@ -93,7 +94,7 @@ Words = dict[str, str | list[str]]
 class ReadingConfig(Config):
     """How the LM's answer becomes a label."""
 
-    by: Literal["words", "soft", "prototypes", "head", "pair"] = "words"
+    by: ReaderName = "words"
     """words: the label words. soft: a soft verbalizer, a trained vector for each label that begins
     as its words. prototypes: trained points (ProtoVerb). head: a classification head; a template
     without {mask} is read at its first token, or a causal LM's last.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 
 from ptune.answers.label_words import Choices, Span, Verbalizer, allowed
+from ptune.answers.reader_table import READERS
 from ptune.data import yaml_files
 from ptune.errors import ConfigError, nearest, reason
 from ptune.lm.language_model import LanguageModel
@@ -286,7 +287,7 @@ def task_of(
         config.decoding,
         config.combine,
         None if config.prompt_by is None else (config.prompt_by, str(name)),
-        reading.by if method.reader == "words" else method.reader,
+        READERS[method.reader or reading.by],
         reading.swap,
         None if reading.domain is None else Template.parse(reading.domain),
         max_length=config.max_length,
@@ -315,7 +316,7 @@ def _verbalizer(
         )
     reading = config.reading
     if (
-        reading.by == "words"
+        READERS[reading.by].scores_words
         and not member.words
         and (reading.words or reading.refine or reading.aggregate == "logit")
     ):
@@ -330,7 +331,7 @@ def _verbalizer(
             lm.tokens,
             template.for_kind(lm.kind)[0].place,
         )[0]
-    if method.reader == "pair" or reading.by == "pair":
+    if READERS[method.reader or reading.by].words_are_relations:
         return Verbalizer.from_words(_relations(config, member))
     if not member.words:
         return None
@@ -453,11 +454,9 @@ class Begun:
                 f"{task.template.source!r}: give the task that template, or none."
             )
         reader = None
-        if task.reader not in ("words", "pair") and (task.reader, _labels(task)) == (
-            old.reader,
-            _labels(old),
-        ):
-            reader = copy.deepcopy(bank.readers[prompt])
+        same = (task.reader, _labels(task)) == (old.reader, _labels(old))
+        if same and task.reader.is_trained:
+            reader = copy.deepcopy(self.model.reader(self.task))
         prefix = bank.prefixes[prompt] if prompt >= 0 else None
         made_by = copy.deepcopy(prefix.encoder) if isinstance(prefix, Prefix) else None
         soft = copy.deepcopy(bank.encoders[prompt]) if prompt >= 0 else None

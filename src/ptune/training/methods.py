@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ptune.errors import ConfigError, nearest
-from ptune.settings import TrainConfig
+from ptune.settings import ReaderName, TrainConfig
 
 # Where rows are so few that an epoch has two or three steps, patience and length count in steps.
 LEAST = 100  # steps of a training at least
@@ -29,7 +29,7 @@ class Method:
         frame: its template in a task with hand-written patterns: "<pattern>" is one of those,
             "<template>" the task's own with soft tokens, "<inputs>" the fields alone, as a pair
             where there are two.
-        reader: what reads the labels: their words, a trained head, or the LM's pair head.
+        reader: what reads the labels, a name of ``ptune.READERS``; None as the task says it.
         pooling: what a trained head reads of an input: its first token, or the mean of all.
     """
 
@@ -42,7 +42,7 @@ class Method:
     init: str = "random"
     hidden: int = 512
     frame: str = "<pattern>"
-    reader: Literal["words", "head", "pair"] = "words"
+    reader: ReaderName | None = None
     pooling: Literal["first", "mean"] = "first"
 
 
@@ -332,13 +332,10 @@ def table() -> str:
         "lm": "LM",
         "both": "prompt and LM",
     }
+    trained_with_reader = trained | {"both": "head and LM", "prompt": "prompt and head"}
     width = max(map(len, METHODS))
     lines = [f"{'method':{width}}  {'trains':15}  what it is"]
     for name, preset in METHODS.items():
-        what = (
-            trained[preset.tune]
-            if preset.reader != "head"
-            else {"both": "head and LM", "prompt": "prompt and head"}[preset.tune]
-        )
+        what = (trained_with_reader if preset.reader else trained)[preset.tune]
         lines.append(f"{name:{width}}  {what:15}  {ABOUT[name]}")
     return "\n".join(lines)

@@ -108,14 +108,10 @@ class PromptTraining:
                     "no prompt to train."
                 )
             groups.append({"params": parameters, "peak": config.learning_rate})
-        elif (
-            reader := list(model.bank.readers[bound.prompt].parameters())
-            if bound.prompt >= 0
-            else []
-        ):
+        elif parameters := list(model.reader(task).parameters()):
             groups.append(
                 {
-                    "params": [parameter for parameter in reader if parameter.requires_grad],
+                    "params": [parameter for parameter in parameters if parameter.requires_grad],
                     "peak": config.learning_rate,
                 }
             )

@@ -1,0 +1,16 @@
+"""The readers, by the word that a task's YAML file has for each (``reading.by``)."""
+
+from ptune.answers.next_sentence import RelationReader
+from ptune.answers.reader import Reader
+from ptune.answers.trained_heads import Head, Prototypes, SoftWords
+from ptune.answers.word_reader import WordReader
+from ptune.settings import ReaderName
+
+READERS: dict[ReaderName, type[Reader]] = {
+    "words": WordReader,
+    "soft": SoftWords,
+    "prototypes": Prototypes,
+    "head": Head,
+    "pair": RelationReader,
+}
+"""How the labels of a task can be read. The names are those of ``settings.ReaderName``."""
