@@ -21,7 +21,7 @@ FLOORS = [
     ["runs"],
     ["pretraining", "storage", "training"],
     ["tasks"],
-    ["estimators", "experiments"],
+    ["estimators", "experiments", "serving"],
     ["cli"],
 ]
 

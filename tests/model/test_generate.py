@@ -192,7 +192,7 @@ def test_nothing_behind_the_end_is_text():
         model.lm.tokens.plain("Rome"),
     )
     model.lm.end = end
-    assert generate_module._text(model, [*plain, end, *more], SHORT) == "great"
+    assert generate_module.text_of(model, [*plain, end, *more], SHORT.stop) == "great"
     assert "Rome" in model.lm.tokens.tokenizer.decode([*plain, end, *more])
 
 

@@ -1,6 +1,7 @@
 """The commands: each reads its options, and calls what does the work. Nothing heavy is imported
 before a command is chosen."""
 
+import importlib.util
 import logging
 import os
 import pathlib
@@ -24,6 +25,7 @@ from ptune.experiments.options import (
     ProbeConfig,
 )
 from ptune.pretraining.options import PretrainConfig
+from ptune.serving.options import ServeConfig
 from ptune.settings import Config
 from ptune.storage.options import ExportConfig, ImportConfig
 from ptune.tasks.options import NewConfig
@@ -134,6 +136,16 @@ def _inspect(arguments: Sequence[str]) -> None:
     inspect(config)
 
 
+def _serve(arguments: Sequence[str]) -> None:
+    config = _parse(ServeConfig, "serve", arguments)
+    for package in ("fastapi", "uvicorn", "prometheus_client"):
+        if importlib.util.find_spec(package) is None:
+            raise PtuneError(f"Serving needs {package}: pip install 'ptune[serve]'.")
+    from ptune.serving.run_server import serve
+
+    serve(config)
+
+
 def _bench(arguments: Sequence[str]) -> None:
     root = pathlib.Path(__file__).parents[3]
     if not (root / "benchmarks").is_dir():
@@ -209,6 +221,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "import": _import,
     "doctor": _doctor,
     "inspect": _inspect,
+    "serve": _serve,
     "pretrain": _pretrain,
     "bench": _bench,
 }
@@ -226,6 +239,7 @@ OPTIONS: dict[str, type[Config]] = {
     "import": ImportConfig,
     "doctor": DoctorConfig,
     "inspect": InspectConfig,
+    "serve": ServeConfig,
     "pretrain": PretrainConfig,
 }
 """The options of each command that has options."""

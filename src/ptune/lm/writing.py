@@ -3,10 +3,12 @@ caches."""
 
 import copy
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
+from transformers.generation.streamers import BaseStreamer
 
 from ptune.errors import ModelError
 from ptune.lm.batch import Batch, Side
@@ -19,6 +21,49 @@ from ptune.template.language import EncodedRow
 if TYPE_CHECKING:
     from ptune.lm.language_model import LanguageModel
 
+OnTokens = Callable[[list[int]], bool]
+"""Gets the next token of each row [B] as soon as it is there, and says whether to go on."""
+
+
+class _Enough(Exception):
+    """Nobody waits for more tokens."""
+
+
+class _TokenListener(BaseStreamer):
+    """Hands each step's tokens on; the first call of transformers, with the input, has none."""
+
+    def __init__(self, on_tokens: OnTokens):
+        self.on_tokens, self.begun = on_tokens, False
+
+    def put(self, value: torch.Tensor) -> None:
+        if self.begun and not self.on_tokens(value.tolist()):
+            raise _Enough
+        self.begun = True
+
+    def end(self) -> None:
+        """The text is whole; each row's end is seen by its tokens."""
+
+
+@torch.no_grad()
+def write_step_by_step(
+    lm: "LanguageModel",
+    batch: Batch,
+    vectors: torch.Tensor | None,
+    prefixes: PrefixBatch | None,
+    on_tokens: OnTokens,
+    settings: dict[str, Any],
+) -> None:
+    """Write as ``write`` does, one text a row and without beams, and hand out each step's tokens
+    until ``on_tokens`` says that they are enough. A row that has ended gets padding.
+
+    Raises:
+        ModelError: as ``write``.
+    """
+    try:
+        write(lm, batch, vectors, prefixes, 1, settings, _TokenListener(on_tokens))
+    except _Enough:
+        return
+
 
 @torch.no_grad()
 def write(
@@ -28,8 +73,12 @@ def write(
     prefixes: PrefixBatch | None,
     copies: int,
     settings: dict[str, Any],
+    streamer: BaseStreamer | None = None,
 ) -> Any:
     """Let an LM continue the rows of a batch; arguments as in ``LanguageModel.write``.
+
+    Args:
+        streamer: gets the tokens of each step.
 
     Returns:
         New token ids [B, T'], or what else ``generate`` returns with these settings.
@@ -41,6 +90,8 @@ def write(
     check_batch(lm, batch, copies)
     batch = batch.to(lm.device)
     options = {"tokenizer": lm.tokens.tokenizer} if "stop_strings" in settings else {}
+    if streamer is not None:
+        options["streamer"] = streamer
     inputs: dict[str, Any] = {
         "attention_mask": batch.attention,
         "inputs_embeds": lm.forward.embed_batch(batch, vectors),

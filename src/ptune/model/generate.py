@@ -11,6 +11,8 @@ import torch
 from ptune.answers.ensemble import most_said
 from ptune.base.seeding import seeded
 from ptune.errors import ConfigError
+from ptune.lm.batch import Side
+from ptune.lm.writing import OnTokens, write_step_by_step
 from ptune.model.task import Example, Row
 from ptune.settings import DecodingConfig
 
@@ -101,7 +103,7 @@ def write_all(
         model.lm.evaluating(),
         seeded(config.seed, model.lm.device) if config.sample else contextlib.nullcontext(),
     ):
-        for batch in _batches(model, examples, config.rows):
+        for batch in written_together(model, examples, config.rows):
             rows = [examples[i].fills[0] for i in batch]
             prompts = [learned.places.get(model.tasks[examples[i].task].prompt, -1) for i in batch]
             collated = model.lm.collate(
@@ -113,12 +115,42 @@ def write_all(
             written = collated.decoder.shape[1] if collated.decoder is not None else 0
             by_row = ids[:, written:].unflatten(0, (len(batch), -1)).tolist()
             for number, answers in zip(batch, by_row):
-                texts[number] = [_text(model, answer, config) for answer in answers]
+                texts[number] = [text_of(model, answer, config.stop) for answer in answers]
             advance(len(batch))
     return texts
 
 
-def _batches(model: "PromptModel", examples: Sequence[Example], limit: int) -> Iterator[list[int]]:
+@torch.no_grad()
+def write_live(
+    model: "PromptModel",
+    examples: Sequence[Example],
+    config: DecodingConfig,
+    on_tokens: OnTokens,
+) -> None:
+    """Write one text for each example, all in one call of the LM, and hand out each step's tokens.
+
+    Args:
+        examples: rows that may share a call (``written_together``).
+        config: how the LM writes; without beams. Where a text ends before its stop strings is for
+            ``on_tokens`` to see.
+        on_tokens: gets the next token of each example, padding where one has ended; the writing
+            ends when it returns False.
+    """
+    settings = _settings(model, config.model_copy(update={"stop": ()}))
+    learned = model.learned([example.task for example in examples])
+    prompts = [learned.places.get(model.tasks[example.task].prompt, -1) for example in examples]
+    side: Side = "left" if model.lm.kind == "causal" else "right"
+    batch = model.lm.collate([example.fills[0] for example in examples], prompts, side)
+    with (
+        model.lm.evaluating(),
+        seeded(config.seed, model.lm.device) if config.sample else contextlib.nullcontext(),
+    ):
+        write_step_by_step(model.lm, batch, learned.vectors, learned.prefixes, on_tokens, settings)
+
+
+def written_together(
+    model: "PromptModel", examples: Sequence[Example], limit: int
+) -> Iterator[list[int]]:
     """The numbers of the examples that are written for in one call: of like length, and of equal
     length where padding would show."""
 
@@ -138,12 +170,12 @@ def _batches(model: "PromptModel", examples: Sequence[Example], limit: int) -> I
             yield numbers[start : start + limit]
 
 
-def _text(model: "PromptModel", ids: list[int], config: DecodingConfig) -> str:
+def text_of(model: "PromptModel", ids: list[int], stops: Sequence[str]) -> str:
     """The text before the end token and before the first stop string."""
     if model.lm.end in ids:
         ids = ids[: ids.index(model.lm.end)]
     text = model.lm.tokens.tokenizer.decode(ids, skip_special_tokens=True)
-    return min((text.split(stop)[0] for stop in config.stop), key=len, default=text).strip()
+    return min((text.split(stop)[0] for stop in stops), key=len, default=text).strip()
 
 
 def _settings(model: "PromptModel", config: DecodingConfig) -> dict[str, Any]:

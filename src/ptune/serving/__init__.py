@@ -1,0 +1,1 @@
+"""One frozen LM and many prompts behind HTTP: requests of any prompts meet in one batch."""

@@ -1,0 +1,180 @@
+"""The folder of a server's prompts: changed by requests, and watched for what others change."""
+
+import io
+import logging
+import pathlib
+import re
+import shutil
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from ptune.base import files
+from ptune.errors import PtuneError
+from ptune.serving.problems import Problem, refused
+from ptune.serving.prompt_bank import PromptBank
+from ptune.serving.prompt_files import NAMES, PromptFiles, Stamp, prompts_in
+
+log = logging.getLogger("ptune.serving")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+REPLACED = ".replaced-"
+INTERVAL = 1.0  # seconds between two looks at the folder, at least
+SHARE = 0.05  # of the time that looking may take
+InWorker = Callable[[Callable[[], None]], "Future[None]"]
+
+
+def recover(folder: pathlib.Path) -> None:
+    """Put back what a killed server had moved away, and remove what it left unfinished."""
+    for moved in folder.glob(f"{REPLACED}*"):
+        place = folder / moved.name.removeprefix(REPLACED)
+        if place.exists():
+            shutil.rmtree(moved)
+        else:
+            moved.rename(place)
+    files.remove_unfinished(folder)
+
+
+def put(bank: PromptBank, folder: pathlib.Path, name: str, archive: bytes, most: int) -> bool:
+    """Take a prompt that was sent, whole or not at all; in the thread of the LM.
+
+    Args:
+        archive: a ZIP file of ``prompt.json`` and ``prompt.safetensors``.
+        most: how many bytes they may have.
+
+    Returns:
+        Whether it is new.
+
+    Raises:
+        Problem: it is no prompt for this LM; what was there before goes on answering.
+    """
+    place = folder / name
+    contents = _contents(archive, most)
+    temporary = pathlib.Path(tempfile.mkdtemp(dir=folder, prefix=files.TEMPORARY))
+    try:
+        for file_name, content in contents.items():
+            (temporary / file_name).write_bytes(content)
+        try:
+            PromptBank(bank.lm, [], 0).put(PromptFiles(name, (temporary,)))
+        except PtuneError as error:
+            told = str(error).replace(str(temporary), name)
+            raise refused(f"The prompt cannot be used: {told}", "body") from error
+        is_new = not place.exists()
+        _exchange(temporary, place)
+        bank.put(PromptFiles(name, (place,)))
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return is_new
+
+
+def remove(bank: PromptBank, folder: pathlib.Path, name: str) -> None:
+    """Remove a prompt from the server and from the disk.
+
+    Raises:
+        KeyError: there is none of that name.
+    """
+    bank.remove(name)
+    moved = pathlib.Path(tempfile.mkdtemp(dir=folder, prefix=files.TEMPORARY))
+    (folder / name).rename(moved / "prompt")
+    shutil.rmtree(moved, ignore_errors=True)
+
+
+def _exchange(new: pathlib.Path, place: pathlib.Path) -> None:
+    """Put a folder in the place of another."""
+    moved = place.with_name(REPLACED + place.name)
+    if place.exists():
+        place.rename(moved)
+    new.chmod(0o755)
+    new.rename(place)
+    shutil.rmtree(moved, ignore_errors=True)
+
+
+def _contents(archive: bytes, most: int) -> dict[str, bytes]:
+    """The two files of a prompt; no name in the archive is used as a path."""
+    wanted = " and ".join(NAMES)
+    try:
+        with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+            if sorted(opened.namelist()) != sorted(NAMES):
+                raise refused(f"The ZIP file should hold {wanted}, and nothing else.", "body")
+            if sum(entry.file_size for entry in opened.infolist()) > most:
+                raise Problem(413, "Too large", f"A prompt may have {most:,} bytes.", "body")
+            return {name: opened.read(name) for name in NAMES}
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+        raise refused(f"The body should be a ZIP file of {wanted}.", "body") from error
+
+
+class Watcher:
+    """Looks at the prompts on disk now and then, and takes over what has changed and has then
+    stayed as it is from one look to the next, so that half of a change is never seen.
+
+    Args:
+        folder: the bank's folder, whose new prompts are taken and whose missing ones are removed;
+            of prompts elsewhere new versions alone are taken.
+        in_worker: does some work in the thread of the LM.
+    """
+
+    def __init__(self, bank: PromptBank, folder: pathlib.Path | None, in_worker: InWorker):
+        self.bank, self.folder, self.in_worker = bank, folder, in_worker
+        self._seen: dict[str, Stamp | None] = {}
+        self._refused: dict[str, Stamp] = {}
+        self._stopped = threading.Event()
+
+    def run(self, after_each: Callable[[], Any] = lambda: None) -> None:
+        """Look until ``stop`` is called; for a thread of its own."""
+        pause = INTERVAL
+        while not self._stopped.wait(pause):
+            began = time.monotonic()
+            try:
+                self.look()
+                after_each()
+            except Exception as error:
+                log.warning("The prompts on disk could not be looked at: %s", error)
+            pause = max(INTERVAL, (time.monotonic() - began) / SHARE)
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def look(self) -> None:
+        """Take over what is as it was at the last look and not as it is served."""
+        known = self.bank.files()
+        present = {one.id: one for one in prompts_in(self.folder)} if self.folder else {}
+        for name, (prompt_files, _) in known.items():
+            if not self._is_ours(prompt_files):
+                present[name] = prompt_files
+        seen: dict[str, Stamp | None] = {}
+        for name in {*known, *present}:
+            stamp = _stamp(present.get(name))
+            served = known[name][1] if name in known else None
+            if stamp in (served, self._refused.get(name)) and stamp is not None:
+                continue
+            seen[name] = stamp
+            if name in self._seen and self._seen[name] == stamp:
+                self._take(name, present.get(name), stamp)
+        self._seen = seen
+
+    def _is_ours(self, prompt_files: PromptFiles) -> bool:
+        return self.folder is not None and prompt_files.folders[0].is_relative_to(self.folder)
+
+    def _take(self, name: str, prompt_files: PromptFiles | None, stamp: Stamp | None) -> None:
+        if stamp is None or prompt_files is None:
+            known = self.bank.files().get(name)
+            if known is not None and self._is_ours(known[0]):
+                self.bank.remove(name)
+                log.info("The prompt %s was removed.", name)
+            return
+        try:
+            self.in_worker(lambda: self.bank.put(prompt_files)).result()
+            log.info("The prompt %s was taken from the disk.", name)
+        except (PtuneError, OSError) as error:
+            self._refused[name] = stamp
+            log.warning("The prompt %s on the disk cannot be used: %s", name, error)
+
+
+def _stamp(prompt_files: PromptFiles | None) -> Stamp | None:
+    try:
+        return prompt_files.stamp() if prompt_files is not None else None
+    except OSError:
+        return None

@@ -1,0 +1,115 @@
+"""``/v1/models`` lists the prompts, and ``/v1/prompts/{id}`` changes them."""
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from ptune.serving import bank_folder
+from ptune.serving.access import Tenant
+from ptune.serving.answering import Administrator, User, description_of, server_of
+from ptune.serving.problems import Problem, refused
+from ptune.serving.prompt_files import Description
+from ptune.serving.scheduler import unknown_prompt
+from ptune.serving.server import MEGABYTE, PromptServer
+from ptune.template.language import Field, Mask, Part, PrefixPart, Sep, Soft, Template, Text
+
+router = APIRouter(tags=["prompts"])
+
+
+@router.get("/v1/models")
+async def models(request: Request, tenant: User) -> dict[str, Any]:
+    """The prompts that may be used, each with its task, its fields and its labels."""
+    server = server_of(request)
+    listed = await asyncio.to_thread(_listed, server, tenant)
+    return {"object": "list", "data": listed}
+
+
+@router.get("/v1/models/{name:path}")
+async def model(name: str, request: Request, tenant: User) -> dict[str, Any]:
+    """One prompt."""
+    return _shown(description_of(server_of(request), tenant, name, "model"))
+
+
+@router.put("/v1/prompts/{name}")
+async def put_prompt(name: str, request: Request, administrator: Administrator) -> Response:
+    """Put a prompt into the server's folder, or replace one: a ZIP file of prompt.json and
+    prompt.safetensors. The old one answers until the new one is there."""
+    server = server_of(request)
+    folder = _folder(server, name)
+    archive = await request.body()
+    most = server.config.max_prompt_mb * MEGABYTE
+    future = server.scheduler.call(
+        lambda: bank_folder.put(server.prompts, folder, name, archive, most)
+    )
+    is_new = await asyncio.wrap_future(future)
+    shown = _shown(server.prompts.describe(name))
+    return JSONResponse(shown, status_code=201 if is_new else 200)
+
+
+@router.delete("/v1/prompts/{name}", status_code=204)
+async def delete_prompt(name: str, request: Request, administrator: Administrator) -> None:
+    """Remove a prompt from the server and from its folder."""
+    server = server_of(request)
+    folder = _folder(server, name)
+    if name not in server.prompts:
+        raise unknown_prompt(name, "id")
+    await asyncio.wrap_future(
+        server.scheduler.call(lambda: bank_folder.remove(server.prompts, folder, name))
+    )
+    server.metrics.forget(name)
+
+
+def _folder(server: PromptServer, name: str) -> Any:
+    """The folder of the server's prompts, where a prompt of that name may be changed."""
+    known = server.prompts.files().get(name)
+    folder = server.config.bank
+    if not bank_folder.NAME.fullmatch(name):
+        told = "A prompt's id has letters, digits, dots, - and _, begins with a letter or digit, "
+        raise refused(f"{told}and has 100 signs at most.", "id")
+    if folder is None or (known and not known[0].folders[0].is_relative_to(folder)):
+        told = "Only prompts in a folder that the server was started with (--bank) are changed."
+        raise Problem(409, "Not in a folder of the server", told, "id")
+    return folder
+
+
+def _listed(server: PromptServer, tenant: Tenant) -> list[dict[str, Any]]:
+    shown = []
+    for name in server.prompts.ids():
+        if tenant.may_use(name):
+            try:
+                shown.append(_shown(server.prompts.describe(name)))
+            except (KeyError, Problem):
+                continue  # it was removed meanwhile, or is damaged
+    return shown
+
+
+def _shown(description: Description) -> dict[str, Any]:
+    return {
+        "id": description.id,
+        "object": "model",
+        "created": description.created,
+        "owned_by": "ptune",
+        "task": description.task,
+        "fields": list(description.fields),
+        "labels": list(description.labels),
+        "chosen_by": description.chosen_by,
+        "members": description.members,
+        "template": description.template,
+        "parts": [_part(part) for part in Template.parse(description.template).parts],
+    }
+
+
+def _part(part: Part) -> dict[str, Any]:
+    """A part of a template, as the page draws it."""
+    if isinstance(part, Text):
+        return {"kind": "text", "text": part.text}
+    if isinstance(part, Field):
+        return {"kind": "field", "text": part.name}
+    if isinstance(part, Soft):
+        return {"kind": "soft", "count": part.length, "text": part.words or part.name or ""}
+    if isinstance(part, PrefixPart):
+        return {"kind": "prefix", "count": part.length, "text": part.words or ""}
+    assert isinstance(part, Mask | Sep)
+    return {"kind": "mask" if isinstance(part, Mask) else "separator"}

@@ -1,0 +1,261 @@
+"""The one thread that runs the LM, and what it does next.
+
+Rows wait in two lines: those whose labels are scored, and those whose texts are written. The thread
+scores a batch, then writes a batch, and between two tokens of a text it scores the rows that have
+come meanwhile, so that no label waits for the end of a long text.
+"""
+
+import contextvars
+import logging
+import math
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from typing import Any, Protocol, TypeVar
+
+from ptune.errors import DivergedError, PtuneError
+from ptune.serving.batch_engine import BatchEngine
+from ptune.serving.fair_queue import FairQueue, QueueFull
+from ptune.serving.jobs import Job
+from ptune.serving.metrics import Metrics
+from ptune.serving.problems import Problem, internal, overlong, refused
+from ptune.serving.prompt_bank import LoadedPrompt
+
+log = logging.getLogger("ptune.serving")
+Result = TypeVar("Result")
+ROWS_BETWEEN = 16  # rows that are scored between two tokens of a text, at most
+LONGEST_WAIT = 60  # seconds that Retry-After says at most
+
+
+class Prompts(Protocol):
+    """Where a prompt's values come from."""
+
+    def get(self, name: str) -> LoadedPrompt: ...
+
+
+class Scheduler:
+    """Runs rows in the order of their tenants' turns.
+
+    Args:
+        rows: in a batch at most.
+        queue: how many rows of one tenant may wait.
+        wait: seconds for which the first row of a batch waits for others.
+    """
+
+    def __init__(self, rows: int, queue: int, wait: float, metrics: Metrics):
+        self.rows, self.wait, self.metrics = rows, wait, metrics
+        self.prompts: Prompts | None = None
+        self.engine: BatchEngine | None = None
+        self._labels, self._texts = FairQueue(queue), FairQueue(queue)
+        self._calls: list[Callable[[], None]] = []
+        self._changed = threading.Condition()
+        self._closing = False
+        self._rate = 0.0  # rows a second, lately
+        metrics.waiting.set_function(lambda: len(self._labels) + len(self._texts))
+        self._thread = threading.Thread(target=self._run, name="ptune-lm", daemon=True)
+        self._thread.start()
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Let the rows of a request wait for their turn, all of them or none.
+
+        Raises:
+            Problem: too many rows wait already, or the server is stopping.
+        """
+        queue = self._texts if jobs[0].writes else self._labels
+        with self._changed:
+            if self._closing:
+                raise Problem(
+                    503, "The server is stopping", "The server is being stopped.", None, 5
+                )
+            try:
+                queue.put(jobs)
+            except QueueFull:
+                raise self._full(len(queue)) from None
+            self._changed.notify()
+
+    def call(self, work: Callable[[], Result]) -> "Future[Result]":
+        """Do some work in the thread of the LM, between two batches or two tokens."""
+        future: Future[Result] = Future()
+
+        def done() -> None:
+            try:
+                result = work()
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                with _ignoring_cancelled():
+                    future.set_result(result)
+
+        with self._changed:
+            self._calls.append(done)
+            self._changed.notify()
+        return future
+
+    def close(self) -> None:
+        """Take no more rows, answer those that wait, and end the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def abandon(self) -> None:
+        """Answer no more rows that wait."""
+        with self._changed:
+            jobs = [*self._labels.clear(), *self._texts.clear()]
+        for job in jobs:
+            job.fail(overlong())
+
+    def _run(self) -> None:
+        while self._await_work():
+            self._do_calls()
+            if self._labels:
+                self._score_some(self.rows)
+            if self._texts:
+                self._write_some()
+
+    def _await_work(self) -> bool:
+        """Wait until there is work; False when there will be none any more."""
+        with self._changed:
+            idle = False
+            while not (self._labels or self._texts or self._calls):
+                if self._closing:
+                    return False
+                idle = True
+                self._changed.wait()
+            if idle and not self._calls and not self._closing:
+                self._changed.wait_for(
+                    lambda: bool(self._calls) or len(self._labels) >= self.rows, self.wait
+                )
+        return True
+
+    def _do_calls(self) -> None:
+        with self._changed:
+            calls, self._calls = self._calls, []
+        for call in calls:
+            call()
+
+    def _score_some(self, most: int) -> None:
+        assert self.engine is not None
+        with self._changed:
+            jobs = self._labels.take(most)
+        for batch in self.engine.label_batches(self._prepared(jobs)):
+            self._run_batch("labels", batch, self.engine.score)
+
+    def _write_some(self) -> None:
+        engine = self.engine
+        assert engine is not None
+        with self._changed:
+            jobs = self._texts.take(self.rows)
+        jobs = self._prepared(jobs)
+        if not jobs:
+            return
+        batch = engine.text_batch(jobs)
+        with self._changed:
+            self._texts.put_back([job for job in jobs if job not in batch])
+        self._run_batch("texts", batch, lambda some: engine.write(some, self._between_tokens))
+
+    def _between_tokens(self) -> None:
+        """Answer what has come while a text is written. It runs as if nothing else did: what the
+        call of the LM around it has set is not set here."""
+        if self._calls or (self._labels and not self._switches):
+            contextvars.Context().run(self._do_between)
+
+    def _do_between(self) -> None:
+        self._do_calls()
+        if self._labels and not self._switches:
+            self._score_some(ROWS_BETWEEN)
+
+    @property
+    def _switches(self) -> bool:
+        """Whether the LM keeps a state of its last call, so that no other may come between."""
+        return self.engine is not None and bool(self.engine.lm.switches)
+
+    def _prepared(self, jobs: Sequence[Job]) -> list[Job]:
+        """The jobs that are ready for the LM; the others are answered by what is wrong with
+        them."""
+        ready = []
+        for job in jobs:
+            if job.is_late:
+                job.fail(overlong())
+            elif job.is_wanted and (job.examples or self._prepare(job)):
+                ready.append(job)
+        return ready
+
+    def _prepare(self, job: Job) -> bool:
+        assert self.prompts is not None and self.engine is not None
+        try:
+            job.loaded = self.prompts.get(job.prompt)
+        except KeyError:
+            job.fail(unknown_prompt(job.prompt, job.prompt_place))
+            return False
+        except Problem as problem:
+            job.fail(problem)
+            return False
+        try:
+            self.engine.prepare(job)
+        except Exception as error:
+            job.fail(problem_of(error, job))
+            return False
+        return True
+
+    def _run_batch(
+        self, kind: str, jobs: Sequence[Job], run: Callable[[Sequence[Job]], None]
+    ) -> None:
+        began = time.monotonic()
+        self._run_apart_if_it_fails(jobs, run)
+        took = max(time.monotonic() - began, 1e-6)
+        self._rate = 0.8 * self._rate + 0.2 * len(jobs) / took
+        self.metrics.ran(kind, jobs, took)
+
+    def _run_apart_if_it_fails(
+        self, jobs: Sequence[Job], run: Callable[[Sequence[Job]], None]
+    ) -> None:
+        """Run jobs together; where that fails each alone, so that only the broken ones fail."""
+        try:
+            run(jobs)
+        except Exception as error:
+            for job in jobs:
+                if not job.is_wanted:
+                    continue
+                if len(jobs) == 1 or job.on_text is not None:
+                    job.fail(problem_of(error, job))
+                else:
+                    self._run_apart_if_it_fails([job], run)
+
+    def _full(self, waiting: int) -> Problem:
+        seconds = waiting / self._rate if self._rate else 1.0
+        return Problem(
+            429,
+            "Too many rows wait",
+            f"{waiting} rows wait already, and this request's would be too many.",
+            retry_after=min(LONGEST_WAIT, max(1, math.ceil(seconds))),
+        )
+
+
+def problem_of(error: BaseException, job: Job) -> Problem:
+    """What is told of a fault in a row."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, DivergedError):
+        return Problem(500, "No finite scores", str(error), job.prompt_place)
+    if isinstance(error, PtuneError):
+        return refused(str(error), job.place)
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    log.error("A row of %s failed: %s\n%s", job.prompt, type(error).__name__, frames)
+    return internal()
+
+
+def unknown_prompt(name: str, field: str) -> Problem:
+    """The answer to a prompt that is not there, or not for whoever asks."""
+    return Problem(404, "No such prompt", f"There is no prompt {name[:100]!r} for you here.", field)
+
+
+class _ignoring_cancelled:
+    """Swallows the error of a future that nobody waits for."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
+        return kind is not None and issubclass(kind, InvalidStateError)

@@ -1,0 +1,137 @@
+"""What a server consists of, apart from HTTP."""
+
+import contextlib
+import logging
+import pathlib
+import threading
+from collections.abc import Iterator, Mapping
+
+from ptune.errors import ConfigError
+from ptune.lm.language_model import LanguageModel
+from ptune.serving import bank_folder
+from ptune.serving.access import Access
+from ptune.serving.batch_engine import BatchEngine
+from ptune.serving.metrics import Metrics
+from ptune.serving.options import ServeConfig
+from ptune.serving.problems import Problem
+from ptune.serving.prompt_bank import PromptBank, lm_for
+from ptune.serving.prompt_files import PromptFiles, prompts_at, prompts_in
+from ptune.serving.scheduler import Scheduler
+
+log = logging.getLogger("ptune.serving")
+BUILTIN = pathlib.Path(__file__).parents[1] / "builtin" / "prompts"
+MEGABYTE = 2**20
+
+
+class PromptServer:
+    """The LM's thread, the prompts, and who may use them.
+
+    Attributes:
+        bank: the prompts; None until the LM is loaded.
+
+    Raises:
+        PtuneError: there is no prompt where one is named, or the file of tokens is at fault.
+    """
+
+    def __init__(self, config: ServeConfig):
+        self.config = config
+        self.access = Access(config.tokens)
+        self.files = find_prompts(config)
+        self.metrics = Metrics()
+        self.scheduler = Scheduler(config.rows, config.queue, config.wait_ms / 1000, self.metrics)
+        self.bank: PromptBank | None = None
+        self._watcher: bank_folder.Watcher | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the LM is loaded."""
+        return self.bank is not None
+
+    @property
+    def prompts(self) -> PromptBank:
+        """The prompts.
+
+        Raises:
+            Problem: the LM is not loaded yet.
+        """
+        if self.bank is None:
+            raise Problem(
+                503, "Not ready", "The LM is being loaded. Ask again in a moment.", retry_after=2
+            )
+        return self.bank
+
+    def load(self, lm: LanguageModel | None = None) -> None:
+        """Load the LM and see that the prompts that were named are good; in the LM's thread.
+
+        Raises:
+            PtuneError: one of them cannot be loaded.
+        """
+        config = self.config
+        lm = lm or lm_for(self.files.values(), config.lm, config.device, config.dtype)
+        bank = PromptBank(lm, self.files.values(), config.memory_mb * MEGABYTE)
+        for files in self.files.values():
+            if config.bank is None or not files.folders[0].is_relative_to(config.bank):
+                bank.put(files)
+        self.scheduler.engine = BatchEngine(lm, config.batch_tokens)
+        self.scheduler.prompts = bank
+        self.metrics.prompts.set_function(lambda: len(bank.ids()))
+        self.metrics.prompt_bytes.set_function(lambda: bank.bytes_used)
+        self.bank = bank
+
+    def start(self, lm: LanguageModel | None = None) -> None:
+        """Load in the LM's thread, and wait until that is done.
+
+        Raises:
+            PtuneError: as ``load``.
+        """
+        self.scheduler.call(lambda: self.load(lm)).result()
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """While this is open, changes on the disk are taken over."""
+        self._watcher = watcher = bank_folder.Watcher(
+            self.prompts, self.config.bank, self.scheduler.call
+        )
+        thread = threading.Thread(target=watcher.run, args=(self._read_tokens,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            watcher.stop()
+            thread.join()
+
+    def close(self) -> None:
+        """End the LM's thread, after the rows that wait."""
+        self.scheduler.close()
+
+    def _read_tokens(self) -> None:
+        try:
+            if self.access.reload_if_changed():
+                log.info("The file of tokens was read again.")
+        except ConfigError as error:
+            log.warning("The file of tokens is left aside: %s", error)
+
+
+def find_prompts(config: ServeConfig) -> Mapping[str, PromptFiles]:
+    """The prompts that are served from the start.
+
+    Raises:
+        PtuneError: a folder holds none, or two have one name.
+    """
+    named = list(config.prompts)
+    if not named and config.bank is None:
+        named = sorted(path for path in BUILTIN.iterdir() if path.is_dir())
+    prompts = prompts_at(named)
+    if config.bank is None:
+        return prompts
+    if not config.bank.is_dir():
+        raise ConfigError(f"There is no folder {config.bank} for prompts: make it first.")
+    bank_folder.recover(config.bank)
+    for files in prompts_in(config.bank):
+        if files.id in prompts:
+            raise ConfigError(
+                f"{files.folders[0]} and {prompts[files.id].folders[0]} would both be served as "
+                f"{files.id!r}: give one of the folders another name."
+            )
+        prompts[files.id] = files
+    return prompts

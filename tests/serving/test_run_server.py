@@ -1,0 +1,113 @@
+"""``ptune serve`` in a process of its own, and what it refuses before it begins."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from ptune.cli import main
+from ptune.serving.access import hash_of
+from ptune.serving.run_server import serve
+
+SOURCE = pathlib.Path(__file__).parents[2] / "src"
+
+
+def fetch(url, body=None):
+    headers = {"Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=60) as answer:
+        return json.loads(answer.read())
+
+
+def test_a_newcomer_sees_it_run_and_sigterm_ends_it():
+    """Without arguments it serves the prompts that come with ptune; it lives before the LM is
+    loaded, and ends with status 0."""
+    command = [sys.executable, "-m", "ptune", "serve", "--port", "0"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    try:
+        url = re.search(r"http://\S+", process.stdout.readline())[0]
+        assert fetch(f"{url}/health") == {"status": "alive"}
+        wait_until_ready(url)
+        models = fetch(f"{url}/v1/models")["data"]
+        assert [model["id"] for model in models] == ["continents", "currencies", "languages"]
+        rows = [{"prompt": model["id"], "fields": {"country": "Brazil"}} for model in models]
+        answers = fetch(f"{url}/v1/classify", {"rows": rows})["answers"]
+        labels = [answer["label"] for answer in answers]
+        assert labels == ["America", "real", "portuguese"]
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0, log
+    assert "Brazil" not in log and "POST /v1/classify 200" in log
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+
+
+def wait_until_ready(url):
+    for _ in range(600):
+        try:
+            return fetch(f"{url}/ready")
+        except urllib.error.HTTPError as error:
+            assert error.code == 503
+            time.sleep(0.1)
+    raise TimeoutError
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--host", "0.0.0.0"], "--tokens FILE"),
+        (["nothing-there"], "nothing-there"),
+        (["--bank", "nothing-there"], "There is no folder nothing-there"),
+        (["--tokens", "nothing-there"], "nothing-there cannot be read"),
+        (["--host", "256.1.1.1", "--open"], "cannot listen at 256.1.1.1"),
+    ],
+)
+def test_what_is_at_fault_is_told_before_anything_is_loaded(options, told, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main.main(["serve", *options])
+    assert ended.value.code == 2 and told in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken(capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        with pytest.raises(SystemExit) as ended:
+            main.main(["serve", "--port", port])
+    assert ended.value.code == 2 and f"port {port}" in capsys.readouterr().err
+
+
+def test_a_prompt_for_another_lm_ends_it_with_the_reason(prompts, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main.main(["serve", str(prompts / "film"), "--lm", "builtin", "--port", "0"])
+    assert ended.value.code == 2 and "was trained for" in capsys.readouterr().err
+
+
+def test_a_new_token_and_its_lines(capsys):
+    main.main(["serve", "--new-token", "it's"])
+    printed = capsys.readouterr().out
+    token = re.search(r"ptune-\S+", printed)[0]
+    assert hash_of(token) in printed and "name: 'it''s'" in printed
+
+
+def test_without_the_packages_it_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as ended:
+        main.main(["serve"])
+    assert ended.value.code == 2 and "pip install 'ptune[serve]'" in capsys.readouterr().err
+    assert serve
