@@ -24,7 +24,7 @@ else:
 Device = str
 Seed = Annotated[int, Field(ge=-(2**31), lt=2**32)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
-ReaderName = Literal["words", "soft", "prototypes", "head", "pair"]
+ReaderName = Literal["words", "soft", "prototypes", "head", "linear", "pair"]
 
 
 def _check_lm_name(name: str) -> str:
@@ -282,8 +282,9 @@ class PrefixConfig(Config):
     hidden: Annotated[int, Field(ge=0)] | None = None
     """Width of the MLP that makes it while it is trained; 0 trains it directly. The method's own by
     default."""
-    init: str = "random"
-    """What it starts from: random, zeros, or words, whose activations in the LM it takes."""
+    init: str | None = None
+    """What it starts from: random, zeros, or words, whose activations in the LM it takes; the
+    method's own by default."""
     attentions: tuple[Literal["self", "encoder", "decoder", "cross"], ...] = ()
     """Which attentions of an encoder-decoder it enters: encoder, decoder, cross; all by default."""
 

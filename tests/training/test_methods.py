@@ -25,6 +25,8 @@ def test_what_each_method_trains():
         "pet": "lm",
         "ipet": "lm",
         "next-sentence": "nothing",
+        "regression": "nothing",
+        "contrastive": "prompt",
     }
     paper = method("p-tuning")
     assert (

@@ -56,6 +56,8 @@ class Reader(nn.Module):
         couples_rows: the loss of a row depends on the other rows of its task in the batch, so it is
             computed over all of them, however the batch is cut.
         starts_from_rows: it begins at the training rows (``start_from``).
+        is_solved: it is computed from the training rows (``start_from``) whenever the prompt has
+            changed, and not trained by steps.
     """
 
     name: ClassVar[ReaderName]
@@ -67,6 +69,7 @@ class Reader(nn.Module):
     is_trained: ClassVar[bool] = True
     couples_rows: ClassVar[bool] = False
     starts_from_rows: ClassVar[bool] = False
+    is_solved: ClassVar[bool] = False
 
     @classmethod
     def start(

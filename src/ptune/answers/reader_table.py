@@ -1,5 +1,6 @@
 """The readers, by the word that a task's YAML file has for each (``reading.by``)."""
 
+from ptune.answers.linear_reader import LinearReader
 from ptune.answers.next_sentence import RelationReader
 from ptune.answers.reader import Reader
 from ptune.answers.trained_heads import Head, Prototypes, SoftWords
@@ -11,6 +12,7 @@ READERS: dict[ReaderName, type[Reader]] = {
     "soft": SoftWords,
     "prototypes": Prototypes,
     "head": Head,
+    "linear": LinearReader,
     "pair": RelationReader,
 }
 """How the labels of a task can be read. The names are those of ``settings.ReaderName``."""

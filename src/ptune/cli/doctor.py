@@ -14,6 +14,7 @@ from rich.text import Text
 from ptune.cli.options import DoctorConfig
 from ptune.lm.language_model import LanguageModel
 from ptune.lm.loading import choose_device, choose_dtype
+from ptune.model.check_task import WITHOUT_WORDS
 
 PACKAGES = "ptune", "torch", "transformers", "tokenizers", "safetensors", "numpy"
 OPTIONAL = {
@@ -80,7 +81,7 @@ def _capabilities(lm: LanguageModel) -> Table:
         "tokens", "", Text(f"{lm.max_length or 'any number'} in an input, of {lm.words} kinds")
     )
     if not lm.has_head:
-        note = "head, p-tuning-v2+head and other methods that read hidden states fit"
+        note = f"methods that read hidden states fit: {', '.join(WITHOUT_WORDS)}"
         table.add_row("vocabulary head", Text("no", style="yellow"), Text(note))
     for length in lm.switches:
         table.add_row(

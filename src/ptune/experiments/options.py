@@ -169,8 +169,8 @@ class CompareConfig(Config):
         "majority,manual,head,manual+fine-tune,p-tuning,p-tuning+lm,prompt-tuning-adamw,p-tuning-v2"
     )
     """Methods, with commas between. Beside those named: pet and ipet (tasks with unlabelled rows),
-    p-tuning-v2+head, prompt-tuning, prefix-tuning, next-sentence. What a user would get without
-    prompts (majority, tf-idf, linear-probe) always stands beside them."""
+    contrastive, regression, p-tuning-v2+head, prompt-tuning, prefix-tuning, next-sentence. What a
+    user would get without prompts (majority, tf-idf, linear-probe) always stands beside them."""
     lm: Lm | None = None
     """The LM, as for ptune train; each task's own by default."""
     shots: str = ""

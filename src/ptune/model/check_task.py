@@ -9,7 +9,7 @@ from ptune.model.task import Task
 from ptune.template.language import PrefixPart, Text
 
 # methods for an encoder without a vocabulary head
-WITHOUT_WORDS = ("head", "p-tuning-v2+head")
+WITHOUT_WORDS = ("contrastive", "regression", "head", "p-tuning-v2+head")
 
 
 def check_task(task: Task, lm: LanguageModel) -> None:
@@ -80,7 +80,7 @@ def _check_pooling(task: Task, lm: LanguageModel) -> None:
     if not task.reader.pools:
         raise ConfigError(
             f"{task.name} reads by {task.reader.name}, which stand at one place: pooling goes with "
-            "a head or prototypes."
+            "a head, prototypes or a regression."
         )
     if task.template.has_mask:
         raise ConfigError(

@@ -52,6 +52,7 @@ __all__ = [
 ]
 TEXT_ROWS = 16
 STARTING_ROWS = 512  # the most rows that a reader starts from
+SOLVED_ROWS = 2000  # the most rows that a reader is computed from
 
 
 @dataclass
@@ -131,7 +132,8 @@ class PromptModel:
         self.tasks.append(BoundTask(task, template, verbalizer, prompt, dropped, domain))
         number = len(self.tasks) - 1
         if task.reader.starts_from_rows and reader is None and rows:
-            self._start_from_rows(number, rows)
+            most = SOLVED_ROWS if task.reader.is_solved else STARTING_ROWS
+            self._start_reader(number, self.encode(number, rows[:: -(-len(rows) // most)]))
         if task.by:
             self._owners[task.by] = number
         return number
@@ -182,9 +184,14 @@ class PromptModel:
         prompt = self.tasks[task].prompt
         return self.bank.readers[prompt] if prompt >= 0 else WordReader()
 
-    def _start_from_rows(self, number: int, rows: Sequence[Row]) -> None:
-        """Let the reader of a task begin at its training rows."""
-        examples = self.encode(number, rows[:: -(-len(rows) // STARTING_ROWS)])
+    def solve_reader(self, task: int, examples: Sequence[Example]) -> None:
+        """Compute a task's reader from its training rows, where it is one that is computed
+        (``Reader.is_solved``); its prompt has changed since."""
+        if self.tasks[task].task.reader.is_solved:
+            self._start_reader(task, examples[:: -(-len(examples) // SOLVED_ROWS)])
+
+    def _start_reader(self, number: int, examples: Sequence[Example]) -> None:
+        """Let the reader of a task begin at some of its training rows."""
         sizes = fill_counts(examples)
         inputs = []
         with torch.no_grad(), self.evaluating():

@@ -113,14 +113,12 @@ class Bank(nn.Module):
     @torch.no_grad()
     def size(self, number: int) -> int:
         """How many values are kept of a prompt: its vectors, its prefix, and its reader."""
-        prefix, reader = (
-            self.prefixes[number],
-            sum(p.numel() for p in self.readers[number].parameters() if p.requires_grad),
-        )
+        prefix, reader = self.prefixes[number], self.readers[number]
+        trained = [parameter for parameter in reader.parameters() if parameter.requires_grad]
         return (
             int(self.encoders[number]().numel())
             + (int(prefix.encoder().numel()) if isinstance(prefix, Prefix) else 0)
-            + reader
+            + sum(value.numel() for value in [*trained, *reader.buffers()])
         )
 
     def vectors(self, numbers: Sequence[int]) -> torch.Tensor | None:

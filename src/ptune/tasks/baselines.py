@@ -81,6 +81,14 @@ def majority(question: Question) -> Figures:
 
 
 def _learned(question: Question, lm: LanguageModel, name: str) -> Figures | None:
+    """The figures of a baseline that learns; None where it cannot."""
+    values = shares(question, lm, name)
+    return None if values is None else _scored(question, values)
+
+
+def shares(question: Question, lm: LanguageModel, name: str) -> np.ndarray | None:
+    """The labels' probabilities of the test rows [rows, labels] by a baseline that learns; None
+    where the rows to learn from have one label only, or no words, or do not fit into the LM."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -104,11 +112,10 @@ def _learned(question: Question, lm: LanguageModel, name: str) -> Figures | None
     except (_NoWords, TemplateError):
         return None
     model.fit(first, right)
-    shares = np.zeros((len(question.test), len(question.labels)))
-    shares[:, [list(question.labels).index(label) for label in model.classes_]] = (
-        model.predict_proba(second)
-    )
-    return _scored(question, shares)
+    values = np.zeros((len(question.test), len(question.labels)))
+    columns = [list(question.labels).index(label) for label in model.classes_]
+    values[:, columns] = model.predict_proba(second)
+    return values
 
 
 class _NoWords(Exception):

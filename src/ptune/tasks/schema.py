@@ -97,11 +97,11 @@ class ReadingConfig(Config):
     by: ReaderName = "words"
     """words: the label words. soft: a soft verbalizer, a trained vector for each label that begins
     as its words. prototypes: trained points (ProtoVerb). head: a classification head; a template
-    without {mask} is read at its first token, or a causal LM's last.
+    without {mask} is read at its first token, or a causal LM's last. linear: logistic regression.
     pair: the LM's own next-sentence head, zero-shot; the labels' words are then its relations."""
     pooling: Literal["first", "mean"] | None = None
-    """What a head or prototypes read of an input without {mask}: its first token (of a causal LM
-    the last), or the mean of all its tokens, which suits sentence encoders; the method's own by
+    """What a head or a regression reads of an input without {mask}: its first token (of a causal
+    LM the last), or the mean of all its tokens, which suits sentence encoders; the method's own by
     default."""
     aggregate: Literal["probability", "logit"] = "probability"
     """Of several words of a label: the mean of their probabilities, or of their logits (PET)."""

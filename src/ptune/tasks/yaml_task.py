@@ -269,7 +269,7 @@ def task_of(
     )
     prefix = PrefixSettings(
         method.hidden if config.prefix.hidden is None else config.prefix.hidden,
-        config.prefix.init,
+        config.prefix.init or method.prefix_init,
         config.prefix.attentions,
     )
     return Task(

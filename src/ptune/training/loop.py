@@ -146,6 +146,7 @@ def fit(
             )
         for job in jobs:
             job.restore_best()
+            model.solve_reader(job.task, job.rows)
             job.trained.planned, job.trained.step = job.steps, job.step
     finally:
         model.lm.recompute(False)
@@ -241,6 +242,8 @@ def _evaluate(
 ) -> None:
     """Evaluate several tasks, with the dev rows of all of them in the same batches."""
     chosen, written = [job for job in jobs if not job.writes], [job for job in jobs if job.writes]
+    for job in jobs:
+        model.solve_reader(job.task, job.rows)
     scores = iter(model.scores([example for job in chosen for example in job.dev], finite=False))
     for job in chosen:
         dev_scores = [next(scores) for _ in job.dev]

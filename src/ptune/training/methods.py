@@ -14,6 +14,7 @@ from ptune.settings import ReaderName, TrainConfig
 # Where rows are so few that an epoch has two or three steps, patience and length count in steps.
 LEAST = 100  # steps of a training at least
 WAITED = 30  # steps without a gain before it stops
+SENTENCE = "The capital of Austria, on the Danube, is Vienna."  # what a prefix may begin as
 What = Literal["nothing", "prompt", "head", "lm", "both"]
 
 
@@ -26,6 +27,7 @@ class Method:
         tune: what is trained.
         encoder, init: how soft vectors are made and begin, where the template has any.
         hidden: width of the MLP that makes a deep prefix, where the template has one; 0 for none.
+        prefix_init: what a deep prefix begins as: random values, or the words of a text.
         frame: its template in a task with hand-written patterns: "<pattern>" is one of those,
             "<template>" the task's own with soft tokens, "<inputs>" the fields alone, as a pair
             where there are two.
@@ -41,6 +43,7 @@ class Method:
     encoder: str = "lstm"
     init: str = "random"
     hidden: int = 512
+    prefix_init: str = "random"
     frame: str = "<pattern>"
     reader: ReaderName | None = None
     pooling: Literal["first", "mean"] = "first"
@@ -288,6 +291,39 @@ METHODS = {
             frame="{prefix:8} <inputs>",
             reader="head",
         ),
+        # What every course teaches first: nothing of the LM is changed.
+        Method(
+            "regression",
+            "Logistic regression",
+            "{subject}",
+            "nothing",
+            frame="<inputs>",
+            reader="linear",
+            pooling="mean",
+        ),
+        # SetFit (Tunstall et al. 2022, section 3) tunes a sentence encoder on pairs of rows, and
+        # fits a logistic regression on its vectors; here a prefix is tuned, and the encoder stays.
+        # All pairs of a batch are compared, where SetFit draws some.
+        Method(
+            "contrastive",
+            "Contrastive prompt",
+            "{prefix:8} {subject}",
+            "prompt",
+            TrainConfig(
+                learning_rate=1e-2,
+                batch_size=24,
+                steps=100,
+                evaluate_every=50,
+                decay="linear",
+                patience=0,
+            ),
+            "table",
+            hidden=0,
+            prefix_init=SENTENCE,
+            frame="{prefix:8} <inputs>",
+            reader="linear",
+            pooling="mean",
+        ),
     )
 }
 
@@ -319,6 +355,8 @@ ABOUT = {
     "prompt-tuning-adamw": "the same by AdamW, which small LMs and few rows want",
     "p-tuning-v2": "keys and values at every layer, trained directly",
     "p-tuning-v2+head": "the same, read by a classification head",
+    "regression": "logistic regression on the LM's vectors, as they are",
+    "contrastive": "the same behind a prefix that draws rows of one label together",
 }
 """What each method is, in a line."""
 
