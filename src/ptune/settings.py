@@ -248,6 +248,9 @@ class FileConfig(Config):
     plain text, as in GLUE's files. By default what the whole file fits."""
     columns: tuple[str, ...] | None = None
     """Names of the columns of a table whose first line is a row already: [label, title, text]."""
+    skip_lines: Annotated[int, Field(ge=1)] | None = None
+    """How many lines stand before the one that names a table's columns, such as a title or
+    comments."""
     rename: dict[str, str] | None = None
     """Other names for columns or fields: {Review Text: text}."""
     encoding: str | None = None

@@ -195,5 +195,5 @@ def test_emoji_written_as_two_halves_is_one_character(tmp_path):
 
 
 def test_options_of_tables_are_refused(tmp_path):
-    with pytest.raises(DataError, match="separator, quoting and columns are of tables"):
+    with pytest.raises(DataError, match="separator, quoting, columns and skip_lines are of tables"):
         read_rows(put(tmp_path, "a.jsonl", '{"a": 1}\n'), options=FileConfig(separator=";"))

@@ -26,14 +26,20 @@ def read_task(arguments: Sequence[str]) -> TaskConfig:
             ".jsonl) a file is made first, as by ptune new.\n"
         )
         tyro.cli(TaskConfig, args=["--help"], prog="ptune train TASK.yaml")
-    from ptune.data.rows import FORMATS
+    from ptune.data.row_files import form_of
+    from ptune.data.rows import JSON, TABLES
     from ptune.tasks import yaml_task
 
     file, options = pathlib.Path(arguments[0]), list(arguments[1:])
-    if file.suffix in FORMATS:
+    if form_of(file) in (*TABLES, *JSON) or _is_other_file(file):
         file, options = _table_to_task(arguments)
     default = yaml_task.read(file)
     return tyro.cli(TaskConfig, args=options, default=default, prog=f"ptune train {arguments[0]}")
+
+
+def _is_other_file(file: pathlib.Path) -> bool:
+    """Whether a file's name does not say that it is a task, so that it may be a table."""
+    return file.suffix not in (".yaml", ".yml") and file.is_file()
 
 
 def _table_to_task(arguments: Sequence[str]) -> tuple[pathlib.Path, list[str]]:

@@ -11,9 +11,19 @@ from itertools import islice
 from typing import Literal
 
 Quoting = Literal["csv", "none"]
-SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
+SEPARATORS = {
+    ",": "comma",
+    "\t": "tab",
+    ";": "semicolon",
+    "|": "vertical bar",
+    "^": "caret",
+    "~": "tilde",
+    "\x01": "control sign 1",
+    "\x1f": "control sign 31",
+}
 BY_ENDING = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
 UNCLOSED = "is never closed"
+MOST_BEFORE = 20
 SAMPLE = 100
 """So many records decide on the separator."""
 
@@ -148,6 +158,7 @@ def decide(
     quoting: Quoting | None = None,
     columns: int = 0,
     lenient: bool = False,
+    skip: int = 0,
 ) -> Dialect:
     """How a table is written, by the whole of it.
 
@@ -157,17 +168,21 @@ def decide(
         separator, quoting: where they are given, they are not in question.
         columns: how many there are, where the file has no line that names them.
         lenient: bad records are skipped, so quotation marks that fit neither reading stop nothing.
+        skip: how many lines stand before the table, such as a title.
 
     Raises:
         UnclearTable: the quotation marks fit neither reading.
     """
     with opened() as lines:
-        sample = list(islice(lines, SAMPLE))
+        sample = list(islice(lines, skip, skip + SAMPLE))
     declared = re.fullmatch(r'\s*"?sep=(.)"?\s*', sample[0], re.IGNORECASE) if sample else None
-    skip = 1 if declared and len(sample) > 1 else 0
+    if declared and len(sample) > 1:
+        skip, sample = skip + 1, sample[1:]
+    else:
+        declared = None
     notes = []
     if separator is None:
-        separator = declared[1] if declared and skip else _separator(sample[skip:], usual, columns)
+        separator = declared[1] if declared else _separator(sample, usual, columns)
         if separator != usual:
             notes.append(f"its separator is a {SEPARATORS.get(separator, repr(separator))}")
     if quoting is None:
@@ -193,6 +208,21 @@ def _separator(sample: Sequence[str], usual: str, columns: int) -> str:
             )
     best = max(scores, key=lambda candidate: (scores[candidate], candidate == usual), default=usual)
     return best if usual in scores or scores.get(best, 0) >= 0.8 else usual
+
+
+def lines_before(sample: Sequence[str], separator: str) -> int:
+    """How many lines seem to stand before a table, such as a title or comments: those after which
+    all of the first lines have the same number of fields, if they do not have it from the start."""
+    widths = [
+        (record.line, len(record.fields))
+        for record in records(iter(sample), separator, "csv")
+        if not record.is_blank and not record.fault
+    ]
+    for place, (line, width) in enumerate(widths[:MOST_BEFORE]):
+        rest = {other for _, other in widths[place:]}
+        if width > 1 and rest == {width} and len(widths) - place > 1:
+            return line - 1 if place else 0
+    return 0
 
 
 def separator_of(sample: Sequence[str]) -> str | None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from ptune.data import delimited, row_files
+from ptune.data import delimited, json_rows, row_files
 from ptune.data.rows import (
     AS_IT_IS,
     JSON,
     TABLES,
+    iterate_rows,
     looks_like_data,
     table_dialect,
     table_lines,
@@ -26,6 +27,10 @@ LOOKED_AT = 50  # lines that decide what a file without a known ending is
 MARK = b"\xef\xbb\xbf"
 SAMPLED_BYTES = 1 << 20
 GUESS = " (a guess)"
+FIRST_LINE_IS_A_ROW = (
+    "its first line looks like a row, so its columns get names here; if it names the columns, "
+    "leave `columns` out"
+)
 QUOTING = {
     "csv": "quotation marks enclose fields",
     "none": "quotation marks are plain text",
@@ -89,11 +94,15 @@ def seen(path: pathlib.Path, options: FileConfig = AS_IT_IS, form: Form | None =
         form, kind, separator = _kind(path, options)
     else:
         kind, separator = "a table" if row_files.form_of(path) in TABLES else form, None
-    for name in ("separator", "quoting", "columns", "rename", "record_path"):
+    for name in ("separator", "quoting", "columns", "skip_lines", "rename", "record_path"):
         if (value := getattr(options, name)) is not None:
             needed[name] = value
     if form != "rows":
         needed["form"] = form
+    if form == "rows" and (record_path := _record_path(path, options)):
+        options = options.model_copy(update={"record_path": record_path})
+        needed["record_path"] = record_path
+        notes.append(f"its rows stand deeper, under {record_path}")
     first_line: tuple[str, ...] = ()
     if kind == "a table":
         options, needed, first_line = _table(path, options, separator, needed, notes)
@@ -122,6 +131,8 @@ def _encoding(
     for mark, name in row_files.BYTE_ORDER_MARKS:
         if start.startswith(mark):
             return name, f"{name.upper()} by its byte order mark", {"encoding": name}
+    if name := row_files.two_bytes_each(start):
+        return name, f"{name.upper()} by its bytes", {"encoding": name}
     with row_files.opened(path):
         pass  # what holds no rows at all is refused here
     if row_files.is_utf8(path):
@@ -175,6 +186,21 @@ def _kind(path: pathlib.Path, options: FileConfig) -> tuple[Form, str, str | Non
     return ("rows", "a table", separator) if separator else ("lines", "lines of text", None)
 
 
+def _record_path(path: pathlib.Path, options: FileConfig) -> str:
+    """The names that lead to the rows of a file with one object; empty where it has more, or no
+    list of objects."""
+    if row_files.form_of(path) != ".json" or options.record_path:
+        return ""
+    try:
+        if len(list(islice(iterate_rows(path, None, options), 2))) != 1:
+            return ""
+        with row_files.opened(path, options.encoding) as stream:
+            values = [value for _, value in json_rows.values(stream.read())]
+    except (DataError, ValueError):
+        return ""  # told by who reads the rows
+    return json_rows.path_to_rows(values[0]) if len(values) == 1 else ""
+
+
 def _table(
     path: pathlib.Path,
     options: FileConfig,
@@ -186,10 +212,17 @@ def _table(
     line, where that is a row."""
     options = options.model_copy(update={"separator": options.separator or separator})
     opened = table_lines(path, options)
+    if options.skip_lines is None and (before := _lines_before(path, options, opened)):
+        options = options.model_copy(update={"skip_lines": before})
+        needed = {**needed, "skip_lines": before}
+        notes.append(
+            f"its first {'line has' if before == 1 else f'{before} lines have'} another number of "
+            "fields than those behind, and are left out as a title or comments (skip_lines)"
+        )
     try:
         dialect = table_dialect(path, options, opened)
     except DataError as error:
-        notes.append(str(error))
+        notes.append(str(error).removeprefix(f"{path}, ").rstrip("."))
         dialect = table_dialect(path, options, opened, lenient=True)
     if dialect.note:
         notes.append(dialect.note)
@@ -205,12 +238,20 @@ def _table(
             first_line = tuple(names)
             columns = tuple(f"column {number}" for number in range(1, len(names) + 1))
             options = options.model_copy(update={"columns": columns})
-            notes.append(
-                "its first line looks like a row, so the columns are numbered here; if it names "
-                "the columns, leave `columns` out"
-            )
+            notes.append(FIRST_LINE_IS_A_ROW)
     settled = {"separator": dialect.separator, "quoting": dialect.quoting}
     return options.model_copy(update=settled), needed, first_line
+
+
+def _lines_before(path: pathlib.Path, options: FileConfig, opened: delimited.Opened) -> int:
+    """How many lines seem to stand before the one that names the columns."""
+    with opened() as lines:
+        sample = list(islice(lines, delimited.SAMPLE))
+    usual = delimited.BY_ENDING.get(row_files.form_of(path), ",")
+    if options.columns or re.match(r'\s*"?sep=', sample[0] if sample else "", re.IGNORECASE):
+        return 0
+    candidates = [options.separator] if options.separator else [usual, *delimited.SEPARATORS]
+    return next(filter(None, (delimited.lines_before(sample, sign) for sign in candidates)), 0)
 
 
 def _first_record(path: pathlib.Path, options: FileConfig, dialect: delimited.Dialect) -> list[str]:

@@ -2,6 +2,7 @@
 their spelling, missing values are None, and a key that stands twice is a fault."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -74,7 +75,9 @@ def row_of(line: str) -> dict[str, Any]:
     except RepeatedKey:
         raise
     except ValueError as error:
-        raise ValueError(f"not valid JSON ({error}): {line.strip()[:SHOWN]!r}") from error
+        raise ValueError(
+            f"not valid JSON ({error}): {line.strip()[:SHOWN]!r}{_json_hint(line)}"
+        ) from error
     except RecursionError as error:
         raise ValueError(f"JSON that is nested too deep: {line.strip()[:SHOWN]!r}") from error
     if not isinstance(row, dict):
@@ -83,6 +86,18 @@ def row_of(line: str) -> dict[str, Any]:
             f"{line.strip()[:SHOWN]!r}"
         )
     return row
+
+
+def _json_hint(line: str) -> str:
+    """What seems to be wrong with a line that is nearly JSON."""
+    text = line.strip()
+    if re.fullmatch(r"\{.*\},", text):
+        return ". A comma stands behind the object: take it off, or put [ and ] around all lines"
+    if re.search(r",\s*[}\]]", text):
+        return ". A comma stands before a closing bracket, which JSON does not know"
+    if text.startswith("{'"):
+        return ". It is Python's spelling: json.dumps(row) writes JSON, with double quotation marks"
+    return ""
 
 
 def _check_characters(text: str) -> None:
@@ -151,9 +166,11 @@ def values(text: str) -> Iterator[tuple[int, Any]]:
         except RepeatedKey as error:
             raise ValueError(f"line {line}: {error}") from error
         except json.JSONDecodeError as error:
+            ended = text[error.pos :].count("\n") < 2 and error.pos + SHOWN > len(text)
             raise ValueError(
                 f"line {error.lineno}: not valid JSON ({error.msg}): "
                 f"{text[error.pos : error.pos + SHOWN]!r}"
+                + (". The file ends before its end: copy it anew" if ended else "")
             ) from error
         except RecursionError as error:
             raise ValueError(f"line {line}: JSON that is nested too deep") from error
@@ -246,6 +263,27 @@ def along(
         raise KeyError(path[0])
     plain = {name: member for name, member in value.items() if not isinstance(member, dict | list)}
     yield from along(value[path[0]], path[1:], {**above, **plain})
+
+
+def path_to_rows(value: Any) -> str:
+    """The names that lead to the deepest list of objects, with dots between, as long as only one
+    way leads on; empty where there is none."""
+    path: list[str] = []
+    last = 0
+    while isinstance(value, dict):
+        deeper = {
+            name: member
+            for name, member in value.items()
+            if isinstance(member, dict) or isinstance(member, list) and _objects(member)
+        }
+        if len(deeper) != 1:
+            break
+        name, member = next(iter(deeper.items()))
+        path.append(name)
+        if isinstance(member, list):
+            last, member = len(path), member[0]
+        value = member
+    return ".".join(path[:last])
 
 
 def path_to(value: Any, field: str, path: tuple[str, ...] = ()) -> str | None:

@@ -5,6 +5,7 @@ import gzip
 import io
 import pathlib
 import re
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, TextIO
@@ -15,11 +16,6 @@ GZIP = b"\x1f\x8b"
 SAVE_AS_CSV = "save it as CSV (UTF-8), or as JSON lines, where it was made"
 UNPACK = "unpack it first"
 SIGNATURES = (
-    (
-        b"PK\x03\x04",
-        "an Excel workbook (.xlsx) or another zip archive",
-        f"{SAVE_AS_CSV}, or unpack it",
-    ),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls) or another Office file", SAVE_AS_CSV),
     (
         b"PAR1",
@@ -53,7 +49,10 @@ SIGNATURES = (
     (b"Rar!", "a RAR archive", UNPACK),
 )
 PICKLE = re.compile(rb"\x80[\x02-\x05]")
-WEB_PAGE = re.compile(rb"\s*(<!doctype html|<html|<head|<body)", re.IGNORECASE)
+WEB_PAGE = re.compile(
+    rb"(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)*(<!doctype html|<html|<head|<body)",
+    re.IGNORECASE | re.DOTALL,
+)
 MARKUP = re.compile(rb"\s*<\?xml", re.IGNORECASE)
 BYTE_ORDER_MARKS = (
     (b"\xff\xfe\x00\x00", "utf-32"),
@@ -61,8 +60,17 @@ BYTE_ORDER_MARKS = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
+NOTHING = 0.6
+"""The share of every other byte that is nothing in UTF-16 of a Latin script."""
 GUESSED_BYTES = 64 * 1024
+WESTERN_SHARE = 0.3
+"""The share of bytes beyond ASCII that lines in a western language have at most."""
+WESTERN_LETTERS = bytes.fromhex(
+    "8c 9c c0 c1 c2 c4 c5 c6 c7 c8 c9 ca cb cd cf d1 d3 d4 d6 d8 d9 da dc df e0 e1 e2 e3 e4 e5 e6"
+    "e7 e8 e9 ea eb ec ed ee ef f1 f2 f3 f4 f5 f6 f8 f9 fa fb fc"
+)
 WINDOWS_SIGNS = bytes.fromhex("80 85 91 92 93 94 95 96 97 99 a0 a3 a9 ab ae b0 b4 bb bd")
+WESTERN = WINDOWS_SIGNS + WESTERN_LETTERS
 """What Windows programs put into English texts beside ASCII: curly quotation marks, dashes, dots,
 the euro's sign."""
 
@@ -126,6 +134,8 @@ def is_packed(path: pathlib.Path) -> bool:
 
 
 def _refuse_other_kinds(path: pathlib.Path, start: bytes, encoding: str | None) -> None:
+    if start.startswith(b"PK\x03\x04"):
+        raise DataError(f"{path} is {_in_archive(path)}")
     for signature, kind, advice in SIGNATURES:
         if start.startswith(signature):
             raise DataError(f"{path} is {kind}: {advice}.")
@@ -150,6 +160,39 @@ def _refuse_other_kinds(path: pathlib.Path, start: bytes, encoding: str | None) 
                     f"by data: {{encoding: {name}}} (--encoding {name} of the other commands)."
                 )
 
+        if name := two_bytes_each(start):
+            raise DataError(
+                f"{path} is not UTF-8 text but seems to be {name.upper()}, since every other byte "
+                f"is nothing: save it as UTF-8, or read it as it is by data: {{encoding: {name}}} "
+                f"(--encoding {name} of the other commands)."
+            )
+
+
+def _in_archive(path: pathlib.Path) -> str:
+    """What a zip archive is, and what to do with it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        names = []
+    if any(name.startswith("xl/") for name in names):
+        return f"an Excel workbook (.xlsx): {SAVE_AS_CSV}."
+    if any(name.startswith(("word/", "ppt/")) for name in names) or "mimetype" in names:
+        return f"an Office document: {SAVE_AS_CSV}."
+    if not names:
+        return f"an Excel workbook (.xlsx) or another zip archive: {SAVE_AS_CSV}, or unpack it."
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"a zip archive that holds {names[0]}{more}: unpack it, and name that file."
+
+
+def two_bytes_each(start: bytes) -> str:
+    """UTF-16 without its mark, which shows by the bytes that are nothing; empty for other text."""
+    half = len(start) // 2
+    for name, part in (("utf-16-le", start[1::2]), ("utf-16-be", start[::2])):
+        if half >= 4 and part.count(0) > NOTHING * half and start.count(0) < 1.2 * part.count(0):
+            return name
+    return ""
+
 
 def _not_decoded(path: pathlib.Path, encoding: str | None) -> str:
     """What is wrong with the encoding: the first line that cannot be read, and what encoding it
@@ -163,7 +206,8 @@ def _not_decoded(path: pathlib.Path, encoding: str | None) -> str:
         fault = _first_fault(stream, "utf-8")
     guess = guessed_encoding(path)
     advice = (
-        f" It may be {guess}: data: {{encoding: {guess}}} reads it as that."
+        f" It may be {guess}: data: {{encoding: {guess}}} reads it as that (--encoding {guess} of "
+        "the other commands)."
         if guess
         else " data: {encoding: ...} reads another encoding."
     )
@@ -194,7 +238,8 @@ def guessed_encoding(path: pathlib.Path) -> str | None:
             sample += line if not line.isascii() else b""
             if len(sample) > GUESSED_BYTES:
                 break
-    if all(byte < 128 or byte in WINDOWS_SIGNS for byte in sample):
+    beyond = [byte for byte in sample if byte >= 128]
+    if len(beyond) < WESTERN_SHARE * len(sample) and all(map(WESTERN.__contains__, beyond)):
         return "cp1252"
     best = from_bytes(sample).best()
     return None if best is None else str(best.encoding).replace("_", "-")
@@ -208,7 +253,7 @@ def start_of(path: pathlib.Path) -> bytes:
     """
     try:
         with _unpacked(path) as stream:
-            return stream.read(4)
+            return stream.read(4096)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     except EOFError:

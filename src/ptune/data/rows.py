@@ -211,7 +211,13 @@ def table_dialect(
     usual = delimited.BY_ENDING.get(row_files.form_of(path), ",")
     try:
         return delimited.decide(
-            opened, usual, options.separator, options.quoting, len(options.columns or ()), lenient
+            opened,
+            usual,
+            options.separator,
+            options.quoting,
+            len(options.columns or ()),
+            lenient,
+            options.skip_lines or 0,
         )
     except delimited.UnclearTable as error:
         raise DataError(
@@ -255,6 +261,11 @@ def headerless_hint(names: Iterable[str]) -> str:
         len(name) > 40 or name.strip().endswith((".", "?", "!")) for name in names
     ):
         return ""
+    return header_advice(names)
+
+
+def header_advice(names: Sequence[str]) -> str:
+    """What to do where a table's first line is a row."""
     return (
         f"The first line of the file was taken for the names of its {len(names)} columns and "
         "looks like a row: if it is one, name the columns by "
@@ -297,6 +308,16 @@ def _uneven(
         sign = delimited.SEPARATORS.get(dialect.separator, repr(dialect.separator))
         plain = ", which are taken as plain text here" if dialect.quoting == "none" else ""
         message += f" A text that has a {sign} in it must stand in quotation marks{plain}."
+    if width == 1:
+        message += (
+            " If the first lines are a title or comments, data: {skip_lines: 1} leaves so many out."
+        )
+    elif record.fields[-1] == "" or len(record.fields) == width + 1 and record.line == 2:
+        message += (
+            " If all rows have a field that the first line does not name (an index at the start, "
+            "or nothing behind the last separator), data: {skip_lines: 1, columns: [...]} names "
+            f"all {len(record.fields)}."
+        )
     return message
 
 
@@ -306,9 +327,9 @@ def _uneven(
 def _json(
     path: pathlib.Path, form: str, options: FileConfig, skipped: list[str] | None, notes: list[str]
 ) -> Iterator[FileRow]:
-    if options.separator or options.quoting or options.columns:
+    if options.separator or options.quoting or options.columns or options.skip_lines:
         raise DataError(
-            f"{path} is JSON by its name: separator, quoting and columns are of tables."
+            f"{path} is JSON by its name: separator, quoting, columns and skip_lines are of tables."
         )
     if options.record_path or not _is_by_line(path, form, options.encoding):
         yield from _whole_json(path, form, options, notes)

@@ -138,7 +138,7 @@ def options_for(path: pathlib.Path, given: FileConfig, kept: FileConfig) -> File
     is for a file of this kind."""
     options = {name: getattr(kept, name) for name in FileConfig.model_fields}
     if form_of(path) in JSON:
-        options |= dict.fromkeys(("separator", "quoting", "columns"))
+        options |= dict.fromkeys(("separator", "quoting", "columns", "skip_lines"))
     else:
         options |= {"record_path": None}
     if options["encoding"] and is_utf8(path):

@@ -73,6 +73,11 @@ def _roles(config: CheckConfig, files: list[CheckedFile], first: CheckedFile) ->
                 f"{nearest(name, first.columns)}"
             )
     roles = column_survey.roles_of(first.columns, config.text, config.label)
+    is_named = config.columns or config.text or config.label
+    if not is_named and column_survey.first_line_is_a_row(first.columns, roles):
+        for file in files:
+            file.take_first_line()
+        roles = column_survey.roles_of(first.columns)
     if first.form is None or not first.form.first_line:
         return roles
     names = {name: f"text{number}" for number, name in enumerate(roles.texts, 1)}

@@ -2,10 +2,10 @@
 
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ptune.data.file_form import FileForm, seen
+from ptune.data.file_form import FIRST_LINE_IS_A_ROW, FileForm, seen
 from ptune.data.rows import FileRow, is_missing, iterate_rows, spelled
 from ptune.errors import DataError
 from ptune.experiments.options import CheckConfig
@@ -92,6 +92,17 @@ class CheckedFile:
     def _only_a_header(self) -> str:
         is_table = self.form is not None and self.form.kind == "a table"
         return ", only the names of its columns" if is_table and self.path.stat().st_size else ""
+
+    def take_first_line(self) -> None:
+        """Take the first line for a row, and count anew with numbered columns."""
+        names = tuple(self.columns)
+        numbered = tuple(f"column {number}" for number in range(1, len(names) + 1))
+        self.options = self.options.model_copy(update={"columns": numbered})
+        if self.form is not None:
+            notes = [*self.form.notes, FIRST_LINE_IS_A_ROW]
+            self.form = replace(self.form, first_line=names, notes=notes)
+        self.rows, self.columns, self.faults = 0, {}, FirstFaults()
+        self.count_columns()
 
     def rename_columns(self, names: Mapping[str, str]) -> None:
         """Call its numbered columns by other names."""
@@ -206,6 +217,11 @@ def plain_text(row: Row, name: str) -> str:
 def _findings_of(file: CheckedFile, roles: Roles) -> list[str]:
     where = f"{file.name}: "
     sentences = [f"{where}{note}." for note in (file.form.notes if file.form else ())]
+    if repeated := column_survey.repeated_headers(file.columns):
+        sentences.append(
+            f"{where}{findings.rows_in_words(repeated)} repeating the names of the columns, as "
+            "where files were put together: leave them out."
+        )
     answer = roles.label or roles.answer
     if answer and (column := file.columns.get(answer)):
         sentences += findings.of_answers(column, file.rows, where)

@@ -20,6 +20,7 @@ SHOWN_SIGNS = 40
 SHOWN_LABELS = 30
 SHOWN_COLUMNS = 30
 NARROWEST = 100
+NOTHING = "Nothing odd was seen."
 
 
 def show(checked: Checked, counts: Mapping[str, "TokenCounts"]) -> None:
@@ -28,7 +29,7 @@ def show(checked: Checked, counts: Mapping[str, "TokenCounts"]) -> None:
     console.width = max(console.width, NARROWEST)
     for file in checked.files:
         _show_file(console, file, checked, counts.get(file.name))
-    _show_list(console, "What to know", checked.findings, "Nothing odd was seen.")
+    _show_list(console, "What to know", checked.findings, "" if checked.faults else NOTHING)
     for file in checked.files:
         if file.faults:
             rest = file.faults.total - len(file.faults)

@@ -20,6 +20,8 @@ LONGEST_LABEL = 40
 SHORTEST_TEXT = 8
 """Characters that the values of a column have on average at least, where its name does not say that
 it holds texts."""
+SENTENCE = 12
+"""Characters that a text at least has which is no column's name."""
 LABEL_NAMES = (
     "label",
     "labels",
@@ -122,6 +124,7 @@ class Column:
         kinds: how many values are of each kind: "text", "whole number", "date", ...
         values: how often each value comes, as the file spells it, of the first MOST_VALUES.
         is_open: whether there are values that are not counted.
+        named_itself: how many values are the column's own name.
         characters: of all values; longest: of the longest.
         examples: the first few different values.
     """
@@ -133,6 +136,7 @@ class Column:
     kinds: Counter[str] = field(default_factory=Counter)
     values: Counter[str] = field(default_factory=Counter)
     is_open: bool = False
+    named_itself: int = 0
     characters: int = 0
     longest: int = 0
     examples: list[str] = field(default_factory=list)
@@ -148,6 +152,7 @@ class Column:
             self.empty += 1
             return
         self.kinds[kind_of(value)] += 1
+        self.named_itself += text == self.name
         self.characters += len(text)
         self.longest = max(self.longest, len(text))
         if text in self.values or len(self.values) < MOST_VALUES:
@@ -260,6 +265,25 @@ def roles_of(
     if text is not None:
         return Roles((text,), label, answer)
     return Roles(_text_columns(columns, rest), label, answer)
+
+
+def repeated_headers(columns: Mapping[str, Column]) -> int:
+    """How many rows only repeat the names of the columns, as where files were put together."""
+    named = [column.named_itself for name, column in columns.items() if name]
+    return min(named, default=0) if len(named) > 1 else 0
+
+
+def first_line_is_a_row(columns: Mapping[str, Column], roles: Roles) -> bool:
+    """Whether the names of the columns are a row: the label's name is one of its labels, and the
+    text's name a sentence."""
+    if roles.label is None or not roles.texts or repeated_headers(columns):
+        return False
+    is_label = columns[roles.label].named_itself > 0
+    return is_label and any(_is_sentence(name) for name in roles.texts)
+
+
+def _is_sentence(name: str) -> bool:
+    return len(name) >= SENTENCE and (len(name.split()) > 2 or not name.isascii())
 
 
 def _usual(wanted: Sequence[str], names: Sequence[str]) -> str | None:

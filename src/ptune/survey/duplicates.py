@@ -76,7 +76,9 @@ class SeenTexts:
         parts = records["text"] % PARTS
         for part in np.unique(parts):
             if part not in self._files:
-                self._files[part] = self._stack.enter_context(tempfile.TemporaryFile())
+                self._files[part] = self._stack.enter_context(
+                    tempfile.TemporaryFile()  # noqa: SIM115
+                )
             records[parts == part].tofile(self._files[part])
 
     def duplicates(self) -> Duplicates:

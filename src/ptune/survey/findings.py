@@ -33,6 +33,7 @@ def of_labels(labels: Mapping[str, int], where: str = "") -> list[str]:
                 f"{where}labels that may be one and differ in {difference(alike[0], alike[1])}: "
                 f"{listed}."
             )
+    sentences += _several_in_one(labels, where)
     counts: dict[str, int] = {}
     for label, count in labels.items():
         counts[label.strip()] = counts.get(label.strip(), 0) + count
@@ -42,6 +43,23 @@ def of_labels(labels: Mapping[str, int], where: str = "") -> list[str]:
         more = f" and {len(rare) - LISTED} more" if len(rare) > LISTED else ""
         sentences.append(f"{where}labels with fewer than {RARE} rows: {listed}{more}.")
     return sentences
+
+
+def _several_in_one(labels: Mapping[str, int], where: str) -> list[str]:
+    """Labels that seem to be several in one cell."""
+    known = {label.strip() for label in labels}
+    for separator in ("|", ";", ",", "/", "+"):
+        several = [
+            label
+            for label in labels
+            if separator in label and known & {part.strip() for part in label.split(separator)}
+        ]
+        if several:
+            return [
+                f"{where}labels that seem to be several in one cell, such as {several[0]!r}: "
+                "ptune takes several labels of a row as a list, in JSON lines."
+            ]
+    return []
 
 
 def plain_form(label: str) -> str:
@@ -91,6 +109,11 @@ def of_texts(texts: Texts, where: str = "") -> list[str]:
             "have signs of an encoding that was read as another (Ã©, â€™, \ufffd)",
         ),
         ("marked_up", texts.marked_up, "have HTML in them (&amp;, <br>)"),
+        (
+            "placeholders",
+            texts.placeholders,
+            "are nan, null, None or N/A, which may stand for a missing text",
+        ),
         ("with_controls", texts.with_controls, "have control or invisible signs in them"),
     ):
         if count:

@@ -14,7 +14,12 @@ MARKUP = re.compile(
     r"&(amp|lt|gt|quot|nbsp|#\d+|#x[0-9a-fA-F]+);|</?(br|p|div|span|b|i|a)\b[^<>]*>"
 )
 CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\u200e\u200f\u202a-\u202e\u2060\ufeff]")
+PLACEHOLDERS = frozenset(
+    ("nan", "null", "none", "n/a", "na", "#n/a", "<na>", "nil", "#value!", "undefined")
+)
+"""What data frames, tables and programs write in the place of a missing text."""
 SMALLEST = 8
+SHORT = 16
 WIDTH = 30
 """Signs of the longest bar of a histogram."""
 
@@ -84,7 +89,7 @@ class Texts:
     Attributes:
         rows: how many there are; empty: without a visible sign.
         damaged: with signs of an encoding that was read as another; marked_up: with HTML;
-            with_controls: with signs that cannot be seen.
+            with_controls: with signs that cannot be seen; placeholders: such as "nan".
         scripts: of how many texts most letters are of a script, by its name.
         places: for each of these kinds of texts the first lines that have them.
     """
@@ -94,6 +99,7 @@ class Texts:
     damaged: int = 0
     marked_up: int = 0
     with_controls: int = 0
+    placeholders: int = 0
     characters: Lengths = field(default_factory=lambda: Lengths("characters"))
     scripts: Counter[str] = field(default_factory=Counter)
     places: dict[str, list[int]] = field(default_factory=dict)
@@ -107,6 +113,9 @@ class Texts:
             self._note("empty", line)
             return
         self.scripts[main_script(text)] += 1
+        if len(text) < SHORT and text.strip().lower() in PLACEHOLDERS:
+            self.placeholders += 1
+            self._note("placeholders", line)
         if not text.isascii() and DAMAGE.search(text):
             self.damaged += 1
             self._note("damaged", line)

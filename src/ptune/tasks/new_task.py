@@ -12,7 +12,14 @@ from typing import Any
 from ptune.base import files
 from ptune.data import file_form
 from ptune.data.json_rows import written
-from ptune.data.rows import headerless_hint, is_missing, place_of, read_rows, spelled
+from ptune.data.rows import (
+    header_advice,
+    headerless_hint,
+    is_missing,
+    place_of,
+    read_rows,
+    spelled,
+)
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.lm.language_model import LanguageModel
 from ptune.settings import FileConfig
@@ -52,6 +59,7 @@ def new(config: NewConfig, report: Callable[[str], None] = print) -> pathlib.Pat
             raise ConfigError(f"{path} is there already: choose another --out, or delete it.")
     read = _rows(config, report)
     roles = columns(read, config.text, config.label, config.data)
+    _check_first_line(config, read, roles)
     label = str(roles.label)
     rows = [{**row, label: spelled(row[label]).strip()} for row in read]
     counts = Counter(str(row[label]) for row in rows)
@@ -101,6 +109,28 @@ def _rows(config: NewConfig, report: Callable[[str], None]) -> Sequence[Row]:
     for note in form.notes:
         report(f"{config.data}: {note}.")
     return rows
+
+
+def _check_first_line(config: NewConfig, rows: Sequence[Row], roles: Roles) -> None:
+    """Refuse a table whose columns' names are a row, or come again among the rows.
+
+    Raises:
+        DataError: it is one.
+    """
+    counted = column_survey.survey(rows)
+    if config.text is None and column_survey.first_line_is_a_row(counted, roles):
+        raise DataError(
+            f"{config.data}: {header_advice(list(counted))} For ptune new, --columns gives these "
+            "names."
+        )
+    if column_survey.repeated_headers(counted):
+        refuse(
+            [
+                f"{place_of(row, number)} repeats the names of the columns: leave it out."
+                for number, row in enumerate(rows, 1)
+                if all(name == value for name, value in row.items())
+            ]
+        )
 
 
 def columns(rows: Sequence[Row], text: str | None, label: str | None, path: pathlib.Path) -> Roles:
