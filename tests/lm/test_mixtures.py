@@ -113,13 +113,12 @@ def encoded(model: PromptModel, mixture):
 
 def answers(model: PromptModel, examples) -> list[torch.Tensor]:
     """The label scores of all examples as one batch; of texts, their losses."""
-    chosen = [example for example in examples if example.bound is not None]
-    texts = [example for example in examples if example.bound is None]
+    chosen = [example for example in examples if example.has_labels]
+    texts = [example for example in examples if not example.has_labels]
     scores = iter(model.scores(chosen, rows=1000) if chosen else [])
     losses = iter(model.text_losses(texts) if texts else [])
     return [
-        next(scores) if example.bound is not None else torch.tensor([next(losses)])
-        for example in examples
+        next(scores) if example.has_labels else torch.tensor([next(losses)]) for example in examples
     ]
 
 

@@ -157,7 +157,7 @@ def test_real_rows_in_a_masked_lm(name, data, lm):
                 for example in model.encode(0, some(rows[split]), labelled=split != "unlabeled"):
                     assert (
                         example.length <= 512
-                        and example.bound is not None
+                        and example.has_labels
                         and (example.label is None) == (split == "unlabeled")
                     )
             if isinstance(task.verbalizer, Verbalizer):

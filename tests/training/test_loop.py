@@ -19,6 +19,7 @@ from ptune.base.interrupts import Interrupted
 from ptune.errors import ConfigError, DataError, DivergedError, StoreError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.encode_rows import encode_row
+from ptune.model.examples import HiddenWordsExample
 from ptune.model.prompt_model import PromptModel, Task
 from ptune.settings import TrainConfig
 from ptune.template.language import Template
@@ -770,7 +771,7 @@ def test_the_auxiliary_loss_has_its_weight(monkeypatch):
         if torch.is_grad_enabled():
             seen.append(
                 [
-                    (example.task, example.auxiliary, float(loss))
+                    (example.task, isinstance(example, HiddenWordsExample), float(loss))
                     for example, loss in zip(examples, row_losses.detach())
                 ]
             )

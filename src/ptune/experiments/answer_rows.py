@@ -15,9 +15,9 @@ from ptune.data.rows import JSON, row_of
 from ptune.errors import ConfigError, DataError, PtuneError, reason
 from ptune.experiments.options import EvaluateConfig, GenerateConfig, PredictConfig
 from ptune.lm.language_model import LanguageModel
+from ptune.model.examples import Shortening
 from ptune.model.generate import write_all
 from ptune.model.prompt_model import Example, PromptModel, Row
-from ptune.model.task import Shortening
 from ptune.settings import DecodingConfig, FileConfig, LayoutConfig
 from ptune.storage import prompt_folder
 from ptune.tasks import judge_labels, judge_texts

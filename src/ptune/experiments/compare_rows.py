@@ -9,8 +9,8 @@ from ptune.answers.reader_table import READERS
 from ptune.errors import ConfigError, ModelError, TemplateError, VerbalizerError
 from ptune.experiments.options import CompareConfig
 from ptune.lm.language_model import LanguageModel
+from ptune.model.examples import Shortening
 from ptune.model.prompt_model import PromptModel, Row
-from ptune.model.task import Shortening
 from ptune.tasks import yaml_task
 from ptune.tasks.judge_labels import check_metrics
 from ptune.tasks.schema import DataConfig, TaskConfig

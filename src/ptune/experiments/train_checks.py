@@ -10,8 +10,8 @@ from ptune.experiments.distil import plan_of
 from ptune.experiments.train_rows import TaskRows
 from ptune.experiments.train_setup import is_weighted, train_settings
 from ptune.lm.language_model import LanguageModel
+from ptune.model.examples import Shortening
 from ptune.model.prompt_model import PromptModel, Row
-from ptune.model.task import Shortening
 from ptune.settings import TrainConfig
 from ptune.tasks import judge_labels, judge_texts, yaml_task
 from ptune.tasks.schema import TaskConfig

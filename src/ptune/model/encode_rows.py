@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ptune.answers.label_words import Span
+from ptune.answers.label_words import BoundVerbalizer, Span
 from ptune.data.rows import FileRow, label_of, place_of
 from ptune.errors import ConfigError, DataError, PtuneError
-from ptune.model.task import BoundTask, Example, Row
+from ptune.model.examples import (
+    Example,
+    HiddenWordsExample,
+    LabelExample,
+    SharesExample,
+    SpanExample,
+    TextExample,
+    VocabularyExample,
+)
+from ptune.model.task import BoundTask, Row
 from ptune.template.language import EncodedRow, Template, field_of
 
 if TYPE_CHECKING:
@@ -70,7 +79,7 @@ def encode_rows(
 
 def _examples_of_row(
     model: "PromptModel", number: int, row: Row, labelled: bool, room: int
-) -> list[Example]:
+) -> Sequence[Example]:
     task = model.tasks[number]
     if task.verbalizer is None:
         return _text_examples(model, number, row, labelled, room)
@@ -80,21 +89,21 @@ def _examples_of_row(
         for template, variant in task.variants(row)
         for answer in task.answers(bound)
     )
-    example = Example(number, row, fills, bound=bound)
-    if not labelled:
-        return [example]
     if isinstance(task.verbalizer, Span):
-        return [_learning_a_span(model, example, task.verbalizer)]
-    return [_learning_a_label(model, example)]
+        example = SpanExample(task=number, row=row, fills=fills, bound=bound, span=task.verbalizer)
+        return [_with_span(model, example) if labelled else example]
+    if labelled:
+        return [_label_example(model, number, row, fills, bound)]
+    return [LabelExample(task=number, row=row, fills=fills, bound=bound)]
 
 
 def _text_examples(
     model: "PromptModel", number: int, row: Row, labelled: bool, room: int
-) -> list[Example]:
+) -> list[TextExample]:
     """A row whose answer is text: an example for each right text."""
     task = model.tasks[number]
     room = room if model.lm.kind == "causal" else 0
-    example = Example(number, row, (encode_row(model, task, row, room=room),))
+    example = TextExample(task=number, row=row, fills=(encode_row(model, task, row, room=room),))
     if not labelled:
         return [example]
     answers = [_written_answer(model, task, row, text) for text in task.texts(row)]
@@ -104,42 +113,66 @@ def _text_examples(
     ]
 
 
-def _learning_a_span(model: "PromptModel", example: Example, span: Span) -> Example:
+def _with_span(model: "PromptModel", example: SpanExample) -> SpanExample:
     """The example with its label, and with the tokens of its text to learn if it is right."""
-    task, bound = model.tasks[example.task], example.labels
+    task, bound = model.tasks[example.task], example.bound
     label = bound.number(label_of(task.right(example.row), bound.labels))
-    example = replace(example, label=label)
     if label not in bound.owners:
-        return example
+        return replace(example, label=label)
     values = [field_of(example.row, name) for name in task.template.fields]
-    answer = span.taught(bound, model.lm.tokens, seed=f"{task.task.seed} {values}")
-    return _learning_an_answer(model, example, answer)
+    answer = example.span.taught(bound, model.lm.tokens, seed=f"{task.task.seed} {values}")
+    learn = _row_to_learn(model, example.task, example.row, answer)
+    return replace(example, label=label, learn=(learn,), answer=answer)
 
 
-def _learning_a_label(model: "PromptModel", example: Example) -> Example:
-    """The example with its label, or its labels' shares, and what is run to learn it."""
-    task, bound = model.tasks[example.task], example.labels
-    shares = task.shares(example.row, len(bound.labels))
+def _label_example(
+    model: "PromptModel",
+    number: int,
+    row: Row,
+    fills: tuple[EncodedRow, ...],
+    bound: BoundVerbalizer,
+) -> LabelExample:
+    """A row with its label, or with its labels' shares, and what is run to learn it."""
+    task = model.tasks[number]
+    shares = task.shares(row, len(bound.labels))
     if shares:
-        label = shares.index(max(shares))
-    else:
-        label = bound.number(label_of(task.right(example.row), bound.labels))
-    example = replace(example, label=label)
-    if task.task.loss == "labels":
-        return replace(example, learn=example.fills, shares=shares)
-    if shares:
-        raise ConfigError(
-            'Shares of labels are not compared with the whole vocabulary: set loss to "labels".'
+        if task.task.loss == "vocabulary":
+            raise ConfigError(
+                'Shares of labels are not compared with the whole vocabulary: set loss to "labels".'
+            )
+        return SharesExample(
+            task=number,
+            row=row,
+            fills=fills,
+            learn=fills,
+            label=shares.index(max(shares)),
+            bound=bound,
+            shares=shares,
         )
-    return _learning_an_answer(model, example, bound.first_word(label))
+    label = bound.number(label_of(task.right(row), bound.labels))
+    if task.task.loss == "labels":
+        return LabelExample(
+            task=number, row=row, fills=fills, learn=fills, label=label, bound=bound
+        )
+    answer = bound.first_word(label)
+    return VocabularyExample(
+        task=number,
+        row=row,
+        fills=fills,
+        learn=(_row_to_learn(model, number, row, answer),),
+        label=label,
+        bound=bound,
+        answer=answer,
+    )
 
 
-def _learning_an_answer(model: "PromptModel", example: Example, answer: tuple[int, ...]) -> Example:
-    """The example with an answer that is compared with the whole vocabulary."""
+def _row_to_learn(
+    model: "PromptModel", number: int, row: Row, answer: tuple[int, ...]
+) -> EncodedRow:
+    """The row with an answer that is compared with the whole vocabulary."""
     is_open = model.lm.kind == "masked" or len(answer) == 1
     filled = (None,) * len(answer) if is_open else answer
-    learn = encode_row(model, model.tasks[example.task], example.row, filled)
-    return replace(example, learn=(learn,), answer=answer)
+    return encode_row(model, model.tasks[number], row, filled)
 
 
 def _written_answer(model: "PromptModel", task: BoundTask, row: Row, text: str) -> tuple[int, ...]:
@@ -207,14 +240,16 @@ def hidden_words(
             "tell: set the auxiliary weight to 0."
         )
     special = set(tokens.tokenizer.all_special_ids)
-    examples = []
+    examples: list[Example] = []
     for row in rows:
         encoded = encode_row(model, task, row)
         if positions := _positions_to_hide(encoded, special, generator):
             ids = _with_hidden(encoded, positions, tokens.mask, model.lm.words, generator)
             learn = replace(encoded, ids=ids, answer_positions=tuple(positions), pooled=False)
             answer = tuple(encoded.ids[position] for position in positions)
-            examples.append(Example(number, row, (), learn=(learn,), answer=answer, auxiliary=True))
+            examples.append(
+                HiddenWordsExample(task=number, row=row, fills=(), learn=(learn,), answer=answer)
+            )
     return examples
 
 

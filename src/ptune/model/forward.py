@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ptune.answers.reader import FillOutput
-from ptune.model.task import BoundTask, Example
+from ptune.model.examples import Example
 from ptune.prompts.bank import PrefixBatch
 from ptune.template.language import EncodedRow
 
@@ -97,34 +97,13 @@ def run_rows(
     return [FillOutput(*values) for values in zip(log_probs, hidden.split(sizes), parts)]
 
 
-def read_labels(
-    model: "PromptModel", examples: Sequence[Example], outputs: Sequence[list[FillOutput]]
-) -> torch.Tensor:
-    """What the reader reads of examples of one task and verbalizer, in each variant of their rows
-    [variants, B, F]: corrected by the domain and the calibration, where the task has them.
-
-    Args:
-        outputs: for each example the outputs of its fills.
-    """
-    inputs = model.reader(examples[0].task).read(outputs, examples[0].labels)
-    return corrected(model.tasks[examples[0].task], inputs)
-
-
-def corrected(task: BoundTask, inputs: torch.Tensor) -> torch.Tensor:
-    """What is read of each variant of some rows [variants, B, F], less what is read of the domain,
-    which is then the last variant, and less what calibration takes off."""
-    if task.domain:
-        inputs = inputs[:-1] - inputs[-1:]
-    return inputs if task.offset is None else inputs - inputs.new_tensor(task.offset)
-
-
 def group_alike(examples: Sequence[Example], numbers: Sequence[int]) -> list[list[int]]:
-    """The numbers of the examples, those of the same task and verbalizer together."""
+    """The numbers of the examples, those of the same kind, task and labels together."""
     groups: dict[Any, list[int]] = {}
     for number in numbers:
         example = examples[number]
-        key = (example.task, id(example.bound), example.shares is None)
-        groups.setdefault(key, []).append(number)
+        labels = id(example.labels) if example.has_labels else None
+        groups.setdefault((type(example), example.task, labels), []).append(number)
     return list(groups.values())
 
 

@@ -13,7 +13,8 @@ from ptune.base.seeding import seeded
 from ptune.errors import ConfigError
 from ptune.lm.batch import Side
 from ptune.lm.writing import OnTokens, write_step_by_step
-from ptune.model.task import Example, Row
+from ptune.model.examples import Example
+from ptune.model.task import Row
 from ptune.settings import DecodingConfig
 
 if TYPE_CHECKING:

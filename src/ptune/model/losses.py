@@ -4,18 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
-from ptune.answers.label_words import Span
-from ptune.answers.reader import FillOutput
-from ptune.model.forward import (
-    PromptVectors,
-    batches_of,
-    group_alike,
-    read_labels,
-    run_examples,
-)
-from ptune.model.task import Example
+from ptune.model.examples import Example, LabelExample
+from ptune.model.forward import PromptVectors, batches_of, group_alike, run_examples
 
 if TYPE_CHECKING:
     from ptune.model.prompt_model import PromptModel
@@ -29,44 +20,12 @@ def losses(
     """The loss of each example [B]; see ``PromptModel.losses``."""
     outputs = run_examples(model, examples, learned, learning=True)
     by_number: dict[int, torch.Tensor] = {}
-    labelled = [i for i, example in enumerate(examples) if example.bound and not example.answer]
-    for members in group_alike(examples, labelled):
-        values = _label_losses(model, [examples[i] for i in members], [outputs[i] for i in members])
+    for members in group_alike(examples, range(len(examples))):
+        group = [examples[i] for i in members]
+        task, reader = model.tasks[group[0].task], model.reader(group[0].task)
+        values = type(group[0]).losses(group, [outputs[i] for i in members], task, reader)
         by_number |= dict(zip(members, values))
-    for number in set(range(len(examples))) - set(labelled):
-        by_number[number] = _answer_loss(model, examples[number], outputs[number][0].log_probs)
     return torch.stack([by_number[number] for number in range(len(examples))])
-
-
-def _answer_loss(model: "PromptModel", example: Example, log_probs: torch.Tensor) -> torch.Tensor:
-    """The loss of an answer's tokens from the log probabilities of the vocabulary [K, V]: their
-    sum, smoothed for a written text; their mean for a span and for hidden words."""
-    answer = torch.tensor(example.answer, device=log_probs.device)
-    token_losses = -log_probs.gather(1, answer[:, None])
-    task = model.tasks[example.task].task
-    if example.auxiliary or isinstance(task.verbalizer, Span):
-        return token_losses.mean()
-    smoothing = task.smoothing if task.verbalizer is None else 0.0
-    if not smoothing:
-        return token_losses.sum()
-    return (1 - smoothing) * token_losses.sum() - smoothing * log_probs.mean(1).sum()
-
-
-def _label_losses(
-    model: "PromptModel", examples: Sequence[Example], outputs: Sequence[list[FillOutput]]
-) -> torch.Tensor:
-    """The losses [B] of examples of one task and verbalizer."""
-    number, bound = examples[0].task, examples[0].labels
-    inputs, reader = read_labels(model, examples, outputs), model.reader(number)
-    if examples[0].shares is None:
-        labels = torch.tensor([example.label for example in examples], device=model.lm.device)
-        return reader.losses(inputs, bound, labels)
-    temperature = model.tasks[number].task.temperature
-    scores = reader.scores(inputs, bound)
-    shares = scores.new_tensor([example.shares for example in examples])
-    return temperature**2 * nn.functional.kl_div(
-        (scores / temperature).log_softmax(1), shares, reduction="none"
-    ).sum(1)
 
 
 def backward(
@@ -100,11 +59,11 @@ def _coupled_inputs(
     model: "PromptModel", examples: Sequence[Example], learned: PromptVectors
 ) -> list[torch.Tensor]:
     """What the reader of each example reads of it [variants, 1, F]."""
-    outputs = run_examples(model, examples, learned, learning=True)
-    return [
-        read_labels(model, [example], [outputs_of_row])
-        for example, outputs_of_row in zip(examples, outputs)
-    ]
+    inputs = []
+    for example, output in zip(examples, run_examples(model, examples, learned, learning=True)):
+        task, reader = model.tasks[example.task], model.reader(example.task)
+        inputs.append(task.read(reader, [output], example.labels))
+    return inputs
 
 
 def _backward_coupled(
@@ -126,9 +85,9 @@ def _backward_coupled(
     sums = []
     for task, inputs_of_task in inputs.items():
         numbers = list(inputs_of_task)
-        labels = torch.tensor([examples[i].label for i in numbers], device=model.lm.device)
+        members = [row for i in numbers if isinstance(row := examples[i], LabelExample)]
         task_inputs = torch.cat(list(inputs_of_task.values()), 1)
-        task_losses = model.reader(task).losses(task_inputs, examples[numbers[0]].labels, labels)
+        task_losses = LabelExample.losses_of_inputs(members, task_inputs, model.reader(task))
         task_losses = task_losses * factors[numbers]
         weighted |= dict(zip(numbers, task_losses.detach()))
         sums.append(task_losses.sum())
@@ -148,19 +107,13 @@ def _parts(
             numbers = [
                 i
                 for i in range(start, start + size)
-                if _couples_rows(model, examples[i]) == couples_rows
+                if examples[i].couples_rows(model.tasks[examples[i].task]) == couples_rows
             ]
             tokens = [sum(len(row.ids) for row in examples[i].learn) for i in numbers]
             limit = CPU_TOKENS if model.lm.device.type == "cpu" else sum(tokens)
             for part in batches_of(range(len(numbers)), tokens, limit):
                 yield couples_rows, [numbers[i] for i in part]
         start += size
-
-
-def _couples_rows(model: "PromptModel", example: Example) -> bool:
-    """Whether the loss of an example depends on the others of its task in the batch."""
-    reader = model.tasks[example.task].task.reader
-    return reader.couples_rows and not example.auxiliary and example.shares is None
 
 
 def text_losses(model: "PromptModel", examples: Sequence[Example], rows: int) -> list[float]:

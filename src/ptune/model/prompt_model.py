@@ -17,18 +17,17 @@ from ptune.lm.language_model import LanguageModel
 from ptune.model import encode_rows, initialisation, losses, scoring
 from ptune.model.check_task import check_task
 from ptune.model.encode_rows import TaskChoice
+from ptune.model.examples import Example
 from ptune.model.forward import (
     PromptVectors,
     batches_of,
     fill_counts,
     prompt_vectors,
-    read_labels,
     run_examples,
 )
 from ptune.model.generate import generate as generate_texts
 from ptune.model.task import (
     BoundTask,
-    Example,
     Loss,
     PrefixSettings,
     Row,
@@ -192,14 +191,14 @@ class PromptModel:
 
     def _start_reader(self, number: int, examples: Sequence[Example]) -> None:
         """Let the reader of a task begin at some of its training rows."""
-        sizes = fill_counts(examples)
+        sizes, reader = fill_counts(examples), self.reader(number)
         inputs = []
         with torch.no_grad(), self.evaluating():
             for batch in batches_of(range(len(examples)), sizes, self.evaluation_rows):
-                members = [examples[i] for i in batch]
-                inputs.append(read_labels(self, members, run_examples(self, members)))
+                outputs = run_examples(self, [examples[i] for i in batch])
+                inputs.append(self.tasks[number].read(reader, outputs, examples[0].labels))
         labels = torch.tensor([example.label for example in examples], device=self.lm.device)
-        self.reader(number).start_from(torch.cat(inputs, 1), labels)
+        reader.start_from(torch.cat(inputs, 1), labels)
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -6,20 +6,18 @@ from typing import TYPE_CHECKING
 import torch
 
 from ptune.answers.ensemble import combine
-from ptune.answers.label_words import Span
 from ptune.answers.reader import FillOutput
 from ptune.errors import ConfigError, DivergedError
+from ptune.model.examples import Example, SpanExample
 from ptune.model.forward import (
     PromptVectors,
     batches_of,
-    corrected,
     fill_counts,
     group_alike,
-    read_labels,
     run_examples,
 )
 from ptune.model.stepwise import is_stepwise, spelt_scores, stepwise_words
-from ptune.model.task import Example, Row
+from ptune.model.task import Row
 
 if TYPE_CHECKING:
     from ptune.model.prompt_model import PromptModel
@@ -32,7 +30,7 @@ def score_examples(
     learned = model.learned([example.task for example in examples])
     numbers = range(len(examples))
     stepwise = [i for i in numbers if is_stepwise(model, examples[i])]
-    spelt = [i for i in numbers if isinstance(model.tasks[examples[i].task].verbalizer, Span)]
+    spelt = {i: row for i in numbers if isinstance(row := examples[i], SpanExample)}
     together = sorted(set(numbers) - {*stepwise, *spelt}, key=lambda i: (examples[i].length, i))
     scores: dict[int, torch.Tensor] = {}
     for batch in batches_of(together, fill_counts(examples), rows):
@@ -40,9 +38,9 @@ def score_examples(
     words = stepwise_words(model, [examples[i] for i in stepwise], learned, rows)
     for number, words_of_row in zip(stepwise, words):
         task, bound = examples[number].task, examples[number].labels
-        inputs = corrected(model.tasks[task], words_of_row[:, None])
+        inputs = model.tasks[task].corrected(words_of_row[:, None])
         scores[number] = model.reader(task).scores(inputs, bound)[0].cpu()
-    scores |= dict(zip(spelt, spelt_scores(model, [examples[i] for i in spelt], learned, rows)))
+    scores |= dict(zip(spelt, spelt_scores(model, list(spelt.values()), learned, rows)))
     return [scores[number] for number in numbers]
 
 
@@ -84,7 +82,7 @@ def check_labels(model: "PromptModel", examples: Sequence[Example]) -> None:
     Raises:
         ConfigError: a task has none.
     """
-    unlabelled = [example.task for example in examples if example.bound is None]
+    unlabelled = [example.task for example in examples if not example.has_labels]
     if unlabelled:
         raise ConfigError(
             f"{model.tasks[unlabelled[0]].task.name} has no labels to score: its answers are "
@@ -110,8 +108,9 @@ def label_scores(
 ) -> torch.Tensor:
     """Label scores [B, C] of examples of one task and verbalizer, from the outputs of their
     fills."""
-    inputs = read_labels(model, examples, outputs)
-    return model.reader(examples[0].task).scores(inputs, examples[0].labels)
+    task, reader = model.tasks[examples[0].task], model.reader(examples[0].task)
+    bound = examples[0].labels
+    return reader.scores(task.read(reader, outputs, bound), bound)
 
 
 def combined_shares(

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ptune.answers.label_words import Span
 from ptune.model.encode_rows import encode_row
+from ptune.model.examples import Example, SpanExample
 from ptune.model.forward import PromptVectors, run_rows
-from ptune.model.task import Example
 from ptune.template.language import EncodedRow
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ def _answered(
 
 
 def spelt_scores(
-    model: "PromptModel", examples: Sequence[Example], learned: PromptVectors, limit: int
+    model: "PromptModel", examples: Sequence[SpanExample], learned: PromptVectors, limit: int
 ) -> list[torch.Tensor]:
     """The label scores [2] of examples whose answer spells a text of the row (``Span``), the
     likeliest token always filled in next.
@@ -121,24 +120,17 @@ def spelt_scores(
     Args:
         limit: how many rows the LM runs at once.
     """
-    spans = [_span_of(model, example) for example in examples]
-    answers = [span.start(example.labels) for span, example in zip(spans, examples)]
+    answers = [example.span.start(example.bound) for example in examples]
     order = sorted(range(len(examples)), key=lambda i: examples[i].length)
     while open_numbers := [i for i in order if None in answers[i]]:
         for batch in _chunks(open_numbers, limit):
             rows = [_question_row(model, examples[i], answers[i]) for i in batch]
             for i, output in zip(batch, run_rows(model, rows, learned)):
-                answers[i] = spans[i].spell(examples[i].labels, answers[i], output.log_probs)
+                answers[i] = examples[i].span.spell(examples[i].bound, answers[i], output.log_probs)
     return [
-        span.scores(example.row, answer, model.lm.tokens)
-        for span, example, answer in zip(spans, examples, answers)
+        example.span.scores(example.row, answer, model.lm.tokens)
+        for example, answer in zip(examples, answers)
     ]
-
-
-def _span_of(model: "PromptModel", example: Example) -> Span:
-    span = model.tasks[example.task].verbalizer
-    assert isinstance(span, Span)
-    return span
 
 
 def _question_row(model: "PromptModel", example: Example, answer: Answer) -> tuple[int, EncodedRow]:

@@ -1,23 +1,24 @@
-"""What is asked, and how: a task, the same bound to an LM, and its rows, tokenised."""
+"""What is asked, and how: a task, and the same bound to an LM."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+
 from ptune.answers.ensemble import Combine
 from ptune.answers.label_words import BoundVerbalizer, Choices, Span, Verbalizer
-from ptune.answers.reader import Answer, Reader
+from ptune.answers.reader import Answer, FillOutput, Reader
 from ptune.answers.word_reader import WordReader
 from ptune.data.rows import spelled
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.settings import DecodingConfig, LayoutConfig
-from ptune.template.language import EncodedRow, Kind, Template
+from ptune.template.language import Kind, Template
 from ptune.template.tokenizer import Tokens
 
 Row = Mapping[str, Any]
 Loss = Literal["labels", "vocabulary"]
 Pooling = Literal["first", "mean"]
-WARNED = 0.1  # the share of rows that are shortened from which it is a warning
 
 
 def prompt_value(row: Row, field: str) -> str:
@@ -129,85 +130,6 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Example:
-    """A row, tokenised.
-
-    Attributes:
-        fills: what is run to score it: for each variant of the row (``BoundTask.variants``) the
-            fills of its verbalizer.
-        label: the number of the right one.
-        learn: what is run to learn from it; nothing where a row teaches nothing (``Span``).
-        answer: the tokens that ``learn`` should say, where it is compared with the whole
-            vocabulary.
-        bound: the verbalizer; None where the answer is text.
-        shares: how much of the row each label has, where another model said so.
-        auxiliary: words of a row without a label were hidden, and ``answer`` holds them.
-    """
-
-    task: int
-    row: Row
-    fills: tuple[EncodedRow, ...]
-    label: int | None = None
-    learn: tuple[EncodedRow, ...] = ()
-    answer: tuple[int, ...] = ()
-    bound: BoundVerbalizer | None = None
-    shares: tuple[float, ...] | None = None
-    auxiliary: bool = False
-
-    @property
-    def length(self) -> int:
-        return max(len(fill.ids) for fill in self.fills)
-
-    @property
-    def cut(self) -> int:
-        """How many tokens of the row's fields were left out, at most, so that it fits."""
-        return max((row.cut for row in (*self.fills, *self.learn)), default=0)
-
-    @property
-    def labels(self) -> BoundVerbalizer:
-        """The verbalizer of an example that has one."""
-        assert self.bound is not None
-        return self.bound
-
-
-@dataclass
-class Shortening:
-    """How many of some rows were shortened to fit, and by how many tokens at most."""
-
-    rows: int = 0
-    shortened: int = 0
-    most: int = 0
-
-    def count(self, examples: Iterable[Example]) -> None:
-        """Count one more row, which is these examples."""
-        cut = max((example.cut for example in examples), default=0)
-        self.rows += 1
-        self.shortened += cut > 0
-        self.most = max(self.most, cut)
-
-    def sentence(self, what: str, limit: int | None) -> str:
-        """What was shortened, as a sentence; nothing where no row was. Where it is more than one
-        row in ten, it is a warning.
-
-        Args:
-            what: the rows: "training rows".
-            limit: the most tokens of an input.
-        """
-        if not self.shortened:
-            return ""
-        counts = (
-            f"{self.shortened} of {self.rows} {what} were shortened to fit, by {self.most} "
-            "tokens at most."
-        )
-        if self.shortened <= self.rows * WARNED:
-            return counts
-        return (
-            f"Warning: {counts} The LM does not see what was cut off; an input may have {limit} "
-            "tokens here (max_length)."
-        )
-
-
-@dataclass(frozen=True)
 class BoundTask:
     """A task bound to the LM.
 
@@ -246,6 +168,20 @@ class BoundTask:
             if isinstance(self.verbalizer, BoundVerbalizer)
             else self.verbalizer.bind(row, tokens, self.template.place, kind)
         )
+
+    def read(
+        self, reader: Reader, outputs: Sequence[list[FillOutput]], bound: BoundVerbalizer
+    ) -> torch.Tensor:
+        """What a reader reads of rows with the same labels, in each variant of them [variants, B,
+        F]: corrected by the domain and the calibration, where the task has them."""
+        return self.corrected(reader.read(outputs, bound))
+
+    def corrected(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What is read of each variant of some rows [variants, B, F], less what is read of the
+        domain, which is then the last variant, and less what calibration takes off."""
+        if self.domain:
+            inputs = inputs[:-1] - inputs[-1:]
+        return inputs if self.offset is None else inputs - inputs.new_tensor(self.offset)
 
     def answers(self, bound: BoundVerbalizer) -> list[Answer]:
         """How the answer's place is filled in turn to score a row."""

@@ -9,8 +9,8 @@ from ptune.answers.label_words import TRUTH, Choices, Span, Verbalizer
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics import texts
 from ptune.metrics.labels import check, labelled, mean
+from ptune.model.examples import Shortening
 from ptune.model.prompt_model import Example, PromptModel, Row
-from ptune.model.task import Shortening
 from ptune.tasks import yaml_task
 from ptune.tasks.baselines import Question
 from ptune.tasks.schema import TaskConfig

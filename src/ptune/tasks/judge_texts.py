@@ -9,9 +9,10 @@ from ptune.base.progress import Progress
 from ptune.data.rows import spelled
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.metrics import texts
+from ptune.model.examples import Shortening
 from ptune.model.generate import write
 from ptune.model.prompt_model import PromptModel, Row
-from ptune.model.task import BoundTask, Shortening
+from ptune.model.task import BoundTask
 from ptune.reports.schemas import Output
 from ptune.settings import DecodingConfig
 

@@ -22,8 +22,8 @@ from ptune.base import files as store
 from ptune.data.rows import label_of
 from ptune.errors import ConfigError, DataError
 from ptune.lm.language_model import LanguageModel
+from ptune.model.examples import Shortening
 from ptune.model.prompt_model import PromptModel, Row, Task
-from ptune.model.task import Shortening
 from ptune.runs import identity
 from ptune.runs.folder import NOTE, working_in
 from ptune.settings import PetConfig, TrainConfig
