@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 
 import pytest
 import serving_kit
@@ -315,3 +316,19 @@ async def ask_and_leave(app, path, body):
 
 
 LAST = {"type": "http.response.body", "body": b""}
+
+
+def test_the_page_and_all_that_it_needs_come_from_the_server(client):
+    """Without a script or a style in the page itself, which its policy would not run."""
+    for path in ("/", "/docs"):
+        text = client.get(path).text
+        parts = re.findall(r'(?:src|href)="(/[^"]*)"', text)
+        kinds = {part: client.get(part).headers["content-type"] for part in parts}
+        assert any(kind.startswith("text/javascript") for kind in kinds.values()), path
+        assert not re.search(r"<style|<script>|style=|onclick=|https?://", text)
+        assert '<html lang="en">' in text and "<title>" in text
+    script = client.get("/page/playground.js").text
+    page = client.get("/").text
+    for name in re.findall(r'\$\("([\w-]+)"\)', script):
+        assert f'id="{name}"' in page, name
+    assert "innerHTML" not in script, "names and texts of strangers would be obeyed"

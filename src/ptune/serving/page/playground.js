@@ -1,0 +1,216 @@
+"use strict";
+// The page at /: a prompt, or two side by side, on one input.
+
+const $ = (id) => document.getElementById(id);
+const SIDES = ["left", "right"];
+const EXAMPLES = { country: "Kenya" };
+let prompts = new Map();
+let running = null;
+
+function element(name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+function tell(text, wrong = false) {
+  $("status").textContent = text;
+  $("status").classList.toggle("wrong", wrong);
+}
+
+async function begin() {
+  try {
+    prompts = new Map((await fetchJson("/v1/models")).data.map((one) => [one.id, one]));
+  } catch (error) {
+    tell(error.message, error.status !== 503);
+    $("access").hidden = error.status !== 401;
+    if (error.status === 503) setTimeout(begin, 1000);
+    return;
+  }
+  $("access").hidden = true;
+  $("ask").hidden = prompts.size === 0;
+  tell(prompts.size ? `${prompts.size} prompts share one LM.` : "There is no prompt here.");
+  fillChoices();
+  change();
+  followLink();
+}
+
+// A link may name the prompts and the fields: /?left=continents&right=currencies&country=Peru
+function followLink() {
+  const asked = new URLSearchParams(location.search);
+  if (!prompts.has(asked.get("left"))) return;
+  $("left").value = asked.get("left");
+  $("right").value = prompts.has(asked.get("right")) ? asked.get("right") : "";
+  change();
+  for (const area of $("fields").querySelectorAll("textarea")) {
+    area.value = asked.get(area.name) ?? area.value;
+  }
+  showPrograms();
+  ask();
+}
+
+function linkHere() {
+  const asked = { ...fields(), left: $("left").value };
+  if ($("right").value) asked.right = $("right").value;
+  return `/?${new URLSearchParams(asked)}`;
+}
+
+function fillChoices() {
+  const names = [...prompts.keys()];
+  $("left").replaceChildren(...names.map((name) => new Option(name, name)));
+  $("right").replaceChildren(new Option("none", ""), ...names.map((n) => new Option(n, n)));
+  const alike = names.find((name) => name !== names[0] && sameFields(name, names[0]));
+  $("right").value = alike || "";
+}
+
+function sameFields(name, other) {
+  const [one, two] = [name, other].map((n) => prompts.get(n).fields.join("\n"));
+  return one === two;
+}
+
+function chosen() {
+  return SIDES.map((side) => [side, prompts.get($(side).value)]).filter(([, prompt]) => prompt);
+}
+
+function change() {
+  for (const side of SIDES) {
+    const prompt = prompts.get($(side).value);
+    $(`${side}-template`).replaceChildren(...(prompt ? prompt.parts.map(drawn) : []));
+    $(`${side}-result`).replaceChildren();
+  }
+  drawFields();
+  showPrograms();
+}
+
+// A part of a template: soft tokens are dots, fields and the answer are named.
+function drawn(part) {
+  if (part.kind === "text") return document.createTextNode(part.text);
+  if (part.kind === "field") return element("span", { className: "part field" }, part.text);
+  if (part.kind === "mask") return element("span", { className: "part mask" }, "answer");
+  if (part.kind === "separator") return element("span", { className: "part" }, "separator");
+  const what = part.kind === "soft" ? "soft tokens" : "a prefix at every layer";
+  const title = part.count ? `${part.count} ${what}` : `${what}: ${part.text}`;
+  const made = element("span", { className: `part ${part.kind}`, title });
+  made.setAttribute("role", "img");
+  made.setAttribute("aria-label", title);
+  if (part.kind === "prefix") made.append("prefix ");
+  const dots = Math.min(part.count || part.text.split(/\s+/).length, 12);
+  for (let i = 0; i < dots; i += 1) made.append(element("span", { className: "dot" }));
+  if (part.count > dots) made.append(` ${part.count}`);
+  return made;
+}
+
+function drawFields() {
+  const before = fields();
+  const names = new Set(chosen().flatMap(([, prompt]) => prompt.fields));
+  $("fields").replaceChildren(...[...names].flatMap((name) => {
+    const id = `field-${name}`;
+    const value = before[name] ?? EXAMPLES[name] ?? "";
+    const area = element("textarea", { id, name, rows: 1, value });
+    area.addEventListener("input", showPrograms);
+    return [element("label", { htmlFor: id }, name), area];
+  }));
+}
+
+function fields() {
+  return Object.fromEntries([...$("fields").querySelectorAll("textarea")].map((area) =>
+    [area.name, area.value]));
+}
+
+function fieldsOf(prompt) {
+  const all = fields();
+  return Object.fromEntries(prompt.fields.map((name) => [name, all[name]]));
+}
+
+function showPrograms() {
+  const [, prompt] = chosen()[0];
+  const { path, body } = requestOf(prompt, fieldsOf(prompt));
+  $("link").href = linkHere();
+  $("curl").textContent = asCurl(path, body);
+  $("python").textContent = asPython(path, body);
+}
+
+async function ask() {
+  if (running) running.abort();
+  running = new AbortController();
+  const { signal } = running;
+  $("stop").hidden = false;
+  tell("The LM answers.");
+  const labelled = chosen().filter(([, prompt]) => prompt.task === "labels");
+  const writing = chosen().filter(([, prompt]) => prompt.task === "text");
+  const work = writing.map(([side, prompt]) => write(side, prompt, signal));
+  if (labelled.length) work.push(classify(labelled, signal));
+  const faults = (await Promise.allSettled(work)).filter((one) => one.status === "rejected");
+  if (signal.aborted) tell("Stopped.");
+  else if (faults.length) tell(faults[0].reason.message, true);
+  else tell("Answered.");
+  if (running && running.signal === signal) {
+    running = null;
+    $("stop").hidden = true;
+  }
+}
+
+// Both prompts' rows go in one request, and so in one batch.
+async function classify(sides, signal) {
+  const rows = sides.map(([, prompt]) => ({ prompt: prompt.id, fields: fieldsOf(prompt) }));
+  const { answers } = await fetchJson("/v1/classify", { rows }, signal);
+  answers.forEach((answer, number) => {
+    const result = $(`${sides[number][0]}-result`);
+    if (answer.problem) {
+      result.replaceChildren(element("p", { className: "wrong" }, answer.problem.detail));
+      return;
+    }
+    const list = element("ol", { className: "scores" });
+    Object.entries(answer.scores).slice(0, 8).forEach(([label, score], place) => {
+      const bar = element("progress", { max: 1, value: score });
+      bar.setAttribute("aria-hidden", "true");
+      list.append(element("li", { className: place ? "" : "best" },
+        bar, element("span", {}, label), element("span", {}, `${(100 * score).toFixed(1)} %`)));
+    });
+    const more = Object.keys(answer.scores).length - 8;
+    const rest = more > 0 ? [element("p", { className: "note" }, `and ${more} more labels`)] : [];
+    result.replaceChildren(list, ...rest);
+    showBatch(answer.batch);
+  });
+}
+
+async function write(side, prompt, signal) {
+  const { path, body } = requestOf(prompt, fieldsOf(prompt));
+  const text = element("p", { className: "written" });
+  $(`${side}-result`).replaceChildren(text);
+  for await (const event of fetchEvents(path, body, signal)) {
+    for (const choice of event.choices) text.append(choice.text);
+    if (event.batch) showBatch(event.batch);
+  }
+}
+
+function showBatch(batch) {
+  const named = Object.entries(batch.prompts).map(([name, rows]) => `${rows} of ${name}`);
+  if (batch.others) named.push(`${batch.others} of prompts of others`);
+  const rows = batch.rows === 1 ? "One row" : `${batch.rows} rows`;
+  $("batch-text").textContent = `${rows}, ${batch.tokens} tokens, in one call: ${named.join(", ")}.`;
+  const squares = Object.entries(batch.prompts).flatMap(([name, count]) => {
+    const side = SIDES.find((one) => $(one).value === name) || "mine";
+    return Array(count).fill(`row ${side}`);
+  });
+  const others = Array(batch.others).fill("row");
+  $("batch-rows").replaceChildren(...[...squares, ...others].slice(0, 256).map((className) =>
+    element("span", { className })));
+  $("batch").hidden = false;
+}
+
+$("access").addEventListener("submit", (event) => {
+  event.preventDefault();
+  token = $("token").value.trim();
+  begin();
+});
+$("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  ask();
+});
+$("ask").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) ask();
+});
+$("stop").addEventListener("click", () => running && running.abort());
+SIDES.forEach((side) => $(side).addEventListener("change", change));
+begin();

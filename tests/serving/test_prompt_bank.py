@@ -1,0 +1,237 @@
+"""Prompts are put, replaced and removed while the server answers: each whole or not at all."""
+
+import io
+import json
+import shutil
+import threading
+import zipfile
+
+import pytest
+import serving_kit
+from serving_kit import TEXTS
+
+from ptune.serving import bank_folder, prompt_bank
+from ptune.serving.bank_folder import Watcher
+from ptune.serving.prompt_files import NAMES, PromptFiles, prompts_in
+
+ADMIN = {"Authorization": "Bearer admin"}
+
+
+@pytest.fixture
+def bank(tmp_path):
+    """A folder with three prompts, and other versions of them beside it."""
+    for name in ("film", "plain", "letter"):
+        serving_kit.save_prompt(tmp_path / "bank", name)
+        serving_kit.save_prompt(tmp_path / "new", name, seed=1)
+    serving_kit.save_prompt(tmp_path / "new", "city")
+    return tmp_path / "bank"
+
+
+@pytest.fixture
+def served(bank, tmp_path):
+    tokens = tmp_path / "tokens.yaml"
+    hashes = {"admin": "- name: admin\n  admin: true\n", "user": "- name: user\n"}
+    lines = [f"{text}  sha256: {bank_hash(name)}\n" for name, text in hashes.items()]
+    tokens.write_text("".join(lines))
+    with serving_kit.serving(bank=bank, tokens=tokens) as (server, client):
+        client.headers |= ADMIN
+        yield server, client
+
+
+def bank_hash(token):
+    from ptune.serving.access import hash_of
+
+    return hash_of(token)
+
+
+def zipped(folder, **others):
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+        for name in NAMES:
+            opened.write(folder / name, name)
+        for name, content in others.items():
+            opened.writestr(name, content)
+    return archive.getvalue()
+
+
+def scores(client, *names, text=TEXTS[0]):
+    """The scores of a row by some prompts, in one batch."""
+    rows = [{"prompt": name, "fields": {"x": text}} for name in names]
+    answers = client.post("/v1/classify", json={"rows": rows}).json()["answers"]
+    return [answer.get("scores") or answer["problem"]["status"] for answer in answers]
+
+
+def test_a_prompt_is_put_replaced_and_removed(served, bank, tmp_path):
+    server, client = served
+    new = tmp_path / "new"
+    answer = client.put("/v1/prompts/city", content=zipped(new / "city"))
+    assert answer.status_code == 201 and answer.json()["labels"] == ["yes", "no"]
+    assert list(scores(client, "city")[0]) and (bank / "city" / "prompt.json").exists()
+    before = scores(client, "film")
+    assert client.put("/v1/prompts/film", content=zipped(new / "film")).status_code == 200
+    assert scores(client, "film") != before
+    assert client.delete("/v1/prompts/film").status_code == 204
+    assert scores(client, "film", "city")[0] == 404 and not (bank / "film").exists()
+    assert client.delete("/v1/prompts/film").status_code == 404
+    assert sorted(path.name for path in bank.iterdir()) == ["city", "letter", "plain"]
+
+
+def test_removal_leaves_every_bit_of_the_others(served):
+    """Answers of the rest are the same to the last bit as before, and as on a server that never
+    had the prompt."""
+    server, client = served
+    text = client.post("/v1/completions", json={"model": "letter", "prompt": TEXTS[4]}).json()
+    before = [scores(client, "film", text=text)[0] for text in TEXTS]
+    scores(client, "plain", "film")
+    assert client.delete("/v1/prompts/plain").status_code == 204
+    assert [scores(client, "film", text=text)[0] for text in TEXTS] == before
+    again = client.post("/v1/completions", json={"model": "letter", "prompt": TEXTS[4]}).json()
+    assert again["choices"] == text["choices"]
+
+
+def damaged(folder):
+    """What may be sent and is no prompt for this server, and why."""
+    note = json.loads((folder / "prompt.json").read_text())
+    vectors = (folder / "prompt.safetensors").read_bytes()
+
+    def archive(note=note, vectors=vectors, **others):
+        made = io.BytesIO()
+        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as opened:
+            opened.writestr("prompt.json", json.dumps(note))
+            opened.writestr("prompt.safetensors", vectors)
+            for name, content in others.items():
+                opened.writestr(name.replace("SLASH", "/"), content)
+        return made.getvalue()
+
+    yield b"no archive", 400, "ZIP"
+    yield archive(**{"..SLASH..SLASHevil": "x"}), 400, "nothing else"
+    yield archive(note={"format": 3}), 400, "damaged"
+    yield archive(note=note | {"template": "{soft:9} {x} {mask}"}), 400, "damaged"
+    yield archive(vectors=vectors[:-4]), 400, "damaged"
+    yield archive(note=note | {"lm": note["lm"] | {"width": 7}}), 400, "trained for"
+    yield archive(vectors=b"\0" * 2_000_000), 413, "bytes"
+
+
+def test_what_is_no_prompt_changes_nothing(served, bank, tmp_path, monkeypatch):
+    server, client = served
+    before, files = scores(client, "film"), sorted(bank.rglob("*"))
+    monkeypatch.setattr("ptune.serving.prompt_routes.MEGABYTE", 10_000)
+    for content, status, told in damaged(tmp_path / "new" / "film"):
+        answer = client.put("/v1/prompts/film", content=content)
+        assert answer.status_code == status and told in answer.json()["detail"], answer.text
+        assert str(tmp_path) not in answer.text
+    assert scores(client, "film") == before and sorted(bank.rglob("*")) == files
+
+
+@pytest.mark.parametrize("name", ["..", ".hidden", "a b", "a%2Fb", "x" * 101, "%00"])
+def test_an_id_is_no_path(served, tmp_path, bank, name):
+    before = sorted(tmp_path.rglob("*"))
+    answer = served[1].put(f"/v1/prompts/{name}", content=zipped(tmp_path / "new" / "city"))
+    assert answer.status_code in (400, 404, 405), answer.text
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_prompts_that_were_named_are_not_changed(tmp_path, bank):
+    tokens = tmp_path / "tokens.yaml"
+    tokens.write_text(f"- name: admin\n  admin: true\n  sha256: {bank_hash('admin')}\n")
+    with serving_kit.serving(bank / "film", tokens=tokens) as (_, client):
+        for ask in (client.delete, client.put):
+            assert ask("/v1/prompts/film", headers=ADMIN).status_code == 409
+
+
+def test_the_folder_is_watched(served, bank, tmp_path):
+    """A change counts when it has stayed as it is from one look to the next."""
+    server, client = served
+    watcher = Watcher(server.prompts, bank, server.scheduler.call)
+    before = scores(client, "film", "plain")
+    shutil.copytree(tmp_path / "new" / "city", bank / "city")
+    shutil.copytree(tmp_path / "new" / "film", bank / "film", dirs_exist_ok=True)
+    shutil.rmtree(bank / "letter")
+    (bank / "plain" / "prompt.json").write_text("{}")
+    (bank / "half").mkdir()
+    watcher.look()
+    assert "city" not in server.prompts and "letter" in server.prompts
+    watcher.look()
+    assert server.prompts.ids() == ["city", "film", "plain"]
+    film, plain = scores(client, "film", "plain")
+    assert film != before[0] and plain == before[1], "a damaged version answers"
+    shutil.copy(tmp_path / "new" / "plain" / "prompt.json", bank / "plain")
+    for _ in range(2):
+        watcher.look()
+    assert client.get("/v1/models/plain").json()["labels"] == ["good", "bad", "great"]
+
+
+def test_memory_holds_the_hot_prompts_alone(bank, monkeypatch):
+    read: list[str] = []
+    load = prompt_bank.load
+    monkeypatch.setattr(prompt_bank, "load", lambda f, lm: read.append(f.id) or load(f, lm))
+    files = {one.id: one for one in prompts_in(bank)}
+    size = load(files["film"], serving_kit.lm()).size
+    prompts = prompt_bank.PromptBank(serving_kit.lm(), files.values(), size)
+    for name in ("film", "film", "letter", "film"):
+        assert prompts.get(name).description.id == name
+        assert prompts.bytes_used <= size
+    assert read == ["film", "letter", "film"] and size > 0
+
+
+def test_half_a_replacement_is_not_read(bank, tmp_path):
+    files = {one.id: one for one in prompts_in(bank)}
+    prompts = prompt_bank.PromptBank(serving_kit.lm(), files.values(), 2**20)
+    shutil.copy(tmp_path / "new" / "film" / NAMES[1], bank / "film")
+    with pytest.raises(Exception, match="being replaced") as problem:
+        prompts.get("film")
+    assert problem.value.status == 503 and problem.value.retry_after
+
+
+def test_a_killed_server_finds_its_prompts_again(bank):
+    (bank / "film").rename(bank / f"{bank_folder.REPLACED}film")
+    shutil.copytree(bank / "plain", bank / f"{bank_folder.REPLACED}plain")
+    (bank / ".writing-1").mkdir()
+    bank_folder.recover(bank)
+    assert sorted(path.name for path in bank.iterdir()) == ["film", "letter", "plain"]
+
+
+def test_prompts_of_equal_names_are_refused(bank, tmp_path):
+    with (
+        pytest.raises(Exception, match="both be served as 'film'"),
+        serving_kit.serving(bank / "film", tmp_path / "new" / "film"),
+    ):
+        pass
+    with (
+        pytest.raises(Exception, match="both be served as 'film'"),
+        serving_kit.serving(tmp_path / "new" / "film", bank=bank),
+    ):
+        pass
+
+
+def test_under_load_every_answer_is_of_one_version(served, tmp_path):
+    """Rows are asked while their prompt is replaced and another comes and goes: each answer is
+    wholly the old prompt's or wholly the new one's."""
+    server, client = served
+    new = tmp_path / "new"
+    versions = [scores(client, "film")[0]]
+    client.put("/v1/prompts/film", content=zipped(new / "film"))
+    versions.append(scores(client, "film")[0])
+    answers: list[dict] = []
+    stop = threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            answers.extend(scores(client, "film", "plain")[:1])
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        for _ in range(4):
+            for folder in (tmp_path / "old", new):
+                source = folder if folder == new else serving_kit.save_prompt(folder, "film").parent
+                assert client.put("/v1/prompts/film", content=zipped(source / "film")).is_success
+                client.put("/v1/prompts/city", content=zipped(new / "city"))
+                assert client.delete("/v1/prompts/city").status_code == 204
+    finally:
+        stop.set()
+        thread.join()
+    assert len(answers) > 5
+    for given in answers:
+        assert any(given == pytest.approx(version, abs=1e-5) for version in versions)
+    assert PromptFiles("film", (tmp_path,))
