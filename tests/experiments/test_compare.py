@@ -12,7 +12,7 @@ from transformers import BertForPreTraining
 
 from ptune.cli import main
 from ptune.errors import ConfigError, DivergedError, TemplateError
-from ptune.experiments import compare, compare_methods, compare_summary
+from ptune.experiments import compare, compare_checks, compare_methods, compare_summary
 from ptune.experiments.options import CompareConfig
 from ptune.metrics.labels import deviation, mean
 from ptune.reports import compare_page
@@ -82,6 +82,7 @@ def test_every_method_learns_from_the_same_rows(folder, monkeypatch):
         )
         return real(model, data, config, **more)
 
+    monkeypatch.setattr(compare_checks, "rehearse", lambda *given: None)
     monkeypatch.setattr(compare_methods, "fit", watched)
     results, said = run(folder)
     assert (
@@ -136,6 +137,7 @@ def test_resume_and_another_run(folder, monkeypatch):
             raise KeyboardInterrupt
         return real(*given, **more)
 
+    monkeypatch.setattr(compare_checks, "rehearse", lambda *given: None)
     monkeypatch.setattr(compare_methods, "fit", stops)
     with pytest.raises(KeyboardInterrupt):
         run(folder, methods="manual,head,p-tuning", out=folder / "other")
@@ -228,6 +230,7 @@ def test_a_pattern_is_chosen_without_test_rows(folder, select, monkeypatch):
         judged.append((len(rows), model.tasks[0].task.template.source))
         return real(model, rows, metrics)
 
+    monkeypatch.setattr(compare_checks, "rehearse", lambda *given: None)
     monkeypatch.setattr(compare_methods, "judge", watched)
     run(folder, methods="manual+fine-tune", select=select, seeds=1, splits=2)
     assert [size for size, _ in judged] == [
@@ -380,6 +383,7 @@ def test_a_point_of_the_grid_that_diverges_is_no_worst_point(folder, monkeypatch
             raise DivergedError("diverged", {0: None})
         return real(*given, **more)
 
+    monkeypatch.setattr(compare_checks, "rehearse", lambda *given: None)
     monkeypatch.setattr(compare_methods, "fit", diverges)
     results, _ = run(folder, methods="p-tuning-v2", grid=True, seeds=1, select="first")
     own = json.loads((folder / "out" / "results" / "opinions" / "p-tuning-v2-2-0.json").read_text())
@@ -549,3 +553,17 @@ def test_every_row_is_tried_before_the_first_training(folder, monkeypatch):
     monkeypatch.setattr(compare_methods, "judge", None)
     with pytest.raises(TemplateError, match=r"line \d+ \(\w+\): The row needs"):
         run(folder, methods="p-tuning,manual", seeds=1, max_length=20, out=folder / "other")
+
+
+@pytest.mark.parametrize("kind, methods", [("bert", "manual,p-tuning"), ("gpt2", "manual,pet")])
+def test_every_method_is_tried_before_the_first(folder, kind, methods):
+    """Of the last method a setting is at fault: the auxiliary loss needs unlabelled rows, which PET
+    alone has, and a masked LM."""
+    for part in tiny.tiny(kind):
+        part.save_pretrained(folder / "lm")
+    (folder / "task.yaml").write_text(
+        YAML.replace('"{text} is {mask}", "{mask} , {text}"', '"{text} is {mask}"')
+    )
+    with pytest.raises(ConfigError, match="unlabelled rows" if kind == "bert" else "masked"):
+        run(folder, methods=methods, seeds=1, train={"auxiliary": 0.1})
+    assert not (folder / "out").exists()

@@ -1,6 +1,7 @@
 """How long an experiment will take: rows are counted, and one is timed."""
 
 import time
+from functools import partial
 
 import pytest
 import tiny
@@ -8,10 +9,13 @@ import torch
 
 from ptune.answers.label_words import Verbalizer
 from ptune.cli import main
-from ptune.experiments import duration, trials
+from ptune.experiments import duration
 from ptune.experiments.options import ProbeConfig
-from ptune.experiments.trials import Plan, ProbeTask
+from ptune.experiments.probe_setup import methods_of
+from ptune.experiments.probe_trials import Plan, ProbeTask, original_weights, run_bank, trials_of
 from ptune.lm.language_model import LanguageModel
+from ptune.reports.trial_results import FactsResult
+from ptune.runs.trials import JsonResults, run_trials, unfinished
 from ptune.training.loop import accuracy
 from ptune.training.methods import method
 
@@ -41,23 +45,24 @@ def plan_of(lm, out, names):
         "labels",
     )
     methods = [method(name) for name in names]
-    return Plan(lm=lm, problems=[problem], methods=methods, seeds=2, out=out, together=1, **EXTRA)
+    return Plan(lm=lm, problems=[problem], methods=methods, seeds=2, out=out, together=1)
 
 
-EXTRA = {"identity": {}} if "identity" in Plan.__dataclass_fields__ else {}
+def seconds_at_most(plan):
+    return duration.seconds_at_most(plan, unfinished(trials_of(plan), plan.out))
 
 
 def test_rows_are_counted(lm, tmp_path, monkeypatch):
     monkeypatch.setattr(duration, "_seconds_a_row", lambda plan, method, problem: (1.0, 1.0))
     plan = plan_of(lm, tmp_path, ["manual"])
-    assert duration.seconds_at_most(plan) == 10
+    assert seconds_at_most(plan) == 10
     settings = method("p-tuning").train
     one = settings.planned_steps(2) // 2 * (20 + 10) + 10
-    assert duration.seconds_at_most(plan_of(lm, tmp_path, ["manual", "p-tuning"])) == 10 + 2 * one
-    file = trials.result_file(plan, method("p-tuning"), 1, plan.problems[0])
+    assert seconds_at_most(plan_of(lm, tmp_path, ["manual", "p-tuning"])) == 10 + 2 * one
+    file = tmp_path / trials_of(plan_of(lm, tmp_path, ["manual", "p-tuning"]))[-1].file
     file.parent.mkdir(parents=True)
     file.write_text("{}")
-    assert duration.seconds_at_most(plan_of(lm, tmp_path, ["manual", "p-tuning"])) == 10 + one
+    assert seconds_at_most(plan_of(lm, tmp_path, ["manual", "p-tuning"])) == 10 + one
 
 
 @pytest.mark.parametrize("names", [["p-tuning"], ["fine-tune"]])
@@ -65,7 +70,7 @@ def test_it_is_an_upper_bound_of_the_right_size_and_changes_nothing(lm, tmp_path
     before = {name: value.clone() for name, value in lm.model.state_dict().items()}
     random = torch.get_rng_state()
     plan = plan_of(lm, tmp_path, names)
-    seconds = duration.seconds_at_most(plan)
+    seconds = seconds_at_most(plan)
     assert torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(value, before[name]) for name, value in lm.model.state_dict().items())
     assert all(
@@ -73,7 +78,12 @@ def test_it_is_an_upper_bound_of_the_right_size_and_changes_nothing(lm, tmp_path
         for parameter in lm.model.parameters()
     )
     began = time.monotonic()
-    trials.run(plan, lambda result: None)
+    run_trials(
+        trials_of(plan),
+        plan.out,
+        partial(run_bank, plan, original_weights(plan)),
+        JsonResults(FactsResult),
+    )
     took = time.monotonic() - began
     assert 0.05 < seconds / took < 20, (
         seconds,
@@ -90,10 +100,8 @@ def test_as_a_sentence(seconds, shown):
 
 
 def test_by_default_a_probe_trains_no_lm(capsys):
-    from ptune.experiments.probe import _methods
-
-    assert [m.name for m in _methods(ProbeConfig())] == ["manual", "p-tuning"]
-    assert [m.name for m in _methods(ProbeConfig(methods="all"))] == [
+    assert [m.name for m in methods_of(ProbeConfig())] == ["manual", "p-tuning"]
+    assert [m.name for m in methods_of(ProbeConfig(methods="all"))] == [
         "manual",
         "p-tuning",
         "fine-tune",

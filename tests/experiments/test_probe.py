@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from random import Random
 import pytest
 import tiny
 
-from ptune.errors import ConfigError, DivergedError
+from ptune.errors import ConfigError, DivergedError, TemplateError
 from ptune.experiments.options import ProbeConfig
 from ptune.experiments.probe import probe
 from ptune.reports.schemas import Results
@@ -151,7 +152,7 @@ def test_a_finished_run_is_only_read_again(world, tmp_path, monkeypatch):
     probe(config(world, tmp_path, methods="manual,p-tuning"))
     first = (tmp_path / "results.json").read_bytes()
     (tmp_path / "results.json").unlink()
-    monkeypatch.setattr("ptune.experiments.trials.fit", None)
+    monkeypatch.setattr("ptune.experiments.probe_trials.fit", None)
     probe(config(world, tmp_path, methods="manual,p-tuning", resume=True))
     assert (tmp_path / "results.json").read_bytes() == first
     with pytest.raises(
@@ -309,6 +310,46 @@ def test_wrong_arguments(world, tmp_path):
         with pytest.raises(ConfigError, match=message):
             probe(config(world, tmp_path / "x", **more))
     assert not (tmp_path / "x").exists()
+
+
+def test_every_method_is_tried_before_the_first(world, tmp_path):
+    """The last method is at fault: there are no unlabelled rows for the auxiliary loss."""
+    faulty = {"epochs": 1, "batch_size": 4, "auxiliary": 0.1}
+    with pytest.raises(ConfigError, match="unlabelled rows"):
+        probe(config(world, tmp_path / "out", methods="manual,fine-tune", train=faulty))
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_that_are_shortened_are_told(world, tmp_path):
+    """With how many of which split, by how many tokens at most; as a warning where it is more than
+    one in ten."""
+    rows = [f"{WORDS[i % 18]} {i},{WORDS[i % 3]}" for i in range(60)]
+    rows[0] = f"{'vienna ' * 300},{WORDS[0]}"
+    (tmp_path / "t.csv").write_text("subject,object\n" + "\n".join(rows) + "\n")
+    said = []
+    given = {"facts": str(tmp_path / "t.csv"), "methods": "p-tuning", "relations": ""}
+    template = "{soft:2} {subject|shorten} {mask}"
+    probe(config(world, tmp_path / "out", **given, template=template), said.append)
+    shortened = [line for line in said if "were shortened" in line]
+    assert len(shortened) == 1, shortened
+    sentence = shortened[0]
+    assert re.search(
+        r"1 of \d+ (train|dev|test) rows were shortened to fit, by \d+ tokens", sentence
+    )
+    with pytest.raises(TemplateError, match="The row needs"):
+        probe(config(world, tmp_path / "whole", **given, template="{soft:2} {subject} {mask}"))
+    assert not (tmp_path / "whole").exists()
+
+
+def test_a_result_of_another_probe_is_refused(world, tmp_path):
+    """A file that was copied from another folder."""
+    given = {"methods": "manual", "relations": "R0"}
+    probe(config(world, tmp_path / "a", **given))
+    probe(config(world, tmp_path / "b", **given, wordings=False))
+    file = pathlib.Path("results") / "manual" / "@r0.0.json"
+    (tmp_path / "a" / file).write_bytes((tmp_path / "b" / file).read_bytes())
+    with pytest.raises(ConfigError, match=r"another settings.wordings \(false, now true\)"):
+        probe(config(world, tmp_path / "a", **given, resume=True))
 
 
 def test_the_published_schema_is_that_of_the_results():

@@ -7,40 +7,38 @@ from rich.console import Console
 
 from ptune.reports import probe_page
 from ptune.reports.schemas import summarise
+from ptune.reports.trial_results import AnsweredRow, Evaluation, FactsResult, Wording
 
 
-def single(method, problem, hits, history=()):
-    example = {
-        "row": {"subject": f"<b>{problem}</b>"},
-        "right": "austria",
-        "answers": ["austria", "france"],
-    }
+def single(method, problem, hits, history=(), **values):
+    example = AnsweredRow(
+        row={"subject": f"<b>{problem}</b>"}, right="austria", answers=["austria", "france"]
+    )
     figures = {"p@1": hits, "p@10": 1.0, "mrr": 0.5, "filtered p@1": hits}
-    return {
-        "method": method,
-        "problem": problem,
-        "seed": 0,
-        "figures": figures,
-        "rows": 20,
-        "template": "{soft:3} {subject} {mask}",
-        "trained": 5,
-        "kept": 3,
-        "wordings": [
-            {"template": "[X]", "dev": 0.5, "test": 0.25},
-            {"template": "in [X]", "dev": 0.9, "test": 0.75},
-        ]
-        if method == "manual"
-        else [],
-        "history": list(history),
-        "best": history[-1] if history else None,
-        "examples": [example],
-        "nearest": [["vienna", "wien"]] if method == "p-tuning" else [],
-    }
+    wordings = [
+        Wording(template="[X]", dev=0.5, test=0.25),
+        Wording(template="in [X]", dev=0.9, test=0.75),
+    ]
+    return FactsResult(
+        method=method,
+        problem=problem,
+        seed=0,
+        figures=figures,
+        rows=20,
+        template="{soft:3} {subject} {mask}",
+        trained=5,
+        kept=3,
+        wordings=wordings if method == "manual" else [],
+        history=list(history),
+        best=history[-1] if history else None,
+        examples=[example],
+        nearest=[["vienna", "wien"]] if method == "p-tuning" else [],
+    ).model_copy(update=values)
 
 
 LOOKS = [
-    {"step": 5, "epoch": 1.0, "loss": 2.0, "dev_loss": 1.0, "dev": 0.3},
-    {"step": 10, "epoch": 2.0, "loss": 1.0, "dev_loss": 0.5, "dev": 0.6},
+    Evaluation(step=5, epoch=1.0, loss=2.0, dev_loss=1.0, dev=0.3),
+    Evaluation(step=10, epoch=2.0, loss=1.0, dev_loss=0.5, dev=0.6),
 ]
 RUNS = [
     single("manual", "P36", 0.2),
@@ -112,16 +110,11 @@ def test_a_relation_may_have_any_name(name, tmp_path):
 
 
 def test_what_diverged_is_marked_in_table_and_page(tmp_path):
-    gone = single("p-tuning", "P36", 0.0) | {
-        "figures": {},
-        "diverged": True,
-        "examples": [],
-        "nearest": [],
-    }
+    gone = single("p-tuning", "P36", 0.0, figures={}, diverged=True, examples=[], nearest=[])
     single_results = [
         single("manual", "P36", 0.25),
         gone,
-        single("fine-tune", "P36", 0.5, LOOKS) | {"diverged": True},
+        single("fine-tune", "P36", 0.5, LOOKS, diverged=True),
     ]
     titles = {"manual": "Manual prompt", "p-tuning": "P-tuning", "fine-tune": "Fine-tuning"}
     results = summarise(

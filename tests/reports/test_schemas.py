@@ -7,28 +7,29 @@ import pytest
 from pydantic import ValidationError
 
 from ptune.reports.schemas import Run, summarise
+from ptune.reports.trial_results import FactsResult, Wording
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def single(method, problem, seed, hits, rows, trained=0, wordings=()):
-    return {
-        "method": method,
-        "problem": problem,
-        "seed": seed,
-        "figures": {"p@1": hits},
-        "rows": rows,
-        "template": "t",
-        "trained": trained,
-        "kept": 9,
-        "wordings": list(wordings),
-    }
+def single(method, problem, seed, hits, rows, trained=0, wordings=(), **values):
+    return FactsResult(
+        method=method,
+        problem=problem,
+        seed=seed,
+        rows=rows,
+        template="t",
+        trained=trained,
+        kept=9,
+        wordings=wordings,
+        **({"figures": {"p@1": hits}} | values),
+    )
 
 
 def test_macro_micro_and_spread():
     """Relations of 10 and 30 rows: macro counts relations alike, micro rows; the spread is over
     seeds."""
-    wordings = [{"template": "[X] is [Y]", "dev": 0.5, "test": 0.4}]
+    wordings = [Wording(template="[X] is [Y]", dev=0.5, test=0.4)]
     single_results = [
         single("manual", "A", 0, 0.5, 10, wordings=wordings),
         single("manual", "B", 0, 0.1, 30),
@@ -63,7 +64,7 @@ def test_macro_micro_and_spread():
 
 
 def lost(method, problem, seed, rows=10):
-    return single(method, problem, seed, 0.0, rows) | {"figures": {}, "diverged": True}
+    return single(method, problem, seed, 0.0, rows, figures={}, diverged=True)
 
 
 def test_what_diverged_has_no_part_in_a_mean():
@@ -76,7 +77,7 @@ def test_what_diverged_has_no_part_in_a_mean():
         lost("m", "B", 1, 30),
         lost("n", "A", 0),
         lost("n", "B", 0, 30),
-        single("k", "A", 0, 0.4, 10) | {"diverged": True},
+        single("k", "A", 0, 0.4, 10, diverged=True),
     ]
     results = summarise(single_results, {"m": "M", "n": "N", "k": "K"}, set(), {}, {}, {}, {})
     some, none, kept = (results.methods[name] for name in "mnk")

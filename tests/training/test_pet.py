@@ -25,7 +25,9 @@ from ptune.settings import PetConfig, TrainConfig
 from ptune.template.language import Template
 from ptune.training import pet as module
 from ptune.training.loop import fit
-from ptune.training.pet import Plan, draw, new_rows, pet
+from ptune.training.pet import pet
+from ptune.training.pet_plan import PetRows, Plan
+from ptune.training.pet_rows import draw, new_rows
 
 TOWNS = (
     "Vienna Paris Rome Berlin Madrid London Austria France Italy Germany euro film city "
@@ -99,7 +101,9 @@ def run(settings_of_pet, folder, rows=ROWS, network=None, **options):
 
 
 def said(folder, name="0-0"):
-    return store.read_noted(folder / "members" / f"{name}.safetensors")
+    """A member's scores, and what is noted beside them of the member itself."""
+    tensors, note = store.read_noted(folder / "members" / f"{name}.safetensors")
+    return tensors, {key: value for key, value in note.items() if key != "trial"}
 
 
 def same(tensors, others):
@@ -130,6 +134,7 @@ def fits(monkeypatch):
         )
         return fit(model, data, config, **options)
 
+    monkeypatch.setattr(module, "rehearse", lambda *given: None)
     monkeypatch.setattr(module, "fit", recorded)
     return trainings
 
@@ -282,6 +287,7 @@ def test_the_lm_is_as_it_was_where_something_fails(tmp_path, monkeypatch):
             raise Interrupted("Stopped")
         return histories
 
+    monkeypatch.setattr(module, "rehearse", lambda *given: None)
     monkeypatch.setattr(module, "fit", failing)
     with pytest.raises(Interrupted):
         run(plan(), tmp_path, network=network)
@@ -532,7 +538,16 @@ def labelling_of(monkeypatch, seed=0, count=9, share=0.25, generation=1, number=
         train=TRAIN.model_copy(update={"seed": seed}),
     )
     learned = module._labelled(
-        module._Run(None, settings_of_pet, ROWS, DEV, UNLABELED, None, "", print, tasks, {}),
+        module._Run(
+            None,
+            settings_of_pet,
+            PetRows(ROWS, DEV, UNLABELED),
+            None,
+            "",
+            print,
+            tasks,
+            {},
+        ),
         generation,
         number,
         before,
@@ -821,6 +836,19 @@ def test_refusals(settings_of_pet, error, message, tmp_path):
     assert same(before, network.weights()) and not (tmp_path / "members").exists()
 
 
+def test_every_training_is_tried_before_the_first(tmp_path):
+    """A causal LM has no hidden words to tell: the classifier's setting is at fault, which is
+    trained last."""
+    network = LanguageModel(*tiny.tiny("gpt2"))
+    before = network.weights()
+    faulty = plan(2, distil=DISTIL.model_copy(update={"auxiliary": 0.1}))
+    state = torch.get_rng_state()
+    with pytest.raises(ConfigError, match="masked"):
+        run(faulty, tmp_path / "out", network=network)
+    assert not (tmp_path / "out").exists() and same(before, network.weights())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_rows_of_each_kind_are_needed(tmp_path):
     for dev, unlabeled, message in ((DEV, [], "0 unlabelled rows"), ([], UNLABELED, "0 dev rows")):
         with pytest.raises(DataError, match=message):
@@ -854,7 +882,8 @@ def test_hidden_words_of_the_unlabelled_rows_are_told_beside_the_task(tmp_path, 
         )[1],
     )
     for weight in (0.0, 0.2):
-        run(plan(1, train=TRAIN.model_copy(update={"auxiliary": weight})), tmp_path / f"{weight}")
+        learning = TRAIN.model_copy(update={"auxiliary": weight})
+        run(plan(1, train=learning), tmp_path / f"{weight}", rehearsed=True)
     (without, note), (auxiliary, other) = said(tmp_path / "0.0"), said(tmp_path / "0.2")
     assert not same(without, auxiliary) and note["weight"] == other["weight"]
     assert len(seen) == TRAIN.steps * TRAIN.batch_size and all(row in UNLABELED for row in seen)

@@ -1,43 +1,43 @@
-"""Methods side by side on tasks with labels: the same few rows for all, drawn again for every seed.
-
-Every result is a file of its own, so a run that was killed goes on where it was, and gives the same
-figures.
-"""
+"""Methods side by side on tasks with labels: the same few rows for all, drawn again for every
+seed."""
 
 import pathlib
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from ptune.base import files, terminal
 from ptune.base.file_names import file_name
-from ptune.errors import (
-    ConfigError,
-    DivergedError,
-    ModelError,
-    TemplateError,
-    VerbalizerError,
-    nearest,
+from ptune.errors import ConfigError, DivergedError, PtuneError, nearest
+from ptune.experiments import compare_checks
+from ptune.experiments.compare_methods import (
+    pet_plan,
+    run_baseline,
+    run_method,
+    run_pet,
+    settings_of,
 )
-from ptune.experiments.compare_methods import Result, run_baseline, run_method
 from ptune.experiments.compare_rows import (
     FewShotSplit,
-    check_rows,
     draw_all,
+    is_impossible,
     listed,
     read_tasks,
 )
 from ptune.experiments.compare_summary import behind_baselines, summarise
 from ptune.experiments.options import CompareConfig
+from ptune.experiments.train_setup import PET
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import BASELINES
 from ptune.reports import compare_page
-from ptune.reports.probe_page import divergences
 from ptune.reports.schemas import Comparison
+from ptune.reports.trial_results import ComparedResult, MethodOutcome, divergences
 from ptune.runs import identity
 from ptune.runs.folder import RunFolder, working_in
+from ptune.runs.trials import JsonResults, Trial, run_trials
+from ptune.settings import TrainConfig
 from ptune.tasks.schema import TaskConfig
 from ptune.training.methods import METHODS, method
 
@@ -53,6 +53,32 @@ BESIDE = (
     "as_json",
     "device",
 )  # settings that change no single result
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """A comparison that was set up.
+
+    Attributes:
+        names: the methods and baselines, in order.
+        splits: the rows of every task, number of shots and seed.
+        identity: all that the results depend on, beside a result's own method, shots and seed.
+    """
+
+    config: CompareConfig
+    names: Sequence[str]
+    tasks: Sequence[TaskConfig]
+    splits: Sequence[FewShotSplit]
+    lm: LanguageModel
+    identity: dict[str, Any]
+    report: Callable[[str], None]
+
+    def split(self, trial: Trial) -> FewShotSplit:
+        """The rows of a trial."""
+        drawn = (trial.task, trial.shots, trial.seed)
+        return next(
+            split for split in self.splits if (split.task.name, split.shots, split.seed) == drawn
+        )
 
 
 def compare(config: CompareConfig, report: Callable[[str], None] | None = None) -> Comparison:
@@ -73,49 +99,153 @@ def compare(config: CompareConfig, report: Callable[[str], None] | None = None) 
     names = [*BASELINES, *(name for name in names if name not in BASELINES)]
     tasks = read_tasks(config)
     with working_in(config.out, "ptune compare", config.resume) as folder:
-        comparison, results = _run(config, names, tasks, folder, report)
+        compared = _set_up(config, names, tasks, report)
+        trials = _trials(compared)
+        _check(compared, trials)
+        results = _run(compared, trials, folder)
+        comparison = _summarise(compared, results)
     _show(config, comparison, console, report)
-    for sentence in [*divergences(results), *behind_baselines(comparison)]:
-        report(sentence)
-    trained = [result for result in results if result["method"] not in BASELINES]
-    if trained and all(result.get("diverged") and not result["figures"] for result in trained):
-        raise DivergedError(
-            "Every training diverged, so there are no figures: lower the learning rates "
-            "(--train.learning-rate, --train.lm-learning-rate)."
-        )
+    _report_faults(comparison, results, report)
     return comparison
 
 
-def _run(
+def _set_up(
     config: CompareConfig,
     names: Sequence[str],
     tasks: Sequence[TaskConfig],
-    folder: RunFolder,
     report: Callable[[str], None],
-) -> tuple[Comparison, list[Result]]:
-    """The comparison and its single results, in a folder that is held; methods, seeds, shots and
-    tasks may be added to those that are in the folder."""
+) -> _Comparison:
+    """Draw the rows of all tasks, and load the LM."""
     splits = [split for task in tasks for split in draw_all(config, task)]
     tuned = any(METHODS[name].tune in ("head", "lm", "both") for name in names if name in METHODS)
     lm = LanguageModel.load(tasks[0].lm, device=config.device, dtype=config.dtype, tuned=tuned)
-    first_splits = {split.task.name: split for split in reversed(splits)}
-    for split in first_splits.values():
-        open_methods = [
-            method(name)
-            for name in names
-            if name not in BASELINES and not _result_file(config, split, name).exists()
-        ]
-        check_rows(lm, split, open_methods, report)
     whole = _identity(config, lm, tasks)
-    folder.claim(whole, grows="tasks")
+    return _Comparison(config, names, tasks, splits, lm, whole, report)
+
+
+def _trials(compared: _Comparison) -> list[Trial]:
+    """Every method and baseline on every draw of each task's rows."""
+    return [
+        trial
+        for split in compared.splits
+        for rows in [_rows_identity(split)]
+        for trial in [_trial(compared, split, name, rows) for name in compared.names]
+    ]
+
+
+def _rows_identity(split: FewShotSplit) -> dict[str, str]:
+    kinds = ("train", "dev", "test", "unlabeled")
+    return {kind: identity.of_rows(getattr(split, kind)) for kind in kinds}
+
+
+def _trial(compared: _Comparison, split: FewShotSplit, name: str, rows: dict[str, str]) -> Trial:
+    task, shots, seed = split.task.name, split.shots, split.seed
+    shared = {key: value for key, value in compared.identity.items() if key != "tasks"}
+    settings = {**shared, "task": compared.identity["tasks"][task], "rows": rows}
+    if name not in BASELINES:
+        settings |= {
+            "method": repr(replace(method(name), train=TrainConfig())),
+            "training": identity.of_settings(settings_of(compared.config, split, method(name))),
+        }
+    return Trial(
+        method=name,
+        task=task,
+        seed=seed,
+        shots=shots,
+        settings=settings,
+        file=f"results/{file_name(task)}/{name}-{shots}-{seed}.json",
+        scratch=f"pet/{file_name(task, name, shots, seed)}",
+    )
+
+
+def _check(compared: _Comparison, trials: Sequence[Trial]) -> None:
+    """Check the rows of the first draw of each task, and try each method that has no result for it
+    yet on two of them."""
+    config, out = compared.config, compared.config.out
+    first_splits = {split.task.name: split for split in reversed(compared.splits)}
+    for name, split in first_splits.items():
+        of_task = [trial for trial in trials if trial.task == name and trial.method in METHODS]
+        begun = {trial.method for trial in of_task if (out / trial.file).exists()}
+        names = [trial.method for trial in of_task if trial.method not in begun]
+        untried = [method(name) for name in dict.fromkeys(names)]
+        compare_checks.check_rows(compared.lm, split, untried, compared.report)
+        compare_checks.rehearse(config, compared.lm, split, untried)
+
+
+def _run(compared: _Comparison, trials: Sequence[Trial], folder: RunFolder) -> list[ComparedResult]:
+    """Run the trials that have no results yet, in a folder that is held; methods, seeds, shots and
+    tasks may be added to those that are in the folder."""
+    folder.claim(compared.identity, grows="tasks")
+    lm = compared.lm
     size = sum(parameter.numel() for parameter in lm.model.parameters())
-    report(f"{lm.source}: {lm.kind} LM, {size / 1e6:.1f} M parameters, on {lm.device}")
-    results = [_result(config, lm, split, name, report) for split in splits for name in names]
-    titles = {name: TITLES[name] for name in names}
-    comparison = summarise(results, titles, {**_shown(config, tasks), "identity": whole})
+    compared.report(f"{lm.source}: {lm.kind} LM, {size / 1e6:.1f} M parameters, on {lm.device}")
+    return run_trials(
+        trials,
+        compared.config.out,
+        partial(_run_trial, compared),
+        JsonResults(ComparedResult),
+        partial(_report_result, compared.report),
+    )
+
+
+def _run_trial(
+    compared: _Comparison, trials: Sequence[Trial], scratch: pathlib.Path | None
+) -> Iterator[ComparedResult]:
+    """Run a method or a baseline on a split. Where the task has no template that this kind of LM
+    can read, or the LM no head that the method needs, the result says why it is impossible."""
+    (trial,) = trials
+    split = compared.split(trial)
+    kinds = ("train", "dev", "test", "unlabeled")
+    began = time.monotonic()
+    outcome, impossible = MethodOutcome(), ""
+    try:
+        outcome = _outcome(compared, split, trial.method, scratch)
+    except DivergedError as error:
+        if not error.trained:  # the scores of an LM that is not trained here
+            raise
+        outcome = MethodOutcome(diverged=True, told=str(error))
+    except PtuneError as error:
+        if not is_impossible(error, trial.method):
+            raise
+        impossible = str(error)
+    yield ComparedResult(
+        **dict(outcome),
+        task=trial.task,
+        method=trial.method,
+        shots=trial.shots,
+        seed=trial.seed,
+        metric=split.main_metric,
+        rows={kind: len(getattr(split, kind)) for kind in kinds},
+        impossible=impossible,
+        seconds=round(time.monotonic() - began, 1),
+    )
+
+
+def _outcome(
+    compared: _Comparison, split: FewShotSplit, name: str, scratch: pathlib.Path | None
+) -> MethodOutcome:
+    """What a method or a baseline gives on a split."""
+    config, lm = compared.config, compared.lm
+    if name in BASELINES:
+        return run_baseline(lm, split, name)
+    settings = settings_of(config, split, method(name))
+    if name not in PET:
+        return run_method(config, lm, split, method(name), settings)
+    assert scratch is not None
+    plan = pet_plan(config, lm, split, method(name), settings)
+    label = f"{TITLES[name]}, {split.task.name}"
+    return run_pet(lm, split, plan, scratch, label, compared.report)
+
+
+def _summarise(compared: _Comparison, results: Sequence[ComparedResult]) -> Comparison:
+    """Write results.json and the page from the results of single trials."""
+    config = compared.config
+    titles = {name: TITLES[name] for name in compared.names}
+    shown = {**_shown(config, compared.tasks), "identity": compared.identity}
+    comparison = summarise(results, titles, shown)
     files.write_json(config.out / "results.json", comparison.model_dump(mode="json"))
     compare_page.write(comparison, results, config.out)
-    return comparison, results
+    return comparison
 
 
 def _show(
@@ -131,6 +261,24 @@ def _show(
     for table in compare_page.tables(comparison):
         console.print(table)
     report(f"Results: {config.out / 'results.json'}   Report: {config.out / 'report.html'}")
+
+
+def _report_faults(
+    comparison: Comparison, results: Sequence[ComparedResult], report: Callable[[str], None]
+) -> None:
+    """Report the trainings that diverged, and the methods that are behind a baseline.
+
+    Raises:
+        DivergedError: every training diverged.
+    """
+    for sentence in [*divergences(results), *behind_baselines(comparison)]:
+        report(sentence)
+    trained = [result for result in results if result.method not in BASELINES]
+    if trained and all(result.diverged and not result.figures for result in trained):
+        raise DivergedError(
+            "Every training diverged, so there are no figures: lower the learning rates "
+            "(--train.learning-rate, --train.lm-learning-rate)."
+        )
 
 
 def _shown(config: CompareConfig, tasks: Sequence[TaskConfig]) -> dict[str, Any]:
@@ -156,78 +304,13 @@ def _identity(
     }
 
 
-def _result_file(config: CompareConfig, split: FewShotSplit, name: str) -> pathlib.Path:
-    """Where the result of a method is kept."""
-    folder = config.out / "results" / file_name(split.task.name)
-    return folder / f"{name}-{split.shots}-{split.seed}.json"
-
-
-def _pet_folder(config: CompareConfig, split: FewShotSplit, name: str) -> pathlib.Path:
-    """Where PET keeps what is finished; it holds an LM, and is removed when the result is
-    written."""
-    return config.out / "pet" / file_name(split.task.name, name, split.shots, split.seed)
-
-
-def _result(
-    config: CompareConfig,
-    lm: LanguageModel,
-    split: FewShotSplit,
-    name: str,
-    report: Callable[[str], None],
-) -> Result:
-    """The result of a method on a split: read from its file, or computed now."""
-    file = _result_file(config, split, name)
-    if not file.exists():
-        began = time.monotonic()
-        result = _compute(config, lm, split, name, report)
-        result["seconds"] = round(time.monotonic() - began, 1)
-        files.write_json(file, result)
-    shutil.rmtree(_pet_folder(config, split, name), ignore_errors=True)
-    result = files.read_json(file)
-    _report_result(result, report)
-    return result
-
-
-def _compute(
-    config: CompareConfig,
-    lm: LanguageModel,
-    split: FewShotSplit,
-    name: str,
-    report: Callable[[str], None],
-) -> Result:
-    """Run a method or a baseline on a split. Where the task has no template that this kind of LM
-    can read, or the LM no head that the method needs, the result says why it is impossible."""
-    kinds = ("train", "dev", "test", "unlabeled")
-    result: Result = {
-        "task": split.task.name,
-        "method": name,
-        "shots": split.shots,
-        "seed": split.seed,
-        "metric": split.main_metric,
-        "rows": {kind: len(getattr(split, kind)) for kind in kinds},
-    }
-    try:
-        if name in BASELINES:
-            return result | run_baseline(lm, split, name)
-        folder = _pet_folder(config, split, name)
-        return result | run_method(config, lm, split, method(name), folder, report)
-    except (TemplateError, VerbalizerError, ModelError) as error:
-        if error.of_row or not (isinstance(error, TemplateError) or name == "next-sentence"):
-            raise
-        return result | {"impossible": str(error)}
-    except DivergedError as error:
-        if not error.trained:  # the scores of an LM that is not trained here
-            raise
-        return result | {"figures": {}, "diverged": True, "told": str(error)}
-
-
-def _report_result(result: Result, report: Callable[[str], None]) -> None:
+def _report_result(report: Callable[[str], None], result: ComparedResult) -> None:
     """A line about a result, and a line for each sentence about its training."""
-    outcome = result.get("impossible") or result.get("told")
+    outcome = result.impossible or result.told
     if not outcome:
-        figure = result["figures"][result["metric"]]
-        outcome = f"{result['metric']} {figure:.3f}, {result['seconds']:.0f} s"
-    shots = f"{result['shots']} shots" if result["shots"] else ""
-    report(f"{result['task']:9} {shots:8} seed {result['seed']}  {result['method']:20} {outcome}")
-    for sentence in result.get("account", ()):
+        figure = result.figures[result.metric]
+        outcome = f"{result.metric} {figure:.3f}, {result.seconds:.0f} s"
+    shots = f"{result.shots} shots" if result.shots else ""
+    report(f"{result.task:9} {shots:8} seed {result.seed}  {result.method:20} {outcome}")
+    for sentence in result.account:
         report(f"  {sentence}")

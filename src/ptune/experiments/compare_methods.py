@@ -4,7 +4,6 @@ test rows are scored."""
 import pathlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from ptune.answers.label_words import Choices
 from ptune.errors import DivergedError, TemplateError
@@ -15,6 +14,7 @@ from ptune.experiments.train_results import parameter_counts
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import BASELINES, MAJORITY, labelled, mean, most_frequent
 from ptune.model.prompt_model import PromptModel, Row
+from ptune.reports.trial_results import EnsembleMember, MethodOutcome, PatternResult
 from ptune.settings import TrainConfig, TrainOverrides
 from ptune.tasks import baselines, few_shot, yaml_task
 from ptune.tasks.judge_labels import judge, labels_of, question
@@ -24,12 +24,10 @@ from ptune.training import pet
 from ptune.training.loop import account, fit
 from ptune.training.methods import Method
 from ptune.training.methods import method as method_of
-
-UNTRAINED = {"trained": 0, "kept": 0}
-Result = dict[str, Any]
+from ptune.training.pet_plan import Plan
 
 
-def run_baseline(lm: LanguageModel, split: FewShotSplit, name: str) -> Result:
+def run_baseline(lm: LanguageModel, split: FewShotSplit, name: str) -> MethodOutcome:
     """What a user would get without prompts on the same rows.
 
     Raises:
@@ -37,7 +35,7 @@ def run_baseline(lm: LanguageModel, split: FewShotSplit, name: str) -> Result:
             nothing.
     """
     if name == MAJORITY:
-        return {"figures": _majority(split), "template": "", **UNTRAINED, "grid": []}
+        return MethodOutcome(figures=_majority(split))
     if not split.task.labels:
         raise TemplateError(f"{split.task.name} has no labels for {BASELINES[name]} to choose.")
     asked = question(split.task, lm, split.train, split.test, split.training_labels)
@@ -46,7 +44,7 @@ def run_baseline(lm: LanguageModel, split: FewShotSplit, name: str) -> Result:
         raise TemplateError(
             f"{split.task.name} has too little to learn from for {BASELINES[name]}."
         )
-    return {"figures": figures[name], "template": "", **UNTRAINED, "grid": []}
+    return MethodOutcome(figures=figures[name])
 
 
 def _majority(split: FewShotSplit) -> dict[str, float]:
@@ -84,54 +82,42 @@ def run_method(
     lm: LanguageModel,
     split: FewShotSplit,
     method: Method,
-    folder: pathlib.Path,
-    report: Callable[[str], None],
-) -> Result:
+    settings: TrainConfig,
+) -> MethodOutcome:
     """Run a method on a split; the LM is afterwards as it was before.
 
     Args:
-        folder: where PET keeps what it has finished.
+        settings: how the method trains (``settings_of``).
 
     Raises:
         PtuneError: the method cannot be run on this task or LM.
         DivergedError: its training left no finite state to keep.
     """
     members = readable_members(split.task, method, lm)
-    if method.name in ("pet", "ipet"):
-        return _run_pet(config, lm, split, method, members, folder, report)
-    settings = _settings(config, split, method)
     chosen = choose_member(config, lm, split, method, members, settings)
     if method.tune == "nothing":
         grid = [_score_untrained(lm, split, method, member) for member in members]
-        return {**grid[chosen], **UNTRAINED, "grid": grid}
-    if not config.grid:
-        return {**_train_member(lm, split, method, members[chosen], settings), "grid": []}
-    grid = [_grid_point(lm, split, method, member, settings) for member in members]
-    return {
-        **grid[chosen],
-        "grid": [point for point in grid if point["figures"]],
-    }
+    elif config.grid:
+        grid = [_grid_point(lm, split, method, member, settings) for member in members]
+    else:
+        return MethodOutcome(**dict(_train_member(lm, split, method, members[chosen], settings)))
+    return MethodOutcome(**dict(grid[chosen]), grid=[point for point in grid if point.figures])
 
 
 def _grid_point(
     lm: LanguageModel, split: FewShotSplit, method: Method, member: Member, settings: TrainConfig
-) -> Result:
+) -> PatternResult:
     """One member trained and scored; without figures where its training diverged and left nothing
     to keep."""
     try:
         return _train_member(lm, split, method, member, settings)
     except DivergedError as error:
-        return {
-            "template": member.template,
-            "words": member.words,
-            "figures": {},
-            "diverged": True,
-            "told": str(error),
-            **UNTRAINED,
-        }
+        return PatternResult(
+            template=member.template, words=member.words, diverged=True, told=str(error)
+        )
 
 
-def _settings(config: CompareConfig, split: FewShotSplit, method: Method) -> TrainConfig:
+def settings_of(config: CompareConfig, split: FewShotSplit, method: Method) -> TrainConfig:
     """A method's training: as many steps and evaluations as the comparison sets, and the rates of
     the command, of the task, or else of the method."""
     task_settings = split.task.train.model_dump(exclude_none=True)
@@ -160,12 +146,9 @@ def _untrained_figures(
 
 def _score_untrained(
     lm: LanguageModel, split: FewShotSplit, method: Method, member: Member
-) -> Result:
-    return {
-        "template": member.template,
-        "words": member.words,
-        "figures": _untrained_figures(lm, split, method, member, split.test),
-    }
+) -> PatternResult:
+    figures = _untrained_figures(lm, split, method, member, split.test)
+    return PatternResult(template=member.template, words=member.words, figures=figures)
 
 
 def choose_member(
@@ -220,12 +203,12 @@ def _splits_score(
         _grid_point(lm, replace(split, train=train, dev=dev, test=dev), method, member, settings)
         for train, dev in halves
     ]
-    return mean([point["figures"].get(split.main_metric, 0.0) for point in points])
+    return mean([point.figures.get(split.main_metric, 0.0) for point in points])
 
 
 def _train_member(
     lm: LanguageModel, split: FewShotSplit, method: Method, member: Member, settings: TrainConfig
-) -> Result:
+) -> PatternResult:
     """Train one member, score it on test, and put the LM back as it was."""
     weights = lm.weights() if method.tune != "prompt" else None
     model = PromptModel(lm, max_length=split.task.max_length)
@@ -244,41 +227,64 @@ def _train_member(
     finally:
         if weights is not None:
             lm.restore(weights)
-    return {
-        "template": member.template,
-        "words": member.words,
-        "figures": figures,
-        "dev": history.best.dev if history.best else None,
-        "history": [vars(evaluation) for evaluation in history.history],
-        "diverged": history.diverged,
-        "trained": trained,
-        "kept": kept,
-        "steps": history.step,
-        "train": settings.model_dump(mode="json"),
-        "account": account("The training", history, settings),
-    }
+    return PatternResult(
+        template=member.template,
+        words=member.words,
+        figures=figures,
+        dev=history.best.dev if history.best else None,
+        history=history.history,
+        diverged=history.diverged,
+        trained=trained,
+        kept=kept,
+        steps=history.step,
+        train=settings.model_dump(mode="json"),
+        account=account("The training", history, settings),
+    )
 
 
-def _run_pet(
+def pet_plan(
     config: CompareConfig,
     lm: LanguageModel,
     split: FewShotSplit,
     method: Method,
-    members: list[Member],
-    folder: pathlib.Path,
-    report: Callable[[str], None],
-) -> Result:
-    """PET or iPET: the ensemble and the classifier that learns from it; the classifier is
-    scored."""
+    settings: TrainConfig,
+) -> Plan:
+    """What PET or iPET does with a split.
+
+    Raises:
+        TemplateError: the task has no unlabelled rows, no labels, or no pattern for this LM.
+    """
     if not split.unlabeled:
         raise TemplateError(
             f"{split.task.name} has no unlabelled rows for {method.name} to learn from."
         )
     if not split.task.labels:
         raise TemplateError(f"{split.task.name} has no labels for a classifier to choose between.")
+    members = readable_members(split.task, method, lm)
     task = split.task.model_copy(update={"train": TrainOverrides(seed=split.seed)})
-    settings = _settings(config, split, method)
-    plan = plan_of(task, lm, method, members, settings, **_steps(config))
+    return plan_of(task, lm, method, members, settings, **_steps(config))
+
+
+def run_pet(
+    lm: LanguageModel,
+    split: FewShotSplit,
+    plan: Plan,
+    folder: pathlib.Path,
+    label: str,
+    report: Callable[[str], None],
+) -> MethodOutcome:
+    """PET or iPET: the ensemble and the classifier that learns from it; the classifier is
+    scored.
+
+    Args:
+        plan: what PET does (``pet_plan``).
+        folder: where it keeps what is finished.
+        label: the text beside the progress bar.
+
+    Raises:
+        PtuneError: a row does not fit.
+        DivergedError: a training left no finite state to keep.
+    """
     weights = lm.weights()
     try:
         outcome = pet.pet(
@@ -289,27 +295,27 @@ def _run_pet(
             split.unlabeled,
             folder,
             resume=True,
-            label=f"{method.title}, {split.task.name}",
+            label=label,
             report=report,
+            rehearsed=True,
         )
         figures = judge(outcome.model, split.test, split.task.metrics)
     finally:
         lm.restore(weights)
     size = sum(parameter.numel() for parameter in lm.model.parameters())
-    kept_fields = ("name", "generation", "weight", "dev", "rows")
-    return {
-        "figures": figures,
-        "template": plan.classifier.template.source,
-        "words": {},
-        "trained": size,
-        "kept": size,
-        "grid": [],
-        "diverged": outcome.trained.diverged
-        or any(member.trained.diverged for member in outcome.members),
-        "steps": outcome.trained.step,
-        "train": plan.distil.model_dump(mode="json"),
-        "ensembles": outcome.ensembles,
-        "members": [
-            {name: getattr(member, name) for name in kept_fields} for member in outcome.members
+    diverged = [member.trained.diverged for member in outcome.members]
+    fields = tuple(EnsembleMember.model_fields)
+    return MethodOutcome(
+        template=plan.classifier.template.source,
+        figures=figures,
+        trained=size,
+        kept=size,
+        diverged=outcome.trained.diverged or any(diverged),
+        steps=outcome.trained.step,
+        train=plan.distil.model_dump(mode="json"),
+        ensembles=outcome.ensembles,
+        members=[
+            EnsembleMember(**{name: getattr(member, name) for name in fields})
+            for member in outcome.members
         ],
-    }
+    )

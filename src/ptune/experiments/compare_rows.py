@@ -2,15 +2,13 @@
 methods."""
 
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ptune.answers.reader_table import READERS
-from ptune.errors import ConfigError, ModelError, TemplateError, VerbalizerError
+from ptune.errors import ConfigError, ModelError, PtuneError, TemplateError, VerbalizerError
 from ptune.experiments.options import CompareConfig
 from ptune.lm.language_model import LanguageModel
-from ptune.model.examples import Shortening
-from ptune.model.prompt_model import PromptModel, Row
+from ptune.model.prompt_model import Row
 from ptune.tasks import yaml_task
 from ptune.tasks.judge_labels import check_metrics
 from ptune.tasks.schema import DataConfig, TaskConfig
@@ -144,59 +142,13 @@ def _draw(task: TaskConfig, shots: int, seed: int, labels_to_learn_from: list[st
     )
 
 
-def check_rows(
-    lm: LanguageModel,
-    split: FewShotSplit,
-    methods: Sequence[Method],
-    report: Callable[[str], None],
-) -> None:
-    """Tokenise a task's rows for every template by which one of the methods may ask it, so that a
-    row that does not fit is refused before the first training. What is shortened is reported once
-    for each kind of rows.
-
-    Raises:
-        PtuneError: a row does not fit.
-    """
-    rows = {"training": split.train, "dev": split.dev, "test": split.test}
-    reported: set[str] = set()
-    checked: set[str] = set()
-    for method in methods:
-        for member, model in _models(split.task, method, lm):
-            if member.template in checked:
-                continue
-            checked.add(member.template)
-            for kind, rows_of_kind in rows.items():
-                sentence = _count_shortened(
-                    model, rows_of_kind, f"{kind} rows of {split.task.name}"
-                )
-                if sentence and kind not in reported:
-                    reported.add(kind)
-                    report(sentence)
-
-
-def _count_shortened(model: PromptModel, rows: Sequence[Row], name: str) -> str | None:
-    """Tokenise rows one by one; return the sentence that names how many were shortened, if any
-    were."""
-    shortening = Shortening()
-    for number, row in enumerate(rows, 1):
-        shortening.count(model.encode(0, [row], first=number))
-    return shortening.sentence(name, model.limit(0))
-
-
-def _models(
-    task: TaskConfig, method: Method, lm: LanguageModel
-) -> Iterator[tuple[Member, PromptModel]]:
-    """The templates and words by which a method asks the task, each with an untrained model that
-    asks so; none where the method cannot be run on this LM, which its result then says."""
-    try:
-        for member in readable_members(task, method, lm):
-            model = PromptModel(lm)
-            bound = yaml_task.task_of(task, lm, member, method=method)
-            model.add(replace(bound, init="random"))
-            yield member, model
-    except (TemplateError, VerbalizerError, ModelError) as error:
-        if "Row " in str(error):
-            raise
+def is_impossible(error: PtuneError, method: str) -> bool:
+    """Whether an error says that a method cannot do a task with this LM, since none of the task's
+    templates can be read by an LM of its kind, or the LM lacks the head that the method needs.
+    Errors of single rows and of settings are other faults."""
+    if error.of_row or not isinstance(error, TemplateError | VerbalizerError | ModelError):
+        return False
+    return isinstance(error, TemplateError) or method == "next-sentence"
 
 
 def readable_members(task: TaskConfig, method: Method, lm: LanguageModel) -> list[Member]:

@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ptune.metrics.labels import BASELINES, deviation, mean
-from ptune.reports.schemas import Cell, Comparison, lost_trainings, versions
+from ptune.reports.schemas import Cell, Comparison, versions
+from ptune.reports.trial_results import ComparedResult, lost_trainings
 from ptune.tasks import baselines
 
 STRONG_METHODS = ("head", "manual+fine-tune", "p-tuning+lm")  # tried where a baseline is ahead
-Result = dict[str, Any]
 
 
 def summarise(
-    results: Sequence[Result], titles: Mapping[str, str], settings: Mapping[str, Any]
+    results: Sequence[ComparedResult], titles: Mapping[str, str], settings: Mapping[str, Any]
 ) -> Comparison:
     """The mean and the deviation of every figure over seeds, for each task, number of shots and
     method.
@@ -20,9 +20,9 @@ def summarise(
     Args:
         titles: the compared methods in order, with their titles.
     """
-    groups: dict[tuple[str, int, str], list[Result]] = {}
+    groups: dict[tuple[str, int, str], list[ComparedResult]] = {}
     for result in results:
-        groups.setdefault((result["task"], result["shots"], result["method"]), []).append(result)
+        groups.setdefault((result.task, result.shots, result.method), []).append(result)
     return Comparison(
         cells=[_cell(group) for group in groups.values()],
         titles=dict(titles),
@@ -31,38 +31,39 @@ def summarise(
     )
 
 
-def _cell(results: Sequence[Result]) -> Cell:
+def _cell(results: Sequence[ComparedResult]) -> Cell:
     """The results of all seeds of one task, number of shots and method."""
-    with_figures = [result for result in results if result.get("figures")]
-    names = with_figures[0]["figures"] if with_figures else ()
-    values = {name: [result["figures"][name] for result in with_figures] for name in names}
+    first = results[0]
+    with_figures = [result for result in results if result.figures]
+    names = with_figures[0].figures if with_figures else ()
+    values = {name: [result.figures[name] for result in with_figures] for name in names}
     return Cell(
-        task=results[0]["task"],
-        shots=results[0]["shots"],
-        method=results[0]["method"],
-        baseline=results[0]["method"] in BASELINES,
-        metric=results[0]["metric"],
+        task=first.task,
+        shots=first.shots,
+        method=first.method,
+        baseline=first.method in BASELINES,
+        metric=first.metric,
         seeds=len(results),
-        rows=results[0]["rows"],
+        rows=first.rows,
         mean={name: mean(seeds) for name, seeds in values.items()},
         deviation={name: deviation(seeds) for name, seeds in values.items()},
         grid=_grid(with_figures),
-        trained_parameters=max((result["trained"] for result in with_figures), default=0),
-        kept_parameters=max((result["kept"] for result in with_figures), default=0),
-        steps=[result["steps"] for result in with_figures if "steps" in result],
-        train=next((result["train"] for result in with_figures if "train" in result), {}),
-        seconds=mean([result["seconds"] for result in results]),
-        impossible=results[0].get("impossible", ""),
+        trained_parameters=max((result.trained for result in with_figures), default=0),
+        kept_parameters=max((result.kept for result in with_figures), default=0),
+        steps=[result.steps for result in with_figures if result.steps is not None],
+        train=next((result.train for result in with_figures if result.train), {}),
+        seconds=mean([result.seconds for result in results]),
+        impossible=first.impossible,
         **lost_trainings(results),
     )
 
 
-def _grid(results: Sequence[Result]) -> dict[str, float]:
+def _grid(results: Sequence[ComparedResult]) -> dict[str, float]:
     """How far the main figure differs between the patterns and words, as means over seeds."""
     grids = [
-        [point["figures"][result["metric"]] for point in result["grid"]]
+        [point.figures[result.metric] for point in result.grid]
         for result in results
-        if len(result["grid"]) > 1
+        if len(result.grid) > 1
     ]
     if not grids:
         return {}

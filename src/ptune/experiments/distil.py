@@ -11,7 +11,7 @@ from ptune.tasks.schema import TaskConfig
 from ptune.tasks.yaml_task import Member
 from ptune.training.methods import Method
 from ptune.training.methods import method as method_of
-from ptune.training.pet import Plan
+from ptune.training.pet_plan import Plan
 
 GENERATIONS = 3  # of iPET, as in its paper
 

@@ -2,47 +2,34 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
-from ptune.experiments import trials
-from ptune.experiments.trials import Plan, ProbeTask
+from ptune.experiments.probe_trials import Plan, ProbeTask, add_problem
 from ptune.model.prompt_model import PromptModel
+from ptune.runs.trials import Trial
 from ptune.training.methods import Method
 
 SAMPLE = 16  # rows that are timed: a batch of the methods that tune the LM
 PROMPT_SAMPLE = 64  # of those that train prompts, which share batches
 
 
-def seconds_at_most(plan: Plan) -> float:
-    """The seconds that an experiment takes if no training stops early, without those of its results
-    that are there already.
+def seconds_at_most(plan: Plan, trials: Sequence[Trial]) -> float:
+    """The seconds that trials take if no training stops early.
 
-    A batch of rows of the first problem is trained on and scored by each kind of method, once to
-    warm up and once with a clock; the LM and the rows are as they were afterwards.
+    A batch of rows of a method's first trial is trained on and scored by each kind of method, once
+    to warm up and once with a clock; the LM and the rows are as they were afterwards.
     """
     seconds = 0.0
     rates: dict[str, tuple[float, float]] = {}
-    for method in plan.methods:
-        problems = [
-            problem for problem in plan.problems if method.template != "manual" or problem.manual
-        ]
-        seeds = range(plan.seeds if method.tune != "nothing" else 1)
-        open_ = [
-            problem
-            for problem in problems
-            for seed in seeds
-            if not trials.result_file(plan, method, seed, problem).exists()
-        ]
-        if not open_:
-            continue
+    for trial in trials:
+        method, problem = plan.method(trial), plan.problem(trial)
         if method.tune not in rates:
-            rates[method.tune] = _seconds_a_row(plan, method, open_[0])
+            rates[method.tune] = _seconds_a_row(plan, method, problem)
         for_training, for_scoring = rates[method.tune]
-        for problem in open_:
-            trained, scored = _rows(plan, method, problem)
-            seconds += trained * for_training + scored * for_scoring
+        trained, scored = _rows(plan, method, problem)
+        seconds += trained * for_training + scored * for_scoring
     return seconds
 
 
@@ -70,7 +57,7 @@ def _seconds_a_row(plan: Plan, method: Method, problem: ProbeTask) -> tuple[floa
 
 def _timed_rows(plan: Plan, method: Method, problem: ProbeTask) -> tuple[float, float]:
     model = PromptModel(plan.lm)
-    task = trials.add_problem(model, method, problem, method.train.seed)
+    task = add_problem(model, method, problem, method.train.seed)
     examples = model.encode(
         task,
         problem.train[: PROMPT_SAMPLE if method.tune == "prompt" and plan.together > 1 else SAMPLE],

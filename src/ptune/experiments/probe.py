@@ -2,34 +2,51 @@
 prompt?"""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
-from ptune.answers.label_words import Verbalizer, allowed
 from ptune.base import files, terminal
-from ptune.errors import ConfigError, DivergedError, TemplateError
-from ptune.experiments import duration, trials
+from ptune.errors import DivergedError
+from ptune.experiments import duration, probe_checks, probe_setup
 from ptune.experiments.options import ProbeConfig
-from ptune.experiments.trials import Plan, ProbeTask, Result
+from ptune.experiments.probe_trials import Plan, original_weights, run_bank, trials_of
 from ptune.lm.language_model import LanguageModel
 from ptune.reports import probe_page
 from ptune.reports.schemas import Results, summarise, versions
-from ptune.runs import identity
+from ptune.reports.trial_results import FactsResult, divergences
 from ptune.runs.folder import RunFolder, working_in
+from ptune.runs.trials import JsonResults, run_trials, unfinished
 from ptune.tasks import lama
-from ptune.template.language import Template
 from ptune.training.loop import lower_rates
-from ptune.training.methods import Method, method
+from ptune.training.methods import Method
 
 MOST_DIVERGED = 8  # trainings that diverged, told one by one
-ALL = "manual,p-tuning,fine-tune,manual+fine-tune"  # P-tuning, section 4.1
 BUILTIN_NOTE = (
     "The built-in LM read sentences that state the test facts while it was pretrained, as BERT "
     "read Wikipedia; in other wordings "
     "than those of the prompts. No prompt was trained on a test fact, or on a country of the test "
     "rows."
 )
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """A probe that was set up: what it asks, and what is said of it beside the results.
+
+    Attributes:
+        dropped: for each relation how many rows were left out, since their answer is not allowed.
+        allowed: how many answers are allowed.
+    """
+
+    config: ProbeConfig
+    plan: Plan
+    dropped: dict[str, int]
+    allowed: int
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """For each relation the name that is shown."""
+        return {problem.name: problem.label for problem in self.plan.problems}
 
 
 def probe(config: ProbeConfig, report: Callable[[str], None] | None = None) -> Results:
@@ -40,257 +57,119 @@ def probe(config: ProbeConfig, report: Callable[[str], None] | None = None) -> R
     """
     console = terminal.Console(stderr=config.as_json)
     report = report or partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    methods = _methods(config)
+    methods = probe_setup.methods_of(config)
     with working_in(config.out, "ptune probe", config.resume) as folder:
-        return _probed(config, methods, folder, console, report)
-
-
-def _probed(
-    config: ProbeConfig,
-    methods: Sequence[Method],
-    folder: RunFolder,
-    console: terminal.Console,
-    report: Callable[[str], None],
-) -> Results:
-    """The probe, in a folder that is held."""
-    facts = lama.read_facts(config.facts, _listed(config.relations), config.manual, report)
-    lm = LanguageModel.load(
-        config.lm,
-        device=config.device,
-        dtype=config.dtype,
-        tuned=any(m.tune in ("lm", "both") for m in methods),
-    )
-    problems, relations, words = _problems(config, lm, facts, report)
-    plan = _plan(config, lm, problems, methods)
-    whole = _identity(config, plan, words)
-    plan = replace(plan, together=folder.claim(whole, {"together": plan.together})["together"])
-    report(duration.sentence(duration.seconds_at_most(plan)))
-    report(
-        f"{lm.source}: {lm.kind} LM, {sum(p.numel() for p in lm.model.parameters()) / 1e6:.1f} M "
-        f"parameters, on {lm.device}; "
-        f"{len(problems)} relation{'s' * (len(problems) > 1)}, {len(words.labels)} allowed answers"
-    )
-    single = trials.run(plan, partial(_tell, report))
-    results = summarise(
-        single,
-        {m.name: m.title for m in methods},
-        {m.name for m in methods if m.tune in ("lm", "both")},
-        {p.name: p.majority for p in problems},
-        {r.name: sum(r.dropped.values()) for r in relations},
-        {"lm": config.lm, "facts": config.facts, "allowed": len(words.labels), "identity": whole},
-        versions(),
-    )
-    labels = {p.name: p.label for p in problems}
-    files.write_json(config.out / "results.json", results.model_dump(mode="json"))
-    probe_page.write(
-        results,
-        single,
-        labels,
-        [BUILTIN_NOTE] if (config.lm, config.facts) == ("builtin", "builtin") else [],
-        config.out,
-    )
-    if config.as_json:
-        print(results.model_dump_json(indent=2))
-    else:
-        console.print(probe_page.table(results, labels))
-        report(probe_page.wordings_line(results))
-        if config.lm == "builtin":
-            report(BUILTIN_NOTE)
-        report(f"Results: {config.out / 'results.json'}   Report: {config.out / 'report.html'}")
-    if lost := probe_page.divergences(single):
-        report(
-            "\n".join(
-                [
-                    *lost[:MOST_DIVERGED],
-                    *(
-                        [f"... and {len(lost) - MOST_DIVERGED} more"]
-                        if len(lost) > MOST_DIVERGED
-                        else []
-                    ),
-                ]
-            )
-        )
-    if not any(result["figures"] for result in single):
-        raise DivergedError(f"Every training diverged, so there are no figures: {_lower(methods)}.")
+        asked = _set_up(config, methods, folder, report)
+        single = _run(asked, report)
+        results = _summarise(asked, single)
+        _show(asked, results, console, report)
+        _report_divergences(single, methods, report)
     return results
 
 
-def _lower(methods: Sequence[Method]) -> str:
-    """What methods that diverge should be given."""
-    return "; ".join(
-        dict.fromkeys(
-            lower_rates(preset.train, preset.tune) for preset in methods if preset.tune != "nothing"
-        )
-    )
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _methods(config: ProbeConfig) -> list[Method]:
-    """The methods with the command line's settings in place of their own."""
-    chosen = [method(name) for name in _listed(ALL if config.methods == "all" else config.methods)]
-    if other := next((m.name for m in chosen if m.reader or m.name in ("pet", "ipet")), None):
-        raise ConfigError(
-            f"{other} tells a task's labels apart, and facts have none: ptune compare runs it."
-        )
-    if not chosen:
-        raise ConfigError(f"No method is named; the default is manual,p-tuning, and all is {ALL}.")
-    chosen = [replace(m, train=m.train.replaced(config.train.model_dump())) for m in chosen]
-    overrides = {
-        name: value
-        for name in ("template", "encoder", "init")
-        if (value := getattr(config, name)) is not None
-    }
-    if overrides and not any(m.tune == "prompt" for m in chosen):
-        raise ConfigError(
-            f"--{next(iter(overrides))} is of methods that train a prompt, and none of these does: "
-            f"{config.methods}."
-        )
-    Template.parse(overrides.get("template", ""))
-    return [replace(m, **overrides) if m.tune == "prompt" else m for m in chosen]
-
-
-def _problems(
+def _set_up(
     config: ProbeConfig,
-    lm: LanguageModel,
-    facts: Sequence[lama.Relation],
+    methods: Sequence[Method],
+    folder: RunFolder,
     report: Callable[[str], None],
-) -> tuple[list[ProbeTask], list[lama.Relation], Verbalizer]:
-    """Relations restricted to the allowed answers, as problems of an experiment."""
-    path = config.vocab
-    if path is None and (common := lama.folder(config.facts) / "common_vocab_cased.txt").exists():
-        path = common
-    words = lama.read_vocabulary(path, lm.tokens) if path else lama.whole_words(lm.tokens)
-    verbalizer, names, _ = allowed(words, lm.tokens, "spaced")
-    numbers = {label: number for number, label in enumerate(verbalizer.labels)}
-    problems, relations = [], []
-    for relation in (lama.restrict(fact_set, names, lm.tokens) for fact_set in facts):
-        rows = {split: len(facts_of_split) for split, facts_of_split in relation.facts.items()}
-        if not all(rows.values()):
-            report(
-                f"{relation.name} is left out: of its answers so few are allowed that no "
-                f"{' and no '.join(s for s, n in rows.items() if not n)} row is left."
-            )
-            continue
-        relations.append(relation)
-        problems.append(
-            ProbeTask(
-                relation.name,
-                relation.label,
-                _manual(relation, lm, report),
-                relation.wordings,
-                verbalizer,
-                "object",
-                relation.facts["train"],
-                relation.facts["dev"],
-                relation.facts["test"],
-                partial(lama.figures, relation, numbers=numbers),
-                probe_page.MAIN,
-                relation.majority,
-            )
-        )
-    if not problems:
-        raise ConfigError(
-            "No relation has rows whose answers are allowed; give another vocabulary with --vocab."
-        )
-    if lost := sum(sum(relation.dropped.values()) for relation in relations):
-        kept = sum(
-            len(facts_of_split)
-            for relation in relations
-            for facts_of_split in relation.facts.values()
-        )
-        report(
-            f"{lost} of {lost + kept} rows are left out, since their answer is not one of the "
-            f"{len(verbalizer.labels)} allowed words."
-        )
-    return problems, relations, verbalizer
+) -> _Probe:
+    """Read the facts, then the LM, check that they fit together, and claim the folder."""
+    relations = probe_setup.listed(config.relations)
+    facts = lama.read_facts(config.facts, relations, config.manual, report)
+    tuned = any(method.tune in ("lm", "both") for method in methods)
+    lm = LanguageModel.load(config.lm, device=config.device, dtype=config.dtype, tuned=tuned)
+    problems, kept_relations, words = probe_setup.problems_of(config, lm, facts, report)
+    plan = probe_setup.plan_of(config, lm, problems, methods)
+    plan = replace(plan, identity=probe_setup.identity_of(config, plan, words))
+    if folder.begun is None:
+        probe_checks.check_rows(plan, report)
+        probe_checks.rehearse(plan)
+    kept = folder.claim(plan.identity, {"together": plan.together})
+    plan = replace(plan, together=kept["together"])
+    dropped = {relation.name: sum(relation.dropped.values()) for relation in kept_relations}
+    return _Probe(config, plan, dropped, len(words.labels))
 
 
-def _manual(
-    relation: lama.Relation, lm: LanguageModel, report: Callable[[str], None]
-) -> str | None:
-    """The hand-written prompt, where there is one that this kind of LM can read."""
-    try:
-        if relation.template:
-            Template.parse(relation.template).for_kind(lm.kind)
-    except TemplateError as error:
-        report(f"{relation.name} is asked without its manual prompt: {error}")
-        return None
-    return relation.template
-
-
-def _plan(
-    config: ProbeConfig, lm: LanguageModel, problems: Sequence[ProbeTask], methods: Sequence[Method]
-) -> Plan:
-    if any(m.template == "manual" for m in methods) and not any(p.manual for p in problems):
-        raise ConfigError(
-            "These facts have no hand-written prompt that this LM can read: give one with "
-            '--manual "The capital of [X] is '
-            '[Y] .", or leave the manual methods out of --methods.'
-        )
-    prompts = [
-        (m, Template.parse(m.template).for_kind(lm.kind)[0].prompt_length(lm.tokens))
-        for m in methods
-        if m.tune == "prompt"
-    ]
-    fitting = [
-        trials.how_many_together(lm, m.encoder, length, m.train.batch_size, len(problems))
-        for m, length in prompts
-    ]
-    together = config.together or min(fitting, default=1)
-    wordings = config.facts == "builtin" if config.wordings is None else config.wordings
-    return Plan(lm, problems, methods, config.seeds, config.out, together, wordings)
-
-
-def _identity(config: ProbeConfig, plan: Plan, words: Verbalizer) -> dict[str, Any]:
-    """All that the results hang on."""
-    methods = {
-        m.name: {
-            "template": m.template,
-            "encoder": m.encoder,
-            "init": m.init,
-            "tune": m.tune,
-            "hidden": m.hidden,
-            **identity.of_settings(m.train),
-        }
-        for m in plan.methods
-    }
-    return {
-        "lm": identity.of_lm(plan.lm),
-        "allowed answers": identity.of_value(words.labels),
-        "seeds": config.seeds,
-        "methods": methods,
-        "facts of": {p.name: _identity_of(p) for p in plan.problems},
-        "wordings": plan.wordings,
-    }
-
-
-def _identity_of(problem: ProbeTask) -> dict[str, Any]:
-    rows = {
-        f"{split} rows": identity.of_rows(getattr(problem, split))
-        for split in ("train", "dev", "test")
-    }
-    return {
-        "manual prompt": problem.manual,
-        "wordings": identity.of_value(problem.wordings),
-        "loss": problem.loss,
-        **rows,
-    }
-
-
-def _tell(report: Callable[[str], None], result: Result) -> None:
-    """A line as soon as a result is known."""
-    epochs = f", best after {result['best']['epoch']:.0f} epochs" if result["best"] else ""
-    dropped = (
-        f" (without {result['dropped']!r}, which this LM cannot see)" if result["dropped"] else ""
+def _run(asked: _Probe, report: Callable[[str], None]) -> list[FactsResult]:
+    """Run the trials that have no results yet; return the results of all."""
+    plan, out = asked.plan, asked.config.out
+    trials = trials_of(plan)
+    report(duration.sentence(duration.seconds_at_most(plan, unfinished(trials, out))))
+    size = sum(parameter.numel() for parameter in plan.lm.model.parameters())
+    number = len(plan.problems)
+    report(
+        f"{plan.lm.source}: {plan.lm.kind} LM, {size / 1e6:.1f} M parameters, on "
+        f"{plan.lm.device}; {number} relation{'s' * (number > 1)}, {asked.allowed} allowed answers"
     )
-    figure = (
-        f"P@1 {result['figures'][probe_page.MAIN]:.3f}"
-        if result["figures"]
-        else "diverged, no figures"
+    run = partial(run_bank, plan, original_weights(plan))
+    return run_trials(trials, out, run, JsonResults(FactsResult), partial(_report_result, report))
+
+
+def _summarise(asked: _Probe, single: Sequence[FactsResult]) -> Results:
+    """Write results.json and the page from the results of single trials."""
+    config, plan = asked.config, asked.plan
+    results = summarise(
+        single,
+        {method.name: method.title for method in plan.methods},
+        {method.name for method in plan.methods if method.tune in ("lm", "both")},
+        {problem.name: problem.majority for problem in plan.problems},
+        asked.dropped,
+        {
+            "lm": config.lm,
+            "facts": config.facts,
+            "allowed": asked.allowed,
+            "identity": plan.identity,
+        },
+        versions(),
     )
-    report(f"{result['method']:17} {result['problem']:17} {figure}{epochs}{dropped}")
-    for sentence in result["account"]:
+    notes = [BUILTIN_NOTE] if (config.lm, config.facts) == ("builtin", "builtin") else []
+    files.write_json(config.out / "results.json", results.model_dump(mode="json"))
+    probe_page.write(results, single, asked.labels, notes, config.out)
+    return results
+
+
+def _show(
+    asked: _Probe, results: Results, console: terminal.Console, report: Callable[[str], None]
+) -> None:
+    """Print the results as JSON, or as a table with the names of the files that hold them."""
+    config = asked.config
+    if config.as_json:
+        print(results.model_dump_json(indent=2))
+        return
+    console.print(probe_page.table(results, asked.labels))
+    report(probe_page.wordings_line(results))
+    if config.lm == "builtin":
+        report(BUILTIN_NOTE)
+    report(f"Results: {config.out / 'results.json'}   Report: {config.out / 'report.html'}")
+
+
+def _report_divergences(
+    single: Sequence[FactsResult], methods: Sequence[Method], report: Callable[[str], None]
+) -> None:
+    """Report the trainings that diverged.
+
+    Raises:
+        DivergedError: all of them did, so that there are no figures.
+    """
+    if lost := divergences(single):
+        others = len(lost) - MOST_DIVERGED
+        more = [f"... and {others} more"] if others > 0 else []
+        report("\n".join([*lost[:MOST_DIVERGED], *more]))
+    if not any(result.figures for result in single):
+        trained = [method for method in methods if method.tune != "nothing"]
+        advice = dict.fromkeys(lower_rates(method.train, method.tune) for method in trained)
+        raise DivergedError(
+            f"Every training diverged, so there are no figures: {'; '.join(advice)}."
+        )
+
+
+def _report_result(report: Callable[[str], None], result: FactsResult) -> None:
+    """A line as soon as a result is known, and one for each sentence about its training."""
+    epochs = f", best after {result.best.epoch:.0f} epochs" if result.best else ""
+    dropped = f" (without {result.dropped!r}, which this LM cannot see)" if result.dropped else ""
+    figure = "diverged, no figures"
+    if result.figures:
+        figure = f"P@1 {result.figures[probe_page.MAIN]:.3f}"
+    report(f"{result.method:17} {result.problem:17} {figure}{epochs}{dropped}")
+    for sentence in result.account:
         report(f"  {sentence}")

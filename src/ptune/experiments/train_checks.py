@@ -6,18 +6,18 @@ from dataclasses import replace
 from typing import Any
 
 from ptune.errors import DivergedError
-from ptune.experiments.distil import plan_of
 from ptune.experiments.train_rows import TaskRows
-from ptune.experiments.train_setup import is_weighted, train_settings
+from ptune.experiments.train_setup import is_weighted
 from ptune.lm.language_model import LanguageModel
 from ptune.model.examples import Shortening
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.settings import TrainConfig
-from ptune.tasks import judge_labels, judge_texts, yaml_task
+from ptune.tasks import judge_labels, judge_texts
 from ptune.tasks.schema import TaskConfig
 from ptune.training import rehearsal
 from ptune.training.loop import accuracy
 from ptune.training.methods import Method
+from ptune.training.pet_plan import Plan
 from ptune.training.prompt_training import TrainingHistory
 
 
@@ -43,8 +43,7 @@ def check_rows(
     for split in splits:
         shortening = Shortening()
         for value, number in tasks.items():
-            for position, row in enumerate(rows.of(split, value), 1):
-                shortening.count(model.encode(number, [row], first=position))
+            rehearsal.try_rows(model, number, rows.of(split, value), shortening)
         if shortened := shortening.sentence(f"{split} rows", model.limit(0)):
             report(shortened)
     bound, scored = model.tasks[0], rows.scored(tasks)
@@ -59,9 +58,8 @@ def check_rows(
         judge_texts.check(bound, scored, config.metrics, config.parts)
 
 
-def untrained_classifier(config: TaskConfig, lm: LanguageModel, method: Method) -> PromptModel:
+def untrained_classifier(lm: LanguageModel, plan: Plan) -> PromptModel:
     """The untrained classifier of PET, whose rows are checked before its members are trained."""
-    plan = plan_of(config, lm, method, yaml_task.members(config, lm=lm), train_settings(config))
     model = PromptModel(lm)
     model.add(plan.classifier)
     return model

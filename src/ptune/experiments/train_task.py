@@ -171,21 +171,17 @@ def _train_pet(setup: _Setup) -> _Trained:
     the task keeps."""
     config, lm, splits, report = setup.config, setup.lm, setup.rows.splits, setup.report
     tasks: dict[str | None, int] = {None: 0}
-    classifier = train_checks.untrained_classifier(config, lm, setup.method)
+    plan = plan_of(config, lm, setup.method, yaml_task.members(config, lm=lm), setup.settings)
+    classifier = train_checks.untrained_classifier(lm, plan)
     train_checks.check_rows(config, classifier, tasks, setup.rows, ["test"], report)
     figures = train_results.baseline_figures(config, lm, splits["train"], splits["test"])
+    learned = (splits["train"], splits["dev"], splits["unlabeled"])
+    if setup.folder.begun is None:
+        pet.rehearse(lm, plan, *learned)
     setup.claim_folder()
-    members = yaml_task.members(config, lm=lm)
+    folder = config.out / "pet"
     outcome = pet.pet(
-        lm,
-        plan_of(config, lm, setup.method, members, setup.settings),
-        splits["train"],
-        splits["dev"],
-        splits["unlabeled"],
-        config.out / "pet",
-        config.resume,
-        config.name,
-        report,
+        lm, plan, *learned, folder, config.resume, config.name, report, rehearsed=True
     )
     for member in outcome.members:
         report(

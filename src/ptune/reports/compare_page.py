@@ -25,8 +25,8 @@ from ptune.reports.design import (
     count,
     line_style,
 )
-from ptune.reports.probe_page import divergences
 from ptune.reports.schemas import Cell, Comparison
+from ptune.reports.trial_results import ComparedResult, divergences
 
 BASELINES_NOTE = "Above the line: baselines, without prompts, on the same rows."
 
@@ -131,7 +131,7 @@ def _trained(cells: Sequence[Cell | None]) -> str:
     return count(parameters) if parameters else ""
 
 
-def write(results: Comparison, single: Sequence[dict[str, Any]], folder: pathlib.Path) -> None:
+def write(results: Comparison, single: Sequence[ComparedResult], folder: pathlib.Path) -> None:
     """Write ``report.html``: which method is best, the tables with all figures, score against
     shots, the spread over patterns and verbalizers, settings.
 
@@ -150,7 +150,7 @@ def write(results: Comparison, single: Sequence[dict[str, Any]], folder: pathlib
         baselines=BASELINES,
         diverged=divergences(single),
         marked=MARKED if any(cell.diverged for cell in results.cells) else "",
-        patterns=[result for result in single if result["seed"] == 0 and result.get("template")],
+        patterns=[result for result in single if result.seed == 0 and result.template],
         tasks=sorted({cell.task for cell in results.cells}),
     )
     files.write_text(folder / "report.html", page)
@@ -279,21 +279,19 @@ def _draw_shots(axes: Axes, results: Comparison, task: str) -> None:
     axes.minorticks_off()
 
 
-def _pattern_spread(results: Comparison, single: Sequence[dict[str, Any]]) -> str:
+def _pattern_spread(results: Comparison, single: Sequence[ComparedResult]) -> str:
     """Every pattern with every verbalizer as a point, a line of them for each task and method: how
     much the choice matters."""
     first_seed = [
-        result
-        for result in single
-        if result["seed"] == 0 and result.get("figures") and len(result.get("grid", ())) > 1
+        result for result in single if result.seed == 0 and result.figures and len(result.grid) > 1
     ]
     if not first_seed:
         return ""
     drawing = Figure(figsize=(8.5, 0.8 + 0.26 * len(first_seed)), layout="constrained")
     axes = drawing.subplots()
     for height, result in enumerate(first_seed):
-        points = [point["figures"][result["metric"]] for point in result["grid"]]
-        chosen = result["figures"][result["metric"]]
+        points = [point.figures[result.metric] for point in result.grid]
+        chosen = result.figures[result.metric]
         ends, colour = [min(points), max(points)], COLOURS[0]
         axes.plot(ends, [height] * 2, color=colour, lw=2, alpha=0.5, zorder=1)
         axes.plot(points, [height] * len(points), "o", color=COLOURS[2], ms=4, alpha=0.7)
@@ -306,6 +304,6 @@ def _pattern_spread(results: Comparison, single: Sequence[dict[str, Any]]) -> st
     return design.svg(drawing, "Main figure of every pattern with every verbalizer, by method")
 
 
-def _pattern_label(results: Comparison, result: dict[str, Any]) -> str:
-    shots = f", {result['shots']} shots" if result["shots"] else ""
-    return f"{result['task']}{shots}: {results.titles[result['method']]}"
+def _pattern_label(results: Comparison, result: ComparedResult) -> str:
+    shots = f", {result.shots} shots" if result.shots else ""
+    return f"{result.task}{shots}: {results.titles[result.method]}"

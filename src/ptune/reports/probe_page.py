@@ -14,6 +14,7 @@ from ptune.metrics.labels import mean
 from ptune.reports import design
 from ptune.reports.design import DIVERGED, MARK, MARKED, Dot, DotRow, Score, count
 from ptune.reports.schemas import MethodResult, RelationResult, Results
+from ptune.reports.trial_results import FactsResult, divergences
 
 MAIN = "p@1"
 Result = MethodResult | RelationResult
@@ -105,28 +106,16 @@ def figure(result: Result, seeds: int) -> str:
     return score.text() + (MARK if result.diverged else "")
 
 
-def divergences(single: Sequence[dict[str, Any]]) -> list[str]:
-    """A sentence for every single result whose training diverged."""
-    consequences = {
-        True: "the figures are those of its best state before that",
-        False: "it had no finite state to keep, and has no figures",
-    }
-    return [
-        f"{result.get('problem') or result.get('task')}, {result['method']}, "
-        f"seed {result['seed']}: the training diverged; "
-        f"{consequences[bool(result.get('figures'))]}."
-        for result in single
-        if result.get("diverged")
-    ]
-
-
 def wordings_line(results: Results) -> str:
     """The manual prompt in the wording that is best on dev, as a mean over relations, and how far
     the wordings spread."""
     if not results.wordings:
         return ""
-    best = [max(wordings, key=lambda w: w["dev"])["test"] for wordings in results.wordings.values()]
-    scores = [[wording["test"] for wording in wordings] for wordings in results.wordings.values()]
+    best = [
+        max(wordings, key=lambda wording: wording.dev).test
+        for wordings in results.wordings.values()
+    ]
+    scores = [[wording.test for wording in wordings] for wordings in results.wordings.values()]
     spread = mean([max(values) - min(values) for values in scores])
     return (
         f"Manual prompt in the wording that is best on dev, of {max(map(len, scores))}: "
@@ -136,7 +125,7 @@ def wordings_line(results: Results) -> str:
 
 def write(
     results: Results,
-    single: Sequence[dict[str, Any]],
+    single: Sequence[FactsResult],
     labels: dict[str, str],
     notes: Sequence[str],
     folder: pathlib.Path,
@@ -145,11 +134,11 @@ def write(
     was gained, learning curves, examples, nearest words, settings.
 
     Args:
-        single: the single results (``experiments.trials.run``), for curves and examples.
+        single: the single results of trials, for curves and examples.
         labels: for each relation the name that is shown.
         notes: what a reader must know beside the figures.
     """
-    first_seed = [result for result in single if result["seed"] == 0]
+    first_seed = [result for result in single if result.seed == 0]
     methods = list(results.methods.values())
     gains = _gains(results)
     order = sorted(labels, key=lambda name: -gains[name] if name in gains else float("inf"))
@@ -166,7 +155,7 @@ def write(
         notes=[*notes, wordings_line(results)],
         curves=_curves(first_seed, results),
         examples=_examples(first_seed),
-        nearest=[result for result in first_seed if result["nearest"]],
+        nearest=[result for result in first_seed if result.nearest],
         of=_value,
         mean=mean,
         main=MAIN,
@@ -261,11 +250,11 @@ def _rows(results: Results) -> dict[str, int]:
     }
 
 
-def _curves(single: Sequence[dict[str, Any]], results: Results) -> str:
+def _curves(single: Sequence[FactsResult], results: Results) -> str:
     """Dev score over epochs, one panel a trained method, a line a relation."""
-    trained: dict[str, list[dict[str, Any]]] = {}
+    trained: dict[str, list[FactsResult]] = {}
     for name in results.methods:
-        histories = [result for result in single if result["method"] == name and result["history"]]
+        histories = [result for result in single if result.method == name and result.history]
         if histories:
             trained[name] = histories
     if not trained:
@@ -275,29 +264,29 @@ def _curves(single: Sequence[dict[str, Any]], results: Results) -> str:
     for axes, (name, histories) in zip(panels, trained.items()):
         for number, result in enumerate(histories):
             axes.plot(
-                [evaluation["epoch"] for evaluation in result["history"]],
-                [evaluation["dev"] for evaluation in result["history"]],
+                [evaluation.epoch for evaluation in result.history],
+                [evaluation.dev for evaluation in result.history],
                 color=design.COLOURS[number % len(design.COLOURS)],
                 lw=1,
                 alpha=0.7,
             )
-            best = result["best"]
-            axes.plot(best["epoch"], best["dev"], ".", color=design.INK, ms=4)
+            if result.best:
+                axes.plot(result.best.epoch, result.best.dev, ".", color=design.INK, ms=4)
         axes.set(title=results.methods[name].title, xlabel="epochs")
     drawing.axes[0].set_ylabel("P@1 on dev")
     titles = ", ".join(results.methods[name].title for name in trained)
     return design.svg(drawing, f"P@1 on dev rows over epochs: {titles}")
 
 
-def _examples(single: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _examples(single: Sequence[FactsResult]) -> list[dict[str, Any]]:
     """For every relation the questions that are shown, with the first answers of each method."""
     by_relation: dict[str, dict[str, dict[str, Any]]] = {}
     for result in single:
-        questions = by_relation.setdefault(result["problem"], {})
-        for example in result["examples"]:
-            row = ", ".join(map(str, example["row"].values()))
-            question = {"row": row, "right": example["right"], "answers": {}}
-            questions.setdefault(row, question)["answers"][result["method"]] = example["answers"]
+        questions = by_relation.setdefault(result.problem, {})
+        for example in result.examples:
+            row = ", ".join(map(str, example.row.values()))
+            question = {"row": row, "right": example.right, "answers": {}}
+            questions.setdefault(row, question)["answers"][result.method] = example.answers
     return [
         {"problem": problem, "rows": list(questions.values())}
         for problem, questions in by_relation.items()

@@ -9,12 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from ptune.metrics.labels import deviation, mean
-
-
-class Finite(BaseModel):
-    """A form in which every number is finite."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
+from ptune.reports.trial_results import FactsResult, Finite, Wording, lost_trainings
 
 
 class Figures(Finite):
@@ -69,7 +64,7 @@ class Results(Finite):
     majority: dict[str, float]
     """For each relation the share of rows whose answer is the most frequent of the training
     rows."""
-    wordings: dict[str, list[dict[str, Any]]]
+    wordings: dict[str, list[Wording]]
     """For each relation the manual prompt in other words, with its main figure on dev and test."""
     dropped: dict[str, int]
     """For each relation how many rows were left out because their answer is not allowed."""
@@ -78,7 +73,7 @@ class Results(Finite):
 
 
 def summarise(
-    results: Sequence[dict[str, Any]],
+    results: Sequence[FactsResult],
     titles: dict[str, str],
     tuned: set[str],
     majority: dict[str, float],
@@ -86,7 +81,7 @@ def summarise(
     settings: dict[str, Any],
     versions: dict[str, str],
 ) -> Results:
-    """Gather single results (of ``experiments.trials.run``) to those of methods.
+    """Gather the results of single trials to those of methods.
 
     Args:
         titles: the methods in order, with their titles.
@@ -94,16 +89,13 @@ def summarise(
     """
     methods = {}
     for name, title in titles.items():
-        of_method = [result for result in results if result["method"] == name]
+        of_method = [result for result in results if result.method == name]
         if of_method:
             methods[name] = _method(of_method, title, name in tuned)
-    wordings = {
-        result["problem"]: result["wordings"] for result in results if result.get("wordings")
-    }
     return Results(
         methods=methods,
         majority=majority,
-        wordings=wordings,
+        wordings={result.problem: result.wordings for result in results if result.wordings},
         dropped=dropped,
         settings=settings,
         versions=versions,
@@ -117,40 +109,36 @@ def _figures(values: dict[str, list[float]]) -> dict[str, Any]:
     }
 
 
-def _method(results: Sequence[dict[str, Any]], title: str, tuned: bool) -> MethodResult:
-    seeds = sorted({result["seed"] for result in results})
+def _method(results: Sequence[FactsResult], title: str, tuned: bool) -> MethodResult:
+    """One method's results: its relations, and its means over them."""
+    seeds = sorted({result.seed for result in results})
     relations = {}
-    for problem in dict.fromkeys(result["problem"] for result in results):
-        of_relation = [result for result in results if result["problem"] == problem]
-        values = _columns([result["figures"] for result in of_relation if result["figures"]])
-        relations[problem] = RelationResult(
-            rows=of_relation[0]["rows"],
-            template=of_relation[0]["template"],
-            **{**_figures(values), **lost_trainings(of_relation)},
-            steps=[result["steps"] for result in of_relation if result.get("steps")],
-        )
-    by_seed = [[result for result in results if result["seed"] == seed] for seed in seeds]
-    whole = [of_seed for of_seed in by_seed if all(result["figures"] for result in of_seed)]
+    for problem in dict.fromkeys(result.problem for result in results):
+        relations[problem] = _relation([result for result in results if result.problem == problem])
+    by_seed = [[result for result in results if result.seed == seed] for seed in seeds]
+    whole = [of_seed for of_seed in by_seed if all(result.figures for result in of_seed)]
     macro = _columns([_means(of_seed, [1] * len(of_seed)) for of_seed in whole])
-    micro = _columns([_means(of_seed, [result["rows"] for result in of_seed]) for of_seed in whole])
+    micro = _columns([_means(of_seed, [result.rows for result in of_seed]) for of_seed in whole])
     return MethodResult(
         title=title,
         seeds=len(seeds),
-        trained_parameters=max(r["trained"] for r in results),
-        kept_parameters=max(r["trained"] if tuned else r["kept"] for r in results),
+        trained_parameters=max(result.trained for result in results),
+        kept_parameters=max(result.trained if tuned else result.kept for result in results),
         micro={name: mean(values) for name, values in micro.items()},
         relations=relations,
         **{**_figures(macro), **lost_trainings(results)},
     )
 
 
-def lost_trainings(results: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """How many of single results diverged, and how many of those have no figures."""
-    diverged = [result for result in results if result.get("diverged")]
-    return {
-        "diverged": len(diverged),
-        "lost": sum(not result.get("figures") for result in diverged),
-    }
+def _relation(results: Sequence[FactsResult]) -> RelationResult:
+    """One relation's results by one method, over seeds."""
+    values = _columns([result.figures for result in results if result.figures])
+    return RelationResult(
+        rows=results[0].rows,
+        template=results[0].template,
+        **{**_figures(values), **lost_trainings(results)},
+        steps=[result.steps for result in results if result.steps],
+    )
 
 
 def _columns(figures: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
@@ -160,9 +148,9 @@ def _columns(figures: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     }
 
 
-def _means(results: Sequence[dict[str, Any]], weights: Sequence[int]) -> dict[str, float]:
+def _means(results: Sequence[FactsResult], weights: Sequence[int]) -> dict[str, float]:
     """Each figure's weighted mean over relations."""
-    columns = _columns([result["figures"] for result in results])
+    columns = _columns([result.figures for result in results])
     whole = sum(weights)
     return {
         name: sum(value * weight for value, weight in zip(values, weights)) / whole

@@ -14,31 +14,13 @@ from transformers.optimization import Adafactor
 from ptune.base import files
 from ptune.errors import ConfigError, DataError
 from ptune.model.prompt_model import Example, PromptModel, Row
+from ptune.reports.trial_results import Evaluation
 from ptune.settings import TrainConfig
 from ptune.template.language import EncodedRow
 
 Tune = Literal["prompt", "head", "lm", "both"]
 EXPONENTIAL = 0.98
 FALLING = 0.98  # a loss below this share of another one is lower
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One evaluation on the dev rows during training.
-
-    Attributes:
-        step: how many steps had been taken.
-        epoch: how many epochs these steps are.
-        loss: the mean training loss since the previous evaluation.
-        dev_loss: the mean loss of the dev rows.
-        dev: the dev score; higher is better.
-    """
-
-    step: int
-    epoch: float
-    loss: float
-    dev_loss: float
-    dev: float
 
 
 @dataclass

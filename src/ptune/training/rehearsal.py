@@ -1,21 +1,63 @@
-"""A trial of a training before its first step: one step on two rows, with a copy that is thrown
-away."""
+"""What is tried before the first step of a training: that every row fits, and one step on two rows,
+with a copy that is thrown away."""
 
 import contextlib
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from ptune.errors import DivergedError
+from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Row
+from ptune.model.task import Shortening
 from ptune.settings import TrainConfig
 from ptune.training.loop import TextMetric, fit
 from ptune.training.prompt_training import Tune
 
 ROWS = 2
 MOST_TASKS = 8
+ONE_STEP = {"steps": 1, "epochs": 1, "evaluate_every": 1, "batch_size": ROWS, "patience": 0}
+
+
+def try_rows(
+    model: PromptModel,
+    task: int,
+    rows: Sequence[Row],
+    shortening: Shortening,
+    labelled: bool = True,
+) -> None:
+    """Tokenise rows one by one, and count those that are shortened to fit.
+
+    Raises:
+        TemplateError, DataError: a row does not fit; its number is told.
+    """
+    for number, row in enumerate(rows, 1):
+        shortening.count(model.encode(task, [row], labelled, first=number))
+
+
+def short(config: TrainConfig) -> TrainConfig:
+    """The same training with one step on two rows."""
+    return config.model_copy(update=ONE_STEP)
+
+
+@contextlib.contextmanager
+def without_trace(lm: LanguageModel, tuned: bool) -> Iterator[None]:
+    """What is tried in this block changes neither the LM nor the state of random numbers. A
+    training that diverges ends the block, and is no error.
+
+    Args:
+        tuned: whether the LM's weights are changed in the block, and have to be put back.
+    """
+    devices = [lm.device] if lm.device.type == "cuda" else []
+    weights = lm.weights() if tuned else None
+    with torch.random.fork_rng(devices=devices), contextlib.suppress(DivergedError):
+        try:
+            yield
+        finally:
+            if weights is not None:
+                lm.restore(weights)
 
 
 def copy_of(model: PromptModel) -> PromptModel:
@@ -47,33 +89,24 @@ def one_step(
     """
     twin = copy_of(model)
     some = {
-        task: (_that_teach(twin, task, rows), dev[:ROWS])
+        task: (rows_that_teach(twin, task, rows), dev[:ROWS])
         for task, (rows, dev) in list(data.items())[:MOST_TASKS]
     }
-    short = config.model_copy(
-        update={"steps": 1, "epochs": 1, "evaluate_every": 1, "batch_size": ROWS, "patience": 0}
-    )
-    devices = [model.lm.device] if model.lm.device.type == "cuda" else []
-    weights = model.lm.weights() if tune != "prompt" else None
-    with torch.random.fork_rng(devices=devices), contextlib.suppress(DivergedError):
-        try:
-            fit(
-                twin,
-                some,
-                short,
-                tune=tune,
-                texts=texts,
-                unlabeled=unlabeled,
-                label="one step, to try it",
-            )
-        finally:
-            if weights is not None:
-                model.lm.restore(weights)
+    with without_trace(model.lm, tune != "prompt"):
+        fit(
+            twin,
+            some,
+            short(config),
+            tune=tune,
+            texts=texts,
+            unlabeled=unlabeled,
+            label="one step, to try it",
+        )
     return twin
 
 
-def _that_teach(model: PromptModel, task: int, rows: Sequence[Row]) -> list[Any]:
-    """The first rows that contribute to the loss; a span is learned from true rows only."""
+def rows_that_teach(model: PromptModel, task: int, rows: Sequence[Row]) -> list[Any]:
+    """The first two rows that contribute to the loss; a span is learned from true rows only."""
     chosen: list[Any] = []
     for row in rows:
         if len(chosen) < ROWS and any(example.learn for example in model.encode(task, [row])):

@@ -3,15 +3,18 @@
 import dataclasses
 import os
 import types
+from functools import partial
 
 import psutil
 import pytest
 import tiny
 
 from ptune.answers.label_words import Verbalizer
-from ptune.experiments import trials
-from ptune.experiments.trials import Plan, ProbeTask
+from ptune.experiments import probe_setup, probe_trials
+from ptune.experiments.probe_trials import Plan, ProbeTask, original_weights, run_bank, trials_of
 from ptune.lm.language_model import LanguageModel
+from ptune.reports.trial_results import FactsResult
+from ptune.runs.trials import JsonResults, run_trials
 from ptune.settings import TrainConfig
 from ptune.training.loop import accuracy
 from ptune.training.methods import Method
@@ -46,6 +49,12 @@ def problem(name, manual="{x} is {mask}"):
     )
 
 
+def run(plan, report=lambda result: None):
+    """All trials of a plan, in its out folder."""
+    bank = partial(run_bank, plan, original_weights(plan))
+    return run_trials(trials_of(plan), plan.out, bank, JsonResults(FactsResult), report)
+
+
 @pytest.fixture
 def plan(tmp_path):
     lm = LanguageModel(*tiny.tiny("bert"))
@@ -61,8 +70,8 @@ def plan(tmp_path):
 
 def test_what_is_run_and_kept(plan):
     told = []
-    found = trials.run(plan, told.append)
-    names = [(r["method"], r["seed"], r["problem"]) for r in found]
+    found = run(plan, told.append)
+    names = [(r.method, r.seed, r.problem) for r in found]
     assert sorted(names) == sorted(
         [
             ("manual", 0, "one"),
@@ -82,8 +91,8 @@ def test_what_is_run_and_kept(plan):
 
 def test_the_lm_is_itself_again_after_fine_tuning(plan):
     before = plan.lm.fingerprint(), {k: v.clone() for k, v in plan.lm.model.state_dict().items()}
-    found = trials.run(plan, lambda _: None)
-    assert any(r["trained"] > 10_000 for r in found)
+    found = run(plan, lambda _: None)
+    assert any(r.trained > 10_000 for r in found)
     assert plan.lm.fingerprint() == before[0] and all(
         (v == before[1][k]).all() for k, v in plan.lm.model.state_dict().items()
     )
@@ -107,15 +116,15 @@ def test_seeds_begin_where_they_are_told(plan, tmp_path):
         again = Plan(
             **(vars(plan) | {"methods": [own], "seeds": 2 - number, "out": tmp_path / str(number)})
         )
-        found.append([r["history"] for r in trials.run(again, lambda _: None)])
+        found.append([r.history for r in run(again, lambda _: None)])
     assert found[0][3:] == found[1] and found[0][:3] != found[1]
 
 
 def test_what_is_there_is_not_run_again(plan, monkeypatch):
-    first = trials.run(plan, lambda _: None)
-    monkeypatch.setattr(trials, "fit", None)
-    monkeypatch.setattr(trials, "PromptModel", None)
-    assert trials.run(plan, lambda _: None) == first
+    first = run(plan, lambda _: None)
+    monkeypatch.setattr(probe_trials, "fit", None)
+    monkeypatch.setattr(probe_trials, "PromptModel", None)
+    assert run(plan, lambda _: None) == first
 
 
 @pytest.mark.parametrize("name", ["../../victim", "/{folder}/victim", "a/b", "..", "x" * 300])
@@ -132,7 +141,7 @@ def test_names_of_problems_are_no_paths(plan, name, tmp_path):
         methods=[dataclasses.replace(METHODS[1], train=often)],
         seeds=1,
     )
-    assert len(trials.run(own, lambda _: None)) == 1
+    assert len(run(own, lambda _: None)) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "victim"] and [
         path.name for path in victim.iterdir()
     ] == ["kept"]
@@ -141,7 +150,7 @@ def test_names_of_problems_are_no_paths(plan, name, tmp_path):
 
 def test_two_methods_and_two_problems_share_no_prompt_folder(plan):
     own = [dataclasses.replace(METHODS[1], name=name) for name in ("p-tuning", "p-tuning-v2")]
-    trials.run(
+    run(
         dataclasses.replace(plan, methods=own, problems=[problem("v2-x"), problem("x")], seeds=1),
         lambda _: None,
     )
@@ -151,8 +160,8 @@ def test_two_methods_and_two_problems_share_no_prompt_folder(plan):
 def test_how_many_together_grows_with_the_memory(plan, monkeypatch):
     def free(size):
         memory = types.SimpleNamespace(available=size)
-        monkeypatch.setattr(trials.psutil, "virtual_memory", lambda: memory)
-        return trials.how_many_together(plan.lm, "lstm", 9, 16, 40)
+        monkeypatch.setattr(probe_setup.psutil, "virtual_memory", lambda: memory)
+        return probe_setup.how_many_together(plan.lm, "lstm", 9, 16, 40)
 
     assert free(1) == 1 and free(10**12) == 40 and 1 < free(5 * 10**7) < 40
 
@@ -166,20 +175,18 @@ def test_what_diverges_has_no_figures_and_is_not_saved(plan):
     )
     methods = (*methods[:3], dataclasses.replace(METHODS[2], name="after"))
     told = []
-    found = trials.run(dataclasses.replace(plan, methods=methods, seeds=1), told.append)
+    found = run(dataclasses.replace(plan, methods=methods, seeds=1), told.append)
     by_method = {
-        name: [own for own in found if own["method"] == name]
+        name: [own for own in found if own.method == name]
         for name in ("manual", "p-tuning", "fine-tune", "after")
     }
     for name in ("p-tuning", "fine-tune"):
         assert all(
-            own["diverged"] and own["figures"] == {} and own["best"] is None and not own["examples"]
+            own.diverged and own.figures == {} and own.best is None and not own.examples
             for own in by_method[name]
         )
     assert all(
-        own["figures"] and not own["diverged"]
-        for name in ("manual", "after")
-        for own in by_method[name]
+        own.figures and not own.diverged for name in ("manual", "after") for own in by_method[name]
     )
     assert not (plan.out / "prompts").exists()
 
@@ -192,8 +199,8 @@ def test_how_many_prompts_train_together_is_known_on_every_system(monkeypatch):
         lambda name: (_ for _ in ()).throw(ValueError("unrecognized configuration name")),
     )
     lm = LanguageModel(*tiny.tiny("bert"))
-    assert trials.how_many_together(lm, "lstm", 9, 16, problems=5) == 5
+    assert probe_setup.how_many_together(lm, "lstm", 9, 16, problems=5) == 5
     monkeypatch.setattr(
         psutil, "virtual_memory", lambda: type("Memory", (), {"available": 2**20})()
     )
-    assert trials.how_many_together(lm, "lstm", 9, 16, problems=5) == 1
+    assert probe_setup.how_many_together(lm, "lstm", 9, 16, problems=5) == 1

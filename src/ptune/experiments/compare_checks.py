@@ -1,0 +1,114 @@
+"""What is tried of a comparison before its first training: that every row fits, and each method on
+two rows."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from ptune.errors import ModelError, PtuneError, TemplateError, VerbalizerError
+from ptune.experiments.compare_methods import pet_plan, run_method, settings_of
+from ptune.experiments.compare_rows import FewShotSplit, is_impossible, readable_members
+from ptune.experiments.options import CompareConfig
+from ptune.experiments.train_setup import PET
+from ptune.lm.language_model import LanguageModel
+from ptune.model.prompt_model import PromptModel
+from ptune.model.task import Shortening
+from ptune.tasks import yaml_task
+from ptune.tasks.schema import TaskConfig
+from ptune.tasks.yaml_task import Member
+from ptune.training import pet, rehearsal
+from ptune.training.methods import Method
+
+
+def check_rows(
+    lm: LanguageModel,
+    split: FewShotSplit,
+    methods: Sequence[Method],
+    report: Callable[[str], None],
+) -> None:
+    """Tokenise a task's rows for every template by which one of the methods may ask it, so that a
+    row that does not fit is refused before the first training. What is shortened is reported once
+    for each kind of rows.
+
+    Raises:
+        PtuneError: a row does not fit.
+    """
+    rows = {"training": split.train, "dev": split.dev, "test": split.test}
+    reported: set[str] = set()
+    checked: set[str] = set()
+    for method in methods:
+        for member, model in _models(split.task, method, lm):
+            if member.template in checked:
+                continue
+            checked.add(member.template)
+            for kind, rows_of_kind in rows.items():
+                shortening = Shortening()
+                rehearsal.try_rows(model, 0, rows_of_kind, shortening)
+                name = f"{kind} rows of {split.task.name}"
+                sentence = shortening.sentence(name, model.limit(0))
+                if sentence and kind not in reported:
+                    reported.add(kind)
+                    report(sentence)
+
+
+def _models(
+    task: TaskConfig, method: Method, lm: LanguageModel
+) -> Iterator[tuple[Member, PromptModel]]:
+    """The templates and words by which a method asks the task, each with an untrained model that
+    asks so; none where the method cannot be run on this LM, which its result then says."""
+    try:
+        for member in readable_members(task, method, lm):
+            model = PromptModel(lm)
+            bound = yaml_task.task_of(task, lm, member, method=method)
+            model.add(replace(bound, init="random"))
+            yield member, model
+    except (TemplateError, VerbalizerError, ModelError) as error:
+        if error.of_row:
+            raise
+
+
+def rehearse(
+    config: CompareConfig, lm: LanguageModel, split: FewShotSplit, methods: Sequence[Method]
+) -> None:
+    """Run each method on two rows of a task and for one step, by the very code that runs the
+    trials, and keep nothing. A method that cannot do the task is passed over, which its result then
+    says.
+
+    Raises:
+        PtuneError: something does not fit together.
+    """
+    for method in methods:
+        settings = settings_of(config, split, method)
+        try:
+            with rehearsal.without_trace(lm, tuned=False):
+                if method.name in PET:
+                    plan = pet_plan(config, lm, split, method, settings)
+                    pet.rehearse(lm, plan, split.train, split.dev, split.unlabeled)
+                else:
+                    brief = config.model_copy(update={"select": _brief_choice(config)})
+                    few = _brief(lm, split, method)
+                    run_method(brief, lm, few, method, rehearsal.short(settings))
+        except PtuneError as error:
+            if not is_impossible(error, method.name):
+                raise
+
+
+def _brief_choice(config: CompareConfig) -> str:
+    """How a rehearsal chooses a pattern: of two rows there are no halves."""
+    return "zero-shot" if config.select == "splits" else config.select
+
+
+def _brief(lm: LanguageModel, split: FewShotSplit, method: Method) -> FewShotSplit:
+    """A split with two rows of each kind, judged by its accuracy: other metrics may need more
+    rows."""
+    train = split.train[: rehearsal.ROWS]
+    for _, model in _models(split.task, method, lm):
+        train = rehearsal.rows_that_teach(model, 0, split.train)
+        break
+    return replace(
+        split,
+        task=split.task.model_copy(update={"metrics": ()}),
+        train=train,
+        dev=split.dev[: rehearsal.ROWS],
+        test=split.test[: rehearsal.ROWS],
+        zero_shot={},
+    )

@@ -1,0 +1,205 @@
+"""What a probe is, before anything is run: its methods, its relations as tasks, what they share a
+batch with, and its identity."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import psutil
+import torch
+
+from ptune.answers.label_words import Verbalizer, allowed
+from ptune.errors import ConfigError, TemplateError
+from ptune.experiments.options import ProbeConfig
+from ptune.experiments.probe_trials import Plan, ProbeTask
+from ptune.lm.language_model import LanguageModel
+from ptune.reports import probe_page
+from ptune.runs import identity
+from ptune.tasks import lama
+from ptune.template.language import Template
+from ptune.training.methods import Method, method
+
+ALL = "manual,p-tuning,fine-tune,manual+fine-tune"  # P-tuning, section 4.1
+MOST_TOGETHER = 64  # prompts in one batch
+
+
+def listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def methods_of(config: ProbeConfig) -> list[Method]:
+    """The methods with the command line's settings in place of their own."""
+    chosen = [method(name) for name in listed(ALL if config.methods == "all" else config.methods)]
+    if other := next((m.name for m in chosen if m.reader or m.name in ("pet", "ipet")), None):
+        raise ConfigError(
+            f"{other} tells a task's labels apart, and facts have none: ptune compare runs it."
+        )
+    if not chosen:
+        raise ConfigError(f"No method is named; the default is manual,p-tuning, and all is {ALL}.")
+    chosen = [replace(m, train=m.train.replaced(config.train.model_dump())) for m in chosen]
+    overrides = {
+        name: value
+        for name in ("template", "encoder", "init")
+        if (value := getattr(config, name)) is not None
+    }
+    if overrides and not any(m.tune == "prompt" for m in chosen):
+        raise ConfigError(
+            f"--{next(iter(overrides))} is of methods that train a prompt, and none of these does: "
+            f"{config.methods}."
+        )
+    Template.parse(overrides.get("template", ""))
+    return [replace(m, **overrides) if m.tune == "prompt" else m for m in chosen]
+
+
+def problems_of(
+    config: ProbeConfig,
+    lm: LanguageModel,
+    facts: Sequence[lama.Relation],
+    report: Callable[[str], None],
+) -> tuple[list[ProbeTask], list[lama.Relation], Verbalizer]:
+    """Relations restricted to the allowed answers, as problems of an experiment."""
+    path = config.vocab
+    if path is None and (common := lama.folder(config.facts) / "common_vocab_cased.txt").exists():
+        path = common
+    words = lama.read_vocabulary(path, lm.tokens) if path else lama.whole_words(lm.tokens)
+    verbalizer, names, _ = allowed(words, lm.tokens, "spaced")
+    numbers = {label: number for number, label in enumerate(verbalizer.labels)}
+    problems, relations = [], []
+    for relation in (lama.restrict(fact_set, names, lm.tokens) for fact_set in facts):
+        rows = {split: len(facts_of_split) for split, facts_of_split in relation.facts.items()}
+        if not all(rows.values()):
+            report(
+                f"{relation.name} is left out: of its answers so few are allowed that no "
+                f"{' and no '.join(s for s, n in rows.items() if not n)} row is left."
+            )
+            continue
+        relations.append(relation)
+        problems.append(
+            ProbeTask(
+                relation.name,
+                relation.label,
+                _manual(relation, lm, report),
+                relation.wordings,
+                verbalizer,
+                "object",
+                relation.facts["train"],
+                relation.facts["dev"],
+                relation.facts["test"],
+                partial(lama.figures, relation, numbers=numbers),
+                probe_page.MAIN,
+                relation.majority,
+            )
+        )
+    if not problems:
+        raise ConfigError(
+            "No relation has rows whose answers are allowed; give another vocabulary with --vocab."
+        )
+    if lost := sum(sum(relation.dropped.values()) for relation in relations):
+        kept = sum(
+            len(facts_of_split)
+            for relation in relations
+            for facts_of_split in relation.facts.values()
+        )
+        report(
+            f"{lost} of {lost + kept} rows are left out, since their answer is not one of the "
+            f"{len(verbalizer.labels)} allowed words."
+        )
+    return problems, relations, verbalizer
+
+
+def _manual(
+    relation: lama.Relation, lm: LanguageModel, report: Callable[[str], None]
+) -> str | None:
+    """The hand-written prompt, where there is one that this kind of LM can read."""
+    try:
+        if relation.template:
+            Template.parse(relation.template).for_kind(lm.kind)
+    except TemplateError as error:
+        report(f"{relation.name} is asked without its manual prompt: {error}")
+        return None
+    return relation.template
+
+
+def plan_of(
+    config: ProbeConfig, lm: LanguageModel, problems: Sequence[ProbeTask], methods: Sequence[Method]
+) -> Plan:
+    if any(m.template == "manual" for m in methods) and not any(p.manual for p in problems):
+        raise ConfigError(
+            "These facts have no hand-written prompt that this LM can read: give one with "
+            '--manual "The capital of [X] is '
+            '[Y] .", or leave the manual methods out of --methods.'
+        )
+    prompts = [
+        (m, Template.parse(m.template).for_kind(lm.kind)[0].prompt_length(lm.tokens))
+        for m in methods
+        if m.tune == "prompt"
+    ]
+    fitting = [
+        how_many_together(lm, m.encoder, length, m.train.batch_size, len(problems))
+        for m, length in prompts
+    ]
+    together = config.together or min(fitting, default=1)
+    wordings = config.facts == "builtin" if config.wordings is None else config.wordings
+    return Plan(lm, problems, methods, config.seeds, config.out, together, wordings)
+
+
+def identity_of(config: ProbeConfig, plan: Plan, words: Verbalizer) -> dict[str, Any]:
+    """All that the results hang on."""
+    methods = {
+        m.name: {
+            "template": m.template,
+            "encoder": m.encoder,
+            "init": m.init,
+            "tune": m.tune,
+            "hidden": m.hidden,
+            **identity.of_settings(m.train),
+        }
+        for m in plan.methods
+    }
+    return {
+        "lm": identity.of_lm(plan.lm),
+        "allowed answers": identity.of_value(words.labels),
+        "seeds": config.seeds,
+        "methods": methods,
+        "facts of": {p.name: _identity_of(p) for p in plan.problems},
+        "wordings": plan.wordings,
+    }
+
+
+def _identity_of(problem: ProbeTask) -> dict[str, Any]:
+    rows = {
+        f"{split} rows": identity.of_rows(getattr(problem, split))
+        for split in ("train", "dev", "test")
+    }
+    return {
+        "manual prompt": problem.manual,
+        "wordings": identity.of_value(problem.wordings),
+        "loss": problem.loss,
+        **rows,
+    }
+
+
+def how_many_together(
+    lm: LanguageModel, encoder: str, length: int, batch_size: int, problems: int
+) -> int:
+    """How many prompts train together in half of the free memory: an encoder's parameters,
+    gradients and two moments, and the LM's activations for a batch of each."""
+    parameters = {
+        "table": length,
+        "mlp": length + 2 * lm.width,
+        "lstm": length + 10 * lm.width,
+    }.get(encoder, length) * lm.width
+    config = lm.model.config.get_text_config()
+    hidden, layers = int(config.hidden_size), int(getattr(config, "num_hidden_layers", 12))
+    tokens = 48 * batch_size
+    each = (
+        16 * parameters
+        + 4 * tokens * (40 * hidden * layers)
+        + 12 * batch_size * len(lm.tokens.tokenizer)
+    )
+    if lm.device.type == "cuda":
+        free = torch.cuda.mem_get_info(lm.device)[0]
+    else:
+        free = psutil.virtual_memory().available
+    return max(1, min(problems, MOST_TOGETHER, int(free / 2 / each)))

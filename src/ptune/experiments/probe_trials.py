@@ -1,0 +1,298 @@
+"""The trials of a probe: every method on every relation with every seed, and how those of a bank
+are run."""
+
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ptune.answers.label_words import Verbalizer
+from ptune.base.file_names import file_name
+from ptune.errors import DivergedError, TemplateError
+from ptune.lm.language_model import LanguageModel, nearest_words
+from ptune.model.prompt_model import Example, Loss, PrefixSettings, PromptModel, Row, Task
+from ptune.reports.trial_results import AnsweredRow, FactsResult, Wording
+from ptune.runs.trials import Trial
+from ptune.settings import TrainConfig
+from ptune.storage import prompt_folder
+from ptune.template.language import Template
+from ptune.training.loop import account, fit
+from ptune.training.methods import Method
+from ptune.training.prompt_training import TrainingHistory
+
+Score = Callable[[Sequence[torch.Tensor], Sequence[Example]], dict[str, float]]
+SHOWN = 8  # rows whose answers are kept for the report
+
+
+@dataclass(frozen=True)
+class ProbeTask:
+    """A relation as a task: its rows, how they are asked by hand, how answers are read and scored.
+
+    Attributes:
+        wordings: other ways to ask by hand; each is tried on dev and test.
+        main: the figure that dev is judged by.
+    """
+
+    name: str
+    label: str
+    manual: str | None
+    wordings: tuple[str, ...]
+    verbalizer: Verbalizer
+    target: str
+    train: Sequence[Row]
+    dev: Sequence[Row]
+    test: Sequence[Row]
+    score: Score
+    main: str
+    majority: float
+    loss: Loss = "vocabulary"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a probe asks, and of which LM.
+
+    Attributes:
+        out: where prompts are saved; None where they are not kept.
+        together: how many prompts train in one batch.
+        wordings: whether the manual prompt is tried in other words too.
+        identity: all that the results depend on.
+    """
+
+    lm: LanguageModel
+    problems: Sequence[ProbeTask]
+    methods: Sequence[Method]
+    seeds: int
+    out: pathlib.Path | None
+    together: int
+    wordings: bool = True
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+    def method(self, trial: Trial) -> Method:
+        """The method of a trial."""
+        return next(method for method in self.methods if method.name == trial.method)
+
+    def problem(self, trial: Trial) -> ProbeTask:
+        """The relation of a trial."""
+        return next(problem for problem in self.problems if problem.name == trial.task)
+
+
+def trials_of(plan: Plan) -> list[Trial]:
+    """Every method on every relation that it can ask, with every seed. Those of one method and seed
+    that train prompts alone share a bank, as many together as the plan says."""
+    trials = []
+    for method in plan.methods:
+        problems = [task for task in plan.problems if method.template != "manual" or task.manual]
+        size = plan.together if method.tune == "prompt" else 1
+        for seed in range(plan.seeds if method.tune != "nothing" else 1):
+            for number, problem in enumerate(problems):
+                bank = (method.name, seed, number // size)
+                trials.append(_trial(plan, method, problem, seed, bank))
+    return trials
+
+
+def _trial(
+    plan: Plan, method: Method, problem: ProbeTask, seed: int, bank: tuple[str, int, int]
+) -> Trial:
+    whole = plan.identity
+    settings = {
+        "lm": whole.get("lm"),
+        "allowed answers": whole.get("allowed answers"),
+        "method": whole.get("methods", {}).get(method.name),
+        "facts": whole.get("facts of", {}).get(problem.name),
+        "wordings": plan.wordings,
+    }
+    return Trial(
+        method=method.name,
+        task=problem.name,
+        seed=seed,
+        shots=0,
+        settings=settings,
+        file=f"results/{file_name(method.name)}/{file_name(problem.name, seed)}.json",
+        scratch=f"checkpoints/{file_name(method.name, problem.name, seed)}",
+        bank=bank,
+    )
+
+
+def original_weights(plan: Plan) -> dict[str, torch.Tensor] | None:
+    """The LM's weights before any training; None where no method changes them."""
+    tuned = any(method.tune in ("lm", "both") for method in plan.methods)
+    return plan.lm.weights() if tuned else None
+
+
+def run_bank(
+    plan: Plan,
+    original: dict[str, torch.Tensor] | None,
+    trials: Sequence[Trial],
+    scratch: pathlib.Path | None,
+) -> Iterator[FactsResult]:
+    """Train relations by one method, together where prompts are trained alone, and test each. The
+    LM is afterwards as it was before.
+
+    Args:
+        original: the LM's weights, where the methods change them.
+        scratch: where checkpoints are kept; a training goes on from one that is there.
+    """
+    method, problems = plan.method(trials[0]), [plan.problem(trial) for trial in trials]
+    config = method.train.model_copy(update={"seed": method.train.seed + trials[0].seed})
+    model = PromptModel(plan.lm)
+    tasks = [add_problem(model, method, problem, config.seed) for problem in problems]
+    try:
+        histories = _train(model, method, dict(zip(tasks, problems)), config, scratch)
+        for task, trial in zip(tasks, trials):
+            result = _result(plan, model, trial, task, histories.get(task), config)
+            if method.tune == "prompt" and result.figures and plan.out is not None:
+                folder = plan.out / "prompts" / file_name(method.name, trial.task, trial.seed)
+                prompt_folder.save(model, folder, task, result.figures)
+            yield result
+    finally:
+        if original is not None and method.tune in ("lm", "both"):
+            plan.lm.restore(original)
+
+
+def _train(
+    model: PromptModel,
+    method: Method,
+    problems: Mapping[int, ProbeTask],
+    config: TrainConfig,
+    scratch: pathlib.Path | None,
+) -> Mapping[Any, TrainingHistory]:
+    """Train what the method trains; return how it went for each task, by its number."""
+    if method.tune == "nothing":
+        return {}
+    first, *others = [problem.name for problem in problems.values()]
+    names = f"{first} and {len(others)} more" if others else first
+    try:
+        return fit(
+            model,
+            {task: (problem.train, problem.dev) for task, problem in problems.items()},
+            config,
+            tune=method.tune,
+            folder=scratch,
+            resume=True,
+            label=f"{method.title}, {names}",
+        )
+    except DivergedError as error:
+        return error.trained
+
+
+def add_problem(model: PromptModel, method: Method, problem: ProbeTask, seed: int) -> int:
+    """Put a problem into a model as a method asks it; return its number there."""
+    text = problem.manual if method.template == "manual" else method.template
+    template = Template.parse(str(text))
+    return model.add(
+        Task(
+            problem.name,
+            template,
+            problem.verbalizer,
+            problem.target,
+            method.encoder,
+            method.init,
+            problem.loss,
+            seed,
+            PrefixSettings(method.hidden),
+        ),
+        problem.train,
+    )
+
+
+def _result(
+    plan: Plan,
+    model: PromptModel,
+    trial: Trial,
+    task: int,
+    trained: TrainingHistory | None,
+    settings: TrainConfig,
+) -> FactsResult:
+    """What a trial gives: the figures on the test rows, some answers, and how training went."""
+    method, problem = plan.method(trial), plan.problem(trial)
+    details: dict[str, Any] = _sizes(model, method, task)
+    if trained is not None:
+        details |= {
+            "history": trained.history,
+            "steps": trained.step,
+            "account": account("It", trained, settings),
+            "best": trained.best,
+            "diverged": trained.diverged,
+        }
+    if trained is None or trained.best is not None:
+        details |= _answers(model, problem, task)
+    if method.tune == "nothing" and plan.wordings:
+        details["wordings"] = _wordings(plan.lm, problem)
+    return FactsResult(
+        method=trial.method,
+        problem=trial.task,
+        seed=trial.seed,
+        template=model.tasks[task].task.template.source,
+        dropped=model.tasks[task].dropped,
+        rows=len(problem.test),
+        **details,
+    )
+
+
+def _sizes(model: PromptModel, method: Method, task: int) -> dict[str, int]:
+    """How many parameters were trained, and how many of the prompt are kept."""
+    prompt = model.tasks[task].prompt
+    parameters = model.bank.parameters_of(prompt) if prompt >= 0 else []
+    prompt_size = sum(parameter.numel() for parameter in parameters)
+    lm_size = sum(parameter.numel() for parameter in model.lm.model.parameters())
+    sizes = {"prompt": prompt_size, "lm": lm_size, "both": prompt_size + lm_size}
+    return {
+        "trained": sizes.get(method.tune, 0),
+        "kept": model.bank.size(prompt) if prompt >= 0 else 0,
+    }
+
+
+def _answers(model: PromptModel, problem: ProbeTask, task: int) -> dict[str, Any]:
+    """The figures on the test rows, a few answers, and the words nearest to the soft tokens."""
+    examples = model.encode(task, problem.test)
+    scores = model.scores(examples)
+    return {
+        "figures": problem.score(scores, examples),
+        "examples": _examples(problem, scores, examples),
+        "nearest": _nearest(model, task),
+    }
+
+
+def _nearest(model: PromptModel, task: int) -> list[list[str]]:
+    """For each soft token of a task the words that are nearest to it."""
+    prompt = model.tasks[task].prompt
+    vectors = model.bank.encoders[prompt]() if prompt >= 0 else torch.zeros(0, 0)
+    return nearest_words(model.lm, vectors) if vectors.numel() else []
+
+
+def _examples(
+    problem: ProbeTask, scores: Sequence[torch.Tensor], examples: Sequence[Example]
+) -> list[AnsweredRow]:
+    """A few answers, to the same rows by every method."""
+    labels, kept = problem.verbalizer.labels, []
+    for number in sorted({i * len(examples) // SHOWN for i in range(SHOWN)}):
+        row = examples[number].row
+        asked = {name: value for name, value in row.items() if name != problem.target}
+        best = scores[number].topk(min(3, len(labels))).indices.tolist()
+        answers = [labels[label] for label in best]
+        kept.append(AnsweredRow(row=asked, right=str(row[problem.target]), answers=answers))
+    return kept
+
+
+def _wordings(lm: LanguageModel, problem: ProbeTask) -> list[Wording]:
+    """The manual prompt in other words: the main figure of each, on dev and on test."""
+    results = []
+    for text in problem.wordings:
+        model = PromptModel(lm)
+        try:
+            template = Template.parse(text)
+            number = model.add(
+                Task(problem.name, template, problem.verbalizer, problem.target, loss=problem.loss)
+            )
+        except TemplateError:
+            # a wording that this kind of LM cannot read, such as one that begins with the answer
+            continue
+        figures = {}
+        for split, rows in (("dev", problem.dev), ("test", problem.test)):
+            examples = model.encode(number, rows)
+            figures[split] = problem.score(model.scores(examples), examples)[problem.main]
+        results.append(Wording(template=text, **figures))
+    return results

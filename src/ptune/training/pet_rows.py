@@ -1,0 +1,67 @@
+"""Which unlabelled rows the members of iPET's later generations learn from (section 3.4)."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import torch
+
+FIRST_ROWS = 10  # without labelled rows, so many are learned from by the first later generation
+LIKELIEST = 100  # and are drawn among so many of the most probable rows of each label
+LEAST = 1e-9  # confidence by which a row is drawn
+
+
+def new_rows(
+    labels: Iterable[str], names: Sequence[str], growth: float, generation: int
+) -> list[int]:
+    """How many new rows of each label a generation (from 1) learns from beside the training rows,
+    so that there are ``growth`` times as many in all as in the one before it, the ratio of the
+    labels kept. Without training rows the first has ten, as many of each label.
+
+    This follows the paper (section 3.4), which keeps the labels' ratio and says nothing about
+    fractions; here a label's number is rounded. The paper's code (``generate_ipet_train_sets``)
+    cuts a label's number down to a whole one instead, and without training rows it deals out the
+    whole number, so that the first labels get a row more (ten rows of four
+    labels: 3, 3, 2, 2; here 2 each). The two are equal where nothing is left over.
+
+    Args:
+        labels: of the training rows.
+        names: of all labels.
+    """
+    if counts := Counter(labels):
+        return [round(counts[name] * growth**generation) - counts[name] for name in names]
+    return [max(1, round(FIRST_ROWS / len(names) * growth ** (generation - 1)))] * len(names)
+
+
+def draw(
+    shares: torch.Tensor,
+    counts: Sequence[int],
+    generator: torch.Generator,
+    likeliest: int | None = None,
+) -> list[list[int]]:
+    """Draw rows for each label, each with a probability proportional to its label's, and return
+    their numbers.
+
+    Args:
+        shares: [N, C], the label probabilities of each row.
+        counts: how many rows to draw for each label; all candidates where there are fewer.
+        likeliest: draw among this many rows with the highest probability of the label, even where
+            another label is more probable; by default, among the rows whose most probable label
+            it is.
+    """
+    drawn, best = [], shares.argmax(1)
+    for label, count in enumerate(counts):
+        label_shares = shares[:, label]
+        among = (
+            label_shares.topk(min(likeliest, len(label_shares))).indices
+            if likeliest
+            else (best == label).nonzero()[:, 0]
+        )
+        count = min(count, len(among))
+        drawn.append(
+            among[
+                torch.multinomial(label_shares[among].clamp(min=LEAST), count, generator=generator)
+            ].tolist()
+            if count
+            else []
+        )
+    return drawn
