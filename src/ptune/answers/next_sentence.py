@@ -135,7 +135,8 @@ def _berts(source: str, where: Mapping[str, str]) -> PairHead:
             model, loading_info = read_weights(AutoModelForNextSentencePrediction, source, where)
     except ModelError as error:
         raise ModelError(f"{source} has no next-sentence head: {error}") from error
-    if missing := [name for name in loading_info["missing_keys"] if "position_ids" not in name]:
+    missing = sorted(name for name in loading_info["missing_keys"] if "position_ids" not in name)
+    if missing:
         raise ModelError(f"{source} has no next-sentence head: its weights lack {missing[0]}.")
     pooler, classifier = _linear(model.base_model.pooler), _linear(model.cls)
     head = PairHead(pooler.in_features, BERT)

@@ -1,1 +1,1 @@
-"""Trials and their runner, and the commands that are lists of trials: train, probe, compare."""
+"""The commands that run experiments or answer rows: train, probe, compare, predict, ..."""

@@ -141,10 +141,15 @@ def _rows_identity(split: FewShotSplit) -> dict[str, str]:
 def _trial(compared: _Comparison, split: FewShotSplit, name: str, rows: dict[str, str]) -> Trial:
     task, shots, seed = split.task.name, split.shots, split.seed
     shared = {key: value for key, value in compared.identity.items() if key != "tasks"}
-    settings = {**shared, "task": compared.identity["tasks"][task], "rows": rows}
+    settings = {
+        **shared,
+        "lm": identity.hashed(shared["lm"]),
+        "task": identity.hashed(compared.identity["tasks"][task]),
+        "rows": rows,
+    }
     if name not in BASELINES:
         settings |= {
-            "method": repr(replace(method(name), train=TrainConfig())),
+            "method": identity.of_value(repr(replace(method(name), train=TrainConfig()))),
             "training": identity.of_settings(settings_of(compared.config, split, method(name))),
         }
     return Trial(

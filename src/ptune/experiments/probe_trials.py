@@ -14,6 +14,7 @@ from ptune.errors import DivergedError, TemplateError
 from ptune.lm.language_model import LanguageModel, nearest_words
 from ptune.model.prompt_model import Example, Loss, PrefixSettings, PromptModel, Row, Task
 from ptune.reports.trial_results import AnsweredRow, FactsResult, Wording
+from ptune.runs import identity
 from ptune.runs.trials import Trial
 from ptune.settings import TrainConfig
 from ptune.storage import prompt_folder
@@ -98,7 +99,7 @@ def _trial(
 ) -> Trial:
     whole = plan.identity
     settings = {
-        "lm": whole.get("lm"),
+        "lm": identity.hashed(whole.get("lm", {})),
         "allowed answers": whole.get("allowed answers"),
         "method": whole.get("methods", {}).get(method.name),
         "facts": whole.get("facts of", {}).get(problem.name),

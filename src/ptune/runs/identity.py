@@ -105,6 +105,12 @@ def of_value(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, default=str).encode()).hexdigest()
 
 
+def hashed(values: Mapping[str, Any]) -> dict[str, str]:
+    """A hash of each value, by its name: an identity that is short, and still names what differs
+    from another one."""
+    return {name: of_value(value) for name, value in values.items()}
+
+
 def versions() -> dict[str, str]:
     """The versions of ptune and of the libraries that determine its results."""
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
