@@ -10,8 +10,8 @@ from ptune.experiments.compare_rows import FewShotSplit, is_impossible, readable
 from ptune.experiments.options import CompareConfig
 from ptune.experiments.train_setup import PET
 from ptune.lm.language_model import LanguageModel
+from ptune.model.examples import Shortening
 from ptune.model.prompt_model import PromptModel
-from ptune.model.task import Shortening
 from ptune.tasks import yaml_task
 from ptune.tasks.schema import TaskConfig
 from ptune.tasks.yaml_task import Member

@@ -13,8 +13,8 @@ from ptune.experiments.probe_trials import (
     run_bank,
     trials_of,
 )
+from ptune.model.examples import Shortening
 from ptune.model.prompt_model import PromptModel
-from ptune.model.task import Shortening
 from ptune.reports.trial_results import FactsResult
 from ptune.runs.trials import JsonResults, run_trials
 from ptune.training import rehearsal

@@ -20,7 +20,6 @@ from ptune.answers.ensemble import combine
 from ptune.base import files as store
 from ptune.data.rows import label_of
 from ptune.lm.language_model import LanguageModel
-from ptune.model.examples import Shortening
 from ptune.model.prompt_model import PromptModel, Row, Task
 from ptune.runs import identity
 from ptune.runs.folder import NOTE, working_in

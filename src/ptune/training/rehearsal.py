@@ -10,8 +10,8 @@ import torch
 
 from ptune.errors import DivergedError
 from ptune.lm.language_model import LanguageModel
+from ptune.model.examples import Shortening
 from ptune.model.prompt_model import PromptModel, Row
-from ptune.model.task import Shortening
 from ptune.settings import TrainConfig
 from ptune.training.loop import TextMetric, fit
 from ptune.training.prompt_training import Tune
