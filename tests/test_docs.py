@@ -29,6 +29,7 @@ GUIDES = (
     "classify",
     "facts",
     "write",
+    "serving",
     "peft",
     "your-lm",
     "templates",

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -44,12 +45,28 @@ def test_a_newcomer_sees_it_run_and_sigterm_ends_it():
         answers = fetch(f"{url}/v1/classify", {"rows": rows})["answers"]
         labels = [answer["label"] for answer in answers]
         assert labels == ["America", "real", "portuguese"]
+        run_the_guide(url)
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=30)
     finally:
         process.kill()
     assert process.returncode == 0, log
     assert "Brazil" not in log and "POST /v1/classify 200" in log
+
+
+def run_the_guide(url):
+    """What docs/serving.md asks the server that it has started."""
+    text = (SOURCE.parent / "docs" / "serving.md").read_text(encoding="utf-8")
+    asked = re.findall(r"<!-- needs the server -->\n```(sh|python)\n(.*?)```", text, re.S)
+    assert len(asked) == 5
+    programs = {"sh": ["sh", "-c"], "python": [sys.executable, "-c"]}
+    for language, block in asked:
+        if language == "sh" and shutil.which("curl") is None:
+            continue
+        command = [*programs[language], block.replace("http://127.0.0.1:8000", url)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert re.search(r"Africa|portuguese|America|continents", done.stdout), done.stdout
+        assert '"status"' not in done.stdout
 
 
 def environment():

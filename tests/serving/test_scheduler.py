@@ -94,8 +94,9 @@ def test_drawn_texts_and_beams_are_as_alone_whatever_is_beside_them(server, prom
     settings = [drawn, {"beams": 3}, {"beams": 3, "texts": 2}, drawn | {"texts": 3}]
     jobs = [Job("deep", {"x": TEXTS[1]}, decoding=one) for one in settings]
     with Paused(server):
-        for one in jobs:
-            server.scheduler.submit([job("letter", TEXTS[2]), one])
+        for one, setting in zip(jobs, settings):
+            beside = Job("letter", {"x": TEXTS[2]}, decoding=setting)
+            server.scheduler.submit([beside, one, job("letter", TEXTS[2])])
     model = load(prompts / "deep", serving_kit.lm())
     for one, setting in zip(jobs, settings):
         config = DecodingConfig(max_new_tokens=WRITTEN, **setting)
@@ -164,8 +165,10 @@ def test_who_leaves_frees_the_place(server):
         assert answer(one).batch.rows == {"film": 3}
 
 
-def test_a_text_that_nobody_waits_for_ends(server):
+def test_a_text_that_nobody_waits_for_ends(server, monkeypatch):
     pieces: list[str] = []
+    steps: list[int] = []
+    monkeypatch.setattr(server.scheduler, "_between_tokens", lambda: steps.append(1))
 
     def leave(piece):
         pieces.append(piece)
@@ -173,10 +176,12 @@ def test_a_text_that_nobody_waits_for_ends(server):
 
     text = Job("letter", {"x": TEXTS[4]}, decoding={"max_new_tokens": 40}, on_text=leave)
     server.scheduler.submit([text])
+    server.scheduler.call(lambda: None).result()
+    before = len(steps)
     follower = job("deep", TEXTS[0])
     server.scheduler.submit([follower])
     answer(follower)
-    assert len(pieces) == 1
+    assert len(pieces) == 1 and before < 3
 
 
 def test_what_is_late_is_told_so(server):
