@@ -259,6 +259,9 @@ class FileConfig(Config):
     """In a nested JSON file, the names that lead to the list of rows, with dots between:
     data.paragraphs.qas. What stands beside these lists (a title, a context) becomes fields of each
     row."""
+    language: str | None = None
+    """Of WebNLG's texts (form webnlg), by the abbreviations of its XML files: ru, br, cy, ga, mt;
+    en by default."""
 
 
 class LayoutConfig(FileConfig):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -10,7 +11,12 @@ import time
 import pytest
 import tiny
 
+from ptune.answers.label_words import Verbalizer
 from ptune.cli import main as cli
+from ptune.lm.language_model import LanguageModel
+from ptune.model.prompt_model import PromptModel, Task
+from ptune.storage.prompt_folder import save
+from ptune.template.language import Template
 
 TASK = """name: t
 template: "{x} {soft:2} {mask}"
@@ -343,6 +349,58 @@ def test_a_pipe_in_the_place_of_a_prompt_is_not_waited_for(capsys, tmp_path):
     os.mkfifo(tmp_path / "prompt.json")
     status, _, errors = main(capsys, "predict", tmp_path, "--data", "x.jsonl")
     assert status == 2 and "is a pipe or a device" in errors
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "predict prompt --data FILE.csv",
+        "predict prompt --data FILE.jsonl",
+        "train FILE.yaml --out out",
+        "train FILE.csv --out out",
+        "train task.yaml --out out --data.test FILE.csv",
+        "new FILE.csv --out task.yaml",
+        "probe --facts FILE.csv --out out",
+        "probe --vocab FILE.txt --out out",
+        "probe --vocab FILE.json --out out",
+        "import FILE.npy out --lm lm --template={soft:2}{text}{mask}",
+        "pretrain --texts FILE.txt --out out",
+        "doctor FILE.gguf",
+        "doctor folder",
+    ],
+)
+def test_a_pipe_is_read_by_no_command(capsys, lm, tmp_path, monkeypatch, arguments):
+    status, errors = answer_to("pipe", capsys, lm, tmp_path, monkeypatch, arguments)
+    assert status == 2 and "ptune: " in errors
+
+
+@pytest.mark.parametrize("end", ["loop", "/dev/zero"])
+@pytest.mark.parametrize("arguments", ["new FILE.csv --out task.yaml", "train FILE.yaml --out out"])
+def test_devices_and_loops_are_read_by_no_command(
+    capsys, lm, tmp_path, monkeypatch, arguments, end
+):
+    status, errors = answer_to(end, capsys, lm, tmp_path, monkeypatch, arguments)
+    assert status == 2 and "ptune: " in errors
+
+
+def answer_to(end, capsys, lm, tmp_path, monkeypatch, arguments):
+    """What a command says to a file that is a pipe, a device or a loop of links."""
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("folder").mkdir()
+    if "prompt" in arguments:
+        model = PromptModel(LanguageModel.load(lm))
+        words = Verbalizer.from_words({"a": "great", "b": "bad"})
+        model.add(Task("t", Template.parse("{soft:1} {text} {mask}"), words))
+        save(model, "prompt")
+    pathlib.Path("task.yaml").write_text("name: t\ntemplate: '{soft:1} {text} {mask}'\n")
+    words = arguments.split()
+    for file in [word for word in words if word.startswith("FILE.")] or ["folder/tokenizer.json"]:
+        if end == "pipe":
+            os.mkfifo(file)
+        else:
+            os.symlink(pathlib.Path(file).absolute() if end == "loop" else end, file)
+    status, _, errors = main(capsys, *words)
+    return status, errors
 
 
 def test_a_full_disk_and_closed_streams_end_with_a_message(lm, tmp_path, monkeypatch):

@@ -129,6 +129,7 @@ CHANGES: dict[str, tuple[dict, dict]] = {
     "prefix.init": (WRITES, {"prefix": {"hidden": 0, "init": "zeros"}}),
     "prefix.attentions": (BOTH, {"prefix": {"hidden": 0, "attentions": ["decoder"]}}),
     "data.form": (LABELS, {"data": {"form": "boolq"}}),
+    "data.language": (LABELS, {"data": {"form": "webnlg", "language": "ru"}}),
     "data.relabel": (LABELS, {"data": {"test": "x", "relabel": {"test": {"0": "good"}}}}),
     **{
         f"data.{name}": (LABELS, {"data": {name: value}})
@@ -530,8 +531,6 @@ BAD = [
 @pytest.mark.parametrize("where", ["file", "standard input"])
 def test_a_bad_row_costs_no_good_one(prompts, tmp_path, monkeypatch, capsys, bad, where):
     """Those before it are answered; where bad ones are skipped, all others are."""
-    if (where, bad) == ("file", BAD[1]):
-        pytest.skip("read whole")
     good = [json.dumps({"text": text}).encode() for text in TEXTS]
     (tmp_path / "rows.jsonl").write_bytes(b"\n".join([*good[:3], bad, *good[3:]]) + b"\n")
 
@@ -593,6 +592,109 @@ def test_answers_grow_beside_the_file_that_they_become(prompts, tmp_path, monkey
     monkeypatch.setattr(PromptModel, "scores", scores)
     answered(prompts / "labels", tmp_path / "rows.jsonl", tmp_path)
     assert sizes[0] == 0 and sizes == sorted(set(sizes)) and len(sizes) == len(TEXTS) / 2
+
+
+class Killed(BaseException):
+    """As if the process ended here."""
+
+
+def killed_at(monkeypatch, call: int) -> None:
+    """The LM is called so many times, and then never again."""
+    real, calls = PromptModel.scores, []
+
+    def scores(*arguments, **more):
+        calls.append(1)
+        if len(calls) == call:
+            raise Killed
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(PromptModel, "scores", scores)
+
+
+ODD_TEXTS = [*TEXTS[:-2], 'is "it"\ngreat', "is it, bad"]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+@pytest.mark.parametrize("call", [1, 3, 4])
+def test_a_killed_run_goes_on_behind_its_answers(prompts, tmp_path, monkeypatch, suffix, call):
+    write(tmp_path / "rows.jsonl", [{"text": text, "n": 1.50} for text in ODD_TEXTS])
+    monkeypatch.setattr(answer_rows, "ANSWERS_AT_ONCE", 2)
+    rows, name = tmp_path / "rows.jsonl", f"out.{suffix}"
+    whole, _ = answered(prompts / "labels", rows, tmp_path, f"whole.{suffix}")
+    with monkeypatch.context() as context:
+        killed_at(context, call)
+        with pytest.raises(Killed):
+            answered(prompts / "labels", rows, tmp_path, name)
+    partial = tmp_path / f"{name}.partial"
+    with open(partial, "a") as stream:
+        stream.write('{"text": "is')  # it was killed while it wrote
+    calls, real = [], PromptModel.scores
+    monkeypatch.setattr(PromptModel, "scores", lambda *a, **k: calls.append(1) or real(*a, **k))
+    text, _ = answered(prompts / "labels", rows, tmp_path, name, resume=True)
+    assert text == whole and len(calls) == len(TEXTS) / 2 - (call - 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["rows.jsonl", name, f"whole.{suffix}"]
+    )
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_answers_that_others_would_follow_are_refused(prompts, tmp_path, monkeypatch, suffix):
+    rows, name = tmp_path / "rows.jsonl", f"out.{suffix}"
+    write(rows, [{"text": text} for text in TEXTS])
+    with pytest.raises(ConfigError, match="no .*partial to go on with: leave --resume out"):
+        answered(prompts / "labels", rows, tmp_path, name, resume=True)
+    monkeypatch.setattr(answer_rows, "ANSWERS_AT_ONCE", 2)
+    with monkeypatch.context() as context:
+        killed_at(context, 3)
+        with pytest.raises(Killed):
+            answered(prompts / "labels", rows, tmp_path, name)
+    before = (tmp_path / f"{name}.partial").read_text()
+    for prompt, differs, more in (
+        ("labels", "top", {"top": 1}),
+        ("labels twice", "prompts", {}),
+        ("labels", "dtype", {"dtype": "float64"}),
+    ):
+        with pytest.raises(ConfigError, match=f"given with another .*{differs}"):
+            answered(prompts / prompt, rows, tmp_path, name, resume=True, **more)
+    for others in ([{"text": "another"}, *({"text": text} for text in TEXTS[1:])], ROWS[:2]):
+        write(tmp_path / "others.jsonl", others)
+        with pytest.raises(DataError, match="are of other rows"):
+            answered(prompts / "labels", tmp_path / "others.jsonl", tmp_path, name, resume=True)
+    assert (tmp_path / f"{name}.partial").read_text() == before
+    answered(prompts / "labels", rows, tmp_path, name, resume=True)
+    with pytest.raises(ConfigError, match="goes on with a file of answers: give --out"):
+        answer_rows.predict(PredictConfig(prompt=prompts / "labels", data=rows, resume=True))
+
+
+def test_a_mended_row_lets_a_stopped_run_go_on(prompts, tmp_path, monkeypatch):
+    rows = tmp_path / "rows.jsonl"
+    write(rows, [{"text": text} for text in TEXTS[:4]])
+    monkeypatch.setattr(answer_rows, "ANSWERS_AT_ONCE", 2)
+    whole, _ = answered(prompts / "labels", rows, tmp_path, "whole.jsonl")
+    write(rows, [*({"text": text} for text in TEXTS[:3]), {"x": 1}])
+    with pytest.raises(PtuneError, match="--resume goes on behind them"):
+        answered(prompts / "labels", rows, tmp_path)
+    write(rows, [{"text": text} for text in TEXTS[:4]])
+    assert answered(prompts / "labels", rows, tmp_path, resume=True)[0] == whole
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "link.jsonl", "hard.jsonl", "out.jsonl.partial"])
+def test_answers_never_overwrite_the_rows(prompts, tmp_path, name):
+    rows = tmp_path / name
+    write(tmp_path / "out.jsonl", [{"text": text} for text in TEXTS])
+    if name.startswith("link"):
+        rows.symlink_to(tmp_path / "out.jsonl")
+    elif name.startswith("hard"):
+        rows.hardlink_to(tmp_path / "out.jsonl")
+    else:
+        write(rows, [{"text": text} for text in TEXTS])
+    before = rows.read_text()
+    with pytest.raises(ConfigError, match="would overwrite it: choose another name"):
+        answered(prompts / "labels", rows, tmp_path)
+    assert rows.read_text() == before and (tmp_path / "out.jsonl").read_text() == before
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises(ConfigError, match="is a folder"):
+        answered(prompts / "labels", rows, tmp_path, "folder.jsonl")
 
 
 @pytest.mark.parametrize("kind", ["labels", "writes"])

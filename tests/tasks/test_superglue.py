@@ -520,3 +520,12 @@ def test_real_pronouns(data):
         "to use *it* , but" in rows["42"]["marked"]
         and 'Good for *him*," he' in rows["137"]["marked"]
     )
+
+
+def test_a_bad_row_costs_no_other(tmp_path):
+    rows = [{"question": "is it", "passage": "It is.", "label": True, "idx": n} for n in range(3)]
+    lines = [*map(json.dumps, rows[:2]), "oops", json.dumps({"idx": 7}), json.dumps(rows[2])]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    skipped = []
+    assert [row["id"] for row in read(tmp_path / "a.jsonl", "boolq", skipped)] == ["0", "1", "2"]
+    assert ["line 3" in skipped[0], "line 4" in skipped[1], len(skipped)] == [True, True, 2]

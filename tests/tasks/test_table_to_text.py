@@ -204,8 +204,45 @@ def test_webnlg_of_later_years(tmp_path):
         },
     ]
     assert [row["text"] for row in read(path, "webnlg", "ru")] == [["Анна играет джаз."]]
-    with pytest.raises(DataError, match="holds no rows"):
+    with pytest.raises(DataError, match="holds no rows with a text marked lang='de'"):
         read(path, "webnlg", "de")
+    with pytest.raises(DataError, match="JSON lines hold English texts, and 'ru' is asked for"):
+        read(put(tmp_path / "a.jsonl", lines(LINES)), "webnlg", "ru")
+
+
+BAD_ENTRIES = {
+    "e2e": ("a.txt", b"a : b||It is b.\nno table\n\xff||x\n||y\nc : d||It is d.\n", 3, 2),
+    "e2e table": ("a.csv", b'mr,ref\n"a[b]",x\nodd,y\n"c[d]",\n"e[f]",z\n', 2, 2),
+    "webnlg": (
+        "a.jsonl",
+        lines([*LINES, {**LINES[0], "triples": 3}, {**LINES[0], "category": None}]).encode(),
+        2,
+        2,
+    ),
+    "dart": (
+        "a.json",
+        json.dumps(
+            [
+                {"tripleset": [["a", "b", "c"]], "annotations": [{"text": "x"}]},
+                {"tripleset": [["a", "b"]], "annotations": [{"text": "x"}]},
+                3,
+            ]
+        ).encode(),
+        2,
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ENTRIES)
+def test_a_bad_entry_costs_no_other(tmp_path, name):
+    file, content, bad, good = BAD_ENTRIES[name]
+    (tmp_path / file).write_bytes(content)
+    skipped = []
+    assert len(read(tmp_path / file, name.split()[0], None, skipped)) == good
+    assert len(skipped) == bad and all(str(tmp_path) in message for message in skipped)
+    with pytest.raises(DataError):
+        read(tmp_path / file, name.split()[0])
 
 
 def test_webnlgs_part_is_what_the_file_says(tmp_path):

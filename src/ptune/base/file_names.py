@@ -2,6 +2,7 @@
 user's."""
 
 import hashlib
+import pathlib
 import string
 
 PLAIN = frozenset(string.ascii_lowercase + string.digits + "-_+")
@@ -42,3 +43,8 @@ def _character(character: str) -> str:
     if character in string.ascii_uppercase:
         return f"@{character.lower()}"
     return "".join(f"%{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
+
+
+def partial_file(path: pathlib.Path) -> pathlib.Path:
+    """Where a file grows until it is whole."""
+    return path.with_name(f"{path.name}.partial")

@@ -14,6 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ptune.base import plain_files
+from ptune.base.file_names import partial_file
 from ptune.errors import PtuneError, StoreError
 
 Path = str | os.PathLike[str]
@@ -98,22 +100,26 @@ def remove_unfinished(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def streaming(path: Path) -> Iterator[TextIO]:
+def streaming(path: Path, kept: int = 0) -> Iterator[TextIO]:
     """A text file that grows beside ``path``, as ``path.partial``, and is renamed to ``path`` when
     it is whole.
 
     Where a fault ends the block, what is finished stays in the partial file, and the fault's
     message says so.
 
+    Args:
+        kept: so many bytes of a partial file that is there already stay.
+
     Raises:
         StoreError: the disk is full or the folder cannot be written; ``path`` is then as it was
             before.
     """
-    path = pathlib.Path(path)
-    partial = path.with_name(f"{path.name}.partial")
+    path, partial = pathlib.Path(path), partial_file(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "w", encoding="utf-8", newline="") as stream:
+        with open(partial, "r+" if kept else "w", encoding="utf-8", newline="") as stream:
+            stream.seek(kept)
+            stream.truncate()
             try:
                 yield stream
             except PtuneError as error:
@@ -122,7 +128,8 @@ def streaming(path: Path) -> Iterator[TextIO]:
                     partial.unlink()
                     raise
                 raise type(error)(
-                    f"{error} The answers that were finished by then are in {partial}."
+                    f"{error} The answers that were finished by then are in {partial}; --resume "
+                    "goes on behind them."
                 ) from error
             stream.flush()
             os.fsync(stream.fileno())
@@ -169,10 +176,7 @@ def read_json(path: Path) -> Any:
         StoreError: the file is missing or is not JSON.
     """
     try:
-        _check_plain(pathlib.Path(path))
-        return json.loads(
-            pathlib.Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant
-        )
+        return json.loads(plain_files.read_text(path), parse_constant=_refuse_constant)
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
@@ -183,13 +187,6 @@ def read_json(path: Path) -> Any:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"it has the number {name}, which JSON does not know")
-
-
-def _check_plain(path: pathlib.Path) -> None:
-    """A pipe or a device in the place of a file is never opened, since whoever reads it may wait
-    for ever."""
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise StoreError(f"{path} is a pipe or a device, and should be a plain file.")
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -208,6 +205,7 @@ def read_noted(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
         StoreError: the file is missing, cut short, or not in that format.
     """
     try:
+        plain_files.check(path)
         with safe_open(path, "pt") as stream:
             note = (stream.metadata() or {}).get("note", "null")
             return {name: stream.get_tensor(name) for name in stream.keys()}, json.loads(note)

@@ -8,10 +8,12 @@ for. Tables (``.csv``, ``.tsv``): the file's columns, and one for each part of t
 """
 
 import csv
+import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, TextIO
 
+from ptune.base.file_names import partial_file
 from ptune.data.json_rows import written
 from ptune.errors import ConfigError, DataError, nearest
 
@@ -33,15 +35,50 @@ class Writer(Protocol):
     def put(self, row: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
         """Put out a row with its answer."""
 
+    def has(self, row: Mapping[str, Any], record: str) -> bool:
+        """Whether a record that was put out before is this row's; the first record of a table
+        names its columns and belongs to the first row."""
 
-def check(path: pathlib.Path | None) -> None:
-    """Refuse a file name of no known form.
+
+def check(path: pathlib.Path | None, read_from: pathlib.Path | None = None) -> None:
+    """Refuse a file that answers cannot be written to.
+
+    Args:
+        read_from: the file of the rows.
 
     Raises:
-        ConfigError: the name does not say how answers are written.
+        ConfigError: the name does not say how answers are written, or a folder or the rows
+            themselves stand there.
     """
-    if path is not None and path.suffix not in FORMS:
+    if path is None:
+        return
+    if path.suffix not in FORMS:
         raise ConfigError(f"{path} is of no known form: its name should end in {', '.join(FORMS)}.")
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder: give --out the name of a file.")
+    if read_from is None or not read_from.exists():
+        return
+    for written_to in (path, partial_file(path)):
+        if written_to.exists() and os.path.samefile(written_to, read_from):
+            raise ConfigError(
+                f"The rows are read from {read_from}, and --out {path} would overwrite it: "
+                "choose another name."
+            )
+
+
+def records(path: pathlib.Path) -> Iterator[tuple[str, int]]:
+    """The records of the file that becomes this one, as they stand there by now, each with the
+    number of bytes up to its end; one that is not whole ends them."""
+    in_table = path.suffix in DELIMITERS
+    record, end = "", 0
+    with open(partial_file(path), "rb") as stream:
+        for line in stream:
+            end += len(line)
+            record += line.decode(errors="replace")
+            is_whole = not in_table or record.count('"') % 2 == 0
+            if is_whole and record.endswith("\n"):
+                yield record, end
+                record = ""
 
 
 def writer(path: pathlib.Path | None, stream: TextIO) -> Writer:
@@ -68,11 +105,15 @@ class JsonLines:
     def put(self, row: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
         self.stream.write(written({**row, KEY: answer}) + "\n")
 
+    def has(self, row: Mapping[str, Any], record: str) -> bool:
+        return record.startswith(written({**row, KEY: None}).removesuffix("null}"))
+
 
 class Table:
     """A table whose columns are those of the first row, and the answer's."""
 
     def __init__(self, stream: TextIO, delimiter: str):
+        self.delimiter = delimiter
         self.rows = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
         self.columns: list[str] | None = None
         self.begun = False
@@ -101,6 +142,13 @@ class Table:
         self.rows.writerow(
             [*(_cell(row.get(name)) for name in columns), *map(_cell, cells.values())]
         )
+
+    def has(self, row: Mapping[str, Any], record: str) -> bool:
+        columns = self.columns or []
+        expected = [_cell(row.get(name)) for name in columns] if self.begun else columns
+        cells = next(csv.reader([record], delimiter=self.delimiter))
+        self.begun = True
+        return cells[: len(columns)] == expected
 
 
 def _cells(answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,10 +3,10 @@ marks are CSV's or plain text, is decided by the whole file; rows are read one b
 memory."""
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Literal
 
@@ -70,21 +70,65 @@ class UnclearTable(Exception):
     """The quotation marks fit neither reading; the message says where."""
 
 
+class NumberedLines(Iterator[tuple[int, str]]):
+    """Lines with their numbers, which can be read again from the second line of a record on.
+
+    Attributes:
+        given_up: the number of the last line of the records that were given up.
+    """
+
+    def __init__(self, lines: Iterator[str], first_number: int):
+        self.lines, self.number, self.given_up = lines, first_number - 1, 0
+        self.of_record: list[str] = []
+        self.again: deque[str] = deque()
+
+    def __next__(self) -> tuple[int, str]:
+        line = self.again.popleft() if self.again else next(self.lines)
+        self.of_record.append(line)
+        self.number += 1
+        return self.number, line
+
+    def begin_record(self) -> None:
+        """The line that comes next is the first of a record."""
+        self.of_record.clear()
+
+    def give_up_record(self) -> None:
+        """Take only the first line of the record for it; the others come again."""
+        self.given_up = max(self.given_up, self.number)
+        self.number -= len(self.of_record) - 1
+        self.again.extendleft(reversed(self.of_record[1:]))
+        del self.of_record[1:]
+
+
 def records(
-    lines: Iterator[str], separator: str, quoting: Quoting, first_number: int = 1
+    lines: Iterator[str],
+    separator: str,
+    quoting: Quoting,
+    first_number: int = 1,
+    lenient: bool = False,
 ) -> Iterator[Record]:
     """The records of a table, blank lines among them.
 
     Args:
         lines: with their ends.
-        first: the number of the first line.
+        first_number: the number of the first line.
+        lenient: a quotation mark out of place costs its line alone, and not those in which
+            another one was looked for; of these, lines that might be the rest of its record are
+            faulty too.
     """
-    numbered = enumerate(lines, first_number)
+    numbered = NumberedLines(lines, first_number)
     for number, line in numbered:
         if quoting == "none" or '"' not in line:
             yield Record(number, _content(line).split(separator))
         else:
-            yield _with_marks(number, line, numbered, separator)
+            record = _with_marks(number, line, numbered, separator)
+            if lenient and record.fault:
+                numbered.give_up_record()
+            elif record.bare and number <= numbered.given_up + 1:
+                numbered.given_up = max(number, numbered.given_up)
+                record = replace(record, fault=f"that of {_shown(line)} may close one before it")
+            yield record
+        numbered.begin_record()
 
 
 def _with_marks(
@@ -187,7 +231,7 @@ def decide(
             notes.append(f"its separator is a {SEPARATORS.get(separator, repr(separator))}")
     if quoting is None:
         with opened() as lines:
-            signs = _signs_of(islice(lines, skip, None), separator, skip + 1, columns)
+            signs = _signs_of(islice(lines, skip, None), separator, skip + 1, columns, lenient)
         quoting, note = _quoting(signs, separator, lenient)
         notes += [note] if note else []
     return Dialect(separator, quoting, skip, "; ".join(notes))
@@ -326,9 +370,12 @@ class _Signs:
         )
 
 
-def _signs_of(lines: Iterator[str], separator: str, first_number: int, columns: int) -> _Signs:
+def _signs_of(
+    lines: Iterator[str], separator: str, first_number: int, columns: int, lenient: bool
+) -> _Signs:
     signs = _Signs(width=columns, none_width=columns)
-    for record in records(signs.watch(lines, separator), separator, "csv", first_number):
+    watched = signs.watch(lines, separator)
+    for record in records(watched, separator, "csv", first_number, lenient):
         if not record.is_blank:
             signs.add(record, separator)
     return signs
@@ -363,7 +410,8 @@ def _quoting(signs: _Signs, separator: str, lenient: bool) -> tuple[Quoting, str
     if not csv_is_likelier and not signs.none_uneven:
         return "none", plain
     if lenient:
-        return ("csv", as_csv) if csv_is_likelier else ("none", plain)
+        csv_loses_less = signs.faults + signs.uneven <= signs.none_uneven
+        return ("csv", as_csv) if csv_is_likelier or csv_loses_less else ("none", plain)
     raise UnclearTable(
         f"line {signs.first_fault.line}: a quotation mark is out of place: "
         f"{signs.first_fault.fault}"

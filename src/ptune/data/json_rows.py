@@ -129,9 +129,22 @@ def written(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def values(text: str) -> Iterator[tuple[int, Any]]:
+def half_character(value: Any) -> str:
+    """What is wrong with the characters of a value: half of one (a lone surrogate), or a byte that
+    is not of the file's encoding, which lenient reading keeps as such; empty where nothing is."""
+    try:
+        written(value).encode()
+    except UnicodeEncodeError as error:
+        return f"half of a character stands there (\\u{ord(error.object[error.start]):04x})"
+    return ""
+
+
+def values(text: str, check: bool = True) -> Iterator[tuple[int, Any]]:
     """The JSON values that stand in a text one behind the other, or, where it is one array, its
     elements; each with its line.
+
+    Args:
+        check: halves of characters are refused.
 
     Raises:
         ValueError: it is not JSON; the line is told.
@@ -174,7 +187,8 @@ def values(text: str) -> Iterator[tuple[int, Any]]:
             ) from error
         except RecursionError as error:
             raise ValueError(f"line {line}: JSON that is nested too deep") from error
-        _check_part(text[start:position], line)
+        if check:
+            _check_part(text[start:position], line)
         yield line, value
         line += text.count("\n", start, position)
 

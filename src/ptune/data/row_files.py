@@ -6,10 +6,12 @@ import io
 import pathlib
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 
+from ptune.base import plain_files
 from ptune.errors import DataError
 
 GZIP = b"\x1f\x8b"
@@ -62,6 +64,11 @@ BYTE_ORDER_MARKS = (
 )
 NOTHING = 0.6
 """The share of every other byte that is nothing in UTF-16 of a Latin script."""
+UNDECODED = re.compile("[\udc80-\udcff]")
+LINE_CHARACTERS = 1 << 29
+UNPACKED_BYTES = 1 << 27
+UNPACKED_TIMES = 200
+"""A packed file may become so many times as large, and in any case so many bytes."""
 GUESSED_BYTES = 64 * 1024
 WESTERN_SHARE = 0.3
 """The share of bytes beyond ASCII that lines in a western language have at most."""
@@ -86,26 +93,43 @@ def form_of(path: pathlib.Path) -> str:
 
 @contextmanager
 def opened(
-    path: pathlib.Path, encoding: str | None = None, newline: str = "\n"
+    path: pathlib.Path, encoding: str | None = None, newline: str = "\n", lenient: bool = False
 ) -> Iterator[TextIO]:
     """A file's text, unpacked where it is gzip's, without a byte order mark; its lines end where
     ``newline`` stands.
+
+    Args:
+        lenient: bytes that are not of the encoding stay in their lines as lone surrogates
+            (``is_undecoded`` sees them), so that the other lines can be read. UTF-16 and UTF-32
+            cannot be read so.
 
     Raises:
         DataError: it cannot be read, is of a kind that holds no plain rows, or is not in that
             encoding; the line is told.
     """
+    if plain_files.is_other(path):
+        raise DataError(
+            f"{path} cannot be read: {plain_files.OTHER}. A file of rows is read more than once; "
+            "predict and generate take rows through a pipe from standard input."
+        )
     try:
         with _unpacked(path) as stream:
             start = stream.read(4096)
         _refuse_other_kinds(path, start, encoding)
         with (
             _unpacked(path) as stream,
-            io.TextIOWrapper(stream, encoding=encoding or "utf-8-sig", newline=newline) as text,
+            _Text(
+                stream,
+                encoding=encoding or "utf-8-sig",
+                errors="surrogateescape" if lenient else None,
+                newline=newline,
+            ) as text,
         ):
             yield text
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except zlib.error as error:
+        raise DataError(f"{path} is packed by gzip and damaged ({error}): copy it anew.") from error
     except EOFError as error:
         raise DataError(
             f"{path} is packed by gzip and ends before its end: copy it anew."
@@ -121,10 +145,65 @@ def opened(
         ) from error
 
 
+def is_undecoded(text: str) -> bool:
+    """Whether a text of a file that was opened leniently has bytes that are not of the encoding."""
+    return UNDECODED.search(text) is not None
+
+
+def undecoded(path: pathlib.Path, line: int, encoding: str | None, skipped: bool) -> str:
+    """What to tell of a line that is not of the encoding: where it is skipped, its place; else
+    what encoding it may be too."""
+    if skipped:
+        return f"{path}, line {line}: not {encoding or 'UTF-8'} text."
+    return _not_decoded(path, encoding)
+
+
 def _unpacked(path: pathlib.Path) -> BinaryIO:
     with open(path, "rb") as stream:
         packed = stream.read(2) == GZIP
-    return gzip.open(path, "rb") if packed else open(path, "rb")  # type: ignore[return-value]
+    return io.BufferedReader(_Unpacking(path)) if packed else open(path, "rb")
+
+
+class _Unpacking(io.RawIOBase):
+    """What gzip has packed, as long as it is not far more than natural rows can become."""
+
+    def __init__(self, path: pathlib.Path):
+        super().__init__()
+        self.path, self.unpacked = path, 0
+        self.stream = gzip.open(path, "rb")  # noqa: SIM115 (closed by close)
+        self.most = max(UNPACKED_BYTES, UNPACKED_TIMES * path.stat().st_size)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.stream.read(len(buffer))
+        buffer[: len(data)] = data
+        self.unpacked += len(data)
+        if self.unpacked > self.most:
+            raise DataError(
+                f"{self.path} unpacks to more than {UNPACKED_TIMES} times its size, which rows do "
+                "not: unpack it first, if it is to be trusted."
+            )
+        return len(data)
+
+    def close(self) -> None:
+        self.stream.close()
+        super().close()
+
+
+class _Text(io.TextIOWrapper):
+    """A file's text, whose lines have an end somewhere."""
+
+    def __next__(self) -> str:  # type: ignore[override]
+        if not (line := self.readline(LINE_CHARACTERS)):
+            raise StopIteration
+        if len(line) == LINE_CHARACTERS and line[-1] not in "\r\n":
+            raise DataError(
+                f"A line of {self.name} has more than {LINE_CHARACTERS:,} characters: is it a file "
+                "of rows?"
+            )
+        return line
 
 
 def is_packed(path: pathlib.Path) -> bool:
@@ -275,7 +354,7 @@ def is_utf8(path: pathlib.Path) -> bool:
 def line_end(path: pathlib.Path, encoding: str | None = None) -> str:
     """What ends a file's lines: a line feed (with or without a carriage return before it), or where
     it has none, a carriage return."""
-    with opened(path, encoding) as stream:
+    with opened(path, encoding, lenient=True) as stream:
         while block := stream.read(1 << 16):
             if "\n" in block:
                 return "\n"

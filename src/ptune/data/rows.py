@@ -147,28 +147,48 @@ def _bad(message: str, skipped: list[str] | None) -> None:
 def _table(
     path: pathlib.Path, options: FileConfig, skipped: list[str] | None, notes: list[str]
 ) -> Iterator[FileRow]:
+    lenient = skipped is not None
     opened = table_lines(path, options)
-    dialect = table_dialect(path, options, opened, skipped is not None)
+    dialect = table_dialect(path, options, opened, lenient)
     if dialect.note:
         notes.append(f"{path}: {dialect.note}.")
-    names = options.columns or ()
+    names = tuple(options.columns or ())
     with opened() as lines:
         rest = islice(lines, dialect.skip, None)
-        for record in delimited.records(rest, dialect.separator, dialect.quoting, dialect.skip + 1):
+        for record in delimited.records(
+            rest, dialect.separator, dialect.quoting, dialect.skip + 1, lenient
+        ):
             if record.is_blank:
                 continue
-            if record.fault:
-                _bad(
-                    f"{path}, line {record.line}: a quotation mark is out of place: "
-                    f"{record.fault}.",
-                    skipped,
-                )
+            fault = _fault_of(path, record, len(names), dialect, options, lenient)
+            if fault:
+                _bad(fault, skipped if names else None)  # nothing can be read without the header
             elif not names:
                 names = column_names(record, path)
-            elif len(record.fields) != len(names):
-                _bad(_uneven(path, record, len(names), dialect, bool(options.columns)), skipped)
             else:
                 yield FileRow(dict(zip(names, record.fields)), str(path), record.line)
+
+
+def _fault_of(
+    path: pathlib.Path,
+    record: delimited.Record,
+    width: int,
+    dialect: delimited.Dialect,
+    options: FileConfig,
+    lenient: bool,
+) -> str:
+    """What is wrong with a record; empty where nothing is.
+
+    Args:
+        width: how many columns there are; 0 for the record that names them.
+    """
+    if record.fault:
+        return f"{path}, line {record.line}: a quotation mark is out of place: {record.fault}."
+    if any(map(row_files.is_undecoded, record.fields)):
+        return row_files.undecoded(path, record.line, options.encoding, lenient)
+    if width and len(record.fields) != width:
+        return _uneven(path, record, width, dialect, bool(options.columns))
+    return ""
 
 
 def table_lines(
@@ -180,12 +200,12 @@ def table_lines(
         DataError: the file holds JSON.
     """
     newline = row_files.line_end(path, options.encoding)
-    with row_files.opened(path, options.encoding, newline) as stream:
+    with row_files.opened(path, options.encoding, newline, lenient=True) as stream:
         _refuse_json(path, stream.readline(1 << 16))
 
     @contextmanager
     def opened() -> Iterator[Iterator[str]]:
-        with row_files.opened(path, options.encoding, newline) as stream:
+        with row_files.opened(path, options.encoding, newline, lenient=True) as stream:
             yield stream
 
     return opened
@@ -332,13 +352,16 @@ def _json(
             f"{path} is JSON by its name: separator, quoting, columns and skip_lines are of tables."
         )
     if options.record_path or not _is_by_line(path, form, options.encoding):
-        yield from _whole_json(path, form, options, notes)
+        yield from _whole_json(path, form, options, skipped, notes)
         return
-    with row_files.opened(path, options.encoding) as lines:
+    with row_files.opened(path, options.encoding, lenient=True) as lines:
         for number, line in enumerate(lines, 1):
-            if line.strip(" \t\r\n"):
+            if row_files.is_undecoded(line):
+                lenient = skipped is not None
+                _bad(row_files.undecoded(path, number, options.encoding, lenient), skipped)
+            elif line.strip(" \t\r\n"):
                 try:
-                    yield FileRow(row_of(line), str(path), number)
+                    row = row_of(line)
                 except ValueError as error:
                     hint = (
                         " If it is a table, name it .csv or .tsv."
@@ -346,11 +369,13 @@ def _json(
                         else ""
                     )
                     _bad(f"{path}, line {number}: {error}{hint}", skipped)
+                else:
+                    yield FileRow(row, str(path), number)
 
 
 def _is_by_line(path: pathlib.Path, form: str, encoding: str | None) -> bool:
     """Whether each line is an object; else the file is one text of JSON."""
-    with row_files.opened(path, encoding) as lines:
+    with row_files.opened(path, encoding, lenient=True) as lines:
         filled = (line for line in lines if line.strip(" \t\r\n"))
         first_line, second_line = next(filled, ""), next(filled, "")
     start = first_line.lstrip(" \t\r\n")[:1]
@@ -374,14 +399,19 @@ def _is_whole(text: str) -> bool:
 
 
 def _whole_json(
-    path: pathlib.Path, form: str, options: FileConfig, notes: list[str]
+    path: pathlib.Path,
+    form: str,
+    options: FileConfig,
+    skipped: list[str] | None,
+    notes: list[str],
 ) -> Iterator[FileRow]:
-    with row_files.opened(path, options.encoding) as stream:
+    with row_files.opened(path, options.encoding, lenient=skipped is not None) as stream:
         text = stream.read()
     try:
-        values_by_line = list(json_rows.values(text))
+        values_by_line = list(json_rows.values(text, check=skipped is None))
     except ValueError as error:
-        raise DataError(f"{path}, {error}") from error
+        hint = "" if skipped is None else ". Bad lines are skipped where each line is an object."
+        raise DataError(f"{path}, {error}{hint}") from error
     lines = [line for line, _ in values_by_line]
     rows = [value for _, value in values_by_line]
     if options.record_path:
@@ -402,12 +432,16 @@ def _whole_json(
             notes.append(f"{path}: read as {kind}.")
     for number, (line, row) in enumerate(zip(lines, rows), 1):
         if not isinstance(row, dict):
-            raise DataError(
+            _bad(
                 f'{path}, line {line}: an object is expected as row {number}, {{"field": "value", '
                 f"...}}, and it is: "
-                f"{json_rows.written(row)[:60]}"
+                f"{json_rows.written(row)[:60]}",
+                skipped,
             )
-        yield FileRow(row, str(path), line)
+        elif skipped is not None and (fault := json_rows.half_character(row)):
+            _bad(f"{path}, line {line}: {fault}.", skipped)
+        else:
+            yield FileRow(row, str(path), line)
 
 
 def _nested(

@@ -1,18 +1,21 @@
 """Saved prompts at work: scored on rows, or answering them one batch after the other."""
 
+import contextlib
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 from ptune.answers.ensemble import most_said
-from ptune.base import files, terminal
+from ptune.base import terminal
+from ptune.base.progress import Progress
 from ptune.data import answer_files
 from ptune.data.row_files import form_of, is_utf8
 from ptune.data.rows import JSON, row_of
 from ptune.errors import ConfigError, DataError, PtuneError, reason
+from ptune.experiments import unfinished_answers
 from ptune.experiments.options import EvaluateConfig, GenerateConfig, PredictConfig
 from ptune.lm.language_model import LanguageModel
 from ptune.model.examples import Shortening
@@ -75,7 +78,7 @@ def evaluate(
 def predict(config: PredictConfig, report: Callable[[str], None] = terminal.print_line) -> None:
     """Answer rows, as many at once as share a batch, and put them out in their order; see
     ``ptune.data.answer_files``."""
-    answer_files.check(config.out)
+    answer_files.check(config.out, config.data)
     model = _model(config)
 
     def answers(batch: list[list[Example]]) -> Iterator[dict[str, Any]]:
@@ -96,7 +99,7 @@ def predict(config: PredictConfig, report: Callable[[str], None] = terminal.prin
 def generate(config: GenerateConfig, report: Callable[[str], None] = terminal.print_line) -> None:
     """Write text for rows of any users, mixed in batches, and put them out in their order. Where
     several texts are asked for, an ensemble gives those of all its members."""
-    answer_files.check(config.out)
+    answer_files.check(config.out, config.data)
     model = _model(config)
     decoding = _decoding(config, model)
 
@@ -184,28 +187,44 @@ def _stream(
         options = options_for(path, config, layout)
         rows = _read(layout, config.form, lambda form: iterate(path, form, skipped, options, notes))
 
-    def answer_all(out: TextIO) -> None:
-        writer = answer_files.writer(config.out, out)
-        for batch in _batches(model, rows, writer, room, most, skipped):
-            for examples, answer in zip(batch, answered(batch)):
-                shortening.count(examples)
-                cut = max(example.cut for example in examples)
-                writer.put(
-                    examples[0].row, {**answer, "shortened": cut} if config.explain else answer
-                )
-            out.flush()
-
-    if config.out is None:
-        answer_all(sys.stdout)
-    else:
-        with files.streaming(config.out) as out:
-            answer_all(out)
+    with unfinished_answers.opened(config, model, most) as (out, writer, finished):
+        progress = _progress(config, layout, finished.count)
+        with progress or contextlib.nullcontext():
+            for batch in _batches(model, rows, writer, room, most, skipped):
+                for examples in batch:
+                    shortening.count(examples)
+                if finished.takes([examples[0].row for examples in batch]):
+                    continue
+                for examples, answer in zip(batch, answered(batch)):
+                    cut = max(example.cut for example in examples)
+                    writer.put(
+                        examples[0].row, {**answer, "shortened": cut} if config.explain else answer
+                    )
+                out.flush()
+                if progress:
+                    progress.advance(len(batch))
+        finished.check_used()
     for note in notes:
         report(note)
     for message in skipped or ():
         report(f"Skipped: {message}")
     if shortened := shortening.sentence("rows", model.limit(0)):
         report(shortened)
+
+
+def _progress(
+    config: PredictConfig | GenerateConfig, layout: LayoutConfig, done: int
+) -> Progress | None:
+    """A bar over the rows of a file, where the answers go to another; a file that cannot be counted
+    has none."""
+    if config.out is None or config.data is None:
+        return None
+    options = options_for(config.data, config, layout)
+    try:
+        total = sum(1 for _ in iterate(config.data, config.form or layout.form, [], options))
+    except PtuneError:
+        return None
+    return Progress("rows", total, done)
 
 
 def _decoding(config: EvaluateConfig | GenerateConfig, model: PromptModel) -> DecodingConfig:

@@ -84,6 +84,9 @@ class GenerateConfig(FileConfig):
     the files that the prompt was trained on. Standard input holds rows."""
     out: pathlib.Path | None = None
     """Where the texts go: .jsonl, .csv or .tsv; JSON lines to standard output by default."""
+    resume: bool = False
+    """Go on behind the answers that a run which was stopped left beside the file of --out
+    (.partial)."""
     explain: bool = False
     """Mark each row by how many tokens of it were left out, so that it fits (shortened)."""
     lm: Lm | None = None
@@ -144,6 +147,9 @@ class PredictConfig(FileConfig):
     the files that the prompt was trained on. Standard input holds rows."""
     out: pathlib.Path | None = None
     """Where the answers go: .jsonl, .csv or .tsv; JSON lines to standard output by default."""
+    resume: bool = False
+    """Go on behind the answers that a run which was stopped left beside the file of --out
+    (.partial)."""
     explain: bool = False
     """Mark each row by how many tokens of it were left out, so that it fits (shortened)."""
     lm: Lm | None = None

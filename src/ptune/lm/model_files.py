@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import cached_file
 
+from ptune.base import plain_files
 from ptune.errors import ModelError
 
 INDEX = "model.safetensors.index.json"
@@ -42,6 +43,9 @@ def check(source: str, **where: Any) -> None:
         )
     if "gguf_file" in where:
         return
+    for path in pathlib.Path(source).glob("*"):
+        if plain_files.is_other(path):
+            raise ModelError(f"{path} cannot be read: {plain_files.OTHER}.")
     for path in pathlib.Path(source).glob("*.json"):
         if path.stat().st_size > LARGEST_JSON:
             raise ModelError(
@@ -124,7 +128,7 @@ def check_words(source: str, tokenizer: Any) -> None:
 def _check_index(source: str, path: pathlib.Path) -> None:
     """Weights in several files are all safetensors, and all in the folder."""
     try:
-        files = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+        files = set(json.loads(plain_files.read_text(path))["weight_map"].values())
     except (OSError, ValueError, RecursionError, LookupError, AttributeError, TypeError) as error:
         raise ModelError(
             f'{path} is damaged: it should hold a table "weight_map" of weights and files.'

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ptune.base import files
+from ptune.base import files, plain_files
 from ptune.errors import DataError
 from ptune.runs import identity
 
@@ -115,6 +115,7 @@ def _write(text: pathlib.Path, tokenizer: Any, folder: pathlib.Path, end: int | 
 
 def _blocks(text: pathlib.Path, size: int = 2000) -> Iterator[list[str]]:
     try:
+        plain_files.check(text)
         with open(text, encoding="utf-8") as stream:
             while block := [line.strip() for line in itertools.islice(stream, size)]:
                 yield block

@@ -18,6 +18,7 @@ from tokenizers import (
 )
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from ptune.base import plain_files
 from ptune.errors import ConfigError, DataError
 from ptune.template.language import Kind
 
@@ -132,6 +133,7 @@ def lines(texts: Iterable[pathlib.Path]) -> Iterator[str]:
     """
     for path in texts:
         try:
+            plain_files.check(path)
             with open(path, encoding="utf-8") as stream:
                 yield from (line for line in map(str.strip, stream) if line)
         except OSError as error:

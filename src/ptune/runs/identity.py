@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from ptune.base import plain_files
 from ptune.errors import DataError
 from ptune.settings import SIDE
 
@@ -89,6 +90,7 @@ def of_file(path: pathlib.Path) -> str:
         files = sorted(file for file in path.rglob("*") if file.is_file())
         return of_value([(str(file.relative_to(path)), of_file(file)) for file in files])
     try:
+        plain_files.check(path)
         with open(path, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:

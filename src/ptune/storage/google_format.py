@@ -8,7 +8,7 @@ import os
 import numpy as np
 import torch
 
-from ptune.base import files
+from ptune.base import files, plain_files
 from ptune.errors import StoreError
 
 
@@ -20,6 +20,7 @@ def read(path: files.Path) -> torch.Tensor:
     """
     path = os.fspath(path)
     try:
+        plain_files.check(path)
         array = np.load(
             path, mmap_mode="r", allow_pickle=False
         )  # mapped, so that a false shape asks for no memory

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import torch
 
-from ptune.base import terminal
+from ptune.base import plain_files, terminal
 from ptune.data.json_rows import written
 from ptune.data.rows import FileRow, field_hint, is_missing, read_rows
 from ptune.errors import ConfigError, DataError, nearest
@@ -234,7 +234,7 @@ def read_vocabulary(path: pathlib.Path, tokens: Tokens) -> list[str]:
         DataError: the file is missing or holds no words.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = plain_files.read_text(path, "utf-8-sig")
         content = json.loads(text) if path.suffix.lower() == ".json" else text.split("\n")
     except OSError as error:
         raise DataError(f"The vocabulary {path} cannot be read: {error.strerror}.") from error

@@ -28,34 +28,35 @@ def read(
     """
     path = pathlib.Path(path)
     rows = []
-    with row_files.opened(
-        path, options.encoding, row_files.line_end(path, options.encoding)
-    ) as stream:
+    newline = row_files.line_end(path, options.encoding)
+    with row_files.opened(path, options.encoding, newline, lenient=True) as stream:
         for number, line in enumerate(stream, 1):
             text = line.rstrip("\r\n")
             if not text.strip():
                 continue
-            if form == "lines":
-                rows.append(FileRow({"text": text}, str(path), number))
-            elif question := QUESTION.fullmatch(text):
-                rows.append(
-                    FileRow(
-                        {"label": question[2], "fine": question[1], "text": question[3]},
-                        str(path),
-                        number,
-                    )
-                )
-            else:
-                message = (
-                    f"{path}, line {number}: LABEL:fine and a text are expected, and it is: "
-                    f"{text[:60]!r}"
-                )
+            try:
+                rows.append(FileRow(_values(text, form), str(path), number))
+            except ValueError as error:
+                message = f"{path}, line {number}: {error}"
+                if row_files.is_undecoded(text):
+                    lenient = skipped is not None
+                    message = row_files.undecoded(path, number, options.encoding, lenient)
                 if skipped is None:
-                    raise DataError(message)
+                    raise DataError(message) from error
                 skipped.append(message)
     if not rows:
         raise DataError(f"{path} holds no rows.")
     return rows
+
+
+def _values(text: str, form: str) -> dict[str, str]:
+    """The row of a line; a ValueError says why it is none."""
+    text.encode()
+    if form == "lines":
+        return {"text": text}
+    if question := QUESTION.fullmatch(text):
+        return {"label": question[2], "fine": question[1], "text": question[3]}
+    raise ValueError(f"LABEL:fine and a text are expected, and it is: {text[:60]!r}")
 
 
 FORMS = ("lines", "trec")

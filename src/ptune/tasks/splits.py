@@ -220,12 +220,35 @@ def rows_of(
 
     Raises:
         DataError: it cannot be read.
+        ConfigError: an option is not of files of that form.
     """
+    _check_options(form, options)
     if form == "rows":
         return read_rows(path, skipped, options, notes)
     if form in lines.FORMS:
         return lines.read(path, form, options, skipped)
-    return superglue.read(path, form) if form in superglue.FORMS else table_to_text.read(path, form)
+    if form in superglue.FORMS:
+        return superglue.read(path, form, skipped)
+    return table_to_text.read(path, form, options.language, skipped)
+
+
+def _check_options(form: str, options: FileConfig) -> None:
+    """Refuse options that files of a form do not have.
+
+    Raises:
+        ConfigError: one is given.
+    """
+    fitting = {
+        "rows": FileConfig.model_fields.keys() - {"language"},
+        "webnlg": {"language"},
+        **dict.fromkeys(lines.FORMS, {"encoding"}),
+    }.get(form, set())
+    for name in FileConfig.model_fields:
+        if getattr(options, name) is not None and name not in fitting:
+            raise ConfigError(
+                f"{name} is not an option of files of the form {form!r}: leave it out, or name "
+                "the form of the file."
+            )
 
 
 def iterate(
@@ -242,6 +265,7 @@ def iterate(
         DataError: it cannot be read.
     """
     if form == "rows":
+        _check_options(form, options)
         return iterate_rows(path, skipped, options, notes)
     return iter(rows_of(path, form, skipped, options, notes))
 

@@ -22,7 +22,9 @@ GROUPED = ("multirc", "record")  # scored by groups of rows, which the ids tell
 SENTENCE_END = re.compile(r"[.?!…][\"'”’)\]]*$")
 
 
-def read(path: str | os.PathLike[str], form: str) -> list[FileRow]:
+def read(
+    path: str | os.PathLike[str], form: str, skipped: list[str] | None = None
+) -> list[FileRow]:
     """The rows of a file of SuperGLUE.
 
     Every row has an ``id``, the numbers of the file joined by "-", and, unless the file lacks it, a
@@ -46,6 +48,7 @@ def read(path: str | os.PathLike[str], form: str) -> list[FileRow]:
             - "wic": word, sentence1, sentence2; "true" or "false".
             - "wsc": text, span1, pronoun, marked (the text with stars around the pronoun,
               ``*it*``); "true" or "false".
+        skipped: where given, bad lines are left out and what was wrong with them is put here.
 
     Raises:
         DataError: an unknown form, a file that cannot be read, a field that is missing or is not
@@ -56,18 +59,30 @@ def read(path: str | os.PathLike[str], form: str) -> list[FileRow]:
         raise DataError(f"There is no form {form!r} of SuperGLUE. {nearest(form, FORMS)}")
     rows: list[FileRow] = []
     by_id: dict[str, FileRow] = {}
-    for raw in read_rows(path):
-        for values in _READERS[form](raw, raw.place):
-            row = raw.changed(values)
-            first = by_id.setdefault(row["id"], row)
-            if first is not row and first == row:
-                continue
-            if first is not row and form in GROUPED:
-                raise DataError(
-                    f"{raw.place}: another row has the id {row['id']!r} too, in line "
-                    f"{first.line}; {form} is scored by it."
-                )
-            rows.append(row)
+    for raw in read_rows(path, skipped):
+        try:
+            rows += _new_rows(raw, form, by_id)
+        except DataError as error:
+            if skipped is None:
+                raise
+            skipped.append(str(error))
+    return rows
+
+
+def _new_rows(raw: FileRow, form: str, by_id: dict[str, FileRow]) -> list[FileRow]:
+    """The rows that a line makes and that no line before it made, put among those known by id."""
+    rows = []
+    for values in list(_READERS[form](raw, raw.place)):
+        row = raw.changed(values)
+        first = by_id.setdefault(row["id"], row)
+        if first is not row and first == row:
+            continue
+        if first is not row and form in GROUPED:
+            raise DataError(
+                f"{raw.place}: another row has the id {row['id']!r} too, in line "
+                f"{first.line}; {form} is scored by it."
+            )
+        rows.append(row)
     return rows
 
 

@@ -8,13 +8,16 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from typing import Any
 from xml.etree.ElementTree import ParseError
 
 from defusedxml import DefusedXmlException, ElementTree
 
-from ptune.data.rows import iterate_rows
+from ptune.base import plain_files
+from ptune.data import row_files
+from ptune.data.rows import FileRow, iterate_rows
 from ptune.errors import DataError, nearest
 
 SEEN_2017 = (
@@ -45,23 +48,26 @@ E2E_KEYS = {
     "customerRating": "customer rating",
     "familyFriendly": "family friendly",
 }
-WebnlgEntry = tuple[
-    str, Any, str, Any, list[str]
-]  # the place, the category, the part, the triples, the texts
-Entry = tuple[
-    str, str, list[str], dict[str, str]
-]  # the place in the file, the table, its texts, further fields
+ENGLISH = "en"
+Entry = tuple[str, list[str], dict[str, str]]  # the table, its texts, further fields
+Read = Callable[[], Entry]  # reads an entry; what is wrong with it is a DataError
 
 
-def read(path: str | os.PathLike[str], form: str, language: str = "en") -> list[dict[str, Any]]:
+def read(
+    path: str | os.PathLike[str],
+    form: str,
+    language: str | None = None,
+    skipped: list[str] | None = None,
+) -> list[dict[str, Any]]:
     """The rows of a data set: one for each distinct table, in order of first appearance.
 
     Args:
         form: "e2e" takes lines of ``table||text``, or a .csv with the columns mr,ref; "webnlg"
             takes JSON lines with the fields category, triples and lex, an .xml file, or a folder of
             these; "dart" takes its JSON.
-        language: of WebNLG's texts, by the files' abbreviations (en, ru, br, cy, ga, mt); those of
-            2017 are English.
+        language: of WebNLG's texts, by the abbreviations of its .xml files (ru, br, cy, ga, mt);
+            English by default, which those of 2017 are.
+        skipped: where given, bad entries are left out and what was wrong with them is put here.
 
     Returns:
         Rows of ``table``, a line; ``text``, the list of all its reference texts as they stand in
@@ -73,43 +79,78 @@ def read(path: str | os.PathLike[str], form: str, language: str = "en") -> list[
 
     Raises:
         DataError: an unknown form, a file that cannot be read or is not of that form, an empty
-            table, or a table without a text.
+            table, a table without a text, or no texts in that language.
     """
-    if form not in FORMS:
-        raise DataError(f"There is no form {form!r} of table-to-text data. {nearest(form, FORMS)}")
+    if form not in KNOWN:
+        raise DataError(f"There is no form {form!r} of table-to-text data. {nearest(form, KNOWN)}")
+    path = pathlib.Path(path)
+    reading = (
+        _webnlg(path, language or ENGLISH, skipped)
+        if form == "webnlg"
+        else FORMS[form](path, skipped)
+    )
     rows: dict[str, dict[str, Any]] = {}
-    for place, table, texts, fields in FORMS[form](pathlib.Path(path), language):
-        if not table:
-            raise DataError(f"{place}: the table is empty.")
-        if not (texts := [text.strip() for text in texts if text.strip()]):
-            raise DataError(f"{place}: there is no text for the table.")
+    for place, read_entry in reading:
+        try:
+            table, texts, fields = _checked(place, read_entry())
+        except DataError as error:
+            if skipped is None:
+                raise
+            skipped.append(str(error))
+            continue
         rows.setdefault(table, {"table": table, "text": [], **fields})["text"] += texts
     if not rows:
-        raise DataError(f"{path} holds no rows.")
+        of_language = f" with a text marked lang={language!r}" if language else ""
+        raise DataError(f"{path} holds no rows{of_language}.")
     return list(rows.values())
 
 
-def _e2e(path: pathlib.Path, language: str) -> Iterator[Entry]:
+def _checked(place: str, entry: Entry) -> Entry:
+    """An entry, its texts without the spaces around them."""
+    table, texts, fields = entry
+    if not table:
+        raise DataError(f"{place}: the table is empty.")
+    if not (texts := [text.strip() for text in texts if text.strip()]):
+        raise DataError(f"{place}: there is no text for the table.")
+    return table, texts, fields
+
+
+def _e2e(path: pathlib.Path, skipped: list[str] | None) -> Iterator[tuple[str, Read]]:
     if path.suffix == ".csv":
-        yield from _e2e_csv(path)
+        yield from _e2e_csv(path, skipped)
         return
-    for number, line in enumerate(_content(path).split("\n"), 1):
-        table, separator, text = line.partition("||")
-        if separator:
-            yield f"{path}, line {number}", table.strip(), [text], {}
-        elif line.strip():
-            raise DataError(
-                f"{path}, line {number}: table||text is expected, and it is: {line[:60]!r}"
-            )
+    with row_files.opened(path, lenient=True) as stream:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                place = f"{path}, line {number}"
+                fault = (
+                    row_files.undecoded(path, number, None, skipped is not None)
+                    if row_files.is_undecoded(line)
+                    else ""
+                )
+                yield place, partial(_e2e_line, line, place, fault)
 
 
-def _e2e_csv(path: pathlib.Path) -> Iterator[Entry]:
-    for read_row in iterate_rows(path):
-        row = {name.lower(): value for name, value in read_row.items()}
+def _e2e_line(line: str, place: str, fault: str) -> Entry:
+    if fault:
+        raise DataError(fault)
+    table, separator, text = line.partition("||")
+    if not separator:
+        raise DataError(f"{place}: table||text is expected, and it is: {line.rstrip()[:60]!r}")
+    return table.strip(), [text], {}
+
+
+def _e2e_csv(path: pathlib.Path, skipped: list[str] | None) -> Iterator[tuple[str, Read]]:
+    for row in iterate_rows(path, skipped):
+        values = {name.lower(): value for name, value in row.items()}
         for name in ("mr", "ref"):
-            if name not in row:
-                raise DataError(f"{path} has no column {name!r}. {nearest(name, row)}")
-        yield read_row.place, _meaning(row["mr"], read_row.place), [row["ref"]], {}
+            if name not in values:
+                raise DataError(f"{path} has no column {name!r}. {nearest(name, values)}")
+        yield row.place, partial(_e2e_values, values["mr"], values["ref"], row.place)
+
+
+def _e2e_values(meaning: str, text: str, place: str) -> Entry:
+    return _meaning(meaning, place), [text], {}
 
 
 def _meaning(text: str, place: str) -> str:
@@ -131,7 +172,9 @@ def _spaced(value: str) -> str:
     return re.sub(r"(?<=\d)-(?=\d)", " - ", re.sub(r"£(?=\d)", "£ ", value))
 
 
-def _webnlg(path: pathlib.Path, language: str) -> Iterator[Entry]:
+def _webnlg(
+    path: pathlib.Path, language: str, skipped: list[str] | None
+) -> Iterator[tuple[str, Read]]:
     files = (
         sorted(file for file in path.rglob("*") if file.suffix in (".xml", ".jsonl"))
         if path.is_dir()
@@ -140,11 +183,21 @@ def _webnlg(path: pathlib.Path, language: str) -> Iterator[Entry]:
     if not files:
         raise DataError(f"{path} is a folder without .xml or .jsonl files.")
     for file in files:
-        entries = _webnlg_xml(file, language) if file.suffix == ".xml" else _webnlg_lines(file)
-        for place, category, part, triples, texts in entries:
-            if not isinstance(category, str) or not category:
-                raise DataError(f"{place}: the category is missing.")
-            yield place, _line(triples, place), texts, {"category": category, "part": part}
+        if file.suffix == ".xml":
+            yield from _webnlg_xml(file, language)
+        elif language == ENGLISH:
+            yield from _webnlg_lines(file, skipped)
+        else:
+            raise DataError(
+                f"{file}: WebNLG's JSON lines hold English texts, and {language!r} is asked for: "
+                "give its .xml files."
+            )
+
+
+def _webnlg_entry(place: str, category: Any, part: str, triples: Any, texts: list[str]) -> Entry:
+    if not isinstance(category, str) or not category:
+        raise DataError(f"{place}: the category is missing.")
+    return _line(triples, place), texts, {"category": category, "part": part}
 
 
 def _part(path: pathlib.Path, category: Any, seen: Collection[str]) -> str:
@@ -153,8 +206,9 @@ def _part(path: pathlib.Path, category: Any, seen: Collection[str]) -> str:
     return named[0] if named else "seen" if category in seen else "unseen"
 
 
-def _webnlg_xml(path: pathlib.Path, language: str) -> Iterator[WebnlgEntry]:
+def _webnlg_xml(path: pathlib.Path, language: str) -> Iterator[tuple[str, Read]]:
     try:
+        plain_files.check(path)
         root = ElementTree.parse(path, forbid_dtd=True).getroot()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
@@ -174,30 +228,31 @@ def _webnlg_xml(path: pathlib.Path, language: str) -> Iterator[WebnlgEntry]:
         taken = [
             text.text or ""
             for text in texts
-            if text.get("lang", "en") == language and text.get("comment", "").strip() in GOOD
+            if text.get("lang", ENGLISH) == language and text.get("comment", "").strip() in GOOD
         ]
         if taken or not texts:
-            part = _part(path, entry.get("category"), SEEN_2020 if later else SEEN_2017)
-            yield (
-                f"{path}, entry {number} ({entry.get('eid')})",
-                entry.get("category"),
-                part,
-                triples,
-                taken,
-            )
+            category, place = entry.get("category"), f"{path}, entry {number} ({entry.get('eid')})"
+            part = _part(path, category, SEEN_2020 if later else SEEN_2017)
+            yield place, partial(_webnlg_entry, place, category, part, triples, taken)
 
 
-def _webnlg_lines(path: pathlib.Path) -> Iterator[WebnlgEntry]:
-    for row in iterate_rows(path):
-        place, category = row.place, row.get("category")
-        part = row["part"] if isinstance(row.get("part"), str) else _part(path, category, SEEN_2017)
-        yield place, category, part, row.get("triples"), _texts(row.get("lex"), place)
+def _webnlg_lines(path: pathlib.Path, skipped: list[str] | None) -> Iterator[tuple[str, Read]]:
+    for row in iterate_rows(path, skipped):
+        yield row.place, partial(_webnlg_row, row, path)
 
 
-def _dart(path: pathlib.Path, language: str) -> Iterator[Entry]:
+def _webnlg_row(row: FileRow, path: pathlib.Path) -> Entry:
+    category = row.get("category")
+    part = row["part"] if isinstance(row.get("part"), str) else _part(path, category, SEEN_2017)
+    texts = _texts(row.get("lex"), row.place)
+    return _webnlg_entry(row.place, category, part, row.get("triples"), texts)
+
+
+def _dart(path: pathlib.Path, skipped: list[str] | None) -> Iterator[tuple[str, Read]]:
     try:
-        entries = json.loads(_content(path))
-    except ValueError as error:
+        with row_files.opened(path) as stream:
+            entries = json.loads(stream.read())
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(entries, list):
         raise DataError(
@@ -206,19 +261,23 @@ def _dart(path: pathlib.Path, language: str) -> Iterator[Entry]:
         )
     for number, entry in enumerate(entries, 1):
         place = f"{path}, entry {number}"
-        if not isinstance(entry, dict) or not isinstance(entry.get("annotations"), list):
-            raise DataError(
-                f"{place}: an object with the fields tripleset and annotations is expected, and "
-                f"it is: {str(entry)[:60]}"
-            )
-        texts = [
-            annotation.get("text") if isinstance(annotation, dict) else None
-            for annotation in entry["annotations"]
-        ]
-        triples = entry.get("tripleset")
-        if isinstance(triples, list):
-            triples = [_lowered(triple) for triple in triples]
-        yield place, _line(triples, place), _texts(texts, place), {}
+        yield place, partial(_dart_entry, entry, place)
+
+
+def _dart_entry(entry: Any, place: str) -> Entry:
+    if not isinstance(entry, dict) or not isinstance(entry.get("annotations"), list):
+        raise DataError(
+            f"{place}: an object with the fields tripleset and annotations is expected, and "
+            f"it is: {str(entry)[:60]}"
+        )
+    texts = [
+        annotation.get("text") if isinstance(annotation, dict) else None
+        for annotation in entry["annotations"]
+    ]
+    triples = entry.get("tripleset")
+    if isinstance(triples, list):
+        triples = [_lowered(triple) for triple in triples]
+    return _line(triples, place), _texts(texts, place), {}
 
 
 def _lowered(triple: Any) -> Any:
@@ -258,15 +317,5 @@ def _strings(values: Iterable[Any]) -> bool:
     return all(isinstance(value, str) for value in values)
 
 
-def _content(path: pathlib.Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8."
-        ) from error
-
-
-FORMS = {"e2e": _e2e, "webnlg": _webnlg, "dart": _dart}
+FORMS = {"e2e": _e2e, "dart": _dart}
+KNOWN = (*FORMS, "webnlg")

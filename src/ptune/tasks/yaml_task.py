@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from ptune.answers.label_words import Choices, Span, Verbalizer, allowed
 from ptune.answers.reader_table import READERS
+from ptune.base import plain_files
 from ptune.data import yaml_files
 from ptune.errors import ConfigError, nearest, reason
 from ptune.lm.language_model import LanguageModel
@@ -41,7 +42,7 @@ def read(path: pathlib.Path) -> TaskConfig:
     if ours := not path.exists() and (NAMED / f"{path}.yaml").exists():
         path = NAMED / f"{path}.yaml"
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = plain_files.read_text(path, "utf-8-sig")
     except OSError as error:
         ours_too = ", ".join(sorted(file.stem for file in NAMED.glob("*.yaml")))
         raise ConfigError(
@@ -356,7 +357,7 @@ def _extended(words: Words, path: pathlib.Path) -> dict[str, list[str]]:
         ConfigError: the list cannot be read, or has other lines than there are labels.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
+        lines = plain_files.read_text(path, "utf-8-sig").rstrip("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The word list {path} cannot be read: {error}.") from error
     if len(lines) != len(words):
