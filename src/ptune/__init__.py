@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from ptune.answers.reader_table import READERS
     from ptune.data.rows import read_rows
     from ptune.errors import PtuneError
-    from ptune.estimators import PromptClassifier, PromptGenerator
+    from ptune.estimators.classifier import PromptClassifier
+    from ptune.estimators.generator import PromptGenerator
     from ptune.lm.language_model import LanguageModel
     from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
     from ptune.settings import DecodingConfig, TrainConfig
@@ -20,8 +21,8 @@ _HOMES = {
     "DecodingConfig": "settings",
     "LanguageModel": "lm.language_model",
     "PrefixSettings": "model.prompt_model",
-    "PromptClassifier": "estimators",
-    "PromptGenerator": "estimators",
+    "PromptClassifier": "estimators.classifier",
+    "PromptGenerator": "estimators.generator",
     "PromptModel": "model.prompt_model",
     "PtuneError": "errors",
     "READERS": "answers.reader_table",

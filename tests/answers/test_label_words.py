@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptune import LanguageModel, PromptModel, Task, Template, TrainConfig, fit, load, save
-from ptune.answers.label_words import BoundVerbalizer, Verbalizer, allowed
+from ptune.answers.bound_verbalizer import BoundVerbalizer
+from ptune.answers.label_words import Verbalizer, allowed
 from ptune.errors import VerbalizerError
 from ptune.template.tokenizer import Tokens
 from ptune.training.loop import accuracy

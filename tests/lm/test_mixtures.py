@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from more_families import BY_LENGTH, MORE, more_families  # noqa: F401 (the last is a fixture)
 
-from ptune.answers.label_words import Choices, Span, Verbalizer
+from ptune.answers.from_row import Choices, Span
+from ptune.answers.label_words import Verbalizer
 from ptune.answers.reader_table import READERS
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task

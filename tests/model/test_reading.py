@@ -13,7 +13,8 @@ import tiny
 import torch
 from by_hand import Pieces, Plain, of_labels
 
-from ptune.answers.label_words import Choices, Verbalizer
+from ptune.answers.from_row import Choices
+from ptune.answers.label_words import Verbalizer
 from ptune.answers.reader_table import READERS
 from ptune.errors import ConfigError, DataError, VerbalizerError
 from ptune.lm.language_model import LanguageModel

@@ -8,7 +8,8 @@ import pytest
 import tiny
 import torch
 
-from ptune.answers.label_words import Span, Verbalizer
+from ptune.answers.from_row import Span
+from ptune.answers.label_words import Verbalizer
 from ptune.answers.reader_table import READERS
 from ptune.errors import ConfigError, DataError, VerbalizerError
 from ptune.lm.language_model import LanguageModel

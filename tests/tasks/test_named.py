@@ -7,7 +7,8 @@ import pytest
 import tiny
 
 import ptune
-from ptune.answers.label_words import Span, Verbalizer
+from ptune.answers.from_row import Span
+from ptune.answers.label_words import Verbalizer
 from ptune.errors import TemplateError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel

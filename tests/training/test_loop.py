@@ -13,7 +13,8 @@ import torch
 from by_hand import Plain, of_labels
 from killing import killed_after
 
-from ptune.answers.label_words import Choices, Verbalizer
+from ptune.answers.from_row import Choices
+from ptune.answers.label_words import Verbalizer
 from ptune.answers.reader_table import READERS
 from ptune.base.interrupts import Interrupted
 from ptune.errors import ConfigError, DataError, DivergedError, StoreError

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from ptune.answers import trained_heads
-from ptune.answers.label_words import Choices, Verbalizer
+from ptune.answers.from_row import Choices
+from ptune.answers.label_words import Verbalizer
 from ptune.answers.reader_table import READERS
 from ptune.base import files as store
 from ptune.base.interrupts import Interrupted

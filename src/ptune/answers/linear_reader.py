@@ -8,7 +8,8 @@ from typing import Self
 import torch
 from torch.nn.functional import linear, normalize
 
-from ptune.answers.label_words import BoundVerbalizer, Verbalizer
+from ptune.answers.bound_verbalizer import BoundVerbalizer
+from ptune.answers.label_words import Verbalizer
 from ptune.answers.reader import FillOutput, Reader
 from ptune.lm.language_model import LanguageModel
 

@@ -9,7 +9,8 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from ptune.answers.label_words import BoundVerbalizer, Verbalizer
+from ptune.answers.bound_verbalizer import BoundVerbalizer
+from ptune.answers.label_words import Verbalizer
 from ptune.answers.reader import FillOutput, Reader
 from ptune.base import files
 from ptune.errors import ModelError, VerbalizerError, nearest

@@ -11,7 +11,8 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import nn
 
-from ptune.answers.label_words import BoundVerbalizer, Verbalizer
+from ptune.answers.bound_verbalizer import BoundVerbalizer
+from ptune.answers.label_words import Verbalizer
 from ptune.lm.language_model import LanguageModel
 from ptune.settings import ReaderName
 

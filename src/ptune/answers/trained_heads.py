@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 
-from ptune.answers.label_words import BoundVerbalizer, Verbalizer
+from ptune.answers.bound_verbalizer import BoundVerbalizer
+from ptune.answers.label_words import Verbalizer
 from ptune.answers.reader import FillOutput, Reader
 from ptune.errors import ModelError
 from ptune.lm.language_model import LanguageModel

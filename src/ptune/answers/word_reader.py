@@ -5,7 +5,8 @@ from typing import Self
 
 import torch
 
-from ptune.answers.label_words import BoundVerbalizer, Verbalizer
+from ptune.answers.bound_verbalizer import BoundVerbalizer
+from ptune.answers.label_words import Verbalizer
 from ptune.answers.reader import Answer, FillOutput, Reader
 from ptune.lm.language_model import LanguageModel
 

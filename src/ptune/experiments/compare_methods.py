@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ptune.answers.label_words import Choices
+from ptune.answers.from_row import Choices
 from ptune.errors import DivergedError, TemplateError
 from ptune.experiments.compare_rows import FewShotSplit, readable_members
 from ptune.experiments.distil import plan_of

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ptune.answers.label_words import BoundVerbalizer
+from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.base import terminal
 from ptune.errors import DivergedError, PtuneError
 from ptune.experiments import train_checks, train_model, train_results, train_setup

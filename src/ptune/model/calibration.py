@@ -7,7 +7,8 @@ from typing import Literal
 
 import torch
 
-from ptune.answers.label_words import BoundVerbalizer, Verbalizer
+from ptune.answers.bound_verbalizer import BoundVerbalizer
+from ptune.answers.label_words import Verbalizer
 from ptune.errors import ConfigError, VerbalizerError
 from ptune.model.prompt_model import PromptModel, Row
 

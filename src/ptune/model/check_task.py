@@ -1,6 +1,7 @@
 """What no LM, or not this one, can be asked."""
 
-from ptune.answers.label_words import Choices, Span, Verbalizer
+from ptune.answers.from_row import Choices, Span
+from ptune.answers.label_words import Verbalizer
 from ptune.answers.reader import Reader
 from ptune.answers.reader_table import READERS
 from ptune.errors import ConfigError

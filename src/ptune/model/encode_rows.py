@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ptune.answers.label_words import BoundVerbalizer, Span
+from ptune.answers.bound_verbalizer import BoundVerbalizer
+from ptune.answers.from_row import Span
 from ptune.data.rows import FileRow, label_of, place_of
 from ptune.errors import ConfigError, DataError, PtuneError
 from ptune.model.examples import (

@@ -8,7 +8,8 @@ from typing import ClassVar, Self
 import torch
 from torch import nn
 
-from ptune.answers.label_words import BoundVerbalizer, Span
+from ptune.answers.bound_verbalizer import BoundVerbalizer
+from ptune.answers.from_row import Span
 from ptune.answers.reader import FillOutput, Reader
 from ptune.model.task import BoundTask, Row
 from ptune.template.language import EncodedRow

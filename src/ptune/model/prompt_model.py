@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ptune.answers.label_words import BoundVerbalizer, Choices, Span
+from ptune.answers.bound_verbalizer import BoundVerbalizer
+from ptune.answers.from_row import Choices, Span
 from ptune.answers.reader import Reader
 from ptune.answers.word_reader import WordReader
 from ptune.errors import ConfigError, DataError, nearest

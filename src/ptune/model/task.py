@@ -6,8 +6,10 @@ from typing import Any, Literal
 
 import torch
 
+from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.answers.ensemble import Combine
-from ptune.answers.label_words import BoundVerbalizer, Choices, Span, Verbalizer
+from ptune.answers.from_row import Choices, Span
+from ptune.answers.label_words import Verbalizer
 from ptune.answers.reader import Answer, FillOutput, Reader
 from ptune.answers.word_reader import WordReader
 from ptune.data.rows import spelled

@@ -16,12 +16,9 @@ from typing import Any
 
 import torch
 
-from ptune.answers.label_words import (
-    BoundVerbalizer,
-    Choices,
-    Span,
-    Verbalizer,
-)
+from ptune.answers.bound_verbalizer import BoundVerbalizer
+from ptune.answers.from_row import Choices, Span
+from ptune.answers.label_words import Verbalizer
 from ptune.answers.reader_table import READERS
 from ptune.base import files
 from ptune.errors import ConfigError, StoreError

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
+from ptune.answers.bound_verbalizer import Aggregate, Length, Order
 from ptune.answers.ensemble import Combine
-from ptune.answers.label_words import Aggregate, Length, Order
 from ptune.base import files
 from ptune.errors import StoreError, reason
 from ptune.lm.fingerprint import LMRecord

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ptune.answers.label_words import TRUTH, Choices, Span, Verbalizer
+from ptune.answers.from_row import TRUTH, Choices, Span
+from ptune.answers.label_words import Verbalizer
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics import texts
 from ptune.metrics.labels import check, labelled, mean

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
-from ptune.answers.label_words import Choices, Span, Verbalizer, allowed
+from ptune.answers.from_row import Choices, Span
+from ptune.answers.label_words import Verbalizer, allowed
 from ptune.answers.reader_table import READERS
 from ptune.base import plain_files
 from ptune.data import yaml_files

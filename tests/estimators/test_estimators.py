@@ -13,9 +13,10 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator
 
 import ptune
-from ptune import estimators
 from ptune.errors import ConfigError, StoreError, VerbalizerError
-from ptune.estimators import PromptClassifier, PromptGenerator
+from ptune.estimators import prompt_estimator
+from ptune.estimators.classifier import PromptClassifier
+from ptune.estimators.generator import PromptGenerator
 from ptune.lm.language_model import LanguageModel
 
 TEXTS = [
@@ -134,7 +135,7 @@ def test_scores_searches_and_pipelines(lm, monkeypatch):
             lambda cls, *names, **options: loaded.append(names) or right(cls, *names, **options)
         ),
     )
-    estimators._frozen_lm.cache_clear()
+    prompt_estimator._frozen_lm.cache_clear()
     assert len(cross_val_score(classifier(lm), TEXTS, LABELS, cv=2)) == 2
     search = GridSearchCV(
         classifier(lm), {"method": ["manual", "p-tuning"], "random_state": [0, 1]}, cv=2

@@ -1,0 +1,191 @@
+"""``PromptClassifier``: labels of rows, behind scikit-learn's interface."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
+
+from ptune.errors import ConfigError
+from ptune.estimators.input_rows import free_name
+from ptune.estimators.prompt_estimator import PromptEstimator, seed_of
+from ptune.lm.language_model import LanguageModel
+from ptune.survey import proposals
+from ptune.tasks.schema import TaskConfig
+from ptune.training.methods import Method
+
+
+class PromptClassifier(ClassifierMixin, PromptEstimator):
+    """A classifier that asks a language model: rows of text in, labels out; see scikit-learn's
+    estimators.
+
+    Args:
+        lm: "builtin", a transformers folder, a .gguf file, a name on the hub, or a
+            ``LanguageModel``. By name, a frozen LM is loaded once and shared; a method that tunes
+            the LM loads its own.
+        method: a method of ``ptune methods``, such as "p-tuning", "prefix-tuning", "manual" or
+            "head".
+        template: where fields, soft tokens and ``{mask}`` stand; by default all fields and then the
+            answer.
+        words: for each label a word, or several; by default words that the LM has whole (``words_``
+            shows them).
+        train: settings of training in place of the method's own: {"learning_rate": 1e-3, "epochs":
+            10}.
+        dev_share: the share of the rows that is kept back, by label, to choose the best state; 0
+            takes the training rows.
+        max_length: tokens of an input at most.
+        random_state: of the rows that are kept back, the initialisation and the order of rows.
+        device, dtype: as in ``LanguageModel.load``.
+
+    Attributes:
+        classes_: the labels, sorted.
+        words_: the words that stand for them.
+        template_: the template.
+        model_: the fitted ``PromptModel``.
+        history_: the looks at dev.
+    """
+
+    def __init__(
+        self,
+        lm: Any = "builtin",
+        method: str = "p-tuning",
+        template: str | None = None,
+        words: Mapping[Any, Any] | None = None,
+        train: Mapping[str, Any] | None = None,
+        dev_share: float = 0.2,
+        max_length: int | None = None,
+        random_state: Any = 0,
+        device: str = "auto",
+        dtype: str = "auto",
+    ):
+        super().__init__(
+            lm, method, template, train, dev_share, max_length, random_state, device, dtype
+        )
+        self.words = words
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train a prompt on rows and their labels.
+
+        Args:
+            X: a list of texts, of dictionaries (fields of a row), or a table of one column or
+                several.
+            y: a label for each row.
+
+        Raises:
+            ValueError: rows or labels that cannot be.
+            PtuneError: the LM, the template, the words or the settings are at fault.
+        """
+        chosen, rows = self._begin(X)
+        if y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
+                "is None."
+            )
+        y = column_or_1d(y, warn=True)
+        check_consistent_length(rows, y)
+        check_classification_targets(y)
+        self.classes_, numbers = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"Labels are told apart, and the rows have one class: {self.classes_[0]!r}."
+            )
+        self.seed_ = seed_of(self.random_state)
+        lm = self._load_lm(chosen)
+        labels = [str(label) for label in self.classes_]
+        target = free_name("label", self.fields_)
+        config = self._config(chosen, lm, labels, target)
+        rows = [{**row, target: labels[number]} for row, number in zip(rows, numbers)]
+        self._train(config, chosen, lm, rows, numbers.tolist())
+        self.words_ = dict(config.labels)
+        return self
+
+    def _config(
+        self, chosen: Method, lm: LanguageModel, labels: list[str], target: str
+    ) -> TaskConfig:
+        """The task of telling the labels apart.
+
+        Raises:
+            ConfigError, VerbalizerError: the words do not fit the labels, or the LM.
+        """
+        templates: dict[str, Any] = {"template": self.template}
+        if not self.template:
+            templates = {
+                "patterns": (proposals.pattern(self.fields_),),
+                "template": proposals.soft_template(self.fields_),
+            }
+        words = self._label_words(lm, labels)
+        return TaskConfig(
+            name="classifier",
+            labels=words,
+            target=target,
+            method=chosen.name,
+            max_length=self.max_length,
+            **templates,
+        )
+
+    def _label_words(self, lm: LanguageModel, labels: list[str]) -> dict[str, Any]:
+        """For each label the words that stand for it.
+
+        Raises:
+            ConfigError: the words that were given are of other labels.
+            VerbalizerError: no word of the LM could be proposed for a label.
+        """
+        if self.words is None:
+            return dict(proposals.label_words(labels, lm.tokens).words)
+        words = {
+            str(label): word if isinstance(word, str) else list(word)
+            for label, word in self.words.items()
+        }
+        lacking = [label for label in labels if label not in words]
+        idle = [label for label in words if label not in labels]
+        if lacking or idle:
+            raise ConfigError(
+                "The words are not of the rows' labels: "
+                f"{f'no word for {lacking}' if lacking else ''}{'; ' if lacking and idle else ''}"
+                f"{f'no row has {idle}' if idle else ''}."
+            )
+        return {label: words[label] for label in labels}
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The label of each row [n].
+
+        Raises:
+            NotFittedError: it is not fitted.
+            ValueError: the rows have other fields than those that were fitted.
+        """
+        check_is_fitted(self)
+        return self.classes_[self.predict_proba(X).argmax(1)]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """The probability of each label for each row [n, classes], in the order of ``classes_``.
+
+        Raises:
+            NotFittedError: it is not fitted.
+            ValueError: the rows have other fields than those that were fitted.
+        """
+        check_is_fitted(self)
+        answers = self.model_.predict(self._rows(X, reset=False), 0)
+        return np.array(
+            [[answer["scores"][str(label)] for label in self.classes_] for answer in answers]
+        )
+
+    def _fitted_state(self) -> dict[str, Any]:
+        return {
+            "classes": self.classes_.tolist(),
+            "words": self.words_,
+            **super()._fitted_state(),
+        }
+
+    def _restore(self, note: Mapping[str, Any]) -> None:
+        super()._restore(note)
+        self.classes_ = np.array(note["classes"])
+        self.words_ = note["words"]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        # on scikit-learn's clouds of points, whose numbers are read as text
+        tags.classifier_tags.poor_score = True
+        return tags

@@ -1,0 +1,315 @@
+"""What the classifier and the generator share: parameters, rows, the LM, training, saving."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Self
+
+from pydantic import ValidationError
+from sklearn.base import BaseEstimator
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ptune.answers.reader_table import READERS
+from ptune.base import files
+from ptune.errors import ConfigError, StoreError, reason
+from ptune.estimators.input_rows import is_list_of, is_series_of_texts, text_of
+from ptune.lm.language_model import LanguageModel
+from ptune.model.prompt_model import PromptModel
+from ptune.settings import TrainConfig, TrainOverrides
+from ptune.storage import prompt_folder
+from ptune.tasks import yaml_task
+from ptune.tasks.schema import TaskConfig
+from ptune.training.loop import fit as train_prompts
+from ptune.training.methods import Method, method
+
+NOTE = "estimator.json"
+Row = dict[str, Any]
+
+
+class PromptEstimator(BaseEstimator):
+    """What the classifier and the generator share: parameters, rows, the LM, training, saving."""
+
+    def __init__(
+        self,
+        lm: Any,
+        method: str,
+        template: str | None,
+        train: Mapping[str, Any] | None,
+        dev_share: float,
+        max_length: int | None,
+        random_state: Any,
+        device: str,
+        dtype: str,
+    ):
+        self.lm = lm
+        self.method = method
+        self.template = template
+        self.train = train
+        self.dev_share = dev_share
+        self.max_length = max_length
+        self.random_state = random_state
+        self.device = device
+        self.dtype = dtype
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+    def __getstate__(self) -> Any:
+        """Unfitted, the parameters; a fitted estimator is refused.
+
+        Raises:
+            StoreError: it is fitted, or its LM is an object.
+        """
+        if hasattr(self, "model_"):
+            raise StoreError(
+                f"A fitted {type(self).__name__} is not pickled, since a pickle can run code when "
+                "it is read and would hold the whole LM: "
+                f"keep it by .save(folder), and take it up by {type(self).__name__}.load(folder)."
+            )
+        if isinstance(self.lm, LanguageModel):
+            raise StoreError(
+                f"A {type(self).__name__} over a loaded LM is not pickled, as other processes "
+                "would need: give the LM by its folder or name."
+            )
+        return super().__getstate__()
+
+    def save(self, folder: str | pathlib.Path) -> None:
+        """Save the trained prompt as a prompt folder, which ``ptune predict`` and ``ptune.load``
+        read too.
+
+        Raises:
+            NotFittedError: it is not fitted.
+            StoreError: the folder cannot be written.
+        """
+        check_is_fitted(self)
+        folder = pathlib.Path(folder)
+        parameters = self.get_params()
+        if isinstance(parameters["lm"], LanguageModel):
+            parameters["lm"] = parameters["lm"].source
+        if not isinstance(parameters["random_state"], int | None):
+            parameters["random_state"] = self.seed_
+        if _tunes_lm(method(self.method)):
+            self.model_.lm.save(folder / "lm")
+            self.model_.lm.source = "./lm"
+        prompt_folder.save(self.model_, folder, 0, encoder=True)
+        files.write_json(
+            folder / NOTE,
+            {
+                "estimator": type(self).__name__,
+                "parameters": parameters,
+                "fields": self.fields_,
+                **self._fitted_state(),
+            },
+        )
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | pathlib.Path,
+        lm: LanguageModel | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+    ) -> Self:
+        """A fitted estimator from the folder in which ``save`` put it.
+
+        Args:
+            lm: the LM; without it, the one that the prompt names is loaded.
+
+        Raises:
+            StoreError: the folder is damaged, holds another estimator, or its LM is not there.
+        """
+        folder = pathlib.Path(folder)
+        note = files.read_json(folder / NOTE)
+        if not isinstance(note, dict) or note.get("estimator") != cls.__name__:
+            raise StoreError(f"{folder / NOTE} is not of a {cls.__name__}.")
+        estimator = cls(**note["parameters"])
+        estimator.model_ = prompt_folder.load(folder, lm=lm, device=device, dtype=dtype)
+        estimator.fields_ = note["fields"]
+        estimator.n_features_in_ = len(estimator.fields_)
+        estimator._restore(note)
+        return estimator
+
+    def _fitted_state(self) -> dict[str, Any]:
+        """What ``save`` keeps of the fit beside the prompt itself."""
+        return {"template": self.template_}
+
+    def _restore(self, note: Mapping[str, Any]) -> None:
+        """Restore what ``_fitted_state`` has saved."""
+        self.template_ = note["template"]
+
+    def _begin(self, X: Any) -> tuple[Method, list[Row]]:
+        """The method of a fit, and the rows that it is given.
+
+        Raises:
+            ValueError: there are no rows.
+            ConfigError: the method is not one that rows with answers alone can train.
+        """
+        chosen = self._method()
+        return chosen, self._rows(X, reset=True)
+
+    def _rows(self, X: Any, reset: bool) -> list[Row]:
+        """Rows of fields: of a list of texts, a list of dictionaries, or a table with a column or
+        several.
+
+        Raises:
+            ValueError: there are none, or they have other columns than those that were fitted.
+        """
+        if is_list_of(X, Mapping):
+            return self._checked_fields([dict(row) for row in X], reset)
+        if is_list_of(X, str) or is_series_of_texts(X):
+            if reset:
+                self.n_features_in_ = 1
+            return self._checked_fields([{"text": str(text)} for text in X], reset)
+        names = [str(name) for name in X.columns] if hasattr(X, "columns") else None
+        table = validate_data(self, X, reset=reset, dtype=None, ensure_min_features=1)
+        names = names or (
+            ["text"] if table.shape[1] == 1 else [f"x{number}" for number in range(table.shape[1])]
+        )
+        return self._checked_fields(
+            [{name: text_of(value) for name, value in zip(names, values)} for values in table],
+            reset,
+        )
+
+    def _checked_fields(self, rows: list[Row], reset: bool) -> list[Row]:
+        """The rows, if they have the fields that were fitted; with ``reset`` they set those.
+
+        Raises:
+            ValueError: a row lacks a field.
+        """
+        if reset:
+            self.fields_ = list(rows[0])
+            self.n_features_in_ = len(self.fields_)
+        for number, row in enumerate(rows, 1):
+            if missing := [name for name in self.fields_ if name not in row]:
+                raise ValueError(
+                    f"Row {number} has no field {missing[0]!r}; {type(self).__name__} was fitted "
+                    f"on rows with {self.fields_}."
+                )
+        return rows
+
+    def _method(self) -> Method:
+        """The method.
+
+        Raises:
+            ConfigError: it needs more than rows with their answers, or would change an LM that
+                others use.
+        """
+        chosen = method(self.method)
+        asks_relations = chosen.reader and READERS[chosen.reader].words_are_relations
+        if chosen.name in ("pet", "ipet") or asks_relations:
+            raise ConfigError(
+                f"{chosen.name} is not fitted by rows with labels alone: ptune train and ptune "
+                "compare run it."
+            )
+        if _tunes_lm(chosen) and isinstance(self.lm, LanguageModel):
+            raise ConfigError(
+                f"{chosen.name} changes the LM, which others may use: give it by its folder or "
+                "name, so that it is loaded for this fit."
+            )
+        return chosen
+
+    def _load_lm(self, chosen: Method) -> LanguageModel:
+        """The LM: the one that was given, one that estimators share, or one that this fit may
+        change.
+
+        Raises:
+            ModelError: it cannot be loaded.
+        """
+        if isinstance(self.lm, LanguageModel):
+            return self.lm
+        if _tunes_lm(chosen):
+            return LanguageModel.load(self.lm, device=self.device, dtype=self.dtype, tuned=True)
+        return _frozen_lm(str(self.lm), self.device, self.dtype)
+
+    def _settings(self, chosen: Method) -> TrainConfig:
+        """The method's settings of training, with those of ``train`` in their place.
+
+        Raises:
+            ConfigError: there is no such setting, or its value cannot be.
+        """
+        try:
+            overrides = TrainOverrides.model_validate(dict(self.train or {}))
+        except ValidationError as error:
+            fault = error.errors()[0]
+            raise ConfigError(
+                f"train: {'.'.join(map(str, fault['loc']))}: {reason(fault)}."
+            ) from error
+        return chosen.train.replaced(
+            {"seed": self.seed_, **overrides.model_dump(exclude_none=True)}
+        )
+
+    def _train(
+        self,
+        config: TaskConfig,
+        chosen: Method,
+        lm: LanguageModel,
+        rows: list[Row],
+        strata: Sequence[Any] | None,
+    ) -> None:
+        """Train a prompt on rows with their answers, and keep the model.
+
+        Args:
+            strata: the label of each row, for rows that are kept back by label.
+
+        Raises:
+            PtuneError: the LM, the template, the words or the settings are at fault.
+        """
+        train, dev = self._halves(rows, strata)
+        model = PromptModel(lm, max_length=self.max_length)
+        number = yaml_task.add(
+            model, config, yaml_task.members(config, chosen, lm)[0], train, method=chosen
+        )
+        self.history_ = []
+        if chosen.tune != "nothing":
+            trained = train_prompts(
+                model,
+                {number: (train, dev)},
+                self._settings(chosen),
+                tune=chosen.tune,
+                label=type(self).__name__,
+            )
+            self.history_ = [vars(evaluation) for evaluation in trained[number].history]
+        self.model_ = model
+        self.template_ = model.tasks[number].task.template.source
+
+    def _halves(self, rows: list[Row], strata: Sequence[Any] | None) -> tuple[list[Row], list[Row]]:
+        """Rows to learn from, and rows by which the best state is chosen; the same ones where there
+        are too few to part."""
+        if not 0 <= self.dev_share < 1:
+            raise ConfigError(
+                "dev_share is a share of the rows, from 0 (dev is what is learned from) up to 1, "
+                f"and it is {self.dev_share}."
+            )
+        held_out = round(self.dev_share * len(rows))
+        classes = len(set(strata)) if strata is not None else 1
+        if (
+            held_out < classes
+            or len(rows) - held_out < classes
+            or strata is not None
+            and min(map(list(strata).count, set(strata))) < 2
+        ):
+            return rows, rows
+        train, dev = train_test_split(
+            rows, test_size=held_out, random_state=self.seed_, stratify=strata
+        )
+        return train, dev
+
+
+@lru_cache(maxsize=2)
+def _frozen_lm(source: str, device: str, dtype: str) -> LanguageModel:
+    """A frozen LM, which the estimators of a search share."""
+    return LanguageModel.load(source, device=device, dtype=dtype)
+
+
+def _tunes_lm(chosen: Method) -> bool:
+    """Whether a method changes the LM."""
+    return chosen.tune in ("head", "lm", "both")
+
+
+def seed_of(random_state: Any) -> int:
+    """A seed from scikit-learn's ``random_state``: the number itself, or one that is drawn."""
+    if isinstance(random_state, int):
+        return random_state
+    return int(check_random_state(random_state).randint(2**31 - 1))
