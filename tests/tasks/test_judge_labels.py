@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from ptune import Verbalizer
 from ptune.tasks import judge_labels
 from ptune.tasks.judge_labels import Answer
+from ptune.tasks.label_details import LabelDetails
 
 
 def test_right_and_answered_labels_are_counted(monkeypatch):
@@ -18,7 +19,7 @@ def test_right_and_answered_labels_are_counted(monkeypatch):
     words = Verbalizer.from_words({"post": "post", "money": "money"})
     task = SimpleNamespace(target="team", verbalizer=words)
     model = SimpleNamespace(tasks=[SimpleNamespace(task=task)], is_ensemble=False)
-    confusion: dict[str, dict[str, int]] = {}
-    figures = judge_labels.judge(model, rows, confusion=confusion)
+    details = LabelDetails()
+    figures = judge_labels.judge(model, rows, details=details)
     assert figures == {"accuracy": 2 / 3}
-    assert confusion == {"post": {"post": 1, "money": 1}, "money": {"post": 0, "money": 1}}
+    assert details.confusion == {"post": {"post": 1, "money": 1}, "money": {"post": 0, "money": 1}}

@@ -47,6 +47,7 @@ def _cell(results: Sequence[ComparedResult]) -> Cell:
         rows=first.rows,
         mean={name: mean(seeds) for name, seeds in values.items()},
         deviation={name: deviation(seeds) for name, seeds in values.items()},
+        by_seed=values,
         grid=_grid(with_figures),
         trained_parameters=max((result.trained for result in with_figures), default=0),
         kept_parameters=max((result.kept for result in with_figures), default=0),

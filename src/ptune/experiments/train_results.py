@@ -13,6 +13,7 @@ from ptune.model.prompt_model import PromptModel, Row
 from ptune.reports.schemas import Run
 from ptune.storage import peft_format, prompt_folder
 from ptune.tasks import baselines, judge_labels, judge_texts
+from ptune.tasks.label_details import LabelDetails
 from ptune.tasks.schema import TaskConfig
 from ptune.tasks.splits import training_labels
 from ptune.training.methods import Method
@@ -56,7 +57,11 @@ def score_test_rows(config: TaskConfig, model: PromptModel, rows: Sequence[Row],
     if not rows:
         return
     if model.tasks[0].verbalizer is not None:
-        run.figures = judge_labels.judge(model, rows, config.metrics, confusion=run.confusion)
+        details = LabelDetails()
+        run.figures = judge_labels.judge(model, rows, config.metrics, details=details)
+        run.confusion = details.confusion
+        run.calibration = details.calibration
+        run.wrong = details.wrong
         return
     judged = judge_texts.judge(model, rows, config.decoding, config.metrics, config.parts)
     run.figures = judged.figures

@@ -12,10 +12,18 @@ from rich.text import Text
 
 from ptune.base import files
 from ptune.errors import StoreError
-from ptune.reports import design, figure_files, label_figures, run_columns, run_plots
+from ptune.reports import (
+    calibration,
+    design,
+    figure_files,
+    label_figures,
+    run_columns,
+    run_plots,
+)
 from ptune.reports.design import MARKED, Score, count
 from ptune.reports.run_columns import LOWER_IS_BETTER, Column, columns_of, seed_of, shown
 from ptune.reports.schemas import Run
+from ptune.reports.text_differences import differences
 
 TEXTS_SHOWN = 30  # test rows whose texts are on the page
 
@@ -92,6 +100,7 @@ def write(runs: Sequence[Run], folder: pathlib.Path) -> None:
         as_json=_as_json,
         seed=seed_of,
         shown=shown,
+        differences=differences,
     )
     files.write_text(folder / "report.html", page)
 
@@ -114,6 +123,7 @@ def _section(name: str, runs: Sequence[Run]) -> dict[str, Any]:
         "low_data": run_plots.low_data_plot(of_task),
         "curves": run_plots.learning_curves(columns),
         "labels": label_figures.of_columns(columns),
+        "calibration": calibration.of_columns(columns),
         "texts": _texts(columns),
         "left_out": _left_out(columns),
         "diverged": _divergences(columns),

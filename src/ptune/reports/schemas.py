@@ -27,6 +27,8 @@ class RelationResult(Figures):
     template: str
     deviation: dict[str, float]
     """Standard deviation of each figure over seeds."""
+    by_seed: dict[str, list[float]] = {}
+    """Each figure of the single seeds, in their order, without those that have none."""
     diverged: int = 0
     """Seeds whose training diverged; their figures are those of the best state before that."""
     lost: int = 0
@@ -50,6 +52,8 @@ class MethodResult(Figures):
     """Each figure's mean over all rows."""
     deviation: dict[str, float]
     """Standard deviation of the macro figures over seeds."""
+    by_seed: dict[str, list[float]] = {}
+    """Each macro figure of the single seeds, in their order, without those that have none."""
     relations: dict[str, RelationResult]
     diverged: int = 0
     """Trainings that diverged, over relations and seeds."""
@@ -105,7 +109,8 @@ def summarise(
 def _figures(values: dict[str, list[float]]) -> dict[str, Any]:
     """Figures for a Figures model: the mean of each, and their deviation."""
     return {name: mean(v) for name, v in values.items()} | {
-        "deviation": {name: deviation(v) for name, v in values.items()}
+        "deviation": {name: deviation(v) for name, v in values.items()},
+        "by_seed": values,
     }
 
 
@@ -166,6 +171,26 @@ class Output(BaseModel):
     references: list[str]
 
 
+class Reliability(Finite):
+    """The test rows whose answers have a probability within one tenth."""
+
+    rows: int
+    probability: float
+    """Of their answers, on average, from 0 to 1."""
+    accuracy: float
+    """The share of the answers that is right, from 0 to 1."""
+
+
+class WrongAnswer(Finite):
+    """A test row with a wrong answer."""
+
+    row: dict[str, Any]
+    right: str
+    answer: str
+    probability: float
+    """Of the answer, from 0 to 1."""
+
+
 class Run(Finite):
     """run.json: one task trained by one method."""
 
@@ -208,6 +233,14 @@ class Run(Finite):
     confusion: dict[str, dict[str, int]] = {}
     """For each right label how many test rows got each label as their answer; none where rows
     have no labels in common."""
+    calibration: list[Reliability] = []
+    """The probabilities of the answers on the test rows beside the share that is right, by tenths;
+    none where rows have no labels in common."""
+    wrong: list[WrongAnswer] = []
+    """The wrong answers on the test rows that have the largest probability, largest first."""
+    answer_tokens: dict[str, dict[str, float]] = {}
+    """For each prompt whose answer is text, how many tokens an answer has on average (train, dev).
+    The losses of such prompts are sums over these tokens."""
     left_out: dict[str, str] = {}
     """Metrics that could not be computed, and why."""
     outputs: list[Output] = []
@@ -237,6 +270,8 @@ class Cell(Finite):
     every training was lost."""
     deviation: dict[str, float]
     """Its standard deviation over seeds (of a sample)."""
+    by_seed: dict[str, list[float]] = {}
+    """Each figure of the single seeds, in their order, without those that have none."""
     grid: dict[str, float] = {}
     """Of every pattern with every verbalizer: the worst and the best main figure on test, and its
     deviation, as means over seeds."""

@@ -14,6 +14,7 @@ from ptune.model.examples import Shortening
 from ptune.model.prompt_model import Example, PromptModel, Row
 from ptune.tasks import yaml_task
 from ptune.tasks.baselines import Question
+from ptune.tasks.label_details import LabelDetails
 from ptune.tasks.schema import TaskConfig
 from ptune.template.language import Template
 
@@ -136,15 +137,14 @@ def judge(
     rows: Sequence[Row],
     metrics: Sequence[str] = (),
     shortening: Shortening | None = None,
-    confusion: dict[str, dict[str, int]] | None = None,
+    details: LabelDetails | None = None,
 ) -> dict[str, float]:
     """Figures over rows: accuracy, or those that are named; of an ensemble also the best member's
     accuracy and the members' mean.
 
     Args:
         shortening: counts the rows that are shortened.
-        confusion: is filled, where all rows share their labels, with how many rows of each label
-            got each label as their answer.
+        details: is filled, where all rows share their labels.
 
     Raises:
         ConfigError: a metric is unknown, or cannot be computed on these labels.
@@ -163,10 +163,8 @@ def judge(
     )
     check(names, rows, target, labels)
     answers = answer(model, rows, shortening)
-    if confusion is not None and isinstance(verbalizer, Verbalizer):
-        confusion |= _confusion(
-            labels, [(str(row[target]), a.label) for row, a in zip(rows, answers)]
-        )
+    if details is not None and isinstance(verbalizer, Verbalizer):
+        details.fill(labels, rows, target, answers)
     figures: dict[str, float] = {}
     for name in names:
         predicted = [
@@ -183,18 +181,3 @@ def judge(
             "mean accuracy of the members": mean(members),
         }
     return figures
-
-
-def _confusion(
-    labels: Sequence[str], pairs: Sequence[tuple[str, str]]
-) -> dict[str, dict[str, int]]:
-    """For each label how many rows got each label as their answer.
-
-    Args:
-        pairs: the right label and the answered one of each row.
-    """
-    counts = {right: dict.fromkeys(labels, 0) for right in labels}
-    for right, answered in pairs:
-        row = counts.setdefault(right, {})
-        row[answered] = row.get(answered, 0) + 1
-    return counts
