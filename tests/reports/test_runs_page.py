@@ -304,10 +304,10 @@ def test_texts_stand_side_by_side(tmp_path):
         "c",
         "1 more",
         "d",
-        *("first ", "right ", "3"),
+        *("first", "right", " 3"),
         "with other seeds",
         "1: ",
-        *("second ", "right ", "3"),
+        *("second", "right", " 3"),
         "right 3",
     ]
     assert shown[3].count('class="text right"') == 1

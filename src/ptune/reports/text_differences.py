@@ -16,6 +16,16 @@ class Piece:
     text: str
     kind: Kind
 
+    @property
+    def words(self) -> str:
+        """The text without the white space at its end."""
+        return self.text.rstrip()
+
+    @property
+    def space(self) -> str:
+        """The white space at its end."""
+        return self.text[len(self.words) :]
+
 
 def differences(text: str, references: Sequence[str]) -> list[Piece]:
     """A text in pieces, beside the reference that shares the most words with it.
