@@ -21,6 +21,7 @@ FLOORS = [
     ["runs"],
     ["pretraining", "storage", "training"],
     ["tasks"],
+    ["selection"],
     ["estimators", "experiments", "serving"],
     ["cli"],
 ]

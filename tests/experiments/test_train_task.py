@@ -585,7 +585,7 @@ def test_a_run_stands_beside_its_baselines_and_says_where_it_is_behind(
     assert (
         said[-1]
         == f"This run ({run.figures['accuracy']:.4g}) is behind a baseline, TF-IDF, logistic "
-        "regression (2): try --method manual+fine-tune."
+        "regression (2): try --method auto."
     )
     assert json.loads((tmp_path / "out" / "run.json").read_text())["baselines"] == run.baselines
     assert "without prompts, on the same rows" in (tmp_path / "out" / "report.html").read_text()

@@ -85,7 +85,7 @@ def test_four_commands_from_a_table_to_answers(tickets, lm, capsys):
     )
     assert len({row["id"] for own in rows.values() for row in own}) == 50
     main.main(
-        ["train", "task.yaml", "--out", "task-trained", "--train.epochs", "1", "--device", "cpu"]
+        ["train", "task.yaml", "--out", "task-trained", "--minutes", "0.001", "--device", "cpu"]
     )
     main.main(
         [
@@ -119,17 +119,15 @@ def test_train_takes_a_table(tickets, lm, capsys):
         "--label=team",
         "--lm",
         lm,
-        "--train.epochs",
-        "1",
+        "--minutes",
+        "0.001",
         "--device",
         "cpu",
     ]
     main.main(given)
-    assert json.loads(pathlib.Path("tickets-trained/run.json").read_text())["rows"] == {
-        "train": 30,
-        "dev": 10,
-        "test": 10,
-    }
+    run = json.loads(pathlib.Path("tickets-trained/run.json").read_text())
+    assert run["rows"] == {"train": 30, "dev": 10, "test": 10}
+    assert run["method"] == "auto" and run["selection"]["chosen"] == ["regression"]
     assert yaml_task.read(pathlib.Path("tickets-trained.yaml")).target == "team"
     main.main([*given, "--resume"])
     assert "is finished" in capsys.readouterr().out

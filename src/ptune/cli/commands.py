@@ -167,8 +167,10 @@ def _bench(arguments: Sequence[str]) -> None:
 def _train(arguments: Sequence[str]) -> None:
     _quieten_libraries()
     task = read_task(arguments)
-    from ptune.experiments.train_task import train
+    from ptune.experiments import train_auto, train_task
+    from ptune.tasks.schema import AUTO
 
+    train = train_auto.train if task.method == AUTO else train_task.train
     _resumable(lambda: train(task), "ptune train", arguments, task.out)
 
 

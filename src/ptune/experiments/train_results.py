@@ -160,5 +160,5 @@ def report_baselines(config: TaskConfig, run: Run, report: Callable[[str], None]
         name, score = ahead
         report(
             f"This run ({run.figures[metric]:.4g}) is behind a baseline, {BASELINES[name]} "
-            f"({score:.4g}): try --method {baselines.advice(name, config.method)}."
+            f"({score:.4g}): {baselines.advice(config.method)}."
         )

@@ -43,6 +43,11 @@ def resolve_method(config: TaskConfig) -> Method:
         ConfigError: the method and the task's other settings do not go together.
     """
     method = method_of(config.method)
+    if config.minutes is not None:
+        raise ConfigError(
+            f"minutes is what method auto may take, and the method is {config.method}: leave it "
+            "out; steps and epochs under train say how long a training is."
+        )
     method = replace(method, tune=config.tune or method.tune)
     if method.tune == "lm" and READERS[config.reading.by].is_trained:
         method = replace(method, tune="both")

@@ -129,6 +129,7 @@ def _section(name: str, runs: Sequence[Run]) -> dict[str, Any]:
         "diverged": _divergences(columns),
         "marked": MARKED if any(column.diverged for column in columns) else "",
         "baselines": run_columns.baselines_of(columns),
+        "selections": [run.selection for run in of_task if run.selection],
     }
 
 

@@ -241,6 +241,8 @@ class Run(Finite):
     answer_tokens: dict[str, dict[str, float]] = {}
     """For each prompt whose answer is text, how many tokens an answer has on average (train, dev).
     The losses of such prompts are sums over these tokens."""
+    selection: dict[str, Any] = {}
+    """Of method auto: what was tried, on which figure, and what was chosen."""
     left_out: dict[str, str] = {}
     """Metrics that could not be computed, and why."""
     outputs: list[Output] = []

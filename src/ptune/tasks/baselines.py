@@ -13,15 +13,11 @@ import torch
 
 from ptune.errors import TemplateError
 from ptune.lm.language_model import LanguageModel
-from ptune.metrics.labels import BASELINES, MAJORITY, PROBE, TFIDF, labelled, mean, most_frequent
+from ptune.metrics.labels import BASELINES, MAJORITY, TFIDF, labelled, mean, most_frequent
 from ptune.tasks.few_shot import Row
+from ptune.tasks.schema import AUTO
 from ptune.template.language import Template
 
-AHEAD_OF = {
-    TFIDF: "manual+fine-tune",
-    PROBE: "head",
-    MAJORITY: "head",
-}  # the method to try where a baseline is ahead
 MOST_ROWS = 2000  # rows that a baseline learns from at most
 ROWS_AT_ONCE = 16
 Figures = dict[str, float]
@@ -200,10 +196,8 @@ def behind(figure: float, baselines: Mapping[str, float]) -> tuple[str, float] |
     return (best, baselines[best]) if best is not None and baselines[best] > figure else None
 
 
-def advice(name: str, method: str) -> str:
-    """The method to try where a baseline is ahead of a method."""
-    return next(
-        candidate
-        for candidate in (AHEAD_OF[name], "manual+fine-tune", "head")
-        if candidate != method
-    )
+def advice(method: str) -> str:
+    """What to try where a baseline is ahead of a method, as the end of a sentence."""
+    if method == AUTO:
+        return "give it more time (--minutes), or take a sentence encoder as the LM (--lm)"
+    return "try --method auto"

@@ -23,8 +23,9 @@ class NewConfig(FileConfig):
     """The YAML file; the rows to learn from, for dev and for test go beside it."""
     lm: str = "builtin"
     """The LM, whose tokenizer must have the label words whole."""
-    method: str = "p-tuning"
-    """The method that the file names; ptune methods lists them."""
+    method: str = "auto"
+    """The method that the file names: auto chooses one by the labelled rows; ptune methods lists
+    them."""
     dev_share: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
     """The share of the rows by which the best state is chosen."""
     test_share: Annotated[float, Field(ge=0, lt=0.5)] = 0.2

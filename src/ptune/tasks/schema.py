@@ -20,6 +20,8 @@ from ptune.settings import (
     TrainOverrides,
 )
 
+AUTO = "auto"  # instead of a method: one is to be chosen
+
 
 class DataConfig(LayoutConfig):
     """Files of rows; a path in a YAML file is taken from the file's own folder."""
@@ -185,8 +187,11 @@ class TaskConfig(Config):
     """A saved or imported prompt from which training goes on, with its LM, its template and its
     encoder; the new one goes to out."""
     method: str = "p-tuning"
-    """manual (nothing is trained), fine-tune (the LM), or p-tuning, prefix-tuning, prompt-tuning,
-    prompt-tuning-adamw, p-tuning-v2 (the prompt, each with its own settings)."""
+    """auto (the best of several, chosen on the labelled rows), manual (nothing is trained),
+    fine-tune (the LM), or p-tuning, prefix-tuning, prompt-tuning, prompt-tuning-adamw, p-tuning-v2,
+    contrastive (the prompt, each with its own settings); ptune methods lists all."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """Of method auto: what trying methods and training the best one may take; 2 by default."""
     encoder: Literal["lstm", "mlp", "table"] | None = None
     """How soft tokens are made while they are trained; the method's own by default."""
     init: str | None = None

@@ -21,7 +21,7 @@ from ptune.model.prompt_model import PrefixSettings, PromptModel, Row, Task
 from ptune.prompts.bank import Prefix
 from ptune.settings import DecodingConfig, PetConfig, PrefixConfig, TrainConfig
 from ptune.tasks.lama import read_vocabulary
-from ptune.tasks.schema import DataConfig, ReadingConfig, TaskConfig, Words
+from ptune.tasks.schema import AUTO, DataConfig, ReadingConfig, TaskConfig, Words
 from ptune.tasks.splits import DATA_VARIABLE, SPLITS
 from ptune.template.language import Field, Template
 from ptune.training.methods import Method
@@ -162,6 +162,14 @@ class Member:
     seed: int = 0
 
 
+def shown_method(config: TaskConfig, lm: LanguageModel | None) -> Method:
+    """The task's method; where one is to be chosen, one that this LM takes, to show how the task is
+    asked."""
+    if config.method != AUTO:
+        return method_of(config.method)
+    return method_of("p-tuning" if lm is None or lm.has_head else "regression")
+
+
 def members(
     config: TaskConfig, method: Method | None = None, lm: LanguageModel | None = None
 ) -> list[Member]:
@@ -171,7 +179,7 @@ def members(
     Raises:
         ConfigError: the task has nothing for this method, or its verbalizers are of other labels.
     """
-    method = method or method_of(config.method)
+    method = method or shown_method(config, lm)
     for words in config.verbalizers:
         if tuple(words) != tuple(config.labels):
             raise ConfigError(
@@ -266,7 +274,7 @@ def task_of(
     """
     template, method, reading = (
         Template.parse(member.template),
-        method or method_of(config.method),
+        method or shown_method(config, lm),
         config.reading,
     )
     prefix = PrefixSettings(

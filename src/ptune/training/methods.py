@@ -312,8 +312,8 @@ METHODS = {
             TrainConfig(
                 learning_rate=1e-2,
                 batch_size=24,
-                steps=100,
-                evaluate_every=50,
+                steps=60,
+                evaluate_every=30,
                 decay="linear",
                 patience=0,
             ),

@@ -1,0 +1,220 @@
+"""``ptune train`` with ``method: auto``: methods are tried on the labelled rows, and the best one
+is trained on all of them. The test rows are only scored in the end."""
+
+import importlib.metadata
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ptune.base import files, terminal
+from ptune.errors import ConfigError
+from ptune.experiments import train_checks, train_results, train_setup
+from ptune.experiments.train_rows import TaskRows, texts_that_are_read
+from ptune.lm.language_model import LanguageModel
+from ptune.metrics.labels import TFIDF
+from ptune.model.prompt_model import Row
+from ptune.reports.schemas import Run
+from ptune.runs.folder import RunFolder, working_in
+from ptune.selection import training
+from ptune.selection.candidates import Candidate, candidates
+from ptune.selection.choice import MINUTES, Selection, choose
+from ptune.selection.training import Chosen
+from ptune.survey import unknown_text
+from ptune.tasks import judge_labels
+from ptune.tasks.schema import AUTO, TaskConfig
+
+SELECTION = "selection.json"
+# what a task may not say, since every method that is tried says it itself
+SAID_BY_METHODS = (
+    "prompt_by",
+    "only",
+    "prompts",
+    "continue_from",
+    "encoder",
+    "init",
+    "prefix",
+    "loss",
+    "choices",
+    "span",
+    "vocabulary",
+    "verbalizers",
+)
+
+
+def train(config: TaskConfig, report: Callable[[str], None] = terminal.print_line) -> Run:
+    """Choose a method for the task, train it on all labelled rows, save the result in the out
+    folder, and score the test rows, if there are any.
+
+    Args:
+        report: gets each line about the progress.
+
+    Raises:
+        PtuneError: the task, its rows or the LM are at fault, or no method fits.
+    """
+    _check(config)
+    with working_in(config.out, "ptune train", config.resume) as folder:
+        return _train_in(config, folder, report)
+
+
+def _train_in(config: TaskConfig, folder: RunFolder, report: Callable[[str], None]) -> Run:
+    rows = TaskRows.read(config, report)
+    judge_labels.check_metrics(config, rows.splits["test"] or rows.splits["train"])
+    labelled = [*rows.splits["train"], *rows.splits["dev"]]
+    tune_lm = config.tune != "prompt"
+    lm = LanguageModel.load(config.lm, device=config.device, dtype=config.dtype, tuned=tune_lm)
+    for sentence in unknown_text.check(
+        texts_that_are_read(config, rows.splits), lm.tokens, config.allow_unknown
+    ):
+        report(sentence)
+    identity = train_setup.run_identity(config, lm)
+    if folder.begun is not None:
+        folder.claim(identity)
+    if train_setup.is_finished(config):
+        return train_results.finished_run(config, report)
+    possible = candidates(config, lm, tune_lm)
+    model, tasks = training.untrained(possible[:1], lm, labelled)
+    train_checks.check_rows(config, model, tasks, rows, ["train", "dev", "test"], report)
+    baselines = train_results.baseline_figures(config, lm, labelled, rows.splits["test"])
+    if folder.begun is None:
+        folder.claim(identity)
+    began = time.monotonic()
+    selection, chosen = _select(config, lm, labelled, possible, report)
+    trained = training.train(chosen, lm, labelled, config.out, config.resume)
+    seconds = time.monotonic() - began
+    run = _record(config, lm, rows, selection, chosen, trained, seconds)
+    run.baselines = baselines
+    method = replace(chosen[0].method, tune=chosen[0].method.tune if len(chosen) == 1 else "prompt")
+    train_results.save(config, trained.model, trained.tasks, method, run)
+    train_results.score_test_rows(config, trained.model, rows.splits["test"], run)
+    train_results.save_figures(config, run)
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in run.figures.items())
+    report(f"{config.name}: {figures + '; ' if figures else ''}saved in {config.out}")
+    train_results.report_baselines(config, run, report)
+    return run
+
+
+def _select(
+    config: TaskConfig,
+    lm: LanguageModel,
+    rows: Sequence[Row],
+    possible: Sequence[Candidate],
+    report: Callable[[str], None],
+) -> tuple[Selection, list[Candidate]]:
+    """What is chosen; what was chosen before, where the run goes on."""
+    file = config.out / SELECTION
+    if file.exists():
+        selection = Selection.model_validate(files.read_json(file))
+        names = {candidate.name: candidate for candidate in possible}
+        return selection, [names[name] for name in selection.chosen]
+    minutes = config.minutes or MINUTES
+    selection, chosen = choose(
+        config, lm, rows, minutes=minutes, tune_lm=config.tune != "prompt", report=report
+    )
+    files.write_json(file, selection.model_dump(mode="json"))
+    for sentence in account(selection):
+        report(sentence)
+    return selection, chosen
+
+
+def account(selection: Selection) -> list[str]:
+    """Sentences that say what was chosen, how sure that is, and whether another LM would be
+    better."""
+    titles = {attempt.name: attempt.title for attempt in selection.attempts}
+    chosen = " and ".join(titles[name] for name in selection.chosen)
+    together = ", which answer together" if len(selection.chosen) > 1 else ""
+    sureness = "There was time for nothing else (--minutes)."
+    if selection.sureness is not None:
+        sureness = (
+            f"In {selection.sureness:.0f} of 100 redraws of these rows nothing else that was tried "
+            "is ahead."
+        )
+    sentences = [
+        f"Chosen: {chosen}{together}: {selection.metric} {selection.figure:.3f} on "
+        f"{selection.rows} rows, each held out once in {selection.folds} folds. {sureness} It is "
+        "trained on all labelled rows."
+    ]
+    words = next((attempt for attempt in selection.attempts if attempt.name == TFIDF), None)
+    if words is not None and (words.figure or 0.0) > selection.figure:
+        sentences.append(
+            f"TF-IDF with logistic regression, which is no prompt and is not kept, had "
+            f"{words.figure:.3f} on the same rows: this LM's vectors say less of these texts than "
+            "their words do. A sentence encoder such as sentence-transformers/all-MiniLM-L6-v2 "
+            "(--lm) says more."
+        )
+    return sentences
+
+
+def _record(
+    config: TaskConfig,
+    lm: LanguageModel,
+    rows: TaskRows,
+    selection: Selection,
+    chosen: Sequence[Candidate],
+    trained: Chosen,
+    seconds: float,
+) -> Run:
+    """What run.json says before the test rows are scored."""
+    names = {number: trained.model.tasks[number].task.name for number in trained.tasks.values()}
+    histories = {names[number]: history for number, history in trained.histories.items()}
+    counts = [
+        train_results.parameter_counts(trained.model, [number], candidate.method)
+        for candidate, number in zip(chosen, trained.tasks.values())
+    ]
+    best: dict[str, dict[str, Any]] = {
+        name: {**vars(history.best), "dev": selection.figure}
+        for name, history in histories.items()
+        if history.best
+    }
+    return Run(
+        name=config.name,
+        method=AUTO,
+        title=config.title or f"auto: {' and '.join(one.method.title for one in chosen)}",
+        template=" | ".join(candidate.member.template for candidate in chosen),
+        lm=config.lm,
+        lm_parameters=sum(parameter.numel() for parameter in lm.model.parameters()),
+        rows=rows.counts(),
+        history={
+            name: [vars(evaluation) for evaluation in history.history]
+            for name, history in histories.items()
+        },
+        best=best,
+        dev_score=f"{selection.metric} of rows held out",
+        seconds={"train": round(seconds, 1)},
+        settings=config.model_dump(mode="json"),
+        versions={
+            name: importlib.metadata.version(name) for name in ("ptune", "torch", "transformers")
+        },
+        trained_parameters=sum(count for count, _ in counts),
+        kept_parameters=sum(count for _, count in counts),
+        train=chosen[0].settings(len(rows.splits["train"])).model_dump(mode="json")
+        if histories
+        else {},
+        steps={name: history.step for name, history in histories.items()},
+        selection=selection.model_dump(mode="json"),
+    )
+
+
+def _check(config: TaskConfig) -> None:
+    """Refuse a task that is not one of labels, or that says what the methods that are tried say.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if not config.labels:
+        raise ConfigError(
+            f"method auto chooses between methods for labels, and {config.name} has none: name a "
+            "method (ptune methods lists them)."
+        )
+    default = TaskConfig(name="default")
+    said = [name for name in SAID_BY_METHODS if getattr(config, name) != getattr(default, name)]
+    said += ["reading.by"] if config.reading.by != "words" else []
+    said += [
+        f"train.{name}" for name in config.train.model_dump(exclude_none=True) if name != "seed"
+    ]
+    said += ["tune"] if config.tune not in (None, "prompt") else []
+    if said:
+        raise ConfigError(
+            f"method auto takes every method as it is, and {config.name} says {', '.join(said)}: "
+            "leave that out, or name a method."
+        )

@@ -1,0 +1,119 @@
+"""Every labelled row answered by prompts that did not learn from it."""
+
+import random
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from ptune.lm.language_model import LanguageModel
+from ptune.model.prompt_model import PromptModel, Row
+from ptune.selection.candidates import Candidate
+from ptune.tasks import yaml_task
+from ptune.training.loop import fit
+
+ALWAYS_LEARNED = -1  # the fold of a row that is never held out
+
+
+def folds(rows: Sequence[Row], target: str, count: int, seed: int) -> list[int]:
+    """The number of the fold in which each row is held out, drawn by the seed: of every label about
+    as many rows in each fold. Rows that are equal in all but their label stay together. The only
+    row of a label is never held out (``ALWAYS_LEARNED``).
+
+    Args:
+        target: the field that holds the label.
+        count: how many folds there are, two at least.
+    """
+    groups: dict[str, dict[str, list[int]]] = {}
+    owners: dict[str, str] = {}
+    for number, row in enumerate(rows):
+        text = repr(sorted((name, str(value)) for name, value in row.items() if name != target))
+        label = owners.setdefault(text, str(row[target]))
+        groups.setdefault(label, {}).setdefault(text, []).append(number)
+    fold_of = [ALWAYS_LEARNED] * len(rows)
+    first = 0
+    for label, texts in sorted(groups.items()):
+        order = list(texts.values())
+        random.Random(f"{seed} {label}").shuffle(order)
+        if len(order) < 2:
+            continue
+        for position, numbers in enumerate(order):
+            for number in numbers:
+                fold_of[number] = (first + position) % count
+        first += len(order)
+    return fold_of
+
+
+def out_of_fold(
+    candidate: Candidate, lm: LanguageModel, rows: Sequence[Row], fold_of: Sequence[int]
+) -> dict[int, list[float]]:
+    """The labels' probabilities of every row that is held out in some fold, by its number, from the
+    prompt that learned from all other rows. The prompts of all folds train as one bank; a method
+    that changes the LM trains one fold after the other, and leaves the LM as it was.
+
+    Raises:
+        PtuneError: the candidate does not fit the task, the rows or the LM, or its training
+            diverged.
+    """
+    numbers = sorted(set(fold_of) - {ALWAYS_LEARNED})
+    if candidate.tunes_lm:
+        parts = [_tuned(candidate, lm, rows, fold_of, fold) for fold in numbers]
+        return {number: shares for part in parts for number, shares in part.items()}
+    model = PromptModel(lm)
+    tasks = {fold: _add(model, candidate, _learned(rows, fold_of, fold), fold) for fold in numbers}
+    if candidate.method.tune == "prompt":
+        data = {
+            task: (_learned(rows, fold_of, fold), _learned(rows, fold_of, fold))
+            for fold, task in tasks.items()
+        }
+        smallest = min(len(learned) for learned, _ in data.values())
+        fit(model, data, candidate.settings(smallest), label=f"{candidate.name}, folds")
+    return _held_out_shares(model, tasks, rows, fold_of)
+
+
+def _tuned(
+    candidate: Candidate,
+    lm: LanguageModel,
+    rows: Sequence[Row],
+    fold_of: Sequence[int],
+    fold: int,
+) -> dict[int, list[float]]:
+    """One fold of a method that changes the LM."""
+    weights, learned = lm.weights(), _learned(rows, fold_of, fold)
+    model = PromptModel(lm)
+    task = _add(model, candidate, learned, fold)
+    try:
+        fit(
+            model,
+            {task: (learned, learned)},
+            candidate.settings(len(learned)),
+            tune=candidate.method.tune,  # type: ignore[arg-type]
+            label=f"{candidate.name}, fold {fold + 1}",
+        )
+        return _held_out_shares(model, {fold: task}, rows, fold_of)
+    finally:
+        lm.restore(weights)
+
+
+def _add(model: PromptModel, candidate: Candidate, rows: Sequence[Row], fold: int) -> int:
+    return yaml_task.add(
+        model, candidate.task, candidate.member, rows, f"fold {fold + 1}", candidate.method
+    )
+
+
+def _learned(rows: Sequence[Row], fold_of: Sequence[int], fold: int) -> list[Row]:
+    return [row for row, held in zip(rows, fold_of) if held != fold]
+
+
+@torch.no_grad()
+def _held_out_shares(
+    model: PromptModel, tasks: Mapping[int, int], rows: Sequence[Row], fold_of: Sequence[int]
+) -> dict[int, list[float]]:
+    """The labels' probabilities of the rows that are held out, by number.
+
+    Args:
+        tasks: the number of the task of each fold.
+    """
+    numbers = [number for number, fold in enumerate(fold_of) if fold in tasks]
+    examples = [model.encode(tasks[fold_of[n]], [rows[n]], first=n + 1)[0] for n in numbers]
+    scores = model.scores(examples)
+    return {n: values.softmax(0).tolist() for n, values in zip(numbers, scores)}

@@ -1,0 +1,145 @@
+"""Methods are tried on the labelled rows alone, each row answered by what did not learn from it."""
+
+from collections import Counter
+
+import pytest
+import tiny
+
+from ptune.errors import ConfigError, DivergedError
+from ptune.lm.language_model import LanguageModel
+from ptune.selection import choice, training
+from ptune.selection.candidates import candidates
+from ptune.selection.choice import choose
+from ptune.selection.cross_validation import ALWAYS_LEARNED, folds, out_of_fold
+from ptune.tasks.schema import TaskConfig
+
+TEXTS = ["great film", "terrible film", "the best", "the worst", "Vienna is great", "bad Rome"]
+ROWS = [
+    {"text": f"{text} {number}", "label": "good" if number % 2 else "bad"}
+    for number, text in enumerate([*TEXTS, *TEXTS])
+]
+TASK = TaskConfig(
+    name="films",
+    template="{text|shorten} {soft:2} it is {mask}",
+    patterns=("{text|shorten} it is {mask}", "It is {mask} : {text|shorten}"),
+    labels={"good": "great", "bad": "bad"},
+)
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return LanguageModel(*tiny.tiny("bert"))
+
+
+def of(name, lm, **settings):
+    """A candidate with a short training."""
+    (chosen,) = [one for one in candidates(TASK, lm, True) if one.name == name]
+    settings = {"steps": 2, "epochs": None} | settings
+    return type(chosen)(
+        chosen.name,
+        chosen.task,
+        chosen.method.__class__(
+            **{**vars(chosen.method), "train": chosen.method.train.replaced(settings)}
+        ),
+        chosen.member,
+    )
+
+
+def test_folds_have_as_many_rows_of_each_label_and_keep_equal_texts_together():
+    rows = [*ROWS, {"text": "one of its kind", "label": "other"}, ROWS[0], ROWS[0]]
+    fold_of = folds(rows, "label", 3, seed=0)
+    assert fold_of[12] == ALWAYS_LEARNED
+    assert fold_of[0] == fold_of[13] == fold_of[14]
+    sizes = Counter((row["label"], fold) for row, fold in zip(ROWS, fold_of))
+    assert set(sizes.values()) == {2} and len(sizes) == 6
+    assert folds(rows, "label", 3, seed=1) != fold_of
+
+
+@pytest.mark.parametrize("name", ["regression", "contrastive", "head", "manual+fine-tune"])
+def test_a_row_is_answered_by_what_did_not_learn_from_it(name, lm):
+    """Its own label changes nothing of its answer, and much of those to rows of other folds."""
+    candidate, fold_of = of(name, lm), folds(ROWS, "label", 3, seed=0)
+    before = lm.fingerprint()
+    answers = out_of_fold(candidate, lm, ROWS, fold_of)
+    assert sorted(answers) == list(range(len(ROWS))) and lm.fingerprint() == before
+    assert all(sum(shares) == pytest.approx(1) for shares in answers.values())
+    held = [number for number, fold in enumerate(fold_of) if fold == fold_of[0]]
+    changed = [
+        {**row, "label": "good" if row["label"] == "bad" else "bad"} if n in held else row
+        for n, row in enumerate(ROWS)
+    ]
+    again = out_of_fold(candidate, lm, changed, fold_of)
+    assert all(again[n] == pytest.approx(answers[n], abs=1e-5) for n in held)
+    others = set(answers) - set(held)
+    assert any(abs(again[n][0] - answers[n][0]) > 1e-4 for n in others)
+
+
+def planted(monkeypatch, quality):
+    """Answers of each candidate that are right with a given probability in so many of 12 rows."""
+
+    def answer(candidate, lm, rows, fold_of):
+        if candidate.name not in quality:
+            raise DivergedError("the loss was no finite number", {})
+        right, share = quality[candidate.name]
+        return {
+            n: [share, 1 - share] if (row["label"] == "good") == (n < right) else [1 - share, share]
+            for n, row in enumerate(rows)
+        }
+
+    monkeypatch.setattr(choice, "out_of_fold", answer)
+
+
+def test_the_planted_best_is_chosen(lm, monkeypatch):
+    planted(monkeypatch, {"regression": (7, 0.9), "contrastive": (11, 0.9), "head": (9, 0.9)})
+    lines = []
+    selection, chosen = choose(TASK, lm, ROWS, report=lines.append)
+    assert selection.chosen == ["contrastive"] == [one.name for one in chosen]
+    assert selection.figure == pytest.approx(11 / 12) and selection.sureness > 80
+    failed = [attempt for attempt in selection.attempts if attempt.name == "p-tuning"]
+    assert failed[0].figure is None and "no finite number" in failed[0].note
+    assert any("contrastive" in line and "0.917" in line for line in lines)
+
+
+def test_of_equal_figures_the_lower_loss_is_chosen_and_two_answer_together_where_that_is_better(
+    lm, monkeypatch
+):
+    planted(monkeypatch, {"regression": (9, 0.55), "head": (9, 0.6)})
+    assert choose(TASK, lm, ROWS)[0].chosen == ["head"]
+    monkeypatch.undo()
+    right = {"regression": range(9), "contrastive": range(4, 12)}
+
+    def answer(candidate, lm, rows, fold_of):
+        if candidate.name not in right:
+            raise DivergedError("the loss was no finite number", {})
+        shares = {}
+        for n, row in enumerate(rows):
+            share = 0.9 if n in right[candidate.name] else 0.4
+            shares[n] = [share, 1 - share] if row["label"] == "good" else [1 - share, share]
+        return shares
+
+    monkeypatch.setattr(choice, "out_of_fold", answer)
+    selection, chosen = choose(TASK, lm, ROWS)
+    assert selection.chosen == ["regression", "contrastive"] and selection.figure == 1.0
+
+
+def test_methods_that_change_the_lm_and_slow_ones_are_left_out_where_they_are_to_be(lm):
+    names = [candidate.name for candidate in candidates(TASK, lm, tune_lm=False)]
+    assert "head" not in names and {"regression", "contrastive", "manual, pattern 2"} <= {*names}
+    selection, _ = choose(TASK, lm, ROWS, minutes=1e-4)
+    assert selection.chosen == ["regression"]
+    assert all("left out: it would take" in a.note for a in selection.attempts[2:] if not a.figure)
+
+
+def test_what_is_chosen_learns_from_all_rows(lm):
+    trained = training.train([of("regression", lm), of("contrastive", lm)], lm, ROWS)
+    assert sorted(trained.tasks) == ["1", "2"] and trained.model.is_ensemble
+    assert len(trained.model.predict([{"text": "great film"}])) == 1
+
+
+def test_nothing_fits_an_encoder_decoder_without_words(monkeypatch):
+    t5 = LanguageModel(*tiny.tiny("t5"))
+    names = [candidate.name for candidate in candidates(TASK, t5, tune_lm=False)]
+    assert names == ["manual, pattern 1", "manual, pattern 2", "p-tuning"]
+    monkeypatch.setattr(type(t5), "has_head", False)
+    with pytest.raises(ConfigError, match="No method fits films on this LM"):
+        candidates(TASK, t5, tune_lm=False)
