@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import serving, starting, training
+from benchmarks import http_serving, serving, starting, training
 from benchmarks.side import Work
 
 
@@ -18,6 +18,7 @@ class Case:
 
 
 TRAINED = ("ptune", "PEFT", *training.FLOORS)
+SERVED = ("ptune", "PEFT", "PEFT, grouped", "no prompts")
 CASES = {
     "cloze-8": Case(
         "P-tuning, BERT-base shape, 8 rows of 28 tokens, 9 soft tokens", TRAINED, training.cloze(8)
@@ -72,6 +73,16 @@ CASES = {
         "16 new tokens for 64 requests over 16 prompts, GPT-2 small's shape",
         ("ptune", "PEFT", "PEFT, grouped", "ptune, 4 at once"),
         serving.generation,
+    ),
+    "serve-labels": Case(
+        "labels for 64 clients over 16 prompts by HTTP, GPT-2 small's shape",
+        (*SERVED, "ptune, 1,000 prompts"),
+        http_serving.labels,
+    ),
+    "serve-texts": Case(
+        "16 new tokens for 64 clients over 16 prompts by HTTP, GPT-2 small's shape",
+        SERVED,
+        http_serving.texts,
     ),
     "start": Case(
         "until the command line says how it is used",
