@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -46,8 +47,13 @@ def test_a_newcomer_sees_it_run_and_sigterm_ends_it():
         labels = [answer["label"] for answer in answers]
         assert labels == ["America", "real", "portuguese"]
         run_the_guide(url)
-        process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=30)
+        with ThreadPoolExecutor() as pool:
+            body = {"rows": rows * 60, "top": 1}
+            in_progress = pool.submit(fetch, f"{url}/v1/classify", body)
+            time.sleep(0.3)
+            process.send_signal(signal.SIGTERM)
+            assert len(in_progress.result()["answers"]) == 180
+        _, log = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 0, log

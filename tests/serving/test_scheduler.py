@@ -225,6 +225,20 @@ def test_a_broken_row_fails_alone(server, prompts, monkeypatch):
     assert problems[unknown].status == 404 and problems[broken].status == 400
 
 
+def test_the_thread_lives_through_a_fault_of_its_own(server, monkeypatch):
+    for method in ("label_batches", "text_batch"):
+        with monkeypatch.context() as patched:
+            patched.setattr(server.scheduler.engine, method, lambda jobs: 1 / 0)
+            one = job("film" if method == "label_batches" else "letter", TEXTS[0])
+            server.scheduler.submit([one])
+            with pytest.raises(Problem) as problem:
+                answer(one)
+            assert problem.value.status == 500
+    for prompt in ("film", "letter"):
+        server.scheduler.submit([again := job(prompt, TEXTS[0])])
+        assert answer(again)
+
+
 def test_closing_answers_what_waits(server):
     jobs = [job(prompt, TEXTS[0]) for prompt in ("film", "letter")]
     with Paused(server):

@@ -128,8 +128,7 @@ async def answers_of(request: Request, jobs: Sequence[Job]) -> list[Answer | Pro
         return list(answers.result())
     finally:
         left.cancel()
-        answers.cancel()
-        cancel(jobs)
+        answers.cancel()  # and with it the jobs
 
 
 async def first_or_left(request: Request, events: AsyncIterator[str]) -> str:

@@ -17,7 +17,7 @@ from ptune.base import files
 from ptune.errors import PtuneError
 from ptune.serving.problems import Problem, refused
 from ptune.serving.prompt_bank import PromptBank
-from ptune.serving.prompt_files import NAMES, PromptFiles, Stamp, prompts_in
+from ptune.serving.prompt_files import NAMES, PromptFiles, Stamp, prompts_in, stamp_of
 
 log = logging.getLogger("ptune.serving")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -146,7 +146,7 @@ class Watcher:
                 present[name] = prompt_files
         seen: dict[str, Stamp | None] = {}
         for name in {*known, *present}:
-            stamp = _stamp(present.get(name))
+            stamp = stamp_of(present.get(name))
             served = known[name][1] if name in known else None
             if stamp in (served, self._refused.get(name)) and stamp is not None:
                 continue
@@ -171,10 +171,3 @@ class Watcher:
         except (PtuneError, OSError) as error:
             self._refused[name] = stamp
             log.warning("The prompt %s on the disk cannot be used: %s", name, error)
-
-
-def _stamp(prompt_files: PromptFiles | None) -> Stamp | None:
-    try:
-        return prompt_files.stamp() if prompt_files is not None else None
-    except OSError:
-        return None

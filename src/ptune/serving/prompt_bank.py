@@ -10,7 +10,7 @@ from ptune.errors import ConfigError, StoreError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
 from ptune.serving.problems import Problem
-from ptune.serving.prompt_files import Description, PromptFiles, Stamp
+from ptune.serving.prompt_files import Description, PromptFiles, Stamp, stamp_of
 from ptune.storage import prompt_folder
 
 DAMAGED = "The prompt is damaged on the server"
@@ -155,20 +155,16 @@ class PromptBank:
             del self._entries[name]
 
     def _read(self, entry: _Entry) -> LoadedPrompt:
-        name = entry.files.id
+        name, fault, loaded = entry.files.id, None, None
         try:
-            unchanged = entry.files.stamp() == entry.stamp
-            loaded = load(entry.files, self.lm) if unchanged else None
-            unchanged = unchanged and entry.files.stamp() == entry.stamp
+            loaded = load(entry.files, self.lm)
         except Exception as error:
-            raise Problem(500, DAMAGED, f"The prompt {name!r} cannot be read.") from error
-        if loaded is None or not unchanged:
-            raise Problem(
-                503,
-                "The prompt is being replaced",
-                f"The prompt {name!r} is being replaced on the server.",
-                retry_after=2,
-            )
+            fault = error
+        if stamp_of(entry.files) != entry.stamp:
+            told = f"The prompt {name!r} is being replaced on the server."
+            raise Problem(503, "The prompt is being replaced", told, retry_after=2)
+        if loaded is None:
+            raise Problem(500, DAMAGED, f"The prompt {name!r} cannot be read.") from fault
         return loaded
 
     def _make_room(self, newest: _Entry) -> None:

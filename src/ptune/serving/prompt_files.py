@@ -78,6 +78,14 @@ class PromptFiles:
         )
 
 
+def stamp_of(prompt_files: PromptFiles | None) -> Stamp | None:
+    """The stamp of a prompt's files; None where one is missing."""
+    try:
+        return prompt_files.stamp() if prompt_files is not None else None
+    except OSError:
+        return None
+
+
 def _fields(note: SavedPrompt) -> tuple[str, ...]:
     reading = note.reading
     domain = Template.parse(reading.domain).fields if reading.domain else ()

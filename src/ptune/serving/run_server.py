@@ -64,7 +64,8 @@ async def _run(server: PromptServer, listening: socket.socket) -> None:
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, http.stop)
+        with contextlib.suppress(NotImplementedError):  # on Windows, Ctrl-C ends Python itself
+            loop.add_signal_handler(number, http.stop)
     serving = asyncio.ensure_future(http.serve(sockets=[listening]))
     try:
         loading = asyncio.wrap_future(server.scheduler.call(server.load))

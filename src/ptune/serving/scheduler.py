@@ -5,13 +5,14 @@ scores a batch, then writes a batch, and between two tokens of a text it scores 
 come meanwhile, so that no label waits for the end of a long text.
 """
 
+import contextlib
 import contextvars
 import logging
 import math
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, Protocol, TypeVar
 
@@ -109,11 +110,18 @@ class Scheduler:
 
     def _run(self) -> None:
         while self._await_work():
-            self._do_calls()
-            if self._labels:
-                self._score_some(self.rows)
-            if self._texts:
-                self._write_some()
+            try:
+                self._work()
+            except Exception as error:  # the thread must live, whatever a batch did
+                log.error("The thread of the LM met a fault: %s", _frames(error))
+
+    def _work(self) -> None:
+        """One round: what is asked of the thread, a batch of labels, and a batch of texts."""
+        self._do_calls()
+        if self._labels:
+            self._score_some(self.rows)
+        if self._texts:
+            self._write_some()
 
     def _await_work(self) -> bool:
         """Wait until there is work; False when there will be none any more."""
@@ -140,21 +148,22 @@ class Scheduler:
         assert self.engine is not None
         with self._changed:
             jobs = self._labels.take(most)
-        for batch in self.engine.label_batches(self._prepared(jobs)):
-            self._run_batch("labels", batch, self.engine.score)
+        with _failing(jobs):
+            for batch in self.engine.label_batches(self._prepared(jobs)):
+                self._run_batch("labels", batch, self.engine.score)
 
     def _write_some(self) -> None:
         engine = self.engine
         assert engine is not None
         with self._changed:
             jobs = self._texts.take(self.rows)
-        jobs = self._prepared(jobs)
-        if not jobs:
-            return
-        batch = engine.text_batch(jobs)
-        with self._changed:
-            self._texts.put_back([job for job in jobs if job not in batch])
-        self._run_batch("texts", batch, lambda some: engine.write(some, self._between_tokens))
+        with _failing(jobs):
+            jobs = self._prepared(jobs)
+            batch = engine.text_batch(jobs) if jobs else []
+            with self._changed:
+                self._texts.put_back([job for job in jobs if job not in batch])
+        if batch:
+            self._run_batch("texts", batch, lambda some: engine.write(some, self._between_tokens))
 
     def _between_tokens(self) -> None:
         """Answer what has come while a text is written. It runs as if nothing else did: what the
@@ -242,9 +251,24 @@ def problem_of(error: BaseException, job: Job) -> Problem:
         return Problem(500, "No finite scores", str(error), job.prompt_place)
     if isinstance(error, PtuneError):
         return refused(str(error), job.place)
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    log.error("A row of %s failed: %s\n%s", job.prompt, type(error).__name__, frames)
+    log.error("A row of %s failed: %s", job.prompt, _frames(error))
     return internal()
+
+
+def _frames(error: BaseException) -> str:
+    """The kind of an error and where it came from, without its message, which may hold texts."""
+    return f"{type(error).__name__}\n" + "".join(traceback.format_tb(error.__traceback__))
+
+
+@contextlib.contextmanager
+def _failing(jobs: Sequence[Job]) -> Iterator[None]:
+    """While this is open, a fault is told to all of these jobs."""
+    try:
+        yield
+    except Exception:
+        for job in jobs:
+            job.fail(internal())
+        raise
 
 
 def unknown_prompt(name: str, field: str) -> Problem:
