@@ -10,6 +10,7 @@ from ptune.base import files
 from ptune.errors import ConfigError, StoreError
 from ptune.experiments import report_runs
 from ptune.reports import run_plots, runs_page
+from ptune.reports.run_columns import columns_of
 from ptune.reports.schemas import Output, Run
 
 TITLES = {"prefix-tuning": "Prefix-tuning", "fine-tune": "Fine-tuning"}
@@ -477,3 +478,15 @@ def test_confused_labels_stand_on_the_page(tmp_path):
     text = page([run(confusion=confusion, figures={"accuracy": 5 / 6})], tmp_path)
     assert "<tr><td>b<td>3<td>0.750<td>1.000<td>0.857</tr>" in text
     assert '<td style="--share:0.333">1' in text and "<i>a</i>" not in text
+
+
+def test_losses_of_texts_are_drawn_a_token():
+    """20 tokens an answer in training and 10 on dev: losses of 2.0 and 1.0 are 0.1 a token."""
+    tokens = {"t": {"train": 20.0, "dev": 10.0}}
+    history, best = {"t": LOOKS}, {"t": LOOKS[1]}
+    runs = [run(history=history, best=best, answer_tokens=tokens)]
+    curves = run_plots.learning_curves(columns_of(runs))
+    assert "training loss, nats a token" in curves and "dev loss, nats a token" in curves
+    assert ">0.10<" in curves
+    curves = run_plots.learning_curves(columns_of([run(history=history, best=best)]))
+    assert "nats" not in curves and ">0.10<" not in curves

@@ -10,6 +10,7 @@ import tiny
 import torch
 
 from ptune.cli import main
+from ptune.data.rows import read_rows
 from ptune.errors import ConfigError, DataError, StoreError, TemplateError
 from ptune.experiments import answer_rows, report_runs, train_model, train_task
 from ptune.experiments.options import EvaluateConfig, GenerateConfig
@@ -79,6 +80,11 @@ def test_train_evaluate_generate(task, tmp_path, capsys):
         and losses[1] < losses[0]
         and run.kept_parameters < run.trained_parameters < run.lm_parameters
     )
+    model = prompt_folder.load(tmp_path / "trained")
+    rows = read_rows(tmp_path / "rows.jsonl")
+    lengths = [len(example.answer) for example in model.encode(0, rows)]
+    expected = sum(lengths) / len(lengths)
+    assert run.answer_tokens == {"cities": {"train": expected, "dev": expected}}
     again = answer_rows.evaluate(
         EvaluateConfig(
             prompt=tmp_path / "trained",

@@ -133,7 +133,7 @@ def add_other_prompts(
     trained_now = {*run.history, *run.lost}
     model = prompt_folder.load(prompt_folder.folders_in(config.out), lm)
     others = {bound.task.name for bound in model.tasks} - trained_now
-    for field in ("history", "best", "steps"):
+    for field in ("history", "best", "steps", "answer_tokens"):
         earlier = getattr(before, field)
         kept = {name: value for name, value in earlier.items() if name in others}
         setattr(run, field, {**kept, **getattr(run, field)})

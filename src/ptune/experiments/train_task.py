@@ -301,6 +301,11 @@ def _record(setup: _Setup, trained: _Trained, seconds: float) -> Run:
         baselines=trained.baselines,
         train=setup.settings.model_dump(mode="json") if histories else {},
         steps={name: history.step for name, history in histories.items()},
+        answer_tokens={
+            name: history.answer_tokens
+            for name, history in histories.items()
+            if history.answer_tokens
+        },
         diverged=[name for name, history in histories.items() if history.diverged and history.best],
         lost=[name for name, history in histories.items() if not history.best],
     )

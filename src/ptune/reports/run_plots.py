@@ -116,8 +116,9 @@ def learning_curves(columns: Sequence[Column]) -> str:
     ]
     if not numbered:
         return ""
-    panels = [("loss", "training loss", ""), ("dev_loss", "dev loss", "")]
     runs = [run for _, column in numbered for run in column.runs]
+    unit = ", nats a token" if all(run.answer_tokens for run in runs) else ""
+    panels = [("loss", f"training loss{unit}", ""), ("dev_loss", f"dev loss{unit}", "")]
     for score in dict.fromkeys(run.dev_score for run in runs if run.dev_score != MINUS_LOSS):
         panels.append(("dev", f"{title_of(score)} on dev", score))
     drawing = Figure(figsize=(8.5, 3), layout="constrained")
@@ -125,7 +126,8 @@ def learning_curves(columns: Sequence[Column]) -> str:
         for number, column in numbered:
             for run in column.runs:
                 if score in ("", run.dev_score):
-                    _draw_history(axes, run, key, number)
+                    shown = _by_token(run) if unit else run
+                    _draw_history(axes, shown, key, number)
         axes.set(title=title, xlabel="epochs")
     drawing.legend(
         [Line2D([], [], color=_colour(number)) for number, _ in numbered],
@@ -135,6 +137,22 @@ def learning_curves(columns: Sequence[Column]) -> str:
         frameon=False,
     )
     return svg(drawing, f"Over epochs: {', '.join(title for _, title, _ in panels)}")
+
+
+def _by_token(run: Run) -> Run:
+    """A run whose losses are not sums over the tokens of a text, but means a token."""
+
+    def by_token(prompt: str, evaluation: dict[str, float]) -> dict[str, float]:
+        tokens = run.answer_tokens.get(prompt, {})
+        counts = {"loss": tokens.get("train", 1.0), "dev_loss": tokens.get("dev", 1.0)}
+        return {name: value / counts.get(name, 1.0) for name, value in evaluation.items()}
+
+    history = {
+        prompt: [by_token(prompt, evaluation) for evaluation in evaluations]
+        for prompt, evaluations in run.history.items()
+    }
+    best = {prompt: by_token(prompt, evaluation) for prompt, evaluation in run.best.items()}
+    return run.model_copy(update={"history": history, "best": best})
 
 
 def _draw_history(axes: Axes, run: Run, key: str, number: int) -> None:

@@ -148,6 +148,7 @@ def fit(
             job.restore_best()
             model.solve_reader(job.task, job.rows)
             job.trained.planned, job.trained.step = job.steps, job.step
+            job.trained.answer_tokens = job.answer_tokens
     finally:
         model.lm.recompute(False)
         model.lm.tune(False)

@@ -13,6 +13,7 @@ from transformers.optimization import Adafactor
 
 from ptune.base import files
 from ptune.errors import ConfigError, DataError
+from ptune.model.examples import TextExample
 from ptune.model.prompt_model import Example, PromptModel, Row
 from ptune.reports.trial_results import Evaluation
 from ptune.settings import TrainConfig
@@ -34,6 +35,9 @@ class TrainingHistory:
     """The number of steps that the training was configured for."""
     step: int = 0
     """The number of steps that were taken."""
+    answer_tokens: dict[str, float] = field(default_factory=dict)
+    """How many tokens a right text has on average (train, dev), where the answer is text: the
+    losses are sums over these tokens."""
 
     @property
     def stopped(self) -> bool:
@@ -128,6 +132,15 @@ class PromptTraining:
             self.order = torch.randperm(len(self.rows), generator=self.generator)
         size = self.config.batch_size
         return [self.rows[i] for i in self.order[position * size : (position + 1) * size].tolist()]
+
+    @property
+    def answer_tokens(self) -> dict[str, float]:
+        """How many tokens a right text has on average (train, dev); nothing for labels."""
+        lengths = {
+            split: [len(example.answer) for example in examples if isinstance(example, TextExample)]
+            for split, examples in (("train", self.rows), ("dev", self.dev))
+        }
+        return {split: sum(counts) / len(counts) for split, counts in lengths.items() if counts}
 
     @property
     def encoded(self) -> list[EncodedRow]:
