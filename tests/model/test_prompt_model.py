@@ -142,6 +142,13 @@ def test_starting_points():
         )
 
 
+@pytest.mark.parametrize("template", ["{soft:2} {text} {mask}", "{prefix:2} {text} {mask}"])
+def test_any_whole_number_is_a_seed(template):
+    for seed in (10**30, -(10**30), -1):
+        one(template=template, seed=seed)
+    one(template=template, seed=10**30, reader=READERS["soft"])
+
+
 def test_an_lstm_is_fitted_to_its_starting_words():
     model = one(template='{soft:"the capital of france"} {text} {mask}')
     wanted = model.lm.embed(torch.tensor(model.lm.tokens.plain("the capital of france")))

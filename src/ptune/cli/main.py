@@ -59,6 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         named = f"{error.filename}: " if error.filename else ""
         terminal.warn(f"ptune: {named}{error.strerror or error}.")
         sys.exit(2)
+    except UnicodeEncodeError as error:
+        character = error.object[error.start : error.end].encode("unicode_escape").decode()
+        terminal.warn(
+            f"ptune: The name of a file holds {character}, which no file's name can have."
+        )
+        sys.exit(2)
     except ValueError as error:
         if "embedded null" not in str(error):
             raise

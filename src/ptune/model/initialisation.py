@@ -23,6 +23,11 @@ from ptune.template.language import Template
 ENCODER_DECODER = ("encoder", "decoder", "cross")
 
 
+def _seed(task: Task, name: str) -> int:
+    """The seed of something of a task that begins at random: of 64 bits, as torch takes them."""
+    return (task.seed * 1_000_003 + zlib.crc32(name.encode())) % 2**64
+
+
 def encoder(
     lm: LanguageModel,
     task: Task,
@@ -33,7 +38,7 @@ def encoder(
 ) -> nn.Module:
     """The prompt's encoder at its starting point, which follows from the task's name and seed
     alone."""
-    seed = task.seed * 1_000_003 + zlib.crc32(task.name.encode())
+    seed = _seed(task, task.name)
     generator = torch.Generator().manual_seed(seed)
     with seeded(seed):
         new_encoder = encoders.make(task.encoder, length, lm.width)
@@ -76,7 +81,7 @@ def _prefix_encoder(
     """A new encoder of the values at some columns of W, at its starting point."""
     settings, runs = task.prefix, template.prefixes(lm.tokens)
     length = sum(count for count, _ in runs)
-    seed = task.seed * 1_000_003 + zlib.crc32(f"{task.name} prefix".encode())
+    seed = _seed(task, f"{task.name} prefix")
     generator = torch.Generator().manual_seed(seed)
     with seeded(seed):
         encoder = encoders.make_deep(length, len(columns), lm.width, settings.hidden)
@@ -157,5 +162,5 @@ def reader(lm: LanguageModel, task: Task, bound: BoundVerbalizer | None) -> Read
     """The task's reader at its starting point, which follows from the task's name and seed
     alone."""
     verbalizer = task.verbalizer if isinstance(task.verbalizer, Verbalizer) else None
-    with seeded(task.seed * 1_000_003 + zlib.crc32(f"{task.name} reader".encode())):
+    with seeded(_seed(task, f"{task.name} reader")):
         return task.reader.start(lm, verbalizer, bound).to(lm.device)
