@@ -10,10 +10,13 @@ import tiny
 import torch
 from transformers import AutoModelForMaskedLM, BertConfig, BertModel
 
+from ptune.answers.next_sentence import PairHead
 from ptune.base import files
 from ptune.errors import ConfigError, DataError, DivergedError
 from ptune.lm.language_model import LanguageModel
+from ptune.pretraining import batches
 from ptune.pretraining import loop as p
+from ptune.pretraining.new_lm import KINDS
 from ptune.pretraining.options import PretrainConfig
 
 SENTENCES = [
@@ -61,7 +64,7 @@ def test_every_objective_learns_and_makes_an_lm_that_loads(objective, text, tmp_
     p.pretrain(config(text, tmp_path / "lm", objective=objective), said.append)
     assert looks(tmp_path / "lm")[-1]["loss"] < 0.7 * looks(tmp_path / "first")[-1]["loss"]
     lm = LanguageModel.load(tmp_path / "lm", device="cpu")
-    assert lm.kind == p.KINDS[objective] and "perplexity" in said[-1]
+    assert lm.kind == KINDS[objective] and "perplexity" in said[-1]
 
 
 @pytest.mark.parametrize("settings", [{}, {"held_out": 0.0}, {"save_minutes": 0}])
@@ -148,8 +151,8 @@ def test_next_sentence_prediction(relation, tmp_path):
             held_out=0.2,
         )
     )
-    head = p.PairHead.load(tmp_path / "lm")
-    assert head.labels == p.PAIRS[relation]
+    head = PairHead.load(tmp_path / "lm")
+    assert head.labels == batches.PAIRS[relation]
     assert looks(tmp_path / "lm")[-1]["pairs right"] > (0.75 if relation == "two-way" else 0.55)
 
 
@@ -275,7 +278,7 @@ def test_several_texts_of_one_name(tmp_path):
     texts = [tmp_path / name for name in ("w.en", "w.de", "other/w.en")]
     settings = config(texts[0], tmp_path / "lm", texts=texts)
     lm = LanguageModel(*tiny.tiny("gpt2"))
-    corpora = p._read(settings.model_copy(update={"objective": "causal"}), lm).corpora
+    corpora = batches.read(settings.model_copy(update={"objective": "causal"}), lm).corpora
     words = [lm.tokens.tokenizer.decode(text_corpus.ids.tolist()) for text_corpus in corpora]
     assert [(text.count("w.en"), text.count("w.de"), text.count("other/")) for text in words] == [
         (4, 0, 0),
@@ -287,3 +290,36 @@ def test_several_texts_of_one_name(tmp_path):
 def test_a_new_lm_is_one_that_transformers_knows(text, tmp_path):
     p.pretrain(config(text, tmp_path / "lm", steps=1))
     assert type(AutoModelForMaskedLM.from_pretrained(tmp_path / "lm")).__name__ == "BertForMaskedLM"
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (
+            {"objective": "span-corruption", "tokenizer": "words"},
+            "needs a tokenizer with sentinels",
+        ),
+        ({"length": 600, "lm": "old", "vocabulary_size": None}, "positions|length"),
+    ],
+)
+def test_a_step_is_tried_before_anything_is_written(settings, message, text, tmp_path):
+    tiny.wordpiece().save_pretrained(tmp_path / "words")
+    for part in tiny.tiny("bert"):
+        part.save_pretrained(tmp_path / "old")
+    paths = {
+        name: str(tmp_path / value) for name, value in settings.items() if value in ("words", "old")
+    }
+    with pytest.raises(ConfigError, match=message):
+        p.pretrain(config(text, tmp_path / "lm", **{**settings, **paths}))
+    assert not (tmp_path / "lm").exists()
+
+
+def test_what_is_tried_changes_nothing(text, tmp_path, monkeypatch):
+    """The LM of a run is the same as that of one of which no step was tried."""
+    settings = {"steps": 3, "next_sentence": "two-way"}
+    p.pretrain(config(text, tmp_path / "tried", **settings))
+    monkeypatch.setattr(p, "_rehearse", lambda config, lm: None)
+    p.pretrain(config(text, tmp_path / "plain", **settings))
+    for name in ("model.safetensors", "pair_head.safetensors"):
+        both = [(tmp_path / folder / name).read_bytes() for folder in ("tried", "plain")]
+        assert both[0] == both[1]

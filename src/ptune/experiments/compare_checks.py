@@ -12,6 +12,7 @@ from ptune.experiments.train_setup import PET
 from ptune.lm.language_model import LanguageModel
 from ptune.model.examples import Shortening
 from ptune.model.prompt_model import PromptModel
+from ptune.runs.without_trace import without_trace
 from ptune.tasks import yaml_task
 from ptune.tasks.schema import TaskConfig
 from ptune.tasks.yaml_task import Member
@@ -79,7 +80,7 @@ def rehearse(
     for method in methods:
         settings = settings_of(config, split, method)
         try:
-            with rehearsal.without_trace(lm, tuned=False):
+            with without_trace(lm, tuned=False):
                 if method.name in PET:
                     plan = pet_plan(config, lm, split, method, settings)
                     pet.rehearse(lm, plan, split.train, split.dev, split.unlabeled)

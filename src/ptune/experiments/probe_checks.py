@@ -17,6 +17,7 @@ from ptune.model.examples import Shortening
 from ptune.model.prompt_model import PromptModel
 from ptune.reports.trial_results import FactsResult
 from ptune.runs.trials import JsonResults, run_trials
+from ptune.runs.without_trace import without_trace
 from ptune.training import rehearsal
 from ptune.training.methods import Method
 
@@ -76,7 +77,7 @@ def rehearse(plan: Plan) -> None:
             out=None,
         )
         original = original_weights(brief)
-        with rehearsal.without_trace(plan.lm, tuned=False):
+        with without_trace(plan.lm, tuned=False):
             run_trials(
                 trials_of(brief), None, partial(run_bank, brief, original), JsonResults(FactsResult)
             )

@@ -8,7 +8,7 @@ run can be resumed anywhere.
 
 import itertools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from ptune.errors import DataError
 from ptune.runs import identity
 
 Batch = dict[str, np.ndarray]
+FIRST_LINES = 200  # of a text that is only tried
 
 
 @dataclass
@@ -76,41 +77,68 @@ def tokenise(text: pathlib.Path, tokenizer: Any, folder: pathlib.Path, end: int 
     )
 
 
+def beginning(text: pathlib.Path, tokenizer: Any, end: int | None) -> Corpus:
+    """The first lines of a text file as tokens; nothing is written.
+
+    Raises:
+        DataError: the file is missing, or is not UTF-8.
+    """
+    ids: list[int] = []
+    starts: list[bool] = []
+    documents = [0]
+    for tokens in _tokens(itertools.islice(_blocks(text, FIRST_LINES), 1), tokenizer, end):
+        if tokens is None:
+            documents.append(len(ids))
+        else:
+            ids += tokens[0]
+            starts += tokens[1]
+    return Corpus(np.array(ids, np.int32), np.array(starts, np.bool_), np.array(documents))
+
+
 def _write(text: pathlib.Path, tokenizer: Any, folder: pathlib.Path, end: int | None) -> None:
     total, documents = 0, [0]
     with open(folder / "ids", "wb") as ids, open(folder / "starts", "wb") as starts:
-
-        def put(tokens: Sequence[int], words: Sequence[int | None]) -> None:
-            nonlocal total
-            np.asarray(tokens, np.int32).tofile(ids)
-            np.asarray(
-                [i == 0 or w is None or w != words[i - 1] for i, w in enumerate(words)], np.bool_
-            ).tofile(starts)
-            total += len(tokens)
-
-        def close() -> None:
-            if total > documents[-1]:
-                if end is not None:
-                    put([end], [None])
+        for tokens in _tokens(_blocks(text), tokenizer, end):
+            if tokens is None:
                 documents.append(total)
-
-        for block in _blocks(text):
-            filled = [line for line in block if line]
-            coded = iter(
-                tokenizer(filled, add_special_tokens=False, verbose=False).encodings
-                if filled
-                else ()
-            )
-            for line in block:
-                if line:
-                    encoding = next(coded)
-                    put(encoding.ids, encoding.word_ids)
-                else:
-                    close()
-        close()
+            else:
+                np.asarray(tokens[0], np.int32).tofile(ids)
+                np.asarray(tokens[1], np.bool_).tofile(starts)
+                total += len(tokens[0])
     if not total:
         raise DataError(f"{text} holds no text.")
     np.asarray(documents, np.int64).tofile(folder / "documents")
+
+
+def _tokens(
+    blocks: Iterable[list[str]], tokenizer: Any, end: int | None
+) -> Iterator[tuple[list[int], list[bool]] | None]:
+    """The tokens of each line, and whether each begins a word; None at the end of each document, at
+    which the end token stands where one is given."""
+    is_open = False
+    for block in itertools.chain(blocks, [[""]]):
+        filled = [line for line in block if line]
+        encodings = iter(
+            tokenizer(filled, add_special_tokens=False, verbose=False).encodings if filled else ()
+        )
+        for line in block:
+            if line:
+                encoding = next(encodings)
+                is_open = is_open or bool(encoding.ids)
+                yield encoding.ids, _word_starts(encoding.word_ids)
+            elif is_open:
+                if end is not None:
+                    yield [end], [True]
+                yield None
+                is_open = False
+
+
+def _word_starts(words: Sequence[int | None]) -> list[bool]:
+    """Whether each token begins a word, from the number of each token's word."""
+    return [
+        number == 0 or word is None or word != words[number - 1]
+        for number, word in enumerate(words)
+    ]
 
 
 def _blocks(text: pathlib.Path, size: int = 2000) -> Iterator[list[str]]:

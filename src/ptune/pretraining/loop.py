@@ -3,64 +3,32 @@
 import contextlib
 import json
 import math
-import os
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import nn
-from transformers import (
-    BertConfig,
-    BertForMaskedLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    T5Config,
-    T5ForConditionalGeneration,
-)
 
 from ptune.answers.next_sentence import PairHead
 from ptune.base import files, terminal
 from ptune.base.interrupts import Interrupted, stoppable
 from ptune.base.progress import Progress
-from ptune.errors import ConfigError, DataError, DivergedError
-from ptune.lm.batch import Batch
+from ptune.errors import ConfigError, DivergedError
 from ptune.lm.language_model import LanguageModel
-from ptune.lm.loading import choose_device, choose_dtype, load_model, load_tokenizer
+from ptune.lm.loading import choose_dtype
 from ptune.lm.patches.onednn_linear import keep_few_shapes
-from ptune.pretraining import corpus, vocabulary
+from ptune.pretraining import batches
+from ptune.pretraining.batches import PAIRS, Batched, BatchMaker, Picks, Text
+from ptune.pretraining.new_lm import TOKENIZER, prepare
 from ptune.pretraining.options import PretrainConfig
 from ptune.runs import identity
 from ptune.runs.folder import RunFolder, working_in
-from ptune.template.language import Kind
+from ptune.runs.without_trace import without_trace
 
-KINDS: dict[str, Kind] = {
-    "masked": "masked",
-    "causal": "causal",
-    "span-corruption": "encoder-decoder",
-    "prefix-lm": "encoder-decoder",
-}
-PAIRS = {
-    "two-way": ("adjacent", "not adjacent"),
-    "three-way": ("adjacent", "same document", "another document"),
-}
 HELD_OUT_BATCHES = 40
 CHECKED_EVERY = 50  # steps between two checks that the loss is still a finite number
-TOKENIZER = pathlib.Path("training") / "tokenizer"
-
-
-@dataclass
-class Text:
-    """What is read: each text's corpus, its training pieces and its held-out ones, both [S, 3]
-    (``Corpus.sequences``)."""
-
-    corpora: list[corpus.Corpus]
-    training: list[np.ndarray]
-    held_out: list[np.ndarray]
 
 
 def pretrain(
@@ -85,57 +53,29 @@ def _pretrained(
     config: PretrainConfig, folder: RunFolder, report: Callable[[str], None]
 ) -> pathlib.Path:
     """The training, in a folder that is held."""
-    lm = _prepare(config)
+    lm = prepare(config)
+    _check_length(config, lm)
     settings = identity.of_settings(
         config, ("resume", "save_minutes", "device", "out", "lm", "tokenizer")
     )
-    folder.claim({**settings, "lm": identity.of_lm(lm)})
+    whole = {**settings, "lm": identity.of_lm(lm)}
+    if folder.begun is None:
+        _rehearse(config, lm)
+    folder.claim(whole)
     _keep_tokenizer(config, lm)
-    text = _read(config, lm)
-    head = (
-        PairHead(lm.model.config.hidden_size, PAIRS[config.next_sentence]).to(lm.device)
-        if config.next_sentence != "none"
-        else None
-    )
-    run = _Run(config, lm, text, head)
+    text = batches.read(config, lm)
+    run = _Run(config, lm, text, _new_head(config, lm))
     if config.resume:
         run.restore()
+    size = sum(parameter.numel() for parameter in lm.model.parameters())
+    tokens = sum(len(one.ids) for one in text.corpora)
     report(
-        f"{type(lm.model).__name__}, {sum(p.numel() for p in lm.model.parameters()) / 1e6:.1f} M "
-        "parameters, vocabulary "
-        f"{len(lm.tokens.tokenizer)}; {sum(len(c.ids) for c in text.corpora) / 1e6:.1f} M tokens "
-        "of text"
+        f"{type(lm.model).__name__}, {size / 1e6:.1f} M parameters, vocabulary "
+        f"{len(lm.tokens.tokenizer)}; {tokens / 1e6:.1f} M tokens of text"
     )
     run.train(report)
-    _save(config, lm, head)
+    _save(config, lm, run.head)
     return config.out
-
-
-def _prepare(config: PretrainConfig) -> LanguageModel:
-    """The LM to train, on its device, in float32; a checkpoint's tokenizer is used again."""
-    kind, device = KINDS[config.objective], choose_device(config.device)
-    torch.manual_seed(config.seed)
-    if config.lm is not None:
-        model, tokenizer = load_model(config.lm, kind, torch.float32, needs_head=False)
-        if config.vocabulary_size:
-            keep = vocabulary.lines([config.keep_words]) if config.keep_words else ()
-            tokenizer = vocabulary.cut(model, tokenizer, config.texts, config.vocabulary_size, keep)
-    else:
-        saved = config.out / TOKENIZER
-        if config.tokenizer or saved.exists():
-            tokenizer = load_tokenizer(os.fspath(config.tokenizer or saved))
-        else:
-            tokenizer = vocabulary.new_tokenizer(
-                config.texts, kind, config.vocabulary_size or 8000, config.length
-            )
-        model = _new_model(config, kind, tokenizer)
-    return LanguageModel(model.float().to(device), tokenizer, kind, str(config.out))
-
-
-def _keep_tokenizer(config: PretrainConfig, lm: LanguageModel) -> None:
-    """Keep the tokenizer that was learned, so that a run that goes on need not learn it again."""
-    if not (config.lm or config.tokenizer or (config.out / TOKENIZER).exists()):
-        files.write_folder(config.out / TOKENIZER, lm.tokens.tokenizer.save_pretrained)
 
 
 def _check(config: PretrainConfig) -> None:
@@ -149,111 +89,64 @@ def _check(config: PretrainConfig) -> None:
         raise ConfigError("next_sentence goes with the masked objective only.")
 
 
-def _new_model(config: PretrainConfig, kind: Kind, tokenizer: Any) -> Any:
-    if config.hidden_size % config.heads:
+def _check_length(config: PretrainConfig, lm: LanguageModel) -> None:
+    """Refuse sequences that are longer than the LM's table of positions."""
+    sizes = [
+        module.num_embeddings - (lm.forward.offset or 0)
+        for name, module in lm.model.named_modules()
+        if isinstance(module, nn.Embedding) and ("position" in name or name.endswith("wpe"))
+    ]
+    if sizes and config.length > min(sizes):
         raise ConfigError(
-            f"The width {config.hidden_size} cannot be shared by {config.heads} heads."
+            f"length is {config.length}, and {config.lm} has positions for {min(sizes)} tokens: "
+            f"set length to {min(sizes)} or fewer."
         )
-    size, ids = (
-        len(tokenizer),
-        {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id},
-    )
-    if kind == "masked":
-        return BertForMaskedLM(
-            BertConfig(
-                vocab_size=size,
-                hidden_size=config.hidden_size,
-                num_hidden_layers=config.layers,
-                num_attention_heads=config.heads,
-                intermediate_size=4 * config.hidden_size,
-                max_position_embeddings=max(512, config.length),
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        )
-    if kind == "causal":
-        return LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=size,
-                hidden_size=config.hidden_size,
-                num_hidden_layers=config.layers,
-                num_attention_heads=config.heads,
-                num_key_value_heads=config.heads,
-                intermediate_size=8 * config.hidden_size // 3 // 8 * 8,
-                max_position_embeddings=max(512, config.length),
-                tie_word_embeddings=True,
-                bos_token_id=tokenizer.bos_token_id,
-                **ids,
-            )
-        )
-    return T5ForConditionalGeneration(
-        T5Config(
-            vocab_size=size,
-            d_model=config.hidden_size,
-            d_kv=config.hidden_size // config.heads,
-            d_ff=2 * config.hidden_size,
-            num_layers=config.layers,
-            num_heads=config.heads,
-            feed_forward_proj="gated-gelu",
-            decoder_start_token_id=tokenizer.pad_token_id,
-            **ids,
-        )
-    )
 
 
-def _read(config: PretrainConfig, lm: LanguageModel) -> Text:
-    """Tokenise the texts, and cut them into pieces. An LM that reads from left to right gets one
-    joined stream."""
-    joined = lm.kind != "masked"
-    end = lm.tokens.tokenizer.eos_token_id if joined else None
-    corpora = [
-        corpus.tokenise(path, lm.tokens.tokenizer, config.out / "training" / "text", end)
-        for path in config.texts
-    ]
-    room = config.length - (
-        len(lm.tokens.before) + len(lm.tokens.after) if not joined else int(lm.kind != "causal")
-    )
-    room -= len(lm.tokens.between or ()) if config.next_sentence != "none" else 0
-    pieces = [c.sequences(room, joined) for c in corpora]
-    if lm.kind != "masked":
-        pieces = [p[p[:, 1] - p[:, 0] > 1] for p in pieces]  # one token leaves nothing to predict
-    aside = [
-        np.random.default_rng((config.seed, number)).random(len(p)) < config.held_out
-        for number, p in enumerate(pieces)
-    ]
-    text = Text(
-        corpora, [p[~a] for p, a in zip(pieces, aside)], [p[a] for p, a in zip(pieces, aside)]
-    )
+def _new_head(config: PretrainConfig, lm: LanguageModel) -> PairHead | None:
+    """The head that tells how the halves of a row relate, where the config asks for one."""
+    if config.next_sentence == "none":
+        return None
+    return PairHead(lm.model.config.hidden_size, PAIRS[config.next_sentence]).to(lm.device)
+
+
+def _keep_tokenizer(config: PretrainConfig, lm: LanguageModel) -> None:
+    """Keep the tokenizer that was learned, so that a run that goes on need not learn it again."""
+    if not (config.lm or config.tokenizer or (config.out / TOKENIZER).exists()):
+        files.write_folder(config.out / TOKENIZER, lm.tokens.tokenizer.save_pretrained)
+
+
+def _rehearse(config: PretrainConfig, lm: LanguageModel) -> None:
+    """Take one step on the first pieces of the texts, and look at the held-out loss. Nothing is
+    written, and the LM and the state of random numbers are as they were afterwards.
+
+    Raises:
+        PtuneError: something does not fit together.
+    """
+    brief = config.model_copy(update={"batch_tokens": 2 * config.length, "weights": []})
+    text = batches.sample(config, lm)
     if not sum(map(len, text.training)):
-        raise DataError("The texts hold no sequence to train on.")
-    if (
-        config.next_sentence != "none"
-        and len({(number, d) for number, p in enumerate(pieces) for d in np.unique(p[:, 2])}) < 2
-    ):
-        raise DataError(
-            "Next-sentence prediction needs several documents: put blank lines between them."
-        )
-    return text
+        return
+    with without_trace(lm, tuned=True):
+        run = _Run(brief, lm, text, _new_head(config, lm))
+        try:
+            run.step(run.batches.held_out(1)[0])
+            run.held_out_figures()
+        finally:
+            lm.tune(False)
 
 
 class _Run:
-    """A training run: the model, its optimiser, and the step it is at."""
+    """A training run: the model, its optimiser, and the number of steps that were taken."""
 
     def __init__(
         self, config: PretrainConfig, lm: LanguageModel, text: Text, head: PairHead | None
     ):
-        self.config, self.lm, self.text, self.head, self.step = config, lm, text, head, 0
+        self.config, self.lm, self.text, self.head, self.steps = config, lm, text, head, 0
+        self.batches = BatchMaker(config, lm, text)
         self.modules = nn.ModuleDict({"lm": lm.model, **({"pair": head} if head else {})})
         lm.tune(True)
-        plain = [p for p in self.modules.parameters() if p.dim() < 2]
-        decayed = [p for p in self.modules.parameters() if p.dim() >= 2]
-        self.optimiser = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": config.weight_decay},
-                {"params": plain, "weight_decay": 0.0},
-            ],
-            lr=config.learning_rate,
-            fused=True,
-        )
+        self.optimiser = _optimiser(self.modules, config)
         self.state = config.out / "training" / "state.safetensors"
         self.log = config.out / "training" / "log.jsonl"
         self.evaluations: list[dict[str, float]] = []
@@ -265,272 +158,101 @@ class _Run:
         )
 
     def train(self, report: Callable[[str], None]) -> None:
+        """Take all steps that are left, with a checkpoint and a look at the held-out text every so
+        many minutes.
+
+        Raises:
+            DivergedError: the loss or a weight is no finite number.
+            Interrupted: Ctrl-C or a termination signal arrived; a checkpoint was written before.
+        """
         config, saved = self.config, time.monotonic()
         with (
-            Progress(f"{config.objective}", config.steps, self.step) as progress,
+            Progress(f"{config.objective}", config.steps, self.steps) as progress,
             stoppable() as stopped,
         ):
-            for picks in self._batches():
-                self.lm.tune(True)
-                torch.manual_seed(config.seed * 1_000_003 + self.step)
-                for group in self.optimiser.param_groups:
-                    group["lr"] = config.learning_rate * _rate(
-                        self.step, config.steps, config.warmup
-                    )
-                batch, labels, relations = self._collate(
-                    picks, self.text.training, (config.seed, 1, self.step)
-                )
-                with self.autocast():
-                    loss = self._loss(batch, labels, relations)
-                loss.backward()
-                nn.utils.clip_grad_norm_(self.modules.parameters(), config.clip)
-                self.optimiser.step()
-                self.optimiser.zero_grad()
-                self.step += 1
-                progress.advance(loss=loss.detach())
-                if self.step % CHECKED_EVERY == 0 and not torch.isfinite(loss):
+            for picks in self.batches.from_step(self.steps):
+                loss = self.step(picks)
+                progress.advance(loss=loss)
+                if self.steps % CHECKED_EVERY == 0 and not torch.isfinite(loss):
                     raise self._diverged()
                 if stopped():
                     self.save()
                     raise Interrupted(f"Stopped; {self.state} holds all that was trained.")
-                if time.monotonic() - saved > 60 * config.save_minutes or self.step == config.steps:
-                    report(f"step {self.step}: held-out {self._evaluate()}")
+                waited = time.monotonic() - saved > 60 * config.save_minutes
+                if waited or self.steps == config.steps:
+                    report(f"step {self.steps}: held-out {self._evaluate()}")
                     self.save()
                     saved = time.monotonic()
 
-    def _batches(self) -> Iterator[list[tuple[int, int]]]:
-        """The batches from this step on; an epoch's order follows from the seed."""
-        config, epoch_start, number = self.config, 0, 0
-        extra = len(self.lm.tokens.before) + len(self.lm.tokens.after)
-        while self.step < config.steps:
-            batches = corpus.epoch(
-                self.text.training,
-                config.weights or [1.0] * len(config.texts),
-                config.batch_tokens,
-                extra,
-                config.seed + 7919 * number,
-            )
-            if not batches:
-                raise DataError("With these weights an epoch takes nothing; make them larger.")
-            for picks in batches[max(0, self.step - epoch_start) :]:
-                if self.step == config.steps:
-                    return
-                yield picks
-            epoch_start, number = epoch_start + len(batches), number + 1
+    def step(self, picks: Picks) -> torch.Tensor:
+        """Take one step on some pieces; return the loss."""
+        config = self.config
+        self.lm.tune(True)
+        torch.manual_seed(config.seed * 1_000_003 + self.steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = config.learning_rate * _rate(self.steps, config.steps, config.warmup)
+        batched = self.batches.collate(picks, self.text.training, (config.seed, 1, self.steps))
+        with self.autocast():
+            loss = self._loss(batched)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.modules.parameters(), config.clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.steps += 1
+        return loss.detach()
 
-    def _collate(
-        self, picks: list[tuple[int, int]], pieces: list[np.ndarray], seed: tuple[int, ...]
-    ) -> tuple[Batch, torch.Tensor, torch.Tensor | None]:
-        """A batch, the token asked for at each of its answer places, and how the pairs relate."""
-        config, tokens, random = self.config, self.lm.tokens, np.random.default_rng(seed)
-        spans = [(number, *pieces[number][piece]) for number, piece in picks]
-        rows = [np.asarray(self.text.corpora[c].ids[a:b]) for c, a, b, _ in spans]
-        relations, types = None, None
-        if config.objective == "masked":
-            starts = [np.asarray(self.text.corpora[c].starts[a:b]) for c, a, b, _ in spans]
-            if self.head:
-                rows, starts, types, relations = self._pairs(spans, rows, starts, pieces, random)
-            arrays = corpus.masked(
-                rows,
-                starts,
-                config.mask_share,
-                int(tokens.mask or 0),
-                len(tokens.tokenizer),
-                random,
-                (tokens.before, tokens.after),
-                tokens.pad,
-                {*(tokens.between or ())},
-            )
-        elif config.objective == "causal":
-            arrays = corpus.causal(rows, tokens.pad)
-        else:
-            end = tokens.tokenizer.eos_token_id
-            sentinels = (
-                [tokens.sentinel + s for s in self._sentinel_order()]
-                if tokens.sentinel is not None
-                else []
-            )
-            if config.objective == "span-corruption":
-                if not sentinels:
-                    raise ConfigError(
-                        "Span corruption needs a tokenizer with sentinels (<extra_id_0> ...); "
-                        "this one has none."
-                    )
-                arrays = corpus.corrupted(rows, sentinels, end, self.lm.start, random, tokens.pad)
-            else:
-                arrays = corpus.split(rows, end, self.lm.start, random, tokens.pad)
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        has_label = tensors["labels"] != -100
-        places = has_label.nonzero()
-        if (
-            relations is not None
-        ):  # the pair head reads the first token, so it is one more answer place in each row
-            places = torch.cat(
-                [
-                    places,
-                    torch.stack(
-                        [torch.arange(len(rows)), torch.zeros(len(rows), dtype=torch.long)], 1
-                    ),
-                ]
-            )
-        batch = Batch(
-            tensors["input_ids"],
-            tensors["attention_mask"],
-            torch.full_like(tensors["input_ids"], -1),
-            torch.full((len(rows),), -1),
-            types,
-            places[:, 0],
-            places[:, 1],
-            tensors.get("decoder_input_ids"),
-            tensors.get("decoder_attention_mask"),
-        )
-        return batch, tensors["labels"][has_label], relations
-
-    def _sentinel_order(self) -> list[int]:
-        """Sentinels by number, as offsets from the first: T5's own vocabulary counts them
-        downwards."""
-        tokenizer, first_sentinel = self.lm.tokens.tokenizer, self.lm.tokens.sentinel
-        second_sentinel = tokenizer.convert_tokens_to_ids("<extra_id_1>")
-        step = (
-            second_sentinel - first_sentinel
-            if second_sentinel is not None and second_sentinel != tokenizer.unk_token_id
-            else 1
-        )
-        return [step * number for number in range(vocabulary.SENTINELS)]
-
-    def _pairs(
-        self,
-        spans: list[Any],
-        rows: list[np.ndarray],
-        starts: list[np.ndarray],
-        pieces: list[np.ndarray],
-        random: np.random.Generator,
-    ) -> tuple[list[np.ndarray], list[np.ndarray], torch.Tensor, torch.Tensor]:
-        """Cut each row in two at a word, put another text in place of some second halves, and the
-        separator between."""
-        between, types = self.lm.tokens.between or [], self.lm.tokens.types or (0, 0, 1)
-        relations = random.integers(len(PAIRS[self.config.next_sentence]), size=len(rows))
-        joined_rows, marks, kinds = [], [], []
-        for number, ((c, _, _, document), ids, word_starts) in enumerate(zip(spans, rows, starts)):
-            middle = next(
-                (i for i in range(max(1, len(ids) // 2), len(ids)) if word_starts[i]), len(ids)
-            )
-            second_ids, second_starts = ids[middle:], word_starts[middle:]
-            same = self.config.next_sentence == "three-way" and relations[number] == 1
-            other = self._other(c, document, pieces, random, same) if relations[number] else None
-            if other is not None:
-                second_ids, second_starts = (part[: max(1, len(ids) - middle)] for part in other)
-            elif relations[number]:
-                relations[number] = 0
-            joined_rows.append(np.concatenate([ids[:middle], between, second_ids]).astype(np.int64))
-            marks.append(
-                np.concatenate([word_starts[:middle], np.ones(len(between), bool), second_starts])
-            )
-            first_length = len(self.lm.tokens.before) + middle
-            kinds.append(
-                [types[0]] * first_length
-                + [types[1]] * len(between)
-                + [types[2]] * (len(second_ids) + len(self.lm.tokens.after))
-            )
-        width = max(map(len, kinds))
-        return (
-            joined_rows,
-            marks,
-            torch.tensor([k + [0] * (width - len(k)) for k in kinds]),
-            torch.from_numpy(relations),
-        )
-
-    def _other(
-        self,
-        c: int,
-        document: int,
-        pieces: list[np.ndarray],
-        random: np.random.Generator,
-        same: bool,
-    ) -> tuple[np.ndarray, np.ndarray] | None:
-        """A random piece of the same document, or of any other one; None where chance finds
-        none."""
-        for _ in range(20):
-            number = (
-                c
-                if same
-                else int(
-                    random.choice(
-                        len(pieces), p=np.array(list(map(len, pieces))) / sum(map(len, pieces))
-                    )
-                )
-            )
-            pool = pieces[c][pieces[c][:, 2] == document] if same else pieces[number]
-            if not len(pool):
-                return None
-            start, end, other_document = pool[random.integers(len(pool))]
-            if (
-                (number, other_document) == (c, document)
-                if same
-                else (number, other_document) != (c, document)
-            ):
-                text = self.text.corpora[number]
-                return np.asarray(text.ids[start:end]), np.asarray(text.starts[start:end])
-        return None
-
-    def _loss(
-        self, batch: Batch, labels: torch.Tensor, relations: torch.Tensor | None
-    ) -> torch.Tensor:
-        hidden, _, scores = self.lm.read(batch)
+    def _loss(self, batched: Batched) -> torch.Tensor:
+        hidden, _, scores = self.lm.read(batched.batch)
+        labels, relations = batched.labels, batched.relations
         loss = nn.functional.cross_entropy(scores[: len(labels)], labels.to(scores.device))
         if relations is not None:
             assert self.head is not None
-            loss = loss + nn.functional.cross_entropy(
-                self.head(hidden[len(labels) :]).float(), relations.to(scores.device)
-            )
+            related = self.head(hidden[len(labels) :]).float()
+            loss = loss + nn.functional.cross_entropy(related, relations.to(scores.device))
         return loss
 
     @torch.no_grad()
-    def _evaluate(self) -> str:
+    def held_out_figures(self) -> dict[str, float]:
         """Loss and perplexity on the held-out text, and the accuracy of the pair head; the same
-        masks each time."""
-        if not sum(map(len, self.text.held_out)):
-            return "text: none"
-        self.lm.tune(False)
-        batches = corpus.epoch(
-            self.text.held_out, [1.0] * len(self.text.held_out), self.config.batch_tokens, 0, 0
-        )[:HELD_OUT_BATCHES]
+        masks each time. None where no text is held out.
+
+        Raises:
+            DivergedError: the loss is no finite number.
+        """
         total, count, right, pairs = 0.0, 0, 0, 0
-        for number, picks in enumerate(batches):
-            batch, labels, relations = self._collate(
-                picks, self.text.held_out, (self.config.seed, 2, number)
-            )
+        self.lm.tune(False)
+        for number, picks in enumerate(self.batches.held_out(HELD_OUT_BATCHES)):
+            seed = (self.config.seed, 2, number)
+            batched = self.batches.collate(picks, self.text.held_out, seed)
             with self.autocast():
-                hidden, _, scores = self.lm.read(batch)
-            total += float(
-                nn.functional.cross_entropy(
-                    scores[: len(labels)], labels.to(scores.device), reduction="sum"
-                )
-            )
+                hidden, _, scores = self.lm.read(batched.batch)
+            labels, relations = batched.labels, batched.relations
+            asked = scores[: len(labels)], labels.to(scores.device)
+            total += float(nn.functional.cross_entropy(*asked, reduction="sum"))
             count += len(labels)
             if relations is not None and self.head:
-                right += int(
-                    (self.head(hidden[len(labels) :].float()).argmax(1).cpu() == relations).sum()
-                )
+                answers = self.head(hidden[len(labels) :].float()).argmax(1).cpu()
+                right += int((answers == relations).sum())
                 pairs += len(relations)
         self.lm.tune(True)
         loss = total / count
         if not math.isfinite(loss):
             raise self._diverged()
-        line = {
-            "step": self.step,
-            "loss": round(loss, 4),
-            "perplexity": round(math.exp(min(loss, 50)), 2),
-        }
-        line |= {"pairs right": round(right / pairs, 4)} if pairs else {}
-        self.evaluations.append(line)
-        files.write_text(
-            self.log, "".join(json.dumps(evaluation) + "\n" for evaluation in self.evaluations)
-        )
-        return ", ".join(f"{k} {v}" for k, v in line.items() if k != "step")
+        figures = {"loss": round(loss, 4), "perplexity": round(math.exp(min(loss, 50)), 2)}
+        return figures | ({"pairs right": round(right / pairs, 4)} if pairs else {})
+
+    def _evaluate(self) -> str:
+        """Look at the held-out text, and write the figures to the log."""
+        if not sum(map(len, self.text.held_out)):
+            return "text: none"
+        figures = self.held_out_figures()
+        self.evaluations.append({"step": self.steps, **figures})
+        lines = [json.dumps(evaluation) + "\n" for evaluation in self.evaluations]
+        files.write_text(self.log, "".join(lines))
+        return ", ".join(f"{name} {value}" for name, value in figures.items())
 
     def save(self) -> None:
-        """A checkpoint: weights, optimiser, step.
+        """A checkpoint: weights, optimiser, number of steps.
 
         Raises:
             DivergedError: a weight is no finite number; the checkpoint from before stays.
@@ -542,16 +264,14 @@ class _Run:
             f"optimiser.{name}": value
             for name, value in files.optimiser_tensors(self.optimiser).items()
         }
-        files.write_tensors(self.state, tensors, {"step": self.step, "looks": self.evaluations})
+        files.write_tensors(self.state, tensors, {"step": self.steps, "looks": self.evaluations})
 
     def _diverged(self) -> DivergedError:
-        before = (
-            f" {self.state} holds the last checkpoint from before that."
-            if self.state.exists()
-            else ""
-        )
+        before = ""
+        if self.state.exists():
+            before = f" {self.state} holds the last checkpoint from before that."
         return DivergedError(
-            f"The training diverged by step {self.step} (the loss or a weight is no finite number "
+            f"The training diverged by step {self.steps} (the loss or a weight is no finite number "
             "any more): "
             f"lower learning_rate (it is {self.config.learning_rate:g}) and begin anew.{before}"
         )
@@ -560,20 +280,29 @@ class _Run:
         """Go on from the checkpoint, if there is one."""
         if not self.state.exists():
             return
-        tensors, state = files.read_noted(self.state)
-        self.step, self.evaluations = state["step"], state["looks"]
-        self.modules.load_state_dict(
-            {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")},
-            strict=False,
-        )
-        files.restore_optimiser(
-            self.optimiser,
-            {
-                k.removeprefix("optimiser."): v
-                for k, v in tensors.items()
-                if k.startswith("optimiser.")
-            },
-        )
+        tensors, note = files.read_noted(self.state)
+        self.steps, self.evaluations = note["step"], note["looks"]
+        self.modules.load_state_dict(_part(tensors, "model."), strict=False)
+        files.restore_optimiser(self.optimiser, _part(tensors, "optimiser."))
+
+
+def _optimiser(modules: nn.Module, config: PretrainConfig) -> torch.optim.Optimizer:
+    """AdamW, without weight decay on biases and norms."""
+    plain = [parameter for parameter in modules.parameters() if parameter.dim() < 2]
+    decayed = [parameter for parameter in modules.parameters() if parameter.dim() >= 2]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+
+
+def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def _rate(step: int, steps: int, warmup: float) -> float:

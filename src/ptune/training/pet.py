@@ -24,8 +24,9 @@ from ptune.model.prompt_model import PromptModel, Row, Task
 from ptune.runs import identity
 from ptune.runs.folder import NOTE, working_in
 from ptune.runs.trials import TRIAL, Trial, run_trials
+from ptune.runs.without_trace import without_trace
 from ptune.settings import TrainConfig
-from ptune.training import pet_plan, rehearsal
+from ptune.training import pet_plan
 from ptune.training.loop import accuracy, fit
 from ptune.training.pet_plan import PetRows, Plan
 from ptune.training.pet_rows import LIKELIEST, draw, new_rows
@@ -225,7 +226,7 @@ def rehearse(
     plan, brief = plan.brief(), PetRows(rows, dev, unlabeled).brief()
     pet_plan.check(plan, brief)
     label, silent = "one step, to try it", lambda text: None
-    with rehearsal.without_trace(lm, tuned=True):
+    with without_trace(lm, tuned=True):
         _outcome(_Run(lm, plan, brief, None, label, silent, plan.tasks(), lm.weights()))
 
 

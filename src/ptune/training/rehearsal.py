@@ -1,17 +1,13 @@
 """What is tried before the first step of a training: that every row fits, and one step on two rows,
 with a copy that is thrown away."""
 
-import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
-from ptune.errors import DivergedError
-from ptune.lm.language_model import LanguageModel
 from ptune.model.examples import Shortening
 from ptune.model.prompt_model import PromptModel, Row
+from ptune.runs.without_trace import without_trace
 from ptune.settings import TrainConfig
 from ptune.training.loop import TextMetric, fit
 from ptune.training.prompt_training import Tune
@@ -40,24 +36,6 @@ def try_rows(
 def short(config: TrainConfig) -> TrainConfig:
     """The same training with one step on two rows."""
     return config.model_copy(update=ONE_STEP)
-
-
-@contextlib.contextmanager
-def without_trace(lm: LanguageModel, tuned: bool) -> Iterator[None]:
-    """What is tried in this block changes neither the LM nor the state of random numbers. A
-    training that diverges ends the block, and is no error.
-
-    Args:
-        tuned: whether the LM's weights are changed in the block, and have to be put back.
-    """
-    devices = [lm.device] if lm.device.type == "cuda" else []
-    weights = lm.weights() if tuned else None
-    with torch.random.fork_rng(devices=devices), contextlib.suppress(DivergedError):
-        try:
-            yield
-        finally:
-            if weights is not None:
-                lm.restore(weights)
 
 
 def copy_of(model: PromptModel) -> PromptModel:
