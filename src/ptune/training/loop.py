@@ -6,11 +6,12 @@ of rows, step count, clipping, schedule, early stopping and best checkpoint are 
 that has stopped leaves the optimiser.
 """
 
+import contextlib
 import functools
 import json
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -95,7 +96,40 @@ def fit(
         Interrupted: Ctrl-C or a termination signal arrived; a checkpoint was written before.
     """
     config = config or TrainConfig()
+    _check(data, config, tune, unlabeled)
     numbers = {key: model.number(key) if isinstance(key, str) else key for key in data}
+    with _trainable(model, config, tune):
+        jobs = [
+            PromptTraining(model, numbers[key], rows, dev, config, tune, unlabeled)
+            for key, (rows, dev) in data.items()
+        ]
+        if tune == "prompt":
+            _check_gradients(model, jobs)
+        checkpoint = None
+        if folder is not None:
+            whole = _identity(model, jobs, data, config, tune, unlabeled)
+            file = pathlib.Path(folder) / "checkpoint.safetensors"
+            checkpoint = Checkpoint(file, whole, tune == "prompt")
+            if resume and file.exists():
+                checkpoint.restore(jobs)
+        with _keeping_contexts(model, jobs, config, tune):
+            evaluate = functools.partial(_evaluate, model, metric=metric, texts=texts)
+            _run(model, jobs, config, evaluate, checkpoint, label)
+        for job in jobs:
+            job.restore_best()
+            model.solve_reader(job.task, job.rows)
+            job.trained.planned, job.trained.step = job.steps, job.step
+            job.trained.answer_tokens = job.answer_tokens
+    return _histories(dict(zip(data, jobs)), config, tune)
+
+
+def _check(
+    data: Mapping[Any, tuple[Sequence[Row], Sequence[Row]]],
+    config: TrainConfig,
+    tune: Tune,
+    unlabeled: Sequence[Row],
+) -> None:
+    """Refuse what cannot be trained so."""
     if tune != "prompt" and len(data) > 1:
         raise ConfigError(
             "The LM is tuned for one task at a time; only prompts can be trained together."
@@ -105,56 +139,54 @@ def fit(
             "The auxiliary loss hides words of unlabelled rows, and there are none: give some, or "
             "set its weight to 0."
         )
+
+
+@contextlib.contextmanager
+def _trainable(model: PromptModel, config: TrainConfig, tune: Tune) -> Iterator[None]:
+    """While this is open, what is trained has gradients, and an LM that is tuned has its
+    dropout."""
     if tune == "head":
         model.lm.tune_head()
     else:
         model.lm.tune(tune != "prompt")
-    model.bank.readers.train(tune != "prompt")  # dropout belongs to an LM that is tuned
+    model.bank.readers.train(tune != "prompt")
     model.lm.recompute(config.recompute)
     try:
-        jobs = [
-            PromptTraining(model, numbers[key], rows, dev, config, tune, unlabeled)
-            for key, (rows, dev) in data.items()
-        ]
-        if tune == "prompt":
-            prompts = [model.tasks[job.task].prompt for job in jobs]
-            model.lm.check_gradients(
-                *(
-                    any(list(modules[prompt].parameters()) for prompt in prompts)
-                    for modules in (model.bank.encoders, model.bank.prefixes)
-                )
-            )
-        checkpoint = None
-        if folder is not None:
-            whole = _identity(model, jobs, data, config, tune, unlabeled)
-            checkpoint = Checkpoint(
-                pathlib.Path(folder) / "checkpoint.safetensors", whole, tune == "prompt"
-            )
-            if resume and checkpoint.file.exists():
-                checkpoint.restore(jobs)
-        with model.lm.keeping_contexts(
-            [row for job in jobs for row in job.encoded],
-            config.context_mb if tune == "prompt" else 0,
-        ):
-            _run(
-                model,
-                jobs,
-                config,
-                lambda due: _evaluate(model, due, metric, texts),
-                checkpoint,
-                label,
-            )
-        for job in jobs:
-            job.restore_best()
-            model.solve_reader(job.task, job.rows)
-            job.trained.planned, job.trained.step = job.steps, job.step
-            job.trained.answer_tokens = job.answer_tokens
+        yield
     finally:
         model.lm.recompute(False)
         model.lm.tune(False)
         model.bank.readers.eval()
-    trained = {key: job.trained for key, job in zip(data, jobs)}
-    if lost := [job.name for job in jobs if job.trained.best is None]:
+
+
+def _check_gradients(model: PromptModel, jobs: Sequence[PromptTraining]) -> None:
+    """Refuse a frozen LM that gives the prompts, as these tasks have them, no gradient."""
+    prompts = [model.tasks[job.task].prompt for job in jobs]
+    soft_tokens, prefixes = (
+        any(list(modules[prompt].parameters()) for prompt in prompts)
+        for modules in (model.bank.encoders, model.bank.prefixes)
+    )
+    model.lm.check_gradients(soft_tokens, prefixes)
+
+
+def _keeping_contexts(
+    model: PromptModel, jobs: Sequence[PromptTraining], config: TrainConfig, tune: Tune
+) -> contextlib.AbstractContextManager[None]:
+    """While this is open, a frozen LM computes the texts before rows' soft tokens once."""
+    rows = [row for job in jobs for row in job.encoded]
+    return model.lm.keeping_contexts(rows, config.context_mb if tune == "prompt" else 0)
+
+
+def _histories(
+    jobs: Mapping[Any, PromptTraining], config: TrainConfig, tune: Tune
+) -> dict[int | str, TrainingHistory]:
+    """How each training went.
+
+    Raises:
+        DivergedError: one left no finite state to keep.
+    """
+    trained = {key: job.trained for key, job in jobs.items()}
+    if lost := [job.name for job in jobs.values() if job.trained.best is None]:
         raise DivergedError(
             f"{_diverged(lost)} before the first look at dev, so there is no state to keep: "
             f"{lower_rates(config, tune)}.",

@@ -49,6 +49,27 @@ class Method:
     pooling: Literal["first", "mean"] = "first"
 
 
+FINE_TUNING = TrainConfig(
+    lm_learning_rate=5e-5,
+    weight_decay=0.01,
+    batch_size=16,
+    epochs=10,
+    least_steps=LEAST,
+    warmup=0.06,
+    decay="linear",
+    patience=3,
+    patience_steps=WAITED,
+)
+# The LM and new parameters beside it, a prompt's or a head's.
+FINE_TUNING_AND_MORE = FINE_TUNING.model_copy(update={"learning_rate": 1e-3, "patience": 5})
+PET_MEMBERS = TrainConfig(
+    lm_learning_rate=5e-5,
+    weight_decay=0.01,
+    batch_size=16,
+    steps=250,
+    decay="linear",
+    patience=0,
+)
 METHODS = {
     method.name: method
     for method in (
@@ -83,18 +104,7 @@ METHODS = {
             "P-tuning, LM tuned",
             "(3, 3, 3)",
             "both",
-            TrainConfig(
-                learning_rate=1e-3,
-                lm_learning_rate=5e-5,
-                weight_decay=0.01,
-                batch_size=16,
-                epochs=10,
-                least_steps=LEAST,
-                warmup=0.06,
-                decay="linear",
-                patience=5,
-                patience_steps=WAITED,
-            ),
+            FINE_TUNING_AND_MORE,
             frame="<template>",
         ),
         # FT: the subject alone, the LM tuned (P-tuning, section 4.1, "FT").
@@ -103,17 +113,7 @@ METHODS = {
             "Fine-tuning",
             "{subject} {mask}",
             "lm",
-            TrainConfig(
-                lm_learning_rate=5e-5,
-                weight_decay=0.01,
-                batch_size=16,
-                epochs=10,
-                least_steps=LEAST,
-                warmup=0.06,
-                decay="linear",
-                patience=3,
-                patience_steps=WAITED,
-            ),
+            FINE_TUNING,
         ),
         # MP+FT: LAMA's wording, the LM tuned.
         Method(
@@ -121,17 +121,7 @@ METHODS = {
             "Manual prompt + fine-tuning",
             "manual",
             "lm",
-            TrainConfig(
-                lm_learning_rate=5e-5,
-                weight_decay=0.01,
-                batch_size=16,
-                epochs=10,
-                least_steps=LEAST,
-                warmup=0.06,
-                decay="linear",
-                patience=3,
-                patience_steps=WAITED,
-            ),
+            FINE_TUNING,
         ),
         # Fine-tuning as of BERT (section 3.2): a new head on the first token.
         Method(
@@ -139,18 +129,7 @@ METHODS = {
             "Fine-tuning with a head",
             "{subject}",
             "both",
-            TrainConfig(
-                learning_rate=1e-3,
-                lm_learning_rate=5e-5,
-                weight_decay=0.01,
-                batch_size=16,
-                epochs=10,
-                least_steps=LEAST,
-                warmup=0.06,
-                decay="linear",
-                patience=5,
-                patience_steps=WAITED,
-            ),
+            FINE_TUNING_AND_MORE,
             frame="<inputs>",
             reader="head",
         ),
@@ -161,14 +140,7 @@ METHODS = {
             "PET",
             "manual",
             "lm",
-            TrainConfig(
-                lm_learning_rate=5e-5,
-                weight_decay=0.01,
-                batch_size=16,
-                steps=250,
-                decay="linear",
-                patience=0,
-            ),
+            PET_MEMBERS,
         ),
         # iPET, section 3.4: three generations, each with five times the rows.
         Method(
@@ -176,14 +148,7 @@ METHODS = {
             "iPET",
             "manual",
             "lm",
-            TrainConfig(
-                lm_learning_rate=5e-5,
-                weight_decay=0.01,
-                batch_size=16,
-                steps=250,
-                decay="linear",
-                patience=0,
-            ),
+            PET_MEMBERS,
         ),
         # BERT's next-sentence head, asked as it is.
         Method(

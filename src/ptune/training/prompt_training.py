@@ -63,67 +63,44 @@ class PromptTraining:
         tune: Tune,
         unlabeled: Sequence[Row],
     ):
-        bound = model.tasks[task]
-        self.name, self.config, self.task, self.lm = bound.task.name, config, task, model.lm
-        if not rows or not dev:
-            raise DataError(
-                f"{self.name} has {len(rows)} training rows and {len(dev)} dev rows; it needs "
-                "some of both."
-            )
-        self.rows, self.dev = (
-            [example for example in model.encode(task, rows) if example.learn],
-            model.encode(task, dev),
+        self.name, self.config, self.task, self.lm = (
+            model.tasks[task].task.name,
+            config,
+            task,
+            model.lm,
         )
-        if not self.rows:
-            raise DataError(
-                f"None of the {len(rows)} training rows of {self.name} is true, and a span is "
-                "learned from true ones alone."
-            )
-        self.writes, self.dev_rows, self.unlabeled = bound.verbalizer is None, dev, unlabeled
-        groups: list[dict[str, Any]] = []
-        if tune in ("prompt", "both"):
-            parameters = model.bank.parameters_of(bound.prompt) if bound.prompt >= 0 else []
-            if not parameters and model.is_baked(task):
-                raise ConfigError(
-                    f"The prompt of {self.name} was loaded to answer, and not to be trained: load "
-                    "it with trainable=True."
-                )
-            if not parameters:
-                raise ConfigError(
-                    f"The template of {self.name} has no soft tokens and no prefix, so there is "
-                    "no prompt to train."
-                )
-            groups.append({"params": parameters, "peak": config.learning_rate})
-        elif parameters := list(model.reader(task).parameters()):
-            groups.append(
-                {
-                    "params": [parameter for parameter in parameters if parameter.requires_grad],
-                    "peak": config.learning_rate,
-                }
-            )
-        if tune != "prompt":
-            groups.append(
-                {
-                    "params": [p for p in model.lm.model.parameters() if p.requires_grad],
-                    "peak": config.lm_learning_rate,
-                }
-            )
+        self._take_rows(model, rows, dev)
+        self.unlabeled = unlabeled
+        groups = _parameter_groups(model, task, config, tune)
         self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.optimiser = _optimiser(groups, config)
-        self.generator = torch.Generator().manual_seed(
-            config.seed * 1_000_003 + zlib.crc32(self.name.encode())
-        )
+        seed = config.seed * 1_000_003 + zlib.crc32(self.name.encode())
+        self.generator = torch.Generator().manual_seed(seed)
         self.steps_an_epoch = math.ceil(len(self.rows) / config.batch_size)
         self.steps = config.planned_steps(self.steps_an_epoch)
         self.order = torch.zeros(0, dtype=torch.long)
         self.step, self.stale, self.done = 0, 0, False
         self.losses: list[torch.Tensor] = []
-        self.best_state = [
-            parameter.detach().clone() for parameter in self.parameters
-        ]  # what it begins as
+        self.best_state = [parameter.detach().clone() for parameter in self.parameters]
         self.trained = TrainingHistory()
-        if tune != "prompt":
-            torch.manual_seed(config.seed * 1_000_003 + zlib.crc32(self.name.encode()))
+        if tune != "prompt":  # dropout of an LM that is tuned
+            torch.manual_seed(seed)
+
+    def _take_rows(self, model: PromptModel, rows: Sequence[Row], dev: Sequence[Row]) -> None:
+        """Tokenise the rows."""
+        if not rows or not dev:
+            raise DataError(
+                f"{self.name} has {len(rows)} training rows and {len(dev)} dev rows; it needs "
+                "some of both."
+            )
+        self.rows = [example for example in model.encode(self.task, rows) if example.learn]
+        self.dev = model.encode(self.task, dev)
+        self.writes, self.dev_rows = model.tasks[self.task].verbalizer is None, dev
+        if not self.rows:
+            raise DataError(
+                f"None of the {len(rows)} training rows of {self.name} is true, and a span is "
+                "learned from true ones alone."
+            )
 
     def batch(self) -> list[Example]:
         """The rows of the next step."""
@@ -248,6 +225,46 @@ class PromptTraining:
         self.order = tensors["order"]
         self.generator.set_state(tensors["generator"])
         self.losses = list(tensors["losses"].to(device)) if "losses" in tensors else []
+
+
+def _parameter_groups(
+    model: PromptModel, task: int, config: TrainConfig, tune: Tune
+) -> list[dict[str, Any]]:
+    """What is trained, with the peak of its learning rate: the prompt, or the reader where the
+    prompt is not trained, and the LM.
+
+    Raises:
+        ConfigError: there is no prompt to train.
+    """
+    prompt = _prompt_parameters(model, task) if tune in ("prompt", "both") else []
+    if not prompt:
+        reader = model.reader(task).parameters()
+        prompt = [parameter for parameter in reader if parameter.requires_grad]
+    groups = [{"params": prompt, "peak": config.learning_rate}] if prompt else []
+    if tune != "prompt":
+        of_lm = [parameter for parameter in model.lm.model.parameters() if parameter.requires_grad]
+        groups.append({"params": of_lm, "peak": config.lm_learning_rate})
+    return groups
+
+
+def _prompt_parameters(model: PromptModel, task: int) -> list[nn.Parameter]:
+    """The parameters of a task's prompt.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    bound = model.tasks[task]
+    if parameters := model.bank.parameters_of(bound.prompt) if bound.prompt >= 0 else []:
+        return parameters
+    if model.is_baked(task):
+        raise ConfigError(
+            f"The prompt of {bound.task.name} was loaded to answer, and not to be trained: load "
+            "it with trainable=True."
+        )
+    raise ConfigError(
+        f"The template of {bound.task.name} has no soft tokens and no prefix, so there is no "
+        "prompt to train."
+    )
 
 
 def _optimiser(groups: list[dict[str, Any]], config: TrainConfig) -> torch.optim.Optimizer:
