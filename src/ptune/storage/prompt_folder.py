@@ -6,7 +6,6 @@ Loading reads nothing but safetensors and JSON, and checks shapes, numbers and t
 trusts any of it.
 """
 
-import importlib.metadata
 import os
 import pathlib
 import re
@@ -17,23 +16,17 @@ from typing import Any
 import torch
 
 from ptune.answers.bound_verbalizer import BoundVerbalizer
-from ptune.answers.from_row import Choices, Span
-from ptune.answers.label_words import Verbalizer
-from ptune.answers.reader_table import READERS
 from ptune.base import files
 from ptune.errors import ConfigError, StoreError
 from ptune.lm.language_model import LanguageModel
-from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
+from ptune.model.prompt_model import PromptModel
 from ptune.prompts import encoders
-from ptune.prompts.bank import Prefix
-from ptune.storage.saved_lm import check_lm, dtype_name, lm_of, lm_places
+from ptune.storage.saved_lm import check_lm, lm_of
 from ptune.storage.saved_prompt import (
-    SavedLM,
-    SavedPrefix,
     SavedPrompt,
-    SavedReading,
     read_saved_prompt,
 )
+from ptune.storage.saved_task import as_table, prefix_of, saved_prompt_of, task_of
 from ptune.template.language import Template
 
 LARGEST = 1e6  # the squares of larger values overflow in an LM
@@ -56,101 +49,42 @@ def save(
     Raises:
         StoreError: the folder cannot be written.
     """
-    folder = pathlib.Path(folder)
-    bound = model.tasks[model.number(task)]
-    settings, verbalizer, lm = bound.task, bound.task.verbalizer, model.lm
+    folder, number = pathlib.Path(folder), model.number(task)
+    tensors = _tensors(model, number)
+    saved = saved_prompt_of(model, number, tensors, folder, metrics or {})
+    if encoder and (kept := _encoder_states(model, number)):
+        files.write_tensors(folder / ENCODER, kept)
+    files.write_tensors(folder / "prompt.safetensors", tensors)
+    files.write_json(folder / "prompt.json", saved.model_dump(mode="json"))
+
+
+def _tensors(model: PromptModel, number: int) -> dict[str, torch.Tensor]:
+    """All that answering needs: the vectors of the soft tokens and of the prefix, and what the
+    reader has learned."""
+    bound, lm = model.tasks[number], model.lm
     tensors = {"vectors": torch.zeros(0, lm.width)}
     if bound.prompt >= 0 and bound.template.prompt_length(lm.tokens):
         tensors["vectors"] = encoders.bake(model.bank.encoders[bound.prompt])
-    prefix = model.bank.prefixes[bound.prompt] if bound.prompt >= 0 else None
-    saved_prefix = None
-    if isinstance(prefix, Prefix):
+    if prefix := prefix_of(model, number):
         tensors["prefix"] = encoders.bake(prefix.encoder)
-        attentions = [name for name, span in lm.route.spans.items() if span in prefix.spans]
-        saved_prefix = SavedPrefix(
-            length=len(tensors["prefix"]),
-            width=tensors["prefix"].shape[1],
-            route=lm.route.name,
-            attentions=attentions,
-            hidden=settings.prefix.hidden,
-            init=settings.prefix.init,
-        )
-    labels, words = None, None
-    if isinstance(verbalizer, Verbalizer):
-        labels = list(verbalizer.labels)
-        words = (
-            None
-            if all(label_words == (label,) for label, label_words in zip(labels, verbalizer.words))
-            else [list(label_words) for label_words in verbalizer.words]
-        )
-    reading = SavedReading(
-        choices=list(verbalizer.fields) if isinstance(verbalizer, Choices) else None,
-        reader=settings.reader.name,
-        pooling=settings.pooling,
-        span=verbalizer.field if isinstance(verbalizer, Span) else None,
-        aggregate=verbalizer.aggregate if isinstance(verbalizer, Verbalizer) else "probability",
-        order=verbalizer.order if isinstance(verbalizer, Verbalizer | Choices) else None,
-        length=verbalizer.length if isinstance(verbalizer, Verbalizer | Choices) else "sum",
-        swap=settings.swap,
-        domain=settings.domain.source if settings.domain else None,
-        offset=list(bound.offset) if bound.offset else None,
-        weight=bound.weight,
-    )
-    reader_values = model.reader(model.number(task)).saved()
-    tensors |= {f"reader.{name}": value for name, value in reader_values.items()}
-    saved = SavedPrompt(
-        format=3,
-        ptune=importlib.metadata.version("ptune"),
-        name=settings.name,
-        template=settings.template.source,
-        labels=labels,
-        words=words,
-        target=settings.target,
-        reading=reading,
-        loss=settings.loss,
-        encoder=settings.encoder,
-        init=settings.init,
-        seed=settings.seed,
-        length=len(tensors["vectors"]),
-        prefix=saved_prefix,
-        smoothing=settings.smoothing,
-        target_length=settings.target_length,
-        decoding=settings.decoding,
-        combine=settings.combine,
-        by=settings.by,
-        metrics=metrics or {},
-        temperature=settings.temperature,
-        max_length=_limit(model, settings),
-        layout=settings.layout,
-        scored_by=list(settings.metrics),
-        parts=settings.parts,
-        lm=SavedLM(
-            source=lm.source,
-            **lm_places(lm.source, folder),
-            dtype=dtype_name(lm),
-            mixed=lm.mixed is not None,
-            fingerprint=lm.shape(),
-            sample=lm.sample(),
-            kind=lm.kind,
-            width=lm.width,
-            record=lm.record(),
-        ),
-    )
-    if encoder and bound.prompt >= 0:
-        states = {
-            "soft": model.bank.encoders[bound.prompt],
-            "prefix": prefix.encoder if isinstance(prefix, Prefix) else torch.nn.Identity(),
-        }
-        kept = {
-            f"{part}.{name}": value
-            for part, module in states.items()
-            if not isinstance(module, encoders.Baked)
-            for name, value in module.state_dict().items()
-        }
-        if kept:
-            files.write_tensors(folder / ENCODER, kept)
-    files.write_tensors(folder / "prompt.safetensors", tensors)
-    files.write_json(folder / "prompt.json", saved.model_dump(mode="json"))
+    reader_values = model.reader(number).saved()
+    return tensors | {f"reader.{name}": value for name, value in reader_values.items()}
+
+
+def _encoder_states(model: PromptModel, number: int) -> dict[str, torch.Tensor]:
+    """The parameters of what makes a task's vectors while they are trained."""
+    prompt, prefix = model.tasks[number].prompt, prefix_of(model, number)
+    if prompt < 0:
+        return {}
+    modules = {"soft": model.bank.encoders[prompt]}
+    if prefix is not None:
+        modules["prefix"] = prefix.encoder
+    return {
+        f"{part}.{name}": value
+        for part, module in modules.items()
+        if not isinstance(module, encoders.Baked)
+        for name, value in module.state_dict().items()
+    }
 
 
 def note_metrics(folder: files.Path, metrics: dict[str, float]) -> None:
@@ -196,57 +130,30 @@ def load(
     model = PromptModel(lm, max_length=max_length)
     for path, note in zip(paths, notes):
         check_lm(path, note, lm)
-        template = Template.parse(note.template)
-        if trainable and not (path / ENCODER).exists():
-            note = _as_table(note)
-        reader = READERS[note.reading.reader]
-        template_for_lm = template.for_kind(lm.kind, reader.mask != "needed")[0]
-        soft, deep = _encoders(path, note, lm, template_for_lm, trainable)
-        settings = (
-            PrefixSettings(note.prefix.hidden, note.prefix.init, tuple(note.prefix.attentions))
-            if note.prefix
-            else PrefixSettings()
-        )
-        task = Task(
-            note.name,
-            template,
-            _verbalizer(note),
-            note.target,
-            note.encoder,
-            note.init,
-            note.loss,
-            note.seed,
-            settings,
-            note.smoothing,
-            note.target_length,
-            note.decoding,
-            note.combine,
-            note.by,
-            reader,
-            note.reading.swap,
-            Template.parse(note.reading.domain) if note.reading.domain else None,
-            note.temperature,
-            note.max_length,
-            note.layout,
-            tuple(note.scored_by),
-            note.parts,
-            note.reading.pooling,
-        )
-        number = model.add(
-            task, encoder=soft.to(lm.device), prefix=deep.to(lm.device) if deep else None
-        )
-        _load_reader(path, model, number)
-        offset = tuple(note.reading.offset) if note.reading.offset else None
-        bound = model.tasks[number].verbalizer
-        if offset and (not isinstance(bound, BoundVerbalizer) or len(offset) != len(bound.ids)):
-            raise StoreError(
-                f"{path / 'prompt.json'} is damaged: it calibrates {len(offset)} words, and has "
-                "others."
-            )
-        model.tasks[number] = replace(
-            model.tasks[number], offset=offset, weight=note.reading.weight
-        )
+        _add(model, path, note, trainable)
     return model
+
+
+def _add(model: PromptModel, path: pathlib.Path, note: SavedPrompt, trainable: bool) -> None:
+    """Add a saved prompt to a model."""
+    if trainable and not (path / ENCODER).exists():
+        note = as_table(note)
+    task, lm = task_of(note), model.lm
+    template_for_lm = task.template.for_kind(lm.kind, task.reader.mask != "needed")[0]
+    soft, deep = _encoders(path, note, lm, template_for_lm, trainable)
+    number = model.add(
+        task, encoder=soft.to(lm.device), prefix=deep.to(lm.device) if deep else None
+    )
+    _load_reader(path, model, number)
+    offset = tuple(note.reading.offset) if note.reading.offset else None
+    verbalizer = model.tasks[number].verbalizer
+    if offset and (
+        not isinstance(verbalizer, BoundVerbalizer) or len(offset) != len(verbalizer.ids)
+    ):
+        raise StoreError(
+            f"{path / 'prompt.json'} is damaged: it calibrates {len(offset)} words, and has others."
+        )
+    model.tasks[number] = replace(model.tasks[number], offset=offset, weight=note.reading.weight)
 
 
 def _paths(
@@ -287,15 +194,6 @@ def template_of(folder: files.Path) -> str:
         StoreError: the prompt is damaged.
     """
     return read_saved_prompt(pathlib.Path(folder)).template
-
-
-def _limit(model: PromptModel, task: Task) -> int | None:
-    """The most tokens of the task's inputs, where it is not the LM's own limit."""
-    limits = [
-        task.max_length,
-        model.max_length if model.max_length != model.lm.max_length else None,
-    ]
-    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def folders_in(path: files.Path) -> list[pathlib.Path]:
@@ -374,12 +272,6 @@ def _encoders(
     return soft, prefix
 
 
-def _as_table(note: SavedPrompt) -> SavedPrompt:
-    """The note of a prompt whose vectors are to be trained as they are."""
-    prefix = note.prefix and note.prefix.model_copy(update={"hidden": 0})
-    return note.model_copy(update={"encoder": "table", "prefix": prefix})
-
-
 def _checked(
     path: pathlib.Path,
     note: SavedPrompt,
@@ -410,23 +302,6 @@ def _check_values(path: pathlib.Path, tensors: Iterable[torch.Tensor]) -> None:
             raise StoreError(
                 f"{path} holds values too large for any LM ({float(values.abs().max()):.3g})."
             )
-
-
-def _verbalizer(note: SavedPrompt) -> Verbalizer | Choices | Span | None:
-    if note.reading.span:
-        return Span(note.reading.span)
-    if note.reading.choices:
-        return Choices(tuple(note.reading.choices), note.reading.order, note.reading.length)
-    if note.labels is None:
-        return None
-    words = note.words or [[label] for label in note.labels]
-    return Verbalizer(
-        tuple(note.labels),
-        tuple(map(tuple, words)),
-        note.reading.aggregate,
-        note.reading.order,
-        note.reading.length,
-    )
 
 
 def _load_reader(path: pathlib.Path, model: PromptModel, number: int) -> None:

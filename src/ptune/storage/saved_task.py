@@ -1,0 +1,186 @@
+"""A task with its prompt as prompt.json says it, and the task that such a file says."""
+
+import importlib.metadata
+import pathlib
+
+import torch
+
+from ptune.answers.from_row import Choices, Span
+from ptune.answers.label_words import Verbalizer
+from ptune.answers.reader_table import READERS
+from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
+from ptune.model.task import BoundTask
+from ptune.prompts.bank import Prefix
+from ptune.storage.saved_lm import dtype_name, lm_places
+from ptune.storage.saved_prompt import SavedLM, SavedPrefix, SavedPrompt, SavedReading
+from ptune.template.language import Template
+
+
+def saved_prompt_of(
+    model: PromptModel,
+    number: int,
+    tensors: dict[str, torch.Tensor],
+    folder: pathlib.Path,
+    metrics: dict[str, float],
+) -> SavedPrompt:
+    """What prompt.json says of a task."""
+    bound = model.tasks[number]
+    settings, lm = bound.task, model.lm
+    labels, words = _labels_and_words(settings)
+    return SavedPrompt(
+        format=3,
+        ptune=importlib.metadata.version("ptune"),
+        name=settings.name,
+        template=settings.template.source,
+        labels=labels,
+        words=words,
+        target=settings.target,
+        reading=_saved_reading(bound),
+        loss=settings.loss,
+        encoder=settings.encoder,
+        init=settings.init,
+        seed=settings.seed,
+        length=len(tensors["vectors"]),
+        prefix=_saved_prefix(model, number, tensors),
+        smoothing=settings.smoothing,
+        target_length=settings.target_length,
+        decoding=settings.decoding,
+        combine=settings.combine,
+        by=settings.by,
+        metrics=metrics,
+        temperature=settings.temperature,
+        max_length=_limit(model, settings),
+        layout=settings.layout,
+        scored_by=list(settings.metrics),
+        parts=settings.parts,
+        lm=SavedLM(
+            source=lm.source,
+            **lm_places(lm.source, folder),
+            dtype=dtype_name(lm),
+            mixed=lm.mixed is not None,
+            fingerprint=lm.shape(),
+            sample=lm.sample(),
+            kind=lm.kind,
+            width=lm.width,
+            record=lm.record(),
+        ),
+    )
+
+
+def _saved_prefix(
+    model: PromptModel, number: int, tensors: dict[str, torch.Tensor]
+) -> SavedPrefix | None:
+    """How a task's prefix is made and where it enters; None where it has none."""
+    prefix, route = prefix_of(model, number), model.lm.route
+    if prefix is None:
+        return None
+    settings = model.tasks[number].task.prefix
+    return SavedPrefix(
+        length=len(tensors["prefix"]),
+        width=tensors["prefix"].shape[1],
+        route=route.name,
+        attentions=[name for name, span in route.spans.items() if span in prefix.spans],
+        hidden=settings.hidden,
+        init=settings.init,
+    )
+
+
+def _labels_and_words(task: Task) -> tuple[list[str] | None, list[list[str]] | None]:
+    """A task's labels, and their words where these are not the labels themselves."""
+    verbalizer = task.verbalizer
+    if not isinstance(verbalizer, Verbalizer):
+        return None, None
+    labels = list(verbalizer.labels)
+    if all(words == (label,) for label, words in zip(labels, verbalizer.words)):
+        return labels, None
+    return labels, [list(words) for words in verbalizer.words]
+
+
+def _saved_reading(bound: BoundTask) -> SavedReading:
+    """How the LM's answer is read."""
+    settings, verbalizer = bound.task, bound.task.verbalizer
+    return SavedReading(
+        choices=list(verbalizer.fields) if isinstance(verbalizer, Choices) else None,
+        reader=settings.reader.name,
+        pooling=settings.pooling,
+        span=verbalizer.field if isinstance(verbalizer, Span) else None,
+        aggregate=verbalizer.aggregate if isinstance(verbalizer, Verbalizer) else "probability",
+        order=verbalizer.order if isinstance(verbalizer, Verbalizer | Choices) else None,
+        length=verbalizer.length if isinstance(verbalizer, Verbalizer | Choices) else "sum",
+        swap=settings.swap,
+        domain=settings.domain.source if settings.domain else None,
+        offset=list(bound.offset) if bound.offset else None,
+        weight=bound.weight,
+    )
+
+
+def prefix_of(model: PromptModel, number: int) -> Prefix | None:
+    """The prefix of a task, where it has one."""
+    prompt = model.tasks[number].prompt
+    prefix = model.bank.prefixes[prompt] if prompt >= 0 else None
+    return prefix if isinstance(prefix, Prefix) else None
+
+
+def _limit(model: PromptModel, task: Task) -> int | None:
+    """The most tokens of the task's inputs, where it is not the LM's own limit."""
+    limits = [
+        task.max_length,
+        model.max_length if model.max_length != model.lm.max_length else None,
+    ]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def task_of(note: SavedPrompt) -> Task:
+    """The task of a saved prompt."""
+    prefix = PrefixSettings()
+    if note.prefix:
+        attentions = tuple(note.prefix.attentions)
+        prefix = PrefixSettings(note.prefix.hidden, note.prefix.init, attentions)
+    return Task(
+        name=note.name,
+        template=Template.parse(note.template),
+        verbalizer=_verbalizer(note),
+        target=note.target,
+        encoder=note.encoder,
+        init=note.init,
+        loss=note.loss,
+        seed=note.seed,
+        prefix=prefix,
+        smoothing=note.smoothing,
+        target_length=note.target_length,
+        decoding=note.decoding,
+        combine=note.combine,
+        by=note.by,
+        reader=READERS[note.reading.reader],
+        swap=note.reading.swap,
+        domain=Template.parse(note.reading.domain) if note.reading.domain else None,
+        temperature=note.temperature,
+        max_length=note.max_length,
+        layout=note.layout,
+        metrics=tuple(note.scored_by),
+        parts=note.parts,
+        pooling=note.reading.pooling,
+    )
+
+
+def as_table(note: SavedPrompt) -> SavedPrompt:
+    """The note of a prompt whose vectors are to be trained as they are."""
+    prefix = note.prefix and note.prefix.model_copy(update={"hidden": 0})
+    return note.model_copy(update={"encoder": "table", "prefix": prefix})
+
+
+def _verbalizer(note: SavedPrompt) -> Verbalizer | Choices | Span | None:
+    if note.reading.span:
+        return Span(note.reading.span)
+    if note.reading.choices:
+        return Choices(tuple(note.reading.choices), note.reading.order, note.reading.length)
+    if note.labels is None:
+        return None
+    words = note.words or [[label] for label in note.labels]
+    return Verbalizer(
+        tuple(note.labels),
+        tuple(map(tuple, words)),
+        note.reading.aggregate,
+        note.reading.order,
+        note.reading.length,
+    )
