@@ -161,6 +161,10 @@ class TrainConfig(Config):
     """Seed of the order of rows, the initialisation and dropout."""
     save_seconds: Annotated[float, Field(ge=0)] = 60
     """Seconds between two checkpoints."""
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
+    """How much a training row of each label counts in the loss. balanced: as scikit-learn's, the
+    rows of every label count the same together. Or a weight for each label, 1 where none is given:
+    {urgent: 5}."""
     auxiliary: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Weight of telling hidden words of the unlabelled rows beside the task (PET; 1e-4 in its
     code)."""

@@ -254,7 +254,8 @@ def _step(model: PromptModel, jobs: Sequence[PromptTraining], config: TrainConfi
         before = len(drawn)
         parts = [batch[part :: config.accumulate] for batch in batches]
         for job, batch, some in zip(jobs, batches, parts):
-            drawn += [(job, example, (1 - config.auxiliary) / len(batch)) for example in some]
+            share = (1 - config.auxiliary) / len(batch)
+            drawn += [(job, example, share * job.weight(example)) for example in some]
         for job, batch, some in zip(jobs, batches, parts):
             drawn += [
                 (job, example, config.auxiliary / len(batch))

@@ -18,6 +18,7 @@ from ptune.model.prompt_model import Example, PromptModel, Row
 from ptune.reports.trial_results import Evaluation
 from ptune.settings import TrainConfig
 from ptune.template.language import EncodedRow
+from ptune.training import class_weights
 
 Tune = Literal["prompt", "head", "lm", "both"]
 EXPONENTIAL = 0.98
@@ -71,6 +72,9 @@ class PromptTraining:
         )
         self._take_rows(model, rows, dev)
         self.unlabeled = unlabeled
+        self.label_weights = class_weights.of_task(
+            model.tasks[task].task, self.rows, config.class_weights
+        )
         groups = _parameter_groups(model, task, config, tune)
         self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.optimiser = _optimiser(groups, config)
@@ -109,6 +113,10 @@ class PromptTraining:
             self.order = torch.randperm(len(self.rows), generator=self.generator)
         size = self.config.batch_size
         return [self.rows[i] for i in self.order[position * size : (position + 1) * size].tolist()]
+
+    def weight(self, example: Example) -> float:
+        """How much a training row counts in the loss, by its label."""
+        return self.label_weights[example.label or 0] if self.label_weights else 1.0
 
     @property
     def answer_tokens(self) -> dict[str, float]:
