@@ -123,6 +123,10 @@ CHANGES: dict[str, tuple[dict, dict]] = {
     "reading.length": (LABELS, {"reading": {"length": "sum"}}),
     "reading.domain": (LABELS, {"reading": {"domain": "{soft:2} {mask}"}}),
     "reading.swap": (LABELS, {"reading": {"swap": ["text", "other"]}}),
+    "reading.pooling": (
+        LABELS,
+        {"template": "{soft:3} {text}", "reading": {"by": "head", "pooling": "mean"}},
+    ),
     "reading.words": (LABELS, {"reading": {"words": "list.txt"}}),
     "reading.refine": (LABELS, {"reading": {"words": "list.txt", "refine": True}}),
     "prefix.hidden": (WRITES, {"prefix": {"hidden": 4}}),
@@ -140,6 +144,7 @@ CHANGES: dict[str, tuple[dict, dict]] = {
             "rename": {"Review Text": "text"},
             "encoding": "latin-1",
             "record_path": "data.rows",
+            "skip_lines": 2,
         }.items()
     },
     **{
@@ -695,6 +700,30 @@ def test_answers_never_overwrite_the_rows(prompts, tmp_path, name):
     (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(ConfigError, match="is a folder"):
         answered(prompts / "labels", rows, tmp_path, "folder.jsonl")
+
+
+def test_what_an_lm_cannot_read_is_told_by_row_and_refused_in_figures(prompts, tmp_path, capsys):
+    texts = ["great film", "\u5305\u88c5\u5f88\u597d", "\u200b", "great film \u5305"]
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"{text},good\n" for text in texts))
+    said = []
+    answer_rows.predict(
+        PredictConfig(prompt=prompts / "labels", data=path, explain=True, device="cpu"), said.append
+    )
+    answers = [json.loads(line)["ptune"] for line in capsys.readouterr().out.splitlines()]
+    shares = [answer["unknown"] for answer in answers]
+    assert shares[:3] == [0.0, 1.0, 1.0] and 0 < shares[3] < 0.5
+    assert any(
+        "Chinese characters. Take a Chinese LM (bert-base-chinese)" in line
+        and "2 rows are mostly unknown to the LM" in line
+        and f"{path}, line 3, {path}, line 4" in line
+        for line in said
+    )
+    config = EvaluateConfig(prompt=prompts / "labels", data=path, device="cpu")
+    with pytest.raises(DataError, match="The rows: .*Chinese.*--allow-unknown"):
+        answer_rows.evaluate(config)
+    answer_rows.evaluate(config.model_copy(update={"allow_unknown": True}), said.append)
+    assert "unknown to this LM's vocabulary" in said[-2]
 
 
 @pytest.mark.parametrize("kind", ["labels", "writes"])

@@ -509,3 +509,34 @@ def test_a_file_of_webnlg_is_read_in_the_language_that_is_asked_for(tmp_path):
     )
     rows = splits.rows_of(tmp_path / "a.xml", "webnlg", options=FileConfig(language="ru"))
     assert [row["text"] for row in rows] == [["y"]]
+
+
+def test_bad_lines_are_told_with_all_other_faults(tmp_path):
+    (tmp_path / "a.csv").write_text(
+        "text,label\nfine,good\none\nwet,god\n,bad,x\nwet,bad\n" + "two\n" * 4
+    )
+    put(tmp_path, [{"text": None, "label": "good"}], "b.jsonl")
+    data = DataConfig(train=tmp_path / "a.csv", dev=tmp_path / "b.jsonl")
+    with pytest.raises(DataError) as caught:
+        read(data, "label", LABELS, fields=[Field("text")])
+    lines = str(caught.value).splitlines()
+    assert [line.partition(" (train)")[0].split(", line ")[1] for line in lines[:5]] == [
+        "3: 1 fields where the first line names 2.",
+        "5: 3 fields where the first line names 2. A text that has a comma in it must stand in "
+        "quotation marks.",
+        *(f"{n}: 1 fields where the first line names 2." for n in (7, 8, 9)),
+    ]
+    assert "... and 3 more faults of this kind in the rows." in lines
+
+
+def test_labels_that_differ_in_unicodes_form_are_told_as_that(tmp_path):
+    data = DataConfig(train=put(tmp_path, [
+        {"text": "a", "label": "cafe\u0301"}, {"text": "b", "label": "bar"}
+    ]))  # fmt: skip
+    for label, difference in (
+        ("caf\u00e9", "Unicode's form alone .*NFC and NFD"),
+        ("CAFE\u0301", "upper and lower case"),
+        ("cafe\u0301 ", "the white space around them"),
+    ):
+        with pytest.raises(DataError, match=f"line 1 .*differs from the label .*{difference}"):
+            read(data, "label", (label, "bar"))

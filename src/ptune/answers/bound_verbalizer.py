@@ -7,7 +7,8 @@ from typing import Literal
 
 import torch
 
-from ptune.errors import VerbalizerError, nearest
+from ptune.errors import VerbalizerError
+from ptune.survey.findings import likest_label
 from ptune.template.language import Kind
 
 Aggregate = Literal["probability", "logit"]
@@ -85,7 +86,9 @@ class BoundVerbalizer:
             VerbalizerError: there is none of that name.
         """
         if label not in self.numbers:
-            raise VerbalizerError(f"There is no label {label!r}. {nearest(label, self.labels)}")
+            raise VerbalizerError(
+                f"There is no label {label!r}. {likest_label(label, self.labels)}"
+            )
         return self.numbers[label]
 
     def first_word(self, label: int) -> tuple[int, ...]:

@@ -13,8 +13,8 @@ from ptune.base import terminal
 from ptune.base.progress import Progress
 from ptune.data import answer_files
 from ptune.data.row_files import form_of, is_utf8
-from ptune.data.rows import JSON, row_of
-from ptune.errors import ConfigError, DataError, PtuneError, reason
+from ptune.data.rows import JSON, place_of, row_of
+from ptune.errors import ConfigError, DataError, PtuneError, TemplateError, reason
 from ptune.experiments import unfinished_answers
 from ptune.experiments.options import EvaluateConfig, GenerateConfig, PredictConfig
 from ptune.lm.language_model import LanguageModel
@@ -23,6 +23,8 @@ from ptune.model.generate import write_all
 from ptune.model.prompt_model import Example, PromptModel, Row
 from ptune.settings import DecodingConfig, FileConfig, LayoutConfig
 from ptune.storage import prompt_folder
+from ptune.survey import unknown_text
+from ptune.survey.unknown_text import UnknownRows
 from ptune.tasks import judge_labels, judge_texts
 from ptune.tasks.splits import iterate, rows_of, with_labels_of
 
@@ -46,6 +48,10 @@ def evaluate(
     task = model.tasks[0].task
     skipped: list[str] | None = [] if config.skip_bad_lines else None
     rows = _rows_with_answers(config, task.layout, task.target, skipped, report)
+    for sentence in unknown_text.check(
+        [("The rows", _texts(model, rows))], model.lm.tokens, config.allow_unknown
+    ):
+        report(sentence)
     metrics, shortening = config.metrics or task.metrics, Shortening()
     if model.tasks[0].verbalizer is None:
         parts = config.parts or task.parts
@@ -117,6 +123,16 @@ def generate(config: GenerateConfig, report: Callable[[str], None] = terminal.pr
     _stream(config, model, texts, decoding.max_new_tokens, decoding.rows, report)
 
 
+def _texts(model: PromptModel, rows: Sequence[Row]) -> list[str]:
+    """Of each row the texts that the first task reads, joined; a row that lacks one is told when it
+    is tokenised."""
+    texts = []
+    for row in rows:
+        with contextlib.suppress(TemplateError):
+            texts.append(" ".join(model.tasks[0].template.texts(row).values()))
+    return texts
+
+
 def _rows_with_answers(
     config: EvaluateConfig,
     layout: LayoutConfig,
@@ -179,6 +195,7 @@ def _stream(
     """Read rows, answer them in batches, and put out each with its answer."""
     skipped: list[str] | None = [] if config.skip_bad_lines else None
     layout, shortening = model.tasks[0].task.layout, Shortening()
+    unknown = UnknownRows(model.lm.tokens)
     notes: list[str] = []
     if config.data is None:
         rows: Iterable[Row] = _standard_input(skipped)
@@ -191,15 +208,13 @@ def _stream(
         progress = _progress(config, layout, finished.count)
         with progress or contextlib.nullcontext():
             for batch in _batches(model, rows, writer, room, most, skipped):
-                for examples in batch:
-                    shortening.count(examples)
+                shares = [_count(model, examples, shortening, unknown) for examples in batch]
                 if finished.takes([examples[0].row for examples in batch]):
                     continue
-                for examples, answer in zip(batch, answered(batch)):
+                for examples, answer, share in zip(batch, answered(batch), shares):
                     cut = max(example.cut for example in examples)
-                    writer.put(
-                        examples[0].row, {**answer, "shortened": cut} if config.explain else answer
-                    )
+                    marks = {"shortened": cut, "unknown": round(share, 4)} if config.explain else {}
+                    writer.put(examples[0].row, {**answer, **marks})
                 out.flush()
                 if progress:
                     progress.advance(len(batch))
@@ -208,8 +223,25 @@ def _stream(
         report(note)
     for message in skipped or ():
         report(f"Skipped: {message}")
+    if unread := unknown.sentence():
+        report(unread)
     if shortened := shortening.sentence("rows", model.limit(0)):
         report(shortened)
+
+
+def _count(
+    model: PromptModel,
+    examples: Sequence[Example],
+    shortening: Shortening,
+    unknown: UnknownRows,
+) -> float:
+    """Count a row's tokens that were left out, and those that the LM does not know; return the
+    share of its text that cannot be read."""
+    shortening.count(examples)
+    first = examples[0]
+    texts = model.tasks[first.task].template.texts(first.row).values()
+    place = place_of(first.row, unknown.all.texts + 1)
+    return unknown.count(" ".join(texts), first.fills[0].ids, place)
 
 
 def _progress(

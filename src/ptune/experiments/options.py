@@ -88,7 +88,8 @@ class GenerateConfig(FileConfig):
     """Go on behind the answers that a run which was stopped left beside the file of --out
     (.partial)."""
     explain: bool = False
-    """Mark each row by how many tokens of it were left out, so that it fits (shortened)."""
+    """Mark each row by how many tokens of it were left out, so that it fits (shortened), and by the
+    share of its text that the LM does not know (unknown)."""
     lm: Lm | None = None
     """The LM; by default the one that the prompt names."""
     decoding: DecodingOverrides = DecodingOverrides()
@@ -123,6 +124,9 @@ class EvaluateConfig(FileConfig):
     """How text is written, where not as the task says."""
     lm: Lm | None = None
     """The LM; by default the one that the prompt names."""
+    allow_unknown: bool = False
+    """Score also where more than a tenth of the texts is unknown to the LM's vocabulary, or
+    empty."""
     skip_bad_lines: bool = False
     """Leave bad lines out and report them, instead of stopping at the first."""
     device: Device = "auto"
@@ -151,7 +155,8 @@ class PredictConfig(FileConfig):
     """Go on behind the answers that a run which was stopped left beside the file of --out
     (.partial)."""
     explain: bool = False
-    """Mark each row by how many tokens of it were left out, so that it fits (shortened)."""
+    """Mark each row by how many tokens of it were left out, so that it fits (shortened), and by the
+    share of its text that the LM does not know (unknown)."""
     lm: Lm | None = None
     """The LM; by default the one that the prompt names."""
     top: Annotated[int, Field(ge=1)] | None = None

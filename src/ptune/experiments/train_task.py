@@ -2,14 +2,20 @@
 
 import importlib.metadata
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.base import terminal
 from ptune.errors import DivergedError, PtuneError
-from ptune.experiments import train_checks, train_model, train_results, train_setup
+from ptune.experiments import (
+    train_checks,
+    train_findings,
+    train_model,
+    train_results,
+    train_setup,
+)
 from ptune.experiments.distil import plan_of
 from ptune.experiments.train_rows import TaskRows, texts_that_are_read
 from ptune.experiments.train_setup import CHECKPOINT, PET
@@ -45,6 +51,7 @@ class _Setup:
     Attributes:
         start: prompts as which new ones begin.
         identity: all that the outcome depends on.
+        data_findings: what is odd about the rows.
     """
 
     config: TaskConfig
@@ -56,6 +63,7 @@ class _Setup:
     folder: RunFolder
     identity: Mapping[str, Any]
     report: Callable[[str], None]
+    data_findings: Sequence[str]
 
     def claim_folder(self) -> None:
         """Claim the folder, once all that can be checked before the first step is checked."""
@@ -145,6 +153,7 @@ def _set_up(
     """Read the rows, then the LM, and check that they fit together."""
     rows = TaskRows.read(config, report)
     judge_labels.check_metrics(config, rows.splits["test"] or rows.splits["dev"])
+    data_findings = train_findings.of_rows(config, rows)
     lm, start = train_setup.load_lm(config, method), None
     texts = texts_that_are_read(config, rows.splits)
     for sentence in unknown_text.check(texts, lm.tokens, config.allow_unknown):
@@ -163,6 +172,7 @@ def _set_up(
         folder=folder,
         identity=train_setup.run_identity(config, lm),
         report=report,
+        data_findings=data_findings,
     )
 
 
@@ -285,6 +295,7 @@ def _record(setup: _Setup, trained: _Trained, seconds: float) -> Run:
         lm=config.lm,
         lm_parameters=sum(parameter.numel() for parameter in setup.lm.model.parameters()),
         rows=setup.rows.counts(),
+        data_findings=list(setup.data_findings),
         history={
             name: [vars(evaluation) for evaluation in history.history]
             for name, history in histories.items()
@@ -313,6 +324,9 @@ def _record(setup: _Setup, trained: _Trained, seconds: float) -> Run:
 
 def _report_figures(config: TaskConfig, run: Run, report: Callable[[str], None]) -> None:
     """Report the test figures, and how the baselines do on the same rows."""
+    for sentence in run.data_findings:
+        if sentence.startswith("Leakage"):
+            report(sentence)
     figures = ", ".join(f"{name} {value:.4g}" for name, value in run.figures.items())
     report(f"{config.name}: {figures + '; ' if figures else ''}saved in {config.out}")
     for name, reason in run.left_out.items():

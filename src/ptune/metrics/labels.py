@@ -317,7 +317,8 @@ def _auc(
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
     for number, row in enumerate(rows, 1):
         if row.get(name) in (None, "", []):
-            raise DataError(f"Row {number} has no {name!r}, which the metric needs.")
+            place = getattr(row, "place", f"Row {number}")
+            raise DataError(f"{place} has no {name!r}, which the metric needs.")
     return [row[name] for row in rows]
 
 

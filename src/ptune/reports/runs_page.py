@@ -130,6 +130,9 @@ def _section(name: str, runs: Sequence[Run]) -> dict[str, Any]:
         "marked": MARKED if any(column.diverged for column in columns) else "",
         "baselines": run_columns.baselines_of(columns),
         "selections": [run.selection for run in of_task if run.selection],
+        "data_findings": list(
+            dict.fromkeys(sentence for run in of_task for sentence in run.data_findings)
+        ),
     }
 
 

@@ -208,6 +208,9 @@ class Run(Finite):
     tuned."""
     rows: dict[str, int]
     """How many training, dev and test rows there were (train, dev, test)."""
+    data_findings: list[str] = []
+    """What is odd about the rows: texts that stand in two splits, twice, or under several labels,
+    damaged or empty ones, rare labels."""
     history: dict[str, list[dict[str, float]]] = {}
     """For each prompt its looks at dev: step, epoch, loss, dev_loss, dev."""
     best: dict[str, dict[str, float]] = {}

@@ -1,8 +1,9 @@
 """What was counted over rows, as sentences that a person can act on."""
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from ptune.errors import nearest
 from ptune.survey.columns import Column
 from ptune.survey.duplicates import Duplicates
 from ptune.survey.texts import Texts, script_shares
@@ -76,6 +77,15 @@ def difference(label: str, other: str) -> str:
     if label.casefold() == other.casefold():
         return "upper and lower case"
     return "Unicode's form or the white space and case"
+
+
+def likest_label(label: str, labels: Iterable[str]) -> str:
+    """A sentence that names the label which another one may stand for, and in what they differ."""
+    labels = list(labels)
+    for known in labels:
+        if plain_form(known) == plain_form(label):
+            return f"It differs from the label {known!r} in {difference(label, known)}."
+    return nearest(label, labels)
 
 
 def of_answers(column: Column, rows: int, where: str = "") -> list[str]:

@@ -13,6 +13,7 @@ TOLD = 0.01
 REFUSED = 0.1
 ROW_REFUSED = 0.5
 """Of one row's pieces: a single emoji in a short text is no reason to stop."""
+PLACES = 5
 SCRIPTS = {
     "CJK": "Chinese characters",
     "HIRAGANA": "Japanese",
@@ -48,19 +49,21 @@ class Unknown:
         """Count texts."""
         mark = tokens.tokenizer.unk_token_id
         for text in texts:
-            self.texts += 1
-            self.empty += not is_visible(text)
-            if mark is None or not text:
-                continue
-            ids = tokens.plain(text)
-            self.pieces += len(ids)
-            if unknown := ids.count(mark):
-                self.unknown += unknown
-                self.scripts.update(
-                    unicodedata.name(sign, "OTHER").split()[0]
-                    for sign in set(text)
-                    if not sign.isascii()
-                )
+            ids = [] if mark is None or not text else tokens.plain(text)
+            self.add(text, len(ids), ids.count(mark) if ids else 0)
+
+    def add(self, text: str, pieces: int, unknown: int) -> None:
+        """Count a text of so many pieces, of which so many are unknown."""
+        self.texts += 1
+        self.empty += not is_visible(text)
+        self.pieces += pieces
+        self.unknown += unknown
+        if unknown:
+            self.scripts.update(
+                unicodedata.name(sign, "OTHER").split()[0]
+                for sign in set(text)
+                if not sign.isascii()
+            )
 
     @property
     def share(self) -> float:
@@ -95,6 +98,49 @@ class Unknown:
 def is_visible(text: str) -> bool:
     """Whether a text has a sign that can be seen."""
     return any(unicodedata.category(sign)[0] not in "CZM" for sign in text)
+
+
+class UnknownRows:
+    """What of rows that are answered one by one an LM cannot read."""
+
+    def __init__(self, tokens: Tokens):
+        self.tokens, self.all = tokens, Unknown()
+        self.rows = 0
+        self.places: list[str] = []
+
+    def count(self, text: str, ids: Sequence[int], place: str) -> float:
+        """Count a row; return the share of its text that cannot be read, which is all of a text
+        without a visible sign.
+
+        Args:
+            ids: the token ids of the whole row, its template among them.
+            place: where the row stands, in words.
+        """
+        mark = self.tokens.tokenizer.unk_token_id
+        row = Unknown()
+        if mark is not None and mark in ids:
+            row.count([text], self.tokens)
+        else:
+            row.add(text, len(ids), 0)
+        self.all.add(text, row.pieces, row.unknown)
+        share = 1.0 if row.empty else row.share
+        if share > ROW_REFUSED:
+            self.rows += 1
+            if len(self.places) < PLACES:
+                self.places.append(place)
+        return share
+
+    def sentence(self) -> str:
+        """What is to be told when all rows are answered; empty where nothing is."""
+        sentence = self.all.sentence("The rows")
+        if self.rows:
+            listed = ", ".join(self.places) + (", ..." if self.rows > len(self.places) else "")
+            counted = "1 row is" if self.rows == 1 else f"{self.rows} rows are"
+            sentence = (
+                f"{sentence} {counted} mostly unknown to the LM, or without a visible sign, and "
+                f"answered nonetheless: {listed}."
+            ).strip()
+        return sentence
 
 
 def check(groups: Sequence[tuple[str, Sequence[str]]], tokens: Tokens, allow: bool) -> list[str]:

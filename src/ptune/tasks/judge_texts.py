@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ptune.answers.ensemble import most_said
 from ptune.base.progress import Progress
-from ptune.data.rows import spelled
+from ptune.data.rows import FileRow, place_of, spelled
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.metrics import texts
 from ptune.model.examples import Shortening
@@ -103,7 +103,8 @@ def check(
         try:
             target.texts(row)
         except DataError as error:
-            raise DataError(f"Row {number} of {target.task.name}: {error}") from error
+            place = row.place if isinstance(row, FileRow) else f"Row {number} of {target.task.name}"
+            raise DataError(f"{place}: {error}") from error
     _by_part(rows, parts)
 
 
@@ -119,7 +120,7 @@ def _by_part(rows: Sequence[Row], parts: str | None) -> dict[str, list[int]]:
     for number, row in enumerate(rows):
         if parts not in row:
             raise ConfigError(
-                f"Row {number + 1} has no field {parts!r} to give the figures by. "
+                f"{place_of(row, number + 1)} has no field {parts!r} to give the figures by. "
                 f"{nearest(parts, map(str, row))}"
             )
         groups.setdefault(spelled(row[parts]), []).append(number)

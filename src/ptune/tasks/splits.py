@@ -20,6 +20,7 @@ from ptune.data.rows import (
 from ptune.errors import ConfigError, DataError, TemplateError, nearest
 from ptune.model.task import prompt_value
 from ptune.settings import FileConfig
+from ptune.survey.findings import likest_label
 from ptune.tasks import few_shot, lines, superglue, table_to_text
 from ptune.tasks.few_shot import Row
 from ptune.tasks.schema import DataConfig
@@ -131,9 +132,7 @@ def _checked(
     if (path := getattr(data, split)) is None:
         return []
     _check_there(path, split, data.source)
-    rows = [
-        _changed(row, row, split) for row in rows_of(path, data.form, options=data, notes=notes)
-    ]
+    rows = [_changed(row, row, split) for row in _all_rows(path, split, data, faults, notes)]
     if split == "unlabeled":
         answers = {target, "answers"} if data.form == "record" else {target}
         rows = [
@@ -165,6 +164,30 @@ def _checked(
             fault for number, row in enumerate(rows, 1) if (fault := _fault_of(row, number, field))
         ]
     return rows
+
+
+def _all_rows(
+    path: pathlib.Path, split: str, data: DataConfig, faults: list[str], notes: list[str]
+) -> Sequence[Row]:
+    """The rows of a split's file; lines that cannot be read are put to the faults.
+
+    Raises:
+        DataError: nothing of it can be read.
+    """
+    try:
+        return rows_of(path, data.form, options=data, notes=notes)
+    except DataError as error:
+        bad: list[str] = []
+        try:
+            rows = rows_of(path, data.form, bad, data, [])
+        except DataError:
+            raise error from None
+        if not bad:
+            raise  # what is wrong is not of single lines
+        place = str(error).partition(":")[0]
+        more = [fault for fault in bad if fault.partition(":")[0] != place]
+        faults += [f"{fault} ({split})" for fault in (str(error), *more)]
+        return rows
 
 
 def _check_there(path: pathlib.Path, split: str, source: str | None) -> None:
@@ -343,7 +366,7 @@ def _labelled(
             faults.append(
                 f"{place_of(row, number)}: its label, in the field {target!r}, is {value}, which "
                 "the task does not have. "
-                f"{nearest(spelled(row[target]), labels)}"
+                f"{likest_label(spelled(row[target]), labels)}"
             )
     return list(rows)
 

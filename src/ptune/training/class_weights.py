@@ -5,7 +5,8 @@ from typing import Literal
 
 from ptune.answers.label_words import Verbalizer
 from ptune.errors import ConfigError, nearest
-from ptune.model.task import Example, Task
+from ptune.model.examples import Example, SharesExample
+from ptune.model.task import Task
 
 ClassWeights = Literal["balanced"] | Mapping[str, float] | None
 
@@ -37,7 +38,7 @@ def of_task(task: Task, rows: Sequence[Example], weights: ClassWeights) -> list[
     labels = task.verbalizer.labels
     if weights == "balanced":
         numbers = [example.label for example in rows]
-        if any(example.shares is not None for example in rows):
+        if any(isinstance(example, SharesExample) for example in rows):
             raise ConfigError(
                 f"The rows of {task.name} have shares of labels, which class_weights cannot weigh."
             )
