@@ -78,7 +78,7 @@ def test_every_method_learns_from_the_same_rows(folder, monkeypatch):
     def watched(model, data, config, **more):
         ((rows, dev),) = data.values()
         seen.setdefault(config.seed, []).append(
-            [[row["text"] for row in own] for own in (rows, dev)]
+            [[row["text"] for row in split] for split in (rows, dev)]
         )
         return real(model, data, config, **more)
 
@@ -87,7 +87,9 @@ def test_every_method_learns_from_the_same_rows(folder, monkeypatch):
     results, said = run(folder)
     assert (
         set(seen) == {0, 1}
-        and all(len(own) == 7 and all(one == own[0] for one in own) for own in seen.values())
+        and all(
+            len(draws) == 7 and all(one == draws[0] for one in draws) for draws in seen.values()
+        )
         and seen[0][0] != seen[1][0]
     )
     assert not set(seen[0][0][0]) & set(seen[0][0][1]), "dev rows were learned from"
@@ -207,12 +209,14 @@ def test_the_grid_and_what_is_chosen(folder):
     """Zero-shot the untrained LM's accuracy on the few labelled rows decides, not that on test."""
     results, _ = run(folder, methods="manual,p-tuning-v2", grid=True, seeds=1)
     for name, front in (("manual", ""), ("p-tuning-v2", "{prefix:8} ")):
-        own = json.loads((folder / "out" / "results" / "opinions" / f"{name}-2-0.json").read_text())
-        assert [point["template"] for point in own["grid"]] == [
+        result = json.loads(
+            (folder / "out" / "results" / "opinions" / f"{name}-2-0.json").read_text()
+        )
+        assert [point["template"] for point in result["grid"]] == [
             front + text for text in ("{text} is {mask}",) * 2 + ("{mask} , {text}",) * 2
         ]
-        assert own["template"] in {point["template"] for point in own["grid"]}
-        points = [point["figures"]["accuracy"] for point in own["grid"]]
+        assert result["template"] in {point["template"] for point in result["grid"]}
+        points = [point["figures"]["accuracy"] for point in result["grid"]]
         cell = next(cell for cell in results.cells if cell.method == name)
         assert cell.grid == {
             "worst": min(points),
@@ -243,11 +247,13 @@ def test_a_pattern_is_chosen_without_test_rows(folder, select, monkeypatch):
 def test_pet_and_ipet(folder):
     results, _ = run(folder, methods="pet,ipet", seeds=1)
     for name, generations in (("pet", 1), ("ipet", 4)):
-        own = json.loads((folder / "out" / "results" / "opinions" / f"{name}-2-0.json").read_text())
+        result = json.loads(
+            (folder / "out" / "results" / "opinions" / f"{name}-2-0.json").read_text()
+        )
         assert (
-            len(own["members"]) == 4 * generations
-            and len(own["ensembles"]) == generations
-            and own["rows"]["unlabeled"] == 16
+            len(result["members"]) == 4 * generations
+            and len(result["ensembles"]) == generations
+            and result["rows"]["unlabeled"] == 16
         )
     assert not list((folder / "out" / "pet").glob("*")), "an LM for every member was left behind"
     assert results.cells[-1].trained_parameters > 10_000
@@ -258,8 +264,8 @@ def test_the_majority_is_that_of_all_rows_to_learn_from(folder):
     rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
     more = [{"text": f"bad {word}", "label": "bad"} for word in ("euro", "city", "film")]
     lines = {"rows.jsonl": [*rows, *more], "test.jsonl": [*rows[:2], *rows[-6:]]}
-    for name, own in lines.items():
-        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in own))
+    for name, rows_of_file in lines.items():
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows_of_file))
     (folder / "task.yaml").write_text(
         YAML.replace("test: rows.jsonl", "test: test.jsonl").replace(
             "[accuracy, f1-macro]", "[accuracy, auc, f1:bad]"
@@ -343,7 +349,7 @@ def test_what_is_behind_a_baseline_is_told(figures, last):
     cells = [
         cell_of("majority", 0.5, True),
         cell_of("linear-probe", 0.7, True),
-        *(cell_of(*own) for own in figures.items()),
+        *(cell_of(*values) for values in figures.items()),
     ]
     assert compare_summary.behind_baselines(
         Comparison(cells=cells, titles={}, settings={}, versions={})
@@ -386,9 +392,11 @@ def test_a_point_of_the_grid_that_diverges_is_no_worst_point(folder, monkeypatch
     monkeypatch.setattr(compare_checks, "rehearse", lambda *given: None)
     monkeypatch.setattr(compare_methods, "fit", diverges)
     results, _ = run(folder, methods="p-tuning-v2", grid=True, seeds=1, select="first")
-    own = json.loads((folder / "out" / "results" / "opinions" / "p-tuning-v2-2-0.json").read_text())
-    assert len(own["grid"]) == 3 and results.cells[-1].grid["worst"] == min(
-        point["figures"]["accuracy"] for point in own["grid"]
+    result = json.loads(
+        (folder / "out" / "results" / "opinions" / "p-tuning-v2-2-0.json").read_text()
+    )
+    assert len(result["grid"]) == 3 and results.cells[-1].grid["worst"] == min(
+        point["figures"]["accuracy"] for point in result["grid"]
     )
 
 
@@ -399,8 +407,8 @@ def test_what_an_lm_cannot_read_is_left_out(folder, tmp_path_factory):
     network.save_pretrained(folder / "causal")
     tokenizer.save_pretrained(folder / "causal")
     results, _ = run(folder, methods="manual,head", seeds=1, lm=str(folder / "causal"))
-    own = json.loads((folder / "out" / "results" / "opinions" / "manual-2-0.json").read_text())
-    assert [point["template"] for point in own["grid"]] == ["{text} is {mask}"] * 2 and all(
+    result = json.loads((folder / "out" / "results" / "opinions" / "manual-2-0.json").read_text())
+    assert [point["template"] for point in result["grid"]] == ["{text} is {mask}"] * 2 and all(
         cell.mean for cell in results.cells
     )
     (folder / "task.yaml").write_text(YAML.replace('"{text} is {mask}", ', ""))

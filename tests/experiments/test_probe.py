@@ -95,13 +95,13 @@ def test_all_methods(world, tmp_path, capsys):
         "R1": 3,
         "R2": 3,
     }
-    for name, own in raw["methods"].items():
-        values = [relation["p@1"] for relation in own["relations"].values()]
+    for name, method in raw["methods"].items():
+        values = [relation["p@1"] for relation in method["relations"].values()]
         assert (
-            own["p@1"] == pytest.approx(sum(values) / 3) == pytest.approx(own["micro"]["p@1"])
-            and own["filtered p@1"] >= own["p@1"]
+            method["p@1"] == pytest.approx(sum(values) / 3) == pytest.approx(method["micro"]["p@1"])
+            and method["filtered p@1"] >= method["p@1"]
         )
-        assert own["seeds"] == (1 if name == "manual" else 2)
+        assert method["seeds"] == (1 if name == "manual" else 2)
     manual, tuned = raw["methods"]["manual"], raw["methods"]["fine-tune"]
     assert (manual["trained_parameters"], manual["kept_parameters"]) == (0, 0) and tuned[
         "trained_parameters"

@@ -69,9 +69,9 @@ def plan(tmp_path):
 
 
 def test_what_is_run_and_kept(plan):
-    told = []
-    found = run(plan, told.append)
-    names = [(r.method, r.seed, r.problem) for r in found]
+    reported = []
+    results = run(plan, reported.append)
+    names = [(r.method, r.seed, r.problem) for r in results]
     assert sorted(names) == sorted(
         [
             ("manual", 0, "one"),
@@ -84,15 +84,15 @@ def test_what_is_run_and_kept(plan):
             ],
         ]
     )
-    assert len(told) == len(found)
+    assert len(reported) == len(results)
     assert not (plan.out / "checkpoints").exists() or not list((plan.out / "checkpoints").iterdir())
     assert len(list((plan.out / "prompts").iterdir())) == 6
 
 
 def test_the_lm_is_itself_again_after_fine_tuning(plan):
     before = plan.lm.fingerprint(), {k: v.clone() for k, v in plan.lm.model.state_dict().items()}
-    found = run(plan, lambda _: None)
-    assert any(r.trained > 10_000 for r in found)
+    results = run(plan, lambda _: None)
+    assert any(r.trained > 10_000 for r in results)
     assert plan.lm.fingerprint() == before[0] and all(
         (v == before[1][k]).all() for k, v in plan.lm.model.state_dict().items()
     )
@@ -111,13 +111,16 @@ def test_seeds_begin_where_they_are_told(plan, tmp_path):
         )
         for seed in (0, 1)
     ]
-    found = []
-    for number, own in enumerate(methods):
+    histories = []
+    for number, method in enumerate(methods):
         again = Plan(
-            **(vars(plan) | {"methods": [own], "seeds": 2 - number, "out": tmp_path / str(number)})
+            **(
+                vars(plan)
+                | {"methods": [method], "seeds": 2 - number, "out": tmp_path / str(number)}
+            )
         )
-        found.append([r.history for r in run(again, lambda _: None)])
-    assert found[0][3:] == found[1] and found[0][:3] != found[1]
+        histories.append([r.history for r in run(again, lambda _: None)])
+    assert histories[0][3:] == histories[1] and histories[0][:3] != histories[1]
 
 
 def test_what_is_there_is_not_run_again(plan, monkeypatch):
@@ -135,23 +138,25 @@ def test_names_of_problems_are_no_paths(plan, name, tmp_path):
     victim.mkdir()
     (victim / "kept").touch()
     often = METHODS[1].train.model_copy(update={"save_seconds": 0})
-    own = dataclasses.replace(
+    renamed = dataclasses.replace(
         plan,
         problems=[problem(name.format(folder=tmp_path))],
         methods=[dataclasses.replace(METHODS[1], train=often)],
         seeds=1,
     )
-    assert len(run(own, lambda _: None)) == 1
+    assert len(run(renamed, lambda _: None)) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "victim"] and [
         path.name for path in victim.iterdir()
     ] == ["kept"]
-    assert len(list((own.out / "prompts").iterdir())) == 1
+    assert len(list((renamed.out / "prompts").iterdir())) == 1
 
 
 def test_two_methods_and_two_problems_share_no_prompt_folder(plan):
-    own = [dataclasses.replace(METHODS[1], name=name) for name in ("p-tuning", "p-tuning-v2")]
+    methods = [dataclasses.replace(METHODS[1], name=name) for name in ("p-tuning", "p-tuning-v2")]
     run(
-        dataclasses.replace(plan, methods=own, problems=[problem("v2-x"), problem("x")], seeds=1),
+        dataclasses.replace(
+            plan, methods=methods, problems=[problem("v2-x"), problem("x")], seeds=1
+        ),
         lambda _: None,
     )
     assert len(list((plan.out / "prompts").iterdir())) == 4
@@ -170,23 +175,25 @@ def test_what_diverges_has_no_figures_and_is_not_saved(plan):
     hot = TRAIN.model_copy(update={"learning_rate": 1e30, "lm_learning_rate": 1e30, "clip": 0.0})
     methods = (
         METHODS[0],
-        *(dataclasses.replace(own, train=hot, encoder="lstm") for own in METHODS[1:]),
+        *(dataclasses.replace(entry, train=hot, encoder="lstm") for entry in METHODS[1:]),
         METHODS[2],
     )
     methods = (*methods[:3], dataclasses.replace(METHODS[2], name="after"))
-    told = []
-    found = run(dataclasses.replace(plan, methods=methods, seeds=1), told.append)
+    reported = []
+    results = run(dataclasses.replace(plan, methods=methods, seeds=1), reported.append)
     by_method = {
-        name: [own for own in found if own.method == name]
+        name: [entry for entry in results if entry.method == name]
         for name in ("manual", "p-tuning", "fine-tune", "after")
     }
     for name in ("p-tuning", "fine-tune"):
         assert all(
-            own.diverged and own.figures == {} and own.best is None and not own.examples
-            for own in by_method[name]
+            entry.diverged and entry.figures == {} and entry.best is None and not entry.examples
+            for entry in by_method[name]
         )
     assert all(
-        own.figures and not own.diverged for name in ("manual", "after") for own in by_method[name]
+        entry.figures and not entry.diverged
+        for name in ("manual", "after")
+        for entry in by_method[name]
     )
     assert not (plan.out / "prompts").exists()
 

@@ -418,7 +418,7 @@ def test_each_user_goes_on_from_the_one_prompt_or_from_his(world, tmp_path):
         ]
         assert len(vectors) == 2
     one = prompt_folder.load(tmp_path / "one", device="cpu").bank.encoders[0]()
-    assert all(torch.allclose(own, one, atol=1e-6) for own in vectors)
+    assert all(torch.allclose(user_vectors, one, atol=1e-6) for user_vectors in vectors)
 
 
 @pytest.mark.parametrize(
@@ -439,9 +439,9 @@ def test_nobody_is_told_who_else_has_a_prompt(world, tmp_path):
     train(task(world, tmp_path / "out", YAML + "prompt_by: user\n"), lambda _: None)
     model = prompt_folder.load(prompt_folder.folders_in(tmp_path / "out"), device="cpu")
     for user in ("ana", "None", None):
-        with pytest.raises(DataError) as told:
+        with pytest.raises(DataError) as error:
             model.tasks_for(GOOD | {"user": user})
-        assert "anna" not in str(told.value) and "bob" not in str(told.value)
+        assert "anna" not in str(error.value) and "bob" not in str(error.value)
     with pytest.raises(ConfigError, match="No training row has user 'ana'.$"):
         train(
             task(world, tmp_path / "out", YAML + "prompt_by: user\nonly: [ana]\n"), lambda _: None
@@ -450,14 +450,14 @@ def test_nobody_is_told_who_else_has_a_prompt(world, tmp_path):
 
 def files(folder):
     """What stands in a folder, times aside."""
-    found = {}
+    content = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             text = path.read_bytes()
-            found[str(path.relative_to(folder))] = (
+            content[str(path.relative_to(folder))] = (
                 {**json.loads(text), "seconds": 0} if path.name == "run.json" else text
             )
-    return found
+    return content
 
 
 @pytest.mark.parametrize(
@@ -499,7 +499,7 @@ def test_what_the_run_did_not_write_is_not_touched(world, tmp_path):
     imported.mkdir()
     (imported / "prompt.json").write_text("{}")
     text = YAML.replace("{soft:2} ", "") + "method: fine-tune\n"
-    for out, own in (
+    for out, method in (
         (imported, YAML),
         (tmp_path, text.replace("./lm", str(tmp_path / "lm"))),
         (tmp_path / "lm", text.replace("./lm", str(tmp_path / "lm"))),
@@ -510,7 +510,7 @@ def test_what_the_run_did_not_write_is_not_touched(world, tmp_path):
             (True, "There is no run of ptune train"),
         ):
             with pytest.raises(ConfigError, match=message):
-                train(task(world, out, own, resume=resume), lambda _: None)
+                train(task(world, out, method, resume=resume), lambda _: None)
         assert files(out) == before
 
 

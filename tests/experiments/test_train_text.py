@@ -99,19 +99,19 @@ def test_the_loss_is_that_of_the_answer_and_its_end_alone(family):
         assert (
             model.lm.model(whole, labels=whole).loss * (whole.shape[1] - 1) - wanted
         ).abs() > 1, "the row's own tokens do not show"
-        own = model.lm.model(whole, labels=labels).loss
+        plain_loss = model.lm.model(whole, labels=labels).loss
     else:
-        own = model.lm.model(
+        plain_loss = model.lm.model(
             ids, decoder_input_ids=torch.tensor([row.decoder]), labels=answer[None]
         ).loss
-    torch.testing.assert_close(own * len(answer), wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(plain_loss * len(answer), wanted, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "t5"])
 def test_label_smoothing_by_hand(family):
     model = build(family, smoothing=0.1)
     examples = [example for task in range(3) for example in model.encode(task, ROWS)]
-    for example, found in zip(examples, model.losses(examples)):
+    for example, loss in zip(examples, model.losses(examples)):
         values, answer = (
             reference.log_probs(model, example.task, example.learn[0]),
             torch.tensor(example.answer),
@@ -119,15 +119,15 @@ def test_label_smoothing_by_hand(family):
         count = values.shape[1]
         target = torch.full_like(values, 0.1 / count)
         target[range(len(answer)), answer] += 0.9
-        torch.testing.assert_close(found, -(target * values).sum(), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(loss, -(target * values).sum(), atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(
-            found,
+            loss,
             torch.nn.functional.cross_entropy(values, answer, reduction="sum", label_smoothing=0.1),
             atol=1e-5,
             rtol=1e-5,
         )
         assert (
-            found - torch.nn.functional.cross_entropy(values, answer, reduction="sum")
+            loss - torch.nn.functional.cross_entropy(values, answer, reduction="sum")
         ).abs() > 1e-3
 
 
@@ -209,7 +209,7 @@ def test_an_answer_has_a_decoder_of_its_own_and_a_length_of_its_own():
 
 def test_recomputing_trains_the_same():
     """Of a bank with prefixes, infixes and soft tokens: all looks at dev, and what was learned."""
-    found = []
+    runs = []
     for recompute in (False, True):
         model = build("llama", dtype=torch.float64)
         model.bank.double()
@@ -222,12 +222,12 @@ def test_recomputing_trains_the_same():
         )
         before = parameters(model)
         trained = fit(model, DATA, config)
-        found.append((histories(trained), parameters(model), sum(calls)))
+        runs.append((histories(trained), parameters(model), sum(calls)))
         assert all((a - b).abs().max() > 1e-3 for a, b in zip(before, parameters(model)))
-    (history, learned, calls), (again, learned_again, more_calls) = found
+    (history, learned, calls), (again, learned_again, more_calls) = runs
     assert more_calls == 2 * calls
-    for own, other in zip(history, again):
-        for a, b in zip(own, other):
+    for looks, other in zip(history, again):
+        for a, b in zip(looks, other):
             assert (
                 a["step"] == b["step"]
                 and a["loss"] == pytest.approx(b["loss"], abs=1e-10)
@@ -308,5 +308,5 @@ def test_a_killed_run_of_prefixes_goes_on(tmp_path):
             histories(fit(resumed, DATA, TrainConfig(**CONFIG), folder=tmp_path, resume=True))
             == history
         )
-    assert len(seen) == max(own[-1]["step"] for own in history) - 3, "it began anew"
+    assert len(seen) == max(looks[-1]["step"] for looks in history) - 3, "it began anew"
     assert all(map(torch.equal, parameters(resumed), parameters(whole)))

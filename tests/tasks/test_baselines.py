@@ -39,27 +39,27 @@ def test_the_vectors_are_transformers_own(family):
     """The mean over the row's own tokens, whatever rows share its batch."""
     network, tokenizer = tiny.tiny(family)
     lm = LanguageModel(network, tokenizer)
-    found = vectors(
+    row_vectors = vectors(
         lm, Template.parse("{text|shorten}"), [*ROWS, {"text": "film " * 200, "label": "bad"}]
     )
     plain = network.get_encoder() if lm.kind == "encoder-decoder" else network.base_model
-    for row, own in zip(ROWS, found):
+    for row, vector in zip(ROWS, row_vectors):
         ids = Template.parse("{text|shorten}").encode(row, lm.tokens, lm.kind).ids
         with torch.no_grad():
             hidden = plain(input_ids=torch.tensor([ids])).last_hidden_state[0]
-        np.testing.assert_allclose(own, hidden.mean(0).numpy(), atol=1e-4, rtol=1e-4)
+        np.testing.assert_allclose(vector, hidden.mean(0).numpy(), atol=1e-4, rtol=1e-4)
 
 
 def test_what_each_learns_from_the_training_rows_alone():
     lm = LanguageModel(*tiny.tiny("bert"))
     names = ["accuracy", "f1-macro", "auc", "recall:good"]
-    found = figures(question(metrics=names), lm)
-    assert list(found) == ["majority", "tf-idf", "linear-probe"] and all(
-        list(own) == names for own in found.values()
+    by_baseline = figures(question(metrics=names), lm)
+    assert list(by_baseline) == ["majority", "tf-idf", "linear-probe"] and all(
+        list(by_name) == names for by_name in by_baseline.values()
     )
     assert (
-        found["tf-idf"]["accuracy"] == found["linear-probe"]["accuracy"] == 1.0
-        and found["majority"]["accuracy"] == 0.5
+        by_baseline["tf-idf"]["accuracy"] == by_baseline["linear-probe"]["accuracy"] == 1.0
+        and by_baseline["majority"]["accuracy"] == 0.5
     )
     swapped = [{**row, "label": "bad" if row["label"] == "good" else "good"} for row in ROWS]
     assert all(

@@ -15,13 +15,13 @@ SEEDS = st.integers(0, 10**6)
 
 def rows(counts, target="label"):
     """Rows of labels a, b, ... in a mixed order, so many of each, no two of them equal."""
-    made = [
+    drawn_rows = [
         {"text": f"{label} {number}", target: label}
         for label, count in zip("abcdef", counts)
         for number in range(count)
     ]
-    random.Random(0).shuffle(made)
-    return made
+    random.Random(0).shuffle(drawn_rows)
+    return drawn_rows
 
 
 def texts(drawn):
@@ -60,8 +60,8 @@ def test_labels_are_drawn_apart():
     together."""
     side_by_side = [{"text": f"{n}", "label": label} for n in range(9) for label in "ab"]
     together = [Counter(texts(sample(side_by_side, 3, seed))) for seed in range(20)]
-    assert any(max(own.values()) == 2 for own in together) and any(
-        max(own.values()) == 1 for own in together
+    assert any(max(counts.values()) == 2 for counts in together) and any(
+        max(counts.values()) == 1 for counts in together
     )
 
 
@@ -106,9 +106,9 @@ def test_a_label_with_too_few_rows_is_named_with_their_number(labels, message):
 
 def test_rows_without_a_label():
     for few in (
-        lambda own: sample(own, 1, 0),
-        lambda own: draw(own, 1, 0),
-        lambda own: splits(own, 1, 0),
+        lambda lacking: sample(lacking, 1, 0),
+        lambda lacking: draw(lacking, 1, 0),
+        lambda lacking: splits(lacking, 1, 0),
     ):
         with pytest.raises(
             DataError,
@@ -173,11 +173,12 @@ def test_halves_hold_every_row_once_and_each_label_evenly(counts, seed):
 
 
 def test_splits_differ_and_a_lone_row_comes_to_either_half():
-    made = splits(rows([8, 8]), 16, seed=0)
+    halves = splits(rows([8, 8]), 16, seed=0)
     assert all(
-        len({"".join(row["label"] for row in own[half]) for own in made}) > 12 for half in (0, 1)
+        len({"".join(row["label"] for row in pair[half]) for pair in halves}) > 12
+        for half in (0, 1)
     ), "the labels stand in blocks"
-    assert len({frozenset(texts(train)) for train, _ in made}) > 12 and made != splits(
+    assert len({frozenset(texts(train)) for train, _ in halves}) > 12 and halves != splits(
         rows([8, 8]), 16, seed=1
     )
     assert {row["text"] for train, _ in splits(rows([1, 1]), 16, seed=0) for row in train} == {

@@ -144,12 +144,12 @@ def test_peft_loads_a_trained_folder_as_it_is(tmp_path, task):
     if causal:
         network, _ = tiny.tiny("gpt2")
         with torch.no_grad():
-            found = PeftModel.from_pretrained(network, tmp_path / "trained")(
+            logits = PeftModel.from_pretrained(network, tmp_path / "trained")(
                 input_ids=torch.tensor([[5, 6, 7]]), attention_mask=torch.ones(1, 3)
             ).logits
         plain, _ = tiny.tiny("gpt2")
-        assert found.shape[-1] == plain.config.vocab_size and not torch.allclose(
-            found, plain(torch.tensor([[5, 6, 7]])).logits
+        assert logits.shape[-1] == plain.config.vocab_size and not torch.allclose(
+            logits, plain(torch.tensor([[5, 6, 7]])).logits
         )
 
 
@@ -268,7 +268,7 @@ def users(task, tmp_path, **more) -> Run:
 
 def test_a_prompt_for_each_user(task, tmp_path, capsys):
     run = users(task, tmp_path)
-    folders = sorted(own.name for own in (tmp_path / "trained" / "prompts").iterdir())
+    folders = sorted(folder.name for folder in (tmp_path / "trained" / "prompts").iterdir())
     assert len(folders) == 2 and folders == ["anna", "bob%2f%2e%2e%2fb"], "a user's name is no path"
     assert set(run.history) == {"cities/anna", "cities/bob/../b"}
     capsys.readouterr()
@@ -292,8 +292,8 @@ def test_users_are_added_continued_and_deleted_alone(task, tmp_path):
 
     def stored() -> dict[str, bytes]:
         return {
-            own.parent.name: own.read_bytes()
-            for own in sorted((tmp_path / "trained" / "prompts").glob("*/prompt.safetensors"))
+            file.parent.name: file.read_bytes()
+            for file in sorted((tmp_path / "trained" / "prompts").glob("*/prompt.safetensors"))
         }
 
     before = stored()
@@ -346,7 +346,9 @@ def test_a_users_gradient_comes_from_his_own_rows_alone(task):
         config, LanguageModel.load(config.lm, device="cpu"), by_prompt(ROWS, "user", "train")
     )
     batch = [example for row in ROWS for example in model.encode(tasks[row["user"]], [row])]
-    own = [number for number, row in enumerate(ROWS) for _ in row["y"] if row["user"] == "anna"]
+    rows_of_anna = [
+        number for number, row in enumerate(ROWS) for _ in row["y"] if row["user"] == "anna"
+    ]
     losses = model.losses(batch)
     mine, others = (
         model.bank.parameters_of(model.tasks[tasks[name]].prompt) for name in ("anna", "bob/../b")
@@ -356,7 +358,7 @@ def test_a_users_gradient_comes_from_his_own_rows_alone(task):
         for gradient in torch.autograd.grad(losses[:1].sum(), mine, retain_graph=True)
     )
     gradients = torch.autograd.grad(losses[:1].sum(), others, retain_graph=True)
-    assert own and all((gradient == 0).all() for gradient in gradients)
+    assert rows_of_anna and all((gradient == 0).all() for gradient in gradients)
 
 
 @pytest.mark.parametrize(
@@ -407,6 +409,6 @@ def test_paths_from_the_environment(tmp_path, monkeypatch):
 def test_other_variables_of_the_environment_are_not_read(line, tmp_path, monkeypatch):
     monkeypatch.setenv("SECRET", "hunter2")
     (tmp_path / "task.yaml").write_text(f'name: t\ntemplate: "{{x}} {{mask}}"\n{line}\n')
-    with pytest.raises(ConfigError, match="only variables whose name begins with PTUNE_") as told:
+    with pytest.raises(ConfigError, match="only variables whose name begins with PTUNE_") as error:
         yaml_task.read(tmp_path / "task.yaml")
-    assert "hunter2" not in str(told.value)
+    assert "hunter2" not in str(error.value)

@@ -57,8 +57,8 @@ def real(data, minilm_mlm):
 
 
 def test_rows_and_majorities_of_lama(real):
-    found = {name: (len(r.facts["test"]), round(r.majority, 4)) for name, r in real[2].items()}
-    assert found == {name: own[:2] for name, own in MINILM.items()}
+    counted = {name: (len(r.facts["test"]), round(r.majority, 4)) for name, r in real[2].items()}
+    assert counted == {name: expected[:2] for name, expected in MINILM.items()}
 
 
 @pytest.mark.parametrize("name", ["P463", "P108", "P140"])
@@ -143,10 +143,10 @@ def test_restriction_counts_what_it_drops_and_follows_the_lms_case(tmp_path):
         (Tokens(tiny.byte_level(False)), ["Paris"]),
     ):
         names = {"Vienna": "Vienna", "Paris": "Paris"}
-        own = lama.restrict(relation, names, tokens)
-        assert [f["object"] for f in own.facts["test"]] == kept and own.dropped["test"] == 3 - len(
-            kept
-        )
+        restricted = lama.restrict(relation, names, tokens)
+        assert [f["object"] for f in restricted.facts["test"]] == kept and restricted.dropped[
+            "test"
+        ] == 3 - len(kept)
 
 
 def test_folders_that_lack_something(tmp_path):

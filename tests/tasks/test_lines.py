@@ -9,10 +9,10 @@ from ptune.tasks.splits import read
 
 def test_a_text_on_each_line(tmp_path):
     (tmp_path / "a.txt").write_text('first text\n\n  second\u2028text, "it" says \r\n')
-    found = read(DataConfig(unlabeled=tmp_path / "a.txt", form="lines"), "label")["unlabeled"]
+    unlabeled = read(DataConfig(unlabeled=tmp_path / "a.txt", form="lines"), "label")["unlabeled"]
     assert (
-        found == [{"text": "first text"}, {"text": '  second\u2028text, "it" says '}]
-        and found[1].line == 3
+        unlabeled == [{"text": "first text"}, {"text": '  second\u2028text, "it" says '}]
+        and unlabeled[1].line == 3
     )
 
 
@@ -20,12 +20,12 @@ def test_questions_of_trec(tmp_path):
     (tmp_path / "a.label").write_bytes(
         "DESC:manner How did serfdom develop ?\nENTY:cremat What is caf\xe9 ?\n".encode("latin-1")
     )
-    found = read(
+    splits = read(
         DataConfig(train=tmp_path / "a.label", form="trec", encoding="latin-1"),
         "label",
         ("DESC", "ENTY"),
     )["train"]
-    assert found == [
+    assert splits == [
         {"label": "DESC", "fine": "DESC:manner", "text": "How did serfdom develop ?"},
         {"label": "ENTY", "fine": "ENTY:cremat", "text": "What is caf\xe9 ?"},
     ]

@@ -72,7 +72,7 @@ def test_four_commands_from_a_table_to_answers(tickets, lm, capsys):
         "{ticket|shorten} Team: {mask}",
     )
     rows = read_splits(config.data, config.target, tuple(config.labels))
-    assert {split: len(own) for split, own in rows.items()} == {
+    assert {split: len(rows_of_split) for split, rows_of_split in rows.items()} == {
         "train": 30,
         "dev": 10,
         "test": 10,
@@ -83,7 +83,7 @@ def test_four_commands_from_a_table_to_answers(tickets, lm, capsys):
         == 2
         == [row["team"] for row in rows["test"]].count("people")
     )
-    assert len({row["id"] for own in rows.values() for row in own}) == 50
+    assert len({row["id"] for rows_of_split in rows.values() for row in rows_of_split}) == 50
     main.main(
         ["train", "task.yaml", "--out", "task-trained", "--minutes", "0.001", "--device", "cpu"]
     )
@@ -137,7 +137,7 @@ def test_train_takes_a_table(tickets, lm, capsys):
 
 
 def test_columns_are_found(tickets):
-    def found(rows, **named):
+    def chosen(rows, **named):
         roles = columns(rows, named.get("text"), named.get("label"), pathlib.Path("t.csv"))
         return *roles.texts, roles.label
 
@@ -145,12 +145,12 @@ def test_columns_are_found(tickets):
         {"id": f"T{number}", "body": f"a longer text {number}", "area": "ab"[number % 2]}
         for number in range(10)
     ]
-    assert found(table) == ("body", "area")
-    assert found([{**row, "category": f"c{number % 3}"} for number, row in enumerate(table)]) == (
+    assert chosen(table) == ("body", "area")
+    assert chosen([{**row, "category": f"c{number % 3}"} for number, row in enumerate(table)]) == (
         "body",
         "category",
     )
-    assert found(table, text="id") == ("id", "area") and found(table, label="area") == (
+    assert chosen(table, text="id") == ("id", "area") and chosen(table, label="area") == (
         "body",
         "area",
     )
@@ -183,10 +183,10 @@ def test_columns_are_found(tickets):
         ),
     ):
         if error is None:
-            assert found(rows, **named) == ("body", "id")
+            assert chosen(rows, **named) == ("body", "id")
             continue
         with pytest.raises(error, match=message):
-            found(rows, **named)
+            chosen(rows, **named)
 
 
 def test_rows_are_parted_by_label_and_by_seed():
@@ -206,7 +206,7 @@ def test_rows_are_parted_by_label_and_by_seed():
         != split_rows(rows, ["text"], "label", 0.2, 0.1, 4)
     )
     assert {"text": "rare", "label": "c"} in split.train and sum(
-        rows[0] in own for own in (split.train, split.dev, split.test)
+        rows[0] in part for part in (split.train, split.dev, split.test)
     ) == 1
     assert split_rows(rows, ["text"], "label", 0, 0, 3).train == rows
 

@@ -30,8 +30,8 @@ def opinions(count, **more):
 
 
 def test_splits_without_a_file_are_empty(tmp_path):
-    found = read(DataConfig(train=put(tmp_path, opinions(4))), "label", LABELS)
-    assert found == {"train": opinions(4), "dev": [], "test": [], "unlabeled": []}
+    splits = read(DataConfig(train=put(tmp_path, opinions(4))), "label", LABELS)
+    assert splits == {"train": opinions(4), "dev": [], "test": [], "unlabeled": []}
 
 
 def test_as_many_rows_and_references_as_asked_for(tmp_path):
@@ -124,7 +124,7 @@ def test_what_is_no_fault(tmp_path):
     )
     assert len(read(DataConfig(dev=file, test=file), "label", LABELS)["dev"]) == 2
     for ids in ((1, 1), ("", ""), (None, "a")):
-        rows = [{"label": "good", "id": own, "idx": own} for own in ids]
+        rows = [{"label": "good", "id": number, "idx": number} for number in ids]
         assert read(DataConfig(test=put(tmp_path, rows)), "label", LABELS)["test"] == rows
 
 
@@ -161,10 +161,10 @@ def test_files_in_another_encoding(tmp_path):
 
 def test_unlabeled_rows_lose_their_label(tmp_path):
     file = put(tmp_path, opinions(4) + [{"text": "without"}])
-    found = read(DataConfig(unlabeled=file), "label", LABELS)["unlabeled"]
-    assert found == [{"text": f"text {number}"} for number in range(4)] + [{"text": "without"}]
+    unlabeled = read(DataConfig(unlabeled=file), "label", LABELS)["unlabeled"]
+    assert unlabeled == [{"text": f"text {number}"} for number in range(4)] + [{"text": "without"}]
     taken = read(DataConfig(unlabeled=file, take={"unlabeled": 2}), "label", LABELS)["unlabeled"]
-    assert len(taken) == 2 and all(row in found for row in taken)
+    assert len(taken) == 2 and all(row in unlabeled for row in taken)
 
 
 def test_unlabeled_rows_of_record_lose_all_that_tells_the_answer(tmp_path):
@@ -176,10 +176,10 @@ def test_unlabeled_rows_of_record_lose_all_that_tells_the_answer(tmp_path):
         "answers": [{"start": 0, "end": 3, "text": "Anna"}],
     }
     file = put(tmp_path, [{"idx": 0, "passage": passage, "qas": [query]}])
-    found = read(DataConfig(form="record", test=file, unlabeled=file), "label")
+    splits = read(DataConfig(form="record", test=file, unlabeled=file), "label")
     assert (
-        found["test"][0]["answers"] == ["Anna"]
-        and not {"label", "answers"} & found["unlabeled"][0].keys()
+        splits["test"][0]["answers"] == ["Anna"]
+        and not {"label", "answers"} & splits["unlabeled"][0].keys()
     )
 
 
@@ -190,11 +190,11 @@ def test_other_labels_become_the_tasks_and_the_rest_is_left_out(tmp_path):
         test=put(tmp_path, opinions(2), "test.jsonl"),
         relabel={"train": {0: "bad", 1: "bad", 3: "good", 4: "good"}},
     )
-    found = read(data, "label", LABELS)
-    assert [(row["n"], row["label"]) for row in found["train"]] == [
+    splits = read(data, "label", LABELS)
+    assert [(row["n"], row["label"]) for row in splits["train"]] == [
         (n, "bad" if n % 5 < 2 else "good") for n in (0, 1, 3, 4, 5, 6, 8, 9)
     ]
-    assert found["test"] == opinions(2), "of the other splits nothing changes"
+    assert splits["test"] == opinions(2), "of the other splits nothing changes"
     for names, message in (
         (
             {"O": "bad", "3": "good"},
@@ -212,18 +212,18 @@ def test_other_labels_become_the_tasks_and_the_rest_is_left_out(tmp_path):
 
 def test_few_rows_of_each_label_from_train_alone_or_from_devs_file_too(tmp_path):
     train, dev = put(tmp_path, opinions(20)), put(tmp_path, opinions(12, of="dev"), "dev.jsonl")
-    found = read(DataConfig(train=train, shots=4, test=dev, take={"test": 3}), "label", LABELS)
+    splits = read(DataConfig(train=train, shots=4, test=dev, take={"test": 3}), "label", LABELS)
     for split in ("train", "dev"):
-        assert Counter(row["label"] for row in found[split]) == {"good": 4, "bad": 4}
-    assert not [row for row in found["dev"] if row in found["train"]] and len(found["test"]) == 3
+        assert Counter(row["label"] for row in splits[split]) == {"good": 4, "bad": 4}
+    assert not [row for row in splits["dev"] if row in splits["train"]] and len(splits["test"]) == 3
     both = read(DataConfig(train=train, dev=dev, shots=4), "label", LABELS)
     assert (
-        both["train"] == found["train"]
+        both["train"] == splits["train"]
         and len(both["dev"]) == 8
         and all(row.get("of") == "dev" for row in both["dev"])
     )
     assert (
-        read(DataConfig(train=train, shots=4, seed=1), "label", LABELS)["train"] != found["train"]
+        read(DataConfig(train=train, shots=4, seed=1), "label", LABELS)["train"] != splits["train"]
     )
 
 
@@ -313,17 +313,19 @@ def test_every_field_has_its_help():
 def test_dev_in_two_halves(tmp_path):
     rows = opinions(11)
     config = DataConfig(dev=put(tmp_path, rows), halve_dev=True)
-    found = read(config, "label", LABELS)
-    assert [len(found[split]) for split in ("train", "dev", "test", "unlabeled")] == [0, 6, 5, 0]
-    assert sorted(found["dev"] + found["test"], key=rows.index) == rows and found["dev"] != rows[:6]
-    assert found == read(config.model_copy(update={"seed": 3}), "label", LABELS), (
+    splits = read(config, "label", LABELS)
+    assert [len(splits[split]) for split in ("train", "dev", "test", "unlabeled")] == [0, 6, 5, 0]
+    assert (
+        sorted(splits["dev"] + splits["test"], key=rows.index) == rows and splits["dev"] != rows[:6]
+    )
+    assert splits == read(config.model_copy(update={"seed": 3}), "label", LABELS), (
         "no seed's dev has rows of another's test"
     )
     fewer = read(config.model_copy(update={"take": {"dev": 2, "test": 3}}), "label", LABELS)
     assert len(fewer["dev"]) == 2 and len(fewer["test"]) == 3
-    assert all(row in found[split] for split in ("dev", "test") for row in fewer[split])
+    assert all(row in splits[split] for split in ("dev", "test") for row in fewer[split])
     few = read(config.model_copy(update={"train": config.dev, "shots": 1}), "label", LABELS)
-    assert few["test"] == found["test"] and all(row in found["dev"] for row in few["dev"])
+    assert few["test"] == splits["test"] and all(row in splits["dev"] for row in few["dev"])
     with pytest.raises(
         DataError,
         match="one.jsonl has one row, and halve_dev makes two halves of it: give a file for test",
@@ -366,18 +368,18 @@ def test_from_the_file_and_the_command_line(tmp_path, monkeypatch, capsys):
 
 def test_sixteen_questions_of_each_kind(data):
     trec = data / "classification" / "trec"
-    found = read(
+    splits = read(
         DataConfig(train=trec / "train.jsonl", test=trec / "test.jsonl", shots=16),
         "label",
         tuple("012345"),
     )
-    questions = {split: {row["sentence"] for row in rows} for split, rows in found.items()}
+    questions = {split: {row["sentence"] for row in rows} for split, rows in splits.items()}
     assert (
-        len(found["train"]) == len(found["dev"]) == 96
-        and len(found["test"]) == 500
+        len(splits["train"]) == len(splits["dev"]) == 96
+        and len(splits["test"]) == 500
         and not questions["train"] & questions["dev"]
     )
-    assert Counter(row["label"] for row in found["dev"]) == dict.fromkeys("012345", 16)
+    assert Counter(row["label"] for row in splits["dev"]) == dict.fromkeys("012345", 16)
     with pytest.raises(DataError, match=r"For dev, .* 50 rows .* fewer of: '2' \(36\)"):
         read(DataConfig(train=trec / "train.jsonl", shots=50), "label", tuple("012345"))
 
@@ -389,10 +391,10 @@ def test_sst2_is_learned_from_the_rows_of_sst5(data):
         test=folder / "sst2/dev.jsonl",
         relabel={"train": {0: 0, 1: 0, 3: 1, 4: 1}},
     )
-    found = read(config, "label", ("0", "1"))
+    splits = read(config, "label", ("0", "1"))
     assert (
-        Counter(row["label"] for row in found["train"]) == {"0": 3310, "1": 3610}
-        and len(found["test"]) == 872
+        Counter(row["label"] for row in splits["train"]) == {"0": 3310, "1": 3610}
+        and len(splits["test"]) == 872
     )
     with pytest.raises(
         DataError,
@@ -424,12 +426,12 @@ def test_labels_without_a_word_and_words_without_a_row_are_told_at_once(tmp_path
 
 def test_faults_of_all_rows_and_splits_are_told_together(tmp_path):
     rows = [*opinions(4), *({"text": None, "label": "godo"} for _ in range(4))]
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as error:
         dev = put(tmp_path, [{"label": "good", "text": ["x"]}], "dev.jsonl")
         read(
             DataConfig(train=put(tmp_path, rows), dev=dev), "label", LABELS, fields=(Field("text"),)
         )
-    lines = str(told.value).splitlines()
+    lines = str(error.value).splitlines()
     assert (
         len(lines) == 6
         and "rows.jsonl, line 5 (train): its label" in lines[0]

@@ -184,8 +184,11 @@ def changed(row, place, value=None):
     """A copy of a nested row with another value at a place such as passage.questions.0.idx, or,
     without a value, with none."""
     row = json.loads(json.dumps(row))
-    owner, (*way, last) = row, [int(step) if step.isdigit() else step for step in place.split(".")]
-    for step in way:
+    owner, (*steps, last) = (
+        row,
+        [int(step) if step.isdigit() else step for step in place.split(".")],
+    )
+    for step in steps:
         owner = owner[step]
     if value is None:
         del owner[last]

@@ -119,8 +119,10 @@ def test_both_layouts_of_e2e_agree(data, tmp_path):
     names = {"Type": "eatType", "price": "priceRange", "family friendly": "familyFriendly"}
     pairs = [[pair.split(" : ") for pair in table.split(" | ")] for table in tables]
     written = [
-        ", ".join(f"{names.get(k, k)}[{v.replace('£ ', '£').replace(' - ', '-')}]" for k, v in own)
-        for own in pairs
+        ", ".join(
+            f"{names.get(k, k)}[{v.replace('£ ', '£').replace(' - ', '-')}]" for k, v in fields
+        )
+        for fields in pairs
     ]
     path = put(
         tmp_path / "testset_w_refs.csv",

@@ -371,10 +371,11 @@ def test_an_ensemble_is_its_members_in_one_batch(task, tmp_path, capsys, combine
     for number, answer in enumerate(
         json.loads(line) for line in capsys.readouterr().out.splitlines()
     ):
-        own = [member[number] for member in members]
+        answers = [member[number] for member in members]
         shares = {
             label: sum(
-                o["scores"][label] if combine == "mean" else o["prediction"] == label for o in own
+                o["scores"][label] if combine == "mean" else o["prediction"] == label
+                for o in answers
             )
             / 3
             for label in ("good", "bad")
@@ -429,7 +430,7 @@ def test_pet_and_a_head_from_the_command_line(task, tmp_path, capsys):
         "bad",
     }
     assert set(answers[0]["ptune"]["scores"]) == {"good", "bad"}
-    told = Run.model_validate_json((tmp_path / "pet" / "run.json").read_text())
+    saved_run = Run.model_validate_json((tmp_path / "pet" / "run.json").read_text())
     main.main(
         [
             "evaluate",
@@ -443,7 +444,7 @@ def test_pet_and_a_head_from_the_command_line(task, tmp_path, capsys):
             "cpu",
         ]
     )
-    assert f"accuracy {told.figures['accuracy']:.4f}, f1-macro" in capsys.readouterr().out
+    assert f"accuracy {saved_run.figures['accuracy']:.4f}, f1-macro" in capsys.readouterr().out
     main.main([*run, "--resume"])
     assert "is finished" in capsys.readouterr().out
     main.main(

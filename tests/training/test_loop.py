@@ -19,6 +19,7 @@ from ptune.answers.reader_table import READERS
 from ptune.base.interrupts import Interrupted
 from ptune.errors import ConfigError, DataError, DivergedError, StoreError
 from ptune.lm.language_model import LanguageModel
+from ptune.model import losses as model_losses
 from ptune.model.encode_rows import encode_row
 from ptune.model.examples import HiddenWordsExample
 from ptune.model.prompt_model import PromptModel, Task
@@ -169,13 +170,13 @@ def test_rows_come_in_another_order_every_epoch(monkeypatch):
     """OptiPrompt never shuffles. Every row comes once an epoch."""
     model, data = bank([0])
     seen = []
-    losses = model.losses
+    losses = model_losses.losses
 
-    def noted(_, examples, *arguments):
+    def noted(model, examples, *arguments):
         seen.extend(example.row["x"] + example.row["label"] for example in examples)
-        return losses(examples, *arguments)
+        return losses(model, examples, *arguments)
 
-    monkeypatch.setattr(PromptModel, "losses", noted)
+    monkeypatch.setattr(model_losses, "losses", noted)
     fit(model, data, TrainConfig(batch_size=4, epochs=2, patience=0))
     expected = sorted(row["x"] + row["label"] for row in data["task 0"][0])
     assert sorted(seen[:13]) == sorted(seen[13:]) == expected and seen[:13] != seen[13:]
@@ -765,10 +766,10 @@ def test_the_auxiliary_loss_has_its_weight(monkeypatch):
     """The loss of a step is (1 - weight) times the mean of its rows' losses plus weight times that
     of as many rows with hidden words."""
     model, data = bank([0, 1])
-    losses, seen = PromptModel.losses, []
+    losses, seen = model_losses.losses, []
 
-    def kept(self, examples, *arguments):
-        row_losses = losses(self, examples, *arguments)
+    def kept(model, examples, *arguments):
+        row_losses = losses(model, examples, *arguments)
         if torch.is_grad_enabled():
             seen.append(
                 [
@@ -778,7 +779,7 @@ def test_the_auxiliary_loss_has_its_weight(monkeypatch):
             )
         return row_losses
 
-    monkeypatch.setattr(PromptModel, "losses", kept)
+    monkeypatch.setattr(model_losses, "losses", kept)
     config = TrainConfig(batch_size=5, epochs=1, evaluate_every=1, patience=0, auxiliary=0.3)
     trained = fit(model, data, config, unlabeled=[{"x": f"{town} is a city"} for town in TOWNS])
     for number in range(2):

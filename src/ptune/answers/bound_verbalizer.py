@@ -52,7 +52,7 @@ class BoundVerbalizer:
 
     @cached_property
     def numbers(self) -> dict[str, int]:
-        """The number of each label."""
+        """The number of each label, from 0, by its name."""
         return {label: number for number, label in enumerate(self.labels)}
 
     @cached_property

@@ -45,14 +45,16 @@ class LinearReader(Reader):
     def start(
         cls, lm: LanguageModel, verbalizer: Verbalizer | None, bound: BoundVerbalizer | None
     ) -> Self:
+        """A regression that gives all labels the same score, until it is computed."""
         assert bound is not None
         return cls(lm.hidden_width, len(bound.labels))
 
     def features(self, output: FillOutput) -> torch.Tensor:
+        """The hidden state that is read of a row [H]."""
         return output.hidden[0]
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[B, H] to [B, C]."""
+        """The scores of the labels [B, C] from hidden states [B, H]."""
         return linear(normalize(hidden.float(), dim=-1), self.weight, self.bias)
 
     def losses(

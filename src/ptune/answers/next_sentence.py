@@ -35,15 +35,25 @@ class PairHead(nn.Module):
         self.dense, self.classifier = nn.Linear(width, width), nn.Linear(width, len(labels))
 
     def forward(self, first: torch.Tensor) -> torch.Tensor:
-        """[B, H] to the scores of the relations [B, C]."""
+        """The scores of the relations [B, C] from the hidden states of the first tokens [B, H]."""
         return self.classifier(torch.tanh(self.dense(first)))
 
     def save(self, folder: pathlib.Path) -> None:
+        """Write the head into the folder of its LM.
+
+        Raises:
+            StoreError: the disk is full or the folder cannot be written.
+        """
         files.write_tensors(folder / "pair_head.safetensors", self.state_dict())
         files.write_json(folder / "pair_head.json", {"labels": list(self.labels)})
 
     @classmethod
     def load(cls, folder: pathlib.Path) -> "PairHead":
+        """The head that ``save`` wrote into a folder.
+
+        Raises:
+            StoreError: its files are missing or damaged.
+        """
         tensors = files.read_tensors(folder / "pair_head.safetensors")
         head = cls(
             tensors["dense.weight"].shape[0],
@@ -98,10 +108,11 @@ class RelationReader(Reader):
         return cls(of(lm.source), verbalizer.words)
 
     def features(self, output: FillOutput) -> torch.Tensor:
+        """The hidden state of the first token [H]."""
         return output.hidden[0]
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[B, H] to [B, C]."""
+        """The scores of the labels [B, C] from the hidden states of the first tokens [B, H]."""
         shares = self.head(hidden.float()).log_softmax(-1)
         return torch.stack([shares[:, columns].logsumexp(1) for columns in self.columns], 1)
 
@@ -128,6 +139,11 @@ def of(source: str | os.PathLike[str]) -> PairHead:
 
 
 def _berts(source: str, where: Mapping[str, str]) -> PairHead:
+    """The next-sentence head of a BERT, read from its own weights.
+
+    Raises:
+        ModelError: there is none, or some of its weights are missing.
+    """
     from transformers import AutoModelForNextSentencePrediction
 
     try:

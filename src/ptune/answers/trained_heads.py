@@ -86,11 +86,12 @@ class SoftWords(Reader):
         )
 
     def features(self, output: FillOutput) -> torch.Tensor:
+        """The features at the answer [F]."""
         assert output.features is not None
         return output.features[0]
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """[B, F] to [B, C]."""
+        """The scores of the labels [B, C] from the features at the answers [B, F]."""
         return nn.functional.linear(features.float(), self.vectors, self.bias)
 
 
@@ -117,14 +118,16 @@ class Head(Reader):
     def start(
         cls, lm: LanguageModel, verbalizer: Verbalizer | None, bound: BoundVerbalizer | None
     ) -> Self:
+        """A head with random values."""
         assert bound is not None
         return cls(lm.hidden_width, len(bound.labels))
 
     def features(self, output: FillOutput) -> torch.Tensor:
+        """The hidden state at the answer [H]."""
         return output.hidden[0]
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[B, H] to [B, C]."""
+        """The scores of the labels [B, C] from the hidden states at the answers [B, H]."""
         return self.classifier(self.dropout(torch.tanh(self.dense(self.dropout(hidden.float())))))
 
 
@@ -152,14 +155,16 @@ class Prototypes(Reader):
     def start(
         cls, lm: LanguageModel, verbalizer: Verbalizer | None, bound: BoundVerbalizer | None
     ) -> Self:
+        """A projection and prototypes with random values."""
         assert bound is not None
         return cls(lm.hidden_width, len(bound.labels), PROTOTYPE_WIDTH)
 
     def features(self, output: FillOutput) -> torch.Tensor:
+        """The hidden state at the answer [H]."""
         return output.hidden[0]
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[B, H] to [B, C]."""
+        """The scores of the labels [B, C] from the hidden states at the answers [B, H]."""
         return self._near(self._placed(hidden), normalize(self.points, dim=-1))
 
     def losses(
@@ -200,4 +205,5 @@ class Prototypes(Reader):
 
     @staticmethod
     def _near(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """How near each of some points [A, inner] is to each of others [B, inner]: [A, B]."""
         return NEARNESS * a @ b.T

@@ -22,11 +22,13 @@ class WordReader(Reader):
     def start(
         cls, lm: LanguageModel, verbalizer: Verbalizer | None, bound: BoundVerbalizer | None
     ) -> Self:
+        """A reader of words, which has no values of its own."""
         return cls()
 
     @staticmethod
     def answers(bound: BoundVerbalizer) -> list[Answer]:
-        """The fills that the words need."""
+        """How the place of the answer is filled in turn so that every word can be scored: None for
+        a mask."""
         return [fill.answer for fill in bound.fills]
 
     def read(self, outputs: Sequence[list[FillOutput]], bound: BoundVerbalizer) -> torch.Tensor:

@@ -14,6 +14,7 @@ from ptune.errors import ConfigError
 from ptune.lm.batch import Side
 from ptune.lm.writing import OnTokens, write_step_by_step
 from ptune.model.examples import Example
+from ptune.model.forward import prompt_vectors
 from ptune.model.task import Row
 from ptune.settings import DecodingConfig
 
@@ -99,7 +100,7 @@ def write_all(
         model.lm.check_room(example.fills[0], config.max_new_tokens)
     settings = _settings(model, config)
     texts: list[list[str]] = [[] for _ in examples]
-    learned = model.learned([example.task for example in examples])
+    learned = prompt_vectors(model, [example.task for example in examples])
     with (
         model.lm.evaluating(),
         seeded(config.seed, model.lm.device) if config.sample else contextlib.nullcontext(),
@@ -138,7 +139,7 @@ def write_live(
             ends when it returns False.
     """
     settings = _settings(model, config.model_copy(update={"stop": ()}))
-    learned = model.learned([example.task for example in examples])
+    learned = prompt_vectors(model, [example.task for example in examples])
     prompts = [learned.places.get(model.tasks[example.task].prompt, -1) for example in examples]
     side: Side = "left" if model.lm.kind == "causal" else "right"
     batch = model.lm.collate([example.fills[0] for example in examples], prompts, side)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ptune.model.examples import Example, LabelExample
-from ptune.model.forward import PromptVectors, batches_of, group_alike, run_examples
+from ptune.model.forward import PromptVectors, batches_of, group_alike, prompt_vectors, run_examples
 
 if TYPE_CHECKING:
     from ptune.model.prompt_model import PromptModel
@@ -37,7 +37,7 @@ def backward(
     """Add the gradient of the weighted losses [B], and return them; see
     ``PromptModel.backward``."""
     tasks = [example.task for example in examples]
-    learned, carry_gradients = model.learned(tasks).apart()
+    learned, carry_gradients = prompt_vectors(model, tasks).apart()
     factors = torch.tensor(list(weights), device=model.lm.device)
     weighted: dict[int, torch.Tensor] = {}
     inputs: dict[int, dict[int, torch.Tensor]] = {}  # of coupled examples, by task
@@ -47,7 +47,7 @@ def backward(
             for number, values in zip(numbers, _coupled_inputs(model, part, learned)):
                 inputs.setdefault(tasks[number], {})[number] = values
             continue
-        part_losses = model.losses(part, learned) * factors[numbers]
+        part_losses = losses(model, part, learned) * factors[numbers]
         part_losses.sum().backward()
         weighted |= dict(zip(numbers, part_losses.detach()))
     weighted |= _backward_coupled(model, examples, inputs, factors)
@@ -120,9 +120,9 @@ def text_losses(model: "PromptModel", examples: Sequence[Example], rows: int) ->
     """The loss of each example as a number, ``rows`` at once."""
     by_number: dict[int, float] = {}
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].learn[0].ids))
-    learned = model.learned([example.task for example in examples])
+    learned = prompt_vectors(model, [example.task for example in examples])
     for start in range(0, len(order), rows):
         batch = order[start : start + rows]
-        values = model.losses([examples[i] for i in batch], learned)
+        values = losses(model, [examples[i] for i in batch], learned)
         by_number |= dict(zip(batch, values.tolist()))
     return [by_number[number] for number in range(len(examples))]

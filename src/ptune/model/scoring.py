@@ -14,6 +14,7 @@ from ptune.model.forward import (
     batches_of,
     fill_counts,
     group_alike,
+    prompt_vectors,
     run_examples,
 )
 from ptune.model.stepwise import is_stepwise, spelt_scores, stepwise_words
@@ -27,7 +28,7 @@ def score_examples(
     model: "PromptModel", examples: Sequence[Example], rows: int
 ) -> list[torch.Tensor]:
     """The label scores [C] of each example, on the CPU; see ``PromptModel.scores``."""
-    learned = model.learned([example.task for example in examples])
+    learned = prompt_vectors(model, [example.task for example in examples])
     numbers = range(len(examples))
     stepwise = [i for i in numbers if is_stepwise(model, examples[i])]
     spelt = {i: row for i in numbers if isinstance(row := examples[i], SpanExample)}
@@ -93,7 +94,7 @@ def check_labels(model: "PromptModel", examples: Sequence[Example]) -> None:
 def word_scores(model: "PromptModel", rows: Sequence[Row], task: int) -> torch.Tensor:
     """The log probability of every word for some rows [B, W]; see ``PromptModel.word_scores``."""
     examples = model.encode(task, rows, labelled=False)
-    learned = model.learned([task])
+    learned = prompt_vectors(model, [task])
     if examples and is_stepwise(model, examples[0]):
         words = stepwise_words(model, examples, learned, model.evaluation_rows)
         return torch.stack([words_of_row[0] for words_of_row in words]).cpu()

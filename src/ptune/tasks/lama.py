@@ -112,7 +112,7 @@ def _worded(relations: list[Relation], manual: str | None) -> list[Relation]:
 
 
 def folder(source: str) -> pathlib.Path:
-    """Where facts are."""
+    """The folder of a set of facts."""
     return BUILTIN if source == "builtin" else pathlib.Path(source).expanduser()
 
 

@@ -36,7 +36,7 @@ FEWEST_TO_SPLIT = 3  # rows of a label, one for each split
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of the three files."""
+    """The rows of the files for training, dev and test."""
 
     train: list[Row]
     dev: list[Row]

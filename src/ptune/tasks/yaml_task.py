@@ -231,8 +231,13 @@ def fields(config: TaskConfig) -> list[Field]:
 
 
 def inputs(config: TaskConfig, lm: LanguageModel | None = None) -> str:
-    """The fields of the task's first pattern alone: one text, or a pair, which an LM without a
-    separator gets as two lines."""
+    """A template with the fields of the task's first pattern alone: one text, or a pair, which an
+    LM without a separator gets as two lines.
+
+    Raises:
+        ConfigError: the pattern has no field.
+        TemplateError: the pattern cannot be parsed.
+    """
     parts = Template.parse(config.patterns[0] if config.patterns else config.template).parts
     first = {part.name: part for part in reversed(parts) if isinstance(part, Field)}
     names = dict.fromkeys(part.name for part in parts if isinstance(part, Field))
@@ -446,7 +451,7 @@ class Begun:
 
     @property
     def encoder(self) -> str:
-        """What makes its soft tokens."""
+        """The name of the encoder that makes its soft tokens: lstm, mlp or table."""
         return self.model.tasks[self.task].task.encoder
 
     def add(self, model: PromptModel, task: Task, rows: Sequence[Row]) -> int:
