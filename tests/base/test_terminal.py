@@ -1,6 +1,7 @@
 """Nothing that a stranger's file holds is obeyed by the terminal."""
 
 import io
+import json
 import re
 
 import pytest
@@ -64,3 +65,9 @@ def test_an_error_that_names_what_a_stranger_wrote(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         main.main(["predict"])
     assert stopped.value.code == 2 and SHOWN in capsys.readouterr().err
+
+
+def test_json_for_a_terminal_says_the_same_and_holds_nothing_to_obey():
+    value = {"a\u202e": "\x9b31m \x1b[0m \u2066 \u4e2d \n"}
+    text = terminal.clean_json(json.dumps(value, ensure_ascii=False))
+    assert json.loads(text) == value and not terminal.COMMANDS.search(text) and "\u4e2d" in text

@@ -330,6 +330,7 @@ def test_libraries_keep_quiet():
         (["report", "a" * 5000], "too long"),
         (["probe", "--facts", "a" * 5000], "too long"),
         (["probe", "--vocab", "a\0b"], "a\0b"),
+        (["pretrain", "--texts", "\ud800", "--out", "c"], "half of a character"),
         (["import", "a\0b", "c", "--lm", "lm", "--template", "{x} {mask}"], "a\0b"),
     ],
 )
@@ -423,3 +424,27 @@ def test_a_full_disk_and_closed_streams_end_with_a_message(lm, tmp_path, monkeyp
     cli.main(["inspect", "{x} {mask}", "--lm", str(lm)])
     sys.stdout.close()
     sys.stderr.close()
+
+
+EVIL = "\x1b]0;owned\x07\x9b31m\u202e"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["probe", f"--{EVIL}"],
+        ["probe", "--seeds", EVIL],
+        ["predict", "p", EVIL],
+        ["train", "t.yaml", "--help"],
+        ["train", "t.yaml", f"--{EVIL}"],
+        [EVIL],
+        ["new", EVIL],
+    ],
+)
+def test_messages_about_arguments_hold_nothing_to_obey(capsys, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    text = TASK.replace("name: t", 'name: "\\e]0;owned\\a\\u009b\\u202e"')
+    pathlib.Path("t.yaml").write_text(text)
+    _, output, errors = main(capsys, *arguments)
+    assert not set(EVIL) & {"\x1b", "\x07", "\x9b", "\u202e"} & set(output + errors)
+    assert "owned" in output + errors

@@ -167,41 +167,39 @@ def test_next_sentence_prediction_needs_documents(tmp_path):
 
 
 def test_a_killed_run_gives_the_same_lm(text, tmp_path):
+    tiny.wordpiece().save_pretrained(tmp_path / "tokenizer")
+    settings = {
+        "texts": [str(text)],
+        "tokenizer": str(tmp_path / "tokenizer"),
+        "hidden_size": 32,
+        "layers": 1,
+        "heads": 2,
+        "steps": 60,
+        "batch_tokens": 256,
+        "length": 32,
+        "save_minutes": 0.0001,
+    }
     script = tmp_path / "run.py"
-    script.write_text("""
-import pathlib, sys, torch
+    script.write_text(f"""
+import torch
 torch.set_num_threads(1)
 from ptune.pretraining.options import PretrainConfig
 from ptune.pretraining.loop import pretrain
-config = PretrainConfig(
-    texts=[sys.argv[1]], out=sys.argv[2], tokenizer=sys.argv[3], hidden_size=32, layers=1, heads=2,
-    steps=120, batch_tokens=256, length=32, save_minutes=0.0001,
-    resume=pathlib.Path(sys.argv[2], 'settings.json').exists(),
-)
+config = PretrainConfig(**{settings}, out={str(tmp_path / "killed")!r})
 pretrain(config, lambda line: print(line, flush=True))
 """)
-    tiny.wordpiece().save_pretrained(tmp_path / "tokenizer")
-    command = [sys.executable, script, text]
-    subprocess.run(
-        [*command, tmp_path / "whole", tmp_path / "tokenizer"], check=True, capture_output=True
+    process = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
-    for lines in (12,):
-        process = subprocess.Popen(
-            [*command, tmp_path / "killed", tmp_path / "tokenizer"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        for _ in range(lines):
-            process.stdout.readline()
-        time.sleep(0.05)
-        assert process.poll() is None, "the run was over before it was killed"
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-    subprocess.run(
-        [*command, tmp_path / "killed", tmp_path / "tokenizer"], check=True, capture_output=True
-    )
+    for _ in range(6):
+        process.stdout.readline()
+    time.sleep(0.05)
+    assert process.poll() is None, "the run was over before it was killed"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    for name, resume in (("killed", True), ("whole", False)):
+        p.pretrain(PretrainConfig(**settings, out=tmp_path / name, resume=resume))
     assert (tmp_path / "killed" / "model.safetensors").read_bytes() == (
         tmp_path / "whole" / "model.safetensors"
     ).read_bytes()

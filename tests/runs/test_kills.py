@@ -14,7 +14,8 @@ from ptune.pretraining import loop
 from ptune.pretraining.options import PretrainConfig
 from ptune.storage import convert, google_format
 from ptune.storage.options import ExportConfig, ImportConfig
-from ptune.tasks import yaml_task
+from ptune.tasks import new_task, yaml_task
+from ptune.tasks.options import NewConfig
 
 TOWNS = ("Vienna", "Rome", "Paris", "Berlin", "London", "Madrid")
 TASK = """
@@ -200,6 +201,18 @@ def test_one_prompt_of_a_bank(world, tmp_path, monkeypatch):
         lambda: train_one(world, out, (out / "checkpoint.safetensors").exists()), monkeypatch
     )
     assert state(out) == state(tmp_path / "whole")
+
+
+def test_a_new_task(world, tmp_path, monkeypatch):
+    def new(folder):
+        out = tmp_path / folder / "task.yaml"
+        if not out.exists():
+            options = {"data": world / "rows.jsonl", "text": "x", "lm": str(world / "lm")}
+            new_task.new(NewConfig(**options, label="label", out=out), quiet)
+
+    assert len(killed_after_every_file(lambda: new("kills"), monkeypatch)) == 4
+    new("whole")
+    assert state(tmp_path / "kills") == state(tmp_path / "whole")
 
 
 def test_report_export_and_import(world, tmp_path, monkeypatch, capsys):

@@ -25,6 +25,17 @@ def clean(text: str) -> str:
     )
 
 
+def clean_json(text: str) -> str:
+    """JSON that says the same, with each character that a terminal would obey as JSON spells
+    it."""
+    return COMMANDS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def print_json(text: str) -> None:
+    """Print JSON to standard output."""
+    print(clean_json(text))
+
+
 def print_line(text: str) -> None:
     """Print a line to standard output."""
     print(clean(text))

@@ -8,12 +8,10 @@ import pathlib
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
-
-import tyro
 
 from ptune.base import terminal
 from ptune.cli.options import DoctorConfig, InspectConfig, ReportConfig
+from ptune.cli.parse import AnyConfig, parse
 from ptune.cli.train import read_task
 from ptune.errors import PtuneError
 from ptune.experiments.options import (
@@ -30,8 +28,6 @@ from ptune.settings import Config
 from ptune.storage.options import ExportConfig, ImportConfig
 from ptune.tasks.options import NewConfig
 from ptune.tasks.schema import TaskConfig
-
-AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
 def _probe(arguments: Sequence[str]) -> None:
@@ -176,7 +172,7 @@ def _train(arguments: Sequence[str]) -> None:
 
 def _parse(options: type[AnyConfig], command: str, arguments: Sequence[str]) -> AnyConfig:
     """The options of a command; exits with the parser's message where they are invalid."""
-    config = tyro.cli(options, args=arguments, prog=f"ptune {command}")
+    config = parse(options, arguments, f"ptune {command}")
     _quieten_libraries()
     return config
 

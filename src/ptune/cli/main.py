@@ -66,11 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         sys.exit(2)
     except ValueError as error:
-        if "embedded null" not in str(error):
+        holds = "a NUL character" if "embedded null" in str(error) else ""
+        if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+            holds = "half of a character"
+        if not holds:
             raise
-        terminal.warn(
-            "ptune: The name of a file holds a NUL character, which no file's name can have."
-        )
+        terminal.warn(f"ptune: The name of a file holds {holds}, which no file's name can have.")
         sys.exit(2)
 
 

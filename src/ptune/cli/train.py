@@ -4,8 +4,7 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
-import tyro
-
+from ptune.cli.parse import parse
 from ptune.tasks.options import NewConfig
 from ptune.tasks.schema import TaskConfig
 
@@ -25,7 +24,7 @@ def read_task(arguments: Sequence[str]) -> TaskConfig:
             "Any key of the file can be set from the command line. Of a table (.csv, .tsv, "
             ".jsonl) a file is made first, as by ptune new.\n"
         )
-        tyro.cli(TaskConfig, args=["--help"], prog="ptune train TASK.yaml")
+        parse(TaskConfig, ["--help"], "ptune train TASK.yaml")
     from ptune.data.row_files import form_of
     from ptune.data.rows import JSON, TABLES
     from ptune.tasks import yaml_task
@@ -34,7 +33,7 @@ def read_task(arguments: Sequence[str]) -> TaskConfig:
     if form_of(file) in (*TABLES, *JSON) or _is_other_file(file):
         file, options = _table_to_task(arguments)
     default = yaml_task.read(file)
-    return tyro.cli(TaskConfig, args=options, default=default, prog=f"ptune train {arguments[0]}")
+    return parse(TaskConfig, options, f"ptune train {arguments[0]}", default)
 
 
 def _is_other_file(file: pathlib.Path) -> bool:

@@ -13,6 +13,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, TextIO
 
+from ptune.base import terminal
 from ptune.base.file_names import partial_file
 from ptune.data.json_rows import written
 from ptune.errors import ConfigError, DataError, nearest
@@ -90,10 +91,11 @@ def writer(path: pathlib.Path | None, stream: TextIO) -> Writer:
 
 
 class JsonLines:
-    """One JSON object a line."""
+    """One JSON object a line; a terminal gets nothing in it to obey."""
 
     def __init__(self, stream: TextIO):
         self.stream = stream
+        self.spelt = terminal.clean_json if stream.isatty() else str
 
     def check(self, row: Mapping[str, Any]) -> None:
         if KEY in row:
@@ -103,7 +105,7 @@ class JsonLines:
             )
 
     def put(self, row: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
-        self.stream.write(written({**row, KEY: answer}) + "\n")
+        self.stream.write(self.spelt(written({**row, KEY: answer})) + "\n")
 
     def has(self, row: Mapping[str, Any], record: str) -> bool:
         return record.startswith(written({**row, KEY: None}).removesuffix("null}"))

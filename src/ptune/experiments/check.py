@@ -42,7 +42,8 @@ def check(config: CheckConfig, report: Callable[[str], None] = terminal.print_li
     for name, counted in counts.items():
         checked.findings += counted.findings(name)
     if config.as_json:
-        report(json.dumps(check_page.as_json(checked, counts), indent=2, ensure_ascii=False))
+        text = json.dumps(check_page.as_json(checked, counts), indent=2, ensure_ascii=False)
+        report(terminal.clean_json(text))
     else:
         check_page.show(checked, counts)
     return checked.faults

@@ -261,7 +261,7 @@ def _show(
 ) -> None:
     """Print the comparison as JSON, or as tables with the names of the files that hold it."""
     if config.as_json:
-        print(comparison.model_dump_json(indent=2))
+        terminal.print_json(comparison.model_dump_json(indent=2))
         return
     for table in compare_page.tables(comparison):
         console.print(table)

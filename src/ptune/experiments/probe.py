@@ -134,7 +134,7 @@ def _show(
     """Print the results as JSON, or as a table with the names of the files that hold them."""
     config = asked.config
     if config.as_json:
-        print(results.model_dump_json(indent=2))
+        terminal.print_json(results.model_dump_json(indent=2))
         return
     console.print(probe_page.table(results, asked.labels))
     report(probe_page.wordings_line(results))

@@ -54,9 +54,7 @@ def new(config: NewConfig, report: Callable[[str], None] = print) -> pathlib.Pat
         split: config.out.with_name(f"{config.out.stem}.{split}.jsonl")
         for split in ("train", "dev", "test")
     }
-    for path in (config.out, *split_files.values()):
-        if path.exists():
-            raise ConfigError(f"{path} is there already: choose another --out, or delete it.")
+    _refuse(config.out.exists(), config.out)
     read = _rows(config, report)
     roles = columns(read, config.text, config.label, config.data)
     _check_first_line(config, read, roles)
@@ -66,11 +64,17 @@ def new(config: NewConfig, report: Callable[[str], None] = print) -> pathlib.Pat
     for sentence in findings.of_labels(counts):
         report(f"Note: {sentence}")
     split = split_rows(rows, roles.texts, label, config.dev_share, config.test_share, config.seed)
+    lines = {
+        path: "".join(written(row) + "\n" for row in getattr(split, name))
+        for name, path in split_files.items()
+    }
+    for path, text in lines.items():  # a run that was killed may have left the same
+        _refuse(path.exists() and path.read_bytes() != text.encode(), path)
     lm = LanguageModel.load(config.lm, device="cpu")
     words = proposals.label_words(sorted(counts), lm.tokens)
     page = _page(config, roles, counts, words, split, split_files)
-    for name, path in split_files.items():
-        files.write_text(path, "".join(written(row) + "\n" for row in getattr(split, name)))
+    for path, text in lines.items():
+        files.write_text(path, text)
     files.write_text(config.out, page)
     shown = ", ".join(
         f"{name} ({count})" for name, count in sorted(counts.items(), key=_by_frequency)
@@ -89,6 +93,11 @@ def new(config: NewConfig, report: Callable[[str], None] = print) -> pathlib.Pat
         )
     report(f"Written: {config.out}")
     return config.out
+
+
+def _refuse(is_other: bool, path: pathlib.Path) -> None:
+    if is_other:
+        raise ConfigError(f"{path} is there already: choose another --out, or delete it.")
 
 
 def _rows(config: NewConfig, report: Callable[[str], None]) -> Sequence[Row]:
