@@ -27,7 +27,7 @@ def parse(
         command: as it is typed, such as "ptune probe".
         default: what stands where nothing is given.
     """
-    settings = {} if default is None else {"default": default}
+    settings: dict[str, Any] = {} if default is None else {"default": default}
     shown = [command, *arguments, *_texts(None if default is None else default.model_dump())]
     if not any(map(terminal.COMMANDS.search, shown)):
         return tyro.cli(options, args=arguments, prog=command, **settings)
