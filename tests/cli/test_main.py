@@ -330,7 +330,6 @@ def test_libraries_keep_quiet():
         (["report", "a" * 5000], "too long"),
         (["probe", "--facts", "a" * 5000], "too long"),
         (["probe", "--vocab", "a\0b"], "a\0b"),
-        (["pretrain", "--texts", "\ud800", "--out", "c"], "half of a character"),
         (["import", "a\0b", "c", "--lm", "lm", "--template", "{x} {mask}"], "a\0b"),
     ],
 )

@@ -66,12 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         sys.exit(2)
     except ValueError as error:
-        holds = "a NUL character" if "embedded null" in str(error) else ""
-        if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
-            holds = "half of a character"
-        if not holds:
+        if "embedded null" not in str(error):
             raise
-        terminal.warn(f"ptune: The name of a file holds {holds}, which no file's name can have.")
+        terminal.warn(
+            "ptune: The name of a file holds a NUL character, which no file's name can have."
+        )
         sys.exit(2)
 
 
