@@ -123,3 +123,36 @@ def test_a_mean_is_refused_where_one_place_is_read():
     ):
         with pytest.raises(ConfigError, match=message):
             PromptModel(lm).add(refused)
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta", "modernbert", "llama", "gpt2"])
+@torch.no_grad()
+def test_a_layer_is_read_as_plain_transformers_has_it(family, tmp_path):
+    """Also beside a row that is read at the last layer, in a batch of rows of unlike lengths."""
+    network, tokenizer = tiny.tiny(family)
+    model = PromptModel(LanguageModel(network, tokenizer))
+    model.add(task(layer=1))
+    model.add(task(pooling="first"))
+    rows, expected = [], []
+    for number, text in enumerate(TEXTS * 2):
+        rows.append(model.encode(number % 2, [{"text": text, "label": "a"}])[0].fills[0])
+        ids = torch.tensor([rows[-1].ids])
+        states = network.base_model(ids, output_hidden_states=True).hidden_states
+        place = 0 if model.lm.kind == "masked" else -1
+        expected.append(states[-1][0, place] if number % 2 else states[1][0].mean(0))
+    actual = model.lm.read_rows(rows, [-1] * len(rows)).hidden
+    torch.testing.assert_close(actual, torch.stack(expected), atol=1e-4, rtol=1e-4)
+
+
+def test_a_layer_is_saved_and_one_that_is_not_there_refused(encoder, tmp_path):
+    model = PromptModel(encoder)
+    model.add(task(layer=1))
+    prompt_folder.save(model, tmp_path / "prompt")
+    loaded = prompt_folder.load(tmp_path / "prompt")
+    assert loaded.tasks[0].task.layer == 1
+    assert loaded.predict(ROWS) == model.predict(ROWS)
+    with pytest.raises(ConfigError, match="this LM has the layers 1 to 2"):
+        model.add(task(layer=3))
+    words = task("{text} {mask}", pooling="first", layer=1, reader=READERS["words"])
+    with pytest.raises(ConfigError, match="reads by words, which stands on the last layer"):
+        PromptModel(LanguageModel(*tiny.tiny("bert"))).add(words)

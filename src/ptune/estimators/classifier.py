@@ -1,6 +1,6 @@
 """``PromptClassifier``: labels of rows, behind scikit-learn's interface."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -10,11 +10,12 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 
 from ptune.errors import ConfigError
 from ptune.estimators.input_rows import free_name
-from ptune.estimators.prompt_estimator import PromptEstimator, seed_of
+from ptune.estimators.prompt_estimator import PromptEstimator, Row, seed_of
 from ptune.lm.language_model import LanguageModel
+from ptune.selection import training
+from ptune.selection.choice import MINUTES, Selection, choose
 from ptune.survey import proposals
-from ptune.tasks.schema import TaskConfig
-from ptune.training.methods import Method
+from ptune.tasks.schema import AUTO, TaskConfig
 
 
 class PromptClassifier(ClassifierMixin, PromptEstimator):
@@ -25,19 +26,21 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         lm: "builtin", a transformers folder, a .gguf file, a name on the hub, or a
             ``LanguageModel``. By name, a frozen LM is loaded once and shared; a method that tunes
             the LM loads its own.
-        method: a method of ``ptune methods``, such as "p-tuning", "prefix-tuning", "manual" or
-            "head".
+        method: "auto" tries the methods that leave the LM as it is on the rows, by
+            cross-validation, and trains the best one on all of them; or a method of ``ptune
+            methods``, such as "contrastive", "p-tuning", "manual" or "head".
         template: where fields, soft tokens and ``{mask}`` stand; by default all fields and then the
             answer.
         words: for each label a word, or several; by default words that the LM has whole (``words_``
             shows them).
         train: settings of training in place of the method's own: {"learning_rate": 1e-3, "epochs":
-            10}.
+            10}; "auto" takes none.
         dev_share: the share of the rows that is kept back, by label, to choose the best state; 0
-            takes the training rows.
+            takes the training rows. "auto" keeps none back in the end.
         max_length: tokens of an input at most.
         random_state: of the rows that are kept back, the initialisation and the order of rows.
         device, dtype: as in ``LanguageModel.load``.
+        minutes: what "auto" may take.
 
     Attributes:
         classes_: the labels, sorted.
@@ -45,12 +48,13 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         template_: the template.
         model_: the fitted ``PromptModel``.
         history_: the looks at dev.
+        selection_: what "auto" tried and chose; None for a named method.
     """
 
     def __init__(
         self,
         lm: Any = "builtin",
-        method: str = "p-tuning",
+        method: str = AUTO,
         template: str | None = None,
         words: Mapping[Any, Any] | None = None,
         train: Mapping[str, Any] | None = None,
@@ -59,11 +63,13 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         random_state: Any = 0,
         device: str = "auto",
         dtype: str = "auto",
+        minutes: float = MINUTES,
     ):
         super().__init__(
             lm, method, template, train, dev_share, max_length, random_state, device, dtype
         )
         self.words = words
+        self.minutes = minutes
 
     def fit(self, X: Any, y: Any) -> Self:
         """Train a prompt on rows and their labels.
@@ -77,7 +83,12 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
             ValueError: rows or labels that cannot be.
             PtuneError: the LM, the template, the words or the settings are at fault.
         """
-        chosen, rows = self._begin(X)
+        chosen = None if self.method == AUTO else self._method()
+        if chosen is None and self.train:
+            raise ConfigError(
+                "Method auto takes every method's own settings: leave train out, or name a method."
+            )
+        rows = self._rows(X, reset=True)
         if y is None:
             raise ValueError(
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y "
@@ -95,15 +106,33 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         lm = self._load_lm(chosen)
         labels = [str(label) for label in self.classes_]
         target = free_name("label", self.fields_)
-        config = self._config(chosen, lm, labels, target)
+        config = self._config(lm, labels, target)
         rows = [{**row, target: labels[number]} for row, number in zip(rows, numbers)]
-        self._train(config, chosen, lm, rows, numbers.tolist())
+        self.selection_: Selection | None = None
+        if chosen is None:
+            self._choose(config, lm, rows)
+        else:
+            self._train(config, chosen, lm, rows, numbers.tolist())
         self.words_ = dict(config.labels)
         return self
 
-    def _config(
-        self, chosen: Method, lm: LanguageModel, labels: list[str], target: str
-    ) -> TaskConfig:
+    def _choose(self, config: TaskConfig, lm: LanguageModel, rows: Sequence[Row]) -> None:
+        """Choose among the methods that leave the LM as it is, and train the best on all rows.
+
+        Raises:
+            PtuneError: no method fits, or the training diverged.
+        """
+        self.selection_, chosen = choose(config, lm, rows, minutes=self.minutes, tune_lm=False)
+        trained = training.train(chosen, lm, rows)
+        self.model_ = trained.model
+        self.template_ = self.model_.tasks[0].task.template.source
+        self.history_ = [
+            vars(evaluation)
+            for history in trained.histories.values()
+            for evaluation in history.history
+        ]
+
+    def _config(self, lm: LanguageModel, labels: list[str], target: str) -> TaskConfig:
         """The task of telling the labels apart.
 
         Raises:
@@ -120,8 +149,9 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
             name="classifier",
             labels=words,
             target=target,
-            method=chosen.name,
+            method=self.method,
             max_length=self.max_length,
+            train={"seed": self.seed_},
             **templates,
         )
 
@@ -166,7 +196,7 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
             ValueError: the rows have other fields than those that were fitted.
         """
         check_is_fitted(self)
-        answers = self.model_.predict(self._rows(X, reset=False), 0)
+        answers = self.model_.predict(self._rows(X, reset=False))
         return np.array(
             [[answer["scores"][str(label)] for label in self.classes_] for answer in answers]
         )
@@ -175,6 +205,7 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         return {
             "classes": self.classes_.tolist(),
             "words": self.words_,
+            "selection": self.selection_ and self.selection_.model_dump(mode="json"),
             **super()._fitted_state(),
         }
 
@@ -182,6 +213,8 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         super()._restore(note)
         self.classes_ = np.array(note["classes"])
         self.words_ = note["words"]
+        kept = note.get("selection")
+        self.selection_ = Selection.model_validate(kept) if kept else None
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -20,7 +20,7 @@ from ptune.model.prompt_model import PromptModel
 from ptune.settings import TrainConfig, TrainOverrides
 from ptune.storage import prompt_folder
 from ptune.tasks import yaml_task
-from ptune.tasks.schema import TaskConfig
+from ptune.tasks.schema import AUTO, TaskConfig
 from ptune.training.loop import fit as train_prompts
 from ptune.training.methods import Method, method
 
@@ -90,10 +90,12 @@ class PromptEstimator(BaseEstimator):
             parameters["lm"] = parameters["lm"].source
         if not isinstance(parameters["random_state"], int | None):
             parameters["random_state"] = self.seed_
-        if _tunes_lm(method(self.method)):
+        if self.method != AUTO and _tunes_lm(method(self.method)):
             self.model_.lm.save(folder / "lm")
             self.model_.lm.source = "./lm"
-        prompt_folder.save(self.model_, folder, 0, encoder=True)
+        for number in range(len(self.model_.tasks)):
+            place = folder / "prompts" / str(number + 1) if self.model_.is_ensemble else folder
+            prompt_folder.save(self.model_, place, number, encoder=True)
         files.write_json(
             folder / NOTE,
             {
@@ -125,7 +127,8 @@ class PromptEstimator(BaseEstimator):
         if not isinstance(note, dict) or note.get("estimator") != cls.__name__:
             raise StoreError(f"{folder / NOTE} is not of a {cls.__name__}.")
         estimator = cls(**note["parameters"])
-        estimator.model_ = prompt_folder.load(folder, lm=lm, device=device, dtype=dtype)
+        folders = prompt_folder.folders_in(folder)
+        estimator.model_ = prompt_folder.load(folders, lm=lm, device=device, dtype=dtype)
         estimator.fields_ = note["fields"]
         estimator.n_features_in_ = len(estimator.fields_)
         estimator._restore(note)
@@ -210,16 +213,19 @@ class PromptEstimator(BaseEstimator):
             )
         return chosen
 
-    def _load_lm(self, chosen: Method) -> LanguageModel:
+    def _load_lm(self, chosen: Method | None) -> LanguageModel:
         """The LM: the one that was given, one that estimators share, or one that this fit may
         change.
+
+        Args:
+            chosen: the method; None where one is to be chosen that leaves the LM as it is.
 
         Raises:
             ModelError: it cannot be loaded.
         """
         if isinstance(self.lm, LanguageModel):
             return self.lm
-        if _tunes_lm(chosen):
+        if chosen is not None and _tunes_lm(chosen):
             return LanguageModel.load(self.lm, device=self.device, dtype=self.dtype, tuned=True)
         return _frozen_lm(str(self.lm), self.device, self.dtype)
 

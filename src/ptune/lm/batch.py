@@ -32,6 +32,8 @@ class Batch:
         deep: for an LM that takes prefixes as layer inputs: the prefix vector at each position, -1
             elsewhere [B, T], or None.
         pooled: which answer places are read as the mean over their row's tokens [A], or None.
+        layers: the layer that is read at each answer place, -1 for the last [A], or None where the
+            last is read everywhere.
     """
 
     ids: torch.Tensor
@@ -48,6 +50,7 @@ class Batch:
     starts: torch.Tensor | None = None
     deep: torch.Tensor | None = None
     pooled: torch.Tensor | None = None
+    layers: torch.Tensor | None = None
 
     @property
     def padded(self) -> float:
@@ -115,6 +118,11 @@ def collate(
         else None,
         pooled=torch.tensor([row.pooled for row in rows for _ in row.answer_positions])
         if any(row.pooled for row in rows)
+        else None,
+        layers=torch.tensor(
+            [-1 if row.layer is None else row.layer for row in rows for _ in row.answer_positions]
+        )
+        if any(row.layer is not None for row in rows)
         else None,
     )
 

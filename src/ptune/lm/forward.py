@@ -184,20 +184,24 @@ class ForwardPass:
         pooling = MeanPooling.of(batch, packing)
         if packing is not None and batch.decoder is None:
             positions = batch.rows * 0, packing.numbers(*positions)
-        options = {} if self.gathers else {"output_hidden_states": True}
-        with answer_positions.reading(*positions, pooling) as reading:
+        keeps_all = batch.layers is not None or not self.gathers
+        options = {"output_hidden_states": True} if keeps_all else {}
+        with answer_positions.reading(*positions, pooling, batch.layers) as reading:
             output = self.run(batch, vectors, packing=packing, context=context, **options)
         features = reading.features
         if self.gathers:
             assert reading.hidden is not None
             return LMOutput(
-                reading.hidden,
+                reading.hidden if reading.of_layers is None else reading.of_layers,
                 None if features is None else features[0],
                 self._scores(output)[0].float(),
             )
-        hidden = output.get("decoder_hidden_states", output.get("hidden_states"))[-1]
+        states = output.get("decoder_hidden_states", output.get("hidden_states"))
+        reading.hidden = answer_positions.read_hidden(states[-1], *positions, pooling)
         return LMOutput(
-            answer_positions.read_hidden(hidden, *positions, pooling),
+            reading.hidden
+            if batch.layers is None
+            else answer_positions.read_layers(states, reading),
             None if features is None else features[positions],
             self._scores(output)[positions].float(),
         )

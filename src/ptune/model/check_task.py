@@ -28,6 +28,8 @@ def check_task(task: Task, lm: LanguageModel) -> None:
     _check_head(task, lm)
     if task.pooling == "mean":
         _check_pooling(task, lm)
+    if task.layer is not None:
+        _check_layer(task, lm)
     if task.loss == "vocabulary":
         _check_vocabulary_loss(task)
     if isinstance(task.verbalizer, Span) and (task.swap or task.domain):
@@ -92,6 +94,21 @@ def _check_pooling(task: Task, lm: LanguageModel) -> None:
         raise ConfigError(
             f"{task.name} pools the mean of its tokens, and an encoder-decoder is read at its "
             "decoder: leave pooling out, or take a masked or causal LM."
+        )
+
+
+def _check_layer(task: Task, lm: LanguageModel) -> None:
+    """Refuse a layer that the LM does not have, or that the task's reader does not read."""
+    count = int(getattr(lm.model.config.get_text_config(), "num_hidden_layers", 0))
+    if task.reader.binds_words or lm.kind == "encoder-decoder":
+        raise ConfigError(
+            f"{task.name} reads by {task.reader.name}"
+            f"{', of a decoder' if lm.kind == 'encoder-decoder' else ''}, which stands on the last "
+            "layer: a layer goes with a head, prototypes or a regression on a masked or causal LM."
+        )
+    if not 1 <= (task.layer or 0) <= count:
+        raise ConfigError(
+            f"{task.name} reads layer {task.layer}, and this LM has the layers 1 to {count}."
         )
 
 

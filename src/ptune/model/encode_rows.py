@@ -227,7 +227,8 @@ def encode_row(
         )
     lm, template = model.lm, template or task.template
     encoded = template.encode(row, lm.tokens, lm.kind, max_length, answer, lm.start)
-    return replace(encoded, pooled=True) if task.task.pooling == "mean" else encoded
+    pooled, layer = task.task.pooling == "mean", task.task.layer
+    return replace(encoded, pooled=pooled, layer=layer) if pooled or layer else encoded
 
 
 def hidden_words(
@@ -246,7 +247,9 @@ def hidden_words(
         encoded = encode_row(model, task, row)
         if positions := _positions_to_hide(encoded, special, generator):
             ids = _with_hidden(encoded, positions, tokens.mask, model.lm.words, generator)
-            learn = replace(encoded, ids=ids, answer_positions=tuple(positions), pooled=False)
+            learn = replace(
+                encoded, ids=ids, answer_positions=tuple(positions), pooled=False, layer=None
+            )
             answer = tuple(encoded.ids[position] for position in positions)
             examples.append(
                 HiddenWordsExample(task=number, row=row, fills=(), learn=(learn,), answer=answer)

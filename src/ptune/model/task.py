@@ -104,6 +104,8 @@ class Task:
         parts: a field of the rows by whose values the figures are given apart too.
         pooling: what a trained reader reads of an input without a ``{mask}``: its first token (of a
             causal LM the last), or the mean of all its tokens.
+        layer: the layer whose hidden states a trained reader reads, counted from 1; None for the
+            last.
     """
 
     name: str
@@ -129,6 +131,7 @@ class Task:
     metrics: tuple[str, ...] = ()
     parts: str | None = None
     pooling: Pooling = "first"
+    layer: int | None = None
 
 
 @dataclass(frozen=True)

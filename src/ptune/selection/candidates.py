@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
@@ -13,6 +14,7 @@ from ptune.tasks.yaml_task import Member
 from ptune.training.methods import Method
 from ptune.training.methods import method as method_of
 
+EARLIER = 5 / 6  # how far up the layers stands the one that is read beside the last
 MOST_PATTERNS = 5  # hand-written prompts that are tried
 
 
@@ -81,6 +83,9 @@ def _all(task: TaskConfig, lm: LanguageModel) -> Iterator[Candidate]:
     reads_means = lm.kind != "encoder-decoder"
     if reads_means:
         yield _of(task, lm, "regression", pooling="mean")
+        layer = round(EARLIER * int(lm.model.config.get_text_config().num_hidden_layers))
+        earlier = _of(task, lm, "regression", pooling="mean", layer=max(1, layer))
+        yield replace(earlier, name=f"regression, layer {max(1, layer)}")
     if lm.has_head:
         yield from _manual(task, lm)
     if reads_means and lm.capabilities.prefix:
@@ -95,7 +100,7 @@ def _all(task: TaskConfig, lm: LanguageModel) -> Iterator[Candidate]:
         yield _of(task, lm, "manual+fine-tune")
 
 
-def _of(task: TaskConfig, lm: LanguageModel, name: str, **reading: str) -> Candidate:
+def _of(task: TaskConfig, lm: LanguageModel, name: str, **reading: Any) -> Candidate:
     method = method_of(name)
     asked = _read_by(task, **reading)
     return Candidate(name, asked, method, yaml_task.members(asked, method, lm)[0])
@@ -113,7 +118,7 @@ def _manual(task: TaskConfig, lm: LanguageModel) -> Iterator[Candidate]:
         yield Candidate(name, asked, replace(method, title="Calibrated manual prompt"), member)
 
 
-def _read_by(task: TaskConfig, **reading: str) -> TaskConfig:
+def _read_by(task: TaskConfig, **reading: Any) -> TaskConfig:
     return task.model_copy(update={"reading": task.reading.model_copy(update=reading)})
 
 

@@ -56,6 +56,7 @@ class SavedReading(BaseModel):
     span: str | None = None
     reader: ReaderName = "words"
     pooling: Pooling = "first"
+    layer: int | None = None
     aggregate: Aggregate = "probability"
     order: Order | None = None
     length: Length = "sum"  # prompts of before there was a choice

@@ -103,6 +103,7 @@ def _saved_reading(bound: BoundTask) -> SavedReading:
         choices=list(verbalizer.fields) if isinstance(verbalizer, Choices) else None,
         reader=settings.reader.name,
         pooling=settings.pooling,
+        layer=settings.layer,
         span=verbalizer.field if isinstance(verbalizer, Span) else None,
         aggregate=verbalizer.aggregate if isinstance(verbalizer, Verbalizer) else "probability",
         order=verbalizer.order if isinstance(verbalizer, Verbalizer | Choices) else None,
@@ -160,6 +161,7 @@ def task_of(note: SavedPrompt) -> Task:
         metrics=tuple(note.scored_by),
         parts=note.parts,
         pooling=note.reading.pooling,
+        layer=note.reading.layer,
     )
 
 

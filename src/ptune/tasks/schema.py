@@ -105,6 +105,9 @@ class ReadingConfig(Config):
     """What a head or a regression reads of an input without {mask}: its first token (of a causal
     LM the last), or the mean of all its tokens, which suits sentence encoders; the method's own by
     default."""
+    layer: Annotated[int, Field(ge=1)] | None = None
+    """The layer whose hidden states a head or a regression reads; the last by default. Of small
+    encoders the last but one often tells more."""
     aggregate: Literal["probability", "logit"] = "probability"
     """Of several words of a label: the mean of their probabilities, or of their logits (PET)."""
     order: Literal["parallel", "left-to-right", "most-probable-first"] | None = None

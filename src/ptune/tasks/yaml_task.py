@@ -310,6 +310,7 @@ def task_of(
         metrics=config.metrics,
         parts=config.parts,
         pooling=reading.pooling or method.pooling,
+        layer=reading.layer,
     )
 
 

@@ -33,6 +33,7 @@ class EncodedRow:
         deep: [T], the number of the prefix vector that stands here, -1 elsewhere; only where
             ``spelt_out``.
         pooled: read at its only answer position the mean of the hidden states of all its tokens.
+        layer: the layer whose hidden states are read, counted from 1; None for the last.
     """
 
     ids: tuple[int, ...]
@@ -44,6 +45,7 @@ class EncodedRow:
     prefix: tuple[int, ...] = ()
     deep: tuple[int, ...] = ()
     pooled: bool = False
+    layer: int | None = None
 
     @property
     def size(self) -> int:

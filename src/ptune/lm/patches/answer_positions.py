@@ -6,7 +6,7 @@ The logits of every token of a batch would take more memory and time than the la
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -21,13 +21,19 @@ from ptune.lm.trial import close
 
 class Reading:
     """The answer positions of the call that runs now, the hidden states that were read there
-    [A, H], and what the head compares with the vectors of the vocabulary [A, F]."""
+    [A, H], those of other layers than the last where they are read, and what the head compares with
+    the vectors of the vocabulary [A, F]."""
 
     def __init__(
-        self, rows: torch.Tensor, columns: torch.Tensor, pooling: MeanPooling | None = None
+        self,
+        rows: torch.Tensor,
+        columns: torch.Tensor,
+        pooling: MeanPooling | None = None,
+        layers: torch.Tensor | None = None,
     ):
-        self.rows, self.columns, self.pooling = rows, columns, pooling
+        self.rows, self.columns, self.pooling, self.layers = rows, columns, pooling, layers
         self.hidden: torch.Tensor | None = None
+        self.of_layers: torch.Tensor | None = None
         self.features: torch.Tensor | None = None
 
 
@@ -39,11 +45,14 @@ _reading: ContextVar[Reading | None] = ContextVar("reading", default=None)
 
 @contextlib.contextmanager
 def reading(
-    rows: torch.Tensor, columns: torch.Tensor, pooling: MeanPooling | None = None
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+    pooling: MeanPooling | None = None,
+    layers: torch.Tensor | None = None,
 ) -> Iterator[Reading]:
     """While this is open, the head runs at these positions only [A], some of which may be read as
-    the mean of their row."""
-    token = _reading.set(now := Reading(rows, columns, pooling))
+    the mean of their row, or at another layer than the last."""
+    token = _reading.set(now := Reading(rows, columns, pooling, layers))
     try:
         yield now
     finally:
@@ -94,6 +103,21 @@ def read_hidden(
     return at_places if pooling is None else pooling.read(hidden, at_places)
 
 
+def read_layers(hidden_states: Sequence[torch.Tensor], now: Reading) -> torch.Tensor:
+    """The hidden states at the answer positions, each of the layer that is read there [A, H].
+
+    Args:
+        hidden_states: those of all tokens [B, T, H], of the embeddings and then of every layer.
+    """
+    assert now.layers is not None and now.hidden is not None
+    values = now.hidden
+    for layer in now.layers.unique().tolist():
+        if layer >= 0:
+            of_layer = read_hidden(hidden_states[layer], now.rows, now.columns, now.pooling)
+            values = torch.where((now.layers == layer)[:, None], of_layer, values)
+    return values
+
+
 def keep_features(vocabulary: nn.Module) -> None:
     """Let the vocabulary's layer note what comes into it."""
     if vocabulary not in _hooked:
@@ -122,6 +146,8 @@ def _gather(module: nn.Module, inputs: Any, output: Any) -> Any:
     if now is None or now.hidden is not None:
         return output
     now.hidden = read_hidden(output[0], now.rows, now.columns, now.pooling)
+    if now.layers is not None:
+        now.of_layers = read_layers(output.hidden_states, now)
     if isinstance(output, tuple):
         return (now.hidden[None], *output[1:])
     output.last_hidden_state = now.hidden[None]
