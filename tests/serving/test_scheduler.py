@@ -176,7 +176,9 @@ def test_a_text_that_nobody_waits_for_ends(server, monkeypatch):
 
     text = Job("letter", {"x": TEXTS[4]}, decoding={"max_new_tokens": 40}, on_text=leave)
     server.scheduler.submit([text])
-    server.scheduler.call(lambda: None).result()
+    while not text.answer.cancelled():
+        time.sleep(0.01)
+    server.scheduler.call(lambda: None).result()  # which is after the batch
     before = len(steps)
     follower = job("deep", TEXTS[0])
     server.scheduler.submit([follower])

@@ -124,14 +124,17 @@ class Watcher:
 
     def run(self, after_each: Callable[[], Any] = lambda: None) -> None:
         """Look until ``stop`` is called; for a thread of its own."""
-        pause = INTERVAL
+        pause, told = INTERVAL, ""
         while not self._stopped.wait(pause):
             began = time.monotonic()
             try:
                 self.look()
                 after_each()
+                told = ""
             except Exception as error:
-                log.warning("The prompts on disk could not be looked at: %s", error)
+                if str(error) != told:
+                    told = str(error)
+                    log.warning("The prompts on disk could not be looked at: %s", told)
             pause = max(INTERVAL, (time.monotonic() - began) / SHARE)
 
     def stop(self) -> None:
