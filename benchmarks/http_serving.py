@@ -111,7 +111,7 @@ def _our_app(side: str, network: Any, tokenizer: Any, verbalizer: Verbalizer | N
     if side == "ptune, 1,000 prompts":
         for number in range(PROMPTS, MANY):
             shutil.copytree(folder / str(number % PROMPTS), folder / str(number))
-    server = PromptServer(ServeConfig(bank=folder, rows=REQUESTS))
+    server = PromptServer(ServeConfig(bank=folder, rows=REQUESTS, timeout=3600))
     server.start(lm)
     return create_app(server)
 
