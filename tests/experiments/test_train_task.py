@@ -291,6 +291,20 @@ def test_shortened_rows_are_told(world, tmp_path, long, warned):
     assert ("Warning" in lines[0] and "may have 20 tokens here (max_length)" in lines[0]) == warned
 
 
+def test_pet_is_tried_before_its_folder_is_claimed(world, tmp_path):
+    """The classifier, which is trained last, has an auxiliary loss, and the LM is no masked one."""
+    for part in tiny.tiny("gpt2"):
+        part.save_pretrained(tmp_path / "causal")
+    text = YAML.replace("{soft:2} {x} is {mask}", "{x} is {mask}").replace(
+        "data: {", "data: {unlabeled: rows.jsonl, "
+    )
+    text += "method: pet\npet: {distil: {steps: 1, auxiliary: 0.1}}\n"
+    faulty = task(world, tmp_path / "out", text, lm=str(tmp_path / "causal"))
+    with pytest.raises(ConfigError, match="masked"):
+        train(faulty, lambda _: None)
+    assert not (tmp_path / "out").exists()
+
+
 def test_shortened_rows_are_told_of_pet_too(world, tmp_path):
     rows = [GOOD | {"x": "film " * 60 if number < 4 else "film"} for number in range(12)]
     text = (

@@ -59,53 +59,67 @@ def problems_of(
     report: Callable[[str], None],
 ) -> tuple[list[ProbeTask], list[lama.Relation], Verbalizer]:
     """Relations restricted to the allowed answers, as problems of an experiment."""
-    path = config.vocab
-    if path is None and (common := lama.folder(config.facts) / "common_vocab_cased.txt").exists():
-        path = common
-    words = lama.read_vocabulary(path, lm.tokens) if path else lama.whole_words(lm.tokens)
+    words = _allowed_words(config, lm)
     verbalizer, names, _ = allowed(words, lm.tokens, "spaced")
-    numbers = {label: number for number, label in enumerate(verbalizer.labels)}
     problems, relations = [], []
     for relation in (lama.restrict(fact_set, names, lm.tokens) for fact_set in facts):
-        rows = {split: len(facts_of_split) for split, facts_of_split in relation.facts.items()}
-        if not all(rows.values()):
+        empty = [split for split, rows in relation.facts.items() if not rows]
+        if empty:
             report(
                 f"{relation.name} is left out: of its answers so few are allowed that no "
-                f"{' and no '.join(s for s, n in rows.items() if not n)} row is left."
+                f"{' and no '.join(empty)} row is left."
             )
             continue
         relations.append(relation)
-        problems.append(
-            ProbeTask(
-                relation.name,
-                relation.label,
-                _manual(relation, lm, report),
-                relation.wordings,
-                verbalizer,
-                "object",
-                relation.facts["train"],
-                relation.facts["dev"],
-                relation.facts["test"],
-                partial(lama.figures, relation, numbers=numbers),
-                probe_page.MAIN,
-                relation.majority,
-            )
-        )
+        problems.append(_problem(relation, verbalizer, _manual(relation, lm, report)))
     if not problems:
         raise ConfigError(
             "No relation has rows whose answers are allowed; give another vocabulary with --vocab."
         )
-    if lost := sum(sum(relation.dropped.values()) for relation in relations):
-        kept = sum(
-            len(facts_of_split)
-            for relation in relations
-            for facts_of_split in relation.facts.values()
-        )
+    _report_dropped(relations, len(verbalizer.labels), report)
+    return problems, relations, verbalizer
+
+
+def _allowed_words(config: ProbeConfig, lm: LanguageModel) -> list[str]:
+    """The words that may be answers: those of a file, of the facts, or all whole words of the
+    LM."""
+    path = config.vocab
+    common = lama.folder(config.facts) / "common_vocab_cased.txt"
+    if path is None and common.exists():
+        path = common
+    return lama.read_vocabulary(path, lm.tokens) if path else lama.whole_words(lm.tokens)
+
+
+def _problem(relation: lama.Relation, verbalizer: Verbalizer, manual: str | None) -> ProbeTask:
+    """A relation as a task, with its hand-written prompt where this kind of LM can read it."""
+    numbers = {label: number for number, label in enumerate(verbalizer.labels)}
+    return ProbeTask(
+        name=relation.name,
+        label=relation.label,
+        manual=manual,
+        wordings=relation.wordings,
+        verbalizer=verbalizer,
+        target="object",
+        train=relation.facts["train"],
+        dev=relation.facts["dev"],
+        test=relation.facts["test"],
+        score=partial(lama.figures, relation, numbers=numbers),
+        main=probe_page.MAIN,
+        majority=relation.majority,
+    )
+
+
+def _report_dropped(
+    relations: Sequence[lama.Relation], words: int, report: Callable[[str], None]
+) -> None:
+    """Report how many rows are left out, since their answer is not allowed."""
+    lost = sum(sum(relation.dropped.values()) for relation in relations)
+    kept = sum(len(rows) for relation in relations for rows in relation.facts.values())
+    if lost:
         report(
             f"{lost} of {lost + kept} rows are left out, since their answer is not one of the "
-            f"{len(verbalizer.labels)} allowed words."
+            f"{words} allowed words."
         )
-    return problems, relations, verbalizer
 
 
 def _manual(
