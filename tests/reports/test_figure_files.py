@@ -11,6 +11,7 @@ from ptune.errors import ConfigError, StoreError
 from ptune.experiments import report_runs
 from ptune.reports import figure_files, runs_page
 from ptune.reports.schemas import Cell, Comparison, Run, summarise
+from ptune.reports.trial_results import FactsResult
 
 
 def save_run(folder, title, seed, accuracy, **values):
@@ -34,11 +35,17 @@ def save_run(folder, title, seed, accuracy, **values):
 
 @pytest.fixture
 def folders(tmp_path):
-    single = [
-        {"method": "manual", "problem": "P36", "seed": 0, "figures": {"p@1": 0.25}, "rows": 20}
-        | {"template": "t", "trained": 0, "kept": 0}
-    ]
-    probe = summarise(single, {"manual": "Manual prompt"}, set(), {"P36": 0.1}, {}, {}, {})
+    single = FactsResult(
+        method="manual",
+        problem="P36",
+        seed=0,
+        figures={"p@1": 0.25},
+        rows=20,
+        template="t",
+        trained=0,
+        kept=0,
+    )
+    probe = summarise([single], {"manual": "Manual prompt"}, set(), {"P36": 0.1}, {}, {}, {})
     files.write_json(tmp_path / "probe" / "results.json", probe.model_dump(mode="json"))
     cell = Cell(
         task="trec",

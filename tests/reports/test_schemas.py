@@ -48,6 +48,8 @@ def test_macro_micro_and_spread():
         {},
     )
     manual, tuned = results.methods["manual"], results.methods["p-tuning"]
+    assert tuned.by_seed["p@1"] == pytest.approx([0.4, 0.6])
+    assert tuned.relations["A"].by_seed["p@1"] == [0.6, 0.8]
     assert list(results.methods) == ["manual", "p-tuning"]
     assert manual.model_extra["p@1"] == pytest.approx(0.3) and manual.micro["p@1"] == pytest.approx(
         0.2
