@@ -84,6 +84,7 @@ NOT_OF_ANSWERS = {
     "patterns",
     "relations",  # members of an ensemble, each saved as a task of its own (below)
     "allow_unknown",
+    "minutes",  # how long methods are tried
     "data.source",
     "continue_from",  # where rows are to be had, and where a prompt begins
     "lm",
@@ -127,6 +128,11 @@ CHANGES: dict[str, tuple[dict, dict]] = {
         LABELS,
         {"template": "{soft:3} {text}", "reading": {"by": "head", "pooling": "mean"}},
     ),
+    "reading.layer": (
+        LABELS,
+        {"template": "{soft:3} {text}", "reading": {"by": "head", "layer": 1}},
+    ),
+    "reading.windows": (LABELS, {"max_length": 14, "reading": {"windows": "max"}}),
     "reading.words": (LABELS, {"reading": {"words": "list.txt"}}),
     "reading.refine": (LABELS, {"reading": {"words": "list.txt", "refine": True}}),
     "prefix.hidden": (WRITES, {"prefix": {"hidden": 4}}),

@@ -6,6 +6,7 @@ from ptune.answers.reader import Reader
 from ptune.answers.reader_table import READERS
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
+from ptune.model import windows
 from ptune.model.task import Task
 from ptune.template.language import PrefixPart, Text
 
@@ -30,6 +31,8 @@ def check_task(task: Task, lm: LanguageModel) -> None:
         _check_pooling(task, lm)
     if task.layer is not None:
         _check_layer(task, lm)
+    if task.windows != "none":
+        _check_windows(task)
     if task.loss == "vocabulary":
         _check_vocabulary_loss(task)
     if isinstance(task.verbalizer, Span) and (task.swap or task.domain):
@@ -76,6 +79,31 @@ def _check_head(task: Task, lm: LanguageModel) -> None:
         f"and the answer of {task.name} is read off words. Methods that read its hidden states "
         f"fit: {', '.join(WITHOUT_WORDS)}; or `ptune pretrain --from` trains such a head."
     )
+
+
+def _check_windows(task: Task) -> None:
+    """Refuse windows where the scores of several parts of a row cannot be put together.
+
+    Raises:
+        ConfigError: it is such a task, or none or several of its fields may be shortened.
+    """
+    verbalizer = task.verbalizer
+    if not isinstance(verbalizer, Verbalizer) or task.loss == "vocabulary":
+        raise ConfigError(
+            f"{task.name} reads in windows, which goes with labels that are compared with each "
+            'other: labels, and loss "labels".'
+        )
+    if task.reader.couples_rows or task.reader.starts_from_rows:
+        raise ConfigError(
+            f"{task.name} reads in windows, and its reader ({task.reader.name}) compares whole "
+            "rows: take words, soft or a head, or leave windows out."
+        )
+    if task.swap or task.domain or verbalizer.order == "most-probable-first":
+        raise ConfigError(
+            f"{task.name} reads in windows, which goes with neither swap nor a domain nor the "
+            "order most-probable-first."
+        )
+    windows.long_field(task)
 
 
 def _check_pooling(task: Task, lm: LanguageModel) -> None:

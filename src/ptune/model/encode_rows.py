@@ -21,6 +21,7 @@ from ptune.model.examples import (
     VocabularyExample,
 )
 from ptune.model.task import BoundTask, Row
+from ptune.model.windows import windows_of
 from ptune.template.language import EncodedRow, Template, field_of
 
 if TYPE_CHECKING:
@@ -85,9 +86,13 @@ def _examples_of_row(
     if task.verbalizer is None:
         return _text_examples(model, number, row, labelled, room)
     bound = task.bound(row, model.lm.tokens, model.lm.kind)
+    variants = task.variants(row)
+    if task.task.windows != "none":
+        windows = windows_of(model, task, row, bound, input_limit(model, task))
+        variants = [(task.template, window) for window in windows]
     fills = tuple(
         encode_row(model, task, variant, answer, template=template)
-        for template, variant in task.variants(row)
+        for template, variant in variants
         for answer in task.answers(bound)
     )
     if isinstance(task.verbalizer, Span):

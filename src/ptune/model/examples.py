@@ -99,7 +99,12 @@ class LabelExample(Example):
         task: BoundTask,
         reader: Reader,
     ) -> torch.Tensor:
-        return cls.losses_of_inputs(examples, task.read(reader, outputs, examples[0].bound), reader)
+        inputs = task.read(reader, outputs, examples[0].bound)
+        if task.task.windows == "none":
+            return cls.losses_of_inputs(examples, inputs, reader)
+        labels = torch.tensor([example.label for example in examples], device=inputs.device)
+        scores = task.label_scores(reader, inputs, examples[0].bound)
+        return nn.functional.cross_entropy(scores, labels, reduction="none")
 
     @classmethod
     def losses_of_inputs(
@@ -138,7 +143,7 @@ class SharesExample(LabelExample):
         reader: Reader,
     ) -> torch.Tensor:
         bound, temperature = examples[0].bound, task.task.temperature
-        scores = reader.scores(task.read(reader, outputs, bound), bound)
+        scores = task.label_scores(reader, task.read(reader, outputs, bound), bound)
         shares = scores.new_tensor([example.shares for example in examples])
         return temperature**2 * nn.functional.kl_div(
             (scores / temperature).log_softmax(1), shares, reduction="none"

@@ -98,12 +98,14 @@ def run_rows(
 
 
 def group_alike(examples: Sequence[Example], numbers: Sequence[int]) -> list[list[int]]:
-    """The numbers of the examples, those of the same kind, task and labels together."""
+    """The numbers of the examples, those of the same kind, task, labels and
+    number of fills together."""
     groups: dict[Any, list[int]] = {}
     for number in numbers:
         example = examples[number]
         labels = id(example.labels) if example.has_labels else None
-        groups.setdefault((type(example), example.task, labels), []).append(number)
+        key = (type(example), example.task, labels, len(example.fills))
+        groups.setdefault(key, []).append(number)
     return list(groups.values())
 
 

@@ -1,6 +1,7 @@
 """Label scores of examples, from what the LM says at their answers."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -92,9 +93,15 @@ def check_labels(model: "PromptModel", examples: Sequence[Example]) -> None:
 
 
 def word_scores(model: "PromptModel", rows: Sequence[Row], task: int) -> torch.Tensor:
-    """The log probability of every word for some rows [B, W]; see ``PromptModel.word_scores``."""
+    """The log probability of every word for some rows [B, W], of a row that is read in windows for
+    the first; see ``PromptModel.word_scores``."""
     examples = model.encode(task, rows, labelled=False)
     learned = prompt_vectors(model, [task])
+    if model.tasks[task].task.windows != "none":
+        examples = [
+            replace(row, fills=row.fills[: len(model.tasks[task].answers(row.labels))])
+            for row in examples
+        ]
     if examples and is_stepwise(model, examples[0]):
         words = stepwise_words(model, examples, learned, model.evaluation_rows)
         return torch.stack([words_of_row[0] for words_of_row in words]).cpu()
@@ -111,7 +118,7 @@ def label_scores(
     fills."""
     task, reader = model.tasks[examples[0].task], model.reader(examples[0].task)
     bound = examples[0].labels
-    return reader.scores(task.read(reader, outputs, bound), bound)
+    return task.label_scores(reader, task.read(reader, outputs, bound), bound)
 
 
 def combined_shares(

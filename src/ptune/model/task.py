@@ -1,5 +1,6 @@
 """What is asked, and how: a task, and the same bound to an LM."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from ptune.template.tokenizer import Tokens
 Row = Mapping[str, Any]
 Loss = Literal["labels", "vocabulary"]
 Pooling = Literal["first", "mean"]
+Windows = Literal["none", "mean", "max"]
 
 
 def prompt_value(row: Row, field: str) -> str:
@@ -106,6 +108,8 @@ class Task:
             causal LM the last), or the mean of all its tokens.
         layer: the layer whose hidden states a trained reader reads, counted from 1; None for the
             last.
+        windows: what becomes of a text that does not fit: "none" shortens it, else it is read part
+            by part, and each label's probability is the mean over the parts, or the largest.
     """
 
     name: str
@@ -132,6 +136,7 @@ class Task:
     parts: str | None = None
     pooling: Pooling = "first"
     layer: int | None = None
+    windows: Windows = "none"
 
 
 @dataclass(frozen=True)
@@ -187,6 +192,24 @@ class BoundTask:
         if self.domain:
             inputs = inputs[:-1] - inputs[-1:]
         return inputs if self.offset is None else inputs - inputs.new_tensor(self.offset)
+
+    def label_scores(
+        self, reader: Reader, inputs: torch.Tensor, bound: BoundVerbalizer
+    ) -> torch.Tensor:
+        """The scores of the labels of rows [B, C]; where texts are read in windows, the logarithm
+        of the labels' mean or largest probability over the windows.
+
+        Args:
+            inputs: what is read of them (``read``): the variants or windows of each.
+        """
+        if self.task.windows == "none":
+            return reader.scores(inputs, bound)
+        shares = torch.stack(
+            [reader.scores(window[None], bound).log_softmax(-1) for window in inputs]
+        )
+        if self.task.windows == "max":
+            return shares.amax(0)
+        return shares.logsumexp(0) - math.log(len(shares))
 
     def answers(self, bound: BoundVerbalizer) -> list[Answer]:
         """How the answer's place is filled in turn to score a row."""

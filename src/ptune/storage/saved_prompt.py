@@ -10,7 +10,7 @@ from ptune.answers.ensemble import Combine
 from ptune.base import files
 from ptune.errors import StoreError, reason
 from ptune.lm.fingerprint import LMRecord
-from ptune.model.task import Pooling
+from ptune.model.task import Pooling, Windows
 from ptune.settings import DecodingConfig, LayoutConfig, ReaderName
 
 FORMAT = 3
@@ -57,6 +57,7 @@ class SavedReading(BaseModel):
     reader: ReaderName = "words"
     pooling: Pooling = "first"
     layer: int | None = None
+    windows: Windows = "none"
     aggregate: Aggregate = "probability"
     order: Order | None = None
     length: Length = "sum"  # prompts of before there was a choice

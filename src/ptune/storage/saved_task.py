@@ -104,6 +104,7 @@ def _saved_reading(bound: BoundTask) -> SavedReading:
         reader=settings.reader.name,
         pooling=settings.pooling,
         layer=settings.layer,
+        windows=settings.windows,
         span=verbalizer.field if isinstance(verbalizer, Span) else None,
         aggregate=verbalizer.aggregate if isinstance(verbalizer, Verbalizer) else "probability",
         order=verbalizer.order if isinstance(verbalizer, Verbalizer | Choices) else None,
@@ -162,6 +163,7 @@ def task_of(note: SavedPrompt) -> Task:
         parts=note.parts,
         pooling=note.reading.pooling,
         layer=note.reading.layer,
+        windows=note.reading.windows,
     )
 
 

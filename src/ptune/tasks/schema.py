@@ -126,6 +126,10 @@ class ReadingConfig(Config):
     swap: tuple[str, str] | None = None
     """Two fields of a symmetric pair: both orders are run, and their scores averaged (or, before a
     trained reader, the vectors added)."""
+    windows: Literal["none", "mean", "max"] = "none"
+    """What becomes of a text (the field that is marked by |shorten) that does not fit into the LM.
+    none: it is shortened. mean, max: it is read part by part, and each label's probability is the
+    mean over the parts, or the largest; training and answers take more time for such rows."""
     words: pathlib.Path | None = None
     """A word list that extends the labels' words (KPT): a line for each label in the labels' order,
     its words with commas between."""

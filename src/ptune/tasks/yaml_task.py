@@ -311,6 +311,7 @@ def task_of(
         parts=config.parts,
         pooling=reading.pooling or method.pooling,
         layer=reading.layer,
+        windows=reading.windows,
     )
 
 
