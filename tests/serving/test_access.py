@@ -3,6 +3,7 @@ alike."""
 
 import hmac
 import logging
+import threading
 
 import pytest
 import serving_kit
@@ -67,7 +68,7 @@ PATHS = ("/v1/classify", "/v1/completions", "/v1/completions?stream")
 def test_unknown_and_forbidden_are_answered_alike(served, path):
     client = served[1]
     assert ask(client, "shop", "film", path=path).status_code == 200
-    forbidden, unknown = ask(client, "shop", "city", path=path), ask(client, "shop", "c!ty")
+    forbidden = ask(client, "shop", "city", path=path)
     unknown = ask(client, "shop", "cuty", path=path)
     assert forbidden.status_code == unknown.status_code == 404
     assert forbidden.text.replace("city", "cuty") == unknown.text
@@ -83,11 +84,8 @@ def test_a_list_shows_what_may_be_used(served):
 
 def test_a_batch_does_not_name_others_prompts(served):
     server, client = served
-    go_on = served[0].scheduler.call
-    import threading
-
     paused = threading.Event()
-    go_on(paused.wait)
+    server.scheduler.call(paused.wait)
     answers = {}
     threads = [
         threading.Thread(

@@ -11,8 +11,9 @@ import serving_kit
 from serving_kit import TEXTS
 
 from ptune.serving import bank_folder, prompt_bank
+from ptune.serving.access import hash_of
 from ptune.serving.bank_folder import Watcher
-from ptune.serving.prompt_files import NAMES, PromptFiles, prompts_in
+from ptune.serving.prompt_files import NAMES, prompts_in
 
 ADMIN = {"Authorization": "Bearer admin"}
 
@@ -31,17 +32,11 @@ def bank(tmp_path):
 def served(bank, tmp_path):
     tokens = tmp_path / "tokens.yaml"
     hashes = {"admin": "- name: admin\n  admin: true\n", "user": "- name: user\n"}
-    lines = [f"{text}  sha256: {bank_hash(name)}\n" for name, text in hashes.items()]
+    lines = [f"{text}  sha256: {hash_of(name)}\n" for name, text in hashes.items()]
     tokens.write_text("".join(lines))
     with serving_kit.serving(bank=bank, tokens=tokens) as (server, client):
         client.headers |= ADMIN
         yield server, client
-
-
-def bank_hash(token):
-    from ptune.serving.access import hash_of
-
-    return hash_of(token)
 
 
 def zipped(folder, **others):
@@ -133,7 +128,7 @@ def test_an_id_is_no_path(served, tmp_path, bank, name):
 
 def test_prompts_that_were_named_are_not_changed(tmp_path, bank):
     tokens = tmp_path / "tokens.yaml"
-    tokens.write_text(f"- name: admin\n  admin: true\n  sha256: {bank_hash('admin')}\n")
+    tokens.write_text(f"- name: admin\n  admin: true\n  sha256: {hash_of('admin')}\n")
     with serving_kit.serving(bank / "film", tokens=tokens) as (_, client):
         for ask in (client.delete, client.put):
             assert ask("/v1/prompts/film", headers=ADMIN).status_code == 409
@@ -234,4 +229,3 @@ def test_under_load_every_answer_is_of_one_version(served, tmp_path):
     assert len(answers) > 5
     for given in answers:
         assert any(given == pytest.approx(version, abs=1e-5) for version in versions)
-    assert PromptFiles("film", (tmp_path,))

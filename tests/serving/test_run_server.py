@@ -17,7 +17,6 @@ import pytest
 
 from ptune.cli import main
 from ptune.serving.access import hash_of
-from ptune.serving.run_server import serve
 
 SOURCE = pathlib.Path(__file__).parents[2] / "src"
 
@@ -133,4 +132,3 @@ def test_without_the_packages_it_says_what_to_install(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main.main(["serve"])
     assert ended.value.code == 2 and "pip install 'ptune[serve]'" in capsys.readouterr().err
-    assert serve
