@@ -318,7 +318,10 @@ def test_a_damaged_prefix(tmp_path, tensors, message):
         ({"prefix": None}, "other lengths than its template"),
         ({"prefix.length": 4}, "other lengths"),
         ({"prefix.width": 5}, "takes 128 by attention"),
-        ({"prefix.route": "layer inputs"}, "enters by layer inputs"),
+        (
+            {"prefix.route": "layer inputs"},
+            "enters by layer inputs.*take the release that the prompt was trained with",
+        ),
         ({"prefix.attentions": []}, "takes 0"),
         ({"format": 1}, "an older ptune"),
         ({"format": 2}, "an older ptune"),

@@ -248,7 +248,8 @@ def _encoders(
             raise StoreError(
                 f"The prefix in {path} enters by {note.prefix.route} with {note.prefix.width} "
                 f"values a vector, and this LM takes {width} "
-                f"by {lm.route.name}."
+                f"by {lm.route.name}. Releases of transformers may differ in that for one LM: "
+                "take the release that the prompt was trained with, or train it anew."
             )
         prefix = encoders.Baked(
             _checked(path, note, tensors.get("prefix"), "prefix", (deep, width))
