@@ -142,6 +142,37 @@ def test_starting_points():
         )
 
 
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        ({"text": "It was"}, "this is a dict. Write .row."),
+        ("It was", "this is a str"),
+        (["It was"], "Row 1 is a str, and a row is a dictionary"),
+        (None, "this is a NoneType"),
+    ],
+)
+def test_what_is_no_list_of_rows_is_refused(rows, message):
+    model = one()
+    for call in (model.predict, lambda rows: model.encode(0, rows)):
+        with pytest.raises(DataError, match=message):
+            call(rows)
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        ({"template": "{text} {mask}"}, "a str: make it with Template.parse"),
+        ({"verbalizer": {"a": "Yes"}}, "a dict: make it with Verbalizer.from_words"),
+    ],
+)
+def test_plain_values_in_the_place_of_a_template_or_verbalizer_are_refused(more, message):
+    settings = {"template": Template.parse("{text} {mask}"), "verbalizer": WORDS} | more
+    with pytest.raises(ConfigError, match=message):
+        one().add(Task("plain", **settings))
+    with pytest.raises(VerbalizerError, match="this is a list"):
+        Verbalizer.from_words(["Yes", "No"])
+
+
 @pytest.mark.parametrize("template", ["{soft:2} {text} {mask}", "{prefix:2} {text} {mask}"])
 def test_any_whole_number_is_a_seed(template):
     for seed in (10**30, -(10**30), -1):

@@ -93,6 +93,19 @@ def stop_at(jobs, steps):
             job.steps = steps
 
 
+@pytest.mark.parametrize(
+    "data, config, message",
+    [
+        ({0: rows(0)}, None, "a pair for each task"),
+        (rows(0), None, "a pair for each task"),
+        ({0: (rows(0), rows(1))}, {"steps": 1}, "are a TrainConfig, and this is a dict"),
+    ],
+)
+def test_data_and_settings_of_another_kind_are_refused(data, config, message):
+    with pytest.raises(ConfigError, match=message):
+        fit(bank([0])[0], data, config)
+
+
 def test_together_is_apart_step_by_step():
     """A bank of three for 20 steps, against each alone; one that trains on others' gradients would
     be far off."""

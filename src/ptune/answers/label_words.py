@@ -62,6 +62,11 @@ class Verbalizer:
         Raises:
             VerbalizerError: there are no labels, or one has no word.
         """
+        if not isinstance(words, Mapping):
+            raise VerbalizerError(
+                "Words are a dictionary with a word, or several, for each label, and this is a "
+                f"{type(words).__name__}: write {{label: word, ...}}."
+            )
         listed = {
             str(label): (w,) if isinstance(w, str) else tuple(map(str, w))
             for label, w in words.items()

@@ -8,7 +8,7 @@ from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
 from ptune.model import windows
 from ptune.model.task import Task
-from ptune.template.language import PrefixPart, Text
+from ptune.template.language import PrefixPart, Template, Text
 
 # methods for an encoder without a vocabulary head
 WITHOUT_WORDS = ("contrastive", "regression", "head", "p-tuning-v2+head")
@@ -20,6 +20,7 @@ def check_task(task: Task, lm: LanguageModel) -> None:
     Raises:
         ConfigError: it is such a task.
     """
+    _check_types(task)
     if task.verbalizer is None and lm.kind == "masked":
         raise ConfigError(
             f"{task.name} asks for text, and a masked LM writes none: give it labels, or take a "
@@ -42,6 +43,20 @@ def check_task(task: Task, lm: LanguageModel) -> None:
         )
     if lm.kind == "causal":
         _check_end(task)
+
+
+def _check_types(task: Task) -> None:
+    """Refuse plain values where a template or a verbalizer belongs."""
+    if not isinstance(task.template, Template):
+        raise ConfigError(
+            f"The template of {task.name} is a {type(task.template).__name__}: make it with "
+            "Template.parse(...)."
+        )
+    if not isinstance(task.verbalizer, Verbalizer | Choices | Span | None):
+        raise ConfigError(
+            f"The verbalizer of {task.name} is a {type(task.verbalizer).__name__}: make it with "
+            "Verbalizer.from_words({label: word, ...})."
+        )
 
 
 def _check_reader(task: Task) -> None:

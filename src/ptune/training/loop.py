@@ -130,6 +130,18 @@ def _check(
     unlabeled: Sequence[Row],
 ) -> None:
     """Refuse what cannot be trained so."""
+    if not isinstance(config, TrainConfig):
+        raise ConfigError(
+            f"The settings of a training are a TrainConfig, and this is a {type(config).__name__}: "
+            "write TrainConfig(steps=100), for example."
+        )
+    if not isinstance(data, Mapping) or not all(
+        isinstance(pair, tuple | list) and len(pair) == 2 for pair in data.values()
+    ):
+        raise ConfigError(
+            "fit takes a dictionary with a pair for each task, the rows to learn from and those "
+            'that choose the best state: fit(model, {"task": (train_rows, dev_rows)}).'
+        )
     if tune != "prompt" and len(data) > 1:
         raise ConfigError(
             "The LM is tuned for one task at a time; only prompts can be trained together."
