@@ -10,6 +10,7 @@ from sklearn.preprocessing import normalize
 
 from ptune.answers.label_words import Verbalizer
 from ptune.answers.linear_reader import LinearReader, contrast, regression
+from ptune.errors import DivergedError
 from ptune.lm.language_model import LanguageModel
 from ptune.model import losses
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
@@ -137,3 +138,9 @@ def test_the_regression_follows_the_prompt_and_is_saved(tmp_path):
     prompt_folder.save(model, tmp_path / "prompt")
     assert prompt_folder.load(tmp_path / "prompt").predict(ROWS) == model.predict(ROWS)
     assert model.bank.size(0) == prefix_of(model, 0).numel() + after.numel() + 3
+
+
+def test_a_training_that_diverges_says_so():
+    model = model_of(["one"])
+    with pytest.raises(DivergedError, match="lower learning_rate"):
+        fit(model, {0: (ROWS, ROWS)}, TRAIN.replaced({"learning_rate": 1e30, "clip": 0}))

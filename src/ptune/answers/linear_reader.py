@@ -65,8 +65,12 @@ class LinearReader(Reader):
 
     @torch.no_grad()
     def start_from(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
-        """Compute the regression from the training rows."""
+        """Compute the regression from the training rows. Where vectors are no finite numbers,
+        the scores are no finite numbers either."""
         vectors = normalize(inputs.sum(0).float(), dim=-1)
+        if not vectors.isfinite().all():
+            self.weight.fill_(torch.nan)
+            return
         weight, bias = regression(vectors, labels, len(self.bias))
         self.weight.copy_(weight)
         self.bias.copy_(bias)
