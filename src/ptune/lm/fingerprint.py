@@ -2,8 +2,9 @@
 weights, that is written beside the prompt and compared with the LM that is to answer.
 
 Weights are compared exactly where their number formats allow it. An LM that was loaded in a shorter
-format is compared by what the longer one rounds to; only between bfloat16 and float16, and where
-either LM is quantised, is there a tolerance.
+format is compared by what the longer one rounds to; only between bfloat16 and float16, where either
+LM is quantised, and where a record of float32 weights of ptune 0.1 meets float16, is there a
+tolerance.
 """
 
 import base64
@@ -64,6 +65,8 @@ class LMRecord(BaseModel):
         quantised: whether some weights are kept in integers, or in a form of a quantiser's own.
         exact: a hash of all weights in full precision.
         rounded: a hash of all weights rounded to bfloat16.
+        halved: a hash of all weights rounded to float16 and widened again, which is ``exact`` where
+            nothing is lost; empty for bfloat16, and in records of ptune 0.1.
         sample: some values of each weight, for comparisons with a tolerance; bfloat16 in base64.
     """
 
@@ -79,6 +82,7 @@ class LMRecord(BaseModel):
     exact: str
     rounded: str
     sample: str
+    halved: str = ""
 
     def hash(self) -> str:
         """One value for the config, the tokens and every weight as they are."""
@@ -111,7 +115,9 @@ def record(
     names = [[name, list(weight.shape)] for name, weight in weights.items()]
     number_format = _format(weights)
     rounded = _hash(weights, torch.bfloat16)
-    exact = rounded if number_format == torch.bfloat16 else _hash(weights, torch.float32)
+    is_short = number_format == torch.bfloat16
+    exact = rounded if is_short else _hash(weights, torch.float32)
+    halved = "" if is_short else _hash(weights, torch.float16, torch.float32)
     return LMRecord(
         config=_config_values(network.config.to_dict()),
         tokens=min(len(tokenizer), keep_tokens or len(tokenizer)),
@@ -123,6 +129,7 @@ def record(
         exact=exact,
         rounded=rounded,
         sample=_sample(weights),
+        halved=halved,
     )
 
 
@@ -185,6 +192,8 @@ def same_weights(saved: LMRecord, present: LMRecord, network: nn.Module) -> bool
             return False
         if "float16" not in (saved.format, present.format):
             return saved.rounded == present.rounded
+        if "float32" in (saved.format, present.format) and (halved := _halved(saved, network)):
+            return halved == present.halved
         if saved.rounded == present.rounded:
             return True
     if (
@@ -192,6 +201,14 @@ def same_weights(saved: LMRecord, present: LMRecord, network: nn.Module) -> bool
     ):  # a quantiser may pack its weights, and then the table of embeddings has to do
         return saved.quantised or present.quantised
     return _first_difference(saved, present, network) is None
+
+
+def _halved(saved: LMRecord, network: nn.Module) -> str:
+    """The hash of a saved record's weights rounded to float16; empty where the record cannot tell
+    it, as one without that hash whose LM may have kept some weights in float32."""
+    if saved.halved or saved.format != "float16":
+        return saved.halved
+    return "" if getattr(network, "_keep_in_fp32_modules", None) else saved.exact
 
 
 def named_weights(network: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -250,16 +267,17 @@ def _format(weights: Mapping[str, torch.Tensor]) -> torch.dtype:
     return torch.float32
 
 
-def _hash(weights: Mapping[str, torch.Tensor], kind: torch.dtype) -> str:
-    """A hash of names, shapes and all values in one number format. Equal values have equal hashes
-    on every device."""
+def _hash(weights: Mapping[str, torch.Tensor], *formats: torch.dtype) -> str:
+    """A hash of names, shapes and all values in one number format, or in several, one after the
+    other. Equal values have equal hashes on every device."""
     sums: dict[int, bytes] = {}
     whole = hashlib.sha256()
     for name, weight in weights.items():
         if id(weight) not in sums:
-            sums[id(weight)] = _column_sums(
-                weight.to(kind) if weight.is_floating_point() else weight
-            )
+            values = weight
+            for kind in formats if weight.is_floating_point() else ():
+                values = values.to(kind)
+            sums[id(weight)] = _column_sums(values)
         whole.update(json.dumps([name, list(weight.shape)]).encode() + sums[id(weight)])
     return whole.hexdigest()[:32]
 
