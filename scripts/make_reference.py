@@ -27,6 +27,21 @@ from ptune.reports.schemas import Results
 from ptune.tasks.schema import TaskConfig
 
 FOLDER = pathlib.Path(__file__).parents[1] / "docs"
+WITHOUT_OPTIONS = {
+    "methods": "List the methods, and what each trains. It has no options.",
+    "bench": "How fast training, scoring and writing are beside PEFT. It runs in a clone of ptune's "
+    "repository alone, and its options are those of `python -m benchmarks`: "
+    "`ptune bench --help` lists them.",
+}
+TRAIN = """
+`ptune train TASK.yaml [OPTIONS]` trains what the file describes. Its options are the keys of the
+file ([reference](reference-task.md)), and overrule it.
+
+`ptune train TABLE.csv [--text COLUMN] [--label COLUMN] [OPTIONS]` first makes such a file of a table
+(.csv, .tsv, .jsonl), as `ptune new` does, beside the folder of the run: `--out FOLDER` gives
+`FOLDER.yaml`, and without `--out` the folder is `TABLE-trained`. A file of that name that is there
+already is not written over, except that `--resume` goes on with it.
+"""
 NOTE = "<!-- Written by scripts/make_reference.py; edit the docstrings in the code instead. -->\n"
 
 
@@ -84,7 +99,10 @@ def _tables(model: type[BaseModel], path: str) -> list[str]:
         if inner is not None:
             nested += _tables(inner, f"{path}{name}.")
             continue
-        rows.append(_row(f"`{path}{name}`", field))
+        option = _option_name(name, field, path)
+        is_other = option != _plain_option(name, path) and option.startswith("`--")
+        command_line = f"On the command line it is {option}." if is_other else ""
+        rows.append(_row(f"`{path}{name}`", field, command_line))
     title = f"## `{path.rstrip('.')}`" if path else "## The task itself"
     lines = [
         "\n",
@@ -100,13 +118,14 @@ def _tables(model: type[BaseModel], path: str) -> list[str]:
 def commands_page() -> str:
     """Every command with its options."""
     parts = [NOTE, "# Commands\n\n", "`ptune COMMAND --help` shows the same in a terminal.\n"]
-    for name, model in sorted(cli.OPTIONS.items()):
+    for name in sorted(cli.COMMANDS):
+        model = cli.OPTIONS.get(name)
+        if model is None:
+            parts.append(f"\n## `ptune {name}`\n\n{WITHOUT_OPTIONS[name]}\n")
+            continue
         parts.append(f"\n## `ptune {name}`\n\n{_cell_text(model.__doc__)}\n")
         if model is TaskConfig:
-            parts.append(
-                "\nIts options are the keys of a task's YAML file: "
-                "[reference](reference-task.md).\n"
-            )
+            parts.append(TRAIN)
             continue
         parts.append("\n| option | value | default | |\n|---|---|---|---|\n")
         parts += _options(model, "")
@@ -129,9 +148,10 @@ def _options(model: type[BaseModel], path: str) -> list[str]:
     return rows
 
 
-def _row(shown: str, field: FieldInfo) -> str:
-    """A line of a table: a key or an option, its value, its default, and its help."""
-    return f"| {shown} | {_kind(field)} | {_default(field)} | {_cell(field.description)} |\n"
+def _row(shown: str, field: FieldInfo, note: str = "") -> str:
+    """A line of a table: a key or an option, its value, its default, and its help with a note."""
+    about = f"{_cell(field.description)} {note}".strip()
+    return f"| {shown} | {_kind(field)} | {_default(field)} | {about} |\n"
 
 
 def _option_name(name: str, field: FieldInfo, path: str) -> str:
@@ -140,6 +160,11 @@ def _option_name(name: str, field: FieldInfo, path: str) -> str:
             return f"`{name.upper()}`"
         if option := getattr(extra, "name", None):
             return f"`--{path}{option}`"
+    return _plain_option(name, path)
+
+
+def _plain_option(name: str, path: str) -> str:
+    """A key as an option that has no name of its own."""
     return f"`--{path}{name.replace('_', '-')}`"
 
 

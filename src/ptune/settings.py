@@ -24,6 +24,7 @@ else:
 Device = str
 Seed = Annotated[int, Field(ge=-(2**31), lt=2**32)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
+EncoderName = Literal["lstm", "mlp", "table"]
 ReaderName = Literal["words", "soft", "prototypes", "head", "linear", "pair"]
 
 

@@ -1,6 +1,7 @@
 """``method: auto`` from a task's file to a saved prompt."""
 
 import json
+import re
 
 import pytest
 import tiny
@@ -52,7 +53,9 @@ def test_the_result_is_a_prompt_folder_that_answers_as_what_was_trained(task):
     lines = []
     run = train_auto.train(task, lines.append)
     assert run.selection["chosen"] == ["regression"] and run.selection["rows"] == 12
-    assert any(line.startswith("Chosen: Logistic regression: accuracy") for line in lines)
+    chosen = next(line for line in lines if line.startswith("Chosen: Logistic regression: accurac"))
+    assert "Not tried for want of time: " in chosen and "Contrastive prompt, " in chosen
+    assert re.search(r"; --minutes \d+ would try them\. It is trained", chosen)
     config = EvaluateConfig(prompt=task.out, data=task.data.test)
     assert accuracy(answer_rows.evaluate(config, lines.append)) == accuracy(run.figures)
     page = (task.out / "report.html").read_text()

@@ -14,7 +14,7 @@ from ptune.tasks import yaml_task
 from ptune.tasks.new_task import columns, new, split_rows
 from ptune.tasks.options import NewConfig
 from ptune.tasks.splits import read as read_splits
-from ptune.training.methods import ABOUT, METHODS
+from ptune.training.methods import METHODS
 
 TEXTS = [
     "the great film {}",
@@ -239,8 +239,9 @@ def test_hard_names_stand_in_the_file_as_they_are(lm, tmp_path):
 
 
 def test_every_method_has_a_line(capsys):
-    assert ABOUT.keys() == METHODS.keys()
+    assert all(method.about for method in METHODS.values())
     main.main(["methods"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == list(METHODS) and max(map(len, lines)) <= 120
+    names = [line.split()[0] for line in lines[1:]]
+    assert names == ["auto", *METHODS] and max(map(len, lines)) <= 120
     assert "prompt and head" in next(line for line in lines if line.startswith("p-tuning-v2+head"))

@@ -11,6 +11,7 @@ from ptune.settings import (
     DecodingOverrides,
     Device,
     Dtype,
+    EncoderName,
     FileConfig,
     Form,
     Lm,
@@ -39,7 +40,7 @@ class ProbeConfig(Config):
     manual: str | None = None
     """The hand-written prompt for a table, such as "The capital of [X] is [Y] .", or instead of one
     relation's own."""
-    encoder: Literal["lstm", "mlp", "table"] | None = None
+    encoder: EncoderName | None = None
     """How soft tokens are made while they are trained; the method's own by default, which is lstm
     for P-tuning."""
     init: str | None = None

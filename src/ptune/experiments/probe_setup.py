@@ -14,6 +14,7 @@ from ptune.errors import ConfigError, TemplateError
 from ptune.experiments.options import ProbeConfig
 from ptune.experiments.probe_trials import Plan, ProbeTask
 from ptune.lm.language_model import LanguageModel
+from ptune.prompts import encoders
 from ptune.reports import probe_page
 from ptune.runs import identity
 from ptune.tasks import lama
@@ -199,11 +200,9 @@ def how_many_together(
 ) -> int:
     """How many prompts train together in half of the free memory: an encoder's parameters,
     gradients and two moments, and the LM's activations for a batch of each."""
-    parameters = {
-        "table": length,
-        "mlp": length + 2 * lm.width,
-        "lstm": length + 10 * lm.width,
-    }.get(encoder, length) * lm.width
+    with torch.device("meta"):
+        made = encoders.make(encoder, length, lm.width)
+    parameters = sum(parameter.numel() for parameter in made.parameters())
     config = lm.model.config.get_text_config()
     hidden, layers = int(config.hidden_size), int(getattr(config, "num_hidden_layers", 12))
     tokens = 48 * batch_size

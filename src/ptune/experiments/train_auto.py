@@ -2,6 +2,7 @@
 is trained on all of them. The test rows are only scored in the end."""
 
 import importlib.metadata
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -131,8 +132,8 @@ def account(selection: Selection) -> list[str]:
         )
     sentences = [
         f"Chosen: {chosen}{together}: {selection.metric} {selection.figure:.3f} on "
-        f"{selection.rows} rows, each held out once in {selection.folds} folds. {sureness} It is "
-        "trained on all labelled rows."
+        f"{selection.rows} rows, each held out once in {selection.folds} folds. {sureness}"
+        f"{_untried(selection)} It is trained on all labelled rows."
     ]
     words = next((attempt for attempt in selection.attempts if attempt.name == TFIDF), None)
     if words is not None and (words.figure or 0.0) > selection.figure:
@@ -143,6 +144,18 @@ def account(selection: Selection) -> list[str]:
             "(--lm) says more."
         )
     return sentences
+
+
+def _untried(selection: Selection) -> str:
+    """A sentence that names what there was no time for, and how many minutes would do."""
+    untried = [attempt for attempt in selection.attempts if attempt.estimate]
+    if not untried:
+        return ""
+    seconds = sum(attempt.seconds + attempt.estimate for attempt in selection.attempts)
+    return (
+        f" Not tried for want of time: {', '.join(attempt.title for attempt in untried)}; "
+        f"--minutes {math.ceil(seconds / 60)} would try {'them' if len(untried) > 1 else 'it'}."
+    )
 
 
 def _record(

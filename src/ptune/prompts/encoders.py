@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ptune.errors import ConfigError, nearest
+from ptune.settings import EncoderName
 
 FIT_STEPS, FIT_RATE, FIT_ERROR = 2000, 5e-3, 1e-3
 
@@ -93,7 +94,7 @@ class Baked(nn.Module):
         return self.vectors
 
 
-ENCODERS: dict[str, type[Table] | type[MLP] | type[LSTM]] = {
+ENCODERS: dict[EncoderName, type[Table] | type[MLP] | type[LSTM]] = {
     "table": Table,
     "mlp": MLP,
     "lstm": LSTM,

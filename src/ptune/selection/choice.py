@@ -33,6 +33,7 @@ class Attempt(BaseModel):
         loss: the mean of minus the log probability of the right labels of those rows.
         seconds: what trying it took.
         note: why it was not tried, or failed.
+        estimate: the seconds that it would have taken, where there was no time to try it.
         savable: whether it can be trained and kept; a baseline is only compared with.
     """
 
@@ -43,6 +44,7 @@ class Attempt(BaseModel):
     loss: float = 0.0
     seconds: float = 0.0
     note: str = ""
+    estimate: float = 0.0
     savable: bool = True
 
 
@@ -157,6 +159,7 @@ def choose(
                 title=candidate.method.title,
                 note=f"left out: it would take about {needed:.0f} s, and {max(left, 0):.0f} s "
                 f"are left (--minutes)",
+                estimate=round(needed, 1),
             )
         else:
             attempts[candidate.name] = _try(candidate, answers, lm)

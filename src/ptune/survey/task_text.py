@@ -10,6 +10,13 @@ from ptune.survey import proposals
 from ptune.survey.columns import Roles
 from ptune.template.language import Template
 
+AUTO = "auto"
+NOTE = "ptune methods lists them"
+NOTE_OF_AUTO = (
+    "tries several methods on the labelled rows for some minutes (--minutes) and keeps the best; "
+    "ptune methods lists single ones"
+)
+USED_BY_PROMPTS = "# Used by methods that train a prompt; auto may choose one that trains none:"
 PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
 
 
@@ -66,7 +73,8 @@ class TaskText:
         for source in (template, pattern):
             Template.parse(source)
         return [
-            f"method: {self.method}        # ptune methods lists them",
+            _commented(f"method: {self.method}", NOTE_OF_AUTO if self.method == AUTO else NOTE),
+            *([USED_BY_PROMPTS] if self.method == AUTO else []),
             "# Where the text, the three soft tokens that are trained, and the answer stand:",
             f"template: {json.dumps(template, ensure_ascii=False)}",
             "patterns:                # the same without soft tokens, for methods that train none "

@@ -11,6 +11,7 @@ from ptune.settings import (
     DecodingConfig,
     Device,
     Dtype,
+    EncoderName,
     LayoutConfig,
     Lm,
     PetConfig,
@@ -199,7 +200,7 @@ class TaskConfig(Config):
     contrastive (the prompt, each with its own settings); ptune methods lists all."""
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Of method auto: what trying methods and training the best one may take; 2 by default."""
-    encoder: Literal["lstm", "mlp", "table"] | None = None
+    encoder: EncoderName | None = None
     """How soft tokens are made while they are trained; the method's own by default."""
     init: str | None = None
     """What they start from: random, vocabulary (frequent tokens), labels (the label words), or

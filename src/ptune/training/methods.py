@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ptune.errors import ConfigError, nearest
-from ptune.settings import ReaderName, TrainConfig
+from ptune.settings import EncoderName, ReaderName, TrainConfig
 
 # Where rows are so few that an epoch has two or three steps, patience and length count in steps.
 LEAST = 100  # steps of a training at least
 WAITED = 30  # steps without a gain before it stops
+AUTO = "several are tried on the labelled rows (--minutes), and the best is taken"
 SENTENCE = "The capital of Austria, on the Danube, is Vienna."  # what a prefix may begin as
 What = Literal["nothing", "prompt", "head", "lm", "both"]
 
@@ -33,6 +34,7 @@ class Method:
             where there are two.
         reader: what reads the labels, a name of ``ptune.READERS``; None as the task says it.
         pooling: what a trained head reads of an input: its first token, or the mean of all.
+        about: what it is, in a line of ``ptune methods``.
     """
 
     name: str
@@ -40,13 +42,14 @@ class Method:
     template: str
     tune: What
     train: TrainConfig = TrainConfig()
-    encoder: str = "lstm"
+    encoder: EncoderName = "lstm"
     init: str = "random"
     hidden: int = 512
     prefix_init: str = "random"
     frame: str = "<pattern>"
     reader: ReaderName | None = None
     pooling: Literal["first", "mean"] = "first"
+    about: str = ""
 
 
 FINE_TUNING = TrainConfig(
@@ -74,7 +77,13 @@ METHODS = {
     method.name: method
     for method in (
         # MP: LAMA's wording, nothing trained (P-tuning, section 4.1, "MP").
-        Method("manual", "Manual prompt", "manual", "nothing"),
+        Method(
+            "manual",
+            "Manual prompt",
+            "manual",
+            "nothing",
+            about="a hand-written prompt, asked as it is",
+        ),
         # P-tuning, section 3: template (3, sub, 3, obj, 3), BiLSTM + MLP, the LM frozen. Its LAMA
         # code trains for 100 epochs with
         # Adam at 1e-5, decayed by 0.98 an epoch, L2 of 5e-4, batches of 8, patience 20; a larger
@@ -95,6 +104,7 @@ METHODS = {
                 patience_steps=WAITED,
             ),
             frame="<template>",
+            about="soft tokens among the words, made by a BiLSTM while they are trained",
         ),
         # P-tuning on SuperGLUE (section 4.2): prompt and LM are tuned; its few-shot code takes
         # AdamW at 1e-5 for the LM, 1e-4 or 1e-5 for the
@@ -106,6 +116,7 @@ METHODS = {
             "both",
             FINE_TUNING_AND_MORE,
             frame="<template>",
+            about="the same, and the LM with them",
         ),
         # FT: the subject alone, the LM tuned (P-tuning, section 4.1, "FT").
         Method(
@@ -114,6 +125,7 @@ METHODS = {
             "{subject} {mask}",
             "lm",
             FINE_TUNING,
+            about="the LM, on the row's fields and a mask",
         ),
         # MP+FT: LAMA's wording, the LM tuned.
         Method(
@@ -122,6 +134,7 @@ METHODS = {
             "manual",
             "lm",
             FINE_TUNING,
+            about="the LM, on a hand-written prompt",
         ),
         # Fine-tuning as of BERT (section 3.2): a new head on the first token.
         Method(
@@ -132,6 +145,7 @@ METHODS = {
             FINE_TUNING_AND_MORE,
             frame="<inputs>",
             reader="head",
+            about="the LM with a new classification head",
         ),
         # PET, section 4: every pattern by itself, AdamW at 1e-5, batches of 16 (2 x 8), 250 steps;
         # then a classifier from their soft labels.
@@ -141,6 +155,8 @@ METHODS = {
             "manual",
             "lm",
             PET_MEMBERS,
+            about="an ensemble of patterns labels unlabelled rows, and a classifier learns from "
+            "those",
         ),
         # iPET, section 3.4: three generations, each with five times the rows.
         Method(
@@ -149,6 +165,7 @@ METHODS = {
             "manual",
             "lm",
             PET_MEMBERS,
+            about="PET in generations that learn from each other",
         ),
         # BERT's next-sentence head, asked as it is.
         Method(
@@ -158,6 +175,7 @@ METHODS = {
             "nothing",
             frame="<inputs>",
             reader="pair",
+            about="BERT's next-sentence head, asked as it is",
         ),
         # Prefix-Tuning, section 4: keys and values at every layer, made by an MLP of 512. Its
         # table-to-text runs take AdamW, a linear decay
@@ -178,6 +196,7 @@ METHODS = {
             ),
             "table",
             frame="{prefix:5} <pattern>",
+            about="keys and values at every layer, made by an MLP while trained; for written text",
         ),
         # Prompt Tuning, section 3.2: vectors before the input, from frequent tokens; Adafactor at a
         # constant 0.3, batches of 32.
@@ -199,6 +218,7 @@ METHODS = {
             "table",
             "vocabulary",
             frame="{soft:20} <pattern>",
+            about="soft tokens before the input, by Adafactor at 0.3, as in the paper",
         ),
         Method(
             "prompt-tuning-adamw",
@@ -216,6 +236,7 @@ METHODS = {
             "table",
             "vocabulary",
             frame="{soft:20} <pattern>",
+            about="the same by AdamW, which small LMs and few rows want",
         ),
         # P-tuning v2: keys and values at every layer of an encoder, trained directly; 5e-3 to 1e-2
         # and up to 120 epochs in its scripts.
@@ -236,6 +257,7 @@ METHODS = {
             "table",
             hidden=0,
             frame="{prefix:8} <pattern>",
+            about="keys and values at every layer, trained directly",
         ),
         Method(
             "p-tuning-v2+head",
@@ -255,6 +277,7 @@ METHODS = {
             hidden=0,
             frame="{prefix:8} <inputs>",
             reader="head",
+            about="the same, read by a classification head",
         ),
         # What every course teaches first: nothing of the LM is changed.
         Method(
@@ -265,6 +288,7 @@ METHODS = {
             frame="<inputs>",
             reader="linear",
             pooling="mean",
+            about="logistic regression on the LM's vectors, as they are",
         ),
         # SetFit (Tunstall et al. 2022, section 3) tunes a sentence encoder on pairs of rows, and
         # fits a logistic regression on its vectors; here a prefix is tuned, and the encoder stays.
@@ -288,6 +312,7 @@ METHODS = {
             frame="{prefix:8} <inputs>",
             reader="linear",
             pooling="mean",
+            about="the same behind a prefix that draws rows of one label together",
         ),
     )
 }
@@ -304,28 +329,6 @@ def method(name: str) -> Method:
     return METHODS[name]
 
 
-ABOUT = {
-    "manual": "a hand-written prompt, asked as it is",
-    "p-tuning": "soft tokens among the words, made by a BiLSTM while they are trained",
-    "p-tuning+lm": "the same, and the LM with them",
-    "fine-tune": "the LM, on the row's fields and a mask",
-    "manual+fine-tune": "the LM, on a hand-written prompt",
-    "head": "the LM with a new classification head",
-    "pet": "an ensemble of patterns labels unlabelled rows, and a classifier learns from those",
-    "ipet": "PET in generations that learn from each other",
-    "next-sentence": "BERT's next-sentence head, asked as it is",
-    "prefix-tuning": "keys and values at every layer, made by an MLP while trained; for written "
-    "text",
-    "prompt-tuning": "soft tokens before the input, by Adafactor at 0.3, as in the paper",
-    "prompt-tuning-adamw": "the same by AdamW, which small LMs and few rows want",
-    "p-tuning-v2": "keys and values at every layer, trained directly",
-    "p-tuning-v2+head": "the same, read by a classification head",
-    "regression": "logistic regression on the LM's vectors, as they are",
-    "contrastive": "the same behind a prefix that draws rows of one label together",
-}
-"""What each method is, in a line."""
-
-
 def table() -> str:
     """All methods, one a line: the name, what it trains, and what it is."""
     trained = {
@@ -338,7 +341,8 @@ def table() -> str:
     trained_with_reader = trained | {"both": "head and LM", "prompt": "prompt and head"}
     width = max(map(len, METHODS))
     lines = [f"{'method':{width}}  {'trains':15}  what it is"]
+    lines.append(f"{'auto':{width}}  {'one of these':15}  {AUTO}")
     for name, preset in METHODS.items():
         what = (trained_with_reader if preset.reader else trained)[preset.tune]
-        lines.append(f"{name:{width}}  {what:15}  {ABOUT[name]}")
+        lines.append(f"{name:{width}}  {what:15}  {preset.about}")
     return "\n".join(lines)
