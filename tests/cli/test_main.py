@@ -320,7 +320,7 @@ def test_libraries_keep_quiet():
         (["inspect", "{soft:2} {x} {mask}", "--words", "1000000"], ""),
         (["inspect", "{x} {mask}", "--device", "meta"], "meta"),
         (["train", "a\0b.yaml"], "NUL character"),
-        (["train", "a\ud800.yaml"], "holds \\ud800"),
+        (["train", "a\ud800.yaml"], "holds \\ud800, half of a character"),
         (["train", "a" * 5000], "too long"),
         (["predict", "a" * 5000, "--data", "x"], "too long"),
         (["predict", "a\0b", "--data", "x"], "a\0b"),

@@ -235,6 +235,15 @@ def test_weights_want_dev_rows(world, tmp_path):
         train(task(world, tmp_path / "out", text), lambda _: None)
 
 
+def test_weights_of_labels_want_a_training(world, tmp_path):
+    text = (
+        YAML.replace("{soft:2} ", "").replace("batch_size: 4", "class_weights: balanced")
+        + "method: manual\n"
+    )
+    with pytest.raises(ConfigError, match="manual trains nothing: leave it out"):
+        train(task(world, tmp_path / "out", text), lambda _: None)
+
+
 def test_one_step_of_a_copy_is_tried_first(world, tmp_path, monkeypatch):
     """What only the end of a run would show, here its figures, is found before its first step."""
 

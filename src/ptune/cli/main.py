@@ -62,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UnicodeEncodeError as error:
         character = error.object[error.start : error.end].encode("unicode_escape").decode()
         terminal.warn(
-            f"ptune: The name of a file holds {character}, which no file's name can have."
+            f"ptune: A name or a text holds {character}, half of a character, which can be "
+            "written nowhere: take it out."
         )
         sys.exit(2)
     except ValueError as error:

@@ -53,6 +53,11 @@ def resolve_method(config: TaskConfig) -> Method:
         method = replace(method, tune="both")
     _check_prompts(config, method)
     _check_combine(config)
+    if config.train.class_weights and method.tune == "nothing":
+        raise ConfigError(
+            f"class_weights weighs the rows of a training, and {method.name} trains nothing: leave "
+            "it out, or take another method (ptune methods lists them)."
+        )
     if config.parts and dev_score(config) == "accuracy":
         raise ConfigError(
             "parts gives the figures of written answers apart, and this task has labels: leave "

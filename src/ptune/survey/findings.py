@@ -58,7 +58,8 @@ def _several_in_one(labels: Mapping[str, int], where: str) -> list[str]:
         if several:
             return [
                 f"{where}labels that seem to be several in one cell, such as {several[0]!r}: "
-                "ptune takes several labels of a row as a list, in JSON lines."
+                "ptune takes one label for a row. Write a task with the labels yes and no for "
+                "each of them."
             ]
     return []
 
