@@ -16,7 +16,10 @@ NOTE_OF_AUTO = (
     "tries several methods on the labelled rows for some minutes (--minutes) and keeps the best; "
     "ptune methods lists single ones"
 )
-USED_BY_PROMPTS = "# Used by methods that train a prompt; auto may choose one that trains none:"
+ABOUT_TEMPLATE = (
+    "# Where the text, the three soft tokens that are trained, and the answer stand.",
+    "# Used by methods that train a prompt; auto may choose one that trains none:",
+)
 PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
 
 
@@ -74,8 +77,7 @@ class TaskText:
             Template.parse(source)
         return [
             _commented(f"method: {self.method}", NOTE_OF_AUTO if self.method == AUTO else NOTE),
-            *([USED_BY_PROMPTS] if self.method == AUTO else []),
-            "# Where the text, the three soft tokens that are trained, and the answer stand:",
+            *ABOUT_TEMPLATE[: 2 if self.method == AUTO else 1],
             f"template: {json.dumps(template, ensure_ascii=False)}",
             "patterns:                # the same without soft tokens, for methods that train none "
             "or bring their own",
