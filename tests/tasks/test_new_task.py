@@ -10,6 +10,8 @@ import tiny
 
 from ptune.cli import main
 from ptune.errors import ConfigError, DataError
+from ptune.survey.columns import Roles
+from ptune.survey.task_text import TaskText
 from ptune.tasks import yaml_task
 from ptune.tasks.new_task import columns, new, split_rows
 from ptune.tasks.options import NewConfig
@@ -236,6 +238,19 @@ def test_hard_names_stand_in_the_file_as_they_are(lm, tmp_path):
     )
     assert len(read_splits(config.data, config.target, tuple(config.labels))["train"]) == 18
     assert any("The word for 'null' is" in line for line in said)
+
+
+def test_the_file_says_what_auto_does_and_that_it_may_train_no_prompt():
+    def text(method):
+        roles = Roles(("text",), "label", None)
+        return TaskText(
+            "films", "builtin", method, roles, {"good": "great", "bad": "bad"}, []
+        ).yaml()
+
+    assert "method: auto  # tries several methods on the labelled rows" in text("auto")
+    assert "auto may choose one that trains none:\ntemplate:" in text("auto")
+    assert "method: p-tuning  # ptune methods lists them" in text("p-tuning")
+    assert "auto" not in text("p-tuning")
 
 
 def test_every_method_has_a_line(capsys):
