@@ -41,6 +41,8 @@ def table(separator=",", header="text{0}label\n", rows=ROWS, end=""):
             dict(zip(("text", "label"), row)) for row in ROWS]}]}),
             {"record_path": "data.items"}, "its rows stand deeper"),
         ("a.csv", table().replace("\n", "\r\n", 1), {}, "end in several ways"),
+        ("a.csv", table(rows=[*ROWS, ('"one\ntwo ""three"""', "post")]).replace("\n", "\r\n")
+            .replace("one\r\n", "one\n"), {}, ""),
     ],
 )  # fmt: skip
 def test_what_is_needed_reads_the_file(tmp_path, name, content, needed, note):

@@ -238,8 +238,16 @@ def test_damaged_vectors(tmp_path, tensors, message):
     (tmp_path / "prompt.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(StoreError, match="damaged"):
         prompt_folder.load(tmp_path, model.lm)
-    with pytest.raises(StoreError, match="no saved prompt at"):
-        prompt_folder.load(tmp_path / "none", model.lm)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "task.yaml").write_text("name: t")
+    for name, said in (
+        ("none", "There is no folder .*none"),
+        ("empty", "The folder .*empty holds no saved prompt"),
+        ("task.yaml", "task.yaml is a task: train it .* --out"),
+    ):
+        for read in (lambda path: prompt_folder.load(path, model.lm), prompt_folder.folders_in):
+            with pytest.raises(StoreError, match=said):
+                read(tmp_path / name)
 
 
 def prefixed(family="gpt2", hidden=4, dtype=torch.float32):

@@ -76,7 +76,22 @@ def _methods(arguments: Sequence[str]) -> None:
     print(table())
 
 
+def _check_rows_are_named(command: str, arguments: Sequence[str]) -> None:
+    """Refuse a file of rows that stands behind the prompt's folder without its option.
+
+    Raises:
+        PtuneError: it does.
+    """
+    first_two = arguments[:2]
+    if len(first_two) == 2 and not any(argument.startswith("-") for argument in first_two):
+        raise PtuneError(
+            "Rows are named with --data: "
+            f"ptune {command} {shlex.quote(arguments[0])} --data {shlex.quote(arguments[1])}"
+        )
+
+
 def _evaluate(arguments: Sequence[str]) -> None:
+    _check_rows_are_named("evaluate", arguments)
     config = _parse(EvaluateConfig, "evaluate", arguments)
     from ptune.experiments import answer_rows
 
@@ -84,6 +99,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
 
 
 def _predict(arguments: Sequence[str]) -> None:
+    _check_rows_are_named("predict", arguments)
     config = _parse(PredictConfig, "predict", arguments)
     from ptune.experiments import answer_rows
 
@@ -91,6 +107,7 @@ def _predict(arguments: Sequence[str]) -> None:
 
 
 def _generate(arguments: Sequence[str]) -> None:
+    _check_rows_are_named("generate", arguments)
     config = _parse(GenerateConfig, "generate", arguments)
     from ptune.experiments import answer_rows
 

@@ -23,6 +23,7 @@ from ptune.settings import FileConfig, Form
 
 QUESTION = re.compile(r"[A-Z]{2,}:[a-z]+ \S")
 """A line of TREC's files."""
+QUOTED = re.compile(r'"[^"]*(?:"|\Z)')
 LOOKED_AT = 50  # lines that decide what a file without a known ending is
 MARK = b"\xef\xbb\xbf"
 SAMPLED_BYTES = 1 << 20
@@ -87,9 +88,6 @@ def seen(path: pathlib.Path, options: FileConfig = AS_IT_IS, form: Form | None =
     notes: list[str] = []
     encoding, encoding_words, needed = _encoding(path, options, notes)
     options = options.model_copy(update={"encoding": encoding})
-    ends = _line_ends(path, encoding)
-    if len(ends) > 1:
-        notes.append(f"its lines end in several ways: {', '.join(ends)}")
     if form is None:
         form, kind, separator = _kind(path, options)
     else:
@@ -106,6 +104,9 @@ def seen(path: pathlib.Path, options: FileConfig = AS_IT_IS, form: Form | None =
     first_line: tuple[str, ...] = ()
     if kind == "a table":
         options, needed, first_line = _table(path, options, separator, needed, notes)
+    ends = _line_ends(path, encoding, kind == "a table" and options.quoting != "none")
+    if len(ends) > 1:
+        notes.append(f"its lines end in several ways: {', '.join(ends)}")
     return FileForm(
         kind=kind,
         form=form,
@@ -151,10 +152,16 @@ def _encoding(
     return guess, f"{guess}{GUESS}", {"encoding": guess}
 
 
-def _line_ends(path: pathlib.Path, encoding: str | None) -> list[str]:
-    """What ends the lines of the first part of a file."""
+def _line_ends(path: pathlib.Path, encoding: str | None, is_quoted: bool) -> list[str]:
+    """What ends the lines of the first part of a file.
+
+    Args:
+        is_quoted: what stands between quotation marks belongs to a cell.
+    """
     with row_files.opened(path, encoding, newline="") as stream:
         text = stream.read(SAMPLED_BYTES)
+    if is_quoted:
+        text = QUOTED.sub("", text) or text
     pairs = text.count("\r\n")
     counts = Counter(
         {"LF": text.count("\n") - pairs, "CRLF": pairs, "CR": text.count("\r") - pairs}

@@ -173,7 +173,7 @@ def locate(source: str) -> tuple[str, dict[str, str]]:
         return str(path.parent), {"gguf_file": path.name}
     if path.is_dir():
         return str(path), {}
-    if source.startswith((".", "/", "~")) or source.count("/") > 1:
+    if source.startswith((".", "/", "~")) or source.endswith("/") or source.count("/") > 1:
         raise ModelError(f"There is no LM folder {path}.")
     name, _, revision = source.partition("@")
     if "@" in source and not (name and revision):

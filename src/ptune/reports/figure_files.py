@@ -84,6 +84,10 @@ def read_run(folder: pathlib.Path) -> Run:
     Raises:
         StoreError: its run.json is missing, damaged or of another form.
     """
+    if not folder.exists():
+        raise StoreError(f"There is no folder {folder}.")
+    if not (folder / "run.json").exists():
+        raise StoreError(f"There is no finished run of ptune train in {folder} (run.json).")
     return _validated(folder / "run.json", Run, "a run of ptune train")
 
 

@@ -24,6 +24,7 @@ from ptune.prompts import encoders
 from ptune.storage.saved_lm import check_lm, lm_of
 from ptune.storage.saved_prompt import (
     SavedPrompt,
+    no_prompt,
     read_saved_prompt,
 )
 from ptune.storage.saved_task import as_table, prefix_of, saved_prompt_of, task_of
@@ -215,7 +216,7 @@ def folders_in(path: files.Path) -> list[pathlib.Path]:
         else sorted((file.parent for file in path.glob("prompts/*/prompt.json")), key=numbered)
     )
     if not folders:
-        raise StoreError(f"There is no saved prompt at {path}.")
+        raise no_prompt(path)
     return folders
 
 

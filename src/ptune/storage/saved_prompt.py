@@ -101,14 +101,28 @@ class SavedPrompt(BaseModel):
     metrics: dict[str, float] = {}
 
 
+def no_prompt(path: pathlib.Path) -> StoreError:
+    """What to say of a place that holds no saved prompt."""
+    if path.is_dir():
+        return StoreError(f"The folder {path} holds no saved prompt (prompt.json).")
+    if not path.exists():
+        return StoreError(f"There is no folder {path}, which should hold a saved prompt.")
+    if path.suffix in (".yaml", ".yml"):
+        return StoreError(
+            f"{path} is a task: train it (ptune train {path}), and then name the folder of its "
+            "--out."
+        )
+    return StoreError(f"{path} is a file, and a saved prompt is a folder with a prompt.json.")
+
+
 def read_saved_prompt(path: pathlib.Path) -> SavedPrompt:
     """Read and check the ``prompt.json`` of a prompt folder.
 
     Raises:
         StoreError: the folder or the file is missing, of another format, or damaged.
     """
-    if not path.is_dir():
-        raise StoreError(f"There is no saved prompt at {path}.")
+    if not (path / "prompt.json").exists():
+        raise no_prompt(path)
     raw: Any = files.read_json(path / "prompt.json")
     if isinstance(raw, dict) and isinstance(raw.get("format"), int) and raw["format"] > FORMAT:
         raise StoreError(

@@ -2,6 +2,7 @@
 
 import pathlib
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,8 @@ SPLITS = ("train", "dev", "test", "unlabeled")
 DATA_VARIABLE = "${PTUNE_DATA}"
 SHOWN = 5
 """So many faults are told; the others are counted."""
+SAME_LISTED = 4  # further lines with the same fault that are named
+PLACE = re.compile(r"(?P<file>.*?, line |Row )(?P<line>\d+)(?P<fault>.*)", re.DOTALL)
 LISTED = 20  # labels that are listed in a message
 
 
@@ -64,7 +67,12 @@ def read(
         raise ConfigError("shots counts the rows of each label, and the task has no labels.")
     notes: list[str] = []
     faults: list[str] = []
-    rows = {split: _checked(data, split, target, labels, fields, faults, notes) for split in SPLITS}
+    read_rows_of = {split: _split_rows(data, split, faults, notes) for split in SPLITS}
+    _check_target(data, read_rows_of, target)
+    rows = {
+        split: _checked(data, split, rows_of_split, target, labels, fields, faults)
+        for split, rows_of_split in read_rows_of.items()
+    }
     if report is not None:
         for note in dict.fromkeys(notes):
             report(note)
@@ -100,39 +108,83 @@ def training_labels(data: DataConfig, target: str, labels: Sequence[str] = ()) -
         DataError: the file cannot be read, or a row has no right answer.
     """
     faults: list[str] = []
-    rows = _checked(data, "train", target, labels, (), faults, [])
+    read_rows_of = {"train": _split_rows(data, "train", faults, [])}
+    _check_target(data, read_rows_of, target)
+    rows = _checked(data, "train", read_rows_of["train"], target, labels, (), faults)
     refuse(faults)
     return [label_of(row[target], labels) for row in rows]
 
 
 def refuse(faults: Sequence[str], last: str = "") -> None:
-    """Tell the first few of many faults, how many more there are, and what is to be told in the
-    end.
+    """Tell the first few of many faults, each once with the lines that it comes in, how many more
+    there are, and what is to be told in the end.
 
     Raises:
         DataError: there is one.
     """
     if faults:
-        more = len(faults) - SHOWN
-        counted = [f"... and {more} more faults of this kind in the rows."] if more > 0 else []
-        raise DataError("\n".join([*faults[:SHOWN], *counted, *([last] if last else [])]))
+        lines: dict[tuple[str, str], list[str]] = {}
+        for fault in faults:
+            where = PLACE.fullmatch(fault)
+            key = (where["file"], where["fault"]) if where else (fault, "")
+            lines.setdefault(key, []).append(where["line"] if where else "")
+        told = list(lines.items())
+        more = sum(len(numbers) for _, numbers in told[SHOWN:])
+        counted = [f"... and {more} more faults in the rows."] if more else []
+        sentences = [_with_lines(*key, numbers) for key, numbers in told[:SHOWN]]
+        raise DataError("\n".join([*sentences, *counted, *([last] if last else [])]))
+
+
+def _with_lines(file: str, fault: str, lines: Sequence[str]) -> str:
+    """A fault at the first of its lines, and in which others it is."""
+    sentence = f"{file}{lines[0]}{fault}"
+    if len(others := lines[1:]) == 0:
+        return sentence
+    more = f" and {len(others) - SAME_LISTED} more" if len(others) > SAME_LISTED else ""
+    place = "row" if file == "Row " else "line"
+    listed = ", ".join(others[:SAME_LISTED])
+    return f"{sentence} The same in {place}{'s' if len(others) > 1 else ''} {listed}{more}."
+
+
+def _split_rows(data: DataConfig, split: str, faults: list[str], notes: list[str]) -> list[Row]:
+    """All rows of a split's file; none where it has no file."""
+    if (path := getattr(data, split)) is None:
+        return []
+    _check_there(path, split, data.source)
+    return [_changed(row, row, split) for row in _all_rows(path, split, data, faults, notes)]
+
+
+def _check_target(data: DataConfig, rows: Mapping[str, Sequence[Row]], target: str) -> None:
+    """Refuse a target that no row of any labelled file has.
+
+    Raises:
+        DataError: it is so.
+    """
+    labelled = [split for split, rows_of_split in rows.items() if split != "unlabeled"]
+    there = [split for split in labelled if rows[split]]
+    if not there or any(target in row for split in there for row in rows[split]):
+        return
+    first, path = rows[there[0]][0], getattr(data, there[0])
+    hint = field_hint(target, first)
+    known = ", ".join(map(repr, list(first)[:LISTED]))
+    fields = f" The fields of {path}: {known}." if hint.startswith("Did you mean") else ""
+    subject = "No file has" if len(there) > 1 else f"{path}: no row has"
+    raise DataError(f"{subject} the field {target!r}, which target names. {hint}{fields}")
 
 
 def _checked(
     data: DataConfig,
     split: str,
+    rows: list[Row],
     target: str,
     labels: Sequence[str],
     fields: Sequence[Field],
     faults: list[str],
-    notes: list[str],
 ) -> list[Row]:
-    """All rows of a split's file, under the task's own labels or without any; what is wrong with
+    """The rows of a split's file under the task's own labels or without any; what is wrong with
     them is put to the faults."""
     if (path := getattr(data, split)) is None:
         return []
-    _check_there(path, split, data.source)
-    rows = [_changed(row, row, split) for row in _all_rows(path, split, data, faults, notes)]
     if split == "unlabeled":
         answers = {target, "answers"} if data.form == "record" else {target}
         rows = [

@@ -93,8 +93,9 @@ class RowEncoder:
         """The row, shortened to ``max_length`` tokens; see ``Template.encode``."""
         values = self.template.texts(row)
         if values and not any(value.strip() for value in values.values()):
-            names = ", ".join(self.template.fields)
-            raise TemplateError(f"The row is empty: {names} hold no text.")
+            names = list(self.template.fields)
+            verb = "hold" if len(names) > 1 else "holds"
+            raise TemplateError(f"The row is empty: {', '.join(names)} {verb} no text.")
         encoded = self._assemble(values)
         if max_length is None or encoded.size <= max_length:
             return encoded
