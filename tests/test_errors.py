@@ -16,5 +16,6 @@ def test_the_tree_in_the_docstring_is_the_tree():
 def test_the_nearest_name_or_all_of_them():
     assert errors.nearest("shortn", ["shorten", "lower"]) == "Did you mean 'shorten'?"
     assert errors.nearest("x", ["shorten", "lower"]) == "Known: 'shorten', 'lower'."
+    assert errors.nearest("Team", ["id", "Zust\u00e4ndiges Team"]).startswith("Did you mean 'Zus")
     assert errors.nearest("x", []) == "Known: none."
     assert errors.nearest("??", map(str, range(30))).endswith("'19', ...")

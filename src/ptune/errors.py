@@ -64,10 +64,16 @@ class DivergedError(PtuneError):
         self.trained = dict(trained or {})
 
 
+SHORTEST_PART = 3
+"""Characters of a part of a name, by which the whole name is meant."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence naming the known word closest to ``name``, or listing all of them."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
+    if not close and len(name) >= SHORTEST_PART:
+        close = [other for other in known if name.casefold() in other.casefold()]
     if close:
         return f"Did you mean {close[0]!r}?"
     return (

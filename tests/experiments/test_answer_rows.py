@@ -393,6 +393,7 @@ def test_a_prompt_reads_files_as_it_was_trained_to(folder, capsys):
             prompt=folder / "out",
             data=folder / "boolq.jsonl",
             out=folder / "answers.jsonl",
+            overwrite=True,
             device="cpu",
         )
     )
@@ -461,8 +462,9 @@ def prompts(lms, tmp_path_factory):
 
 def answered(prompt, data, tmp_path, name="out.jsonl", **more):
     heard: list[str] = []
+    options = {"overwrite": True, "device": "cpu", **more}
     config = (GenerateConfig if "writes" in prompt.name else PredictConfig)(
-        prompt=prompt, data=data, out=tmp_path / name, device="cpu", **more
+        prompt=prompt, data=data, out=tmp_path / name, **options
     )
     (answer_rows.generate if "writes" in prompt.name else answer_rows.predict)(config, heard.append)
     return (tmp_path / name).read_text(), heard
@@ -567,7 +569,7 @@ def test_a_bad_row_costs_no_good_one(prompts, tmp_path, monkeypatch, capsys, bad
         return heard
 
     texts: list[list[str]] = []
-    with pytest.raises(PtuneError):
+    with pytest.raises(PtuneError, match="--skip-bad-lines leaves such rows out"):
         ask()
     assert texts.pop() == TEXTS[:3]
     with pytest.raises(
@@ -603,6 +605,16 @@ def test_answers_grow_beside_the_file_that_they_become(prompts, tmp_path, monkey
     monkeypatch.setattr(PromptModel, "scores", scores)
     answered(prompts / "labels", tmp_path / "rows.jsonl", tmp_path)
     assert sizes[0] == 0 and sizes == sorted(set(sizes)) and len(sizes) == len(TEXTS) / 2
+
+
+def test_answers_replace_a_file_only_where_that_is_asked_for(prompts, tmp_path):
+    write(tmp_path / "rows.jsonl", [{"text": text} for text in TEXTS[:2]])
+    (tmp_path / "out.jsonl").write_text("before")
+    with pytest.raises(ConfigError, match="out.jsonl is there already: .* --overwrite"):
+        answered(prompts / "labels", tmp_path / "rows.jsonl", tmp_path, overwrite=False)
+    assert (tmp_path / "out.jsonl").read_text() == "before"
+    _, heard = answered(prompts / "labels", tmp_path / "rows.jsonl", tmp_path)
+    assert heard[-1] == f"2 rows answered: {tmp_path / 'out.jsonl'}"
 
 
 class Killed(BaseException):
@@ -741,7 +753,7 @@ def test_shortened_rows_are_told_and_marked(prompts, tmp_path, kind):
     text, heard = answered(prompts / kind, tmp_path / "rows.jsonl", tmp_path, explain=True)
     cut = [json.loads(line)["ptune"]["shortened"] for line in text.splitlines()]
     assert [number for number, tokens in enumerate(cut) if tokens] == [1]
-    assert heard == [
+    assert heard[:-1] == [
         f"Warning: 1 of 8 rows were shortened to fit, by {cut[1]} tokens at most. The LM does not "
         "see what was cut off; an input may "
         f"have 30 tokens here (max_length)."
@@ -792,7 +804,10 @@ def test_files_are_read_as_the_prompts_own_were(folder):
     )["rows"] == len(ROWS)
     table.write_text("good;K\u00f6ln\n", encoding="utf-8")
     answer_rows.predict(
-        PredictConfig(prompt=folder / "out", data=table, out=folder / "answers.jsonl"), unheard
+        PredictConfig(
+            prompt=folder / "out", data=table, out=folder / "answers.jsonl", overwrite=True
+        ),
+        unheard,
     )
     assert "K\u00f6ln" in (folder / "answers.jsonl").read_text(), (
         "an encoding that was kept is not put upon UTF-8"

@@ -115,6 +115,17 @@ def test_bad_lines_are_counted_and_the_first_five_shown(tmp_path, capsys):
     assert "... and 2 more." in printed and "line 14" in printed
 
 
+def test_a_yaml_that_training_refuses_is_told_as_that(tmp_path, capsys):
+    rows = [*ROWS[:6], ("", "post"), *ROWS[6:], ("the parcel came", "")]
+    (tmp_path / "a.csv").write_text(table(rows))
+    code, printed = check(capsys, tmp_path / "a.csv")
+    title = next(line for line in printed.splitlines() if line.startswith("The YAML"))
+    assert "which training refuses as long as" in title and "--skip-bad-lines" in title
+    assert "a.csv, line 8; " in title and f"a.csv, line {len(rows) + 1} has no" in title
+    (tmp_path / "a.csv").write_text(table(ROWS))
+    assert "\nThe YAML that reads it:\n" in check(capsys, tmp_path / "a.csv")[1]
+
+
 def test_what_no_task_can_be_made_of_is_told(tmp_path, capsys):
     scores = "".join(f"{number} a long sentence,{number / 7}\n" for number in range(1100))
     for name, content, message in (

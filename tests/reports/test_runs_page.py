@@ -387,10 +387,10 @@ def test_a_run_that_is_damaged(tmp_path, content, message):
 
 
 def test_a_run_that_is_missing(tmp_path):
-    with pytest.raises(
-        StoreError, match=re.escape(f"{tmp_path / 'none' / 'run.json'} cannot be read")
-    ):
+    with pytest.raises(StoreError, match=re.escape(f"There is no folder {tmp_path / 'none'}.")):
         runs_page.read([tmp_path / "none"])
+    with pytest.raises(StoreError, match="There is no finished run of ptune train in"):
+        runs_page.read([tmp_path])
     with pytest.raises(StoreError, match="No run is named"):
         runs_page.read([])
 
@@ -441,15 +441,16 @@ def test_baselines_stand_below_the_figures(tmp_path):
     assert "baseline: Linear probe on the LM" in page(runs, tmp_path)
 
 
-def test_a_page_does_not_take_the_place_of_a_runs_own(tmp_path):
+def test_a_page_does_not_take_the_place_of_a_runs_own(tmp_path, capsys):
     files.write_json(tmp_path / "one" / "run.json", TUNED.model_dump(mode="json"))
     runs_page.write([TUNED], tmp_path / "one")
     before = (tmp_path / "one" / "report.html").read_bytes()
     with pytest.raises(ConfigError, match="one holds a run, whose page would be overwritten"):
         report_runs.report([tmp_path / "one"], tmp_path / "one")
     assert (tmp_path / "one" / "report.html").read_bytes() == before
-    for _ in range(2):
+    for place in ("Report: ", "Report (in place of the page that stood there): "):
         report_runs.report([tmp_path / "one"], tmp_path)
+        assert f"{place}{tmp_path / 'report.html'}" in capsys.readouterr().out
 
 
 def test_without_test_rows_the_dev_score_is_shown_by_its_name(tmp_path):

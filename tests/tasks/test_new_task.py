@@ -164,7 +164,7 @@ def test_columns_are_found(tickets):
             "no column 'bodi', which --text names. Did you mean 'body'",
         ),
         (table, {"text": "area", "label": "area"}, ConfigError, "are both 'area'"),
-        (table, {"label": "id"}, None, ""),
+        (table, {"label": "id"}, ConfigError, "has 10 values in 10 rows: that is no label"),
         (
             [{"n": number, "m": number} for number in range(10)],
             {},
@@ -175,7 +175,7 @@ def test_columns_are_found(tickets):
             [*table, {"id": "x", "body": "", "area": "a"}],
             {},
             DataError,
-            "Row 11 has nothing in the column 'body'",
+            "Row 11 has nothing in the column 'body'.\n.*--skip-bad-lines",
         ),
         (
             [{**row, "area": "a"} for row in table],
@@ -184,11 +184,29 @@ def test_columns_are_found(tickets):
             "has 1 values, and labels are 2 to 200",
         ),
     ):
-        if error is None:
-            assert chosen(rows, **named) == ("body", "id")
-            continue
         with pytest.raises(error, match=message):
             chosen(rows, **named)
+
+
+def test_a_column_without_gaps_is_the_label_and_rows_without_a_text_can_be_skipped(tickets, lm):
+    with open("gaps.csv", "w") as stream:
+        stream.write("id,ticket,priority,Zuständiges Team\n")
+        for n in range(30):
+            text = "" if n == 7 else TEXTS[n % 5].format("abc"[n % 3])
+            stream.write(
+                f"T{n},{text},{'high low'.split()[n % 2] if n % 4 else ''},{TEAMS[n % 5]}\n"
+            )
+    path, heard = pathlib.Path("gaps.csv"), []
+    with pytest.raises(DataError, match=r"gaps.csv, line 9 .*\n.*--skip-bad-lines"):
+        new(NewConfig(data=path, lm=lm), heard.append)
+    with pytest.raises(ConfigError, match="Did you mean 'Zuständiges Team'"):
+        new(NewConfig(data=path, lm=lm, label="team"), heard.append)
+    heard.clear()
+    file = new(NewConfig(data=path, lm=lm, skip_bad_lines=True), heard.append)
+    assert yaml_task.read(file).target == "Zuständiges Team"
+    assert "it could also be 'priority' (2 values): --label names it." in heard[0]
+    assert heard[1] == "Skipped: gaps.csv, line 9 has nothing in the column 'ticket'."
+    assert any(sentence.startswith("29 rows; text: 'ticket'") for sentence in heard)
 
 
 def test_rows_are_parted_by_label_and_by_seed():

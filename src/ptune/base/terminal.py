@@ -46,6 +46,12 @@ def warn(text: str) -> None:
     print(clean(text), file=sys.stderr, flush=True)
 
 
+def announce(text: str) -> None:
+    """Print a line to standard error where a person sits before it."""
+    if sys.stderr.isatty():
+        warn(text)
+
+
 class Console(RichConsole):
     """Rich's console for texts of strangers: brackets in them are brackets, and nothing in them is
     obeyed."""

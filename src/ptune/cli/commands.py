@@ -93,6 +93,7 @@ def _check_rows_are_named(command: str, arguments: Sequence[str]) -> None:
 def _evaluate(arguments: Sequence[str]) -> None:
     _check_rows_are_named("evaluate", arguments)
     config = _parse(EvaluateConfig, "evaluate", arguments)
+    terminal.announce(f"Loading {config.prompt} and its LM ...")
     from ptune.experiments import answer_rows
 
     answer_rows.evaluate(config)
@@ -101,6 +102,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
 def _predict(arguments: Sequence[str]) -> None:
     _check_rows_are_named("predict", arguments)
     config = _parse(PredictConfig, "predict", arguments)
+    terminal.announce(f"Loading {config.prompt} and its LM ...")
     from ptune.experiments import answer_rows
 
     answer_rows.predict(config, terminal.warn)
@@ -109,6 +111,7 @@ def _predict(arguments: Sequence[str]) -> None:
 def _generate(arguments: Sequence[str]) -> None:
     _check_rows_are_named("generate", arguments)
     config = _parse(GenerateConfig, "generate", arguments)
+    terminal.announce(f"Loading {config.prompt} and its LM ...")
     from ptune.experiments import answer_rows
 
     answer_rows.generate(config, terminal.warn)
@@ -180,6 +183,7 @@ def _bench(arguments: Sequence[str]) -> None:
 def _train(arguments: Sequence[str]) -> None:
     _quieten_libraries()
     task = read_task(arguments)
+    terminal.announce(f"Loading LM {task.lm} ...")
     from ptune.experiments import train_auto, train_task
     from ptune.tasks.schema import AUTO
 

@@ -20,7 +20,7 @@ def read_task(arguments: Sequence[str]) -> TaskConfig:
     if not arguments or arguments[0].startswith("-"):
         print(
             "usage: ptune train TASK.yaml [OPTIONS]\n       ptune train TABLE.csv [--text COLUMN] "
-            "[--label COLUMN] [OPTIONS]\n\n"
+            "[--label COLUMN] [--skip-bad-lines] [OPTIONS]\n\n"
             "Any key of the file can be set from the command line. Of a table (.csv, .tsv, "
             ".jsonl) a file is made first, as by ptune new.\n"
         )
@@ -52,6 +52,7 @@ def _table_to_task(arguments: Sequence[str]) -> tuple[pathlib.Path, list[str]]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for option in ("--text", "--label", "--out", "--lm", "--method"):
         parser.add_argument(option)
+    parser.add_argument("--skip-bad-lines", action="store_true")
     parsed, _ = parser.parse_known_args(list(arguments[1:]))
     folder = pathlib.Path(parsed.out or f"{pathlib.Path(arguments[0]).stem}-trained")
     file = folder.with_name(f"{folder.name}.yaml")
@@ -63,8 +64,10 @@ def _table_to_task(arguments: Sequence[str]) -> tuple[pathlib.Path, list[str]]:
             for name in ("text", "label", "lm", "method")
             if (value := getattr(parsed, name)) is not None
         }
+        options["skip_bad_lines"] = parsed.skip_bad_lines
         new(NewConfig(data=pathlib.Path(arguments[0]), out=file, **options))
-    rest = _without_options(arguments[1:], ("--text", "--label"))
+    kept = [argument for argument in arguments[1:] if argument != "--skip-bad-lines"]
+    rest = _without_options(kept, ("--text", "--label"))
     return file, rest if parsed.out else [*rest, "--out", str(folder)]
 
 

@@ -41,15 +41,18 @@ class Writer(Protocol):
         names its columns and belongs to the first row."""
 
 
-def check(path: pathlib.Path | None, read_from: pathlib.Path | None = None) -> None:
+def check(
+    path: pathlib.Path | None, read_from: pathlib.Path | None = None, may_replace: bool = True
+) -> None:
     """Refuse a file that answers cannot be written to.
 
     Args:
         read_from: the file of the rows.
+        may_replace: whether a file that stands there may be lost.
 
     Raises:
-        ConfigError: the name does not say how answers are written, or a folder or the rows
-            themselves stand there.
+        ConfigError: the name does not say how answers are written, or a folder, the rows
+            themselves, or what may not be lost stand there.
     """
     if path is None:
         return
@@ -57,14 +60,17 @@ def check(path: pathlib.Path | None, read_from: pathlib.Path | None = None) -> N
         raise ConfigError(f"{path} is of no known form: its name should end in {', '.join(FORMS)}.")
     if path.is_dir():
         raise ConfigError(f"{path} is a folder: give --out the name of a file.")
-    if read_from is None or not read_from.exists():
-        return
     for written_to in (path, partial_file(path)):
-        if written_to.exists() and os.path.samefile(written_to, read_from):
+        is_there = read_from is not None and read_from.exists() and written_to.exists()
+        if is_there and os.path.samefile(written_to, read_from):
             raise ConfigError(
                 f"The rows are read from {read_from}, and --out {path} would overwrite it: "
                 "choose another name."
             )
+    if path.exists() and not may_replace:
+        raise ConfigError(
+            f"{path} is there already: choose another --out, or give --overwrite to replace it."
+        )
 
 
 def records(path: pathlib.Path) -> Iterator[tuple[str, int]]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
@@ -24,11 +25,13 @@ from ptune.model.prompt_model import Example, PromptModel, Row
 from ptune.settings import DecodingConfig, FileConfig, LayoutConfig
 from ptune.storage import prompt_folder
 from ptune.survey import unknown_text
+from ptune.survey.findings import rows_in_words
 from ptune.survey.unknown_text import UnknownRows
 from ptune.tasks import judge_labels, judge_texts
 from ptune.tasks.splits import iterate, rows_of, with_labels_of
 
 ANSWERS_AT_ONCE = 64
+SKIPPING = " --skip-bad-lines leaves such rows out, and says which."
 
 
 class Answered(Protocol):
@@ -84,7 +87,7 @@ def evaluate(
 def predict(config: PredictConfig, report: Callable[[str], None] = terminal.print_line) -> None:
     """Answer rows, as many at once as share a batch, and put them out in their order; see
     ``ptune.data.answer_files``."""
-    answer_files.check(config.out, config.data)
+    answer_files.check(config.out, config.data, config.resume or config.overwrite)
     model = _model(config)
 
     def answers(batch: list[list[Example]]) -> Iterator[dict[str, Any]]:
@@ -105,7 +108,7 @@ def predict(config: PredictConfig, report: Callable[[str], None] = terminal.prin
 def generate(config: GenerateConfig, report: Callable[[str], None] = terminal.print_line) -> None:
     """Write text for rows of any users, mixed in batches, and put them out in their order. Where
     several texts are asked for, an ensemble gives those of all its members."""
-    answer_files.check(config.out, config.data)
+    answer_files.check(config.out, config.data, config.resume or config.overwrite)
     model = _model(config)
     decoding = _decoding(config, model)
 
@@ -204,11 +207,13 @@ def _stream(
         options = options_for(path, config, layout)
         rows = _read(layout, config.form, lambda form: iterate(path, form, skipped, options, notes))
 
+    answered_rows = 0
     with unfinished_answers.opened(config, model, most) as (out, writer, finished):
         progress = _progress(config, layout, finished.count)
         with progress or contextlib.nullcontext():
             for batch in _batches(model, rows, writer, room, most, skipped):
                 shares = [_count(model, examples, shortening, unknown) for examples in batch]
+                answered_rows += len(batch)
                 if finished.takes([examples[0].row for examples in batch]):
                     continue
                 for examples, answer, share in zip(batch, answered(batch), shares):
@@ -227,6 +232,8 @@ def _stream(
         report(unread)
     if shortened := shortening.sentence("rows", model.limit(0)):
         report(shortened)
+    if config.out is not None:
+        report(f"{rows_in_words(answered_rows)} answered: {config.out}")
 
 
 def _count(
@@ -319,14 +326,15 @@ def _batches(
         except StopIteration:
             break
         except PtuneError as error:
-            fault = error
+            of_a_line = isinstance(error, DataError) and re.search(r"\bline \d", str(error))
+            fault = DataError(f"{error}{SKIPPING}") if of_a_line else error
             break
         try:
             writer.check(row)
             batch.append(model.encode_for(row, number, labelled=False, room=room))
         except PtuneError as error:
             if skipped is None:
-                fault = error
+                fault = DataError(f"{error}{SKIPPING}")
             else:
                 skipped.append(str(error))
         if len(batch) == most:

@@ -122,6 +122,7 @@ class Checked:
 
     Attributes:
         roles: which columns are read, and which holds the answer.
+        lacking: the places of rows without a text or an answer, which training refuses.
         yaml: a task that reads the files; empty where it could not be written, for which then
             ``no_yaml`` is the reason.
         lengths: for each file the lengths of its rows in tokens, and how many of those are cut.
@@ -131,6 +132,7 @@ class Checked:
     roles: Roles
     duplicates: Duplicates
     findings: list[str]
+    lacking: FirstFaults = field(default_factory=FirstFaults)
     yaml: str = ""
     no_yaml: str = ""
 
@@ -189,17 +191,21 @@ def survey(
         file.count_columns()
     if not files[0].rows:
         return Checked(list(files), Roles(()), Duplicates(), [])
-    chosen = roles(files[0])
+    chosen, lacking = roles(files[0]), FirstFaults()
     with SeenTexts() as texts:
         for file in files if chosen.texts else ():
             for row in file.read():
                 line = row.line if isinstance(row, FileRow) else 0
                 text = " ".join(text_of(row, name) for name in chosen.texts)
                 file.texts.add(text, line)
-                texts.add(text, _answer(row, chosen), file.name, line)
+                answer = _answer(row, chosen)
+                texts.add(text, answer, file.name, line)
+                if not text.strip() or not (answer or chosen.answer or not chosen.label):
+                    lacking.append(f"{file.path}, line {line}")
         duplicates = texts.duplicates() if chosen.texts else Duplicates()
     sentences = [sentence for file in files for sentence in _findings_of(file, chosen)]
-    return Checked(list(files), chosen, duplicates, sentences + findings.of_duplicates(duplicates))
+    sentences += findings.of_duplicates(duplicates)
+    return Checked(list(files), chosen, duplicates, sentences, lacking)
 
 
 def _answer(row: Row, roles: Roles) -> str:

@@ -36,10 +36,24 @@ def show(checked: Checked, counts: Mapping[str, "TokenCounts"]) -> None:
             more = [f"... and {rest:,} more."] if rest else []
             _show_list(console, f"What cannot be read of {file.path}", [*file.faults, *more])
     if checked.yaml:
-        _show_line(console, "\nThe YAML that reads it:\n")
+        _show_line(console, f"\nThe YAML that reads it{_refused(checked)}:\n")
         _show_line(console, checked.yaml.rstrip("\n"))
     elif checked.no_yaml:
         _show_line(console, f"\n{checked.no_yaml}")
+
+
+def _refused(checked: Checked) -> str:
+    """Why training would refuse the YAML, as the end of its title; empty where it would not."""
+    if not checked.lacking and not checked.faults:
+        return ""
+    rest = checked.lacking.total - len(checked.lacking)
+    more = f" and {rest:,} more" if rest else ""
+    rows = f"{'; '.join(checked.lacking)}{more} has no text or no label"
+    reason = rows if checked.lacking else "there are lines that cannot be read"
+    return (
+        f", which training refuses as long as {reason} (ptune new FILE --skip-bad-lines leaves "
+        "such rows out)"
+    )
 
 
 def _show_file(

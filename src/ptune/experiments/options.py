@@ -88,6 +88,8 @@ class GenerateConfig(FileConfig):
     resume: bool = False
     """Go on behind the answers that a run which was stopped left beside the file of --out
     (.partial)."""
+    overwrite: bool = False
+    """Write the answers in the place of the file that --out names, where there is one."""
     explain: bool = False
     """Mark each row by how many tokens of it were left out, so that it fits (shortened), and by the
     share of its text that the LM does not know (unknown)."""
@@ -155,6 +157,8 @@ class PredictConfig(FileConfig):
     resume: bool = False
     """Go on behind the answers that a run which was stopped left beside the file of --out
     (.partial)."""
+    overwrite: bool = False
+    """Write the answers in the place of the file that --out names, where there is one."""
     explain: bool = False
     """Mark each row by how many tokens of it were left out, so that it fits (shortened), and by the
     share of its text that the LM does not know (unknown)."""

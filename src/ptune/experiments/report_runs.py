@@ -36,7 +36,11 @@ def report(
         raise ConfigError(
             f"{out} holds a run, whose page would be overwritten: choose another --out."
         )
+    replaces = (out / "report.html").exists()
     console.print(runs_page.table(runs))
     with held(out):
         runs_page.write(runs, out)
-    console.print(f"Report: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    place = " (in place of the page that stood there)" if replaces else ""
+    console.print(
+        f"Report{place}: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True
+    )

@@ -250,8 +250,8 @@ def roles_of(
     """The columns with the texts and that with the label: those that are named, else those that
     look like them.
 
-    A label is a column of a usual name, else the one with the fewest values, each of which comes
-    twice on average; a text is a column of a usual name, else the one with the longest values.
+    A label is a column of a usual name, else the first of ``label_candidates``; a text is a column
+    of a usual name, else the one with the longest values.
     """
     names = list(columns)
     answer = None
@@ -306,14 +306,28 @@ def _label_column(columns: Mapping[str, Column], names: Sequence[str]) -> str | 
         for name in short
         if len(columns[name].labels) <= min(MOST_NAMED_LABELS, max(2, columns[name].rows - 1))
     ]
+    return _usual(LABEL_NAMES, named) or next(iter(label_candidates(columns, names)), None)
+
+
+def label_candidates(columns: Mapping[str, Column], names: Iterable[str]) -> list[str]:
+    """The columns whose values may be labels, since each comes twice on average: first those
+    without a gap, and of those the ones with the fewest values."""
     fitting = [
         name
-        for name in short
-        if len(columns[name].labels) <= min(MOST_LABELS, max(2, columns[name].rows // 2))
+        for name in names
+        if _is_single_and_short(columns[name])
+        and len(columns[name].labels) <= min(MOST_LABELS, max(2, columns[name].rows // 2))
         and _plain(name) not in TEXT_NAMES
     ]
-    fewest = min(fitting, key=lambda name: len(columns[name].labels), default=None)
-    return _usual(LABEL_NAMES, named) or fewest
+    rows = max((column.rows for column in columns.values()), default=0)
+    return sorted(
+        fitting, key=lambda name: (columns[name].filled < rows, len(columns[name].labels))
+    )
+
+
+def is_called_a_label(name: str) -> bool:
+    """Whether a column's name says that it holds labels."""
+    return _plain(name) in LABEL_NAMES
 
 
 def _is_single_and_short(column: Column) -> bool:

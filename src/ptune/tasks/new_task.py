@@ -28,9 +28,10 @@ from ptune.survey import findings, proposals
 from ptune.survey.columns import MOST_NAMED_LABELS, Column, Roles
 from ptune.survey.task_text import TaskText
 from ptune.tasks.options import NewConfig
-from ptune.tasks.splits import refuse
+from ptune.tasks.splits import SHOWN, refuse
 
 Row = Mapping[str, Any]
+SKIPPING = "Fill that in, or leave such rows out with --skip-bad-lines."
 FEWEST_TO_SPLIT = 3  # rows of a label, one for each split
 
 
@@ -55,11 +56,14 @@ def new(config: NewConfig, report: Callable[[str], None] = print) -> pathlib.Pat
         for split in ("train", "dev", "test")
     }
     _refuse(config.out.exists(), config.out)
-    read = _rows(config, report)
-    roles = columns(read, config.text, config.label, config.data)
+    skipped: list[str] | None = [] if config.skip_bad_lines else None
+    read = _rows(config, report, skipped)
+    roles = columns(read, config.text, config.label, config.data, skipped)
     _check_first_line(config, read, roles)
+    for sentence in (*_guessed(config, read, roles), *_skipped(skipped or ())):
+        report(sentence)
     label = str(roles.label)
-    rows = [{**row, label: spelled(row[label]).strip()} for row in read]
+    rows = [{**row, label: spelled(row[label]).strip()} for row in read if not _lacking(row, roles)]
     counts = Counter(str(row[label]) for row in rows)
     for sentence in findings.of_labels(counts):
         report(f"Note: {sentence}")
@@ -100,7 +104,42 @@ def _refuse(is_other: bool, path: pathlib.Path) -> None:
         raise ConfigError(f"{path} is there already: choose another --out, or delete it.")
 
 
-def _rows(config: NewConfig, report: Callable[[str], None]) -> Sequence[Row]:
+def _guessed(config: NewConfig, rows: Sequence[Row], roles: Roles) -> list[str]:
+    """Which column was taken for the label where others could be it too."""
+    if config.label is not None or column_survey.is_called_a_label(str(roles.label)):
+        return []
+    counted = column_survey.survey(rows)
+    others = [
+        f"{name!r} ({counted[name].variety} values)"
+        for name in column_survey.label_candidates(counted, counted)
+        if name not in (*roles.texts, roles.label)
+    ]
+    if not others:
+        return []
+    return [
+        f"Note: {roles.label!r} is taken as the label, which is a guess; it could also be "
+        f"{', '.join(others[:SHOWN])}: --label names it."
+    ]
+
+
+def _skipped(faults: Sequence[str]) -> list[str]:
+    """What was left out, the first few of it."""
+    more = [f"Skipped: {len(faults) - SHOWN} more."] if len(faults) > SHOWN else []
+    return [*(f"Skipped: {fault}" for fault in faults[:SHOWN]), *more]
+
+
+def _lacking(row: Row, roles: Roles) -> list[str]:
+    """The columns of the texts and the label in which a row has nothing."""
+    return [
+        name
+        for name in (*roles.texts, str(roles.label))
+        if is_missing(row.get(name)) or not str(row[name]).strip()
+    ]
+
+
+def _rows(
+    config: NewConfig, report: Callable[[str], None], skipped: list[str] | None
+) -> Sequence[Row]:
     """The rows of the file, and what was decided about it told.
 
     Raises:
@@ -114,7 +153,7 @@ def _rows(config: NewConfig, report: Callable[[str], None]) -> Sequence[Row]:
             f"{config.data}: {headerless_hint(form.first_line)} For ptune new, --columns gives "
             "these names."
         )
-    rows = read_rows(config.data, options=given if form.is_guessed else form.options)
+    rows = read_rows(config.data, skipped, given if form.is_guessed else form.options)
     for note in form.notes:
         report(f"{config.data}: {note}.")
     return rows
@@ -142,9 +181,18 @@ def _check_first_line(config: NewConfig, rows: Sequence[Row], roles: Roles) -> N
         )
 
 
-def columns(rows: Sequence[Row], text: str | None, label: str | None, path: pathlib.Path) -> Roles:
+def columns(
+    rows: Sequence[Row],
+    text: str | None,
+    label: str | None,
+    path: pathlib.Path,
+    skipped: list[str] | None = None,
+) -> Roles:
     """The columns with the text, or the pair, and that with the label: those that are named, else
     those that look like them (``survey.columns.roles_of``).
+
+    Args:
+        skipped: where given, rows that lack one are put here instead of refused.
 
     Raises:
         ConfigError: there is no such column.
@@ -165,21 +213,26 @@ def columns(rows: Sequence[Row], text: str | None, label: str | None, path: path
             f"No column of {path} looks like a {what}: name it with {option}. Its columns: "
             f"{_listed(counted)}."
         )
-    refuse(
-        [
-            f"{place_of(row, number)} has nothing in the column {name!r}: fill it in, or leave "
-            "the row out."
-            for number, row in enumerate(rows, 1)
-            for name in (*roles.texts, roles.label)
-            if is_missing(row.get(name)) or not str(row[name]).strip()
-        ]
-    )
     values = counted[roles.label]
+    if len(values.labels) == len(rows) > 2 and not values.is_open:
+        raise ConfigError(
+            f"The column {roles.label!r} of {path} has {values.variety} values in {len(rows)} "
+            "rows: that is no label. Name another with --label."
+        )
     if not 2 <= len(values.labels) <= MOST_NAMED_LABELS or values.is_open:
         raise ConfigError(
             f"The column {roles.label!r} of {path} has {values.variety} values, and labels are 2 "
             f"to {MOST_NAMED_LABELS}: name another with --label."
         )
+    faults = [
+        f"{place_of(row, number)} has nothing in the column {name!r}."
+        for number, row in enumerate(rows, 1)
+        for name in _lacking(row, roles)
+    ]
+    if skipped is None:
+        refuse(faults, SKIPPING)
+    else:
+        skipped += faults
     return roles
 
 

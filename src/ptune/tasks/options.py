@@ -19,6 +19,9 @@ class NewConfig(FileConfig):
     """The column with the text; found by its name or its length by default."""
     label: str | None = None
     """The column with the label; found by its name or its few values by default."""
+    skip_bad_lines: bool = False
+    """Leave out rows without a text or a label and lines that cannot be read, and say which,
+    instead of refusing the table."""
     out: pathlib.Path = pathlib.Path("task.yaml")
     """The YAML file; the rows to learn from, for dev and for test go beside it."""
     lm: str = "builtin"
