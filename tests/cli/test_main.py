@@ -145,7 +145,7 @@ def test_no_traceback_from_a_real_process(tmp_path, lm):
     ended = run("train", tmp_path / "task.yaml", "--out", tmp_path / "out", "--device", "cpu")
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
     assert ended.stderr.strip().endswith(
-        """not valid JSON (Expecting value: line 2 column 1 (char 7)): '{"x":'"""
+        """not valid JSON (Expecting value: line 2 column 1 (char 7)): '{"x":' (dev)"""
     )
     assert "rows.jsonl, line 2" in ended.stderr
 

@@ -119,6 +119,7 @@ def test_train_takes_a_table(tickets, lm, capsys):
         "--text",
         "ticket",
         "--label=team",
+        "--skip-bad-lines",
         "--lm",
         lm,
         "--minutes",

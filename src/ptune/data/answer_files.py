@@ -61,8 +61,9 @@ def check(
     if path.is_dir():
         raise ConfigError(f"{path} is a folder: give --out the name of a file.")
     for written_to in (path, partial_file(path)):
-        is_there = read_from is not None and read_from.exists() and written_to.exists()
-        if is_there and os.path.samefile(written_to, read_from):
+        if read_from is None or not (read_from.exists() and written_to.exists()):
+            continue
+        if os.path.samefile(written_to, read_from):
             raise ConfigError(
                 f"The rows are read from {read_from}, and --out {path} would overwrite it: "
                 "choose another name."
