@@ -71,3 +71,10 @@ def test_json_for_a_terminal_says_the_same_and_holds_nothing_to_obey():
     value = {"a\u202e": "\x9b31m \x1b[0m \u2066 \u4e2d \n"}
     text = terminal.clean_json(json.dumps(value, ensure_ascii=False))
     assert json.loads(text) == value and not terminal.COMMANDS.search(text) and "\u4e2d" in text
+
+
+def test_what_is_loading_is_told_to_a_person_alone(monkeypatch, capsys):
+    for is_person in (True, False):
+        monkeypatch.setattr("sys.stderr.isatty", lambda answer=is_person: answer)
+        terminal.announce("Loading LM builtin ...")
+        assert capsys.readouterr().err == ("Loading LM builtin ...\n" if is_person else "")
