@@ -361,7 +361,7 @@ def test_from_a_file():
         ),
         (
             {"text": "Rome", "who": "Rome", "label": "True"},
-            "There is no label 'True'. Did you mean 'true'",
+            "There is no label 'True'. It differs from the label 'true'",
         ),
         ({"text": "Rome", "who": "Rome", "label": [0.5, 0.5]}, r"There is no label '\[0.5, 0.5\]'"),
     ],
