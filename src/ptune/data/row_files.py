@@ -107,11 +107,6 @@ def opened(
         DataError: it cannot be read, is of a kind that holds no plain rows, or is not in that
             encoding; the line is told.
     """
-    if plain_files.is_other(path):
-        raise DataError(
-            f"{path} cannot be read: {plain_files.OTHER}. A file of rows is read more than once; "
-            "predict and generate take rows through a pipe from standard input."
-        )
     try:
         with _unpacked(path) as stream:
             start = stream.read(4096)
@@ -159,6 +154,17 @@ def undecoded(path: pathlib.Path, line: int, encoding: str | None, skipped: bool
 
 
 def _unpacked(path: pathlib.Path) -> BinaryIO:
+    """The bytes of a file, unpacked where gzip has packed it.
+
+    Raises:
+        DataError: it is a pipe or a device.
+        OSError: it cannot be read.
+    """
+    if plain_files.is_other(path):
+        raise DataError(
+            f"{path} cannot be read: {plain_files.OTHER}. A file of rows is read more than once; "
+            "predict and generate take rows through a pipe from standard input."
+        )
     with open(path, "rb") as stream:
         packed = stream.read(2) == GZIP
     return io.BufferedReader(_Unpacking(path)) if packed else open(path, "rb")
