@@ -65,7 +65,7 @@ CURLY = [(f"\u201c{text}\u201d \u2013 \u20ac5", label) for text, label in ROWS]
         ("a.dat", table(ROWS, "\t").encode(), ROWS, "a tab"),
         ("a.csv", table([(text, "17"[label == "post"]) for text, label in ROWS], header=None)
             .encode(), [(text, "17"[label == "post"]) for text, label in ROWS], "looks like a row"),
-        ("a.csv.gz", gzip.compress(table(ROWS).encode()), ROWS, "packed by gzip"),
+        ("a.csv.gz", gzip.compress(table(ROWS).encode(), mtime=0), ROWS, "packed by gzip"),
         ("a.csv", table(ROWS, header=("Review Text", "文 本")).encode(), ROWS, "Review Text"),
         ("a.json", json.dumps([dict(zip(("ticket", "team"), row)) for row in ROWS]).encode(),
             ROWS, "a JSON array"),
