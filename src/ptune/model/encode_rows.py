@@ -15,6 +15,7 @@ from ptune.model.examples import (
     Example,
     HiddenWordsExample,
     LabelExample,
+    ScoredExample,
     SharesExample,
     SpanExample,
     TextExample,
@@ -161,7 +162,7 @@ def _label_example(
     row: Row,
     fills: tuple[EncodedRow, ...],
     bound: BoundVerbalizer,
-) -> LabelExample:
+) -> ScoredExample:
     """A row with its label, or with its labels' shares, and what is run to learn it."""
     task = model.tasks[number]
     shares = task.shares(row, len(bound.labels))

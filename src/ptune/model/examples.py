@@ -11,7 +11,7 @@ from torch import nn
 from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.answers.from_row import Span
 from ptune.answers.reader import FillOutput, Reader
-from ptune.model.task import BoundTask, Row
+from ptune.model.task import BoundTask, Row, Task
 from ptune.template.language import EncodedRow
 
 WARNED = 0.1  # the share of rows that are shortened from which it is a warning
@@ -65,17 +65,29 @@ class Example:
         task: BoundTask,
         reader: Reader,
     ) -> torch.Tensor:
-        """The loss of each of some examples of this class, of one task and the same labels [B].
+        """The loss of each of some examples of this class, of one task and the same labels [B]: by
+        default that of each by itself (``loss``).
 
         Args:
             outputs: for each example what the LM says of its ``learn``.
+        """
+        rows = zip(examples, outputs)
+        return torch.stack(
+            [example.loss(output[0].log_probs, task.task) for example, output in rows]
+        )
+
+    def loss(self, log_probs: torch.Tensor, task: Task) -> torch.Tensor:
+        """The loss of this example by itself: one number.
+
+        Args:
+            log_probs: of the vocabulary at the K positions of its answer [K, V].
         """
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelExample(Example):
-    """A row whose answer is one of some labels. Its loss is its reader's.
+class ScoredExample(Example):
+    """A row whose answer is one of some labels.
 
     Attributes:
         bound: the labels and their words, as this LM has them.
@@ -87,6 +99,11 @@ class LabelExample(Example):
     @property
     def labels(self) -> BoundVerbalizer:
         return self.bound
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelExample(ScoredExample):
+    """A row with one label. Its loss is its reader's."""
 
     def couples_rows(self, task: BoundTask) -> bool:
         return task.task.reader.couples_rows
@@ -120,7 +137,7 @@ class LabelExample(Example):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharesExample(LabelExample):
+class SharesExample(ScoredExample):
     """A row that another model answered. Its loss is how far the scores of the labels are from the
     shares that the other model gave them (Kullback-Leibler divergence at a temperature; Hinton et
     al. 2015).
@@ -130,9 +147,6 @@ class SharesExample(LabelExample):
     """
 
     shares: tuple[float, ...]
-
-    def couples_rows(self, task: BoundTask) -> bool:
-        return False
 
     @classmethod
     def losses(
@@ -151,7 +165,7 @@ class SharesExample(LabelExample):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VocabularyExample(LabelExample):
+class VocabularyExample(ScoredExample):
     """A row whose label's word is compared with every token of the LM. Its loss is minus the log
     probability of that word.
 
@@ -161,24 +175,12 @@ class VocabularyExample(LabelExample):
 
     answer: tuple[int, ...]
 
-    @classmethod
-    def losses(
-        cls,
-        examples: Sequence[Self],
-        outputs: Sequence[list[FillOutput]],
-        task: BoundTask,
-        reader: Reader,
-    ) -> torch.Tensor:
-        return torch.stack(
-            [
-                _token_losses(example.answer, output[0].log_probs).sum()
-                for example, output in zip(examples, outputs)
-            ]
-        )
+    def loss(self, log_probs: torch.Tensor, task: Task) -> torch.Tensor:
+        return _token_losses(self.answer, log_probs).sum()
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpanExample(LabelExample):
+class SpanExample(ScoredExample):
     """A row with a text that the LM should spell, where it is right. Its loss is the mean over the
     tokens of the text; a wrong row teaches nothing.
 
@@ -190,15 +192,8 @@ class SpanExample(LabelExample):
     span: Span
     answer: tuple[int, ...] = ()
 
-    @classmethod
-    def losses(
-        cls,
-        examples: Sequence[Self],
-        outputs: Sequence[list[FillOutput]],
-        task: BoundTask,
-        reader: Reader,
-    ) -> torch.Tensor:
-        return _mean_token_losses([example.answer for example in examples], outputs)
+    def loss(self, log_probs: torch.Tensor, task: Task) -> torch.Tensor:
+        return _token_losses(self.answer, log_probs).mean()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,23 +207,11 @@ class TextExample(Example):
 
     answer: tuple[int, ...] = ()
 
-    @classmethod
-    def losses(
-        cls,
-        examples: Sequence[Self],
-        outputs: Sequence[list[FillOutput]],
-        task: BoundTask,
-        reader: Reader,
-    ) -> torch.Tensor:
-        smoothing = task.task.smoothing
-        losses = []
-        for example, output in zip(examples, outputs):
-            loss = _token_losses(example.answer, output[0].log_probs).sum()
-            if smoothing:
-                spread = output[0].log_probs.mean(1).sum()
-                loss = (1 - smoothing) * loss - smoothing * spread
-            losses.append(loss)
-        return torch.stack(losses)
+    def loss(self, log_probs: torch.Tensor, task: Task) -> torch.Tensor:
+        loss = _token_losses(self.answer, log_probs).sum()
+        if not task.smoothing:
+            return loss
+        return (1 - task.smoothing) * loss - task.smoothing * log_probs.mean(1).sum()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,15 +225,8 @@ class HiddenWordsExample(Example):
 
     answer: tuple[int, ...]
 
-    @classmethod
-    def losses(
-        cls,
-        examples: Sequence[Self],
-        outputs: Sequence[list[FillOutput]],
-        task: BoundTask,
-        reader: Reader,
-    ) -> torch.Tensor:
-        return _mean_token_losses([example.answer for example in examples], outputs)
+    def loss(self, log_probs: torch.Tensor, task: Task) -> torch.Tensor:
+        return _token_losses(self.answer, log_probs).mean()
 
 
 def _token_losses(answer: Sequence[int], log_probs: torch.Tensor) -> torch.Tensor:
@@ -258,18 +234,6 @@ def _token_losses(answer: Sequence[int], log_probs: torch.Tensor) -> torch.Tenso
     [K, V]."""
     tokens = torch.tensor(answer, device=log_probs.device)
     return -log_probs.gather(1, tokens[:, None])
-
-
-def _mean_token_losses(
-    answers: Sequence[Sequence[int]], outputs: Sequence[list[FillOutput]]
-) -> torch.Tensor:
-    """For each answer the mean of minus the log probabilities of its tokens [B]."""
-    return torch.stack(
-        [
-            _token_losses(answer, output[0].log_probs).mean()
-            for answer, output in zip(answers, outputs)
-        ]
-    )
 
 
 @dataclass
