@@ -5,11 +5,13 @@ import re
 
 import pytest
 import tiny
+from killing import Stop
 
 from ptune.errors import ConfigError
 from ptune.experiments import answer_rows, train_auto, train_task
 from ptune.experiments.options import EvaluateConfig
 from ptune.reports import runs_page
+from ptune.selection import choice
 from ptune.storage import prompt_folder
 from ptune.tasks.schema import TaskConfig
 
@@ -78,6 +80,23 @@ def test_test_rows_choose_nothing(task):
         chosen["attempts"], json.loads((again.out / "selection.json").read_text())["attempts"]
     ):
         assert (one["figure"], one["loss"]) == (other["figure"], other["loss"])
+
+
+def test_a_run_that_is_killed_goes_on_behind_what_it_has_tried(task, monkeypatch):
+    def account(selection):
+        raise Stop
+
+    def out_of_fold(*arguments):
+        pytest.fail("it was tried before")
+
+    lines = []
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(train_auto, "account", account)
+        train_auto.train(task, lines.append)
+    before = json.loads((task.out / "selection.json").read_text())
+    monkeypatch.setattr(choice, "out_of_fold", out_of_fold)
+    run = train_auto.train(task.model_copy(update={"resume": True}), lines.append)
+    assert run.selection == before and run.figures
 
 
 def test_what_answers_together_is_saved_as_an_ensemble(task, monkeypatch):

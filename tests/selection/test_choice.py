@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 import tiny
+from killing import killed_after_every_file
 
 from ptune.errors import ConfigError, DivergedError
 from ptune.lm.language_model import LanguageModel
@@ -98,6 +99,30 @@ def test_the_planted_best_is_chosen(lm, monkeypatch):
     failed = [attempt for attempt in selection.attempts if attempt.name == "p-tuning"]
     assert failed[0].figure is None and "no finite number" in failed[0].note
     assert any("contrastive" in line and "0.917" in line for line in lines)
+
+
+def test_a_choice_that_is_killed_after_any_file_tries_nothing_twice(lm, monkeypatch, tmp_path):
+    planted(monkeypatch, {"regression": (7, 0.9), "contrastive": (11, 0.9), "head": (9, 0.9)})
+    tried, answer = [], choice.out_of_fold
+
+    def counted(candidate, *arguments):
+        tried.append(candidate.name)
+        return answer(candidate, *arguments)
+
+    monkeypatch.setattr(choice, "out_of_fold", counted)
+    ended = []
+    files = killed_after_every_file(
+        lambda: ended.append(choose(TASK, lm, ROWS, folder=tmp_path, identity="a")),
+        monkeypatch,
+    )
+    assert tried == [one.name for one in candidates(TASK, lm, True)]
+    assert len(files) == len(tried) + 1
+    ((selection, chosen),) = ended
+    assert [one.name for one in chosen] == ["contrastive"] and selection.sureness > 80
+    again = choose(TASK, lm, ROWS, folder=tmp_path, identity="a")[0]
+    assert again == selection and len(tried) == len(selection.attempts) - 1
+    with pytest.raises(ConfigError, match="computed with another"):
+        choose(TASK, lm, ROWS, folder=tmp_path, identity="b")
 
 
 def test_of_equal_figures_the_lower_loss_is_chosen_and_two_answer_together_where_that_is_better(

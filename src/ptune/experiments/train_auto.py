@@ -4,7 +4,7 @@ is trained on all of them. The test rows are only scored in the end."""
 import importlib.metadata
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import TFIDF
 from ptune.model.prompt_model import Row
 from ptune.reports.schemas import Run
+from ptune.runs import identity
 from ptune.runs.folder import RunFolder, working_in
 from ptune.selection import training
 from ptune.selection.candidates import Candidate, candidates
@@ -68,19 +69,19 @@ def _train_in(config: TaskConfig, folder: RunFolder, report: Callable[[str], Non
         texts_that_are_read(config, rows.splits), lm.tokens, config.allow_unknown
     ):
         report(sentence)
-    identity = train_setup.run_identity(config, lm)
+    whole = train_setup.run_identity(config, lm)
     if folder.begun is not None:
-        folder.claim(identity)
+        folder.claim(whole)
     if train_setup.is_finished(config):
         return train_results.finished_run(config, report)
-    possible = candidates(config, lm, tune_lm)
-    model, tasks = training.untrained(possible[:1], lm, labelled)
+    cheapest = candidates(config, lm, tune_lm)[:1]
+    model, tasks = training.untrained(cheapest, lm, labelled)
     train_checks.check_rows(config, model, tasks, rows, ["train", "dev", "test"], report)
     baselines = train_results.baseline_figures(config, lm, labelled, rows.splits["test"])
     if folder.begun is None:
-        folder.claim(identity)
+        folder.claim(whole)
     began = time.monotonic()
-    selection, chosen = _select(config, lm, labelled, possible, report)
+    selection, chosen = _select(config, lm, labelled, whole, report)
     trained = training.train(chosen, lm, labelled, config.out, config.resume)
     seconds = time.monotonic() - began
     run = _record(config, lm, rows, selection, chosen, trained, seconds)
@@ -99,20 +100,25 @@ def _select(
     config: TaskConfig,
     lm: LanguageModel,
     rows: Sequence[Row],
-    possible: Sequence[Candidate],
+    whole: Mapping[str, Any],
     report: Callable[[str], None],
 ) -> tuple[Selection, list[Candidate]]:
-    """What is chosen; what was chosen before, where the run goes on."""
-    file = config.out / SELECTION
-    if file.exists():
-        selection = Selection.model_validate(files.read_json(file))
-        names = {candidate.name: candidate for candidate in possible}
-        return selection, [names[name] for name in selection.chosen]
-    minutes = config.minutes or MINUTES
+    """What is chosen; what was tried before the run was stopped is not tried again.
+
+    Args:
+        whole: all that the outcome of the run depends on.
+    """
     selection, chosen = choose(
-        config, lm, rows, minutes=minutes, tune_lm=config.tune != "prompt", report=report
+        config,
+        lm,
+        rows,
+        minutes=config.minutes or MINUTES,
+        tune_lm=config.tune != "prompt",
+        report=report,
+        folder=config.out,
+        identity=identity.of_value(whole),
     )
-    files.write_json(file, selection.model_dump(mode="json"))
+    files.write_json(config.out / SELECTION, selection.model_dump(mode="json"))
     for sentence in account(selection):
         report(sentence)
     return selection, chosen

@@ -1,20 +1,23 @@
 """Which candidate is taken: each answers rows that it did not learn from, and the best is taken."""
 
+import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from pydantic import BaseModel
 
+from ptune.base.file_names import file_name
 from ptune.errors import ConfigError, PtuneError
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import BASELINES, TFIDF, deviation, labelled
 from ptune.model.prompt_model import PromptModel, Row
+from ptune.runs.trials import JsonResults, Trial, run_trials
 from ptune.selection.candidates import Candidate, candidates
 from ptune.selection.cross_validation import ALWAYS_LEARNED, folds, out_of_fold
 from ptune.tasks import baselines, yaml_task
-from ptune.tasks.schema import TaskConfig
+from ptune.tasks.schema import AUTO, TaskConfig
 
 FOLDS = 3
 MINUTES = 2.0
@@ -48,6 +51,18 @@ class Attempt(BaseModel):
     savable: bool = True
 
 
+class Answered(BaseModel):
+    """An attempt with its answers.
+
+    Attributes:
+        shares: the labels' probabilities of every row that was held out, by its number; none where
+            the candidate was not tried.
+    """
+
+    attempt: Attempt
+    shares: Shares = {}
+
+
 class Selection(BaseModel):
     """What was tried, and what was chosen.
 
@@ -72,16 +87,16 @@ class Selection(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Answers:
-    """The rows with their right labels, and how candidates answered those that were held out."""
+class _HeldOut:
+    """The rows with their right labels, and in which fold each is held out."""
 
     task: TaskConfig
     rows: Sequence[Row]
     fold_of: Sequence[int]
-    shares: dict[str, Shares]
 
     @property
-    def held_out(self) -> list[int]:
+    def numbers(self) -> list[int]:
+        """The numbers of the rows that are held out in some fold."""
         return [n for n, fold in enumerate(self.fold_of) if fold != ALWAYS_LEARNED]
 
     @property
@@ -103,14 +118,14 @@ class _Answers:
     def loss(self, shares: Shares) -> float:
         """The mean of minus the log probability of the right label."""
         labels = list(self.task.labels)
-        right = [shares[n][labels.index(self.label(n))] for n in self.held_out]
+        right = [shares[n][labels.index(self.label(n))] for n in self.numbers]
         return float(-np.log(np.clip(right, 1e-6, 1)).mean())
 
     def is_right(self, shares: Shares) -> np.ndarray:
         """Which rows are answered rightly."""
         labels = list(self.task.labels)
-        best = [labels[int(np.argmax(shares[n]))] for n in self.held_out]
-        return np.array([answer == self.label(n) for n, answer in zip(self.held_out, best)])
+        best = [labels[int(np.argmax(shares[n]))] for n in self.numbers]
+        return np.array([answer == self.label(n) for n, answer in zip(self.numbers, best)])
 
 
 def choose(
@@ -121,6 +136,8 @@ def choose(
     minutes: float = MINUTES,
     tune_lm: bool = True,
     report: Callable[[str], None] = lambda line: None,
+    folder: pathlib.Path | None = None,
+    identity: str = "",
 ) -> tuple[Selection, list[Candidate]]:
     """Try what fits on the labelled rows, each answered by what did not learn from it, and choose.
 
@@ -129,6 +146,9 @@ def choose(
             before: a candidate that would take longer is left out. The first is always tried.
         tune_lm: methods that change the LM may be chosen.
         report: gets a line for each candidate when it has been tried.
+        folder: where the answers of each candidate are kept, so that a choice that was stopped
+            goes on behind them; None keeps nothing.
+        identity: a hash of all that these answers depend on.
 
     Returns:
         What was tried and chosen, and the chosen candidates.
@@ -136,35 +156,50 @@ def choose(
     Raises:
         ConfigError: nothing fits this task and LM, or there are too few rows to hold some out.
     """
-    began = time.monotonic()
     seed = task.train.seed or 0
-    fold_of = folds(rows, task.target, FOLDS, seed)
-    if sum(fold != ALWAYS_LEARNED for fold in fold_of) < FOLDS:
+    held_out = _HeldOut(task, rows, folds(rows, task.target, FOLDS, seed))
+    if len(held_out.numbers) < FOLDS:
         raise ConfigError(
             f"{task.name} has {len(rows)} labelled rows, of which none can be held out to tell "
             "methods apart: label a few of every kind, or name a method."
         )
-    answers = _Answers(task, rows, fold_of, {})
-    attempts: dict[str, Attempt] = {}
-    tried = candidates(task, lm, tune_lm)
-    attempts[TFIDF] = _try_tf_idf(answers, lm)
-    report(line(attempts[TFIDF], answers.metric))
-    seconds_a_pass = _seconds_a_pass(tried[0], lm, rows)
-    for number, candidate in enumerate(tried):
-        left = 60 * minutes - (time.monotonic() - began)
+    tried = {candidate.name: candidate for candidate in candidates(task, lm, tune_lm)}
+    first = next(iter(tried.values()))
+    seconds_a_pass = _seconds_a_pass(first, lm, rows)
+    known: dict[str, Answered] = {}
+
+    def run(trials: Sequence[Trial], scratch: pathlib.Path | None) -> Iterator[Answered]:
+        candidate = tried.get(trials[0].task)
+        if candidate is None:
+            yield _try_tf_idf(held_out, lm)
+            return
+        left = 60 * minutes - sum(answered.attempt.seconds for answered in known.values())
         needed = _seconds(candidate, len(rows), seconds_a_pass)
-        if number and needed > left:
-            attempts[candidate.name] = Attempt(
-                name=candidate.name,
-                title=candidate.method.title,
-                note=f"left out: it would take about {needed:.0f} s, and {max(left, 0):.0f} s "
-                f"are left (--minutes)",
-                estimate=round(needed, 1),
-            )
+        if candidate is not first and needed > left:
+            yield _left_out(candidate, needed, left)
         else:
-            attempts[candidate.name] = _try(candidate, answers, lm)
-        report(line(attempts[candidate.name], answers.metric))
-    return _chosen(answers, attempts, tried)
+            yield _try(candidate, held_out, lm)
+
+    def take(answered: Answered) -> None:
+        known[answered.attempt.name] = answered
+        report(line(answered.attempt, held_out.metric))
+
+    trials = [_trial(name, seed, identity) for name in (TFIDF, *tried)]
+    run_trials(trials, folder, run, JsonResults(Answered), take)
+    return _chosen(held_out, known, tried)
+
+
+def _trial(name: str, seed: int, identity: str) -> Trial:
+    """A candidate, or the baseline, as a trial whose result is a file."""
+    return Trial(
+        method=AUTO,
+        task=name,
+        seed=seed,
+        shots=0,
+        settings={"run": identity},
+        file=f"selection/{file_name(name)}.json",
+        scratch="selection/unfinished",
+    )
 
 
 def line(attempt: Attempt, metric: str) -> str:
@@ -195,82 +230,99 @@ def _seconds(candidate: Candidate, rows: int, seconds_a_pass: float) -> float:
     return times * candidate.row_passes(rows) * seconds_a_pass
 
 
-def _try(candidate: Candidate, answers: _Answers, lm: LanguageModel) -> Attempt:
+def _left_out(candidate: Candidate, needed: float, left: float) -> Answered:
+    """A candidate for which there is no time."""
+    attempt = Attempt(
+        name=candidate.name,
+        title=candidate.method.title,
+        note=f"left out: it would take about {needed:.0f} s, and {max(left, 0):.0f} s are left "
+        "(--minutes)",
+        estimate=round(needed, 1),
+    )
+    return Answered(attempt=attempt)
+
+
+def _try(candidate: Candidate, held_out: _HeldOut, lm: LanguageModel) -> Answered:
     """A candidate's answers to the rows that are held out; why there are none, where it does not
     fit or its training diverged."""
     began = time.monotonic()
     try:
-        shares = out_of_fold(candidate, lm, answers.rows, answers.fold_of)
+        shares = out_of_fold(candidate, lm, held_out.rows, held_out.fold_of)
     except PtuneError as error:
-        return Attempt(name=candidate.name, title=candidate.method.title, note=str(error))
-    return _attempt(answers, candidate.name, candidate.method.title, shares, began)
+        title = candidate.method.title
+        return Answered(attempt=Attempt(name=candidate.name, title=title, note=str(error)))
+    return _answered(held_out, candidate.name, candidate.method.title, shares, began)
 
 
-def _try_tf_idf(answers: _Answers, lm: LanguageModel) -> Attempt:
+def _try_tf_idf(held_out: _HeldOut, lm: LanguageModel) -> Answered:
     """The answers of a logistic regression on rare words, which is no prompt and cannot be kept: a
     figure to be ahead of."""
     from ptune.tasks.judge_labels import question
 
     began = time.monotonic()
     shares: Shares = {}
-    for fold in sorted(set(answers.fold_of) - {ALWAYS_LEARNED}):
-        held = [n for n, number in enumerate(answers.fold_of) if number == fold]
-        learned = [row for row, number in zip(answers.rows, answers.fold_of) if number != fold]
-        asked = question(answers.task, lm, learned, [answers.rows[n] for n in held], ())
+    for fold in sorted(set(held_out.fold_of) - {ALWAYS_LEARNED}):
+        held = [n for n, number in enumerate(held_out.fold_of) if number == fold]
+        learned = [row for row, number in zip(held_out.rows, held_out.fold_of) if number != fold]
+        asked = question(held_out.task, lm, learned, [held_out.rows[n] for n in held], ())
         values = baselines.shares(asked, lm, TFIDF)
         if values is None:
             note = "the rows have no words that could be counted"
-            return Attempt(name=TFIDF, title=BASELINES[TFIDF], note=note, savable=False)
+            attempt = Attempt(name=TFIDF, title=BASELINES[TFIDF], note=note, savable=False)
+            return Answered(attempt=attempt)
         shares |= dict(zip(held, values.tolist()))
-    attempt = _attempt(answers, TFIDF, BASELINES[TFIDF], shares, began)
-    return attempt.model_copy(update={"savable": False})
+    return _answered(held_out, TFIDF, BASELINES[TFIDF], shares, began, savable=False)
 
 
-def _attempt(answers: _Answers, name: str, title: str, shares: Shares, began: float) -> Attempt:
-    answers.shares[name] = shares
+def _answered(
+    held_out: _HeldOut, name: str, title: str, shares: Shares, began: float, savable: bool = True
+) -> Answered:
+    """The figures of answers to the rows that are held out."""
     parts: dict[int, list[int]] = {}
-    for number in answers.held_out:
-        parts.setdefault(answers.fold_of[number], []).append(number)
-    return Attempt(
+    for number in held_out.numbers:
+        parts.setdefault(held_out.fold_of[number], []).append(number)
+    attempt = Attempt(
         name=name,
         title=title,
-        figure=answers.figure(shares, answers.held_out),
-        deviation=deviation([answers.figure(shares, numbers) for numbers in parts.values()]),
-        loss=answers.loss(shares),
-        seconds=round(time.monotonic() - began, 1),
+        figure=held_out.figure(shares, held_out.numbers),
+        deviation=deviation([held_out.figure(shares, numbers) for numbers in parts.values()]),
+        loss=held_out.loss(shares),
+        seconds=round(time.monotonic() - began, 3),
+        savable=savable,
     )
+    return Answered(attempt=attempt, shares=shares)
 
 
 def _chosen(
-    answers: _Answers, attempts: Mapping[str, Attempt], tried: Sequence[Candidate]
+    held_out: _HeldOut, known: Mapping[str, Answered], tried: Mapping[str, Candidate]
 ) -> tuple[Selection, list[Candidate]]:
     """The candidate with the best figure (of equal ones that with the lower loss), or the best two
     that leave the LM as it is, where the mean of their probabilities is better in both."""
-    by_name = {candidate.name: candidate for candidate in tried}
     ranked = sorted(
-        (attempts[name] for name in by_name if attempts[name].figure is not None),
+        (known[name].attempt for name in tried if known[name].attempt.figure is not None),
         key=lambda attempt: (-(attempt.figure or 0.0), attempt.loss),
     )
     if not ranked:
-        reasons = "; ".join(f"{name}: {attempts[name].note}" for name in by_name)
-        raise ConfigError(f"No method could be tried on {answers.task.name}. {reasons}")
-    names, shares = [ranked[0].name], answers.shares[ranked[0].name]
-    frozen = [attempt.name for attempt in ranked if not by_name[attempt.name].tunes_lm][:2]
+        reasons = "; ".join(f"{name}: {known[name].attempt.note}" for name in tried)
+        raise ConfigError(f"No method could be tried on {held_out.task.name}. {reasons}")
+    names, shares = [ranked[0].name], known[ranked[0].name].shares
+    frozen = [attempt.name for attempt in ranked if not tried[attempt.name].tunes_lm][:2]
     if len(frozen) == 2 and frozen[0] == names[0]:
-        both = _mean([answers.shares[name] for name in frozen])
-        figure = answers.figure(both, answers.held_out)
-        if figure > (ranked[0].figure or 0.0) and answers.loss(both) < ranked[0].loss:
+        both = _mean([known[name].shares for name in frozen])
+        figure = held_out.figure(both, held_out.numbers)
+        if figure > (ranked[0].figure or 0.0) and held_out.loss(both) < ranked[0].loss:
             names, shares = frozen, both
+    others = [known[attempt.name].shares for attempt in ranked if attempt.name not in names]
     selection = Selection(
-        metric=answers.metric,
-        rows=len(answers.held_out),
+        metric=held_out.metric,
+        rows=len(held_out.numbers),
         folds=FOLDS,
-        attempts=list(attempts.values()),
+        attempts=[answered.attempt for answered in known.values()],
         chosen=names,
-        sureness=_sureness(answers, shares, [a.name for a in ranked if a.name not in names]),
-        figure=answers.figure(shares, answers.held_out),
+        sureness=_sureness(held_out, shares, others),
+        figure=held_out.figure(shares, held_out.numbers),
     )
-    return selection, [by_name[name] for name in names]
+    return selection, [tried[name] for name in names]
 
 
 def _mean(parts: Sequence[Shares]) -> Shares:
@@ -278,15 +330,14 @@ def _mean(parts: Sequence[Shares]) -> Shares:
     return {n: np.mean([shares[n] for shares in parts], 0).tolist() for n in parts[0]}
 
 
-def _sureness(answers: _Answers, shares: Shares, others: Sequence[str]) -> float | None:
+def _sureness(held_out: _HeldOut, shares: Shares, others: Sequence[Shares]) -> float | None:
     """In how many of 100 redraws of the rows, with as many rows each, these answers are right at
     least as often as those of every other candidate; None without others."""
     if not others:
         return None
-    right = answers.is_right(shares)
+    right = held_out.is_right(shares)
     drawn = np.random.default_rng(0).integers(len(right), size=(RESAMPLES, len(right)))
     ahead = np.ones(RESAMPLES, dtype=bool)
-    for name in others:
-        other = answers.is_right(answers.shares[name])
-        ahead &= right[drawn].sum(1) >= other[drawn].sum(1)
+    for other in others:
+        ahead &= right[drawn].sum(1) >= held_out.is_right(other)[drawn].sum(1)
     return round(100 * float(ahead.mean()), 1)
