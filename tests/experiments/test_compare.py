@@ -316,8 +316,8 @@ def cell_of(method, figure, baseline=False):
         metric="accuracy",
         seeds=1,
         rows={},
-        mean={"accuracy": figure},
-        deviation={"accuracy": 0.0},
+        mean={} if figure is None else {"accuracy": figure},
+        deviation={} if figure is None else {"accuracy": 0.0},
         trained_parameters=0,
         kept_parameters=0,
         seconds=1,
@@ -335,10 +335,10 @@ def cell_of(method, figure, baseline=False):
         (
             {"p-tuning": 0.3},
             "t, 16 shots: behind a baseline, Linear probe on the LM (0.700), are p-tuning "
-            "(0.300); try head.",
+            "(0.300); try contrastive.",
         ),
         (
-            {"head": 0.3},
+            {"contrastive": None, "head": 0.3},
             "t, 16 shots: behind a baseline, Linear probe on the LM (0.700), are head (0.300); "
             "try manual+fine-tune.",
         ),

@@ -8,7 +8,8 @@ from ptune.reports.schemas import Cell, Comparison, versions
 from ptune.reports.trial_results import ComparedResult, lost_trainings
 from ptune.tasks import baselines
 
-STRONG_METHODS = ("head", "manual+fine-tune", "p-tuning+lm")  # tried where a baseline is ahead
+STRONG_METHODS = ("contrastive", "head", "manual+fine-tune", "p-tuning+lm")
+"""Advised where a baseline is ahead, in the order of docs/figures.md's figures on few rows."""
 
 
 def summarise(
@@ -104,7 +105,8 @@ def _behind_baseline(cells: Sequence[Cell]) -> str | None:
     if method_scores[best] >= score:
         advice = best
     else:
-        untried = (name for name in STRONG_METHODS if name not in method_scores)
+        tried = {cell.method for cell in cells}
+        untried = (name for name in STRONG_METHODS if name not in tried)
         advice = next(untried, "more steps or rows")
     shots = f", {cells[0].shots} shots" if cells[0].shots else ""
     listed = ", ".join(f"{name} ({method_scores[name]:.3f})" for name in behind)
