@@ -11,7 +11,7 @@ from rich.console import Console
 from transformers import BertForPreTraining
 
 from ptune.cli import main
-from ptune.errors import ConfigError, DivergedError, TemplateError
+from ptune.errors import ConfigError, DataError, DivergedError, TemplateError
 from ptune.experiments import compare, compare_checks, compare_methods, compare_summary
 from ptune.experiments.options import CompareConfig
 from ptune.metrics.labels import deviation, mean
@@ -575,3 +575,19 @@ def test_every_method_is_tried_before_the_first(folder, kind, methods):
     with pytest.raises(ConfigError, match="unlabelled rows" if kind == "bert" else "masked"):
         run(folder, methods=methods, seeds=1, train={"auxiliary": 0.1})
     assert not (folder / "out").exists()
+
+
+def test_texts_that_the_lm_does_not_know_are_refused_or_told(folder):
+    rows = [
+        {"text": f"\u8fd9\u90e8\u7535\u5f71\u5f88\u597d {number}", "label": label}
+        for number in range(8)
+        for label in ("good", "bad")
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {"methods": "manual", "seeds": 1}
+    with pytest.raises(DataError, match="The train rows of opinions: .*Chinese.*--allow-unknown"):
+        run(folder, **given)
+    _, said = run(folder, **given, allow_unknown=True)
+    assert sum("unknown to this LM's vocabulary" in line for line in said) == 4
+    (folder / "task.yaml").write_text(YAML + "allow_unknown: true\n")
+    assert any("The test rows of opinions" in line for line in run(folder, **given)[1])

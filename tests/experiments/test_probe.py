@@ -13,7 +13,7 @@ from random import Random
 import pytest
 import tiny
 
-from ptune.errors import ConfigError, DivergedError, TemplateError
+from ptune.errors import ConfigError, DataError, DivergedError, TemplateError
 from ptune.experiments.options import ProbeConfig
 from ptune.experiments.probe import probe
 from ptune.reports.schemas import Results
@@ -357,3 +357,20 @@ def test_the_published_schema_is_that_of_the_results():
     schema = json.dumps(Results.model_json_schema()).replace("\\n", " ")
     published = json.loads((ROOT / "docs" / "results.schema.json").read_text())
     assert published == json.loads(" ".join(schema.split()))
+
+
+def test_subjects_that_the_lm_does_not_know_are_refused_or_told(tmp_path):
+    network, tokenizer = tiny.tiny("bert")
+    network.save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    rows = [f"\u56fd{number},vienna\n" for number in range(30)]
+    (tmp_path / "facts.csv").write_text("subject,object\n" + "".join(rows))
+    given = {"lm": str(tmp_path / "lm"), "facts": str(tmp_path / "facts.csv")}
+    asked = config(
+        tmp_path, tmp_path / "out", **given, manual="[X] is in [Y] .", methods="manual"
+    )
+    with pytest.raises(DataError, match="The subjects of the train rows: .*--allow-unknown"):
+        probe(asked, lambda line: None)
+    said = []
+    probe(asked.model_copy(update={"allow_unknown": True}), said.append)
+    assert sum("unknown to this LM's vocabulary" in line for line in said) == 3

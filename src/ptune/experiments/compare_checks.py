@@ -1,5 +1,5 @@
-"""What is tried of a comparison before its first training: that every row fits, and each method on
-two rows."""
+"""What is tried of a comparison before its first training: that the LM can read the texts, that
+every row fits, and each method on two rows."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -8,16 +8,39 @@ from ptune.errors import ModelError, PtuneError, TemplateError, VerbalizerError
 from ptune.experiments.compare_methods import pet_plan, run_method, settings_of
 from ptune.experiments.compare_rows import FewShotSplit, is_impossible, readable_members
 from ptune.experiments.options import CompareConfig
+from ptune.experiments.train_rows import texts_that_are_read
 from ptune.experiments.train_setup import PET
 from ptune.lm.language_model import LanguageModel
 from ptune.model.examples import Shortening
 from ptune.model.prompt_model import PromptModel
 from ptune.runs.without_trace import without_trace
+from ptune.survey import unknown_text
 from ptune.tasks import yaml_task
 from ptune.tasks.schema import TaskConfig
 from ptune.tasks.yaml_task import Member
 from ptune.training import pet, rehearsal
 from ptune.training.methods import Method
+
+
+def check_texts(
+    config: CompareConfig,
+    lm: LanguageModel,
+    split: FewShotSplit,
+    report: Callable[[str], None],
+) -> None:
+    """Report how much of a task's texts the LM cannot read.
+
+    Raises:
+        DataError: it is more than a tenth, which neither the command nor the task allows.
+    """
+    task = split.task
+    rows = {kind: getattr(split, kind) for kind in ("train", "dev", "test", "unlabeled")}
+    texts = [
+        (f"{where} of {task.name}", texts) for where, texts in texts_that_are_read(task, rows)
+    ]
+    allow = config.allow_unknown or task.allow_unknown
+    for sentence in unknown_text.check(texts, lm.tokens, allow):
+        report(sentence)
 
 
 def check_rows(

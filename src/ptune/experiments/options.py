@@ -57,6 +57,9 @@ class ProbeConfig(Config):
     facts only."""
     together: Annotated[int, Field(ge=1)] | None = None
     """How many relations' prompts train in one batch; as many as fit into memory by default."""
+    allow_unknown: bool = False
+    """Ask also where more than a tenth of the subjects is unknown to the LM's vocabulary, or
+    empty."""
     out: pathlib.Path = pathlib.Path("probe")
     """The folder for results.json, report.html, the prompts and what is needed to resume."""
     resume: bool = False
@@ -212,6 +215,9 @@ class CompareConfig(Config):
     """How many halves."""
     grid: bool = False
     """Train every pattern with every verbalizer, and show how far their figures are apart."""
+    allow_unknown: bool = False
+    """Compare also where more than a tenth of the texts is unknown to the LM's vocabulary, or
+    empty."""
     out: pathlib.Path = pathlib.Path("compare")
     """The folder for results.json, report.html and what is needed to resume."""
     resume: bool = False

@@ -82,6 +82,7 @@ def _set_up(
     plan = probe_setup.plan_of(config, lm, problems, methods)
     plan = replace(plan, identity=probe_setup.identity_of(config, plan, words))
     if folder.begun is None:
+        probe_checks.check_subjects(plan, config.allow_unknown, report)
         probe_checks.check_rows(plan, report)
         probe_checks.rehearse(plan)
     kept = folder.claim(plan.identity, {"together": plan.together})

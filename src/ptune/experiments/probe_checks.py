@@ -1,5 +1,5 @@
-"""What is tried of a probe before its first training: that every row fits, and each method on two
-rows."""
+"""What is tried of a probe before its first training: that the LM can read the subjects, that every
+row fits, and each method on two rows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,10 +18,31 @@ from ptune.model.prompt_model import PromptModel
 from ptune.reports.trial_results import FactsResult
 from ptune.runs.trials import JsonResults, run_trials
 from ptune.runs.without_trace import without_trace
+from ptune.survey import unknown_text
 from ptune.training import rehearsal
 from ptune.training.methods import Method
 
 TRAINED_SPLITS, SCORED_SPLITS = ("train", "dev", "test"), ("test",)
+
+
+def check_subjects(plan: Plan, allow: bool, report: Callable[[str], None]) -> None:
+    """Report how much of the subjects the LM cannot read.
+
+    Args:
+        allow: whether they are asked for whatever the share is.
+
+    Raises:
+        DataError: it is more than a tenth, which is not allowed.
+    """
+    subjects = [
+        (
+            f"The subjects of the {split} rows",
+            [str(row["subject"]) for problem in plan.problems for row in getattr(problem, split)],
+        )
+        for split in TRAINED_SPLITS
+    ]
+    for sentence in unknown_text.check(subjects, plan.lm.tokens, allow):
+        report(sentence)
 
 
 def check_rows(plan: Plan, report: Callable[[str], None]) -> None:
