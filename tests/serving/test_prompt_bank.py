@@ -90,13 +90,13 @@ def damaged(folder):
     vectors = (folder / "prompt.safetensors").read_bytes()
 
     def archive(note=note, vectors=vectors, **others):
-        made = io.BytesIO()
-        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as opened:
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as opened:
             opened.writestr("prompt.json", json.dumps(note))
             opened.writestr("prompt.safetensors", vectors)
-            for name, content in others.items():
-                opened.writestr(name.replace("SLASH", "/"), content)
-        return made.getvalue()
+            for name, text in others.items():
+                opened.writestr(name.replace("SLASH", "/"), text)
+        return content.getvalue()
 
     yield b"no archive", 400, "ZIP"
     yield archive(**{"..SLASH..SLASHevil": "x"}), 400, "nothing else"
@@ -111,9 +111,9 @@ def test_what_is_no_prompt_changes_nothing(served, bank, tmp_path, monkeypatch):
     server, client = served
     before, files = scores(client, "film"), sorted(bank.rglob("*"))
     monkeypatch.setattr("ptune.serving.prompt_routes.MEGABYTE", 10_000)
-    for content, status, told in damaged(tmp_path / "new" / "film"):
+    for content, status, reason in damaged(tmp_path / "new" / "film"):
         answer = client.put("/v1/prompts/film", content=content)
-        assert answer.status_code == status and told in answer.json()["detail"], answer.text
+        assert answer.status_code == status and reason in answer.json()["detail"], answer.text
         assert str(tmp_path) not in answer.text
     assert scores(client, "film") == before and sorted(bank.rglob("*")) == files
 

@@ -89,7 +89,7 @@ def wait_until_ready(url):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "reason"),
     [
         (["--host", "0.0.0.0"], "--tokens FILE"),
         (["nothing-there"], "nothing-there"),
@@ -98,10 +98,10 @@ def wait_until_ready(url):
         (["--host", "256.1.1.1", "--open"], "cannot listen at 256.1.1.1"),
     ],
 )
-def test_what_is_at_fault_is_told_before_anything_is_loaded(options, told, capsys):
+def test_what_is_at_fault_is_told_before_anything_is_loaded(options, reason, capsys):
     with pytest.raises(SystemExit) as ended:
         main.main(["serve", *options])
-    assert ended.value.code == 2 and told in capsys.readouterr().err
+    assert ended.value.code == 2 and reason in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken(capsys):

@@ -71,6 +71,23 @@ def test_a_mixed_batch_answers_as_each_row_alone(server, prompts):
     assert len({answer(one).texts[0] for one in jobs if one.prompt in WRITING}) > 5
 
 
+def test_rows_that_keep_coming_meet(server):
+    """The first one does not go alone because the next come a moment later."""
+    scheduler = server.scheduler
+    scheduler.wait, scheduler.rows, scheduler._seconds["labels"] = 0.25, 6, 60.0
+    jobs = [job("film", TEXTS[0]) for _ in range(6)]
+    for one in jobs:
+        scheduler.submit([one])
+        time.sleep(0.08)
+    assert answer(jobs[0]).batch.rows == {"film": 6}
+    scheduler._seconds["labels"] = 0.0
+    few = [job("film", TEXTS[0]) for _ in range(2)]
+    for one in few:
+        scheduler.submit([one])
+        time.sleep(0.35)
+    assert [answer(one).batch.rows for one in few] == [{"film": 1}] * 2
+
+
 def test_texts_of_unlike_lengths_and_stops_share_a_batch(server, prompts):
     whole = alone(prompts, "letter", TEXTS[4])
     stop = whole.split()[2]

@@ -96,8 +96,8 @@ class Access:
         if rows > left:
             self._spent[tenant.name] = left, now
             seconds = int((rows - left) * 60 / tenant.rows_per_minute) + 1
-            told = f"This token may ask for {tenant.rows_per_minute:g} rows a minute."
-            raise Problem(429, "Too many rows", told, retry_after=seconds)
+            detail = f"This token may ask for {tenant.rows_per_minute:g} rows a minute."
+            raise Problem(429, "Too many rows", detail, retry_after=seconds)
         self._spent[tenant.name] = left - rows, now
 
     def reload_if_changed(self) -> bool:

@@ -48,8 +48,8 @@ async def administrator_of(tenant: User) -> Tenant:
         Problem: it is not an administrator's to ask.
     """
     if not tenant.admin:
-        told = "Prompts are changed with the token of an administrator (admin: true)."
-        raise Problem(403, "Not allowed", told)
+        detail = "Prompts are changed with the token of an administrator (admin: true)."
+        raise Problem(403, "Not allowed", detail)
     return tenant
 
 

@@ -55,12 +55,12 @@ async def _tell_invalid(request: Request, error: Exception) -> Response:
     if first["type"] == "json_invalid":
         return problem_response(Problem(400, "Not JSON", "The body is not valid JSON.", "body"))
     if first["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):
-        told = "Send the body as JSON, with Content-Type: application/json."
-        return problem_response(Problem(415, "Not JSON", told, "body"))
-    told = f"{first['msg']}."
+        detail = "Send the body as JSON, with Content-Type: application/json."
+        return problem_response(Problem(415, "Not JSON", detail, "body"))
+    detail = f"{first['msg']}."
     if first["type"] == "extra_forbidden":
-        told = "There is no such field, and nothing is ignored."
-    return problem_response(Problem(400, "A field is at fault", f"{field}: {told}", field))
+        detail = "There is no such field, and nothing is ignored."
+    return problem_response(Problem(400, "A field is at fault", f"{field}: {detail}", field))
 
 
 def _path(location: Any, body: Any) -> str:

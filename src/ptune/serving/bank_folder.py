@@ -60,8 +60,8 @@ def put(bank: PromptBank, folder: pathlib.Path, name: str, archive: bytes, most:
         try:
             PromptBank(bank.lm, [], 0).put(PromptFiles(name, (temporary,)))
         except PtuneError as error:
-            told = str(error).replace(str(temporary), name)
-            raise refused(f"The prompt cannot be used: {told}", "body") from error
+            reason = str(error).replace(str(temporary), name)
+            raise refused(f"The prompt cannot be used: {reason}", "body") from error
         is_new = not place.exists()
         _exchange(temporary, place)
         bank.put(PromptFiles(name, (place,)))
@@ -124,17 +124,17 @@ class Watcher:
 
     def run(self, after_each: Callable[[], Any] = lambda: None) -> None:
         """Look until ``stop`` is called; for a thread of its own."""
-        pause, told = INTERVAL, ""
+        pause, last_fault = INTERVAL, ""
         while not self._stopped.wait(pause):
             began = time.monotonic()
             try:
                 self.look()
                 after_each()
-                told = ""
+                last_fault = ""
             except Exception as error:
-                if str(error) != told:
-                    told = str(error)
-                    log.warning("The prompts on disk could not be looked at: %s", told)
+                if str(error) != last_fault:
+                    last_fault = str(error)
+                    log.warning("The prompts on disk could not be looked at: %s", last_fault)
             pause = max(INTERVAL, (time.monotonic() - began) / SHARE)
 
     def stop(self) -> None:

@@ -220,16 +220,17 @@ def _settings(model: PromptModel, changes: dict[str, object]) -> DecodingConfig:
     task = model.tasks[0]
     if task.verbalizer is not None:
         raise ConfigError(f"{task.task.name} has labels to choose from, and writes no text.")
-    own = task.task.decoding.model_dump()
+    settings = task.task.decoding.model_dump()
     if changes.get("sample") is False:
         changes = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, **changes}
     if "max_new_tokens" in changes:
-        own["min_new_tokens"] = min(own["min_new_tokens"], int(str(changes["max_new_tokens"])))
+        most = int(str(changes["max_new_tokens"]))
+        settings["min_new_tokens"] = min(settings["min_new_tokens"], most)
     try:
-        return DecodingConfig.model_validate({**own, **changes})
+        return DecodingConfig.model_validate({**settings, **changes})
     except (ValidationError, ConfigError) as error:
-        told = reason(error.errors()[0]) if isinstance(error, ValidationError) else str(error)
-        raise ConfigError(f"The settings of writing cannot be: {told}") from error
+        fault = reason(error.errors()[0]) if isinstance(error, ValidationError) else str(error)
+        raise ConfigError(f"The settings of writing cannot be: {fault}") from error
 
 
 def _note(jobs: Sequence[Job]) -> BatchNote:

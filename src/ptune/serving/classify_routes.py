@@ -53,8 +53,8 @@ def _job(request: Request, tenant: Tenant, row: RowToClassify, number: int) -> J
     except Problem as problem:
         return problem
     if description.task != "labels":
-        told = f"{row.prompt} writes text: ask /v1/completions for it."
-        return refused(told, f"{place}.prompt")
+        detail = f"{row.prompt} writes text: ask /v1/completions for it."
+        return refused(detail, f"{place}.prompt")
     return Job(
         row.prompt,
         row.fields,

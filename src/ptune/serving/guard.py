@@ -58,8 +58,8 @@ class Guard:
 
     def _problem(self, headers: Mapping[str, bytes], scope: Any) -> Problem | None:
         if not self._is_for_us(headers.get("host", b"").decode("latin-1")):
-            told = "Without tokens the server answers requests to this machine's own name alone."
-            return Problem(421, "Another host is meant", told)
+            detail = "Without tokens the server answers requests to this machine's own name alone."
+            return Problem(421, "Another host is meant", detail)
         length = headers.get("content-length", b"0")
         if not length.isdigit() or int(length[:20]) > self._most(scope):
             return _too_large(self._most(scope))

@@ -38,7 +38,8 @@ class ServeConfig(Config):
     dtype: Dtype = "auto"
     """auto: the number format in which the first prompt was trained."""
     wait_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0
-    """Milliseconds for which the first row of a batch waits for others."""
+    """Milliseconds within which another row must come for a batch to wait for it; while rows keep
+    coming it waits for half the time of the last batch at most."""
     rows: Annotated[int, Field(ge=1)] = 64
     """Rows in a batch at most."""
     batch_tokens: Annotated[int, Field(ge=1)] = 16384

@@ -161,8 +161,8 @@ class PromptBank:
         except Exception as error:
             fault = error
         if stamp_of(entry.files) != entry.stamp:
-            told = f"The prompt {name!r} is being replaced on the server."
-            raise Problem(503, "The prompt is being replaced", told, retry_after=2)
+            detail = f"The prompt {name!r} is being replaced on the server."
+            raise Problem(503, "The prompt is being replaced", detail, retry_after=2)
         if loaded is None:
             raise Problem(500, DAMAGED, f"The prompt {name!r} cannot be read.") from fault
         return loaded

@@ -66,11 +66,11 @@ def _folder(server: PromptServer, name: str) -> Any:
     known = server.prompts.files().get(name)
     folder = server.config.bank
     if not bank_folder.NAME.fullmatch(name):
-        told = "A prompt's id has letters, digits, dots, - and _, begins with a letter or digit, "
-        raise refused(f"{told}and has 100 signs at most.", "id")
+        rule = "A prompt's id has letters, digits, dots, - and _, begins with a letter or digit, "
+        raise refused(f"{rule}and has 100 signs at most.", "id")
     if folder is None or (known and not known[0].folders[0].is_relative_to(folder)):
-        told = "Only prompts in a folder that the server was started with (--bank) are changed."
-        raise Problem(409, "Not in a folder of the server", told, "id")
+        detail = "Only prompts in a folder that the server was started with (--bank) are changed."
+        raise Problem(409, "Not in a folder of the server", detail, "id")
     return folder
 
 

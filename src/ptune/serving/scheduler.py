@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from ptune.errors import DivergedError, PtuneError
 from ptune.serving.batch_engine import BatchEngine
@@ -27,6 +27,7 @@ from ptune.serving.prompt_bank import LoadedPrompt
 log = logging.getLogger("ptune.serving")
 Result = TypeVar("Result")
 ROWS_BETWEEN = 16  # rows that are scored between two tokens of a text, at most
+SHARE = 0.5  # of a batch's time, for which its rows may wait for others at most
 LONGEST_WAIT = 60  # seconds that Retry-After says at most
 
 
@@ -42,7 +43,7 @@ class Scheduler:
     Args:
         rows: in a batch at most.
         queue: how many rows of one tenant may wait.
-        wait: seconds for which the first row of a batch waits for others.
+        wait: seconds within which another row must come for a batch to wait for it.
     """
 
     def __init__(self, rows: int, queue: int, wait: float, metrics: Metrics):
@@ -54,7 +55,8 @@ class Scheduler:
         self._changed = threading.Condition()
         self._closing = False
         self._rate = 0.0  # rows a second, lately
-        metrics.waiting.set_function(lambda: len(self._labels) + len(self._texts))
+        self._seconds = {"labels": 0.0, "texts": 0.0}  # of the last batch of each kind
+        metrics.waiting.set_function(self._waiting)
         self._thread = threading.Thread(target=self._run, name="ptune-lm", daemon=True)
         self._thread.start()
 
@@ -86,7 +88,7 @@ class Scheduler:
             except BaseException as error:
                 future.set_exception(error)
             else:
-                with _ignoring_cancelled():
+                with contextlib.suppress(InvalidStateError):  # nobody waits for it
                     future.set_result(result)
 
         with self._changed:
@@ -132,11 +134,31 @@ class Scheduler:
                     return False
                 idle = True
                 self._changed.wait()
-            if idle and not self._calls and not self._closing:
-                self._changed.wait_for(
-                    lambda: bool(self._calls) or len(self._labels) >= self.rows, self.wait
-                )
+            if idle:
+                self._await_others()
         return True
+
+    def _await_others(self) -> None:
+        """Let the rows of a batch come together: as long as each comes within ``wait`` seconds of
+        the one before, they are worth a share of the time that they would wait for the next
+        batch."""
+        end = time.monotonic() + max(self.wait, self._worth_waiting())
+        waiting = 0
+        while (now := self._waiting()) > waiting and time.monotonic() < end:
+            full = max(len(self._labels), len(self._texts)) >= self.rows
+            if full or self._calls or self._closing:
+                return
+            waiting = now
+            self._changed.wait(self.wait)
+
+    def _waiting(self) -> int:
+        return len(self._labels) + len(self._texts)
+
+    def _worth_waiting(self) -> float:
+        """Seconds; where both kinds wait, those of the kind whose batches are the shorter."""
+        queues = {"labels": self._labels, "texts": self._texts}
+        seconds = (self._seconds[kind] for kind, queue in queues.items() if queue)
+        return SHARE * min(seconds, default=0.0)
 
     def _do_calls(self) -> None:
         with self._changed:
@@ -216,6 +238,7 @@ class Scheduler:
         self._run_apart_if_it_fails(jobs, run)
         took = max(time.monotonic() - began, 1e-6)
         self._rate = 0.8 * self._rate + 0.2 * len(jobs) / took
+        self._seconds[kind] = took
         self.metrics.ran(kind, jobs, took)
 
     def _run_apart_if_it_fails(
@@ -274,12 +297,3 @@ def _failing(jobs: Sequence[Job]) -> Iterator[None]:
 def unknown_prompt(name: str, field: str) -> Problem:
     """The answer to a prompt that is not there, or not for whoever asks."""
     return Problem(404, "No such prompt", f"There is no prompt {name[:100]!r} for you here.", field)
-
-
-class _ignoring_cancelled:
-    """Swallows the error of a future that nobody waits for."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
-        return kind is not None and issubclass(kind, InvalidStateError)

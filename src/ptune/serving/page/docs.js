@@ -2,9 +2,9 @@
 // The page at /docs, drawn from the server's own OpenAPI document.
 
 function element(name, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
+  const node = Object.assign(document.createElement(name), properties);
+  node.append(...children);
+  return node;
 }
 
 function typeOf(schema) {

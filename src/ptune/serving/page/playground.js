@@ -8,9 +8,9 @@ let prompts = new Map();
 let running = null;
 
 function element(name, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
+  const node = Object.assign(document.createElement(name), properties);
+  node.append(...children);
+  return node;
 }
 
 function tell(text, wrong = false) {
@@ -90,14 +90,14 @@ function drawn(part) {
   if (part.kind === "separator") return element("span", { className: "part" }, "separator");
   const what = part.kind === "soft" ? "soft tokens" : "a prefix at every layer";
   const title = part.count ? `${part.count} ${what}` : `${what}: ${part.text}`;
-  const made = element("span", { className: `part ${part.kind}`, title });
-  made.setAttribute("role", "img");
-  made.setAttribute("aria-label", title);
-  if (part.kind === "prefix") made.append("prefix ");
+  const node = element("span", { className: `part ${part.kind}`, title });
+  node.setAttribute("role", "img");
+  node.setAttribute("aria-label", title);
+  if (part.kind === "prefix") node.append("prefix ");
   const dots = Math.min(part.count || part.text.split(/\s+/).length, 12);
-  for (let i = 0; i < dots; i += 1) made.append(element("span", { className: "dot" }));
-  if (part.count > dots) made.append(` ${part.count}`);
-  return made;
+  for (let i = 0; i < dots; i += 1) node.append(element("span", { className: "dot" }));
+  if (part.count > dots) node.append(` ${part.count}`);
+  return node;
 }
 
 function drawFields() {
