@@ -39,7 +39,7 @@ def rows_by_yaml(folder, page):
     fields = yaml_task.fields(task)
     splits = read_splits(task.data, task.target, tuple(task.labels), fields=fields)
     return {
-        split: [(*(row[field.name] for field in fields), row[task.target]) for row in rows]
+        split: [(*(row[field.name] for field in fields), row.get(task.target)) for row in rows]
         for split, rows in splits.items()
     }
 
@@ -122,8 +122,22 @@ def test_a_yaml_that_training_refuses_is_told_as_that(tmp_path, capsys):
     title = next(line for line in printed.splitlines() if line.startswith("The YAML"))
     assert "which training refuses as long as" in title and "--skip-bad-lines" in title
     assert "a.csv, line 8; " in title and f"a.csv, line {len(rows) + 1} has no" in title
+    assert code == 2
+    code, printed = check(capsys, tmp_path / "a.csv", "--json")
+    places = [f"{tmp_path / 'a.csv'}, line {number}" for number in (8, len(rows) + 1)]
+    assert code == 2 and json.loads(printed)["refused"] == {"rows": 2, "first": places}
     (tmp_path / "a.csv").write_text(table(ROWS))
-    assert "\nThe YAML that reads it:\n" in check(capsys, tmp_path / "a.csv")[1]
+    code, printed = check(capsys, tmp_path / "a.csv")
+    assert code == 0 and "\nThe YAML that reads it:\n" in printed
+
+
+def test_rows_to_learn_from_without_labels_need_none(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.csv").write_text(table(ROWS))
+    (tmp_path / "unlabeled.csv").write_text(table([(text, "") for text, _ in ROWS]))
+    code, printed = check(capsys, "train.csv", "unlabeled.csv")
+    assert code == 0 and "\nThe YAML that reads it:\n" in printed
+    assert len(rows_by_yaml(tmp_path, printed[printed.index("# Made by") :])["unlabeled"]) == 12
 
 
 def test_what_no_task_can_be_made_of_is_told(tmp_path, capsys):

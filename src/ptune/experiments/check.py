@@ -29,7 +29,7 @@ def check(config: CheckConfig, report: Callable[[str], None] = terminal.print_li
     """Show what files of rows hold, and the YAML that reads them.
 
     Returns:
-        How many lines, or rows of a task, are at fault.
+        How many lines cannot be read, and how many rows training would refuse.
 
     Raises:
         PtuneError: a file cannot be read at all, or a column that is named is not there.
@@ -46,7 +46,7 @@ def check(config: CheckConfig, report: Callable[[str], None] = terminal.print_li
         report(terminal.clean_json(text))
     else:
         check_page.show(checked, counts)
-    return checked.faults
+    return checked.faults + checked.refused
 
 
 def _check_rows(config: CheckConfig) -> tuple[Checked, Counts]:

@@ -122,7 +122,7 @@ class Checked:
 
     Attributes:
         roles: which columns are read, and which holds the answer.
-        lacking: the places of rows without a text or an answer, which training refuses.
+        lacking: the places of rows without a text or an answer.
         yaml: a task that reads the files; empty where it could not be written, for which then
             ``no_yaml`` is the reason.
         lengths: for each file the lengths of its rows in tokens, and how many of those are cut.
@@ -140,6 +140,11 @@ class Checked:
     def faults(self) -> int:
         """How many lines cannot be read."""
         return sum(file.faults.total for file in self.files)
+
+    @property
+    def refused(self) -> int:
+        """How many rows training by the YAML would refuse, for want of a text or a label."""
+        return self.lacking.total if self.yaml else 0
 
 
 def files_of(config: CheckConfig) -> list[CheckedFile]:
@@ -200,7 +205,8 @@ def survey(
                 file.texts.add(text, line)
                 answer = _answer(row, chosen)
                 texts.add(text, answer, file.name, line)
-                if not text.strip() or not (answer or chosen.answer or not chosen.label):
+                needs_label = chosen.label and file.split != "unlabeled"
+                if not text.strip() or needs_label and not answer:
                     lacking.append(f"{file.path}, line {line}")
         duplicates = texts.duplicates() if chosen.texts else Duplicates()
     sentences = [sentence for file in files for sentence in _findings_of(file, chosen)]

@@ -29,7 +29,8 @@ def show(checked: Checked, counts: Mapping[str, "TokenCounts"]) -> None:
     console.width = max(console.width, NARROWEST)
     for file in checked.files:
         _show_file(console, file, checked, counts.get(file.name))
-    _show_list(console, "What to know", checked.findings, "" if checked.faults else NOTHING)
+    is_sound = not checked.faults and not checked.refused
+    _show_list(console, "What to know", checked.findings, NOTHING if is_sound else "")
     for file in checked.files:
         if file.faults:
             rest = file.faults.total - len(file.faults)
@@ -152,6 +153,7 @@ def as_json(checked: Checked, counts: Mapping[str, "TokenCounts"]) -> dict[str, 
         },
         "findings": checked.findings,
         "unreadable_lines": checked.faults,
+        "refused": {"rows": checked.refused, "first": list(checked.lacking)},
         "yaml": checked.yaml or None,
         "no_yaml": checked.no_yaml or None,
     }
