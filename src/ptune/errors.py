@@ -15,7 +15,10 @@ The command line prints the message of any of them, without a traceback, and exi
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class PtuneError(Exception):
@@ -79,6 +82,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return (
         f"Known: {', '.join(map(repr, known[:20])) or 'none'}{', ...' if len(known) > 20 else '.'}"
     )
+
+
+def first_fault(error: "ValidationError") -> str:
+    """The first value that pydantic refused, and why: "lm.width: Input should be ..."."""
+    fault = error.errors()[0]
+    key = ".".join(map(str, fault["loc"]))
+    return f"{key}: {reason(fault)}" if key else reason(fault)
 
 
 def reason(error: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from ptune.errors import ConfigError, reason
+from ptune.errors import ConfigError, first_fault
 
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass
@@ -53,9 +53,7 @@ class _Checked(ModelMetaclass):
         try:
             return super().__call__(*values, **named)
         except ValidationError as error:
-            fault = error.errors()[0]
-            key = ".".join(map(str, fault["loc"]))
-            raise SettingsError(f"{f'{key}: ' if key else ''}{reason(fault)}.") from error
+            raise SettingsError(f"{first_fault(error)}.") from error
 
 
 class Config(BaseModel, metaclass=_Checked):

@@ -40,9 +40,6 @@ class PlainReader(Reader):
     def start(cls, lm, verbalizer, bound):
         return cls(lm.hidden_width, len(bound.labels))
 
-    def features(self, output):
-        return output.hidden[0]
-
     def forward(self, hidden):
         return self.classifier(hidden)
 

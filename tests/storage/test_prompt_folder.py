@@ -6,12 +6,13 @@ import tiny
 import torch
 
 from ptune.answers.label_words import Verbalizer
+from ptune.answers.reader_table import READERS
 from ptune.base import files
 from ptune.errors import ConfigError, StoreError
 from ptune.lm import loading
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
-from ptune.settings import DecodingConfig, TrainConfig
+from ptune.settings import DecodingConfig, LayoutConfig, TrainConfig
 from ptune.storage import prompt_folder
 from ptune.template.language import Template
 from ptune.training.loop import fit
@@ -50,6 +51,40 @@ def test_a_saved_prompt_answers_exactly_as_before(family, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["prompt.json", "prompt.safetensors"]
     assert not list(loaded.bank.parameters()), "only the vectors are kept"
     assert json.loads((tmp_path / "prompt.json").read_text())["metrics"] == {"accuracy": 0.5}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {
+            "target": "goal",
+            "init": "great film",
+            "seed": 7,
+            "smoothing": 0.1,
+            "target_length": 9,
+            "decoding": DecodingConfig(max_new_tokens=3),
+            "combine": "weighted",
+            "by": ("user", "a"),
+            "swap": ("x", "y"),
+            "temperature": 2.0,
+            "max_length": 30,
+            "layout": LayoutConfig(form="lines"),
+            "metrics": ("accuracy",),
+            "parts": "genre",
+        },
+        {"loss": "vocabulary", "verbalizer": Verbalizer.from_words({"a": "Yes", "b": "No"})},
+        {"template": Template.parse("{x|shorten} {soft:2}"), "reader": READERS["head"]}
+        | {"pooling": "mean", "layer": 1, "windows": "max"},
+    ],
+)
+def test_every_setting_of_a_task_is_saved(settings, tmp_path):
+    model = model_of(names=())
+    words = Verbalizer.from_words({"a": ["Yes", "great film"], "b": "No"})
+    usual = {"name": "t", "template": Template.parse("{x} {soft:2} {mask}"), "verbalizer": words}
+    task = Task(**{**usual, "encoder": "table", **settings})
+    model.add(task)
+    prompt_folder.save(model, tmp_path)
+    assert prompt_folder.load(tmp_path, model.lm).tasks[0].task == task
 
 
 def test_many_prompts_load_as_one_bank(tmp_path):

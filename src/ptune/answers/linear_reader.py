@@ -10,7 +10,7 @@ from torch.nn.functional import linear, normalize
 
 from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.answers.label_words import Verbalizer
-from ptune.answers.reader import FillOutput, Reader
+from ptune.answers.reader import Reader
 from ptune.lm.language_model import LanguageModel
 
 STRENGTH = 10.0  # C of the regression: the inverse of how strongly large weights are punished
@@ -48,10 +48,6 @@ class LinearReader(Reader):
         """A regression that gives all labels the same score, until it is computed."""
         assert bound is not None
         return cls(lm.hidden_width, len(bound.labels))
-
-    def features(self, output: FillOutput) -> torch.Tensor:
-        """The hidden state that is read of a row [H]."""
-        return output.hidden[0]
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """The scores of the labels [B, C] from hidden states [B, H]."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.answers.label_words import Verbalizer
-from ptune.answers.reader import FillOutput, Reader
+from ptune.answers.reader import Reader
 from ptune.base import files
 from ptune.errors import ModelError, VerbalizerError, nearest
 from ptune.lm import model_files
@@ -106,10 +106,6 @@ class RelationReader(Reader):
         """
         assert verbalizer is not None
         return cls(of(lm.source), verbalizer.words)
-
-    def features(self, output: FillOutput) -> torch.Tensor:
-        """The hidden state of the first token [H]."""
-        return output.hidden[0]
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """The scores of the labels [B, C] from the hidden states of the first tokens [B, H]."""

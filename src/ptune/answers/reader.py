@@ -39,7 +39,7 @@ class Reader(nn.Module):
     """How the LM's output at a row's answer becomes scores of the labels.
 
     A new reader names itself, sets the attributes in which it differs from the values below, and
-    writes ``start``, ``features`` and ``forward``.
+    writes ``start`` and ``forward``; ``features`` too where it reads something else.
 
     A row may be run in several variants: as it is, and with the two texts of a pair exchanged. A
     reader reads one vector of each variant, [variants, B, F] for B rows of one task.
@@ -95,8 +95,8 @@ class Reader(nn.Module):
         return [(None,)]
 
     def features(self, output: FillOutput) -> torch.Tensor:
-        """The vector [F] that is read of one variant of a row."""
-        raise NotImplementedError
+        """The vector [F] that is read of one variant of a row: by default the hidden state [H]."""
+        return output.hidden[0]
 
     def read(self, outputs: Sequence[list[FillOutput]], bound: BoundVerbalizer) -> torch.Tensor:
         """What is read of B rows [variants, B, F].

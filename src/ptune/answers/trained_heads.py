@@ -122,10 +122,6 @@ class Head(Reader):
         assert bound is not None
         return cls(lm.hidden_width, len(bound.labels))
 
-    def features(self, output: FillOutput) -> torch.Tensor:
-        """The hidden state at the answer [H]."""
-        return output.hidden[0]
-
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """The scores of the labels [B, C] from the hidden states at the answers [B, H]."""
         return self.classifier(self.dropout(torch.tanh(self.dense(self.dropout(hidden.float())))))
@@ -158,10 +154,6 @@ class Prototypes(Reader):
         """A projection and prototypes with random values."""
         assert bound is not None
         return cls(lm.hidden_width, len(bound.labels), PROTOTYPE_WIDTH)
-
-    def features(self, output: FillOutput) -> torch.Tensor:
-        """The hidden state at the answer [H]."""
-        return output.hidden[0]
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """The scores of the labels [B, C] from the hidden states at the answers [B, H]."""

@@ -165,9 +165,7 @@ def _unpacked(path: pathlib.Path) -> BinaryIO:
             f"{path} cannot be read: {plain_files.OTHER}. A file of rows is read more than once; "
             "predict and generate take rows through a pipe from standard input."
         )
-    with open(path, "rb") as stream:
-        packed = stream.read(2) == GZIP
-    return io.BufferedReader(_Unpacking(path)) if packed else open(path, "rb")
+    return io.BufferedReader(_Unpacking(path)) if is_packed(path) else open(path, "rb")
 
 
 class _Unpacking(io.RawIOBase):

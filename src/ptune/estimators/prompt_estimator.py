@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ptune.answers.reader_table import READERS
 from ptune.base import files
-from ptune.errors import ConfigError, StoreError, reason
+from ptune.errors import ConfigError, StoreError, first_fault
 from ptune.estimators.input_rows import is_list_of, is_series_of_texts, text_of
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
@@ -238,10 +238,7 @@ class PromptEstimator(BaseEstimator):
         try:
             overrides = TrainOverrides.model_validate(dict(self.train or {}))
         except ValidationError as error:
-            fault = error.errors()[0]
-            raise ConfigError(
-                f"train: {'.'.join(map(str, fault['loc']))}: {reason(fault)}."
-            ) from error
+            raise ConfigError(f"train: {first_fault(error)}.") from error
         return chosen.train.replaced(
             {"seed": self.seed_, **overrides.model_dump(exclude_none=True)}
         )

@@ -80,7 +80,7 @@ def _prefix_encoder(
 ) -> nn.Module:
     """A new encoder of the values at some columns of W, at its starting point."""
     settings, runs = task.prefix, template.prefixes(lm.tokens)
-    length = sum(count for count, _ in runs)
+    length = template.prefix_length(lm.tokens)
     seed = _seed(task, f"{task.name} prefix")
     generator = torch.Generator().manual_seed(seed)
     with seeded(seed):
@@ -163,4 +163,4 @@ def reader(lm: LanguageModel, task: Task, bound: BoundVerbalizer | None) -> Read
     alone."""
     verbalizer = task.verbalizer if isinstance(task.verbalizer, Verbalizer) else None
     with seeded(_seed(task, f"{task.name} reader")):
-        return task.reader.start(lm, verbalizer, bound).to(lm.device)
+        return task.reader.start(lm, verbalizer, bound)

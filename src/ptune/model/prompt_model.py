@@ -116,10 +116,10 @@ class PromptModel:
         template, dropped = task.template.for_kind(self.lm.kind, whole=task.reader.mask != "needed")
         verbalizer = self._verbalizer(task, template)
         length = template.prompt_length(self.lm.tokens)
-        deep = sum(count for count, _ in template.prefixes(self.lm.tokens))
+        deep = template.prefix_length(self.lm.tokens)
         domain = self._domain(task, length, deep)
         bound = verbalizer if isinstance(verbalizer, BoundVerbalizer) else None
-        new_reader = reader or initialisation.reader(self.lm, task, bound)
+        new_reader = (reader or initialisation.reader(self.lm, task, bound)).to(self.lm.device)
         prompt = -1
         if length or deep or not task.reader.scores_words:
             if length and encoder is None:
@@ -127,7 +127,7 @@ class PromptModel:
             prompt = self.bank.add(
                 encoder if length else None,
                 initialisation.prefix(self.lm, task, template, prefix) if deep else None,
-                new_reader.to(self.lm.device),
+                new_reader,
             )
         self.tasks.append(BoundTask(task, template, verbalizer, prompt, dropped, domain))
         number = len(self.tasks) - 1
@@ -165,8 +165,7 @@ class PromptModel:
         if task.domain is None:
             return None
         domain, tokens = task.domain.for_kind(self.lm.kind)[0], self.lm.tokens
-        domain_deep = sum(count for count, _ in domain.prefixes(tokens))
-        sizes = (domain.prompt_length(tokens), domain_deep)
+        sizes = (domain.prompt_length(tokens), domain.prefix_length(tokens))
         if sizes not in ((0, 0), (length, deep)):
             raise ConfigError(
                 f"The domain of {task.name} should have the template's soft tokens and prefix, or "

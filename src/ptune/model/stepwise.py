@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ptune.answers.reader import Answer
 from ptune.model.encode_rows import encode_row
 from ptune.model.examples import Example, SpanExample
 from ptune.model.forward import PromptVectors, run_rows
@@ -14,7 +15,6 @@ from ptune.template.language import EncodedRow
 if TYPE_CHECKING:
     from ptune.model.prompt_model import PromptModel
 
-Answer = tuple[int | None, ...]
 Question = tuple[int, int, Answer]  # example, variant of its row, and the answer as far as it goes
 
 

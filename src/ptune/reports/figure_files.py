@@ -10,7 +10,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ptune.base import files
-from ptune.errors import ConfigError, StoreError, reason
+from ptune.errors import ConfigError, StoreError, first_fault
 from ptune.metrics.labels import BASELINES
 from ptune.reports.run_columns import Column, columns_of, names_of
 from ptune.reports.schemas import Cell, Comparison, MethodResult, Results, Run
@@ -102,11 +102,8 @@ def _validated(path: pathlib.Path, form: type[Form], name: str) -> Form:
     try:
         return form.model_validate(files.read_json(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        place = f"{key}: " if key else ""
         raise StoreError(
-            f"{path} does not have the form of {name}: {place}{reason(first)}."
+            f"{path} does not have the form of {name}: {first_fault(error)}."
         ) from error
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from ptune.answers.label_words import Verbalizer
 from ptune.base import files
-from ptune.errors import ConfigError, StoreError, reason
+from ptune.errors import ConfigError, StoreError, first_fault
 from ptune.lm.language_model import LanguageModel
 from ptune.lm.loading import local_path
 from ptune.lm.patches.attention_route import AttentionRoute
@@ -275,11 +275,7 @@ def _adapter(path: pathlib.Path, lm: LanguageModel) -> Adapter:
     try:
         adapter = Adapter.model_validate(raw)
     except ValidationError as error:
-        first_error = error.errors()[0]
-        raise StoreError(
-            f"{path / CONFIG} is damaged: {'.'.join(map(str, first_error['loc']))}: "
-            f"{reason(first_error)}."
-        ) from error
+        raise StoreError(f"{path / CONFIG} is damaged: {first_fault(error)}.") from error
     if lm.kind in TASK_TYPES and adapter.task_type != TASK_TYPES[lm.kind]:
         raise ConfigError(
             f"{path / CONFIG} is of PEFT's task type {adapter.task_type}, and this LM, "

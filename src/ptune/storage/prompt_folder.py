@@ -226,10 +226,7 @@ def _encoders(
     """What makes the prompt's soft tokens and its deep prefix: as they were saved, or ready to be
     trained on."""
     tensors = files.read_tensors(path / "prompt.safetensors")
-    length, deep = (
-        template.prompt_length(lm.tokens),
-        sum(count for count, _ in template.prefixes(lm.tokens)),
-    )
+    length, deep = template.prompt_length(lm.tokens), template.prefix_length(lm.tokens)
     if note.length != length or (note.prefix.length if note.prefix else 0) != deep:
         raise StoreError(
             f"{path / 'prompt.json'} is damaged: it tells of other lengths than its template "

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 from ptune.answers.bound_verbalizer import Aggregate, Length, Order
 from ptune.answers.ensemble import Combine
 from ptune.base import files
-from ptune.errors import StoreError, reason
+from ptune.errors import StoreError, first_fault
 from ptune.lm.fingerprint import LMRecord
 from ptune.model.task import Pooling, Windows
 from ptune.settings import DecodingConfig, LayoutConfig, ReaderName
@@ -124,24 +124,17 @@ def read_saved_prompt(path: pathlib.Path) -> SavedPrompt:
     if not (path / "prompt.json").exists():
         raise no_prompt(path)
     raw: Any = files.read_json(path / "prompt.json")
-    if isinstance(raw, dict) and isinstance(raw.get("format"), int) and raw["format"] > FORMAT:
+    number = raw.get("format") if isinstance(raw, dict) else None
+    if isinstance(number, int) and number != FORMAT:
+        is_newer = number > FORMAT
+        age, advice = ("a newer", "update ptune") if is_newer else ("an older", "train it again")
         raise StoreError(
-            f"{path} was saved by a newer ptune (format {raw['format']}, this one reads "
-            f"{FORMAT}): update ptune."
-        )
-    if isinstance(raw, dict) and isinstance(raw.get("format"), int) and raw["format"] < FORMAT:
-        raise StoreError(
-            f"{path} was saved by an older ptune (format {raw['format']}, this one reads "
-            f"{FORMAT}): train it again."
+            f"{path} was saved by {age} ptune (format {number}, this one reads {FORMAT}): {advice}."
         )
     try:
         note = SavedPrompt.model_validate(raw)
     except ValidationError as error:
-        first_error = error.errors()[0]
-        raise StoreError(
-            f"{path / 'prompt.json'} is damaged: {'.'.join(map(str, first_error['loc']))}: "
-            f"{reason(first_error)}."
-        ) from error
+        raise StoreError(f"{path / 'prompt.json'} is damaged: {first_fault(error)}.") from error
     if note.words is not None and len(note.words) != len(note.labels or ()):
         raise StoreError(
             f"{path / 'prompt.json'} is damaged: {len(note.labels or ())} labels and words for "

@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -14,6 +16,25 @@ from ptune.prompts.bank import Prefix
 from ptune.storage.saved_lm import dtype_name, lm_places
 from ptune.storage.saved_prompt import SavedLM, SavedPrefix, SavedPrompt, SavedReading
 from ptune.template.language import Template
+
+# settings of a task that stand in prompt.json under their names, and those under "reading"
+SETTINGS = (
+    "name",
+    "target",
+    "encoder",
+    "init",
+    "loss",
+    "seed",
+    "smoothing",
+    "target_length",
+    "decoding",
+    "combine",
+    "by",
+    "temperature",
+    "layout",
+    "parts",
+)
+READING_SETTINGS = ("pooling", "layer", "windows", "swap")
 
 
 def saved_prompt_of(
@@ -30,29 +51,16 @@ def saved_prompt_of(
     return SavedPrompt(
         format=3,
         ptune=importlib.metadata.version("ptune"),
-        name=settings.name,
+        **_values_of(settings, SETTINGS),
         template=settings.template.source,
         labels=labels,
         words=words,
-        target=settings.target,
         reading=_saved_reading(bound),
-        loss=settings.loss,
-        encoder=settings.encoder,
-        init=settings.init,
-        seed=settings.seed,
         length=len(tensors["vectors"]),
         prefix=_saved_prefix(model, number, tensors),
-        smoothing=settings.smoothing,
-        target_length=settings.target_length,
-        decoding=settings.decoding,
-        combine=settings.combine,
-        by=settings.by,
         metrics=metrics,
-        temperature=settings.temperature,
         max_length=_limit(model, settings),
-        layout=settings.layout,
         scored_by=list(settings.metrics),
-        parts=settings.parts,
         lm=SavedLM(
             source=lm.source,
             **lm_places(lm.source, folder),
@@ -65,6 +73,10 @@ def saved_prompt_of(
             record=lm.record(),
         ),
     )
+
+
+def _values_of(source: Any, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(source, name) for name in names}
 
 
 def _saved_prefix(
@@ -100,16 +112,13 @@ def _saved_reading(bound: BoundTask) -> SavedReading:
     """How the LM's answer is read."""
     settings, verbalizer = bound.task, bound.task.verbalizer
     return SavedReading(
+        **_values_of(settings, READING_SETTINGS),
         choices=list(verbalizer.fields) if isinstance(verbalizer, Choices) else None,
         reader=settings.reader.name,
-        pooling=settings.pooling,
-        layer=settings.layer,
-        windows=settings.windows,
         span=verbalizer.field if isinstance(verbalizer, Span) else None,
         aggregate=verbalizer.aggregate if isinstance(verbalizer, Verbalizer) else "probability",
         order=verbalizer.order if isinstance(verbalizer, Verbalizer | Choices) else None,
         length=verbalizer.length if isinstance(verbalizer, Verbalizer | Choices) else "sum",
-        swap=settings.swap,
         domain=settings.domain.source if settings.domain else None,
         offset=list(bound.offset) if bound.offset else None,
         weight=bound.weight,
@@ -139,31 +148,15 @@ def task_of(note: SavedPrompt) -> Task:
         attentions = tuple(note.prefix.attentions)
         prefix = PrefixSettings(note.prefix.hidden, note.prefix.init, attentions)
     return Task(
-        name=note.name,
+        **_values_of(note, SETTINGS),
+        **_values_of(note.reading, READING_SETTINGS),
         template=Template.parse(note.template),
         verbalizer=_verbalizer(note),
-        target=note.target,
-        encoder=note.encoder,
-        init=note.init,
-        loss=note.loss,
-        seed=note.seed,
         prefix=prefix,
-        smoothing=note.smoothing,
-        target_length=note.target_length,
-        decoding=note.decoding,
-        combine=note.combine,
-        by=note.by,
         reader=READERS[note.reading.reader],
-        swap=note.reading.swap,
         domain=Template.parse(note.reading.domain) if note.reading.domain else None,
-        temperature=note.temperature,
         max_length=note.max_length,
-        layout=note.layout,
         metrics=tuple(note.scored_by),
-        parts=note.parts,
-        pooling=note.reading.pooling,
-        layer=note.reading.layer,
-        windows=note.reading.windows,
     )
 
 

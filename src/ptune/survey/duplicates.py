@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import combinations
-from types import TracebackType
 from typing import IO, Self
 
 import numpy as np
@@ -25,14 +24,15 @@ class Duplicates:
     Attributes:
         within: for each split how many rows have a text that stands before them in it.
         between: for each pair of splits, how many rows of the second have a text of the first.
+        lines: for each split with itself, and for each pair, the lines of a few pairs of rows.
         contradicting: how many texts stand there with several labels.
-        lines: for each of these, named by its splits, the lines of a few pairs of rows.
+        contradicting_lines: of a few texts with several labels, two rows: each by split and line.
     """
 
     within: dict[str, int] = field(default_factory=dict)
     between: dict[tuple[str, str], int] = field(default_factory=dict)
-    contradicting: int = 0
     lines: dict[tuple[str, str], list[tuple[int, int]]] = field(default_factory=dict)
+    contradicting: int = 0
     contradicting_lines: list[tuple[str, int, str, int]] = field(default_factory=list)
 
 
@@ -49,12 +49,7 @@ class SeenTexts:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def add(self, text: str, label: str, split: str, line: int) -> None:

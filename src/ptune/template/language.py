@@ -191,6 +191,10 @@ class Template:
         """The runs of deep prefix vectors, in order: (length, token ids to start from or None)."""
         return [_run_of(part, tokens) for part in self.parts if isinstance(part, PrefixPart)]
 
+    def prefix_length(self, tokens: Tokens) -> int:
+        """How many deep prefix vectors the template has."""
+        return sum(length for length, _ in self.prefixes(tokens))
+
     def slots(self, tokens: Tokens) -> list[Slots | None]:
         """For each part the numbers of the prompt vectors that stand there, or None where none
         do."""
