@@ -74,7 +74,7 @@ def workplace(tmp_path, monkeypatch, writer):
         path.write_text(path.read_text().replace(WRITER, writer))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(TrainConfig, "planned_steps", lambda self, steps_an_epoch: 2)
-    monkeypatch.setattr("ptune.experiments.train_auto.MINUTES", 1e-3)
+    monkeypatch.setattr("ptune.experiments.train.train_auto.MINUTES", 1e-3)
     return tmp_path
 
 

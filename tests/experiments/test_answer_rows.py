@@ -12,8 +12,9 @@ import torch
 from pydantic import BaseModel
 
 from ptune.errors import ConfigError, DataError, PtuneError
-from ptune.experiments import answer_rows, train_task
+from ptune.experiments import answer_rows
 from ptune.experiments.options import EvaluateConfig, GenerateConfig, PredictConfig
+from ptune.experiments.train import train_task
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import labelled as figures_of
 from ptune.model.generate import generate, write_all

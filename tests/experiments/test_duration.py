@@ -9,10 +9,16 @@ import torch
 
 from ptune.answers.label_words import Verbalizer
 from ptune.cli import main
-from ptune.experiments import duration
 from ptune.experiments.options import ProbeConfig
-from ptune.experiments.probe_setup import methods_of
-from ptune.experiments.probe_trials import Plan, ProbeTask, original_weights, run_bank, trials_of
+from ptune.experiments.probe import duration
+from ptune.experiments.probe.probe_setup import methods_of
+from ptune.experiments.probe.probe_trials import (
+    Plan,
+    ProbeTask,
+    original_weights,
+    run_bank,
+    trials_of,
+)
 from ptune.lm.language_model import LanguageModel
 from ptune.reports.trial_results import FactsResult
 from ptune.runs.trials import JsonResults, run_trials, unfinished

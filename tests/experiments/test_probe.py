@@ -15,7 +15,7 @@ import tiny
 
 from ptune.errors import ConfigError, DataError, DivergedError, TemplateError
 from ptune.experiments.options import ProbeConfig
-from ptune.experiments.probe import probe
+from ptune.experiments.probe.probe import probe
 from ptune.reports.schemas import Results
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -152,7 +152,7 @@ def test_a_finished_run_is_only_read_again(world, tmp_path, monkeypatch):
     probe(config(world, tmp_path, methods="manual,p-tuning"))
     first = (tmp_path / "results.json").read_bytes()
     (tmp_path / "results.json").unlink()
-    monkeypatch.setattr("ptune.experiments.probe_trials.fit", None)
+    monkeypatch.setattr("ptune.experiments.probe.probe_trials.fit", None)
     probe(config(world, tmp_path, methods="manual,p-tuning", resume=True))
     assert (tmp_path / "results.json").read_bytes() == first
     with pytest.raises(
@@ -254,6 +254,7 @@ def test_relations_of_any_name_get_their_report(tmp_path, world):
             facts=str(tmp_path / "t.csv"),
             manual="[X] is in [Y] .",
             methods="manual",
+            allow_unknown=True,
         )
     )
     assert "P1.2" in (tmp_path / "out" / "report.html").read_text()
@@ -328,6 +329,7 @@ def test_rows_that_are_shortened_are_told(world, tmp_path):
     (tmp_path / "t.csv").write_text("subject,object\n" + "\n".join(rows) + "\n")
     said = []
     given = {"facts": str(tmp_path / "t.csv"), "methods": "p-tuning", "relations": ""}
+    given["allow_unknown"] = True
     template = "{soft:2} {subject|shorten} {mask}"
     probe(config(world, tmp_path / "out", **given, template=template), said.append)
     shortened = [line for line in said if "were shortened" in line]
@@ -366,9 +368,7 @@ def test_subjects_that_the_lm_does_not_know_are_refused_or_told(tmp_path):
     rows = [f"\u56fd{number},vienna\n" for number in range(30)]
     (tmp_path / "facts.csv").write_text("subject,object\n" + "".join(rows))
     given = {"lm": str(tmp_path / "lm"), "facts": str(tmp_path / "facts.csv")}
-    asked = config(
-        tmp_path, tmp_path / "out", **given, manual="[X] is in [Y] .", methods="manual"
-    )
+    asked = config(tmp_path, tmp_path / "out", **given, manual="[X] is in [Y] .", methods="manual")
     with pytest.raises(DataError, match="The subjects of the train rows: .*--allow-unknown"):
         probe(asked, lambda line: None)
     said = []

@@ -10,8 +10,14 @@ import pytest
 import tiny
 
 from ptune.answers.label_words import Verbalizer
-from ptune.experiments import probe_setup, probe_trials
-from ptune.experiments.probe_trials import Plan, ProbeTask, original_weights, run_bank, trials_of
+from ptune.experiments.probe import probe_setup, probe_trials
+from ptune.experiments.probe.probe_trials import (
+    Plan,
+    ProbeTask,
+    original_weights,
+    run_bank,
+    trials_of,
+)
 from ptune.lm.language_model import LanguageModel
 from ptune.reports.trial_results import FactsResult
 from ptune.runs.trials import JsonResults, run_trials

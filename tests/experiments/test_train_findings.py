@@ -2,7 +2,7 @@
 
 import json
 
-from ptune.experiments.train_task import train
+from ptune.experiments.train.train_task import train
 from ptune.tasks import yaml_task
 
 

@@ -10,8 +10,8 @@ import torch
 from ptune.answers.label_words import Verbalizer
 from ptune.cli import main
 from ptune.errors import ConfigError, DataError, DivergedError, PtuneError
-from ptune.experiments import train_checks, train_results, train_task
-from ptune.experiments.train_task import train
+from ptune.experiments.train import train_checks, train_results, train_task
+from ptune.experiments.train.train_task import train
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import labelled
 from ptune.model.prompt_model import PromptModel, Task
@@ -112,7 +112,7 @@ def test_of_many_prompts_those_that_did_not_diverge_are_saved(world, tmp_path, m
 def test_metrics_are_checked_before_anything_is_trained(
     world, tmp_path, metrics, message, monkeypatch
 ):
-    monkeypatch.setattr("ptune.experiments.train_setup.LanguageModel", None)
+    monkeypatch.setattr("ptune.experiments.train.train_setup.LanguageModel", None)
     with pytest.raises((ConfigError, DataError), match=message):
         train(
             task(world, tmp_path / "out", YAML + f"metrics: [accuracy, {metrics}]\n"),

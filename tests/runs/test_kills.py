@@ -8,8 +8,11 @@ import tiny
 import torch
 from killing import killed_after_every_file
 
-from ptune.experiments import compare, probe, report_runs, train_task
+from ptune.experiments import report_runs
+from ptune.experiments.compare import compare
 from ptune.experiments.options import CompareConfig, ProbeConfig
+from ptune.experiments.probe import probe
+from ptune.experiments.train import train_task
 from ptune.pretraining import loop
 from ptune.pretraining.options import PretrainConfig
 from ptune.storage import convert, google_format

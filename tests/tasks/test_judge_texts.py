@@ -12,8 +12,9 @@ import torch
 from ptune.cli import main
 from ptune.data.rows import read_rows
 from ptune.errors import ConfigError, DataError, StoreError, TemplateError
-from ptune.experiments import answer_rows, report_runs, train_model, train_task
+from ptune.experiments import answer_rows, report_runs
 from ptune.experiments.options import EvaluateConfig, GenerateConfig
+from ptune.experiments.train import train_model, train_task
 from ptune.reports.schemas import Run
 from ptune.settings import DecodingConfig, DecodingOverrides
 from ptune.storage import prompt_folder

@@ -7,7 +7,7 @@ import pytest
 
 from ptune.cli import main
 from ptune.errors import ConfigError, DataError
-from ptune.experiments import train_task
+from ptune.experiments.train import train_task
 from ptune.settings import FileConfig
 from ptune.tasks import splits, yaml_task
 from ptune.tasks.schema import DataConfig

@@ -11,8 +11,9 @@ import tiny
 
 from ptune.cli import main
 from ptune.errors import ConfigError, DataError, StoreError, TemplateError, VerbalizerError
-from ptune.experiments import answer_rows, train_task
+from ptune.experiments import answer_rows
 from ptune.experiments.options import EvaluateConfig, PredictConfig
+from ptune.experiments.train import train_task
 from ptune.reports.schemas import Comparison, Run
 from ptune.storage import prompt_folder, saved_prompt
 from ptune.tasks import yaml_task

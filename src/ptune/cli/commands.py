@@ -32,14 +32,14 @@ from ptune.tasks.schema import TaskConfig
 
 def _probe(arguments: Sequence[str]) -> None:
     config = _parse(ProbeConfig, "probe", arguments)
-    from ptune.experiments.probe import probe
+    from ptune.experiments.probe.probe import probe
 
     _resumable(lambda: probe(config), "ptune probe", arguments, config.out)
 
 
 def _compare(arguments: Sequence[str]) -> None:
     config = _parse(CompareConfig, "compare", arguments)
-    from ptune.experiments.compare import compare
+    from ptune.experiments.compare.compare import compare
 
     _resumable(lambda: compare(config), "ptune compare", arguments, config.out)
 
@@ -61,7 +61,7 @@ def _new(arguments: Sequence[str]) -> None:
 
 def _check(arguments: Sequence[str]) -> None:
     config = _parse(CheckConfig, "check", arguments)
-    from ptune.experiments.check import check
+    from ptune.experiments.check.check import check
 
     if check(config):
         sys.exit(2)
@@ -184,7 +184,7 @@ def _train(arguments: Sequence[str]) -> None:
     _quieten_libraries()
     task = read_task(arguments)
     terminal.announce(f"Loading LM {task.lm} ...")
-    from ptune.experiments import train_auto, train_task
+    from ptune.experiments.train import train_auto, train_task
     from ptune.tasks.schema import AUTO
 
     train = train_auto.train if task.method == AUTO else train_task.train

@@ -74,14 +74,13 @@ class Unknown:
         """What is to be told; empty where nothing is."""
         sentences = []
         if self.share > TOLD:
-            script = max(self.scripts, key=self.scripts.__getitem__, default="OTHER")
-            reader = READERS.get(script, "one of that language")
+            script = max(self.scripts, key=self.scripts.__getitem__, default=None)
+            signs = "" if script is None else SCRIPTS.get(script, f"{script.capitalize()} signs")
+            reader = READERS.get(script or "", "one of that language")
             sentences.append(
                 f"{where}: {self.share:.1%} of the pieces of the texts are unknown to this LM's "
-                "vocabulary, which cannot read "
-                f"{SCRIPTS.get(script, script.capitalize() + ' signs')}. Take {reader}, or one "
-                "for many languages "
-                f"(xlm-roberta-base, bert-base-multilingual-cased)."
+                f"vocabulary{signs and ', which cannot read '}{signs}. Take {reader}, or one for "
+                "many languages (xlm-roberta-base, bert-base-multilingual-cased)."
             )
         if self.texts and self.empty / self.texts > TOLD:
             sentences.append(

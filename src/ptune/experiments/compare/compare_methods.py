@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from ptune.answers.from_row import Choices
 from ptune.errors import DivergedError, TemplateError
-from ptune.experiments.compare_rows import FewShotSplit, readable_members
+from ptune.experiments.compare.compare_rows import FewShotSplit, readable_members
 from ptune.experiments.distil import plan_of
 from ptune.experiments.options import CompareConfig
-from ptune.experiments.train_results import parameter_counts
+from ptune.experiments.train.train_results import parameter_counts
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import BASELINES, MAJORITY, labelled, mean, most_frequent
 from ptune.model.prompt_model import PromptModel, Row

@@ -12,7 +12,7 @@ import torch
 from ptune.answers.label_words import Verbalizer, allowed
 from ptune.errors import ConfigError, TemplateError
 from ptune.experiments.options import ProbeConfig
-from ptune.experiments.probe_trials import Plan, ProbeTask
+from ptune.experiments.probe.probe_trials import Plan, ProbeTask
 from ptune.lm.language_model import LanguageModel
 from ptune.prompts import encoders
 from ptune.reports import probe_page

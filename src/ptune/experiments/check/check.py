@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from ptune.base import terminal
 from ptune.errors import DataError, nearest
-from ptune.experiments import check_files, check_page, check_task_text
-from ptune.experiments.check_files import Checked, CheckedFile, Row, plain_text
+from ptune.experiments.check import check_files, check_page, check_task_text
+from ptune.experiments.check.check_files import Checked, CheckedFile, Row, plain_text
 from ptune.experiments.options import CheckConfig
 from ptune.survey import columns as column_survey
 from ptune.survey import proposals
@@ -16,12 +16,12 @@ from ptune.survey.columns import Roles
 from ptune.tasks.options import NewConfig
 
 if TYPE_CHECKING:
-    from ptune.experiments.check_lengths import TokenCounts
+    from ptune.experiments.check.check_lengths import TokenCounts
     from ptune.lm.reading import Reading
     from ptune.tasks.schema import TaskConfig
 
 YAML = (".yaml", ".yml")
-NAMED = pathlib.Path(__file__).parents[1] / "tasks" / "named"
+NAMED = pathlib.Path(__file__).parents[2] / "tasks" / "named"
 Counts = Mapping[str, "TokenCounts"]
 
 
@@ -102,7 +102,7 @@ def _reading(lm: str | None) -> "Reading | None":
 def _token_counts(
     config: CheckConfig, checked: Checked, template: str, reading: "Reading", limit: int | None
 ) -> Counts:
-    from ptune.experiments import check_lengths
+    from ptune.experiments.check import check_lengths
 
     return {
         file.name: check_lengths.count(

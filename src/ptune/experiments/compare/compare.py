@@ -11,24 +11,24 @@ from typing import Any
 from ptune.base import files, terminal
 from ptune.base.file_names import file_name
 from ptune.errors import ConfigError, DivergedError, PtuneError, nearest
-from ptune.experiments import compare_checks
-from ptune.experiments.compare_methods import (
+from ptune.experiments.compare import compare_checks
+from ptune.experiments.compare.compare_methods import (
     pet_plan,
     run_baseline,
     run_method,
     run_pet,
     settings_of,
 )
-from ptune.experiments.compare_rows import (
+from ptune.experiments.compare.compare_rows import (
     FewShotSplit,
     draw_all,
     is_impossible,
     listed,
     read_tasks,
 )
-from ptune.experiments.compare_summary import behind_baselines, summarise
+from ptune.experiments.compare.compare_summary import behind_baselines, summarise
 from ptune.experiments.options import CompareConfig
-from ptune.experiments.train_setup import PET
+from ptune.experiments.train.train_setup import PET
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import BASELINES
 from ptune.reports import compare_page

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from ptune.experiments.probe_trials import Plan, ProbeTask, add_problem
+from ptune.experiments.probe.probe_trials import Plan, ProbeTask, add_problem
 from ptune.model.prompt_model import PromptModel
 from ptune.runs.trials import Trial
 from ptune.training.methods import Method

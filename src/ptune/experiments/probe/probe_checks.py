@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from ptune.experiments.probe_trials import (
+from ptune.experiments.probe.probe_trials import (
     Plan,
     ProbeTask,
     add_problem,

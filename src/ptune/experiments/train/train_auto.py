@@ -10,8 +10,8 @@ from typing import Any
 
 from ptune.base import files, terminal
 from ptune.errors import ConfigError
-from ptune.experiments import train_checks, train_results, train_setup
-from ptune.experiments.train_rows import TaskRows, texts_that_are_read
+from ptune.experiments.train import train_checks, train_results, train_setup
+from ptune.experiments.train.train_rows import TaskRows, texts_that_are_read
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import TFIDF
 from ptune.model.prompt_model import Row

@@ -8,13 +8,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ptune.base.terminal import Console
-from ptune.experiments.check_files import Checked, CheckedFile
+from ptune.experiments.check.check_files import Checked, CheckedFile
 from ptune.survey.columns import Column
 from ptune.survey.findings import rows_in_words
 from ptune.survey.texts import Lengths, drawn, script_shares
 
 if TYPE_CHECKING:
-    from ptune.experiments.check_lengths import TokenCounts
+    from ptune.experiments.check.check_lengths import TokenCounts
 
 SHOWN_SIGNS = 40
 SHOWN_LABELS = 30

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 from ptune.base.file_names import file_name
 from ptune.errors import ConfigError
-from ptune.experiments.train_rows import RowsByPrompt, rows_of_prompt
+from ptune.experiments.train.train_rows import RowsByPrompt, rows_of_prompt
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Task
 from ptune.storage import prompt_folder

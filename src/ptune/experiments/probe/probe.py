@@ -7,9 +7,9 @@ from functools import partial
 
 from ptune.base import files, terminal
 from ptune.errors import DivergedError
-from ptune.experiments import duration, probe_checks, probe_setup
 from ptune.experiments.options import ProbeConfig
-from ptune.experiments.probe_trials import Plan, original_weights, run_bank, trials_of
+from ptune.experiments.probe import duration, probe_checks, probe_setup
+from ptune.experiments.probe.probe_trials import Plan, original_weights, run_bank, trials_of
 from ptune.lm.language_model import LanguageModel
 from ptune.reports import probe_page
 from ptune.reports.schemas import Results, summarise, versions

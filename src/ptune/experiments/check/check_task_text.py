@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from ptune.experiments.check_files import Checked
+from ptune.experiments.check.check_files import Checked
 from ptune.experiments.options import CheckConfig
 from ptune.survey import findings, proposals
 from ptune.survey.columns import MOST_NAMED_LABELS, Column

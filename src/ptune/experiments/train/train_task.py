@@ -9,16 +9,16 @@ from typing import Any
 from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.base import terminal
 from ptune.errors import DivergedError, PtuneError
-from ptune.experiments import (
+from ptune.experiments.distil import plan_of
+from ptune.experiments.train import (
     train_checks,
     train_findings,
     train_model,
     train_results,
     train_setup,
 )
-from ptune.experiments.distil import plan_of
-from ptune.experiments.train_rows import TaskRows, texts_that_are_read
-from ptune.experiments.train_setup import CHECKPOINT, PET
+from ptune.experiments.train.train_rows import TaskRows, texts_that_are_read
+from ptune.experiments.train.train_setup import CHECKPOINT, PET
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
 from ptune.reports.schemas import Run

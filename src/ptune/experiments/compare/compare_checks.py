@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from ptune.errors import ModelError, PtuneError, TemplateError, VerbalizerError
-from ptune.experiments.compare_methods import pet_plan, run_method, settings_of
-from ptune.experiments.compare_rows import FewShotSplit, is_impossible, readable_members
+from ptune.experiments.compare.compare_methods import pet_plan, run_method, settings_of
+from ptune.experiments.compare.compare_rows import FewShotSplit, is_impossible, readable_members
 from ptune.experiments.options import CompareConfig
-from ptune.experiments.train_rows import texts_that_are_read
-from ptune.experiments.train_setup import PET
+from ptune.experiments.train.train_rows import texts_that_are_read
+from ptune.experiments.train.train_setup import PET
 from ptune.lm.language_model import LanguageModel
 from ptune.model.examples import Shortening
 from ptune.model.prompt_model import PromptModel
@@ -35,9 +35,7 @@ def check_texts(
     """
     task = split.task
     rows = {kind: getattr(split, kind) for kind in ("train", "dev", "test", "unlabeled")}
-    texts = [
-        (f"{where} of {task.name}", texts) for where, texts in texts_that_are_read(task, rows)
-    ]
+    texts = [(f"{where} of {task.name}", texts) for where, texts in texts_that_are_read(task, rows)]
     allow = config.allow_unknown or task.allow_unknown
     for sentence in unknown_text.check(texts, lm.tokens, allow):
         report(sentence)

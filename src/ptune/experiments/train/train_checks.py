@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from ptune.errors import DivergedError
-from ptune.experiments.train_rows import TaskRows
-from ptune.experiments.train_setup import is_weighted
+from ptune.experiments.train.train_rows import TaskRows
+from ptune.experiments.train.train_setup import is_weighted
 from ptune.lm.language_model import LanguageModel
 from ptune.model.examples import Shortening
 from ptune.model.prompt_model import PromptModel, Row

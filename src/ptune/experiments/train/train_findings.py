@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ptune.data.rows import FileRow, label_of
 from ptune.errors import TemplateError
-from ptune.experiments.train_rows import TaskRows
+from ptune.experiments.train.train_rows import TaskRows
 from ptune.model.prompt_model import Row
 from ptune.survey import findings
 from ptune.survey.duplicates import SeenTexts

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ptune.base import files
 from ptune.errors import ConfigError
-from ptune.experiments.train_model import folder_of
-from ptune.experiments.train_setup import CHECKPOINT
+from ptune.experiments.train.train_model import folder_of
+from ptune.experiments.train.train_setup import CHECKPOINT
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import BASELINES
 from ptune.model.prompt_model import PromptModel, Row

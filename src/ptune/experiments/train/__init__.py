@@ -1,0 +1,1 @@
+"""``ptune train``: one task, its rows, its prompts, and what came out."""
