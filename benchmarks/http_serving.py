@@ -20,9 +20,9 @@ from benchmarks import lms
 from benchmarks.serving import NEW, PROMPTS, REQUESTS, SOFT, WORDS, _adapters, _requests, _vectors
 from benchmarks.side import Work
 from ptune import LanguageModel, PromptModel, Task, Template, Verbalizer, save
-from ptune.serving.app import create_app
+from ptune.serving.http.app import create_app
+from ptune.serving.http.schemas import ClassifyRequest, CompletionRequest
 from ptune.serving.options import ServeConfig
-from ptune.serving.schemas import ClassifyRequest, CompletionRequest
 from ptune.serving.server import PromptServer
 from ptune.settings import DecodingConfig
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 
 from ptune.cli.main import main as ptune
-from ptune.serving.prompt_files import NAMES
+from ptune.serving.bank.prompt_files import NAMES
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDER = ROOT / "src" / "ptune" / "builtin" / "prompts"

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from ptune import LanguageModel, PromptModel, Task, Template, Verbalizer, save
 from ptune.model.task import PrefixSettings
-from ptune.serving.app import create_app
+from ptune.serving.http.app import create_app
 from ptune.serving.options import ServeConfig
 from ptune.serving.server import PromptServer
 from ptune.settings import DecodingConfig

@@ -1,1 +1,4 @@
-"""One frozen LM and many prompts behind HTTP: requests of any prompts meet in one batch."""
+"""Saved prompts behind HTTP: one frozen LM, rows of any prompts in one batch.
+
+``http`` takes requests and answers them, ``engines`` runs the LM, ``bank`` holds the prompts.
+"""

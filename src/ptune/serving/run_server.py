@@ -17,7 +17,7 @@ import uvicorn
 from ptune.base import terminal
 from ptune.errors import ConfigError
 from ptune.serving.access import new_token
-from ptune.serving.app import create_app
+from ptune.serving.http.app import create_app
 from ptune.serving.options import ServeConfig
 from ptune.serving.server import PromptServer
 

@@ -8,15 +8,15 @@ from collections.abc import Iterator, Mapping
 
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
-from ptune.serving import bank_folder
 from ptune.serving.access import Access
-from ptune.serving.batch_engine import BatchEngine
+from ptune.serving.bank import bank_folder
+from ptune.serving.bank.prompt_bank import PromptBank, lm_for
+from ptune.serving.bank.prompt_files import PromptFiles, prompts_at, prompts_in
+from ptune.serving.engines.batch_engine import BatchEngine
+from ptune.serving.engines.scheduler import Scheduler
 from ptune.serving.metrics import Metrics
 from ptune.serving.options import ServeConfig
 from ptune.serving.problems import Problem
-from ptune.serving.prompt_bank import PromptBank, lm_for
-from ptune.serving.prompt_files import PromptFiles, prompts_at, prompts_in
-from ptune.serving.scheduler import Scheduler
 
 log = logging.getLogger("ptune.serving")
 BUILTIN = pathlib.Path(__file__).parents[1] / "builtin" / "prompts"

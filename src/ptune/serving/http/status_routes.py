@@ -5,7 +5,7 @@ import pathlib
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
-from ptune.serving.answering import User, server_of
+from ptune.serving.http.answering import User, server_of
 from ptune.serving.problems import Problem
 
 router = APIRouter(tags=["status"])

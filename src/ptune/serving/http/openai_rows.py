@@ -5,11 +5,11 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from ptune.serving.answering import check_fields
-from ptune.serving.jobs import Job
+from ptune.serving.bank.prompt_files import Description
+from ptune.serving.engines.jobs import Job
+from ptune.serving.http.answering import check_fields
+from ptune.serving.http.schemas import ChatRequest, CompletionRequest, Fields, WritingRequest
 from ptune.serving.problems import refused
-from ptune.serving.prompt_files import Description
-from ptune.serving.schemas import ChatRequest, CompletionRequest, Fields, WritingRequest
 
 
 def jobs_of(

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from ptune.errors import ConfigError, StoreError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
+from ptune.serving.bank.prompt_files import Description, PromptFiles, Stamp, stamp_of
 from ptune.serving.problems import Problem
-from ptune.serving.prompt_files import Description, PromptFiles, Stamp, stamp_of
 from ptune.storage import prompt_folder
 
 DAMAGED = "The prompt is damaged on the server"

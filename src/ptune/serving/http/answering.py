@@ -10,10 +10,10 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from ptune.serving.access import Tenant
-from ptune.serving.jobs import BatchNote, Job, LabelAnswer, TextAnswer
+from ptune.serving.bank.prompt_files import Description
+from ptune.serving.engines.jobs import BatchNote, Job, LabelAnswer, TextAnswer
+from ptune.serving.engines.scheduler import unknown_prompt
 from ptune.serving.problems import Problem, refused
-from ptune.serving.prompt_files import Description
-from ptune.serving.scheduler import unknown_prompt
 from ptune.serving.server import PromptServer
 
 Answer = LabelAnswer | TextAnswer

@@ -3,7 +3,7 @@
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 
-from ptune.serving.jobs import Job
+from ptune.serving.engines.jobs import Job
 
 LINES = 10  # so many full lines may wait altogether
 

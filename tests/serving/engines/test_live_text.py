@@ -6,7 +6,7 @@ from serving_kit import TEXTS
 
 from ptune import load
 from ptune.model.generate import text_of
-from ptune.serving.live_text import LiveText
+from ptune.serving.engines.live_text import LiveText
 
 
 @pytest.fixture(scope="module")

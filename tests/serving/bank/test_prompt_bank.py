@@ -10,10 +10,10 @@ import pytest
 import serving_kit
 from serving_kit import TEXTS
 
-from ptune.serving import bank_folder, prompt_bank
 from ptune.serving.access import hash_of
-from ptune.serving.bank_folder import Watcher
-from ptune.serving.prompt_files import NAMES, prompts_in
+from ptune.serving.bank import bank_folder, prompt_bank
+from ptune.serving.bank.bank_folder import Watcher
+from ptune.serving.bank.prompt_files import NAMES, prompts_in
 
 ADMIN = {"Authorization": "Bearer admin"}
 
@@ -110,7 +110,7 @@ def damaged(folder):
 def test_what_is_no_prompt_changes_nothing(served, bank, tmp_path, monkeypatch):
     server, client = served
     before, files = scores(client, "film"), sorted(bank.rglob("*"))
-    monkeypatch.setattr("ptune.serving.prompt_routes.MEGABYTE", 10_000)
+    monkeypatch.setattr("ptune.serving.http.prompt_routes.MEGABYTE", 10_000)
     for content, status, reason in damaged(tmp_path / "new" / "film"):
         answer = client.put("/v1/prompts/film", content=content)
         assert answer.status_code == status and reason in answer.json()["detail"], answer.text

@@ -6,12 +6,12 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from ptune.serving import bank_folder
 from ptune.serving.access import Tenant
-from ptune.serving.answering import Administrator, User, description_of, server_of
+from ptune.serving.bank import bank_folder
+from ptune.serving.bank.prompt_files import Description
+from ptune.serving.engines.scheduler import unknown_prompt
+from ptune.serving.http.answering import Administrator, User, description_of, server_of
 from ptune.serving.problems import Problem, refused
-from ptune.serving.prompt_files import Description
-from ptune.serving.scheduler import unknown_prompt
 from ptune.serving.server import MEGABYTE, PromptServer
 from ptune.template.language import Field, Mask, Part, PrefixPart, Sep, Soft, Template, Text
 

@@ -5,7 +5,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from ptune.serving.access import Tenant
-from ptune.serving.answering import (
+from ptune.serving.engines.jobs import Job, LabelAnswer
+from ptune.serving.http.answering import (
     User,
     answers_of,
     check_fields,
@@ -14,9 +15,8 @@ from ptune.serving.answering import (
     shown_batch,
     submit,
 )
-from ptune.serving.jobs import Job, LabelAnswer
+from ptune.serving.http.schemas import ClassifyRequest, RowToClassify
 from ptune.serving.problems import Problem, refused
-from ptune.serving.schemas import ClassifyRequest, RowToClassify
 
 router = APIRouter(tags=["answers"])
 

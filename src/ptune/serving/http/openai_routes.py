@@ -10,7 +10,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from ptune.serving.access import Tenant
-from ptune.serving.answering import (
+from ptune.serving.engines.jobs import Job
+from ptune.serving.http.answering import (
     Answer,
     User,
     answer_of,
@@ -22,11 +23,10 @@ from ptune.serving.answering import (
     shown_batch,
     submit,
 )
-from ptune.serving.jobs import Job
-from ptune.serving.openai_forms import ChatForm, CompletionForm, ends_of, texts_of, usage
-from ptune.serving.openai_rows import jobs_of
+from ptune.serving.http.openai_forms import ChatForm, CompletionForm, ends_of, texts_of, usage
+from ptune.serving.http.openai_rows import jobs_of
+from ptune.serving.http.schemas import ChatRequest, CompletionRequest
 from ptune.serving.problems import Problem, refused
-from ptune.serving.schemas import ChatRequest, CompletionRequest
 from ptune.serving.server import PromptServer
 
 router = APIRouter(tags=["answers"])

@@ -15,9 +15,9 @@ from typing import Any
 
 from ptune.base import files
 from ptune.errors import PtuneError
+from ptune.serving.bank.prompt_bank import PromptBank
+from ptune.serving.bank.prompt_files import NAMES, PromptFiles, Stamp, prompts_in, stamp_of
 from ptune.serving.problems import Problem, refused
-from ptune.serving.prompt_bank import PromptBank
-from ptune.serving.prompt_files import NAMES, PromptFiles, Stamp, prompts_in, stamp_of
 
 log = logging.getLogger("ptune.serving")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

@@ -17,12 +17,12 @@ from concurrent.futures import Future, InvalidStateError
 from typing import Protocol, TypeVar
 
 from ptune.errors import DivergedError, PtuneError
-from ptune.serving.batch_engine import BatchEngine
-from ptune.serving.fair_queue import FairQueue, QueueFull
-from ptune.serving.jobs import Job
+from ptune.serving.bank.prompt_bank import LoadedPrompt
+from ptune.serving.engines.batch_engine import BatchEngine
+from ptune.serving.engines.fair_queue import FairQueue, QueueFull
+from ptune.serving.engines.jobs import Job
 from ptune.serving.metrics import Metrics
 from ptune.serving.problems import Problem, internal, overlong, refused
-from ptune.serving.prompt_bank import LoadedPrompt
 
 log = logging.getLogger("ptune.serving")
 Result = TypeVar("Result")

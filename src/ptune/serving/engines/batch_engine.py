@@ -12,8 +12,8 @@ from ptune.lm.language_model import LanguageModel
 from ptune.model import scoring
 from ptune.model.generate import write_all, write_live, written_together
 from ptune.model.prompt_model import Example, PromptModel
-from ptune.serving.jobs import BatchNote, Job, LabelAnswer, TextAnswer
-from ptune.serving.live_text import LiveText
+from ptune.serving.engines.jobs import BatchNote, Job, LabelAnswer, TextAnswer
+from ptune.serving.engines.live_text import LiveText
 from ptune.serving.problems import overlong
 from ptune.settings import DecodingConfig
 

@@ -9,7 +9,7 @@ import serving_kit
 from serving_kit import TEXTS, WRITTEN
 
 from ptune import load
-from ptune.serving.jobs import Job, LabelAnswer, TextAnswer
+from ptune.serving.engines.jobs import Job, LabelAnswer, TextAnswer
 from ptune.serving.problems import Problem
 from ptune.settings import DecodingConfig
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ptune.serving.jobs import LabelAnswer, TextAnswer
+from ptune.serving.engines.jobs import LabelAnswer, TextAnswer
 
 Answer = LabelAnswer | TextAnswer
 

@@ -1,0 +1,1 @@
+"""Requests and answers: routes, what they take, and the page."""
