@@ -10,7 +10,7 @@ from benchmarks import lms
 from benchmarks.side import Work
 from benchmarks.training import FLOORS, floor, fronted
 from ptune import LanguageModel, PromptModel, Task, Template, Verbalizer
-from ptune.model.generate import write
+from ptune.model.running.generate import write
 from ptune.settings import DecodingConfig
 
 REQUESTS, PROMPTS, SOFT, NEW = 64, 16, 10, 16

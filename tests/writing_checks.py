@@ -6,8 +6,8 @@ import tiny
 import torch
 
 from ptune.lm.language_model import LanguageModel
-from ptune.model.generate import write, write_all
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
+from ptune.model.running.generate import write, write_all
 from ptune.settings import DecodingConfig
 from ptune.template.language import Template
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ptune.answers.label_words import Verbalizer
-    from ptune.answers.reader_table import READERS
+    from ptune.answers.readers.reader_table import READERS
     from ptune.data.rows import read_rows
     from ptune.errors import PtuneError
     from ptune.estimators.classifier import PromptClassifier
@@ -25,7 +25,7 @@ _HOMES = {
     "PromptGenerator": "estimators.generator",
     "PromptModel": "model.prompt_model",
     "PtuneError": "errors",
-    "READERS": "answers.reader_table",
+    "READERS": "answers.readers.reader_table",
     "Task": "model.prompt_model",
     "Template": "template.language",
     "TrainConfig": "settings",

@@ -9,11 +9,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
 from ptune.answers.label_words import Verbalizer
-from ptune.answers.linear_reader import LinearReader, contrast, regression
+from ptune.answers.readers.linear_reader import LinearReader, contrast, regression
 from ptune.errors import DivergedError
 from ptune.lm.language_model import LanguageModel
-from ptune.model import losses
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
+from ptune.model.running import losses
 from ptune.settings import TrainConfig
 from ptune.storage import prompt_folder
 from ptune.template.language import Template

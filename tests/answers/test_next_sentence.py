@@ -6,10 +6,10 @@ import tiny
 import torch
 from transformers import BertConfig, BertForNextSentencePrediction, BertForPreTraining
 
-from ptune.answers import next_sentence
 from ptune.answers.label_words import Verbalizer
-from ptune.answers.next_sentence import PairHead
-from ptune.answers.reader_table import READERS
+from ptune.answers.readers import next_sentence
+from ptune.answers.readers.next_sentence import PairHead
+from ptune.answers.readers.reader_table import READERS
 from ptune.errors import ConfigError, ModelError, VerbalizerError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Task

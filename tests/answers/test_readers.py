@@ -9,8 +9,8 @@ import torch
 from by_hand import Plain
 
 from ptune.answers.label_words import Verbalizer
-from ptune.answers.reader import Reader
-from ptune.answers.reader_table import READERS
+from ptune.answers.readers.reader import Reader
+from ptune.answers.readers.reader_table import READERS
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Task

@@ -11,8 +11,8 @@ import torch
 from by_hand import Pieces, Plain
 
 from ptune.answers.label_words import Verbalizer
-from ptune.answers.reader_table import READERS
-from ptune.answers.trained_heads import Head, Prototypes, SoftWords
+from ptune.answers.readers.reader_table import READERS
+from ptune.answers.readers.trained_heads import Head, Prototypes, SoftWords
 from ptune.base import files
 from ptune.errors import ConfigError, ModelError, StoreError, TemplateError, VerbalizerError
 from ptune.lm.language_model import LanguageModel
@@ -486,7 +486,7 @@ def test_a_batch_that_is_cut_teaches_prototypes_the_same(accumulate, tokens, mon
 
     wanted = first_step(*own)
     alone = {name: found for one in own for name, found in first_step(one).items()}
-    monkeypatch.setattr("ptune.model.losses.CPU_TOKENS", tokens)
+    monkeypatch.setattr("ptune.model.running.losses.CPU_TOKENS", tokens)
     cut = first_step(*own, accumulate=accumulate)
     for name, (loss, gradients) in wanted.items():
         for other in (alone, cut):

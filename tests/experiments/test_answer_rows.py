@@ -17,11 +17,12 @@ from ptune.experiments.options import EvaluateConfig, GenerateConfig, PredictCon
 from ptune.experiments.train import train_task
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import labelled as figures_of
-from ptune.model.generate import generate, write_all
 from ptune.model.prompt_model import PromptModel
+from ptune.model.running.generate import generate, write_all
 from ptune.settings import DecodingOverrides
 from ptune.storage import prompt_folder
-from ptune.tasks import judge_labels, judge_texts, yaml_task
+from ptune.tasks import yaml_task
+from ptune.tasks.judging import judge_labels, judge_texts
 from ptune.tasks.schema import TaskConfig
 
 FAR = "in the east of Austria on the Danube and in the west of Italy " * 2

@@ -15,7 +15,7 @@ from ptune.errors import ConfigError, DataError, DivergedError, TemplateError
 from ptune.experiments.compare import compare, compare_checks, compare_methods, compare_summary
 from ptune.experiments.options import CompareConfig
 from ptune.metrics.labels import deviation, mean
-from ptune.reports import compare_page
+from ptune.reports.pages import compare_page
 from ptune.reports.schemas import Cell, Comparison
 
 GOOD, BAD = (

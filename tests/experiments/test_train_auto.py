@@ -11,7 +11,7 @@ from ptune.errors import ConfigError
 from ptune.experiments import answer_rows
 from ptune.experiments.options import EvaluateConfig
 from ptune.experiments.train import train_auto, train_task
-from ptune.reports import runs_page
+from ptune.reports.pages import runs_page
 from ptune.selection import choice
 from ptune.storage import prompt_folder
 from ptune.tasks.schema import TaskConfig

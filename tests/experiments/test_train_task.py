@@ -18,8 +18,9 @@ from ptune.model.prompt_model import PromptModel, Task
 from ptune.prompts.encoders import Baked
 from ptune.storage import prompt_folder
 from ptune.storage.prompt_folder import load
-from ptune.tasks import baselines, judge_labels, yaml_task
-from ptune.tasks.judge_labels import judge
+from ptune.tasks import yaml_task
+from ptune.tasks.judging import baselines, judge_labels
+from ptune.tasks.judging.judge_labels import judge
 from ptune.template.language import Template
 from ptune.training import loop
 

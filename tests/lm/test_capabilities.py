@@ -9,8 +9,8 @@ import tiny
 import transformers
 from more_families import BY_LENGTH, MORE, OTHERS, STATES, Losing, more_families  # noqa: F401
 
-from ptune.lm.capabilities import Capabilities, Capability
 from ptune.lm.language_model import LanguageModel
+from ptune.lm.trials.capabilities import Capabilities, Capability
 
 CACHED = (
     "cache" in inspect.signature(transformers.GPTJForCausalLM.forward).parameters

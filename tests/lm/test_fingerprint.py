@@ -11,7 +11,7 @@ import torch
 from ptune.answers.label_words import Verbalizer
 from ptune.base import files
 from ptune.errors import StoreError
-from ptune.lm.fingerprint import difference, record
+from ptune.lm.identity.fingerprint import difference, record
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
 from ptune.storage import prompt_folder, saved_prompt

@@ -30,16 +30,16 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 from transformers.pytorch_utils import Conv1D
 
-from ptune.answers import next_sentence
 from ptune.answers.label_words import Verbalizer
+from ptune.answers.readers import next_sentence
 from ptune.cli import main
 from ptune.errors import ConfigError, ModelError, StoreError, TemplateError
 from ptune.lm.batch import collate
 from ptune.lm.forward import fill
 from ptune.lm.language_model import LanguageModel, nearest_words
-from ptune.lm.loading import choose_device, choose_dtype, load_model, load_tokenizer, locate
-from ptune.model.generate import write
+from ptune.lm.source.loading import choose_device, choose_dtype, load_model, load_tokenizer, locate
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
+from ptune.model.running.generate import write
 from ptune.settings import DecodingConfig, TrainConfig
 from ptune.template.language import EncodedRow, Template
 from ptune.training.loop import fit
@@ -435,7 +435,7 @@ def test_a_revision_goes_to_transformers_and_into_saved_prompts(monkeypatch, tmp
         return load
 
     lm_folder(tmp_path)
-    monkeypatch.setattr("ptune.lm.model_files.check", lambda *_, **__: None)
+    monkeypatch.setattr("ptune.lm.source.model_files.check", lambda *_, **__: None)
     for kind in ("AutoConfig", "AutoTokenizer", "AutoModelForMaskedLM"):
         auto = getattr(transformers, kind)
         monkeypatch.setattr(auto, "from_pretrained", instead(auto.from_pretrained))

@@ -14,7 +14,7 @@ from more_families import BY_LENGTH, MORE, more_families  # noqa: F401 (the last
 
 from ptune.answers.from_row import Choices, Span
 from ptune.answers.label_words import Verbalizer
-from ptune.answers.reader_table import READERS
+from ptune.answers.readers.reader_table import READERS
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
 from ptune.template.language import Template

@@ -31,8 +31,8 @@ from ptune.lm import language_model as lms
 from ptune.lm.language_model import LanguageModel
 from ptune.lm.patches import prefix_attention
 from ptune.lm.patches.attention_route import AttentionRoute
-from ptune.model.generate import write, write_all
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
+from ptune.model.running.generate import write, write_all
 from ptune.settings import DecodingConfig, TrainConfig
 from ptune.template.language import Template
 from ptune.training.loop import fit
@@ -227,7 +227,7 @@ def test_a_length_from_which_a_row_changes_others_is_the_longest_that_is_taken(m
     assert LanguageModel(network, tokenizer).max_length == 80
     monkeypatch.setattr(network.model, "forward", warped)
     monkeypatch.setattr(lms, "PADDED", 1.0)
-    monkeypatch.setattr("ptune.lm.trial.Trial._same_padded", lambda *_: True)
+    monkeypatch.setattr("ptune.lm.trials.trial.Trial._same_padded", lambda *_: True)
     assert LanguageModel(network, tokenizer).max_length == 8
 
 

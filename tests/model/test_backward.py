@@ -6,7 +6,7 @@ import pytest
 import torch
 from family_checks import TOLERANCE
 
-from ptune.model import losses
+from ptune.model.running import losses
 
 
 def gradients(model) -> list[torch.Tensor]:

@@ -10,7 +10,7 @@ from by_hand import Plain, of_labels
 
 from ptune.answers.from_row import Choices
 from ptune.answers.label_words import Verbalizer
-from ptune.answers.reader_table import READERS
+from ptune.answers.readers.reader_table import READERS
 from ptune.errors import ConfigError, VerbalizerError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.calibration import CONTENT_FREE, calibrate, refine

@@ -22,9 +22,9 @@ from writing_checks import (
 from ptune.answers.label_words import Verbalizer
 from ptune.errors import ConfigError, TemplateError
 from ptune.lm.language_model import LanguageModel
-from ptune.model import generate as generate_module
-from ptune.model.generate import generate, write, write_all
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
+from ptune.model.running import generate as generate_module
+from ptune.model.running.generate import generate, write, write_all
 from ptune.settings import DecodingConfig
 from ptune.template.language import Template
 

@@ -5,7 +5,7 @@ import tiny
 import torch
 
 from ptune.answers.label_words import Verbalizer
-from ptune.answers.reader_table import READERS
+from ptune.answers.readers.reader_table import READERS
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.check_task import WITHOUT_WORDS

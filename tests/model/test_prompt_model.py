@@ -3,12 +3,12 @@ import tiny
 import torch
 
 from ptune.answers.label_words import Verbalizer, allowed
-from ptune.answers.reader_table import READERS
+from ptune.answers.readers.reader_table import READERS
 from ptune.errors import ConfigError, DataError, DivergedError, TemplateError, VerbalizerError
 from ptune.lm.batch import collate
 from ptune.lm.language_model import LanguageModel
-from ptune.model.forward import run_rows
 from ptune.model.prompt_model import PromptModel, Task
+from ptune.model.running.forward import run_rows
 from ptune.prompts import encoders
 from ptune.tasks import yaml_task
 from ptune.tasks.schema import TaskConfig

@@ -10,12 +10,12 @@ import torch
 
 from ptune.answers.from_row import Span
 from ptune.answers.label_words import Verbalizer
-from ptune.answers.reader_table import READERS
+from ptune.answers.readers.reader_table import READERS
 from ptune.errors import ConfigError, DataError, VerbalizerError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.calibration import calibrate
-from ptune.model.forward import run_rows
 from ptune.model.prompt_model import PromptModel, Task
+from ptune.model.running.forward import run_rows
 from ptune.settings import TrainConfig
 from ptune.storage import prompt_folder
 from ptune.tasks import yaml_task

@@ -10,7 +10,7 @@ import tiny
 import torch
 from transformers import AutoModelForMaskedLM, BertConfig, BertModel
 
-from ptune.answers.next_sentence import PairHead
+from ptune.answers.readers.next_sentence import PairHead
 from ptune.base import files
 from ptune.errors import ConfigError, DataError, DivergedError
 from ptune.lm.language_model import LanguageModel

@@ -3,10 +3,11 @@
 import pytest
 from test_runs_page import page, run
 
-from ptune.reports import calibration, run_columns
+from ptune.reports import calibration
+from ptune.reports.pages import run_columns
 from ptune.reports.schemas import Reliability, WrongAnswer
-from ptune.tasks.judge_labels import Answer
-from ptune.tasks.label_details import MOST_WRONG, LabelDetails
+from ptune.tasks.judging.judge_labels import Answer
+from ptune.tasks.judging.label_details import MOST_WRONG, LabelDetails
 
 ROWS = [{"text": f"row {number}", "label": "ab"[number % 2]} for number in range(40)]
 

@@ -2,7 +2,7 @@
 
 import re
 
-from ptune.reports import compare_page
+from ptune.reports.pages import compare_page
 from ptune.reports.schemas import Cell, Comparison
 
 

@@ -5,8 +5,8 @@ import re
 import pytest
 from matplotlib.figure import Figure
 
-from ptune.reports import design
-from ptune.reports.design import Dot, DotRow, Score
+from ptune.reports.pages import design
+from ptune.reports.pages.design import Dot, DotRow, Score
 
 
 def test_what_is_within_one_deviation_of_the_best_is_near_it():

@@ -9,7 +9,8 @@ import pytest
 from ptune.base import files
 from ptune.errors import ConfigError, StoreError
 from ptune.experiments import report_runs
-from ptune.reports import figure_files, runs_page
+from ptune.reports import figure_files
+from ptune.reports.pages import runs_page
 from ptune.reports.schemas import Cell, Comparison, Run, summarise
 from ptune.reports.trial_results import FactsResult
 

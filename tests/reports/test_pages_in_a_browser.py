@@ -14,7 +14,7 @@ import test_compare_page
 import test_probe_page
 from test_runs_page import LOOKS, run
 
-from ptune.reports import compare_page, probe_page, runs_page
+from ptune.reports.pages import compare_page, probe_page, runs_page
 from ptune.reports.schemas import Comparison, Output, Reliability, WrongAnswer
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

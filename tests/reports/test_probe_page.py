@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from ptune.reports import probe_page
+from ptune.reports.pages import probe_page
 from ptune.reports.schemas import summarise
 from ptune.reports.trial_results import AnsweredRow, Evaluation, FactsResult, Wording
 

@@ -9,8 +9,8 @@ from rich.console import Console
 from ptune.base import files
 from ptune.errors import ConfigError, StoreError
 from ptune.experiments import report_runs
-from ptune.reports import run_plots, runs_page
-from ptune.reports.run_columns import columns_of
+from ptune.reports.pages import run_plots, runs_page
+from ptune.reports.pages.run_columns import columns_of
 from ptune.reports.schemas import Output, Run
 
 TITLES = {"prefix-tuning": "Prefix-tuning", "fine-tune": "Fine-tuning"}

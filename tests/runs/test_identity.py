@@ -8,7 +8,7 @@ import tiny
 import torch
 
 from ptune.answers.label_words import Verbalizer
-from ptune.answers.reader_table import READERS
+from ptune.answers.readers.reader_table import READERS
 from ptune.errors import DataError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PrefixSettings, Task

@@ -10,8 +10,8 @@ import tiny
 import torch
 
 from ptune.cli import main
-from ptune.lm import loading
 from ptune.lm.language_model import LanguageModel
+from ptune.lm.source import loading
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
 from ptune.prompts import encoders
 from ptune.storage import google_format, peft_format, prompt_folder

@@ -6,11 +6,11 @@ import tiny
 import torch
 
 from ptune.answers.label_words import Verbalizer
-from ptune.answers.reader_table import READERS
+from ptune.answers.readers.reader_table import READERS
 from ptune.base import files
 from ptune.errors import ConfigError, StoreError
-from ptune.lm import loading
 from ptune.lm.language_model import LanguageModel
+from ptune.lm.source import loading
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
 from ptune.settings import DecodingConfig, LayoutConfig, TrainConfig
 from ptune.storage import prompt_folder

@@ -6,7 +6,15 @@ import tiny
 import torch
 
 from ptune.lm.language_model import LanguageModel
-from ptune.tasks.baselines import MOST_ROWS, Question, advice, behind, figures, majority, vectors
+from ptune.tasks.judging.baselines import (
+    MOST_ROWS,
+    Question,
+    advice,
+    behind,
+    figures,
+    majority,
+    vectors,
+)
 from ptune.template.language import Template
 
 GOOD, BAD = (

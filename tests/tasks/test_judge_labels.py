@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 
 from ptune import Verbalizer
-from ptune.tasks import judge_labels
-from ptune.tasks.judge_labels import Answer
-from ptune.tasks.label_details import LabelDetails
+from ptune.tasks.judging import judge_labels
+from ptune.tasks.judging.judge_labels import Answer
+from ptune.tasks.judging.label_details import LabelDetails
 
 
 def test_right_and_answered_labels_are_counted(monkeypatch):

@@ -18,7 +18,8 @@ from ptune.experiments.train import train_model, train_task
 from ptune.reports.schemas import Run
 from ptune.settings import DecodingConfig, DecodingOverrides
 from ptune.storage import prompt_folder
-from ptune.tasks import judge_texts, yaml_task
+from ptune.tasks import yaml_task
+from ptune.tasks.judging import judge_texts
 from ptune.tasks.schema import TaskConfig
 from ptune.tasks.splits import by_prompt
 

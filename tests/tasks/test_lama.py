@@ -8,7 +8,7 @@ from ptune.answers.label_words import allowed
 from ptune.errors import ConfigError, DataError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Task
-from ptune.tasks import lama
+from ptune.tasks.layouts import lama
 from ptune.template.language import Template
 from ptune.template.tokenizer import Tokens
 

@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 
 from ptune.errors import DataError
-from ptune.tasks.superglue import FORMS, read
+from ptune.tasks.layouts.superglue import FORMS, read
 
 NEWS = "Ann met Bob in Rome.\n@highlight\nBob is 'tired of Rome'\n@highlight\nWill Ann wait?"
 MULTIRC = {

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from ptune.errors import DataError
-from ptune.tasks.table_to_text import read
+from ptune.tasks.layouts.table_to_text import read
 
 TRIPLES = [
     ["Aarhus_Airport", "cityServed", '"Aarhus, Denmark"'],

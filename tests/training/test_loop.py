@@ -15,14 +15,14 @@ from killing import killed_after
 
 from ptune.answers.from_row import Choices
 from ptune.answers.label_words import Verbalizer
-from ptune.answers.reader_table import READERS
+from ptune.answers.readers.reader_table import READERS
 from ptune.base.interrupts import Interrupted
 from ptune.errors import ConfigError, DataError, DivergedError, StoreError
 from ptune.lm.language_model import LanguageModel
-from ptune.model import losses as model_losses
-from ptune.model.encode_rows import encode_row
-from ptune.model.examples import HiddenWordsExample
 from ptune.model.prompt_model import PromptModel, Task
+from ptune.model.rows.encode_rows import encode_row
+from ptune.model.rows.examples import HiddenWordsExample
+from ptune.model.running import losses as model_losses
 from ptune.settings import TrainConfig
 from ptune.template.language import Template
 from ptune.training import loop, prompt_training

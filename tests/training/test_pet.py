@@ -13,10 +13,10 @@ import tiny
 import torch
 from torch import nn
 
-from ptune.answers import trained_heads
 from ptune.answers.from_row import Choices
 from ptune.answers.label_words import Verbalizer
-from ptune.answers.reader_table import READERS
+from ptune.answers.readers import trained_heads
+from ptune.answers.readers.reader_table import READERS
 from ptune.base import files as store
 from ptune.base.interrupts import Interrupted
 from ptune.errors import ConfigError, DataError, DivergedError

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ptune.cli.options import DoctorConfig
 from ptune.lm.language_model import LanguageModel
-from ptune.lm.loading import choose_device, choose_dtype
+from ptune.lm.source.loading import choose_device, choose_dtype
 from ptune.model.check_task import WITHOUT_WORDS
 
 PACKAGES = "ptune", "torch", "transformers", "tokenizers", "safetensors", "numpy"

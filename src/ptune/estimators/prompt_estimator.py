@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ptune.answers.reader_table import READERS
+from ptune.answers.readers.reader_table import READERS
 from ptune.base import files
 from ptune.errors import ConfigError, StoreError, first_fault
 from ptune.estimators.input_rows import is_list_of, is_series_of_texts, text_of

@@ -19,15 +19,15 @@ from ptune.errors import ConfigError, DataError, PtuneError, TemplateError, reas
 from ptune.experiments import unfinished_answers
 from ptune.experiments.options import EvaluateConfig, GenerateConfig, PredictConfig
 from ptune.lm.language_model import LanguageModel
-from ptune.model.examples import Shortening
-from ptune.model.generate import write_all
 from ptune.model.prompt_model import Example, PromptModel, Row
+from ptune.model.rows.examples import Shortening
+from ptune.model.running.generate import write_all
 from ptune.settings import DecodingConfig, FileConfig, LayoutConfig
 from ptune.storage import prompt_folder
 from ptune.survey import unknown_text
 from ptune.survey.findings import rows_in_words
 from ptune.survey.unknown_text import UnknownRows
-from ptune.tasks import judge_labels, judge_texts
+from ptune.tasks.judging import judge_labels, judge_texts
 from ptune.tasks.splits import iterate, rows_of, with_labels_of
 
 ANSWERS_AT_ONCE = 64

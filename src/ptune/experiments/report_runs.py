@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from ptune.base import terminal
 from ptune.errors import ConfigError
-from ptune.reports import figure_files, runs_page
+from ptune.reports import figure_files
+from ptune.reports.pages import runs_page
 from ptune.runs.folder import NOTE, held
 
 

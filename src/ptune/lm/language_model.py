@@ -18,21 +18,22 @@ from transformers import PreTrainedModel
 
 from ptune.base import files
 from ptune.errors import ConfigError, ModelError
-from ptune.lm import capability_trials, writing
+from ptune.lm import writing
 from ptune.lm.batch import Batch, Side, collate
-from ptune.lm.capabilities import Capabilities, Capability
-from ptune.lm.fingerprint import LMRecord, config_hash, difference
 from ptune.lm.forward import ForwardPass, LMOutput, evaluating
+from ptune.lm.identity.fingerprint import LMRecord, config_hash, difference
+from ptune.lm.identity.record_cache import RecordCache
 from ptune.lm.length_switches import LengthSwitches
-from ptune.lm.loading import choose_device, choose_dtype, first_line, kind_of, load_model
 from ptune.lm.patches import answer_positions
 from ptune.lm.patches.checkpointing import outermost_layers, recompute
 from ptune.lm.patches.onednn_linear import use_onednn
 from ptune.lm.patches.packing import Packing
 from ptune.lm.patches.prefix_attention import GROUPS
 from ptune.lm.patches.text_cache import Context, Contexts, Ids
-from ptune.lm.record_cache import RecordCache
-from ptune.lm.trial import Route, Trial, one_row, switch_lengths, two_rows
+from ptune.lm.source.loading import choose_device, choose_dtype, first_line, kind_of, load_model
+from ptune.lm.trials import capability_trials
+from ptune.lm.trials.capabilities import Capabilities, Capability
+from ptune.lm.trials.trial import Route, Trial, one_row, switch_lengths, two_rows
 from ptune.lm.vocabulary_head import VocabularyHead
 from ptune.prompts.bank import PrefixBatch
 from ptune.template.language import EncodedRow, Kind

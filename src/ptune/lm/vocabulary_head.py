@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from ptune.errors import ModelError
 from ptune.lm.forward import ForwardPass
-from ptune.lm.trial import Trial, close
+from ptune.lm.trials.trial import Trial, close
 
 
 class VocabularyHead:

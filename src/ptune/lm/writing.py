@@ -12,9 +12,9 @@ from transformers.generation.streamers import BaseStreamer
 
 from ptune.errors import ModelError
 from ptune.lm.batch import Batch, Side
-from ptune.lm.capabilities import Capability
-from ptune.lm.loading import first_line
-from ptune.lm.trial import FAILURES, Trial, close
+from ptune.lm.source.loading import first_line
+from ptune.lm.trials.capabilities import Capability
+from ptune.lm.trials.trial import FAILURES, Trial, close
 from ptune.prompts.bank import PrefixBatch
 from ptune.template.language import EncodedRow
 

@@ -2,11 +2,11 @@
 
 from ptune.answers.from_row import Choices, Span
 from ptune.answers.label_words import Verbalizer
-from ptune.answers.reader import Reader
-from ptune.answers.reader_table import READERS
+from ptune.answers.readers.reader import Reader
+from ptune.answers.readers.reader_table import READERS
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
-from ptune.model import windows
+from ptune.model.rows import windows
 from ptune.model.task import Task
 from ptune.template.language import PrefixPart, Template, Text
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.answers.label_words import Verbalizer
-from ptune.answers.reader import Reader
+from ptune.answers.readers.reader import Reader
 from ptune.base.seeding import seeded
 from ptune.errors import ConfigError, nearest
 from ptune.lm.language_model import LanguageModel

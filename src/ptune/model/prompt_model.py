@@ -11,22 +11,24 @@ from torch import nn
 
 from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.answers.from_row import Choices, Span
-from ptune.answers.reader import Reader
-from ptune.answers.word_reader import WordReader
+from ptune.answers.readers.reader import Reader
+from ptune.answers.readers.word_reader import WordReader
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.lm.language_model import LanguageModel
-from ptune.model import encode_rows, initialisation, losses, scoring
+from ptune.model import initialisation
 from ptune.model.check_task import check_task
-from ptune.model.encode_rows import TaskChoice
-from ptune.model.examples import Example
-from ptune.model.forward import (
+from ptune.model.rows import encode_rows
+from ptune.model.rows.encode_rows import TaskChoice
+from ptune.model.rows.examples import Example
+from ptune.model.running import losses, scoring
+from ptune.model.running.forward import (
     PromptVectors,
     batches_of,
     fill_counts,
     prompt_vectors,
     run_examples,
 )
-from ptune.model.generate import generate as generate_texts
+from ptune.model.running.generate import generate as generate_texts
 from ptune.model.task import (
     BoundTask,
     Loss,
@@ -440,7 +442,7 @@ class PromptModel:
         self, rows: Sequence[Row], tasks: TaskChoice = None, config: DecodingConfig | None = None
     ) -> list[Any]:
         """The texts that the LM writes for rows of any tasks, mixed in batches; see
-        ``ptune.model.generate.generate``."""
+        ``ptune.model.running.generate.generate``."""
         return generate_texts(self, rows, tasks, config)
 
     def together(self, examples: Sequence[Example], scores: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -11,8 +11,8 @@ from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.answers.ensemble import Combine
 from ptune.answers.from_row import Choices, Span
 from ptune.answers.label_words import Verbalizer
-from ptune.answers.reader import Answer, FillOutput, Reader
-from ptune.answers.word_reader import WordReader
+from ptune.answers.readers.reader import Answer, FillOutput, Reader
+from ptune.answers.readers.word_reader import WordReader
 from ptune.data.rows import spelled
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.settings import DecodingConfig, LayoutConfig

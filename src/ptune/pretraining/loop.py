@@ -11,14 +11,14 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ptune.answers.next_sentence import PairHead
+from ptune.answers.readers.next_sentence import PairHead
 from ptune.base import files, terminal
 from ptune.base.interrupts import Interrupted, stoppable
 from ptune.base.progress import Progress
 from ptune.errors import ConfigError, DivergedError
 from ptune.lm.language_model import LanguageModel
-from ptune.lm.loading import choose_dtype
 from ptune.lm.patches.onednn_linear import keep_few_shapes
+from ptune.lm.source.loading import choose_dtype
 from ptune.pretraining import batches
 from ptune.pretraining.batches import PAIRS, Batched, BatchMaker, Picks, Text
 from ptune.pretraining.new_lm import TOKENIZER, prepare

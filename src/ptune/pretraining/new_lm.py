@@ -16,7 +16,7 @@ from transformers import (
 
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
-from ptune.lm.loading import choose_device, load_model, load_tokenizer
+from ptune.lm.source.loading import choose_device, load_model, load_tokenizer
 from ptune.pretraining import vocabulary
 from ptune.pretraining.options import PretrainConfig
 from ptune.template.language import Kind

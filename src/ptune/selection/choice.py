@@ -16,7 +16,8 @@ from ptune.model.prompt_model import PromptModel, Row
 from ptune.runs.trials import JsonResults, Trial, run_trials
 from ptune.selection.candidates import Candidate, candidates
 from ptune.selection.cross_validation import ALWAYS_LEARNED, folds, out_of_fold
-from ptune.tasks import baselines, yaml_task
+from ptune.tasks import yaml_task
+from ptune.tasks.judging import baselines
 from ptune.tasks.schema import AUTO, TaskConfig
 
 FOLDS = 3
@@ -257,7 +258,7 @@ def _try(candidate: Candidate, held_out: _HeldOut, lm: LanguageModel) -> Answere
 def _try_tf_idf(held_out: _HeldOut, lm: LanguageModel) -> Answered:
     """The answers of a logistic regression on rare words, which is no prompt and cannot be kept: a
     figure to be ahead of."""
-    from ptune.tasks.judge_labels import question
+    from ptune.tasks.judging.judge_labels import question
 
     began = time.monotonic()
     shares: Shares = {}

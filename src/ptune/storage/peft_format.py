@@ -18,9 +18,9 @@ from ptune.answers.label_words import Verbalizer
 from ptune.base import files
 from ptune.errors import ConfigError, StoreError, first_fault
 from ptune.lm.language_model import LanguageModel
-from ptune.lm.loading import local_path
 from ptune.lm.patches.attention_route import AttentionRoute
 from ptune.lm.patches.prefix_attention import AttentionSite
+from ptune.lm.source.loading import local_path
 from ptune.model.prompt_model import BoundTask, PrefixSettings, PromptModel, Task
 from ptune.prompts import encoders
 from ptune.prompts.bank import Prefix

@@ -6,7 +6,7 @@ import pathlib
 from ptune.base import files
 from ptune.errors import StoreError
 from ptune.lm.language_model import LanguageModel
-from ptune.lm.loading import choose_dtype, local_path
+from ptune.lm.source.loading import choose_dtype, local_path
 from ptune.storage.saved_prompt import SavedLM, SavedPrompt, read_saved_prompt
 
 

@@ -9,7 +9,7 @@ from ptune.answers.bound_verbalizer import Aggregate, Length, Order
 from ptune.answers.ensemble import Combine
 from ptune.base import files
 from ptune.errors import StoreError, first_fault
-from ptune.lm.fingerprint import LMRecord
+from ptune.lm.identity.fingerprint import LMRecord
 from ptune.model.task import Pooling, Windows
 from ptune.settings import DecodingConfig, LayoutConfig, ReaderName
 

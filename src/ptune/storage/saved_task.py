@@ -9,7 +9,7 @@ import torch
 
 from ptune.answers.from_row import Choices, Span
 from ptune.answers.label_words import Verbalizer
-from ptune.answers.reader_table import READERS
+from ptune.answers.readers.reader_table import READERS
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
 from ptune.model.task import BoundTask
 from ptune.prompts.bank import Prefix

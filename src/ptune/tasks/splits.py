@@ -22,8 +22,9 @@ from ptune.errors import ConfigError, DataError, TemplateError, nearest
 from ptune.model.task import prompt_value
 from ptune.settings import FileConfig
 from ptune.survey.findings import likest_label
-from ptune.tasks import few_shot, lines, superglue, table_to_text
+from ptune.tasks import few_shot
 from ptune.tasks.few_shot import Row
+from ptune.tasks.layouts import lines, superglue, table_to_text
 from ptune.tasks.schema import DataConfig
 from ptune.template.language import Field, text_of
 

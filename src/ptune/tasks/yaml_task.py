@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from ptune.answers.from_row import Choices, Span
 from ptune.answers.label_words import Verbalizer, allowed
-from ptune.answers.reader_table import READERS
+from ptune.answers.readers.reader_table import READERS
 from ptune.base import plain_files
 from ptune.data import yaml_files
 from ptune.errors import ConfigError, nearest, reason
@@ -20,7 +20,7 @@ from ptune.model import calibration
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Row, Task
 from ptune.prompts.bank import Prefix
 from ptune.settings import DecodingConfig, PetConfig, PrefixConfig, TrainConfig
-from ptune.tasks.lama import read_vocabulary
+from ptune.tasks.layouts.lama import read_vocabulary
 from ptune.tasks.schema import AUTO, DataConfig, ReadingConfig, TaskConfig, Words
 from ptune.tasks.splits import DATA_VARIABLE, SPLITS
 from ptune.template.language import Field, Template

@@ -5,7 +5,7 @@ from typing import Literal
 
 from ptune.answers.label_words import Verbalizer
 from ptune.errors import ConfigError, nearest
-from ptune.model.examples import Example, SharesExample
+from ptune.model.rows.examples import Example, SharesExample
 from ptune.model.task import Task
 
 ClassWeights = Literal["balanced"] | Mapping[str, float] | None

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from ptune.answers.label_words import Verbalizer
 from ptune.errors import ConfigError, DataError
 from ptune.lm.language_model import LanguageModel
-from ptune.model.examples import Shortening
 from ptune.model.prompt_model import PromptModel, Row, Task
+from ptune.model.rows.examples import Shortening
 from ptune.runs import identity
 from ptune.settings import PetConfig, TrainConfig
 from ptune.training import rehearsal

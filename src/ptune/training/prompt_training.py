@@ -13,8 +13,8 @@ from transformers.optimization import Adafactor
 
 from ptune.base import files
 from ptune.errors import ConfigError, DataError
-from ptune.model.examples import TextExample
 from ptune.model.prompt_model import Example, PromptModel, Row
+from ptune.model.rows.examples import TextExample
 from ptune.reports.trial_results import Evaluation
 from ptune.settings import TrainConfig
 from ptune.template.language import EncodedRow

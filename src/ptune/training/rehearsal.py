@@ -5,8 +5,8 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ptune.model.examples import Shortening
 from ptune.model.prompt_model import PromptModel, Row
+from ptune.model.rows.examples import Shortening
 from ptune.runs.without_trace import without_trace
 from ptune.settings import TrainConfig
 from ptune.training.loop import TextMetric, fit

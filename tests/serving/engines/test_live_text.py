@@ -5,7 +5,7 @@ import serving_kit
 from serving_kit import TEXTS
 
 from ptune import load
-from ptune.model.generate import text_of
+from ptune.model.running.generate import text_of
 from ptune.serving.engines.live_text import LiveText
 
 

@@ -17,7 +17,7 @@ from ptune.tasks.options import NewConfig
 
 if TYPE_CHECKING:
     from ptune.experiments.check.check_lengths import TokenCounts
-    from ptune.lm.reading import Reading
+    from ptune.lm.source.reading import Reading
     from ptune.tasks.schema import TaskConfig
 
 YAML = (".yaml", ".yml")
@@ -94,7 +94,7 @@ def _roles(config: CheckConfig, files: list[CheckedFile], first: CheckedFile) ->
 def _reading(lm: str | None) -> "Reading | None":
     if lm is None:
         return None
-    from ptune.lm import reading  # torch, which files alone do not need
+    from ptune.lm.source import reading
 
     return reading.load(lm)
 

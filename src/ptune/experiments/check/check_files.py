@@ -70,7 +70,7 @@ class CheckedFile:
         if self.layout == "rows":
             return iterate_rows(self.path, skipped, self.options)
         if self.layout in ("lines", "trec"):
-            from ptune.tasks import lines
+            from ptune.tasks.layouts import lines
 
             return iter(lines.read(self.path, self.layout, self.options, skipped))
         from ptune.tasks.splits import iterate  # needs torch, as no plain file does

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ptune.errors import PtuneError, TemplateError
-from ptune.lm.reading import Reading
+from ptune.lm.source.reading import Reading
 from ptune.survey.texts import Lengths
 from ptune.survey.unknown_text import Unknown
 from ptune.template.language import Field, Template, text_of

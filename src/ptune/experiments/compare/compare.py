@@ -31,7 +31,7 @@ from ptune.experiments.options import CompareConfig
 from ptune.experiments.train.train_setup import PET
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import BASELINES
-from ptune.reports import compare_page
+from ptune.reports.pages import compare_page
 from ptune.reports.schemas import Comparison
 from ptune.reports.trial_results import ComparedResult, MethodOutcome, divergences
 from ptune.runs import identity

@@ -11,8 +11,8 @@ from ptune.experiments.options import CompareConfig
 from ptune.experiments.train.train_rows import texts_that_are_read
 from ptune.experiments.train.train_setup import PET
 from ptune.lm.language_model import LanguageModel
-from ptune.model.examples import Shortening
 from ptune.model.prompt_model import PromptModel
+from ptune.model.rows.examples import Shortening
 from ptune.runs.without_trace import without_trace
 from ptune.survey import unknown_text
 from ptune.tasks import yaml_task

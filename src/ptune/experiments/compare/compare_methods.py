@@ -16,8 +16,9 @@ from ptune.metrics.labels import BASELINES, MAJORITY, labelled, mean, most_frequ
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.reports.trial_results import EnsembleMember, MethodOutcome, PatternResult
 from ptune.settings import TrainConfig, TrainOverrides
-from ptune.tasks import baselines, few_shot, yaml_task
-from ptune.tasks.judge_labels import judge, labels_of, question
+from ptune.tasks import few_shot, yaml_task
+from ptune.tasks.judging import baselines
+from ptune.tasks.judging.judge_labels import judge, labels_of, question
 from ptune.tasks.schema import TaskConfig
 from ptune.tasks.yaml_task import Member
 from ptune.training import pet

@@ -4,13 +4,13 @@ methods."""
 import pathlib
 from dataclasses import dataclass, field
 
-from ptune.answers.reader_table import READERS
+from ptune.answers.readers.reader_table import READERS
 from ptune.errors import ConfigError, ModelError, PtuneError, TemplateError, VerbalizerError
 from ptune.experiments.options import CompareConfig
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import Row
 from ptune.tasks import yaml_task
-from ptune.tasks.judge_labels import check_metrics
+from ptune.tasks.judging.judge_labels import check_metrics
 from ptune.tasks.schema import DataConfig, TaskConfig
 from ptune.tasks.splits import read as read_rows
 from ptune.tasks.splits import training_labels

@@ -6,7 +6,7 @@ from typing import Any
 from ptune.metrics.labels import BASELINES, deviation, mean
 from ptune.reports.schemas import Cell, Comparison, versions
 from ptune.reports.trial_results import ComparedResult, lost_trainings
-from ptune.tasks import baselines
+from ptune.tasks.judging import baselines
 
 STRONG_METHODS = ("contrastive", "head", "manual+fine-tune", "p-tuning+lm")
 """Advised where a baseline is ahead, in the order of docs/figures.md's figures on few rows."""

@@ -11,12 +11,12 @@ from ptune.experiments.options import ProbeConfig
 from ptune.experiments.probe import duration, probe_checks, probe_setup
 from ptune.experiments.probe.probe_trials import Plan, original_weights, run_bank, trials_of
 from ptune.lm.language_model import LanguageModel
-from ptune.reports import probe_page
+from ptune.reports.pages import probe_page
 from ptune.reports.schemas import Results, summarise, versions
 from ptune.reports.trial_results import FactsResult, divergences
 from ptune.runs.folder import RunFolder, working_in
 from ptune.runs.trials import JsonResults, run_trials, unfinished
-from ptune.tasks import lama
+from ptune.tasks.layouts import lama
 from ptune.training.loop import lower_rates
 from ptune.training.methods import Method
 

@@ -13,8 +13,8 @@ from ptune.experiments.probe.probe_trials import (
     run_bank,
     trials_of,
 )
-from ptune.model.examples import Shortening
 from ptune.model.prompt_model import PromptModel
+from ptune.model.rows.examples import Shortening
 from ptune.reports.trial_results import FactsResult
 from ptune.runs.trials import JsonResults, run_trials
 from ptune.runs.without_trace import without_trace

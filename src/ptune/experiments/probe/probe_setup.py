@@ -15,9 +15,9 @@ from ptune.experiments.options import ProbeConfig
 from ptune.experiments.probe.probe_trials import Plan, ProbeTask
 from ptune.lm.language_model import LanguageModel
 from ptune.prompts import encoders
-from ptune.reports import probe_page
+from ptune.reports.pages import probe_page
 from ptune.runs import identity
-from ptune.tasks import lama
+from ptune.tasks.layouts import lama
 from ptune.template.language import Template
 from ptune.training.methods import Method, method
 

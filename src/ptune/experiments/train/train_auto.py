@@ -23,7 +23,7 @@ from ptune.selection.candidates import Candidate, candidates
 from ptune.selection.choice import MINUTES, Selection, choose
 from ptune.selection.training import Chosen
 from ptune.survey import unknown_text
-from ptune.tasks import judge_labels
+from ptune.tasks.judging import judge_labels
 from ptune.tasks.schema import AUTO, TaskConfig
 
 SELECTION = "selection.json"

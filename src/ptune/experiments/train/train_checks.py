@@ -9,10 +9,10 @@ from ptune.errors import DivergedError
 from ptune.experiments.train.train_rows import TaskRows
 from ptune.experiments.train.train_setup import is_weighted
 from ptune.lm.language_model import LanguageModel
-from ptune.model.examples import Shortening
 from ptune.model.prompt_model import PromptModel, Row
+from ptune.model.rows.examples import Shortening
 from ptune.settings import TrainConfig
-from ptune.tasks import judge_labels, judge_texts
+from ptune.tasks.judging import judge_labels, judge_texts
 from ptune.tasks.schema import TaskConfig
 from ptune.training import rehearsal
 from ptune.training.loop import accuracy

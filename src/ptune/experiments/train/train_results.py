@@ -12,8 +12,8 @@ from ptune.metrics.labels import BASELINES
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.reports.schemas import Run
 from ptune.storage import peft_format, prompt_folder
-from ptune.tasks import baselines, judge_labels, judge_texts
-from ptune.tasks.label_details import LabelDetails
+from ptune.tasks.judging import baselines, judge_labels, judge_texts
+from ptune.tasks.judging.label_details import LabelDetails
 from ptune.tasks.schema import TaskConfig
 from ptune.tasks.splits import training_labels
 from ptune.training.methods import Method
@@ -97,7 +97,7 @@ def save(
 
 def save_figures(config: TaskConfig, run: Run) -> None:
     """Write run.json, the page and the test figures beside what is saved, and end the run."""
-    from ptune.reports import runs_page  # plots that nobody needs to predict
+    from ptune.reports.pages import runs_page
 
     if run.figures and (config.out / "prompt.json").exists():
         figures = {f"test {name}": figure for name, figure in run.figures.items()}
@@ -109,7 +109,7 @@ def save_figures(config: TaskConfig, run: Run) -> None:
 
 def finished_run(config: TaskConfig, report: Callable[[str], None]) -> Run:
     """The run in the out folder; its page is written where a kill left it without one."""
-    from ptune.reports import runs_page  # plots that nobody needs to predict
+    from ptune.reports.pages import runs_page
 
     run = runs_page.read([config.out])[0]
     if not (config.out / "report.html").exists():
@@ -127,7 +127,7 @@ def add_other_prompts(
     Args:
         rows: the test rows by their prompts.
     """
-    from ptune.reports import runs_page  # plots that nobody needs to predict
+    from ptune.reports.pages import runs_page
 
     before = runs_page.read([config.out])[0]
     trained_now = {*run.history, *run.lost}

@@ -4,7 +4,7 @@ identity."""
 from dataclasses import replace
 from typing import Any
 
-from ptune.answers.reader_table import READERS
+from ptune.answers.readers.reader_table import READERS
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
 from ptune.runs import identity

@@ -26,7 +26,8 @@ from ptune.runs.folder import RunFolder, working_in
 from ptune.settings import TrainConfig
 from ptune.storage import prompt_folder
 from ptune.survey import unknown_text
-from ptune.tasks import judge_labels, judge_texts, yaml_task
+from ptune.tasks import yaml_task
+from ptune.tasks.judging import judge_labels, judge_texts
 from ptune.tasks.schema import TaskConfig
 from ptune.training import pet
 from ptune.training.loop import account, fit, lower_rates

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from ptune.lm.batch import Batch
 from ptune.lm.pooling import MeanPooling
-from ptune.lm.trial import close
+from ptune.lm.trials.trial import close
 
 
 class Reading:

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from ptune.answers.ensemble import most_said
 from ptune.errors import ConfigError, reason
 from ptune.lm.language_model import LanguageModel
-from ptune.model import scoring
-from ptune.model.generate import write_all, write_live, written_together
 from ptune.model.prompt_model import Example, PromptModel
+from ptune.model.running import scoring
+from ptune.model.running.generate import write_all, write_live, written_together
 from ptune.serving.engines.jobs import BatchNote, Job, LabelAnswer, TextAnswer
 from ptune.serving.engines.live_text import LiveText
 from ptune.serving.problems import overlong

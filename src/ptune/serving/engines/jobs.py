@@ -7,7 +7,7 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any
 
-from ptune.model.examples import Example
+from ptune.model.rows.examples import Example
 from ptune.model.task import Row
 from ptune.serving.problems import Problem
 from ptune.settings import DecodingConfig

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ptune.model.generate import text_of
+from ptune.model.running.generate import text_of
 
 if TYPE_CHECKING:
     from ptune.model.prompt_model import PromptModel

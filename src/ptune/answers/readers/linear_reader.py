@@ -1,0 +1,116 @@
+"""Logistic regression on an LM's vectors: by itself a linear probe on a frozen LM, and behind a
+prompt that is trained by contrast a contrastive prompt. SetFit (Tunstall et al. 2022, section 3)
+tunes the whole encoder so.
+"""
+
+from typing import Self
+
+import torch
+from torch.nn.functional import linear, normalize
+
+from ptune.answers.bound_verbalizer import BoundVerbalizer
+from ptune.answers.label_words import Verbalizer
+from ptune.answers.readers.reader import Reader
+from ptune.lm.language_model import LanguageModel
+
+STRENGTH = 10.0  # C of the regression: the inverse of how strongly large weights are punished
+ABSENT = -30.0  # the score of a label that no row had
+
+
+class LinearReader(Reader):
+    """Logistic regression on vectors of length one. It is computed from the training rows, and anew
+    whenever the prompt before it has changed; no step of a training touches it.
+
+    What is trained by steps is the prompt: the vectors of two rows of one label are drawn to a
+    cosine of 1, those of two labels to a cosine of 0.
+
+    Args:
+        width: of the vectors, H.
+        labels: how many labels there are, C.
+    """
+
+    name = "linear"
+    mask = "optional"
+    pools = couples_rows = starts_from_rows = is_solved = True
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, width: int, labels: int):
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(labels, width))
+        self.register_buffer("bias", torch.zeros(labels))
+
+    @classmethod
+    def start(
+        cls, lm: LanguageModel, verbalizer: Verbalizer | None, bound: BoundVerbalizer | None
+    ) -> Self:
+        """A regression that gives all labels the same score, until it is computed."""
+        assert bound is not None
+        return cls(lm.hidden_width, len(bound.labels))
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The scores of the labels [B, C] from hidden states [B, H]."""
+        return linear(normalize(hidden.float(), dim=-1), self.weight, self.bias)
+
+    def losses(
+        self, inputs: torch.Tensor, bound: BoundVerbalizer, labels: torch.Tensor
+    ) -> torch.Tensor:
+        """Each row's share in the contrast of all pairs of rows [B]."""
+        return contrast(inputs.sum(0), labels)
+
+    @torch.no_grad()
+    def start_from(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
+        """Compute the regression from the training rows. Where vectors are no finite numbers,
+        the scores are no finite numbers either."""
+        vectors = normalize(inputs.sum(0).float(), dim=-1)
+        if not vectors.isfinite().all():
+            self.weight.fill_(torch.nan)
+            return
+        weight, bias = regression(vectors, labels, len(self.bias))
+        self.weight.copy_(weight)
+        self.bias.copy_(bias)
+
+
+def contrast(hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Each row's part [B] in a loss of all pairs of different rows. The mean over the rows is half
+    the mean of (1 - cosine)^2 over pairs of one label, plus half the mean of cosine^2 over pairs of
+    two labels. A kind of pair that the batch does not have adds nothing.
+
+    Args:
+        hidden: [B, H].
+        labels: the numbers of the right labels [B].
+    """
+    vectors = normalize(hidden.float(), dim=-1)
+    cosines = vectors @ vectors.T
+    same = labels[:, None] == labels
+    pairs = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    loss = cosines.new_zeros(len(labels))
+    for chosen, goal in ((same & pairs, 1.0), (~same, 0.0)):
+        errors = ((cosines - goal) ** 2).masked_fill(~chosen, 0.0)
+        loss = loss + 0.5 * len(labels) * errors.sum(1) / chosen.sum().clamp(min=1)
+    return loss
+
+
+def regression(
+    vectors: torch.Tensor, labels: torch.Tensor, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights [C, H] and biases [C] of a logistic regression, by scikit-learn.
+
+    Args:
+        vectors: [B, H].
+        labels: the numbers of the right labels [B].
+        count: how many labels there are, C; one that no row has gets a score that never wins.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    weight, bias = vectors.new_zeros(count, vectors.shape[1]), vectors.new_full((count,), ABSENT)
+    present = labels.unique()
+    bias[present] = 0.0
+    if len(present) > 1:
+        model = LogisticRegression(C=STRENGTH, max_iter=1000)
+        model.fit(vectors.double().cpu().numpy(), labels.cpu().numpy())
+        rows = present if len(present) > 2 else present[1:]  # of two labels the second alone
+        weight[rows] = torch.from_numpy(model.coef_).to(weight)
+        bias[rows] = torch.from_numpy(model.intercept_).to(bias)
+    return weight, bias

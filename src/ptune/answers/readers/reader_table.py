@@ -1,0 +1,18 @@
+"""The readers, by the word that a task's YAML file has for each (``reading.by``)."""
+
+from ptune.answers.readers.linear_reader import LinearReader
+from ptune.answers.readers.next_sentence import RelationReader
+from ptune.answers.readers.reader import Reader
+from ptune.answers.readers.trained_heads import Head, Prototypes, SoftWords
+from ptune.answers.readers.word_reader import WordReader
+from ptune.settings import ReaderName
+
+READERS: dict[ReaderName, type[Reader]] = {
+    "words": WordReader,
+    "soft": SoftWords,
+    "prototypes": Prototypes,
+    "head": Head,
+    "linear": LinearReader,
+    "pair": RelationReader,
+}
+"""How the labels of a task can be read. The names are those of ``settings.ReaderName``."""

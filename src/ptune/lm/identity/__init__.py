@@ -1,0 +1,1 @@
+"""Which LM this is: a record of all of its weights."""

@@ -1,0 +1,1 @@
+"""What an LM can do with prompts, tried when it is loaded."""

@@ -1,0 +1,1 @@
+"""Rows as a task asks them: tokenised, with what is learned of each."""

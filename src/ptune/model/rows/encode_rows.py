@@ -1,0 +1,314 @@
+"""Rows of tasks become examples: the tasks that take a row, what is run to score it, and what is
+run to learn from it."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from ptune.answers.bound_verbalizer import BoundVerbalizer
+from ptune.answers.from_row import Span
+from ptune.data.rows import FileRow, label_of, place_of
+from ptune.errors import ConfigError, DataError, PtuneError
+from ptune.model.rows.examples import (
+    Example,
+    HiddenWordsExample,
+    LabelExample,
+    ScoredExample,
+    SharesExample,
+    SpanExample,
+    TextExample,
+    VocabularyExample,
+)
+from ptune.model.rows.windows import windows_of
+from ptune.model.task import BoundTask, Row
+from ptune.template.language import EncodedRow, Template, field_of
+
+if TYPE_CHECKING:
+    from ptune.model.prompt_model import PromptModel
+
+TaskChoice = int | str | Sequence[int | str] | None
+"""The task of all rows, one for each row, or None: the tasks that take the row."""
+HIDDEN = 0.15  # the share of a text's tokens that auxiliary rows hide, as BERT (section 3.1)
+
+
+def chosen_tasks(model: "PromptModel", rows: Sequence[Row], tasks: TaskChoice) -> list[list[int]]:
+    """The numbers of the tasks that take each row.
+
+    Raises:
+        ConfigError: there is no such task, or there are not as many tasks as rows.
+        DataError: no task takes a row; the message gives its number.
+    """
+    check_rows(rows)
+    if tasks is None:
+        return [tasks_taking(model, row, number) for number, row in enumerate(rows, 1)]
+    if isinstance(tasks, int | str):
+        return [[model.number(tasks)]] * max(1, len(rows))
+    if len(tasks) != len(rows):
+        raise ConfigError(
+            f"A task for each row is expected, and there are {len(tasks)} tasks for "
+            f"{len(rows)} rows."
+        )
+    return [[model.number(task)] for task in tasks]
+
+
+def check_rows(rows: object) -> None:
+    """Refuse what is no sequence of rows.
+
+    Raises:
+        DataError: it is a single row, a text, or holds something that has no fields.
+    """
+    if isinstance(rows, Mapping | str) or not isinstance(rows, Iterable):
+        hint = " Write [row] for a single row." if isinstance(rows, Mapping) else ""
+        raise DataError(
+            f"A list of rows is expected, each a dictionary of its fields, and this is "
+            f"a {type(rows).__name__}.{hint}"
+        )
+    if not isinstance(rows, Sequence):
+        return
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, Mapping):
+            raise DataError(
+                f"Row {number} is a {type(row).__name__}, and a row is a dictionary of its fields: "
+                '{"field": "text"}.'
+            )
+
+
+def tasks_taking(model: "PromptModel", row: Row, number: int) -> list[int]:
+    """The tasks that take a row, which is row ``number`` in an error."""
+    try:
+        return model.tasks_for(row)
+    except DataError as error:
+        raise _of_row(error, place_of(row, number)) from error
+
+
+def _of_row(error: PtuneError, place: str) -> PtuneError:
+    """The same error with the place of the row that is at fault."""
+    located = type(error)(f"{place}: {error}")
+    located.of_row = True
+    return located
+
+
+def encode_rows(
+    model: "PromptModel", number: int, rows: Sequence[Row], labelled: bool, room: int, first: int
+) -> Iterator[Example]:
+    """The examples of rows of task ``number``; see ``PromptModel.encode``."""
+    check_rows(rows)
+    name = model.tasks[number].task.name
+    for row_number, row in enumerate(rows, first):
+        try:
+            yield from _examples_of_row(model, number, row, labelled, room)
+        except PtuneError as error:
+            place = row.place if isinstance(row, FileRow) else f"Row {row_number} of {name}"
+            raise _of_row(error, place) from error
+
+
+def _examples_of_row(
+    model: "PromptModel", number: int, row: Row, labelled: bool, room: int
+) -> Sequence[Example]:
+    task = model.tasks[number]
+    if task.verbalizer is None:
+        return _text_examples(model, number, row, labelled, room)
+    bound = task.bound(row, model.lm.tokens, model.lm.kind)
+    variants = task.variants(row)
+    if task.task.windows != "none":
+        windows = windows_of(model, task, row, bound, input_limit(model, task))
+        variants = [(task.template, window) for window in windows]
+    fills = tuple(
+        encode_row(model, task, variant, answer, template=template)
+        for template, variant in variants
+        for answer in task.answers(bound)
+    )
+    if isinstance(task.verbalizer, Span):
+        example = SpanExample(task=number, row=row, fills=fills, bound=bound, span=task.verbalizer)
+        return [_with_span(model, example) if labelled else example]
+    if labelled:
+        return [_label_example(model, number, row, fills, bound)]
+    return [LabelExample(task=number, row=row, fills=fills, bound=bound)]
+
+
+def _text_examples(
+    model: "PromptModel", number: int, row: Row, labelled: bool, room: int
+) -> list[TextExample]:
+    """A row whose answer is text: an example for each right text."""
+    task = model.tasks[number]
+    room = room if model.lm.kind == "causal" else 0
+    example = TextExample(task=number, row=row, fills=(encode_row(model, task, row, room=room),))
+    if not labelled:
+        return [example]
+    answers = [_written_answer(model, task, row, text) for text in task.texts(row)]
+    return [
+        replace(example, learn=(encode_row(model, task, row, answer),), answer=answer)
+        for answer in answers
+    ]
+
+
+def _with_span(model: "PromptModel", example: SpanExample) -> SpanExample:
+    """The example with its label, and with the tokens of its text to learn if it is right."""
+    task, bound = model.tasks[example.task], example.bound
+    label = bound.number(label_of(task.right(example.row), bound.labels))
+    if label not in bound.owners:
+        return replace(example, label=label)
+    values = [field_of(example.row, name) for name in task.template.fields]
+    answer = example.span.taught(bound, model.lm.tokens, seed=f"{task.task.seed} {values}")
+    learn = _row_to_learn(model, example.task, example.row, answer)
+    return replace(example, label=label, learn=(learn,), answer=answer)
+
+
+def _label_example(
+    model: "PromptModel",
+    number: int,
+    row: Row,
+    fills: tuple[EncodedRow, ...],
+    bound: BoundVerbalizer,
+) -> ScoredExample:
+    """A row with its label, or with its labels' shares, and what is run to learn it."""
+    task = model.tasks[number]
+    shares = task.shares(row, len(bound.labels))
+    if shares:
+        if task.task.loss == "vocabulary":
+            raise ConfigError(
+                'Shares of labels are not compared with the whole vocabulary: set loss to "labels".'
+            )
+        return SharesExample(
+            task=number,
+            row=row,
+            fills=fills,
+            learn=fills,
+            label=shares.index(max(shares)),
+            bound=bound,
+            shares=shares,
+        )
+    label = bound.number(label_of(task.right(row), bound.labels))
+    if task.task.loss == "labels":
+        return LabelExample(
+            task=number, row=row, fills=fills, learn=fills, label=label, bound=bound
+        )
+    answer = bound.first_word(label)
+    return VocabularyExample(
+        task=number,
+        row=row,
+        fills=fills,
+        learn=(_row_to_learn(model, number, row, answer),),
+        label=label,
+        bound=bound,
+        answer=answer,
+    )
+
+
+def _row_to_learn(
+    model: "PromptModel", number: int, row: Row, answer: tuple[int, ...]
+) -> EncodedRow:
+    """The row with an answer that is compared with the whole vocabulary."""
+    is_open = model.lm.kind == "masked" or len(answer) == 1
+    filled = (None,) * len(answer) if is_open else answer
+    return encode_row(model, model.tasks[number], row, filled)
+
+
+def _written_answer(model: "PromptModel", task: BoundTask, row: Row, text: str) -> tuple[int, ...]:
+    """The tokens of a written answer, the end token included; cut at the end where even the
+    shortened row leaves too little room."""
+    tokens, kind = model.lm.tokens, model.lm.kind
+    place = task.template.place if kind == "causal" else "start"
+    ids = [
+        *(tokens.before if kind == "encoder-decoder" else ()),
+        *tokens.words([text.strip()], place)[0],
+        model.lm.end,
+    ]
+    limits = [task.task.target_length or len(ids)]
+    if (limit := input_limit(model, task)) is not None:
+        taken = task.template.least(row, tokens, kind) - 1 if kind == "causal" else 0
+        limits.append(max(1, limit - taken))
+    return tuple(ids[: min(limits)])
+
+
+def input_limit(model: "PromptModel", task: BoundTask) -> int | None:
+    """The most tokens of a task's inputs; None for no limit."""
+    limits = (model.max_length, task.task.max_length)
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def encode_row(
+    model: "PromptModel",
+    task: BoundTask,
+    row: Row,
+    answer: Sequence[int | None] = (None,),
+    room: int = 0,
+    template: Template | None = None,
+) -> EncodedRow:
+    """A row as the LM gets it, shortened to fit.
+
+    Args:
+        answer: as in ``Template.encode``.
+        room: how many tokens must be left free behind the row.
+        template: by default the task's.
+
+    Raises:
+        TemplateError: the row does not fit the template.
+        ConfigError: ``room`` leaves no room for a row.
+    """
+    limit = input_limit(model, task)
+    max_length = None if limit is None else limit - room
+    if max_length is not None and max_length < 1:
+        raise ConfigError(
+            f"{room} new tokens leave no room for a row in an LM of {limit} tokens: set "
+            "max_new_tokens lower."
+        )
+    lm, template = model.lm, template or task.template
+    encoded = template.encode(row, lm.tokens, lm.kind, max_length, answer, lm.start)
+    pooled, layer = task.task.pooling == "mean", task.task.layer
+    return replace(encoded, pooled=pooled, layer=layer) if pooled or layer else encoded
+
+
+def hidden_words(
+    model: "PromptModel", number: int, rows: Sequence[Row], generator: torch.Generator
+) -> list[Example]:
+    """Rows of task ``number`` as auxiliary examples; see ``PromptModel.hidden_words``."""
+    task, tokens = model.tasks[number], model.lm.tokens
+    if model.lm.kind != "masked" or tokens.mask is None or not model.lm.has_head:
+        raise ConfigError(
+            f"{task.task.name} hides words of unlabelled rows, which only a masked LM can "
+            "tell: set the auxiliary weight to 0."
+        )
+    special = set(tokens.tokenizer.all_special_ids)
+    examples: list[Example] = []
+    for row in rows:
+        encoded = encode_row(model, task, row)
+        if positions := _positions_to_hide(encoded, special, generator):
+            ids = _with_hidden(encoded, positions, tokens.mask, model.lm.words, generator)
+            learn = replace(
+                encoded, ids=ids, answer_positions=tuple(positions), pooled=False, layer=None
+            )
+            answer = tuple(encoded.ids[position] for position in positions)
+            examples.append(
+                HiddenWordsExample(task=number, row=row, fills=(), learn=(learn,), answer=answer)
+            )
+    return examples
+
+
+def _positions_to_hide(row: EncodedRow, special: set[int], generator: torch.Generator) -> list[int]:
+    """The positions of a row whose tokens are hidden, drawn at random; the first one that could be
+    hidden where none is drawn."""
+    free = [
+        position
+        for position, (token, slot) in enumerate(zip(row.ids, row.soft_slots))
+        if slot < 0 and token not in special
+    ]
+    drawn = torch.rand(len(free), generator=generator).tolist()
+    return [position for position, share in zip(free, drawn) if share < HIDDEN] or free[:1]
+
+
+def _with_hidden(
+    row: EncodedRow, positions: Sequence[int], mask: int, words: int, generator: torch.Generator
+) -> tuple[int, ...]:
+    """The row's tokens, of which those at the positions are hidden: eight in ten by a mask, one by
+    another token, one not at all."""
+    ids = list(row.ids)
+    for position in positions:
+        share = float(torch.rand((), generator=generator))
+        if share < 0.8:
+            ids[position] = mask
+        elif share < 0.9:
+            ids[position] = int(torch.randint(words, (), generator=generator))
+    return tuple(ids)

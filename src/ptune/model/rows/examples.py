@@ -1,0 +1,273 @@
+"""Rows, tokenised. An example is a row as one task asks it; each kind of row has a class, with the
+loss of that kind."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from torch import nn
+
+from ptune.answers.bound_verbalizer import BoundVerbalizer
+from ptune.answers.from_row import Span
+from ptune.answers.readers.reader import FillOutput, Reader
+from ptune.model.task import BoundTask, Row, Task
+from ptune.template.language import EncodedRow
+
+WARNED = 0.1  # the share of rows that are shortened from which it is a warning
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A row, tokenised.
+
+    Attributes:
+        task: the number of its task in the model.
+        row: the row itself.
+        fills: what is run to score it, or to write behind it: for each variant of the row
+            (``BoundTask.variants``) the fills that its reader needs.
+        learn: what is run to learn from it; nothing where a row teaches nothing.
+        label: the number of the right label; None where the row has none.
+        has_labels: whether its answer is one of some labels, which can be scored.
+    """
+
+    task: int
+    row: Row
+    fills: tuple[EncodedRow, ...]
+    learn: tuple[EncodedRow, ...] = ()
+    label: int | None = None
+    has_labels: ClassVar[bool] = False
+
+    @property
+    def labels(self) -> BoundVerbalizer:
+        """The labels of the row with their words."""
+        raise TypeError(f"A {type(self).__name__} has no labels.")
+
+    @property
+    def length(self) -> int:
+        """The number of tokens of its longest fill."""
+        return max(len(fill.ids) for fill in self.fills)
+
+    @property
+    def cut(self) -> int:
+        """How many tokens of the row's fields were left out, at most, so that it fits."""
+        return max((row.cut for row in (*self.fills, *self.learn)), default=0)
+
+    def couples_rows(self, task: BoundTask) -> bool:
+        """Whether its loss depends on the other rows of its task in the batch."""
+        return False
+
+    @classmethod
+    def losses(
+        cls,
+        examples: Sequence[Self],
+        outputs: Sequence[list[FillOutput]],
+        task: BoundTask,
+        reader: Reader,
+    ) -> torch.Tensor:
+        """The loss of each of some examples of this class, of one task and the same labels [B]: by
+        default that of each by itself (``loss``).
+
+        Args:
+            outputs: for each example what the LM says of its ``learn``.
+        """
+        rows = zip(examples, outputs)
+        return torch.stack(
+            [example.loss(output[0].log_probs, task.task) for example, output in rows]
+        )
+
+    def loss(self, log_probs: torch.Tensor, task: Task) -> torch.Tensor:
+        """The loss of this example by itself: one number.
+
+        Args:
+            log_probs: of the vocabulary at the K positions of its answer [K, V].
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredExample(Example):
+    """A row whose answer is one of some labels.
+
+    Attributes:
+        bound: the labels and their words, as this LM has them.
+    """
+
+    bound: BoundVerbalizer
+    has_labels: ClassVar[bool] = True
+
+    @property
+    def labels(self) -> BoundVerbalizer:
+        return self.bound
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelExample(ScoredExample):
+    """A row with one label. Its loss is its reader's."""
+
+    def couples_rows(self, task: BoundTask) -> bool:
+        return task.task.reader.couples_rows
+
+    @classmethod
+    def losses(
+        cls,
+        examples: Sequence[Self],
+        outputs: Sequence[list[FillOutput]],
+        task: BoundTask,
+        reader: Reader,
+    ) -> torch.Tensor:
+        inputs = task.read(reader, outputs, examples[0].bound)
+        if task.task.windows == "none":
+            return cls.losses_of_inputs(examples, inputs, reader)
+        labels = torch.tensor([example.label for example in examples], device=inputs.device)
+        scores = task.label_scores(reader, inputs, examples[0].bound)
+        return nn.functional.cross_entropy(scores, labels, reduction="none")
+
+    @classmethod
+    def losses_of_inputs(
+        cls, examples: Sequence[Self], inputs: torch.Tensor, reader: Reader
+    ) -> torch.Tensor:
+        """The loss of each example [B].
+
+        Args:
+            inputs: what the reader reads of them [variants, B, F].
+        """
+        labels = torch.tensor([example.label for example in examples], device=inputs.device)
+        return reader.losses(inputs, examples[0].bound, labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharesExample(ScoredExample):
+    """A row that another model answered. Its loss is how far the scores of the labels are from the
+    shares that the other model gave them (Kullback-Leibler divergence at a temperature; Hinton et
+    al. 2015).
+
+    Attributes:
+        shares: how much of the row each label has; they add up to 1.
+    """
+
+    shares: tuple[float, ...]
+
+    @classmethod
+    def losses(
+        cls,
+        examples: Sequence[Self],
+        outputs: Sequence[list[FillOutput]],
+        task: BoundTask,
+        reader: Reader,
+    ) -> torch.Tensor:
+        bound, temperature = examples[0].bound, task.task.temperature
+        scores = task.label_scores(reader, task.read(reader, outputs, bound), bound)
+        shares = scores.new_tensor([example.shares for example in examples])
+        return temperature**2 * nn.functional.kl_div(
+            (scores / temperature).log_softmax(1), shares, reduction="none"
+        ).sum(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocabularyExample(ScoredExample):
+    """A row whose label's word is compared with every token of the LM. Its loss is minus the log
+    probability of that word.
+
+    Attributes:
+        answer: the tokens of the word.
+    """
+
+    answer: tuple[int, ...]
+
+    def loss(self, log_probs: torch.Tensor, task: Task) -> torch.Tensor:
+        return _token_losses(self.answer, log_probs).sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpanExample(ScoredExample):
+    """A row with a text that the LM should spell, where it is right. Its loss is the mean over the
+    tokens of the text; a wrong row teaches nothing.
+
+    Attributes:
+        span: how the text is spelled and compared.
+        answer: the tokens that a right row teaches.
+    """
+
+    span: Span
+    answer: tuple[int, ...] = ()
+
+    def loss(self, log_probs: torch.Tensor, task: Task) -> torch.Tensor:
+        return _token_losses(self.answer, log_probs).mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextExample(Example):
+    """A row whose answer is a text that the LM writes. Its loss is the sum over the tokens of the
+    text (Prefix-Tuning, equation 2), smoothed where the task says so.
+
+    Attributes:
+        answer: the tokens of the right text, the end token included; none without one.
+    """
+
+    answer: tuple[int, ...] = ()
+
+    def loss(self, log_probs: torch.Tensor, task: Task) -> torch.Tensor:
+        loss = _token_losses(self.answer, log_probs).sum()
+        if not task.smoothing:
+            return loss
+        return (1 - task.smoothing) * loss - task.smoothing * log_probs.mean(1).sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiddenWordsExample(Example):
+    """A row without a label of which some words were hidden (PET, section 3.2). Its loss is the
+    mean over the hidden tokens.
+
+    Attributes:
+        answer: the tokens that were hidden.
+    """
+
+    answer: tuple[int, ...]
+
+    def loss(self, log_probs: torch.Tensor, task: Task) -> torch.Tensor:
+        return _token_losses(self.answer, log_probs).mean()
+
+
+def _token_losses(answer: Sequence[int], log_probs: torch.Tensor) -> torch.Tensor:
+    """Minus the log probability of each token of an answer [K, 1], from those of the vocabulary
+    [K, V]."""
+    tokens = torch.tensor(answer, device=log_probs.device)
+    return -log_probs.gather(1, tokens[:, None])
+
+
+@dataclass
+class Shortening:
+    """How many of some rows were shortened to fit, and by how many tokens at most."""
+
+    rows: int = 0
+    shortened: int = 0
+    most: int = 0
+
+    def count(self, examples: Iterable[Example]) -> None:
+        """Count one more row, which is these examples."""
+        cut = max((example.cut for example in examples), default=0)
+        self.rows += 1
+        self.shortened += cut > 0
+        self.most = max(self.most, cut)
+
+    def sentence(self, what: str, limit: int | None) -> str:
+        """What was shortened, as a sentence; nothing where no row was. Where it is more than one
+        row in ten, it is a warning.
+
+        Args:
+            what: the rows: "training rows".
+            limit: the most tokens of an input.
+        """
+        if not self.shortened:
+            return ""
+        counts = (
+            f"{self.shortened} of {self.rows} {what} were shortened to fit, by {self.most} "
+            "tokens at most."
+        )
+        if self.shortened <= self.rows * WARNED:
+            return counts
+        return (
+            f"Warning: {counts} The LM does not see what was cut off; an input may have {limit} "
+            "tokens here (max_length)."
+        )

@@ -1,0 +1,128 @@
+"""The LM run for rows of any tasks as one batch, with their prompts."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ptune.answers.readers.reader import FillOutput
+from ptune.model.rows.examples import Example
+from ptune.prompts.bank import PrefixBatch
+from ptune.template.language import EncodedRow
+
+if TYPE_CHECKING:
+    from ptune.model.prompt_model import PromptModel
+
+
+@dataclass(frozen=True)
+class PromptVectors:
+    """The soft tokens [N, P, E] and deep prefixes of N prompts.
+
+    Attributes:
+        places: for the number of each prompt in the bank its index among the N.
+    """
+
+    vectors: torch.Tensor | None
+    prefixes: PrefixBatch | None
+    places: dict[int, int]
+
+    def apart(self) -> tuple["PromptVectors", Callable[[], None]]:
+        """The same values detached from the encoders that made them, and a function that carries
+        the gradients of the detached values to the encoders."""
+        attached, vectors, prefixes = self.vectors, self.vectors, self.prefixes
+        pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
+        if attached is not None and attached.requires_grad:
+            vectors = attached.detach().requires_grad_()
+            pairs.append((attached, vectors))
+        if prefixes is not None and prefixes.values.requires_grad:
+            values = prefixes.values.detach().requires_grad_()
+            pairs.append((prefixes.values, values))
+            prefixes = replace(prefixes, values=values)
+
+        def carry_gradients() -> None:
+            reached = [(source, copy.grad) for source, copy in pairs if copy.grad is not None]
+            if reached:
+                torch.autograd.backward(*zip(*reached))
+
+        return PromptVectors(vectors, prefixes, self.places), carry_gradients
+
+
+def prompt_vectors(model: "PromptModel", tasks: Sequence[int]) -> PromptVectors:
+    """The soft tokens and prefixes of the tasks' prompts; each encoder runs once."""
+    numbers = sorted({model.tasks[task].prompt for task in tasks} - {-1})
+    return PromptVectors(
+        model.bank.vectors(numbers),
+        model.bank.deep(numbers),
+        {number: index for index, number in enumerate(numbers)},
+    )
+
+
+def run_examples(
+    model: "PromptModel",
+    examples: Sequence[Example],
+    learned: PromptVectors | None = None,
+    learning: bool = False,
+) -> list[list[FillOutput]]:
+    """Run examples of any tasks as one batch: the outputs of the fills of each.
+
+    Args:
+        learning: run what the examples learn from (``Example.learn``), not what scores them.
+    """
+    fills = [example.learn if learning else example.fills for example in examples]
+    rows = [(example.task, row) for example, rows in zip(examples, fills) for row in rows]
+    outputs = iter(run_rows(model, rows, learned))
+    return [[next(outputs) for _ in rows] for rows in fills]
+
+
+def run_rows(
+    model: "PromptModel",
+    rows: Sequence[tuple[int, EncodedRow]],
+    learned: PromptVectors | None = None,
+) -> list[FillOutput]:
+    """Run rows, each with the number of its task, as one batch."""
+    learned = learned or prompt_vectors(model, [task for task, _ in rows])
+    prompts = [
+        learned.places.get(model.tasks[task].prompt, -1)
+        if row.prefix or max(row.soft_slots) >= 0
+        else -1
+        for task, row in rows
+    ]
+    hidden, features, scores = model.lm.read_rows(
+        [row for _, row in rows], prompts, learned.vectors, learned.prefixes
+    )
+    sizes = [len(row.answer_positions) for _, row in rows]
+    parts = [None] * len(sizes) if features is None else features.split(sizes)
+    log_probs = scores.log_softmax(-1).split(sizes)
+    return [FillOutput(*values) for values in zip(log_probs, hidden.split(sizes), parts)]
+
+
+def group_alike(examples: Sequence[Example], numbers: Sequence[int]) -> list[list[int]]:
+    """The numbers of the examples, those of the same kind, task, labels and
+    number of fills together."""
+    groups: dict[Any, list[int]] = {}
+    for number in numbers:
+        example = examples[number]
+        labels = id(example.labels) if example.has_labels else None
+        key = (type(example), example.task, labels, len(example.fills))
+        groups.setdefault(key, []).append(number)
+    return list(groups.values())
+
+
+def fill_counts(examples: Sequence[Example]) -> list[int]:
+    """How many rows each example is for the LM."""
+    return [len(example.fills) for example in examples]
+
+
+def batches_of(order: Sequence[int], sizes: Sequence[int], limit: int) -> Iterator[list[int]]:
+    """Numbers in batches whose sizes sum up to ``limit`` at most, with one number at least."""
+    batch: list[int] = []
+    size = 0
+    for number in order:
+        if batch and size + sizes[number] > limit:
+            yield batch
+            batch, size = [], 0
+        batch.append(number)
+        size += sizes[number]
+    if batch:
+        yield batch

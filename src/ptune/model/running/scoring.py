@@ -1,0 +1,139 @@
+"""Label scores of examples, from what the LM says at their answers."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from ptune.answers.ensemble import combine
+from ptune.answers.readers.reader import FillOutput
+from ptune.errors import ConfigError, DivergedError
+from ptune.model.rows.examples import Example, SpanExample
+from ptune.model.running.forward import (
+    PromptVectors,
+    batches_of,
+    fill_counts,
+    group_alike,
+    prompt_vectors,
+    run_examples,
+)
+from ptune.model.running.stepwise import is_stepwise, spelt_scores, stepwise_words
+from ptune.model.task import Row
+
+if TYPE_CHECKING:
+    from ptune.model.prompt_model import PromptModel
+
+
+def score_examples(
+    model: "PromptModel", examples: Sequence[Example], rows: int
+) -> list[torch.Tensor]:
+    """The label scores [C] of each example, on the CPU; see ``PromptModel.scores``."""
+    learned = prompt_vectors(model, [example.task for example in examples])
+    numbers = range(len(examples))
+    stepwise = [i for i in numbers if is_stepwise(model, examples[i])]
+    spelt = {i: row for i in numbers if isinstance(row := examples[i], SpanExample)}
+    together = sorted(set(numbers) - {*stepwise, *spelt}, key=lambda i: (examples[i].length, i))
+    scores: dict[int, torch.Tensor] = {}
+    for batch in batches_of(together, fill_counts(examples), rows):
+        scores |= _scores_of_batch(model, examples, batch, learned)
+    words = stepwise_words(model, [examples[i] for i in stepwise], learned, rows)
+    for number, words_of_row in zip(stepwise, words):
+        task, bound = examples[number].task, examples[number].labels
+        inputs = model.tasks[task].corrected(words_of_row[:, None])
+        scores[number] = model.reader(task).scores(inputs, bound)[0].cpu()
+    scores |= dict(zip(spelt, spelt_scores(model, list(spelt.values()), learned, rows)))
+    return [scores[number] for number in numbers]
+
+
+def _scores_of_batch(
+    model: "PromptModel", examples: Sequence[Example], batch: Sequence[int], learned: PromptVectors
+) -> dict[int, torch.Tensor]:
+    """The label scores [C] of the examples of a batch, by number."""
+    outputs = dict(zip(batch, run_examples(model, [examples[i] for i in batch], learned)))
+    scores: dict[int, torch.Tensor] = {}
+    for members in group_alike(examples, batch):
+        values = label_scores(model, [examples[i] for i in members], [outputs[i] for i in members])
+        scores |= dict(zip(members, values.cpu()))
+    return scores
+
+
+def check_finite(
+    model: "PromptModel", examples: Sequence[Example], scores: Sequence[torch.Tensor]
+) -> None:
+    """Refuse scores that are no finite numbers.
+
+    Raises:
+        DivergedError: some are none.
+    """
+    diverged = [
+        example for example, values in zip(examples, scores) if not torch.isfinite(values).all()
+    ]
+    if diverged:
+        task = model.tasks[diverged[0].task].task.name
+        raise DivergedError(
+            f"The scores of {len(diverged)} of {len(scores)} rows ({task}) are no finite numbers: "
+            f"the LM or the prompt is damaged, or the number format {model.lm.dtype} is too narrow "
+            "for them (try --dtype float32)."
+        )
+
+
+def check_labels(model: "PromptModel", examples: Sequence[Example]) -> None:
+    """Refuse examples without labels.
+
+    Raises:
+        ConfigError: a task has none.
+    """
+    unlabelled = [example.task for example in examples if not example.has_labels]
+    if unlabelled:
+        raise ConfigError(
+            f"{model.tasks[unlabelled[0]].task.name} has no labels to score: its answers are "
+            "text, which ptune.generate writes."
+        )
+
+
+def word_scores(model: "PromptModel", rows: Sequence[Row], task: int) -> torch.Tensor:
+    """The log probability of every word for some rows [B, W], of a row that is read in windows for
+    the first; see ``PromptModel.word_scores``."""
+    examples = model.encode(task, rows, labelled=False)
+    learned = prompt_vectors(model, [task])
+    if model.tasks[task].task.windows != "none":
+        examples = [
+            replace(row, fills=row.fills[: len(model.tasks[task].answers(row.labels))])
+            for row in examples
+        ]
+    if examples and is_stepwise(model, examples[0]):
+        words = stepwise_words(model, examples, learned, model.evaluation_rows)
+        return torch.stack([words_of_row[0] for words_of_row in words]).cpu()
+    outputs: list[list[FillOutput]] = []
+    for batch in batches_of(range(len(examples)), fill_counts(examples), model.evaluation_rows):
+        outputs += run_examples(model, [examples[i] for i in batch], learned)
+    return model.reader(task).read(outputs, examples[0].labels)[0].cpu()
+
+
+def label_scores(
+    model: "PromptModel", examples: Sequence[Example], outputs: Sequence[list[FillOutput]]
+) -> torch.Tensor:
+    """Label scores [B, C] of examples of one task and verbalizer, from the outputs of their
+    fills."""
+    task, reader = model.tasks[examples[0].task], model.reader(examples[0].task)
+    bound = examples[0].labels
+    return task.label_scores(reader, task.read(reader, outputs, bound), bound)
+
+
+def combined_shares(
+    model: "PromptModel", examples: Sequence[Example], scores: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """The labels' probabilities [C] of one row by all its tasks; see ``PromptModel.together``."""
+    leader = model.tasks[examples[0].task].task
+    labels = examples[0].labels.labels
+    for example in examples[1:]:
+        if example.labels.labels != labels:
+            raise ConfigError(
+                f"{model.tasks[example.task].task.name} has the labels "
+                f"{list(example.labels.labels)}, and {leader.name} "
+                f"{list(labels)}: they cannot answer together. Name the task of each row."
+            )
+    return combine(
+        scores, leader.combine, [model.tasks[example.task].weight for example in examples]
+    )

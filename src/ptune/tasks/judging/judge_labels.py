@@ -1,0 +1,183 @@
+"""Tasks whose answer is a label: what a task, or an ensemble, answers, and how good that is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ptune.answers.from_row import TRUTH, Choices, Span
+from ptune.answers.label_words import Verbalizer
+from ptune.lm.language_model import LanguageModel
+from ptune.metrics import texts
+from ptune.metrics.labels import check, labelled, mean
+from ptune.model.prompt_model import Example, PromptModel, Row
+from ptune.model.rows.examples import Shortening
+from ptune.tasks import yaml_task
+from ptune.tasks.judging.baselines import Question
+from ptune.tasks.judging.label_details import LabelDetails
+from ptune.tasks.schema import TaskConfig
+from ptune.template.language import Template
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was answered to a row: the label (of equal shares the first), or the text of the choice,
+    and whether it is right; the same of each member; and the labels' shares."""
+
+    label: str
+    text: str
+    right: bool
+    members: tuple[bool, ...]
+    shares: list[float]
+
+
+def answer(
+    model: PromptModel, rows: Sequence[Row], shortening: Shortening | None = None
+) -> list[Answer]:
+    """Answer rows that hold what is right, each by the prompt of its user or by all of an ensemble,
+    in mixed batches.
+
+    Args:
+        shortening: counts the rows that are shortened.
+
+    Raises:
+        DataError, TemplateError: a row does not fit; the message gives its number.
+    """
+    examples = [model.encode_for(row, number) for number, row in enumerate(rows, 1)]
+    if shortening is not None:
+        for examples_of_row in examples:
+            shortening.count(examples_of_row)
+    scores = iter(model.scores([example for row_examples in examples for example in row_examples]))
+    return [
+        _answer(model, row_examples, [next(scores) for _ in row_examples])
+        for row_examples in examples
+    ]
+
+
+def together(
+    model: PromptModel, examples: Sequence[Example], scores: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """The labels' shares [C] of a row by all that answer it.
+
+    Args:
+        examples: the row, as each of them has it.
+        scores: of each.
+
+    Raises:
+        ConfigError: their labels are not the same, or in another order.
+    """
+    return model.together(examples, scores)
+
+
+def _answer(
+    model: PromptModel, examples: Sequence[Example], scores: Sequence[torch.Tensor]
+) -> Answer:
+    first, fitted = examples[0], model.tasks[examples[0].task]
+    shares = together(model, examples, scores)
+    best = int(shares.argmax())
+    verbalizer = fitted.task.verbalizer
+    text = (
+        verbalizer.texts(first.row)[best]
+        if isinstance(verbalizer, Choices)
+        else first.labels.labels[best]
+    )
+    members = tuple(int(one.argmax()) == first.label for one in scores)
+    return Answer(first.labels.labels[best], text, best == first.label, members, shares.tolist())
+
+
+def labels_of(config: TaskConfig) -> tuple[str, ...]:
+    """The labels that all rows of a task share; none where rows bring their own answers."""
+    return TRUTH if config.span else tuple(config.labels)
+
+
+def check_metrics(config: TaskConfig, rows: Sequence[Row]) -> None:
+    """Refuse, before anything is trained, metrics that cannot be computed on the rows that will be
+    scored.
+
+    Raises:
+        ConfigError: a metric is unknown, or cannot be computed on these labels.
+        DataError: a row lacks a field that a metric needs.
+    """
+    if config.labels or config.choices or config.span or config.vocabulary:
+        check(config.metrics or ("accuracy",), rows, config.target, labels_of(config))
+    else:
+        texts.check(config.metrics)
+
+
+def question(
+    config: TaskConfig,
+    lm: LanguageModel,
+    train: Sequence[Row],
+    test: Sequence[Row],
+    training_labels: Sequence[str],
+) -> Question:
+    """A task as the baselines get it, its labels being the same for all rows.
+
+    Args:
+        training_labels: of all rows that there are to learn from.
+
+    Raises:
+        ConfigError: the task's templates read no field of the rows.
+    """
+    inputs = Template.parse(yaml_task.inputs(config, lm)).for_kind(lm.kind, True)[0]
+    return Question(
+        train,
+        test,
+        tuple(config.labels),
+        training_labels,
+        inputs,
+        config.target,
+        config.metrics or ("accuracy",),
+        config.max_length,
+    )
+
+
+def judge(
+    model: PromptModel,
+    rows: Sequence[Row],
+    metrics: Sequence[str] = (),
+    shortening: Shortening | None = None,
+    details: LabelDetails | None = None,
+) -> dict[str, float]:
+    """Figures over rows: accuracy, or those that are named; of an ensemble also the best member's
+    accuracy and the members' mean.
+
+    Args:
+        shortening: counts the rows that are shortened.
+        details: is filled, where all rows share their labels.
+
+    Raises:
+        ConfigError: a metric is unknown, or cannot be computed on these labels.
+    """
+    names, target, verbalizer = (
+        metrics or ("accuracy",),
+        model.tasks[0].task.target,
+        model.tasks[0].task.verbalizer,
+    )
+    labels = (
+        TRUTH
+        if isinstance(verbalizer, Span)
+        else verbalizer.labels
+        if isinstance(verbalizer, Verbalizer)
+        else ()
+    )
+    check(names, rows, target, labels)
+    answers = answer(model, rows, shortening)
+    if details is not None and isinstance(verbalizer, Verbalizer):
+        details.fill(labels, rows, target, answers)
+    figures: dict[str, float] = {}
+    for name in names:
+        predicted = [
+            row_answer.text if name.startswith("record") else row_answer.label
+            for row_answer in answers
+        ]
+        figures |= labelled(
+            [name], rows, predicted, target, labels, [row_answer.shares for row_answer in answers]
+        )
+    if model.is_ensemble:
+        members = [mean(hits) for hits in zip(*(row_answer.members for row_answer in answers))]
+        figures |= {
+            "accuracy of the best member": max(members),
+            "mean accuracy of the members": mean(members),
+        }
+    return figures

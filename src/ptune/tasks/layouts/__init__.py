@@ -1,0 +1,1 @@
+"""Data sets that come in layouts of their own."""
