@@ -22,7 +22,7 @@ FLOORS = [
     ["pretraining", "storage", "training"],
     ["tasks"],
     ["selection"],
-    ["estimators", "experiments", "serving"],
+    ["documents", "estimators", "experiments", "serving"],
     ["cli"],
 ]
 

@@ -13,6 +13,7 @@ from ptune.base import terminal
 from ptune.cli.options import DoctorConfig, InspectConfig, ReportConfig
 from ptune.cli.parse import AnyConfig, parse
 from ptune.cli.train import read_task
+from ptune.documents.options import AskConfig, DistilConfig
 from ptune.errors import PtuneError
 from ptune.experiments.options import (
     CheckConfig,
@@ -42,6 +43,22 @@ def _compare(arguments: Sequence[str]) -> None:
     from ptune.experiments.compare.compare import compare
 
     _resumable(lambda: compare(config), "ptune compare", arguments, config.out)
+
+
+def _distil(arguments: Sequence[str]) -> None:
+    config = _parse(DistilConfig, "distil", arguments)
+    terminal.announce(f"Loading LM {config.lm} ...")
+    from ptune.documents.train_documents import distil
+
+    _resumable(lambda: distil(config), "ptune distil", arguments, config.out)
+
+
+def _ask(arguments: Sequence[str]) -> None:
+    config = _parse(AskConfig, "ask", arguments)
+    terminal.announce(f"Loading {config.folder} and its LM ...")
+    from ptune.documents.ask import ask
+
+    ask(config)
 
 
 def _pretrain(arguments: Sequence[str]) -> None:
@@ -235,6 +252,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "evaluate": _evaluate,
     "predict": _predict,
     "generate": _generate,
+    "distil": _distil,
+    "ask": _ask,
     "report": _report,
     "export": _export,
     "import": _import,
@@ -253,6 +272,8 @@ OPTIONS: dict[str, type[Config]] = {
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "generate": GenerateConfig,
+    "distil": DistilConfig,
+    "ask": AskConfig,
     "report": ReportConfig,
     "export": ExportConfig,
     "import": ImportConfig,

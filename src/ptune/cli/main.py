@@ -25,6 +25,8 @@ Prompt learning on frozen language models.
   evaluate   score a saved prompt on rows with right answers
   predict    answer rows with a saved prompt: rows in, rows out
   generate   let the LM write with a saved prompt: rows in, rows out
+  distil     read documents once: a short prefix each, with which the LM answers as with the text
+  ask        ask documents that were distilled
   serve      answer requests over HTTP with saved prompts, mixed in batches; a page to try them
   report     put the runs of ptune train side by side, in a table and a page
   export     write a saved prompt in PEFT's or Google's form

@@ -134,6 +134,31 @@ class ComparedResult(MethodOutcome):
     seconds: float = 0.0
 
 
+class DocumentResult(Finite):
+    """A document whose prefix was trained (``ptune distil``)."""
+
+    document: str
+    tokens: int
+    """Tokens of the document."""
+    length: int
+    """Vectors of its prefix."""
+    document_bytes: int
+    """Bytes of the LM's keys and values of the whole document."""
+    prefix_bytes: int
+    """Bytes of those of its prefix."""
+    slices: int
+    """How many slices were learned from."""
+    given: int
+    """How many of the user's texts and questions were."""
+    held_out: int
+    """How many texts were held out."""
+    steps: int
+    history: list[Evaluation] = []
+    best: Evaluation | None = None
+    """None where the training left no finite state, so that no prompt was saved."""
+    diverged: bool = False
+
+
 def lost_trainings(results: Sequence[TrainedResult]) -> dict[str, int]:
     """How many of single results diverged, and how many of those have no figures."""
     diverged = [result for result in results if result.diverged]

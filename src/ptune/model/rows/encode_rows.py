@@ -18,6 +18,8 @@ from ptune.model.rows.examples import (
     ScoredExample,
     SharesExample,
     SpanExample,
+    TaughtExample,
+    TaughtText,
     TextExample,
     VocabularyExample,
 )
@@ -108,6 +110,8 @@ def _examples_of_row(
     model: "PromptModel", number: int, row: Row, labelled: bool, room: int
 ) -> Sequence[Example]:
     task = model.tasks[number]
+    if labelled and isinstance(taught := row.get(task.task.target), TaughtText):
+        return [_taught_example(model, number, row, taught)]
     if task.verbalizer is None:
         return _text_examples(model, number, row, labelled, room)
     bound = task.bound(row, model.lm.tokens, model.lm.kind)
@@ -142,6 +146,22 @@ def _text_examples(
         replace(example, learn=(encode_row(model, task, row, answer),), answer=answer)
         for answer in answers
     ]
+
+
+def _taught_example(
+    model: "PromptModel", number: int, row: Row, taught: TaughtText
+) -> TaughtExample:
+    """A text that another model was asked about, behind the prefix of its task."""
+    tokens, before = model.lm.tokens, tuple(model.lm.tokens.before)
+    length = model.tasks[number].template.prefix_length(tokens)
+    encoded = EncodedRow(
+        before + taught.ids,
+        (-1,) * (len(before) + len(taught.ids)),
+        None,
+        tuple(len(before) + place for place in taught.places),
+        prefix=(0,) * length,
+    )
+    return TaughtExample(task=number, row=row, fills=(encoded,), learn=(encoded,), taught=taught)
 
 
 def _with_span(model: "PromptModel", example: SpanExample) -> SpanExample:

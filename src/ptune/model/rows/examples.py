@@ -14,6 +14,7 @@ from ptune.answers.readers.reader import FillOutput, Reader
 from ptune.model.task import BoundTask, Row, Task
 from ptune.template.language import EncodedRow
 
+SCORED = 4  # a token that the vocabulary head scores is so much work as tokens that it does not
 WARNED = 0.1  # the share of rows that are shortened from which it is a warning
 
 
@@ -47,6 +48,11 @@ class Example:
     def length(self) -> int:
         """The number of tokens of its longest fill."""
         return max(len(fill.ids) for fill in self.fills)
+
+    @property
+    def load(self) -> int:
+        """How much work it is to learn from it, in tokens."""
+        return sum(len(row.ids) for row in self.learn)
 
     @property
     def cut(self) -> int:
@@ -234,6 +240,58 @@ def _token_losses(answer: Sequence[int], log_probs: torch.Tensor) -> torch.Tenso
     [K, V]."""
     tokens = torch.tensor(answer, device=log_probs.device)
     return -log_probs.gather(1, tokens[:, None])
+
+
+@dataclass(frozen=True, eq=False)
+class TaughtText:
+    """A text, and what another model (the teacher) says of each of its tokens, in the place of a
+    row's right answer.
+
+    Attributes:
+        ids: the tokens that stand behind the task's prefix [T].
+        places: the positions in ``ids`` behind which the teacher was read [K].
+        likeliest: the numbers of the teacher's k likeliest tokens at each place [K, k].
+        log_probs: the teacher's log probabilities of these, and last of all other tokens together
+            [K, k + 1].
+        source: what decides these values, by which a run knows the row again.
+    """
+
+    ids: tuple[int, ...]
+    places: tuple[int, ...]
+    likeliest: torch.Tensor
+    log_probs: torch.Tensor
+    source: str
+
+    def __str__(self) -> str:
+        return self.source
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaughtExample(Example):
+    """A text of which another model said how it goes on. Its loss is the mean over its places of
+    the Kullback-Leibler divergence from the teacher, over the teacher's likeliest tokens and all
+    others together, at the task's temperature (Hinton et al. 2015).
+
+    Attributes:
+        taught: the text and what the teacher said.
+    """
+
+    taught: TaughtText
+
+    @property
+    def load(self) -> int:
+        """How much work the example is, in tokens: nearly every one of its tokens is scored."""
+        return SCORED * super().load
+
+    def loss(self, log_probs: torch.Tensor, task: Task) -> torch.Tensor:
+        if task.temperature != 1:
+            log_probs = (log_probs / task.temperature).log_softmax(-1)
+        likeliest = self.taught.likeliest.to(log_probs.device)
+        others = log_probs.scatter(1, likeliest, -torch.inf).logsumexp(1, keepdim=True)
+        student = torch.cat([log_probs.gather(1, likeliest), others], 1)
+        teacher = self.taught.log_probs.to(log_probs.device)
+        divergence = nn.functional.kl_div(student, teacher, reduction="sum", log_target=True)
+        return task.temperature**2 * divergence / len(teacher)
 
 
 @dataclass

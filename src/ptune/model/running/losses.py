@@ -115,7 +115,7 @@ def _parts(
                 for i in range(start, start + size)
                 if examples[i].couples_rows(model.tasks[examples[i].task]) == couples_rows
             ]
-            tokens = [sum(len(row.ids) for row in examples[i].learn) for i in numbers]
+            tokens = [examples[i].load for i in numbers]
             limit = CPU_TOKENS if model.lm.device.type == "cpu" else sum(tokens)
             for part in batches_of(range(len(numbers)), tokens, limit):
                 yield couples_rows, [numbers[i] for i in part]

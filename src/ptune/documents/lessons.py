@@ -1,0 +1,201 @@
+"""The rows from which a document's prefix learns: study text as the LM is asked it, with what the
+teacher says of it."""
+
+import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ptune.base import files
+from ptune.documents import retrieval, study, teacher
+from ptune.documents.options import DistilConfig
+from ptune.documents.read_documents import Document
+from ptune.documents.study import Study
+from ptune.documents.teacher import Asked, Stretch
+from ptune.errors import ConfigError, DataError
+from ptune.lm.language_model import LanguageModel
+from ptune.model.prompt_model import PrefixSettings, PromptModel, Row, Task
+from ptune.model.rows.examples import TaughtText, TextExample
+from ptune.runs import identity
+from ptune.settings import DecodingConfig
+from ptune.template.language import Template
+
+FIELD, TARGET = "document", "answer"
+DECODING = DecodingConfig(max_new_tokens=60, stop=("\n",))
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """A document with what is learned of it.
+
+    Attributes:
+        ids: its tokens.
+        length: how many vectors its prefix has.
+        texts: its study text.
+        stretches: the document as the teacher reads it.
+    """
+
+    document: Document
+    ids: tuple[int, ...]
+    length: int
+    texts: tuple[Study, ...]
+    stretches: tuple[Stretch, ...]
+
+
+def plan(
+    config: DistilConfig, lm: LanguageModel, document: Document, given: Sequence[Study]
+) -> Lessons:
+    """What is learned of a document, before the teacher has said anything.
+
+    Args:
+        given: the user's study text of this document.
+
+    Raises:
+        DataError: the document is shorter than its prefix.
+        ConfigError: the LM has too little room.
+    """
+    ids = tuple(lm.tokens.start(document.text))
+    length = config.length or max(1, round(config.ratio * len(ids)))
+    if length >= len(ids):
+        raise DataError(
+            f"{document.place} has {len(ids)} tokens, and its prefix would have {length} vectors: "
+            "a prefix is shorter than its document. Set a smaller --length, or leave the document "
+            "out and give its text as it is."
+        )
+    drawn = study.slices(document, lm.tokens, config.slice_tokens, config.cover, config.seed)
+    texts = [
+        *study.hold_out(drawn, config.held_out, config.seed),
+        *study.hold_out(given, config.held_out, config.seed),
+    ]
+    room = config.window
+    if lm.max_length is not None:
+        longest = max(_longest(lm, text) for text in texts)
+        room = min(room, lm.max_length - longest)
+        if min(room, lm.max_length - longest - length) < config.slice_tokens:
+            raise ConfigError(
+                f"{lm.source} takes {lm.max_length} tokens, which is too little for the longest "
+                f"study text of {document.name} ({longest} tokens) behind a prefix of {length} "
+                "vectors and the document: take an LM that reads more, or shorter study text."
+            )
+    stretches = teacher.stretches(document, lm, room)
+    return Lessons(document, ids, length, tuple(texts), tuple(stretches))
+
+
+def _longest(lm: LanguageModel, text: Study) -> int:
+    """About how many tokens a study text has, the words around a question among them."""
+    return len(lm.tokens.plain(f"{text.text}{text.question}{text.answer}")) + 32
+
+
+def task_of(config: DistilConfig, document: str, length: int) -> Task:
+    """How a document is asked.
+
+    Raises:
+        ConfigError: the template has learned tokens of its own, or no place for an answer.
+        TemplateError: it cannot be read.
+    """
+    template = Template.parse(f"{{prefix:{length}}}{config.template}")
+    if not template.has_mask or "{prefix" in config.template or "{soft" in config.template:
+        raise ConfigError(
+            f"The template {config.template!r} should be what stands behind a document: with "
+            "{question}, and {mask} where the answer is written, and without learned tokens."
+        )
+    return Task(
+        document,
+        template,
+        target=TARGET,
+        encoder="table",
+        by=(FIELD, document),
+        prefix=PrefixSettings(hidden=0),
+        temperature=config.temperature,
+        decoding=DECODING,
+    )
+
+
+def rows(
+    config: DistilConfig,
+    model: PromptModel,
+    number: int,
+    lessons: Lessons,
+    kept: pathlib.Path | None,
+) -> tuple[list[Row], list[Row]]:
+    """The rows that the task of a document learns from, and those that are held out.
+
+    Args:
+        number: of the task in the model.
+        kept: a file that keeps what the teacher says, for a run that is resumed.
+    """
+    asked = [_asked(model, number, lessons, text) for text in lessons.texts]
+    taught = _taught(config, model.lm, lessons, asked, kept)
+    by_text = {id(text): said for text, said in zip(lessons.texts, taught)}
+
+    def row(text: Study) -> Row:
+        return {FIELD: text.document, "question": text.question, TARGET: by_text[id(text)]}
+
+    learned = [text for text in lessons.texts if not text.held_out]
+    held_out = [text for text in lessons.texts if text.held_out]
+    return [row(text) for text in study.in_shares(learned, config.study_share)], [
+        row(text) for text in held_out
+    ]
+
+
+def _asked(model: PromptModel, number: int, lessons: Lessons, text: Study) -> Asked:
+    """A study text as tokens, without the prefix: a slice is read from a new line on, and a
+    question as the task asks it."""
+    tokens, document = model.lm.tokens, lessons.document
+    if text.question:
+        row = {FIELD: text.document, "question": text.question, TARGET: text.answer}
+        example = model.encode(number, [row])[0]
+        assert isinstance(example, TextExample)
+        encoded, before = example.learn[0], len(tokens.before)
+        ids = encoded.ids[before:]
+        places = tuple(place - before for place in encoded.answer_positions)
+        start = end = _place_in(document, f"{text.question} {text.answer}", lessons.stretches)
+    else:
+        ids = tuple(tokens.follow(f"\n{text.text}"))
+        places = tuple(range(len(ids)))
+        start = text.start or 0
+        end = start + len(text.text)
+    source = identity.of_value([document.identity, ids, places])
+    return Asked(ids, places, teacher.stretch_of(lessons.stretches, start, end), source)
+
+
+def _place_in(document: Document, words: str, stretches: Sequence[Stretch]) -> int:
+    """Where in a long document some words are most nearly spoken of, in characters."""
+    if len(stretches) == 1:
+        return 0
+    best = stretches[retrieval.nearest([stretch.text for stretch in stretches], words)[0]]
+    return (best.start + best.end) // 2
+
+
+def _taught(
+    config: DistilConfig,
+    lm: LanguageModel,
+    lessons: Lessons,
+    asked: Sequence[Asked],
+    kept: pathlib.Path | None,
+) -> list[TaughtText]:
+    """What the teacher says of each text: read where a run that was stopped has kept it."""
+    if kept is not None and kept.exists():
+        values = files.read_tensors(kept)
+        sizes = [len(text.places) for text in asked]
+        parts = zip(asked, values["likeliest"].split(sizes), values["log_probs"].split(sizes))
+        return [TaughtText(a.ids, a.places, best, said, a.source) for a, best, said in parts]
+    taught: dict[int, TaughtText] = {}
+    for stretch, part in enumerate(lessons.stretches):
+        numbers = [number for number, text in enumerate(asked) if text.stretch == stretch]
+        if numbers:
+            context = teacher.context_of(lm, part.text)
+            texts = [asked[number] for number in numbers]
+            said = teacher.teach(lm, context, texts, config.top, config.temperature)
+            taught |= dict(zip(numbers, said))
+    in_order = [taught[number] for number in range(len(asked))]
+    if kept is not None:
+        files.write_tensors(
+            kept,
+            {
+                "likeliest": torch.cat([text.likeliest for text in in_order]),
+                "log_probs": torch.cat([text.log_probs for text in in_order]),
+            },
+        )
+    return in_order

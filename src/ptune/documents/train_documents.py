@@ -1,0 +1,310 @@
+"""``ptune distil``: a prefix for each document, trained together as banks."""
+
+import functools
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ptune.base import files, terminal
+from ptune.base.file_names import file_name
+from ptune.documents import lessons, read_documents, starts, study
+from ptune.documents.lessons import Lessons
+from ptune.documents.options import TRAINING, DistilConfig
+from ptune.documents.read_documents import SAVED, Document, SavedDocument
+from ptune.errors import ConfigError, DataError, DivergedError
+from ptune.lm.language_model import LanguageModel
+from ptune.model.prompt_model import PromptModel
+from ptune.reports.trial_results import DocumentResult
+from ptune.runs import identity
+from ptune.runs.folder import RunFolder, working_in
+from ptune.runs.trials import JsonResults, Trial, run_trials
+from ptune.runs.without_trace import without_trace
+from ptune.settings import TrainConfig
+from ptune.storage import prompt_folder
+from ptune.survey import unknown_text
+from ptune.training.loop import account, fit, lower_rates
+from ptune.training.prompt_training import TrainingHistory
+from ptune.training.rehearsal import short
+
+SIDE = {"documents", "text", "name", "lm", "out", "judge", "resume", "device", "train"}
+"""Options that decide no result, or stand in the identity under another name."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained, and how.
+
+    Attributes:
+        identity: all that decides the results, the documents aside.
+    """
+
+    config: DistilConfig
+    lm: LanguageModel
+    lessons: Sequence[Lessons]
+    settings: TrainConfig
+    identity: Mapping[str, Any]
+
+    def of(self, name: str) -> Lessons:
+        """The lessons of a document."""
+        return next(one for one in self.lessons if one.document.name == name)
+
+
+def distil(
+    config: DistilConfig, report: Callable[[str], None] = terminal.print_line
+) -> list[DocumentResult]:
+    """Train a prefix for each document, and save them as prompts.
+
+    Raises:
+        PtuneError: documents, LM or settings are at fault; that is told before the first step.
+    """
+    documents = read_documents.read(config.documents, config.text, config.name)
+    with working_in(config.out, "ptune distil", config.resume) as folder:
+        plan = _plan(config, documents, report)
+        if folder.begun is None:
+            _rehearse(plan)
+        _claim(folder, plan)
+        run = functools.partial(_run_bank, plan, report)
+        on_result = functools.partial(_report_result, report)
+        results = run_trials(_trials(plan), config.out, run, JsonResults(DocumentResult), on_result)
+        _finish(plan, documents, results, report)
+    return results
+
+
+def _plan(
+    config: DistilConfig, documents: Sequence[Document], report: Callable[[str], None]
+) -> Plan:
+    """Load the LM, and check that the documents fit it."""
+    names = [document.name for document in documents]
+    given = study.read(config.study, names) if config.study else []
+    lm = LanguageModel.load(config.lm, device=config.device, dtype=config.dtype)
+    check_lm(lm)
+    texts = [(document.place, [document.text]) for document in documents]
+    for sentence in unknown_text.check(texts, lm.tokens, config.allow_unknown):
+        report(sentence)
+    planned = [
+        lessons.plan(
+            config, lm, document, [text for text in given if text.document == document.name]
+        )
+        for document in documents
+    ]
+    settings = TRAINING.replaced(config.train.model_dump())
+    whole = {
+        "lm": identity.of_lm(lm),
+        "settings": identity.of_settings(config, without=SIDE),
+        "train": identity.of_settings(settings),
+    }
+    return Plan(config, lm, planned, settings, whole)
+
+
+def check_lm(lm: LanguageModel) -> None:
+    """Refuse an LM that cannot have a document in its context while it is asked.
+
+    Raises:
+        ConfigError: it is such an LM, with the reason.
+        ModelError: it takes no prefix.
+    """
+    if lm.kind != "causal":
+        raise ConfigError(
+            f"{lm.source} is {'a masked LM' if lm.kind == 'masked' else f'an {lm.kind}'}, and "
+            "documents are asked through a causal LM, which writes on behind them."
+        )
+    if not lm.takes_contexts:
+        reason = lm.capabilities.kept_contexts.note
+        raise ConfigError(f"{lm.source} cannot have a document before its rows: {reason}.")
+    assert lm.route is not None
+
+
+def _claim(folder: RunFolder, plan: Plan) -> None:
+    """Mark the folder with what the run is, and keep what is learned from."""
+    hashes = {one.document.name: one.document.identity for one in plan.lessons}
+    folder.claim({**plan.identity, "documents": hashes})
+    texts = [text for one in plan.lessons for text in one.texts]
+    for name, entries in (
+        ("study.jsonl", texts),
+        (
+            SAVED,
+            [SavedDocument(name=one.document.name, text=one.document.text) for one in plan.lessons],
+        ),
+    ):
+        if not (folder.path / name).exists():
+            study.write(folder.path / name, entries)
+
+
+def _trials(plan: Plan) -> list[Trial]:
+    """A trial for each document; those that are trained in one batch have the same bank."""
+    trials = []
+    for number, one in enumerate(plan.lessons):
+        name = one.document.name
+        bank = number // plan.config.together
+        decides = {
+            "document": one.document.identity,
+            "study": identity.of_rows(text.model_dump() for text in one.texts),
+        }
+        trials.append(
+            Trial(
+                method="document",
+                task=name,
+                seed=plan.config.seed,
+                shots=0,
+                settings={**plan.identity, **decides, "length": one.length},
+                file=f"results/{file_name(name)}.json",
+                scratch=f"training-{bank}",
+                bank=bank,
+            )
+        )
+    return trials
+
+
+def _rehearse(plan: Plan) -> None:
+    """Train two documents on two of their texts for one step, and keep nothing, so that what
+    cannot be trained shows at once."""
+    some = [
+        Lessons(one.document, one.ids, one.length, _few(one), one.stretches)
+        for one in plan.lessons[:2]
+    ]
+    trial = Plan(plan.config, plan.lm, some, short(plan.settings), plan.identity)
+    with without_trace(plan.lm, False):
+        _train(trial, some, None)
+
+
+def _few(one: Lessons) -> tuple[study.Study, ...]:
+    """Two texts to learn from and one that is held out."""
+    learned = [text for text in one.texts if not text.held_out]
+    return (*learned[-2:], *[text for text in one.texts if text.held_out][:1])
+
+
+def _run_bank(
+    plan: Plan,
+    report: Callable[[str], None],
+    trials: Sequence[Trial],
+    scratch: pathlib.Path | None,
+) -> Iterator[DocumentResult]:
+    """Train the documents of one bank together, and save each."""
+    some = [plan.of(trial.task) for trial in trials]
+    model, histories = _train(plan, some, scratch)
+    for number, one in enumerate(some):
+        history = histories[number]
+        for sentence in account(one.document.name, history, plan.settings):
+            report(sentence)
+        if history.best is not None:
+            figures = {"held-out divergence": history.best.dev_loss}
+            prompt_folder.save(
+                model, prompt_of(plan.config.out, one.document.name), number, figures
+            )
+        yield _result(plan, one, history)
+
+
+def prompt_of(out: pathlib.Path, document: str) -> pathlib.Path:
+    """Where the prompt of a document is saved."""
+    return out / "prompts" / file_name(document)
+
+
+def _train(
+    plan: Plan, some: Sequence[Lessons], scratch: pathlib.Path | None
+) -> tuple[PromptModel, dict[Any, TrainingHistory]]:
+    """Train the prefixes of some documents as one bank.
+
+    Returns:
+        The model, and how each training went, by the number of its task.
+    """
+    model = PromptModel(plan.lm)
+    data = {}
+    for one in some:
+        number = add(plan.config, model, one)
+        kept = scratch and scratch / f"teacher-{file_name(one.document.name)}.safetensors"
+        data[number] = lessons.rows(plan.config, model, number, one, kept)
+    names = [one.document.name for one in some]
+    label = f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
+    try:
+        histories = fit(
+            model, data, plan.settings, folder=scratch, resume=True, label=f"distil {label}"
+        )
+    except DivergedError as error:
+        return model, error.trained
+    return model, histories
+
+
+def add(config: DistilConfig, model: PromptModel, one: Lessons) -> int:
+    """Put a document's prefix into a model, at its beginning; return the number of its task."""
+    task = lessons.task_of(config, one.document.name, one.length)
+    prefix = starts.prefix(
+        model.lm, one.ids, one.length, config.start, config.anchored, config.seed
+    )
+    return model.add(task, prefix=prefix)
+
+
+def _result(plan: Plan, one: Lessons, history: TrainingHistory) -> DocumentResult:
+    vector = plan.lm.route.width * plan.lm.dtype.itemsize
+    learned = [text for text in one.texts if not text.held_out]
+    return DocumentResult(
+        document=one.document.name,
+        tokens=len(one.ids),
+        length=one.length,
+        document_bytes=len(one.ids) * vector,
+        prefix_bytes=one.length * vector,
+        slices=sum(text.start is not None for text in learned),
+        given=sum(text.start is None for text in learned),
+        held_out=len(one.texts) - len(learned),
+        history=history.history,
+        best=history.best,
+        steps=history.step,
+        diverged=history.diverged,
+    )
+
+
+def _report_result(report: Callable[[str], None], result: DocumentResult) -> None:
+    """A line as soon as a document is learned."""
+    smaller = result.tokens / result.length
+    end = (
+        f"held-out divergence {result.best.dev_loss:.3f} after {result.best.step} steps"
+        if result.best
+        else "its training diverged, and nothing is kept"
+    )
+    report(
+        f"{result.document}: {result.tokens} tokens, {result.length} vectors ({smaller:.1f} times "
+        f"smaller), {end}"
+    )
+
+
+def _finish(
+    plan: Plan,
+    documents: Sequence[Document],
+    results: Sequence[DocumentResult],
+    report: Callable[[str], None],
+) -> None:
+    """Write results.json, judge where that is asked for, and tell what has changed meanwhile.
+
+    Raises:
+        DivergedError: every training diverged.
+    """
+    config = plan.config
+    rate = lower_rates(plan.settings, "prompt")
+    if not any(result.best for result in results):
+        raise DivergedError(f"Every training diverged, so no prompt is saved: {rate}.")
+    if lost := [result.document for result in results if result.best is None]:
+        report(f"The training of {', '.join(lost)} diverged, and no prompt is saved: {rate}.")
+    files.write_json(
+        config.out / "results.json",
+        {
+            "lm": config.lm,
+            "documents": [result.model_dump(mode="json") for result in results],
+            "versions": identity.versions(),
+        },
+    )
+    report(f"Saved in {config.out}; ask them: ptune ask {config.out} QUESTION")
+    for name in changed_since(config, documents):
+        report(
+            f"{name} is not as it was when this run began, which went on with the text that it "
+            "had read: distil it anew into another --out for the new text."
+        )
+
+
+def changed_since(config: DistilConfig, documents: Sequence[Document]) -> list[str]:
+    """The documents that are not as they were when they were read, or are no longer there."""
+    try:
+        now = read_documents.read(config.documents, config.text, config.name)
+    except DataError:
+        now = []
+    texts = {document.name: document.text for document in now}
+    return [one.name for one in documents if texts.get(one.name) != one.text]

@@ -1,0 +1,291 @@
+"""``ptune distil`` from files to saved prompts: what it refuses, that it goes on exactly, and that
+a document is a prompt like any other."""
+
+import json
+
+import pytest
+import tiny
+import torch
+from killing import killed_after, killed_after_every_file
+
+import ptune
+from ptune.documents import ask, read_documents
+from ptune.documents.options import AskConfig, DistilConfig
+from ptune.documents.train_documents import distil
+from ptune.errors import ConfigError, DataError
+from ptune.storage import prompt_folder
+
+FAST = {"steps": 4, "batch_size": 2, "evaluate_every": 2}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A tiny causal LM, three documents and questions."""
+    path = tmp_path_factory.mktemp("world")
+    for part in tiny.tiny("gpt2"):
+        part.save_pretrained(path / "lm")
+    (path / "pages").mkdir()
+    (path / "pages" / "austria.txt").write_text(tiny.TEXT[0])
+    (path / "pages" / "danube.md").write_text(f"# Danube\n\n{tiny.TEXT[1][:60]}")
+    (path / "pages" / "berlin.html").write_text(f"<h1>Berlin</h1><p>{tiny.TEXT[2][:60]}</p>")
+    questions = [
+        {"document": "austria", "question": "the capital ?", "answer": "Vienna"},
+        {"document": "danube", "question": "the river ?", "answer": "Danube"},
+    ]
+    (path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in questions))
+    return path
+
+
+def config(world, out, **settings):
+    return DistilConfig(
+        **{
+            "documents": [world / "pages"],
+            "lm": str(world / "lm"),
+            "out": out,
+            "length": 4,
+            "cover": 2,
+            "slice_tokens": 6,
+            "study": world / "questions.jsonl",
+            "device": "cpu",
+            "train": FAST,
+        }
+        | settings
+    )
+
+
+def quiet(*lines):
+    pass
+
+
+@pytest.fixture(scope="module")
+def run(world, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "out"
+    return out, distil(config(world, out), quiet)
+
+
+def state(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes().replace(str(folder).encode(), b"OUT")
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".html"
+    }
+
+
+def test_each_document_is_a_saved_prompt_that_answers_rows(run):
+    out, results = run
+    assert [result.document for result in results] == ["austria", "berlin", "danube"]
+    assert all(result.steps == 4 and result.best for result in results)
+    model = ptune.load(prompt_folder.folders_in(out))
+    rows = [{"document": name, "question": "the capital ?"} for name in ("danube", "austria")]
+    few = ptune.DecodingConfig(max_new_tokens=6)
+    together = model.generate(rows, config=few)
+    assert together == [model.generate([row], config=few)[0] for row in rows]
+
+
+def test_what_is_learned_from_can_be_read(run):
+    out, results = run
+    texts = [json.loads(line) for line in (out / "study.jsonl").read_text().splitlines()]
+    documents = {one.name: one.text for one in read_documents.saved_in(out)}
+    slices = [text for text in texts if "start" in text]
+    assert all(text["text"] in documents[text["document"]] for text in slices)
+    assert sum(text.get("held_out", False) for text in texts) == sum(r.held_out for r in results)
+    assert [text["answer"] for text in texts if "answer" in text] == ["Vienna", "Danube"]
+
+
+def test_a_run_that_is_killed_ends_as_one_that_is_not(world, run, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+
+    def again():
+        distil(config(world, out, resume=(out / "settings.json").exists()), quiet)
+
+    settings = config(world, out).train.model_copy(update={"save_seconds": 0})
+    with killed_after(3, monkeypatch):
+        distil(config(world, out, train=settings), quiet)
+    written = killed_after_every_file(again, monkeypatch)
+    assert "prompt.safetensors" in written
+    assert state(out) == state(run[0])
+
+
+def test_a_page_that_changed_is_told_and_nothing_is_lost(world, tmp_path):
+    pages, out, said = tmp_path / "pages", tmp_path / "out", []
+    pages.mkdir()
+    (pages / "a.txt").write_text(tiny.TEXT[0])
+    settings = {"documents": [pages], "study": None}
+
+    def report(line):
+        said.append(line)
+        (pages / "a.txt").write_text(tiny.TEXT[1])
+
+    distil(config(world, out, **settings), report)
+    assert any(line.startswith("a is not as it was") for line in said)
+    assert (out / "prompts" / "a" / "prompt.json").exists()
+    with pytest.raises(ConfigError, match="another documents.a"):
+        distil(config(world, out, resume=True, **settings), quiet)
+    assert (out / "prompts" / "a" / "prompt.json").exists()
+
+
+REFUSED = {
+    "empty.txt": (" \n", "is an empty document"),
+    "short.txt": ("a b", "a prefix is shorter than its document"),
+    "austria.md": ("Vienna", "would both be the document 'austria'"),
+    "broken.json": ("{", "is not valid JSON"),
+    "table.csv": ("name,words\na,b\n", "no column 'text'"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_documents_are_refused_before_the_first_step(name, world, tmp_path, monkeypatch):
+    monkeypatch.setattr("ptune.documents.train_documents.fit", None)
+    content, message = REFUSED[name]
+    (tmp_path / name).write_text(content)
+    documents = [world / "pages", tmp_path / name]
+    with pytest.raises(DataError, match=message):
+        distil(config(world, tmp_path / "out", documents=documents), quiet)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_asked_is_refused(world, tmp_path):
+    for part in tiny.tiny("bert"):
+        part.save_pretrained(tmp_path / "bert")
+    for settings, message in (
+        ({"lm": str(tmp_path / "bert")}, "a masked LM"),
+        ({"template": "{question}"}, "mask"),
+        ({"template": "{soft:2}{question} {mask}"}, "without learned tokens"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            distil(config(world, tmp_path / "out", **settings), quiet)
+    (tmp_path / "chinese.txt").write_text("\u7ef4\u4e5f\u7eb3\u5728\u591a\u7459\u6cb3" * 9)
+    for part in tiny.tiny("llama"):
+        part.save_pretrained(tmp_path / "llama")
+    with pytest.raises(DataError, match="unknown to this LM's vocabulary"):
+        distil(
+            config(
+                world,
+                tmp_path / "out",
+                documents=[tmp_path / "chinese.txt"],
+                study=None,
+                lm=str(tmp_path / "llama"),
+            ),
+            quiet,
+        )
+
+
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        ({"document": "rome", "question": "a ?", "answer": "b"}, "should name the document"),
+        ({"document": "austria", "question": "a ?"}, "a question and its answer"),
+        ({"document": "austria", "text": "a", "question": "b", "answer": 5}, "answer"),
+    ],
+)
+def test_bad_study_rows_are_told_with_their_line(row, message, world, tmp_path):
+    (tmp_path / "study.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=f"(?s)line 1.*{message}"):
+        distil(config(world, tmp_path / "out", study=tmp_path / "study.jsonl"), quiet)
+
+
+@pytest.mark.parametrize("start", ["first", "spaced", "random"])
+def test_an_anchored_prefix_keeps_its_first_vector_alone(start, world):
+    from test_teacher import built, lessons_of, lm_of
+
+    lm, settings = lm_of("llama"), config(world, "out", start=start, anchored=True)
+    one = lessons_of(lm, settings)
+    model, data = built(lm, settings, one)
+    before = model.bank.prefixes[0]().detach().clone()
+    ptune.fit(model, data, ptune.TrainConfig(learning_rate=1e-2, steps=2, evaluate_every=2))
+    after = model.bank.prefixes[0]().detach()
+    assert (before[0] == after[0]).all() and (before[1:] != after[1:]).any(1).all()
+    ids = [*lm.tokens.before, *one.ids]
+    if start != "random":
+        chosen = ids[:4] if start == "first" else [ids[int(n * len(ids) / 4)] for n in range(4)]
+        assert (before == lm.activations(chosen)).all()
+
+
+def test_a_question_is_asked_of_one_document_of_several_or_of_the_nearest(run, capsys):
+    out, _ = run
+    few = {"max_new_tokens": 5}
+    model = ptune.load(prompt_folder.folders_in(out))
+    said = []
+
+    def asked(question, *documents):
+        settings = {"folder": out, "question": question, "document": documents, "decoding": few}
+        return ask.ask(AskConfig(**settings), said.append)
+
+    decoding = ptune.DecodingConfig(max_new_tokens=5, stop=("\n",))
+    row = {"document": "danube", "question": "people ?"}
+    expected = model.generate([row], config=decoding)[0]
+    assert asked("people ?", "danube") == expected == said[-1]
+    ask.ask(
+        AskConfig(folder=out, question="the euro and the Danube", as_json=True, decoding=few),
+        said.append,
+    )
+    assert json.loads(said[-1])["documents"] == ["danube"]
+    composed = asked("people ?", "danube", "austria")
+    assert composed == said[-1]
+    with pytest.raises(ConfigError, match="no document 'danub'.*danube"):
+        asked("people ?", "danub")
+    with pytest.raises(ConfigError, match="empty"):
+        asked(" ", "danube")
+
+
+def test_prefixes_one_after_the_other_are_all_seen_in_that_order():
+    from test_teacher import built, cache_of, documents, lessons_of, lm_of
+
+    lm = lm_of("llama")
+    settings = DistilConfig(documents=["a"], lm="tiny", length=3, cover=1, slice_tokens=6)
+    planned = [lessons_of(lm, settings, name, text) for name, text in documents()]
+    model, _ = built(lm, settings, *planned)
+    number = ask.compose(model, [2, 0])
+    (example,) = model.encode(number, [{"question": "people ?"}], labelled=False)
+    output = lm.read_rows(
+        example.fills, [0], prefixes=model.bank.deep([model.tasks[number].prompt])
+    )
+    prefix = torch.cat([model.bank.prefixes[other]() for other in (2, 0)]).detach()
+    ids = example.fills[0].ids
+    plain = lm.model(
+        torch.tensor([ids]),
+        past_key_values=cache_of(lm, prefix),
+        attention_mask=torch.ones(1, len(ids) + 6, dtype=torch.long),
+        position_ids=torch.arange(6, 6 + len(ids))[None],
+    ).logits[0, -1]
+    torch.testing.assert_close(output.scores[0], plain, rtol=1e-4, atol=1e-5)
+    other = ask.compose(model, [0, 2])
+    assert not torch.equal(
+        model.bank.prefixes[model.tasks[other].prompt](),
+        model.bank.prefixes[model.tasks[number].prompt](),
+    )
+
+
+def test_documents_of_every_form_are_read(tmp_path):
+    (tmp_path / "a.json").write_text(
+        json.dumps(
+            {"Land": {"Area": {"text": "5 <b>sq</b> km"}, "Coast": "none"}, "people": [1, 2]}
+        )
+    )
+    (tmp_path / "b.html").write_text(
+        "<html><head><title>no</title></head><body><h2>Land</h2><script>no</script>"
+        "<p>flat &amp; green</p><table><tr><td>a<td>b</tr></table></body></html>"
+    )
+    (tmp_path / "c.csv").write_text("title,text\nrome,A city\nparis,Another city\n")
+    (tmp_path / "d.md").write_text("# Land\n\n\n\nflat   and green \n")
+    (tmp_path / "e.png").write_text("no")
+    read = {one.name: one.text for one in read_documents.read([tmp_path])}
+    assert read == {
+        "a": "# Land\nArea: 5 sq km\nCoast: none\npeople: 1\npeople: 2",
+        "b": "## Land\n\nflat & green\n\na b",
+        "rome": "A city",
+        "paris": "Another city",
+        "d": "# Land\n\nflat and green",
+    }
+    for name, content, message in (
+        ("x.png", "", "is of no kind that documents are read from"),
+        ("deep.json", "[" * 5000 + "]" * 5000, "JSON"),
+        ("x.txt", b"\xff\xfe\xfa", "not UTF-8"),
+        ("none.txt", None, "cannot be read"),
+    ):
+        if content is not None:
+            (tmp_path / name).write_bytes(
+                content if isinstance(content, bytes) else content.encode()
+            )
+        with pytest.raises(DataError, match=message):
+            read_documents.read([tmp_path / name])
