@@ -7,6 +7,8 @@ import pytest
 import tiny
 import torch
 from killing import killed_after, killed_after_every_file
+from test_teacher import built, cache_of, lessons_of, lm_of
+from test_teacher import documents as three_documents
 
 import ptune
 from ptune.documents import ask, read_documents
@@ -186,8 +188,6 @@ def test_bad_study_rows_are_told_with_their_line(row, message, world, tmp_path):
 
 @pytest.mark.parametrize("start", ["first", "spaced", "random"])
 def test_an_anchored_prefix_keeps_its_first_vector_alone(start, world):
-    from test_teacher import built, lessons_of, lm_of
-
     lm, settings = lm_of("llama"), config(world, "out", start=start, anchored=True)
     one = lessons_of(lm, settings)
     model, data = built(lm, settings, one)
@@ -229,11 +229,9 @@ def test_a_question_is_asked_of_one_document_of_several_or_of_the_nearest(run, c
 
 
 def test_prefixes_one_after_the_other_are_all_seen_in_that_order():
-    from test_teacher import built, cache_of, documents, lessons_of, lm_of
-
     lm = lm_of("llama")
     settings = DistilConfig(documents=["a"], lm="tiny", length=3, cover=1, slice_tokens=6)
-    planned = [lessons_of(lm, settings, name, text) for name, text in documents()]
+    planned = [lessons_of(lm, settings, name, text) for name, text in three_documents()]
     model, _ = built(lm, settings, *planned)
     number = ask.compose(model, [2, 0])
     (example,) = model.encode(number, [{"question": "people ?"}], labelled=False)

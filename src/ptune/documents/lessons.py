@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from ptune.base import files
+from ptune.base.file_names import file_name
+from ptune.base.progress import Progress
 from ptune.documents import retrieval, study, teacher
 from ptune.documents.options import DistilConfig
 from ptune.documents.read_documents import Document
@@ -41,6 +43,12 @@ class Lessons:
     length: int
     texts: tuple[Study, ...]
     stretches: tuple[Stretch, ...]
+
+    def stretch_for(self, words: str) -> Stretch:
+        """The stretch of the document that speaks most nearly of some words."""
+        if len(self.stretches) == 1:
+            return self.stretches[0]
+        return self.stretches[retrieval.nearest([part.text for part in self.stretches], words)[0]]
 
 
 def plan(
@@ -112,6 +120,11 @@ def task_of(config: DistilConfig, document: str, length: int) -> Task:
     )
 
 
+def prompt_of(out: pathlib.Path, document: str) -> pathlib.Path:
+    """Where the prompt of a document is saved."""
+    return out / "prompts" / file_name(document)
+
+
 def rows(
     config: DistilConfig,
     model: PromptModel,
@@ -150,7 +163,8 @@ def _asked(model: PromptModel, number: int, lessons: Lessons, text: Study) -> As
         encoded, before = example.learn[0], len(tokens.before)
         ids = encoded.ids[before:]
         places = tuple(place - before for place in encoded.answer_positions)
-        start = end = _place_in(document, f"{text.question} {text.answer}", lessons.stretches)
+        part = lessons.stretch_for(f"{text.question} {text.answer}")
+        start, end = part.start, part.end
     else:
         ids = tuple(tokens.follow(f"\n{text.text}"))
         places = tuple(range(len(ids)))
@@ -158,14 +172,6 @@ def _asked(model: PromptModel, number: int, lessons: Lessons, text: Study) -> As
         end = start + len(text.text)
     source = identity.of_value([document.identity, ids, places])
     return Asked(ids, places, teacher.stretch_of(lessons.stretches, start, end), source)
-
-
-def _place_in(document: Document, words: str, stretches: Sequence[Stretch]) -> int:
-    """Where in a long document some words are most nearly spoken of, in characters."""
-    if len(stretches) == 1:
-        return 0
-    best = stretches[retrieval.nearest([stretch.text for stretch in stretches], words)[0]]
-    return (best.start + best.end) // 2
 
 
 def _taught(
@@ -182,13 +188,16 @@ def _taught(
         parts = zip(asked, values["likeliest"].split(sizes), values["log_probs"].split(sizes))
         return [TaughtText(a.ids, a.places, best, said, a.source) for a, best, said in parts]
     taught: dict[int, TaughtText] = {}
-    for stretch, part in enumerate(lessons.stretches):
-        numbers = [number for number, text in enumerate(asked) if text.stretch == stretch]
-        if numbers:
-            context = teacher.context_of(lm, part.text)
-            texts = [asked[number] for number in numbers]
-            said = teacher.teach(lm, context, texts, config.top, config.temperature)
-            taught |= dict(zip(numbers, said))
+    with Progress(f"what the LM says of {lessons.document.name}", len(asked)) as progress:
+        for stretch, part in enumerate(lessons.stretches):
+            numbers = [number for number, text in enumerate(asked) if text.stretch == stretch]
+            if numbers:
+                context = teacher.context_of(lm, part.text)
+                texts = [asked[number] for number in numbers]
+                said = teacher.teach(
+                    lm, context, texts, config.top, config.temperature, progress.advance
+                )
+                taught |= dict(zip(numbers, said))
     in_order = [taught[number] for number in range(len(asked))]
     if kept is not None:
         files.write_tensors(

@@ -89,6 +89,9 @@ class DistilConfig(Config):
     """Questions with answers, in rows as those of --study: how likely the answers are with the
     prefix is told beside no document, the whole document, its first tokens, and what retrieval
     finds. They decide nothing, and may be given with --resume when the training is over."""
+    beside: list[pathlib.Path] = []
+    """With --judge: out folders of other runs that were judged, such as with other --ratio. Their
+    prefixes stand in the page's curve too."""
     seed: Seed = 0
     """Seed of the slices, of what is held out, and of a random start."""
     allow_unknown: bool = False

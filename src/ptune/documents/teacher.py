@@ -6,7 +6,7 @@ each with the heading under which it begins.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -105,7 +105,12 @@ def shared(values: torch.Tensor, rows: int) -> Context:
 
 @torch.no_grad()
 def teach(
-    lm: LanguageModel, values: torch.Tensor, asked: Sequence[Asked], top: int, temperature: float
+    lm: LanguageModel,
+    values: torch.Tensor,
+    asked: Sequence[Asked],
+    top: int,
+    temperature: float,
+    advance: Callable[[int], None] = lambda texts: None,
 ) -> list[TaughtText]:
     """What the LM says of texts with a document in its context.
 
@@ -113,6 +118,7 @@ def teach(
         values: the document's keys and values (``context_of``).
         top: how many of its likeliest tokens are kept.
         temperature: of its probabilities.
+        advance: is told how many texts are done, batch by batch.
     """
     taught: dict[int, TaughtText] = {}
     rows = min(ROWS, max(1, CONTEXT_TOKENS // values.shape[3]))
@@ -127,6 +133,7 @@ def teach(
             sizes = [len(row.answer_positions) for row in batch]
             for number, scores in zip(numbers, output.scores.split(sizes)):
                 taught[number] = _kept(asked[number], scores, top, temperature)
+            advance(len(numbers))
     return [taught[number] for number in range(len(asked))]
 
 

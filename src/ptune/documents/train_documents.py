@@ -6,16 +6,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from ptune.base import files, terminal
 from ptune.base.file_names import file_name
 from ptune.documents import lessons, read_documents, starts, study
+from ptune.documents.judge import PREFIX, judge, read_questions
 from ptune.documents.lessons import Lessons
 from ptune.documents.options import TRAINING, DistilConfig
 from ptune.documents.read_documents import SAVED, Document, SavedDocument
-from ptune.errors import ConfigError, DataError, DivergedError
+from ptune.documents.study import Study
+from ptune.errors import ConfigError, DataError, DivergedError, StoreError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
-from ptune.reports.trial_results import DocumentResult
+from ptune.reports.pages import documents_page
+from ptune.reports.trial_results import DocumentResult, JudgedContext
 from ptune.runs import identity
 from ptune.runs.folder import RunFolder, working_in
 from ptune.runs.trials import JsonResults, Trial, run_trials
@@ -27,7 +32,10 @@ from ptune.training.loop import account, fit, lower_rates
 from ptune.training.prompt_training import TrainingHistory
 from ptune.training.rehearsal import short
 
-SIDE = {"documents", "text", "name", "lm", "out", "judge", "resume", "device", "train"}
+SIDE = {
+    *("documents", "text", "name", "lm", "out", "judge", "beside", "resume", "device", "dtype"),
+    "train",
+}
 """Options that decide no result, or stand in the identity under another name."""
 
 
@@ -59,6 +67,10 @@ def distil(
         PtuneError: documents, LM or settings are at fault; that is told before the first step.
     """
     documents = read_documents.read(config.documents, config.text, config.name)
+    names = [document.name for document in documents]
+    questions = read_questions(config.judge, names) if config.judge else []
+    for other in config.beside:
+        judged_in(other)
     with working_in(config.out, "ptune distil", config.resume) as folder:
         plan = _plan(config, documents, report)
         if folder.begun is None:
@@ -67,7 +79,7 @@ def distil(
         run = functools.partial(_run_bank, plan, report)
         on_result = functools.partial(_report_result, report)
         results = run_trials(_trials(plan), config.out, run, JsonResults(DocumentResult), on_result)
-        _finish(plan, documents, results, report)
+        _finish(plan, documents, questions, results, report)
     return results
 
 
@@ -168,7 +180,7 @@ def _rehearse(plan: Plan) -> None:
         _train(trial, some, None)
 
 
-def _few(one: Lessons) -> tuple[study.Study, ...]:
+def _few(one: Lessons) -> tuple[Study, ...]:
     """Two texts to learn from and one that is held out."""
     learned = [text for text in one.texts if not text.held_out]
     return (*learned[-2:], *[text for text in one.texts if text.held_out][:1])
@@ -190,14 +202,9 @@ def _run_bank(
         if history.best is not None:
             figures = {"held-out divergence": history.best.dev_loss}
             prompt_folder.save(
-                model, prompt_of(plan.config.out, one.document.name), number, figures
+                model, lessons.prompt_of(plan.config.out, one.document.name), number, figures
             )
         yield _result(plan, one, history)
-
-
-def prompt_of(out: pathlib.Path, document: str) -> pathlib.Path:
-    """Where the prompt of a document is saved."""
-    return out / "prompts" / file_name(document)
 
 
 def _train(
@@ -270,6 +277,7 @@ def _report_result(report: Callable[[str], None], result: DocumentResult) -> Non
 def _finish(
     plan: Plan,
     documents: Sequence[Document],
+    questions: Sequence[Study],
     results: Sequence[DocumentResult],
     report: Callable[[str], None],
 ) -> None:
@@ -284,20 +292,53 @@ def _finish(
         raise DivergedError(f"Every training diverged, so no prompt is saved: {rate}.")
     if lost := [result.document for result in results if result.best is None]:
         report(f"The training of {', '.join(lost)} diverged, and no prompt is saved: {rate}.")
+    judged = _judge(plan, questions, results)
+    beside = [one for folder in config.beside for one in judged_in(folder) if one.kind == PREFIX]
     files.write_json(
         config.out / "results.json",
         {
             "lm": config.lm,
             "documents": [result.model_dump(mode="json") for result in results],
+            "judged": [one.model_dump(mode="json") for one in judged],
             "versions": identity.versions(),
         },
     )
+    documents_page.write(config.lm, results, judged, beside, config.out)
+    for sentence in filter(None, [documents_page.answer(judged)]):
+        report(sentence)
     report(f"Saved in {config.out}; ask them: ptune ask {config.out} QUESTION")
     for name in changed_since(config, documents):
         report(
             f"{name} is not as it was when this run began, which went on with the text that it "
             "had read: distil it anew into another --out for the new text."
         )
+
+
+def _judge(
+    plan: Plan, questions: Sequence[Study], results: Sequence[DocumentResult]
+) -> list[JudgedContext]:
+    """How likely the answers to questions are with what was saved; nothing without questions."""
+    saved = [result.document for result in results if result.best]
+    if not any(one.document in saved for one in questions):
+        return []
+    folders = [lessons.prompt_of(plan.config.out, name) for name in saved]
+    return judge(prompt_folder.load(folders, plan.lm), plan.lessons, questions)
+
+
+def judged_in(folder: pathlib.Path) -> list[JudgedContext]:
+    """What a run's judging gave, from its out folder.
+
+    Raises:
+        StoreError: there is no run that was judged.
+    """
+    content = files.read_json(folder / "results.json")
+    try:
+        judged = [JudgedContext.model_validate(one) for one in content["judged"]]
+    except (KeyError, TypeError, ValidationError) as error:
+        raise StoreError(f"{folder} is no out folder of ptune distil.") from error
+    if not judged:
+        raise StoreError(f"{folder} was not judged: do so with --judge QUESTIONS --resume.")
+    return judged
 
 
 def changed_since(config: DistilConfig, documents: Sequence[Document]) -> list[str]:

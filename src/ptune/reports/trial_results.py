@@ -159,6 +159,32 @@ class DocumentResult(Finite):
     diverged: bool = False
 
 
+class JudgedContext(Finite):
+    """How likely right answers are with something before their questions (``ptune distil
+    --judge``)."""
+
+    kind: str
+    """no document, whole document, prefix, first tokens, or retrieval."""
+    smaller: float
+    """How many times smaller than the document it is; 0 for no document."""
+    vectors: float
+    """Tokens, or vectors of a prefix, on average."""
+    bytes: int
+    """Of their keys and values."""
+    nats: float
+    """Nats a token of the answers."""
+    share: float | None
+    """How far that is from no document (0) to the whole one (1); None where the whole document
+    does not help."""
+    nats_of: dict[str, float] = {}
+    """Nats a token by document."""
+    seconds: float
+    """To read a question and its answer, on average."""
+    seconds_before: float
+    """To compute the keys and values before them."""
+    questions: int
+
+
 def lost_trainings(results: Sequence[TrainedResult]) -> dict[str, int]:
     """How many of single results diverged, and how many of those have no figures."""
     diverged = [result for result in results if result.diverged]

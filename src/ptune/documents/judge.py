@@ -1,0 +1,188 @@
+"""How likely the right answers are with a document's prefix, in company: beside no document, the
+whole document, its first tokens, and what retrieval finds for the question."""
+
+import pathlib
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ptune.base.progress import Progress
+from ptune.documents import retrieval, study, teacher
+from ptune.documents.lessons import FIELD, TARGET, Lessons
+from ptune.documents.study import Study
+from ptune.errors import DataError
+from ptune.lm.language_model import LanguageModel
+from ptune.model.prompt_model import PromptModel
+from ptune.model.rows.examples import TextExample
+from ptune.model.running.losses import losses
+from ptune.reports.trial_results import JudgedContext
+from ptune.template.language import EncodedRow
+
+NONE, WHOLE, PREFIX = "no document", "whole document", "prefix"
+FIRST, FOUND = "first tokens", "retrieval"
+TIMES = (2, 5, 10, 20, 50)  # how many times smaller the texts are that are tried
+PIECE = re.compile(r"[^.;\n]*(?:[.;\n]+\s*|$)")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One question read beside one context.
+
+    Attributes:
+        nats: minus the log probability of the answer.
+        tokens: how many tokens the answer has.
+        vectors: how many tokens, or vectors of a prefix, stand before the question.
+        seconds: to read question and answer, the keys and values before them being there.
+        seconds_before: to compute those.
+    """
+
+    nats: float
+    tokens: int
+    vectors: int
+    seconds: float
+    seconds_before: float = 0.0
+
+
+def read_questions(path: pathlib.Path, names: Sequence[str]) -> list[Study]:
+    """The questions of a file, each with the answer that it should get.
+
+    Raises:
+        DataError: a row names no document, or is no question with its answer.
+    """
+    questions = study.read(path, names)
+    if bad := next((one for one in questions if not one.question), None):
+        raise DataError(
+            f"{path} has a text without a question ({bad.text[:40]!r}), and what is judged "
+            "are answers to questions."
+        )
+    return questions
+
+
+@torch.no_grad()
+def judge(
+    model: PromptModel, planned: Sequence[Lessons], questions: Sequence[Study]
+) -> list[JudgedContext]:
+    """The answers' likelihood beside every context, over all questions.
+
+    Args:
+        model: the LM with the prefixes of the documents, by their names.
+        planned: the documents.
+    """
+    readings: dict[tuple[str, float], list[tuple[str, Reading]]] = {}
+    lessons_of = {one.document.name: one for one in planned}
+    numbers = {bound.task.name: number for number, bound in enumerate(model.tasks)}
+    asked = [one for one in questions if one.document in numbers]
+    with Progress("judging questions", len(asked)) as progress, model.lm.evaluating():
+        for one in asked:
+            read = _read(model, numbers[one.document], lessons_of[one.document], one)
+            for key, reading in read.items():
+                readings.setdefault(key, []).append((one.document, reading))
+            progress.advance()
+    return _summed_up(model.lm, readings)
+
+
+def _read(
+    model: PromptModel, number: int, lessons: Lessons, question: Study
+) -> dict[tuple[str, float], Reading]:
+    """One question beside every context: by the kind of context, and how many times smaller than
+    the document it is (0 where that is not chosen)."""
+    lm = model.lm
+    row = {FIELD: question.document, "question": question.question, TARGET: question.answer}
+    example = model.encode(number, [row])[0]
+    assert isinstance(example, TextExample)
+    before = time.perf_counter()
+    nats = float(losses(model, [example], None))
+    seconds = time.perf_counter() - before
+    read = {(PREFIX, 0.0): Reading(nats, len(example.answer), lessons.length, seconds)}
+    read[NONE, 0.0] = _beside(lm, example, ())
+    ids = lessons.ids
+    start = tuple(lm.tokens.before)
+    # as the teacher reads it: the stretch of a long document where the question is answered
+    whole = lessons.stretch_for(f"{question.question} {question.answer}").text
+    read[WHOLE, 0.0] = _beside(lm, example, (*start, *lm.tokens.start(whole)))
+    for times in dict.fromkeys((*TIMES, len(ids) / lessons.length)):
+        if budget := int(len(ids) / times):
+            first, found = ids[:budget], _found(lm, lessons, question.question, budget)
+            read[FIRST, times] = _beside(lm, example, (*start, *first))
+            read[FOUND, times] = _beside(lm, example, (*start, *found))
+    return read
+
+
+def _beside(lm: LanguageModel, example: TextExample, context: tuple[int, ...]) -> Reading:
+    """A question read behind other tokens, or behind none."""
+    encoded = replace(example.learn[0], prefix=())
+    skipped = len(lm.tokens.before) if context else 0
+    row = EncodedRow(
+        encoded.ids[skipped:],
+        encoded.soft_slots[skipped:],
+        None,
+        tuple(place - skipped for place in encoded.answer_positions),
+    )
+    before = time.perf_counter()
+    shared = teacher.shared(lm.context_values(context), 1) if context else None
+    ready = time.perf_counter()
+    log_probs = lm.read(lm.collate([row], [-1]), context=shared).scores.log_softmax(-1)
+    answer = torch.tensor(example.answer, device=log_probs.device)
+    nats = -float(log_probs.gather(1, answer[:, None]).sum())
+    done = time.perf_counter()
+    return Reading(nats, len(example.answer), len(context), done - ready, ready - before)
+
+
+def _found(lm: LanguageModel, lessons: Lessons, question: str, budget: int) -> list[int]:
+    """The sentences of a document that are nearest to a question, in the document's order, up to so
+    many tokens."""
+    pieces = [piece for piece in PIECE.findall(lessons.document.text) if piece.strip()]
+    taken: dict[int, list[int]] = {}
+    left = budget
+    for number in retrieval.nearest(pieces, question):
+        taken[number] = lm.tokens.follow(pieces[number])[:left]
+        left -= len(taken[number])
+        if left <= 0:
+            break
+    return [token for number in sorted(taken) for token in taken[number]]
+
+
+def _summed_up(
+    lm: LanguageModel, readings: Mapping[tuple[str, float], Sequence[tuple[str, Reading]]]
+) -> list[JudgedContext]:
+    """The figures of each kind of context, those with the whole document's first."""
+    nats = {key: _nats([reading for _, reading in read]) for key, read in readings.items()}
+    none, whole = nats[NONE, 0.0], nats[WHOLE, 0.0]
+    documents = list(dict.fromkeys(name for name, _ in readings[NONE, 0.0]))
+    vector = lm.route.width * lm.dtype.itemsize
+    judged = []
+    for (kind, times), read in readings.items():
+        all_readings = [reading for _, reading in read]
+        vectors = sum(reading.vectors for reading in all_readings) / len(all_readings)
+        whole_vectors = sum(r.vectors for _, r in readings[WHOLE, 0.0]) / len(all_readings)
+        judged.append(
+            JudgedContext(
+                kind=kind,
+                smaller=round(times or (whole_vectors / vectors if vectors else 0.0), 2),
+                vectors=round(vectors, 1),
+                bytes=round(vectors * vector),
+                nats=nats[kind, times],
+                share=(none - nats[kind, times]) / (none - whole) if none > whole else None,
+                nats_of={
+                    name: _nats([reading for other, reading in read if other == name])
+                    for name in documents
+                },
+                seconds=_mean([reading.seconds for reading in all_readings]),
+                seconds_before=_mean([reading.seconds_before for reading in all_readings]),
+                questions=len(all_readings),
+            )
+        )
+    order = (WHOLE, PREFIX, FOUND, FIRST, NONE)
+    return sorted(judged, key=lambda one: (order.index(one.kind), one.smaller))
+
+
+def _nats(readings: Sequence[Reading]) -> float:
+    """Nats a token over all answers."""
+    return sum(reading.nats for reading in readings) / sum(reading.tokens for reading in readings)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return round(sum(values) / len(values), 4)

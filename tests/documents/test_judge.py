@@ -1,0 +1,135 @@
+"""Answers beside every context: as likely as plain transformers finds them, told on the page."""
+
+import pathlib
+
+import pytest
+import torch
+from test_distil import config, quiet, world  # noqa: F401
+from test_teacher import cache_of, lessons_of
+
+from ptune import load
+from ptune.documents import judge, read_documents
+from ptune.documents.train_documents import distil, judged_in
+from ptune.errors import DataError, StoreError
+from ptune.reports.pages import documents_page
+from ptune.reports.trial_results import JudgedContext
+from ptune.storage import prompt_folder
+
+
+@pytest.fixture(scope="module")
+def judged(world, tmp_path_factory):  # noqa: F811
+    """A run that was judged when it was over."""
+    out = tmp_path_factory.mktemp("judged") / "out"
+    distil(config(world, out), quiet)
+    with pytest.raises(StoreError, match="was not judged"):
+        judged_in(out)
+    questions = world / "questions.jsonl"
+    distil(config(world, out, judge=questions, resume=True), quiet)
+    return out, judged_in(out)
+
+
+def plain_nats(lm, context, ids, count, prefix=None):
+    """Nats a token of the last ``count`` tokens behind a text, or behind a prefix."""
+    extra, before = {}, len(context)
+    if prefix is not None:
+        size = len(prefix)
+        extra = {
+            "past_key_values": cache_of(lm, prefix),
+            "attention_mask": torch.ones(1, size + len(ids), dtype=torch.long),
+            "position_ids": torch.arange(size, size + len(ids))[None],
+        }
+    with torch.no_grad():
+        logits = lm.model(torch.tensor([[*context, *ids]]), **extra).logits[0, before:]
+    scores = logits.log_softmax(-1)[-count - 1 : -1]
+    return -scores.gather(1, torch.tensor(ids[-count:])[:, None]).sum() / count
+
+
+def test_nats_are_those_of_plain_transformers(judged):
+    out, contexts = judged
+    model = load(prompt_folder.folders_in(out))
+    lm, number = model.lm, model.number("austria")
+    text = next(one.text for one in read_documents.saved_in(out) if one.name == "austria")
+    document = lm.tokens.start(text)
+    row = {"document": "austria", "question": "the capital ?", "answer": "Vienna"}
+    example = model.encode(number, [row])[0]
+    ids, count = [*example.learn[0].ids, example.answer[-1]], len(example.answer)
+    prefix = model.bank.prefixes[model.tasks[number].prompt]()
+    budget = int(len(document) / 2)
+    expected = {
+        ("no document", 0.0): plain_nats(lm, [], ids, count),
+        ("whole document", 1.0): plain_nats(lm, document, ids, count),
+        ("first tokens", 2.0): plain_nats(lm, document[:budget], ids, count),
+        ("prefix", None): plain_nats(lm, [], ids, count, prefix),
+    }
+    for (kind, smaller), nats in expected.items():
+        (one,) = [
+            one
+            for one in contexts
+            if one.kind == kind and (smaller is None or one.smaller == smaller)
+        ]
+        assert one.nats_of["austria"] == pytest.approx(float(nats), abs=1e-4), kind
+    (prefix_figures,) = [one for one in contexts if one.kind == "prefix"]
+    assert prefix_figures.vectors == 4
+    assert prefix_figures.bytes == 4 * lm.route.width * 4
+    assert {one.questions for one in contexts} == {2}
+
+
+def test_retrieval_takes_the_nearest_sentences_in_the_order_of_the_document(judged):
+    out, _ = judged
+    lm = load(prompt_folder.folders_in(out)).lm
+    text = "The Danube is great . Rome is a city . Madrid or London ? Vienna ; Paris is Rome ."
+    one = lessons_of(lm, config(pathlib.Path("."), "out", study=None), text=text)
+    found = lm.tokens.tokenizer.decode(judge._found(lm, one, "what is Rome ?", 30))
+    assert found.index("Rome is a city") < found.index("Paris is Rome")
+    assert len(judge._found(lm, one, "what is Rome ?", 5)) == 5
+
+
+def test_the_page_says_what_share_of_the_document_the_prefix_gives():
+    def one(kind, smaller, vectors, share):
+        return JudgedContext(
+            kind=kind,
+            smaller=smaller,
+            vectors=vectors,
+            bytes=8,
+            nats=1.0,
+            share=share,
+            nats_of={"a<b": 1.0},
+            seconds=0.1,
+            seconds_before=0.0,
+            questions=3,
+        )
+
+    contexts = [
+        one("whole document", 1, 100, 1.0),
+        one("prefix", 10, 10, 0.62),
+        one("retrieval", 5, 20, 0.9),
+        one("retrieval", 10, 10, 0.5),
+        one("first tokens", 10, 10, 0.1),
+        one("no document", 0, 0, 0.0),
+    ]
+    assert documents_page.answer(contexts) == (
+        "A prefix 10.0 times smaller than its document gives 62% of what the whole document "
+        "gives; at the same size retrieval 50%, first tokens 10%."
+    )
+    useless = [context.model_copy(update={"share": None}) for context in contexts]
+    assert "no likelier than no document" in documents_page.answer(useless)
+    assert documents_page.answer([]) == ""
+
+
+def test_the_page_is_written_with_a_curve_of_several_runs(judged, world, tmp_path):  # noqa: F811
+    out, _ = judged
+    page = (out / "report.html").read_text()
+    assert "austria" in page and "retrieval" in page and page.count("<svg") == 2
+    other = tmp_path / "out"
+    questions = world / "questions.jsonl"
+    distil(config(world, other, length=8, judge=questions, beside=[out]), quiet)
+    assert (other / "report.html").read_text().count("<svg") == 2
+    with pytest.raises(StoreError):
+        distil(config(world, tmp_path / "third", judge=questions, beside=[tmp_path]), quiet)
+
+
+def test_what_is_judged_are_questions(world, tmp_path):  # noqa: F811
+    (tmp_path / "q.jsonl").write_text('{"document": "austria", "text": "a town"}\n')
+    with pytest.raises(DataError, match="a text without a question"):
+        distil(config(world, tmp_path / "out", judge=tmp_path / "q.jsonl"), quiet)
+    assert not (tmp_path / "out").exists()
