@@ -76,6 +76,9 @@ def test_what_diverged_before_its_first_look_is_not_saved(world, tmp_path, metho
         if path.name in ("prompt.json", "run.json", "model.safetensors")
     ]
     assert not left
+    finite = text.replace("1.0e+30", "1.0e-3")  # as the message says, and in the same folder
+    train(task(world, tmp_path / "out", finite), lambda _: None)
+    assert (tmp_path / "out" / "run.json").exists()
 
 
 def test_of_many_prompts_those_that_did_not_diverge_are_saved(world, tmp_path, monkeypatch):

@@ -61,7 +61,9 @@ def test_out_to_peft_and_back(lm, tmp_path, front, capsys):
         atol=1e-6,
         rtol=1e-6,
     )
-    assert front in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert front in shown
+    assert "a prefix is left out" in shown
 
 
 def test_out_to_google_and_back(lm, tmp_path):

@@ -3,6 +3,7 @@ Logits of both at every place; each comparison first shows that a wrong variant 
 tolerance."""
 
 import dataclasses
+import inspect
 import json
 import pickle
 import subprocess
@@ -12,6 +13,7 @@ import warnings
 import pytest
 import tiny
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from ptune.answers.label_words import Verbalizer
@@ -26,7 +28,13 @@ peft = pytest.importorskip("peft")
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
     "ignore:Position ids are not supported:UserWarning",
+    "ignore:`past_key_values` is deprecated:FutureWarning",
+    "ignore:Both `past_key_values` and `cache` are set:FutureWarning",
 )
+RENAMED = "cache" in inspect.signature(transformers.GPT2LMHeadModel.forward).parameters
+WRONG_IN_GENERATE = (
+    {("gpt2", "{soft:3}"), ("llama", "{prefix:4}"), ("t5", "{prefix:4}")} if RENAMED else set()
+)  # as ``ptune export`` says
 TOLERANCE = 1e-5
 FAR = 100 * TOLERANCE
 TEXTS = ["Vienna lies on the Danube", "Is it great ?"]
@@ -226,11 +234,11 @@ def test_peft_writes_what_we_write(family, front, tmp_path):
     base = tiny.tiny(family)[0].generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), **settings
     )
-    assert (
-        ptune_ids[0, -length:].tolist()
-        == peft_ids[0, -length:].tolist()
-        != base[0, -length:].tolist()
+    with_prompt, in_peft_ids, bare = (
+        ids[0, -length:].tolist() for ids in (ptune_ids, peft_ids, base)
     )
+    assert with_prompt != bare
+    assert (in_peft_ids == with_prompt) == ((family, front) not in WRONG_IN_GENERATE)
 
 
 def test_padding_on_the_left_is_right_here_and_wrong_in_peft(tmp_path):

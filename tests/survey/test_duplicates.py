@@ -1,5 +1,8 @@
 """Texts that stand twice, beside a plain count."""
 
+import os
+import subprocess
+import sys
 from collections import defaultdict
 from itertools import combinations
 
@@ -46,3 +49,29 @@ def test_counts_are_those_of_a_plain_count(rows):
         for line, other_line in lines:
             assert (rows[line - 1][2], rows[other_line - 1][2]) == pair
             assert rows[line - 1][0].lower().split() == rows[other_line - 1][0].lower().split()
+
+
+def test_the_first_pairs_are_shown_in_every_process():
+    """Python's own hash of a text is another in each process."""
+    program = """
+from ptune.survey.duplicates import SeenTexts
+with SeenTexts() as seen:
+    for split in ("train", "test"):
+        for line in range(1, 40):
+            seen.add(f"text {line}", split, split, line)
+    found = seen.duplicates()
+print(found.lines["train", "test"], found.contradicting_lines)
+"""
+    shown = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    pairs = [(line, line) for line in (1, 2, 3)]
+    contradicting = [("train", line, "test", line) for line in (1, 2, 3)]
+    assert shown == {f"{pairs} {contradicting}\n"}

@@ -175,7 +175,7 @@ def test_what_cannot_be_written_for_is_skipped_when_told(task, tmp_path, monkeyp
     answer_rows.generate(
         GenerateConfig(prompt=tmp_path / "trained", skip_bad_lines=True, device="cpu"), said.append
     )
-    assert len(capsys.readouterr().out.splitlines()) == 1 and "Row 2 of cities" in said[0]
+    assert len(capsys.readouterr().out.splitlines()) == 1 and "standard input, line 2" in said[0]
     with pytest.raises(StoreError, match="There is no folder .*should hold a saved prompt"):
         answer_rows.generate(GenerateConfig(prompt=tmp_path / "nothing", device="cpu"))
 

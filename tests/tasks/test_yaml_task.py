@@ -106,12 +106,18 @@ def test_predict_reads_standard_input_and_skips_what_is_bad_when_told(
         "great",
         "bad",
     ]
-    assert len(said) == 2 and "line 2" in said[0] and "no field 'text'" in said[1]
+    assert [line.split(":")[1] for line in said] == [
+        " standard input, line 2",
+        " standard input, line 3",
+    ]
+    assert "no field 'text'" in said[1]
     monkeypatch.setattr("sys.stdin", io.StringIO(lines))
     with pytest.raises(DataError, match="standard input, line 2: not valid JSON"):
         answer_rows.predict(PredictConfig(prompt=prompt, device="cpu"))
     monkeypatch.setattr("sys.stdin", io.StringIO('{"text": "great"}\n{"x": 1}\n'))
-    with pytest.raises(DataError, match="Row 2 of opinions: .*no field 'text'.*--skip-bad-lines"):
+    with pytest.raises(
+        DataError, match="standard input, line 2: .*no field 'text'.*--skip-bad-lines"
+    ):
         answer_rows.predict(PredictConfig(prompt=prompt, device="cpu"))
 
 

@@ -14,7 +14,7 @@ from ptune.base import terminal
 from ptune.base.progress import Progress
 from ptune.data import answer_files
 from ptune.data.row_files import form_of, is_utf8
-from ptune.data.rows import JSON, place_of, row_of
+from ptune.data.rows import JSON, FileRow, place_of, row_of
 from ptune.errors import ConfigError, DataError, PtuneError, TemplateError, reason
 from ptune.experiments import unfinished_answers
 from ptune.experiments.options import EvaluateConfig, GenerateConfig, PredictConfig
@@ -31,6 +31,7 @@ from ptune.tasks.judging import judge_labels, judge_texts
 from ptune.tasks.splits import iterate, rows_of, with_labels_of
 
 ANSWERS_AT_ONCE = 64
+STANDARD_INPUT = "standard input"
 SKIPPING = " --skip-bad-lines leaves such rows out, and says which."
 
 
@@ -290,7 +291,7 @@ def _model(config: EvaluateConfig | PredictConfig | GenerateConfig) -> PromptMod
     )
 
 
-def _standard_input(skipped: list[str] | None) -> Iterator[dict[str, Any]]:
+def _standard_input(skipped: list[str] | None) -> Iterator[FileRow]:
     """The rows of standard input, JSON lines in UTF-8."""
     for number, line in enumerate(getattr(sys.stdin, "buffer", sys.stdin), 1):
         try:
@@ -300,11 +301,13 @@ def _standard_input(skipped: list[str] | None) -> Iterator[dict[str, Any]]:
                 else line.decode("utf-8-sig" if number == 1 else "utf-8")
             )
             if text.strip():
-                yield row_of(text)
+                yield FileRow(row_of(text), STANDARD_INPUT, number)
         except ValueError as error:
+            fault = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+            message = f"{STANDARD_INPUT}, line {number}: {fault.rstrip('.')}."
             if skipped is None:
-                raise DataError(f"standard input, line {number}: {error}") from error
-            skipped.append(f"standard input, line {number}: {error}")
+                raise DataError(message) from error
+            skipped.append(message)
 
 
 def _batches(

@@ -273,7 +273,8 @@ class _Run:
         return DivergedError(
             f"The training diverged by step {self.steps} (the loss or a weight is no finite number "
             "any more): "
-            f"lower learning_rate (it is {self.config.learning_rate:g}) and begin anew.{before}"
+            f"lower learning_rate (it is {self.config.learning_rate:g}) and begin anew in another "
+            f"--out.{before}"
         )
 
     def restore(self) -> None:

@@ -50,6 +50,8 @@ def export(config: ExportConfig, report: Callable[[str], None] = terminal.print_
             )
         google_format.write(config.out, encoders.bake(model.bank.encoders[model.tasks[0].prompt]))
     report(f"Written to {config.out}")
+    if config.to == "peft":
+        report(peft_format.ABOUT_GENERATE)
 
 
 def import_prompt(

@@ -33,6 +33,11 @@ CONFIG, WEIGHTS, PICKLED, TENSOR = (
     "prompt_embeddings",
 )
 SOFT, PREFIX = ("PROMPT_TUNING", "P_TUNING"), "PREFIX_TUNING"
+ABOUT_GENERATE = (
+    "PEFT's forward answers with it as ptune does. The generate of PEFT 0.21 does not on "
+    "transformers 5.24 and later: soft tokens need use_cache=False there, and a prefix is left out "
+    "in most LMs. Let ptune write, or use transformers 5.23 beside PEFT."
+)
 TASK_TYPES = {"causal": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM"}
 
 

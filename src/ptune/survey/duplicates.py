@@ -24,9 +24,10 @@ class Duplicates:
     Attributes:
         within: for each split how many rows have a text that stands before them in it.
         between: for each pair of splits, how many rows of the second have a text of the first.
-        lines: for each split with itself, and for each pair, the lines of a few pairs of rows.
+        lines: for each split with itself, and for each pair, the lines of the first pairs of rows.
         contradicting: how many texts stand there with several labels.
-        contradicting_lines: of a few texts with several labels, two rows: each by split and line.
+        contradicting_lines: of the first texts with several labels, two rows: each by split and
+            line.
     """
 
     within: dict[str, int] = field(default_factory=dict)
@@ -117,13 +118,16 @@ def _count(
     _, label, split, line = same[0]
     if different := next((record for record in same if record[1] != label), None):
         counted.contradicting += 1
-        if len(counted.contradicting_lines) < EXAMPLES:
-            counted.contradicting_lines.append(
-                (splits[split], line, splits[different[2]], different[3])
-            )
+        counted.contradicting_lines.append(
+            (splits[split], line, splits[different[2]], different[3])
+        )
+        counted.contradicting_lines.sort(key=lambda pair: (splits.index(pair[0]), *pair[1:]))
+        del counted.contradicting_lines[EXAMPLES:]
 
 
 def _example(counted: Duplicates, pair: tuple[str, str], line: int, other: int) -> None:
+    """Keep the first pairs by their lines, whatever the order in which texts are counted."""
     lines = counted.lines.setdefault(pair, [])
-    if len(lines) < EXAMPLES:
-        lines.append((line, other))
+    lines.append((line, other))
+    lines.sort()
+    del lines[EXAMPLES:]

@@ -115,6 +115,8 @@ def fit(
         with _keeping_contexts(model, jobs, config, tune):
             evaluate = functools.partial(_evaluate, model, metric=metric, texts=texts)
             _run(model, jobs, config, evaluate, checkpoint, label)
+        if checkpoint and all(job.trained.best is None for job in jobs):
+            checkpoint.file.unlink(missing_ok=True)  # so that the folder may be begun anew
         for job in jobs:
             job.restore_best()
             model.solve_reader(job.task, job.rows)
