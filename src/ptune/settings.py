@@ -283,6 +283,9 @@ class LayoutConfig(FileConfig):
     ] = {}
     """Of a file that has other labels: the task's label for each, such as {train: {0: 0, 1: 0, 3:
     1, 4: 1}}; rows of a label that is not listed are left out."""
+    label_separator: Annotated[str, Field(min_length=1)] | None = None
+    """Of a task with multi_label: what stands between the labels in a cell of a table, such as ";"
+    in "noise; heating". A list in JSON needs none."""
 
 
 class PrefixConfig(Config):

@@ -21,6 +21,7 @@ from ptune.errors import ConfigError, DataError, nearest
 KEY = "ptune"
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 FORMS = (".jsonl", *DELIMITERS)
+LABEL_SEPARATOR = ";"
 
 
 class Writer(Protocol):
@@ -89,12 +90,17 @@ def records(path: pathlib.Path) -> Iterator[tuple[str, int]]:
                 record = ""
 
 
-def writer(path: pathlib.Path | None, stream: TextIO) -> Writer:
+def writer(path: pathlib.Path | None, stream: TextIO, label_separator: str | None = None) -> Writer:
     """What writes rows and answers in the form of a file's name (``check``); JSON lines where there
-    is none."""
+    is none.
+
+    Args:
+        label_separator: what stands in a table's cell between the labels of a row that may have
+            several.
+    """
     if path is None or path.suffix not in DELIMITERS:
         return JsonLines(stream)
-    return Table(stream, DELIMITERS[path.suffix])
+    return Table(stream, DELIMITERS[path.suffix], label_separator or LABEL_SEPARATOR)
 
 
 class JsonLines:
@@ -121,8 +127,8 @@ class JsonLines:
 class Table:
     """A table whose columns are those of the first row, and the answer's."""
 
-    def __init__(self, stream: TextIO, delimiter: str):
-        self.delimiter = delimiter
+    def __init__(self, stream: TextIO, delimiter: str, label_separator: str = LABEL_SEPARATOR):
+        self.delimiter, self.label_separator = delimiter, label_separator
         self.rows = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
         self.columns: list[str] | None = None
         self.begun = False
@@ -143,7 +149,7 @@ class Table:
             )
 
     def put(self, row: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
-        cells = _cells(answer)
+        cells = _cells(answer, self.label_separator)
         columns = self.columns or []
         if not self.begun:
             self.rows.writerow([*columns, *(f"{KEY}_{name}" for name in cells)])
@@ -160,15 +166,18 @@ class Table:
         return cells[: len(columns)] == expected
 
 
-def _cells(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of an answer that have a column: of the labels' scores only the best one's."""
-    cells = dict(answer)
-    if "scores" in cells:
-        scores = cells.pop("scores")
-        probability = scores[answer["prediction"]]
-        rest = {name: value for name, value in cells.items() if name != "prediction"}
-        return {"prediction": answer["prediction"], "probability": probability, **rest}
-    return cells
+def _cells(answer: Mapping[str, Any], label_separator: str) -> dict[str, Any]:
+    """The parts of an answer that have a column: of the labels' scores only that of the prediction,
+    of several labels theirs, joined in the same order."""
+    rest = dict(answer)
+    if "scores" not in rest:
+        return rest
+    scores, prediction = rest.pop("scores"), rest.pop("prediction")
+    probability = scores.get(prediction) if isinstance(prediction, str) else ""
+    if isinstance(prediction, list):
+        probability = label_separator.join(written(scores[label]) for label in prediction)
+        prediction = label_separator.join(prediction)
+    return {"prediction": prediction, "probability": probability, **rest}
 
 
 def _cell(value: Any) -> Any:

@@ -19,6 +19,8 @@ TABLES = tuple(delimited.BY_ENDING)
 JSON = (".jsonl", ".json", ".ndjson")
 FORMATS = (".jsonl", ".json", ".csv", ".tsv")
 AS_IT_IS = FileConfig()
+QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""")
+LIST_IN_A_CELL = re.compile(r"""\[\s*(('[^']*'|"[^"]*")\s*(,\s*|(?=\])))*\]""")
 
 
 class FileRow(dict[str, Any]):
@@ -64,6 +66,29 @@ def label_of(value: Any, labels: Sequence[str]) -> str:
         if isinstance(value, bool) and name not in labels and str(value) in labels
         else name
     )
+
+
+def label_names(value: Any, separator: str | None) -> list[str]:
+    """The labels of a row that may have several: a list, or a cell of a table, which is split by
+    the separator, or is written as a list, as pandas writes one. An empty cell has none.
+
+    Raises:
+        DataError: it is neither a list nor a text.
+    """
+    if isinstance(value, str):
+        if LIST_IN_A_CELL.fullmatch(value.strip()):
+            value = [name[1:-1] for name in QUOTED.findall(value)]
+        else:
+            value = value.split(separator) if separator else [value]
+    if not isinstance(value, list) or any(isinstance(name, list | dict) for name in value):
+        raise DataError(
+            'A row that may have several labels (multi_label) holds a list of them, ["a", "b"], or '
+            f"[] where it has none, and this one holds {json_rows.written(value)[:60]}."
+        )
+    if any(is_missing(name) for name in value):
+        raise DataError("A list of labels holds null: leave that out.")
+    names = [spelled(name).strip() for name in value]
+    return list(dict.fromkeys(name for name in names if name))
 
 
 def is_missing(value: Any) -> bool:

@@ -4,7 +4,7 @@ import contextlib
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -94,16 +94,17 @@ def predict(config: PredictConfig, report: Callable[[str], None] = terminal.prin
     def answers(batch: list[list[Example]]) -> Iterator[dict[str, Any]]:
         scores = iter(model.scores([example for examples in batch for example in examples]))
         for examples in batch:
-            shares = judge_labels.together(
-                model, examples, [next(scores) for _ in examples]
-            ).tolist()
-            best = sorted(zip(examples[0].labels.labels, shares), key=lambda pair: -pair[1])
-            yield {
-                "prediction": best[0][0],
-                "scores": {label: round(share, 6) for label, share in best[: config.top]},
-            }
+            answer = model.answer(examples, [next(scores) for _ in examples])
+            yield {**answer, "scores": _best(answer, config.top)}
 
     _stream(config, model, answers, 0, ANSWERS_AT_ONCE, report)
+
+
+def _best(answer: Mapping[str, Any], most: int | None) -> dict[str, float]:
+    """The probabilities of the best labels, and of all that were predicted."""
+    had = answer["prediction"] if isinstance(answer["prediction"], list) else []
+    shown = {*list(answer["scores"])[:most], *had}
+    return {label: round(share, 6) for label, share in answer["scores"].items() if label in shown}
 
 
 def generate(config: GenerateConfig, report: Callable[[str], None] = terminal.print_line) -> None:

@@ -107,6 +107,7 @@ def opened(
             raise ConfigError("--resume goes on with a file of answers: give --out too.")
         yield sys.stdout, answer_files.writer(None, sys.stdout), Finished()
         return
+    separator = model.tasks[0].task.layout.label_separator
     partial = partial_file(config.out)
     note = partial.with_name(f"{partial.name}.json")
     with _held(partial):
@@ -118,7 +119,7 @@ def opened(
         files.write_json(note, whole)
         try:
             with files.streaming(config.out, finished.size) as stream:
-                finished.writer = answer_files.writer(config.out, stream)
+                finished.writer = answer_files.writer(config.out, stream, separator)
                 yield stream, finished.writer, finished
         finally:
             if not partial.exists():

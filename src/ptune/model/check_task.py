@@ -8,7 +8,7 @@ from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.rows import windows
 from ptune.model.task import Task
-from ptune.template.language import PrefixPart, Template, Text
+from ptune.template.language import PrefixPart, Soft, Template, Text
 
 # methods for an encoder without a vocabulary head
 WITHOUT_WORDS = ("contrastive", "regression", "head", "p-tuning-v2+head")
@@ -34,6 +34,8 @@ def check_task(task: Task, lm: LanguageModel) -> None:
         _check_layer(task, lm)
     if task.windows != "none":
         _check_windows(task)
+    if task.multi_label:
+        _check_label_sets(task)
     if task.loss == "vocabulary":
         _check_vocabulary_loss(task)
     if isinstance(task.verbalizer, Span) and (task.swap or task.domain):
@@ -119,6 +121,27 @@ def _check_windows(task: Task) -> None:
             "order most-probable-first."
         )
     windows.long_field(task)
+
+
+def _check_label_sets(task: Task) -> None:
+    """Refuse rows with several labels where the labels are not decided one by one.
+
+    Raises:
+        ConfigError: it is such a task.
+    """
+    if not isinstance(task.verbalizer, Verbalizer) or task.loss == "vocabulary":
+        raise ConfigError(
+            f"{task.name} has rows with several labels (multi_label), which goes with labels of "
+            'its own that are decided one by one: labels, and loss "labels".'
+        )
+    trains_prompt = any(isinstance(part, Soft | PrefixPart) for part in task.template.parts)
+    if not task.reader.decides_apart or task.reader.couples_rows and trains_prompt:
+        raise ConfigError(
+            f"{task.name} has rows with several labels (multi_label), and its reader "
+            f"({task.reader.name}{' behind a prompt' if task.reader.decides_apart else ''}) "
+            "compares labels or rows with each other: read by words, soft or a head, or take "
+            "method regression."
+        )
 
 
 def _check_pooling(task: Task, lm: LanguageModel) -> None:

@@ -3,7 +3,7 @@ batch."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from ptune.model import initialisation
 from ptune.model.check_task import check_task
 from ptune.model.rows import encode_rows
 from ptune.model.rows.encode_rows import TaskChoice
-from ptune.model.rows.examples import Example
+from ptune.model.rows.examples import Example, ScoredExample
 from ptune.model.running import losses, scoring
 from ptune.model.running.forward import (
     PromptVectors,
@@ -131,7 +131,10 @@ class PromptModel:
                 initialisation.prefix(self.lm, task, template, prefix) if deep else None,
                 new_reader,
             )
-        self.tasks.append(BoundTask(task, template, verbalizer, prompt, dropped, domain))
+        bound_task = BoundTask(task, template, verbalizer, prompt, dropped, domain)
+        if task.threshold is not None:
+            bound_task = replace(bound_task, threshold=task.threshold)
+        self.tasks.append(bound_task)
         number = len(self.tasks) - 1
         if task.reader.starts_from_rows and reader is None and rows:
             most = SOLVED_ROWS if task.reader.is_solved else STARTING_ROWS
@@ -199,7 +202,8 @@ class PromptModel:
             for batch in batches_of(range(len(examples)), sizes, self.evaluation_rows):
                 outputs = run_examples(self, [examples[i] for i in batch])
                 inputs.append(self.tasks[number].read(reader, outputs, examples[0].labels))
-        labels = torch.tensor([example.label for example in examples], device=self.lm.device)
+        answers = [row.answer_to_start_from for row in examples if isinstance(row, ScoredExample)]
+        labels = torch.tensor(answers, device=self.lm.device)
         reader.start_from(torch.cat(inputs, 1), labels)
 
     @contextlib.contextmanager
@@ -417,8 +421,9 @@ class PromptModel:
                 tasks, which then answer as an ensemble.
 
         Returns:
-            For each row, as ``ptune predict`` writes them: "prediction", its best label, and
-            "scores", the probability of every label, the best first.
+            For each row, as ``ptune predict`` writes them: "prediction", its best label, or with
+            ``Task.multi_label`` a list of its labels, and "scores", the probability of every label,
+            the best first.
 
         Raises:
             ConfigError: there is no such task, its answers are text, or tasks with different labels
@@ -432,10 +437,7 @@ class PromptModel:
         answers = []
         for examples_of_row in examples:
             scores_of_row = [next(scores) for _ in examples_of_row]
-            shares = self.together(examples_of_row, scores_of_row).tolist()
-            labels = examples_of_row[0].labels.labels
-            ranked = sorted(zip(labels, shares), key=lambda pair: -pair[1])
-            answers.append({"prediction": ranked[0][0], "scores": dict(ranked)})
+            answers.append(self.answer(examples_of_row, scores_of_row))
         return answers
 
     def generate(
@@ -456,6 +458,18 @@ class PromptModel:
             ConfigError: their labels are not the same, or in another order.
         """
         return scoring.combined_shares(self, examples, scores)
+
+    def answer(self, examples: Sequence[Example], scores: Sequence[torch.Tensor]) -> dict[str, Any]:
+        """The "prediction" and "scores" of one row (``predict``) by all tasks that answer it.
+
+        Args:
+            examples, scores: as in ``together``.
+
+        Raises:
+            ConfigError: their labels are not the same, or in another order, or each row may have
+                several of them.
+        """
+        return scoring.answer(self, examples, scores)
 
     def learned(self, tasks: Sequence[int]) -> PromptVectors:
         """What the prompts of some tasks have learned, each prompt made once."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch.nn.functional import logsigmoid
 
 from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.answers.ensemble import Combine
@@ -13,9 +14,11 @@ from ptune.answers.from_row import Choices, Span
 from ptune.answers.label_words import Verbalizer
 from ptune.answers.readers.reader import Answer, FillOutput, Reader
 from ptune.answers.readers.word_reader import WordReader
-from ptune.data.rows import spelled
-from ptune.errors import ConfigError, DataError, nearest
+from ptune.data.rows import label_names, spelled
+from ptune.errors import ConfigError, DataError, VerbalizerError, nearest
+from ptune.metrics.label_sets import MIDDLE
 from ptune.settings import DecodingConfig, LayoutConfig
+from ptune.survey.findings import likest_label
 from ptune.template.language import Kind, Template
 from ptune.template.tokenizer import Tokens
 
@@ -110,6 +113,10 @@ class Task:
             last.
         windows: what becomes of a text that does not fit: "none" shortens it, else it is read part
             by part, and each label's probability is the mean over the parts, or the largest.
+        multi_label: a row has none, one or several labels, of which its target holds a list; each
+            label's probability is the sigmoid of its score.
+        threshold: with ``multi_label`` the probability from which a row has a label; None for the
+            one with the best f1-micro on the dev rows.
     """
 
     name: str
@@ -137,6 +144,13 @@ class Task:
     pooling: Pooling = "first"
     layer: int | None = None
     windows: Windows = "none"
+    multi_label: bool = False
+    threshold: float | None = None
+
+
+def _mean_log_odds(scores: torch.Tensor) -> torch.Tensor:
+    """The score whose sigmoid is the mean of the sigmoids of some scores [S, ...]."""
+    return logsigmoid(scores).logsumexp(0) - logsigmoid(-scores).logsumexp(0)
 
 
 @dataclass(frozen=True)
@@ -150,6 +164,7 @@ class BoundTask:
         dropped: what was left out of the template.
         offset: what calibration takes off the log probability of each word.
         weight: of a member in an ensemble.
+        threshold: the probability from which a row has a label (``Task.multi_label``).
     """
 
     task: Task
@@ -160,6 +175,7 @@ class BoundTask:
     domain: Template | None = None
     offset: tuple[float, ...] | None = None
     weight: float = 1.0
+    threshold: float = MIDDLE
 
     def bound(self, row: Row, tokens: Tokens, kind: Kind) -> BoundVerbalizer:
         """The verbalizer for a row.
@@ -196,14 +212,17 @@ class BoundTask:
     def label_scores(
         self, reader: Reader, inputs: torch.Tensor, bound: BoundVerbalizer
     ) -> torch.Tensor:
-        """The scores of the labels of rows [B, C]; where texts are read in windows, the logarithm
-        of the labels' mean or largest probability over the windows.
+        """The scores of the labels of rows [B, C]; where texts are read in windows, those of the
+        labels' mean or largest probability over the windows.
 
         Args:
             inputs: what is read of them (``read``): the variants or windows of each.
         """
         if self.task.windows == "none":
             return reader.scores(inputs, bound)
+        if self.task.multi_label:
+            scores = torch.stack([reader.scores(window[None], bound) for window in inputs])
+            return scores.amax(0) if self.task.windows == "max" else _mean_log_odds(scores)
         shares = torch.stack(
             [reader.scores(window[None], bound).log_softmax(-1) for window in inputs]
         )
@@ -248,6 +267,18 @@ class BoundTask:
                 f"{nearest(self.task.target, map(str, row))}"
             )
         return row[self.task.target]
+
+    def label_set(self, row: Row, labels: Sequence[str]) -> tuple[bool, ...]:
+        """For each label whether a row has it.
+
+        Raises:
+            DataError: its target holds no list of labels.
+            VerbalizerError: it names a label that there is not.
+        """
+        names = label_names(self.right(row), self.task.layout.label_separator)
+        if unknown := next((name for name in names if name not in labels), None):
+            raise VerbalizerError(f"There is no label {unknown!r}. {likest_label(unknown, labels)}")
+        return tuple(label in names for label in labels)
 
     def texts(self, row: Row) -> list[str]:
         """The right texts of a row, one or several.

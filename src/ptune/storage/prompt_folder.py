@@ -154,7 +154,12 @@ def _add(model: PromptModel, path: pathlib.Path, note: SavedPrompt, trainable: b
         raise StoreError(
             f"{path / 'prompt.json'} is damaged: it calibrates {len(offset)} words, and has others."
         )
-    model.tasks[number] = replace(model.tasks[number], offset=offset, weight=note.reading.weight)
+    model.tasks[number] = replace(
+        model.tasks[number],
+        offset=offset,
+        weight=note.reading.weight,
+        threshold=note.reading.chosen_threshold,
+    )
 
 
 def _paths(

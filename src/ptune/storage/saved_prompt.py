@@ -10,6 +10,7 @@ from ptune.answers.ensemble import Combine
 from ptune.base import files
 from ptune.errors import StoreError, first_fault
 from ptune.lm.identity.fingerprint import LMRecord
+from ptune.metrics.label_sets import MIDDLE
 from ptune.model.task import Pooling, Windows
 from ptune.settings import DecodingConfig, LayoutConfig, ReaderName
 
@@ -65,6 +66,9 @@ class SavedReading(BaseModel):
     domain: str | None = None
     offset: list[FiniteFloat] | None = None
     weight: FiniteFloat = 1.0
+    multi_label: bool = False
+    threshold: FiniteFloat | None = None
+    chosen_threshold: FiniteFloat = MIDDLE
 
 
 class SavedPrompt(BaseModel):

@@ -34,7 +34,7 @@ SETTINGS = (
     "layout",
     "parts",
 )
-READING_SETTINGS = ("pooling", "layer", "windows", "swap")
+READING_SETTINGS = ("pooling", "layer", "windows", "swap", "multi_label", "threshold")
 
 
 def saved_prompt_of(
@@ -122,6 +122,7 @@ def _saved_reading(bound: BoundTask) -> SavedReading:
         domain=settings.domain.source if settings.domain else None,
         offset=list(bound.offset) if bound.offset else None,
         weight=bound.weight,
+        chosen_threshold=bound.threshold,
     )
 
 

@@ -70,6 +70,11 @@ class Unknown:
         """The unknown pieces' share."""
         return self.unknown / self.pieces if self.pieces else 0.0
 
+    @property
+    def unread(self) -> float:
+        """The share that cannot be read, which is all of texts without a visible sign."""
+        return 1.0 if self.texts == self.empty else self.share
+
     def sentence(self, where: str) -> str:
         """What is to be told; empty where nothing is."""
         sentences = []
@@ -99,6 +104,20 @@ def is_visible(text: str) -> bool:
     return any(unicodedata.category(sign)[0] not in "CZM" for sign in text)
 
 
+def of_row(text: str, ids: Sequence[int], tokens: Tokens) -> Unknown:
+    """What of a single row's text an LM cannot read.
+
+    Args:
+        ids: the token ids of the whole row, its template among them.
+    """
+    row, mark = Unknown(), tokens.tokenizer.unk_token_id
+    if mark is not None and mark in ids:
+        row.count([text], tokens)
+    else:
+        row.add(text, len(ids), 0)
+    return row
+
+
 class UnknownRows:
     """What of rows that are answered one by one an LM cannot read."""
 
@@ -115,14 +134,9 @@ class UnknownRows:
             ids: the token ids of the whole row, its template among them.
             place: where the row stands, in words.
         """
-        mark = self.tokens.tokenizer.unk_token_id
-        row = Unknown()
-        if mark is not None and mark in ids:
-            row.count([text], self.tokens)
-        else:
-            row.add(text, len(ids), 0)
+        row = of_row(text, ids, self.tokens)
         self.all.add(text, row.pieces, row.unknown)
-        share = 1.0 if row.empty else row.share
+        share = row.unread
         if share > ROW_REFUSED:
             self.rows += 1
             if len(self.places) < PLACES:

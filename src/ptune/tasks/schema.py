@@ -22,6 +22,7 @@ from ptune.settings import (
 )
 
 AUTO = "auto"  # instead of a method: one is to be chosen
+ONE_LABEL_A_ROW = (AUTO, "pet", "ipet", "contrastive", "next-sentence")
 
 
 class DataConfig(LayoutConfig):
@@ -131,6 +132,9 @@ class ReadingConfig(Config):
     """What becomes of a text (the field that is marked by |shorten) that does not fit into the LM.
     none: it is shortened. mean, max: it is read part by part, and each label's probability is the
     mean over the parts, or the largest; training and answers take more time for such rows."""
+    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Of a task with multi_label: the probability from which a row has a label. By default the one
+    with the best f1-micro on the dev rows, which is saved with the prompt; 0.5 without dev rows."""
     words: pathlib.Path | None = None
     """A word list that extends the labels' words (KPT): a line for each label in the labels' order,
     its words with commas between."""
@@ -170,6 +174,9 @@ class TaskConfig(Config):
     span: str | None = None
     """Instead of labels: a field of the row with the text that the answer should spell; the label
     says whether it is right, true or false."""
+    multi_label: bool = False
+    """A row may have none, one or several of the labels: its target is a list of them, or a cell
+    that data.label_separator splits. Each label is then a decision of its own."""
     reading: ReadingConfig = ReadingConfig()
     """How the LM's answer becomes a label."""
     vocabulary: pathlib.Path | None = None
@@ -218,7 +225,9 @@ class TaskConfig(Config):
     """The figures on the test rows. Of written answers: bleu, nist, meteor, rouge-1, rouge-2,
     rouge-l, cider, ter, chrf. Of labels: accuracy, f1-macro, f1-weighted, mcc, auc; of one label,
     named behind a colon, f1:good, precision:good, recall:good, auc:good; of SuperGLUE f1a, em,
-    record-em, record-f1. By default accuracy, or those that papers on table-to-text report."""
+    record-em, record-f1. With multi_label: f1-micro, f1-macro, f1-samples, subset-accuracy,
+    hamming-score, and f1:good, precision:good, recall:good, auc:good. By default accuracy, with
+    multi_label f1-micro, or those that papers on table-to-text report."""
     stop_by: str = "loss"
     """Of written answers: what is looked at on dev, the loss, or one of the metrics of what the LM
     writes."""
@@ -247,3 +256,35 @@ class TaskConfig(Config):
     """cpu, cuda, ...; auto takes a GPU if there is one."""
     dtype: Dtype = "auto"
     """The LM's number format; auto is float32 on a CPU, bfloat16 on a GPU."""
+
+    @model_validator(mode="after")
+    def _check_label_sets(self) -> Self:
+        """Refuse what does not go together with rows that have several labels, or needs them."""
+        given = {
+            "data.label_separator": self.data.label_separator,
+            "reading.threshold": self.reading.threshold,
+        }
+        if not self.multi_label:
+            if needless := [name for name, value in given.items() if value is not None]:
+                raise ValueError(f"{needless[0]} is of rows with several labels: set multi_label")
+            return self
+        others = {
+            "data.shots": self.data.shots,
+            "data.relabel": self.data.relabel,
+            "verbalizers": self.verbalizers,
+            "prompts": self.prompts > 1,
+            f"combine {self.combine}": self.combine != "mean",
+            "train.class_weights": self.train.class_weights,
+            f"method {self.method}": self.method in ONE_LABEL_A_ROW,
+        }
+        if unfitting := [name for name, value in others.items() if value]:
+            raise ValueError(
+                f"multi_label lets a row have several labels, and {unfitting[0]} is of rows with "
+                "one label each"
+            )
+        separator = self.data.label_separator
+        if separator and (split := [label for label in self.labels if separator in label]):
+            raise ValueError(
+                f"data.label_separator is {separator!r}, and the label {split[0]!r} has that in it"
+            )
+        return self

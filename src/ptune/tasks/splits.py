@@ -24,6 +24,7 @@ from ptune.settings import FileConfig
 from ptune.survey.findings import likest_label
 from ptune.tasks import few_shot
 from ptune.tasks.few_shot import Row
+from ptune.tasks.judging import judge_label_sets
 from ptune.tasks.layouts import lines, superglue, table_to_text
 from ptune.tasks.schema import DataConfig
 from ptune.template.language import Field, text_of
@@ -44,6 +45,7 @@ def read(
     by: str | None = None,
     fields: Sequence[Field] = (),
     report: Callable[[str], None] | None = None,
+    multi_label: bool = False,
 ) -> dict[str, list[Row]]:
     """The rows of every split, as many as are to be taken, in the order of a draw by the seed; none
     of a split without a file.
@@ -55,6 +57,7 @@ def read(
         by: the field that chooses a row's prompt.
         fields: those of the templates, whose texts each row must have.
         report: gets what was decided about a file and could have been otherwise.
+        multi_label: each row has none, one or several of the labels.
 
     Raises:
         DataError: a file cannot be read, or a row has no right answer, a label that the task does
@@ -71,13 +74,13 @@ def read(
     read_rows_of = {split: _split_rows(data, split, faults, notes) for split in SPLITS}
     _check_target(data, read_rows_of, target)
     rows = {
-        split: _checked(data, split, rows_of_split, target, labels, fields, faults)
+        split: _checked(data, split, rows_of_split, target, labels, fields, faults, multi_label)
         for split, rows_of_split in read_rows_of.items()
     }
     if report is not None:
         for note in dict.fromkeys(notes):
             report(note)
-    idle, lists = _lists(data, rows, target, labels)
+    idle, lists = _lists(data, rows, target, labels, multi_label)
     refuse(faults, lists)
     if idle:
         raise DataError(
@@ -181,6 +184,7 @@ def _checked(
     labels: Sequence[str],
     fields: Sequence[Field],
     faults: list[str],
+    multi_label: bool = False,
 ) -> list[Row]:
     """The rows of a split's file under the task's own labels or without any; what is wrong with
     them is put to the faults."""
@@ -204,14 +208,12 @@ def _checked(
             _lacking(row, number, target, "which should hold the right answer")
             for number, row in lacking
         ]
-        rows = _labelled(
-            rows if not lacking else [row for row in rows if target in row],
-            labels,
-            data.relabel.get(split),  # type: ignore[call-overload]
-            target,
-            path,
-            faults,
-        )
+        rows = rows if not lacking else [row for row in rows if target in row]
+        if multi_label:
+            faults += judge_label_sets.faults_of(rows, labels, target, data.label_separator)
+        else:
+            names = data.relabel.get(split)  # type: ignore[call-overload]
+            rows = _labelled(rows, labels, names, target, path, faults)
     for field in fields:
         faults += [
             fault for number, row in enumerate(rows, 1) if (fault := _fault_of(row, number, field))
@@ -419,24 +421,41 @@ def _labelled(
             faults.append(
                 f"{place_of(row, number)}: its label, in the field {target!r}, is {value}, which "
                 "the task does not have. "
-                f"{likest_label(spelled(row[target]), labels)}"
+                f"{_hint(row[target], labels)}"
             )
     return list(rows)
 
 
+def _hint(value: Any, labels: Sequence[str]) -> str:
+    """What a label may be that the task does not have."""
+    if isinstance(value, list):
+        return "A task whose rows may have several labels says multi_label: true."
+    return likest_label(spelled(value), labels)
+
+
 def _lists(
-    data: DataConfig, rows: Mapping[str, Sequence[Row]], target: str, labels: Sequence[str]
+    data: DataConfig,
+    rows: Mapping[str, Sequence[Row]],
+    target: str,
+    labels: Sequence[str],
+    multi_label: bool,
 ) -> tuple[list[str], str]:
     """The labels that cannot be learned, and a sentence that lists all labels of rows that the task
     does not have, and all of the task that no row has; empty where there is but one."""
+
+    def names_of(row: Row) -> list[str]:
+        if multi_label:
+            return judge_label_sets.names_in(row, target, data.label_separator)
+        return [label_of(row[target], labels)]
+
     strangers: dict[str, str] = {}
     for split in ("train", "dev", "test"):
         for number, row in enumerate(rows[split] if labels else (), 1):
-            if target in row and (label := label_of(row[target], labels)) not in labels:
-                strangers.setdefault(
-                    label, f"line {row.line}" if isinstance(row, FileRow) else f"row {number}"
-                )
-    there = {label_of(row[target], labels) for row in rows["train"] if target in row}
+            place = f"line {row.line}" if isinstance(row, FileRow) else f"row {number}"
+            for label in names_of(row) if target in row else ():
+                if label not in labels:
+                    strangers.setdefault(label, place)
+    there = {label for row in rows["train"] if target in row for label in names_of(row)}
     idle = [label for label in labels if label not in there] if data.train else []
     sentences = []
     if strangers:

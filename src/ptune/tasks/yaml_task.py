@@ -312,6 +312,8 @@ def task_of(
         pooling=reading.pooling or method.pooling,
         layer=reading.layer,
         windows=reading.windows,
+        multi_label=config.multi_label,
+        threshold=reading.threshold,
     )
 
 
@@ -440,8 +442,17 @@ def add(
         )
     with model.as_before_if_it_fails():
         number = model.add(task, rows) if begun is None else begun.add(model, task, rows)
-        calibration.calibrate(model, number, reading.calibration, rows)
+        calibration.calibrate(model, number, _calibration(config, task), rows)
     return number
+
+
+def _calibration(config: TaskConfig, task: Task) -> calibration.Calibration:
+    """What is taken off the words' scores. Where each word decides by itself whether a row has its
+    label, that is at least its mean probability, so that the decision begins at even chances."""
+    how = config.reading.calibration
+    if config.multi_label and task.reader.scores_words and how == "none" and not task.domain:
+        return "prior"
+    return how
 
 
 @dataclass(frozen=True)

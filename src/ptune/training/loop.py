@@ -20,7 +20,9 @@ from ptune.base import files
 from ptune.base.interrupts import Interrupted, stoppable
 from ptune.base.progress import Progress
 from ptune.errors import ConfigError, DivergedError
-from ptune.model.prompt_model import Example, PromptModel, Row
+from ptune.model.prompt_model import Example, PromptModel, Row, Task
+from ptune.model.rows.examples import ScoredExample
+from ptune.model.running import label_sets
 from ptune.runs import identity
 from ptune.settings import TrainConfig
 from ptune.training.checkpoint import Checkpoint
@@ -58,13 +60,21 @@ def accuracy(scores: Sequence[torch.Tensor], examples: Sequence[Example]) -> flo
     ) / len(examples)
 
 
+def figure_on_dev(task: Task, scores: Sequence[torch.Tensor], examples: Sequence[Example]) -> float:
+    """The dev score of a task with labels by default: the accuracy, or where rows have several
+    labels their f1-micro."""
+    if task.multi_label:
+        return label_sets.f1_on_dev(scores, examples, task.threshold)
+    return accuracy(scores, examples)
+
+
 def fit(
     model: PromptModel,
     data: Mapping[Any, tuple[Sequence[Row], Sequence[Row]]],
     config: TrainConfig | None = None,
     *,
     tune: Tune = "prompt",
-    metric: Metric = accuracy,
+    metric: Metric | None = None,
     texts: TextMetric | None = None,
     unlabeled: Sequence[Row] = (),
     folder: files.Path | None = None,
@@ -78,7 +88,8 @@ def fit(
         data: the training rows and dev rows of each task, by the task's number or name.
         tune: what is trained: the prompt, the LM's vocabulary head, the LM, or prompt and LM. An LM
             serves one task at a time.
-        metric: the dev score of tasks with labels.
+        metric: the dev score of tasks with labels; by default the accuracy, or where rows have
+            several labels their f1-micro at the best threshold.
         texts: the dev score of tasks whose answer is text, by what the LM writes; without it, minus
             the dev loss.
         unlabeled: rows for the auxiliary masked-LM loss, which hides some of their words and has
@@ -120,6 +131,7 @@ def fit(
         for job in jobs:
             job.restore_best()
             model.solve_reader(job.task, job.rows)
+            label_sets.choose_threshold(model, job.task, job.dev)
             job.trained.planned, job.trained.step = job.steps, job.step
             job.trained.answer_tokens = job.answer_tokens
     return _histories(dict(zip(data, jobs)), config, tune)
@@ -286,7 +298,10 @@ def _step(model: PromptModel, jobs: Sequence[PromptTraining], config: TrainConfi
 
 
 def _evaluate(
-    model: PromptModel, jobs: Sequence[PromptTraining], metric: Metric, texts: TextMetric | None
+    model: PromptModel,
+    jobs: Sequence[PromptTraining],
+    metric: Metric | None,
+    texts: TextMetric | None,
 ) -> None:
     """Evaluate several tasks, with the dev rows of all of them in the same batches."""
     chosen, written = [job for job in jobs if not job.writes], [job for job in jobs if job.writes]
@@ -296,10 +311,12 @@ def _evaluate(
     for job in chosen:
         dev_scores = [next(scores) for _ in job.dev]
         dev_loss = sum(
-            float(-label_scores.log_softmax(0)[example.label or 0])
+            example.loss_of_scores(label_scores)
             for label_scores, example in zip(dev_scores, job.dev)
+            if isinstance(example, ScoredExample)
         ) / len(job.dev)
-        job.evaluate(dev_loss, functools.partial(metric, dev_scores, job.dev))
+        figure = metric or functools.partial(figure_on_dev, model.tasks[job.task].task)
+        job.evaluate(dev_loss, functools.partial(figure, dev_scores, job.dev))
     losses = iter(model.text_losses([example for job in written for example in job.dev]))
     for job in written:
         dev_loss = sum(next(losses) for _ in job.dev) / len(job.dev)

@@ -3,12 +3,14 @@
 import asyncio
 import json
 import re
+import statistics
+from dataclasses import replace
 
 import pytest
 import serving_kit
 from serving_kit import TEXTS
 
-from ptune import load
+from ptune import PromptModel, Task, Template, Verbalizer, load, save
 from ptune.settings import DecodingConfig
 
 
@@ -96,6 +98,45 @@ def test_a_broken_row_has_a_problem_and_the_others_their_answers(client):
     assert fields == ["rows[1].fields", "rows[2].prompt", "rows[3].prompt"]
     assert "'x'" in broken[0]["problem"]["detail"] and "Row 2" in broken[0]["problem"]["detail"]
     problem(client.post("/v1/classify", json={"rows": rows[1:]}), 400)
+
+
+def test_every_answer_says_what_of_its_text_cannot_be_read(client):
+    texts = ["Rome", "\u200b"]
+    rows = [{"prompt": "film", "fields": {"x": text}} for text in texts]
+    answers = client.post("/v1/classify", json={"rows": rows}).json()["answers"]
+    assert [answer["unknown"] for answer in answers] == [0.0, 1.0]
+    body = {"model": "letter", "prompt": texts}
+    choices = client.post("/v1/completions", json=body).json()["choices"]
+    assert [choice["unknown"] for choice in choices] == [0.0, 1.0]
+    ends = [
+        event["choices"][0]
+        for event in events(client.post("/v1/completions", json=body | {"stream": True}))
+        if event["choices"][0]["finish_reason"]
+    ]
+    assert {end["index"]: end["unknown"] for end in ends} == {0: 0.0, 1: 1.0}
+
+
+def test_rows_with_several_labels_are_answered_with_a_list(tmp_path):
+    model = PromptModel(serving_kit.lm())
+    words = Verbalizer.from_words(serving_kit.LABELS)
+    template = Template.parse("{soft:3} {x} It was {mask}")
+    model.add(Task("topics", template, words, multi_label=True))
+    rows = [{"x": text} for text in TEXTS]
+    shares = [share for answer in model.predict(rows) for share in answer["scores"].values()]
+    model.tasks[0] = replace(model.tasks[0], threshold=statistics.median(shares))
+    save(model, tmp_path / "topics")
+    wanted = load(tmp_path / "topics", serving_kit.lm()).predict(rows)
+    with serving_kit.serving(tmp_path / "topics") as (_, client):
+        body = {"rows": [{"prompt": "topics", "fields": row} for row in rows], "top": 2}
+        answers = client.post("/v1/classify", json=body).json()["answers"]
+        body = {"model": "topics", "prompt": TEXTS}
+        choices = client.post("/v1/completions", json=body).json()["choices"]
+    assert [answer["labels"] for answer in answers] == [row["prediction"] for row in wanted]
+    assert [choice["text"] for choice in choices] == [
+        ", ".join(row["prediction"]) for row in wanted
+    ]
+    assert any(row["prediction"] for row in wanted) and "label" not in answers[0]
+    assert all(len(answer["scores"]) == 2 for answer in answers)
 
 
 @pytest.mark.parametrize("prompt", ["Rome", '{"x": "Rome"}', {"x": "Rome"}])

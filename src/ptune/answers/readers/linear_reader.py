@@ -99,9 +99,13 @@ def regression(
 
     Args:
         vectors: [B, H].
-        labels: the numbers of the right labels [B].
+        labels: the numbers of the right labels [B], or whether each row has each label [B, C].
         count: how many labels there are, C; one that no row has gets a score that never wins.
     """
+    if labels.dim() == 2:
+        apart = [regression(vectors, has_label.long(), 2) for has_label in labels.T]
+        weights = torch.stack([weight[1] for weight, _ in apart])
+        return weights, torch.stack([bias[1] - bias[0] for _, bias in apart])
     from sklearn.linear_model import LogisticRegression
 
     weight, bias = vectors.new_zeros(count, vectors.shape[1]), vectors.new_full((count,), ABSENT)

@@ -79,7 +79,7 @@ class RelationReader(Reader):
     name = "pair"
     mask = "refused"
     words_are_relations = True
-    is_trained = False
+    is_trained = decides_apart = False
 
     def __init__(self, head: PairHead, words: Sequence[Sequence[str]]):
         super().__init__()

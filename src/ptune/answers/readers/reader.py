@@ -59,6 +59,8 @@ class Reader(nn.Module):
         starts_from_rows: it begins at the training rows (``start_from``).
         is_solved: it is computed from the training rows (``start_from``) whenever the prompt has
             changed, and not trained by steps.
+        decides_apart: each label's score says by itself whether a row has it, so that a row may
+            have several labels (``Task.multi_label``).
     """
 
     name: ClassVar[ReaderName]
@@ -71,6 +73,7 @@ class Reader(nn.Module):
     couples_rows: ClassVar[bool] = False
     starts_from_rows: ClassVar[bool] = False
     is_solved: ClassVar[bool] = False
+    decides_apart: ClassVar[bool] = True
 
     @classmethod
     def start(
@@ -134,7 +137,7 @@ class Reader(nn.Module):
 
         Args:
             inputs: what ``read`` returns [variants, B, F].
-            labels: the numbers of the right labels [B].
+            labels: the numbers of the right labels [B], or whether each row has each label [B, C].
         """
         raise NotImplementedError
 

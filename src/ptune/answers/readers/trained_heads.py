@@ -141,6 +141,7 @@ class Prototypes(Reader):
 
     name = "prototypes"
     pools = couples_rows = starts_from_rows = True
+    decides_apart = False
 
     def __init__(self, width: int, labels: int, inner: int):
         super().__init__()

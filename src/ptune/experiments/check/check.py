@@ -160,7 +160,12 @@ def _refused_by_training(task: "TaskConfig", checked: Checked) -> None:
 
     try:
         splits.read(
-            task.data, task.target, tuple(task.labels), task.prompt_by, yaml_task.fields(task)
+            task.data,
+            task.target,
+            tuple(task.labels),
+            task.prompt_by,
+            yaml_task.fields(task),
+            multi_label=task.multi_label,
         )
     except DataError as error:
         checked.files[0].faults.append(str(error))

@@ -72,6 +72,11 @@ def _read_task(config: CompareConfig, source: str) -> TaskConfig:
             f"{task.name} has no labels, choices or span: compare is for tasks with labels; ptune "
             "train and ptune report do texts."
         )
+    if task.multi_label:
+        raise ConfigError(
+            f"{task.name} has rows with several labels (multi_label), and compare draws rows of "
+            "one label each: ptune train and ptune report do such tasks."
+        )
     take = dict(task.data.take) | ({"test": config.test} if config.test else {})
     return task.model_copy(
         update={

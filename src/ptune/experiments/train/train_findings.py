@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from ptune.data.rows import FileRow, label_of
+from ptune.data.rows import FileRow, label_names, label_of
 from ptune.errors import TemplateError
 from ptune.experiments.train.train_rows import TaskRows
 from ptune.model.prompt_model import Row
@@ -33,7 +33,13 @@ def of_rows(config: TaskConfig, rows: TaskRows) -> list[str]:
             sentences += findings.of_texts(texts, f"{split}: ")
         duplicates = seen.duplicates() if fields else None
     if config.labels:
-        answers = (_answer(row, config) for row in rows.splits["train"])
+        answers = [_answer(row, config) for row in rows.splits["train"]]
+        if config.multi_label:
+            answers = [
+                label
+                for row in rows.splits["train"]
+                for label in label_names(row[config.target], config.data.label_separator)
+            ]
         sentences += findings.of_labels(Counter(answers), "train: ")
     return sentences + (findings.of_duplicates(duplicates) if duplicates else [])
 

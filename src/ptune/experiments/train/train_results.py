@@ -47,7 +47,9 @@ def baseline_figures(
     """The figures of the baselines, by the LM as it is before any training."""
     if not (config.labels and train and test):
         return {}
-    labels_to_learn_from = training_labels(config.data, config.target, tuple(config.labels))
+    labels_to_learn_from: list[str] = []
+    if not config.multi_label:
+        labels_to_learn_from = training_labels(config.data, config.target, tuple(config.labels))
     asked = judge_labels.question(config, lm, train, test, labels_to_learn_from)
     return baselines.figures(asked, lm)
 
@@ -152,7 +154,7 @@ def report_baselines(config: TaskConfig, run: Run, report: Callable[[str], None]
     """Report what a user would get without prompts, and last of all whether that is better."""
     if not (run.baselines and run.figures):
         return
-    metric = (config.metrics or ("accuracy",))[0]
+    metric = judge_labels.metrics_of(config)[0]
     scores = {name: figures[metric] for name, figures in run.baselines.items()}
     listed = "; ".join(f"{BASELINES[name]} {score:.4g}" for name, score in scores.items())
     report(f"Baselines without prompts, on the same rows, {metric}: {listed}")
@@ -160,5 +162,5 @@ def report_baselines(config: TaskConfig, run: Run, report: Callable[[str], None]
         name, score = ahead
         report(
             f"This run ({run.figures[metric]:.4g}) is behind a baseline, {BASELINES[name]} "
-            f"({score:.4g}): {baselines.advice(config.method)}."
+            f"({score:.4g}): {baselines.advice(config.method, config.multi_label)}."
         )

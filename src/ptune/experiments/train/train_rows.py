@@ -42,6 +42,7 @@ class TaskRows:
             config.prompt_by,
             yaml_task.fields(config),
             report,
+            config.multi_label,
         )
         grouped = {
             split: by_prompt(splits[split], config.prompt_by, split)

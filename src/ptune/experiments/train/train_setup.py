@@ -58,7 +58,7 @@ def resolve_method(config: TaskConfig) -> Method:
             f"class_weights weighs the rows of a training, and {method.name} trains nothing: leave "
             "it out, or take another method (ptune methods lists them)."
         )
-    if config.parts and dev_score(config) == "accuracy":
+    if config.parts and has_labels(config):
         raise ConfigError(
             "parts gives the figures of written answers apart, and this task has labels: leave "
             "parts out."
@@ -89,6 +89,11 @@ def _check_prompts(config: TaskConfig, method: Method) -> None:
             "An ensemble goes with a method that trains prompts or nothing, and without "
             "prompt_by; method pet tunes an LM for each member."
         )
+    if config.multi_label and len(yaml_task.members(config)) > 1:
+        raise ConfigError(
+            f"{config.name} has {len(config.patterns)} patterns, which answer together, and with "
+            "multi_label one prompt answers each row: leave one pattern."
+        )
     if config.prompts > 1 and method.tune == "nothing":
         raise ConfigError(
             f"{config.prompts} prompts of different seeds go with a method that trains prompts."
@@ -113,9 +118,16 @@ def train_settings(config: TaskConfig) -> TrainConfig:
     return method_of(config.method).train.replaced(config.train.model_dump())
 
 
+def has_labels(config: TaskConfig) -> bool:
+    """Whether the answer is a label, one of several choices, or right or wrong, and no text."""
+    return bool(config.labels or config.vocabulary or config.choices or config.span)
+
+
 def dev_score(config: TaskConfig) -> str:
     """What the best state of a training is chosen by, in words for reports."""
-    if config.labels or config.vocabulary or config.choices or config.span:
+    if config.multi_label:
+        return "f1-micro"
+    if has_labels(config):
         return "accuracy"
     if config.stop_by == "loss":
         return "minus the dev loss"

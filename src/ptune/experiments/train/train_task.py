@@ -21,6 +21,7 @@ from ptune.experiments.train.train_rows import TaskRows, texts_that_are_read
 from ptune.experiments.train.train_setup import CHECKPOINT, PET
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
+from ptune.model.running import label_sets
 from ptune.reports.schemas import Run
 from ptune.runs.folder import RunFolder, working_in
 from ptune.settings import TrainConfig
@@ -215,6 +216,9 @@ def _train_prompts(setup: _Setup) -> _Trained:
     _report_model(model, setup.report)
     if method.tune == "nothing":
         setup.claim_folder()
+        for value, number in tasks.items():
+            if dev := rows.of("dev", value):
+                label_sets.choose_threshold(model, number, model.encode(number, dev))
         return _Trained(model, tasks, method, figures)
     data = {
         number: (rows.of("train", value), rows.of("dev", value)) for value, number in tasks.items()

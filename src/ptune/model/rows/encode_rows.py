@@ -15,6 +15,7 @@ from ptune.model.rows.examples import (
     Example,
     HiddenWordsExample,
     LabelExample,
+    LabelSetExample,
     ScoredExample,
     SharesExample,
     SpanExample,
@@ -183,8 +184,14 @@ def _label_example(
     fills: tuple[EncodedRow, ...],
     bound: BoundVerbalizer,
 ) -> ScoredExample:
-    """A row with its label, or with its labels' shares, and what is run to learn it."""
+    """A row with its label, its set of labels or its labels' shares, and what is run to learn
+    it."""
     task = model.tasks[number]
+    if task.task.multi_label:
+        present = task.label_set(row, bound.labels)
+        return LabelSetExample(
+            task=number, row=row, fills=fills, learn=fills, bound=bound, present=present
+        )
     shares = task.shares(row, len(bound.labels))
     if shares:
         if task.task.loss == "vocabulary":

@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 
 import torch
 from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.answers.from_row import Span
@@ -106,6 +107,15 @@ class ScoredExample(Example):
     def labels(self) -> BoundVerbalizer:
         return self.bound
 
+    @property
+    def answer_to_start_from(self) -> int | tuple[bool, ...]:
+        """What a reader that starts from rows takes of this one: the number of its label."""
+        return self.label or 0
+
+    def loss_of_scores(self, scores: torch.Tensor) -> float:
+        """Minus the log probability of its label, from the labels' scores [C]."""
+        return float(-scores.log_softmax(0)[self.label or 0])
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelExample(ScoredExample):
@@ -140,6 +150,40 @@ class LabelExample(ScoredExample):
         """
         labels = torch.tensor([example.label for example in examples], device=inputs.device)
         return reader.losses(inputs, examples[0].bound, labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSetExample(ScoredExample):
+    """A row with none, one or several of the labels. Its loss is the mean over the labels of the
+    binary cross entropy between the sigmoid of a label's score and whether the row has it.
+
+    Attributes:
+        present: for each label whether the row has it.
+    """
+
+    present: tuple[bool, ...]
+
+    @property
+    def answer_to_start_from(self) -> int | tuple[bool, ...]:
+        """For each label whether the row has it."""
+        return self.present
+
+    @classmethod
+    def losses(
+        cls,
+        examples: Sequence[Self],
+        outputs: Sequence[list[FillOutput]],
+        task: BoundTask,
+        reader: Reader,
+    ) -> torch.Tensor:
+        bound = examples[0].bound
+        scores = task.label_scores(reader, task.read(reader, outputs, bound), bound)
+        present = scores.new_tensor([example.present for example in examples])
+        return binary_cross_entropy_with_logits(scores, present, reduction="none").mean(1)
+
+    def loss_of_scores(self, scores: torch.Tensor) -> float:
+        """The mean binary cross entropy over the labels, from their scores [C]."""
+        return float(binary_cross_entropy_with_logits(scores, scores.new_tensor(self.present)))
 
 
 @dataclass(frozen=True, kw_only=True)

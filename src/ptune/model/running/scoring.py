@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -121,12 +121,37 @@ def label_scores(
     return task.label_scores(reader, task.read(reader, outputs, bound), bound)
 
 
+def answer(
+    model: "PromptModel", examples: Sequence[Example], scores: Sequence[torch.Tensor]
+) -> dict[str, Any]:
+    """What all tasks of one row answer: "prediction", the best label, or a list of the labels that
+    the row has, and "scores", the probability of every label, the best first.
+
+    Args:
+        examples, scores: as in ``PromptModel.together``.
+    """
+    bound = model.tasks[examples[0].task]
+    shares = combined_shares(model, examples, scores).tolist()
+    ranked = dict(sorted(zip(examples[0].labels.labels, shares), key=lambda pair: -pair[1]))
+    if bound.task.multi_label:
+        had = [label for label, share in ranked.items() if share >= bound.threshold]
+        return {"prediction": had, "scores": ranked}
+    return {"prediction": next(iter(ranked)), "scores": ranked}
+
+
 def combined_shares(
     model: "PromptModel", examples: Sequence[Example], scores: Sequence[torch.Tensor]
 ) -> torch.Tensor:
     """The labels' probabilities [C] of one row by all its tasks; see ``PromptModel.together``."""
     leader = model.tasks[examples[0].task].task
     labels = examples[0].labels.labels
+    if leader.multi_label:
+        if len(examples) > 1:
+            raise ConfigError(
+                f"{leader.name} has rows with several labels, for which one prompt answers, and "
+                f"here are {len(examples)}. Name the task of each row."
+            )
+        return scores[0].sigmoid()
     for example in examples[1:]:
         if example.labels.labels != labels:
             raise ConfigError(

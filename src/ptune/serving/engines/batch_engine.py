@@ -16,6 +16,7 @@ from ptune.serving.engines.jobs import BatchNote, Job, LabelAnswer, TextAnswer
 from ptune.serving.engines.live_text import LiveText
 from ptune.serving.problems import overlong
 from ptune.settings import DecodingConfig
+from ptune.survey.unknown_text import of_row
 
 FREE = {"max_new_tokens": 1, "min_new_tokens": 0, "stop": (), "rows": 1}
 """Settings of writing in which rows of one batch may differ."""
@@ -43,6 +44,9 @@ class BatchEngine:
             job.settings = _settings(model, job.decoding)
             room = job.settings.max_new_tokens
         job.examples = model.encode_for(job.row, job.number, labelled=False, room=room)
+        first = job.examples[0]
+        text = " ".join(model.tasks[first.task].template.texts(job.row).values())
+        job.unknown = round(of_row(text, first.fills[0].ids, self.lm.tokens).unread, 4)
         if job.settings is not None:
             for example in job.examples:
                 self.lm.check_room(example.fills[0], room)
@@ -89,9 +93,10 @@ class BatchEngine:
         for job, examples_of_job in zip(jobs, examples):
             of_job = [next(scores) for _ in examples_of_job]
             scoring.check_finite(model, examples_of_job, of_job)
-            shares = model.together(examples_of_job, of_job).tolist()
-            ranked = sorted(zip(examples_of_job[0].labels.labels, shares), key=lambda x: -x[1])
-            answers.append(LabelAnswer(ranked[0][0], dict(ranked), job.tokens, note))
+            best = model.answer(examples_of_job, of_job)
+            answers.append(
+                LabelAnswer(best["prediction"], best["scores"], job.tokens, job.unknown, note)
+            )
         for job, answer in zip(jobs, answers):
             job.succeed(answer)
 
@@ -119,7 +124,7 @@ class BatchEngine:
         ends = ["length" if n >= job.settings.max_new_tokens else "stop" for n in counts]
         if job.on_text is not None and len(texts) == 1:
             job.on_text(texts[0])
-        job.succeed(TextAnswer(texts, ends, job.tokens, sum(counts), _note([job])))
+        job.succeed(TextAnswer(texts, ends, job.tokens, sum(counts), job.unknown, _note([job])))
 
     def _write_live(self, jobs: Sequence[Job], between: Callable[[], None]) -> None:
         model, examples = _one_model(jobs)
@@ -173,7 +178,7 @@ def _take_token(job: Job, text: LiveText, token: int, note: BatchNote) -> None:
     if job.on_text is not None and (piece := text.piece()):
         job.on_text(piece)
     if text.end is not None:
-        answer = TextAnswer([text.text], [text.end], job.tokens, len(text.ids), note)
+        answer = TextAnswer([text.text], [text.end], job.tokens, len(text.ids), job.unknown, note)
         job.succeed(answer)
 
 

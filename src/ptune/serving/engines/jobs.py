@@ -23,23 +23,27 @@ class BatchNote:
 
 @dataclass(frozen=True)
 class LabelAnswer:
-    """The best label of a row, and the probability of every label, the best first."""
+    """The best label of a row, or a list of its labels where it may have several; the probability
+    of every label, the best first; and the share of the row's text that the LM cannot read."""
 
-    label: str
+    label: str | list[str]
     scores: dict[str, float]
     tokens: int
+    unknown: float
     batch: BatchNote
 
 
 @dataclass(frozen=True)
 class TextAnswer:
     """What was written for a row: one text or several, and for each whether it ended by itself
-    ("stop") or at the most tokens ("length")."""
+    ("stop") or at the most tokens ("length"); and the share of the row's text that the LM cannot
+    read."""
 
     texts: list[str]
     ends: list[str]
     tokens: int
     written: int
+    unknown: float
     batch: BatchNote
 
 
@@ -58,6 +62,7 @@ class Job:
         answer: the answer, or the problem. Who no longer wants it cancels it.
         examples: the row, tokenised for each task of the prompt; their numbers are the prompt's.
         settings: how its text is written.
+        unknown: the share of its text that the LM cannot read.
     """
 
     prompt: str
@@ -72,6 +77,7 @@ class Job:
     answer: "Future[Any]" = field(default_factory=Future)
     examples: list[Example] = field(default_factory=list)
     settings: DecodingConfig | None = None
+    unknown: float = 0.0
     loaded: Any = None
     begun: float = field(default_factory=time.monotonic)
 

@@ -70,8 +70,9 @@ def _shown(result: Any, tenant: Tenant, top: int | None) -> dict[str, Any]:
     assert isinstance(result, LabelAnswer)
     scores = dict(list(result.scores.items())[:top])
     return {
-        "label": result.label,
+        "labels" if isinstance(result.label, list) else "label": result.label,
         "scores": scores,
         "tokens": result.tokens,
+        "unknown": result.unknown,
         "batch": shown_batch(tenant, result.batch),
     }

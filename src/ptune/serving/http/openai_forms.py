@@ -12,8 +12,10 @@ Answer = LabelAnswer | TextAnswer
 
 
 def texts_of(answer: Answer) -> list[str]:
-    """The texts of an answer; a label is one."""
-    return [answer.label] if isinstance(answer, LabelAnswer) else answer.texts
+    """The texts of an answer; a label is one, and so are several labels of a row."""
+    if isinstance(answer, TextAnswer):
+        return answer.texts
+    return [answer.label if isinstance(answer.label, str) else ", ".join(answer.label)]
 
 
 def ends_of(answer: Answer) -> list[str]:

@@ -61,8 +61,15 @@ async def _answer(
 
 
 def _whole(form: CompletionForm, answers: Sequence[Answer], tenant: Tenant) -> dict[str, Any]:
-    texts = [pair for answer in answers for pair in zip(texts_of(answer), ends_of(answer))]
-    choices = [form.choice(index, text, end) for index, (text, end) in enumerate(texts)]
+    texts = [
+        (text, end, answer.unknown)
+        for answer in answers
+        for text, end in zip(texts_of(answer), ends_of(answer))
+    ]
+    choices = [
+        {**form.choice(index, text, end), "unknown": unknown}
+        for index, (text, end, unknown) in enumerate(texts)
+    ]
     return {
         **form.document(form.whole, choices),
         "usage": usage(answers),
@@ -171,9 +178,9 @@ async def _events(
             rest = text[len(sent[number]) :] if index == number * n else text
             if rest:
                 yield _event(form.document(form.chunk, [form.piece(index, rest, None)]))
+            last = {**form.piece(index, "", end), "unknown": item.unknown}
             yield _event(
-                form.document(form.chunk, [form.piece(index, "", end)])
-                | {"batch": shown_batch(tenant, item.batch)}
+                form.document(form.chunk, [last]) | {"batch": shown_batch(tenant, item.batch)}
             )
     if with_usage:
         yield _event(form.document(form.chunk, []) | {"usage": usage(answers)})

@@ -4,6 +4,7 @@ scikit-learn, and stands beside every figure of a method."""
 
 import inspect
 import random
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +14,16 @@ import torch
 
 from ptune.errors import TemplateError
 from ptune.lm.language_model import LanguageModel
+from ptune.metrics import label_sets as metrics
 from ptune.metrics.labels import BASELINES, MAJORITY, TFIDF, labelled, mean, most_frequent
 from ptune.tasks.few_shot import Row
+from ptune.tasks.judging import judge_label_sets
 from ptune.tasks.schema import AUTO
 from ptune.template.language import Template
 
 MOST_ROWS = 2000  # rows that a baseline learns from at most
 ROWS_AT_ONCE = 16
+FOLDS = 3
 Figures = dict[str, float]
 
 
@@ -33,6 +37,7 @@ class Question:
             few.
         inputs: a template of the fields that are read, without a mask.
         max_length: tokens of an input at most; the LM's own limit by default.
+        multi_label: rows may have several labels; label_separator: what stands between those.
     """
 
     train: Sequence[Row]
@@ -43,6 +48,12 @@ class Question:
     target: str
     metrics: Sequence[str]
     max_length: int | None = None
+    multi_label: bool = False
+    label_separator: str | None = None
+
+    def present(self, rows: Sequence[Row]) -> np.ndarray:
+        """Whether each row has each label [N, C], where it may have several."""
+        return judge_label_sets.present(rows, self.target, self.labels, self.label_separator)
 
 
 def figures(
@@ -65,7 +76,11 @@ def figures(
 
 def majority(question: Question) -> Figures:
     """Always the label that is the most frequent of all rows that there are to learn from; of
-    equally frequent ones the mean of their figures."""
+    equally frequent ones the mean of their figures. Where a row may have several, those labels that
+    at least half of the rows have."""
+    if question.multi_label:
+        shares = question.present(question.train).mean(0)
+        return _scored(question, np.tile(shares, (len(question.test), 1)))
     constants = [
         _scored(
             question,
@@ -92,8 +107,10 @@ def shares(question: Question, lm: LanguageModel, name: str) -> np.ndarray | Non
     rows = list(question.train)
     if len(rows) > MOST_ROWS:
         rows = random.Random("baselines").sample(rows, MOST_ROWS)
-    right = [str(row[question.target]) for row in rows]
-    if len(set(right)) < 2:
+    right: Any = [str(row[question.target]) for row in rows]
+    if question.multi_label:
+        right = question.present(rows)
+    if len(np.unique(right, axis=0)) < 2:
         return None
     try:
         if name == TFIDF:
@@ -107,11 +124,38 @@ def shares(question: Question, lm: LanguageModel, name: str) -> np.ndarray | Non
             model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     except (_NoWords, TemplateError):
         return None
+    if question.multi_label:
+        return _one_against_the_rest(model, first, right, second)
     model.fit(first, right)
     values = np.zeros((len(question.test), len(question.labels)))
     columns = [list(question.labels).index(label) for label in model.classes_]
     values[:, columns] = model.predict_proba(second)
     return values
+
+
+def _one_against_the_rest(model: Any, first: Any, right: np.ndarray, second: Any) -> np.ndarray:
+    """The probability of each label [N, C] by a regression for each. They are moved so that the
+    threshold with the best f1-micro on the rows to learn from, each held out once, lies at a half.
+
+    Args:
+        first, second: the rows to learn from and the others, as the model takes them.
+        right: whether each row has each label.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.model_selection import cross_val_predict
+    from sklearn.multiclass import OneVsRestClassifier
+
+    model, threshold = OneVsRestClassifier(model), metrics.MIDDLE
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        if len(right) >= FOLDS:
+            held_out = cross_val_predict(model, first, right, cv=FOLDS, method="predict_proba")
+            threshold = metrics.best_threshold(right, held_out)
+        values = model.fit(first, right).predict_proba(second)
+    odds = values * (1 - threshold) / np.clip((1 - values) * threshold, 1e-12, None)
+    moved: np.ndarray = odds / (1 + odds)
+    return moved
 
 
 class _NoWords(Exception):
@@ -179,7 +223,12 @@ def vectors(
 
 
 def _scored(question: Question, shares: np.ndarray) -> Figures:
-    """The figures of answers: of each row the label with the largest share."""
+    """The figures of answers: of each row the label with the largest share, or of several those
+    with a share of at least a half."""
+    if question.multi_label:
+        right = question.present(question.test)
+        said = shares >= metrics.MIDDLE
+        return metrics.figures(question.metrics, question.labels, right, said, shares)
     answers = [question.labels[number] for number in shares.argmax(1)]
     return labelled(
         question.metrics, question.test, answers, question.target, question.labels, shares.tolist()
@@ -196,8 +245,10 @@ def behind(figure: float, baselines: Mapping[str, float]) -> tuple[str, float] |
     return (best, baselines[best]) if best is not None and baselines[best] > figure else None
 
 
-def advice(method: str) -> str:
+def advice(method: str, multi_label: bool = False) -> str:
     """What to try where a baseline is ahead of a method, as the end of a sentence."""
+    if multi_label:
+        return "try another method (ptune methods), or a sentence encoder as the LM (--lm)"
     if method == AUTO:
         return "give it more time (--minutes), or take a sentence encoder as the LM (--lm)"
     return "try --method auto"

@@ -8,11 +8,13 @@ import torch
 from ptune.answers.from_row import TRUTH, Choices, Span
 from ptune.answers.label_words import Verbalizer
 from ptune.lm.language_model import LanguageModel
+from ptune.metrics import label_sets as label_set_metrics
 from ptune.metrics import texts
 from ptune.metrics.labels import check, labelled, mean
 from ptune.model.prompt_model import Example, PromptModel, Row
 from ptune.model.rows.examples import Shortening
 from ptune.tasks import yaml_task
+from ptune.tasks.judging import judge_label_sets
 from ptune.tasks.judging.baselines import Question
 from ptune.tasks.judging.label_details import LabelDetails
 from ptune.tasks.schema import TaskConfig
@@ -90,6 +92,12 @@ def labels_of(config: TaskConfig) -> tuple[str, ...]:
     return TRUTH if config.span else tuple(config.labels)
 
 
+def metrics_of(config: TaskConfig) -> tuple[str, ...]:
+    """The figures of a task with labels, the main one first."""
+    default = label_set_metrics.DEFAULT if config.multi_label else ("accuracy",)
+    return config.metrics or default
+
+
 def check_metrics(config: TaskConfig, rows: Sequence[Row]) -> None:
     """Refuse, before anything is trained, metrics that cannot be computed on the rows that will be
     scored.
@@ -98,8 +106,12 @@ def check_metrics(config: TaskConfig, rows: Sequence[Row]) -> None:
         ConfigError: a metric is unknown, or cannot be computed on these labels.
         DataError: a row lacks a field that a metric needs.
     """
-    if config.labels or config.choices or config.span or config.vocabulary:
-        check(config.metrics or ("accuracy",), rows, config.target, labels_of(config))
+    if config.multi_label:
+        labels, separator = tuple(config.labels), config.data.label_separator
+        present = judge_label_sets.present(rows, config.target, labels, separator)
+        label_set_metrics.check(metrics_of(config), labels, present)
+    elif config.labels or config.choices or config.span or config.vocabulary:
+        check(metrics_of(config), rows, config.target, labels_of(config))
     else:
         texts.check(config.metrics)
 
@@ -127,8 +139,10 @@ def question(
         training_labels,
         inputs,
         config.target,
-        config.metrics or ("accuracy",),
+        metrics_of(config),
         config.max_length,
+        config.multi_label,
+        config.data.label_separator,
     )
 
 
@@ -149,6 +163,8 @@ def judge(
     Raises:
         ConfigError: a metric is unknown, or cannot be computed on these labels.
     """
+    if model.tasks[0].task.multi_label:
+        return judge_label_sets.judge(model, rows, metrics, shortening)
     names, target, verbalizer = (
         metrics or ("accuracy",),
         model.tasks[0].task.target,
