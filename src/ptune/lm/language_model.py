@@ -576,10 +576,13 @@ class LanguageModel:
             present, saved, rtol=2**-8, atol=1e-6
         )
 
+    def trial_rows(self) -> Batch:
+        """Two rows of a sentence on which it can be tried what the LM does."""
+        start = self.start if self.kind == "encoder-decoder" else None
+        return two_rows(self.tokens, start).to(self.device)
+
     def _trial(self) -> Trial:
-        rows = two_rows(self.tokens, self.start if self.kind == "encoder-decoder" else None).to(
-            self.device
-        )
+        rows = self.trial_rows()
         return Trial(
             type(self.model).__name__,
             lambda batch, vectors=None, ids=False: self.forward.token_values(

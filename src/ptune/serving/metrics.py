@@ -43,10 +43,13 @@ class Metrics:
             "ptune_prompt_bytes", "Bytes of the prompts in memory.", registry=registry
         )
 
-    def ran(self, kind: str, jobs: Sequence[Job], seconds: float) -> None:
-        """A batch was run."""
-        self.batch_rows.labels(kind).observe(len(jobs))
+    def ran(self, kind: str, rows: int, seconds: float) -> None:
+        """A batch was run; of texts that come and go, one token of each."""
+        self.batch_rows.labels(kind).observe(rows)
         self.batch_seconds.labels(kind).observe(seconds)
+
+    def read(self, kind: str, jobs: Sequence[Job]) -> None:
+        """Rows went into the LM."""
         self.tokens.labels(kind).inc(sum(job.tokens for job in jobs))
 
     def answered(self, prompt: str, seconds: float) -> None:

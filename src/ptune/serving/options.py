@@ -20,9 +20,10 @@ class ServeConfig(Config):
     so in the server too, and the administrator's requests change this folder."""
     lm: Lm | None = None
     """The LM; by default the one that the first prompt names."""
-    engine: Literal["auto", "batch"] = "auto"
-    """How the LM is run. batch: the rows that wait become one batch, whatever their prompts are.
-    auto takes the best engine there is, which is batch."""
+    engine: Literal["auto", "batch", "continuous"] = "auto"
+    """How texts are written. batch: the rows that wait become one batch, whatever their prompts
+    are. continuous (causal LMs): a row joins the texts that are being written at any token. auto:
+    continuous on a GPU where the LM can, else batch."""
     host: str = "127.0.0.1"
     """The address to listen at. Any other than this machine's own needs --tokens, or --open."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
@@ -41,7 +42,7 @@ class ServeConfig(Config):
     """Milliseconds within which another row must come for a batch to wait for it; while rows keep
     coming it waits for half the time of the last batch at most."""
     rows: Annotated[int, Field(ge=1)] = 64
-    """Rows in a batch at most."""
+    """Rows in a batch at most, and texts that are written at once."""
     batch_tokens: Annotated[int, Field(ge=1)] = 16384
     """Tokens in a batch at most, padding and tokens to be written included; a single longer row
     runs alone."""

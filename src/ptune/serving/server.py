@@ -12,7 +12,7 @@ from ptune.serving.access import Access
 from ptune.serving.bank import bank_folder
 from ptune.serving.bank.prompt_bank import PromptBank, lm_for
 from ptune.serving.bank.prompt_files import PromptFiles, prompts_at, prompts_in
-from ptune.serving.engines.batch_engine import BatchEngine
+from ptune.serving.engines.choice import engine_for
 from ptune.serving.engines.scheduler import Scheduler
 from ptune.serving.metrics import Metrics
 from ptune.serving.options import ServeConfig
@@ -72,7 +72,7 @@ class PromptServer:
         for files in self.files.values():
             if config.bank is None or not files.folders[0].is_relative_to(config.bank):
                 bank.put(files)
-        self.scheduler.engine = BatchEngine(lm, config.batch_tokens)
+        self.scheduler.engine = engine_for(lm, config)
         self.scheduler.prompts = bank
         self.metrics.prompts.set_function(lambda: len(bank.ids()))
         self.metrics.prompt_bytes.set_function(lambda: bank.bytes_used)

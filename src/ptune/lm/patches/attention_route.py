@@ -60,7 +60,7 @@ class AttentionRoute:
                 "sdpa or eager only"
             )
         function = EAGER if before in ("eager", EAGER) else SDPA
-        _set(model, function)
+        set_attention(model, function)
         try:
             if {
                 part.config._attn_implementation
@@ -75,7 +75,7 @@ class AttentionRoute:
                 raise ModelError(f"{type(model).__name__} calls no registered attention function")
             self.sites = self._place(model, recorder)
         except ModelError:
-            _set(model, before)
+            set_attention(model, before)
             raise
         self.width = sum(site.width for site in self.sites)
         self.parts = [(site.start, site.end) for site in self.sites]
@@ -182,7 +182,7 @@ def _bias_owner(modules: Sequence[nn.Module]) -> "weakref.ref[nn.Module] | None"
     return None
 
 
-def _set(model: PreTrainedModel, name: str) -> None:
+def set_attention(model: PreTrainedModel, name: str) -> None:
     """Choose an attention function; that it was taken is for the caller to check, so transformers'
     warning is not shown."""
     level = transformers_logging.get_verbosity()

@@ -22,12 +22,26 @@ FREE = {"max_new_tokens": 1, "min_new_tokens": 0, "stop": (), "rows": 1}
 """Settings of writing in which rows of one batch may differ."""
 
 
+More = Callable[[Callable[[Job], bool]], Job | None]
+"""Gives the next job if it fits, or None."""
+
+
+def nobody(fits: Callable[[Job], bool]) -> Job | None:
+    """No further job."""
+    return None
+
+
 class BatchEngine:
     """The frozen LM, on rows that are ready (``prepare``). One thread at a time.
+
+    Attributes:
+        joins: whether a text may join others that have begun.
 
     Args:
         tokens: of a batch at most, padding and what is to be written included.
     """
+
+    joins = False
 
     def __init__(self, lm: LanguageModel, tokens: int):
         self.lm, self.tokens = lm, tokens
@@ -88,7 +102,7 @@ class BatchEngine:
         model, examples = _one_model(jobs)
         flat = [example for examples_of_job in examples for example in examples_of_job]
         scores = iter(model.scores(flat, finite=False))
-        note = _note(jobs)
+        note = note_of(jobs)
         answers = []
         for job, examples_of_job in zip(jobs, examples):
             of_job = [next(scores) for _ in examples_of_job]
@@ -100,11 +114,17 @@ class BatchEngine:
         for job, answer in zip(jobs, answers):
             job.succeed(answer)
 
-    def write(self, jobs: Sequence[Job], between: Callable[[], None]) -> None:
+    def write(
+        self,
+        jobs: Sequence[Job],
+        between: Callable[[], None],
+        more: More = nobody,
+    ) -> None:
         """Write the texts of jobs that may share a call (``text_batch``).
 
         Args:
             between: is called between two tokens.
+            more: gives further jobs, to an engine that lets them join.
         """
         if len(jobs) == 1 and self.is_apart(jobs[0]) and not _is_live(jobs[0]):
             self._write_whole(jobs[0])
@@ -124,7 +144,7 @@ class BatchEngine:
         ends = ["length" if n >= job.settings.max_new_tokens else "stop" for n in counts]
         if job.on_text is not None and len(texts) == 1:
             job.on_text(texts[0])
-        job.succeed(TextAnswer(texts, ends, job.tokens, sum(counts), job.unknown, _note([job])))
+        job.succeed(TextAnswer(texts, ends, job.tokens, sum(counts), job.unknown, note_of([job])))
 
     def _write_live(self, jobs: Sequence[Job], between: Callable[[], None]) -> None:
         model, examples = _one_model(jobs)
@@ -132,11 +152,11 @@ class BatchEngine:
         settings = [job.settings for job in jobs if job.settings is not None]
         texts = [LiveText(model, one.max_new_tokens, one.stop) for one in settings]
         most = max(one.max_new_tokens for one in settings)
-        note = _note(jobs)
+        note = note_of(jobs)
 
         def take(tokens: list[int]) -> bool:
             for job, text, token in zip(jobs, texts, tokens):
-                _take_token(job, text, token, note)
+                take_token(job, text, token, note)
             going_on = any(job.is_wanted and not text.end for job, text in zip(jobs, texts))
             if going_on:
                 between()
@@ -167,7 +187,7 @@ def _is_live(job: Job) -> bool:
     return job.settings.copies == 1 and len(job.examples) == 1
 
 
-def _take_token(job: Job, text: LiveText, token: int, note: BatchNote) -> None:
+def take_token(job: Job, text: LiveText, token: int, note: BatchNote) -> None:
     """Give a job its next token, and its answer when that was the last one."""
     if text.end is not None or not job.is_wanted:
         return
@@ -238,6 +258,7 @@ def _settings(model: PromptModel, changes: dict[str, object]) -> DecodingConfig:
         raise ConfigError(f"The settings of writing cannot be: {fault}") from error
 
 
-def _note(jobs: Sequence[Job]) -> BatchNote:
+def note_of(jobs: Sequence[Job]) -> BatchNote:
+    """Which rows share a batch."""
     rows = Counter(job.prompt for job in jobs)
     return BatchNote(dict(rows), sum(job.tokens for job in jobs))

@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 
 from ptune.errors import DivergedError, PtuneError
 from ptune.serving.bank.prompt_bank import LoadedPrompt
-from ptune.serving.engines.batch_engine import BatchEngine
+from ptune.serving.engines.batch_engine import BatchEngine, nobody
 from ptune.serving.engines.fair_queue import FairQueue, QueueFull
 from ptune.serving.engines.jobs import Job
 from ptune.serving.metrics import Metrics
@@ -55,6 +55,7 @@ class Scheduler:
         self._changed = threading.Condition()
         self._closing = False
         self._rate = 0.0  # rows a second, lately
+        self._answered, self._busy = 0, 0.0  # rows and seconds that are not in it yet
         self._seconds = {"labels": 0.0, "texts": 0.0}  # of the last batch of each kind
         metrics.waiting.set_function(self._waiting)
         self._thread = threading.Thread(target=self._run, name="ptune-lm", daemon=True)
@@ -184,8 +185,49 @@ class Scheduler:
             batch = engine.text_batch(jobs) if jobs else []
             with self._changed:
                 self._texts.put_back([job for job in jobs if job not in batch])
-        if batch:
+        if batch and engine.joins:
+            self._write_with_joiners(engine, batch)
+        elif batch:
             self._run_batch("texts", batch, lambda some: engine.write(some, self._between_tokens))
+
+    def _write_with_joiners(self, engine: BatchEngine, jobs: list[Job]) -> None:
+        """Write texts, and with them those that come meanwhile."""
+        clock = _Clock()
+
+        def between() -> None:
+            took = clock.lap()
+            self.metrics.ran("texts", len(jobs), took)
+            present = [job for job in jobs if job.is_wanted]
+            self._took(len(jobs) - len(present), took)
+            jobs[:] = present
+            self._between_tokens()
+            clock.lap()
+
+        def more(fits: Callable[[Job], bool]) -> Job | None:
+            if (job := self._next_text(fits)) is not None:
+                self.metrics.read("texts", [job])
+                jobs.append(job)
+            return job
+
+        self.metrics.read("texts", jobs)
+        self._run_apart_if_it_fails(
+            jobs, lambda some: engine.write(some, between, more if some is jobs else nobody)
+        )
+
+    def _next_text(self, fits: Callable[[Job], bool]) -> Job | None:
+        """The text whose turn it is, if it fits; else it stays the next one, so that the time
+        comes when it does."""
+        while self._texts:
+            with self._changed:
+                jobs = self._texts.take(1)
+            with _failing(jobs):
+                for job in self._prepared(jobs):
+                    if fits(job):
+                        return job
+                    with self._changed:
+                        self._texts.put_back([job])
+                    return None
+        return None
 
     def _between_tokens(self) -> None:
         """Answer what has come while a text is written. It runs as if nothing else did: what the
@@ -234,12 +276,19 @@ class Scheduler:
     def _run_batch(
         self, kind: str, jobs: Sequence[Job], run: Callable[[Sequence[Job]], None]
     ) -> None:
-        began = time.monotonic()
+        clock = _Clock()
         self._run_apart_if_it_fails(jobs, run)
-        took = max(time.monotonic() - began, 1e-6)
-        self._rate = 0.8 * self._rate + 0.2 * len(jobs) / took
-        self._seconds[kind] = took
-        self.metrics.ran(kind, jobs, took)
+        took = self._seconds[kind] = clock.lap()
+        self._took(len(jobs), took)
+        self.metrics.read(kind, jobs)
+        self.metrics.ran(kind, len(jobs), took)
+
+    def _took(self, rows: int, seconds: float) -> None:
+        """Take note of how fast rows are answered."""
+        self._answered, self._busy = self._answered + rows, self._busy + seconds
+        if rows:
+            self._rate = 0.8 * self._rate + 0.2 * self._answered / self._busy
+            self._answered, self._busy = 0, 0.0
 
     def _run_apart_if_it_fails(
         self, jobs: Sequence[Job], run: Callable[[Sequence[Job]], None]
@@ -248,10 +297,11 @@ class Scheduler:
         try:
             run(jobs)
         except Exception as error:
-            for job in jobs:
+            failed = list(jobs)
+            for job in failed:
                 if not job.is_wanted:
                     continue
-                if len(jobs) == 1 or job.on_text is not None:
+                if len(failed) == 1 or job.on_text is not None:
                     job.fail(problem_of(error, job))
                 else:
                     self._run_apart_if_it_fails([job], run)
@@ -264,6 +314,18 @@ class Scheduler:
             f"{waiting} rows wait already, and this request's would be too many.",
             retry_after=min(LONGEST_WAIT, max(1, math.ceil(seconds))),
         )
+
+
+class _Clock:
+    """Seconds from one lap to the next."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+
+    def lap(self) -> float:
+        now = time.monotonic()
+        took, self.began = max(now - self.began, 1e-6), now
+        return took
 
 
 def problem_of(error: BaseException, job: Job) -> Problem:
