@@ -312,6 +312,9 @@ class PetConfig(Config):
     paper)."""
     growth: Annotated[float, Field(gt=1)] = 5
     """iPET: by how much the labelled rows grow with each generation."""
+    fractions: Literal["round", "cut"] = "round"
+    """iPET: how a label's new rows become a whole number. cut, as the paper's code does, cuts the
+    fraction off, and without labelled rows gives those left over to the first labels."""
     share: Annotated[float, Field(gt=0, le=1)] = 0.25
     """iPET: the share of the other members that label a member's new rows."""
     temperature: Annotated[float, Field(gt=0)] = 2

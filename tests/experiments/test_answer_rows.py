@@ -84,6 +84,8 @@ NOT_OF_ANSWERS = {
     "stop_by",  # what is trained, and when it ends
     "verbalizers",
     "patterns",
+    "code",
+    "preset",  # by which template, patterns and choices are taken
     "relations",  # members of an ensemble, each saved as a task of its own (below)
     "allow_unknown",
     "minutes",  # how long methods are tried

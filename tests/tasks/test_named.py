@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import re
 
 import pytest
 import tiny
@@ -9,7 +10,10 @@ import tiny
 import ptune
 from ptune.answers.from_row import Span
 from ptune.answers.label_words import Verbalizer
-from ptune.errors import TemplateError
+from ptune.cli.train import read_task
+from ptune.errors import ConfigError, TemplateError
+from ptune.experiments.compare.compare_rows import read_tasks
+from ptune.experiments.options import CompareConfig
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
 from ptune.tasks import yaml_task
@@ -118,6 +122,105 @@ def test_what_a_file_says(name):
     assert len(readable) == causal + (name != "record") and not any(
         isinstance(part, Sep) for template in readable for part in template.parts
     )
+
+
+# Of each task that knows its papers' code, what it asks of a row there, first P-tuning's.
+CODE = {
+    "boolq": ["It -- it is.. [P] Question: is it so? Answer: __."],
+    "cb": ["It may be. | it is? [P] answer: __"],
+    "copa": [
+        "it fell or it flew? It broke so [P] __.",
+        '"it fell" or "it flew"? It broke, so __.',
+        "it fell or it flew? It broke, so __.",
+    ],
+    "multirc": ["It rains.. Question: what falls?? Is it rain? [P] __."],
+    "record": [None, "- Ann met Bob. Then __ left."],
+    "rte": ["It may be. Question: it is? [P] Answer: __."],
+    "wic": [
+        "a bank. | the bank. [P] *bank *? __",
+        '"a bank." / "the bank." Similar sense of "bank"? __.',
+        "a bank. the bank. Does bank have the same meaning in both sentences? __",
+    ],
+    "wsc": [
+        "Ann saw *her* . [P] pronoun '*her*' refers to __.",
+        "Ann saw *her* . The pronoun '*her*' refers to __.",
+        "Ann saw *her* . In the previous sentence, the pronoun '*her*' refers to __.",
+        "Ann saw *her* . Question: In the passage above, what does the pronoun '*her*' refer to? "
+        "Answer: __.",
+    ],
+}
+CODE_ROW = {
+    "passage": "It rains.",
+    "question": "what falls?",
+    "answer": "rain",
+    "premise": "It may be.",
+    "hypothesis": "it is",
+    "lower1": "it fell",
+    "lower2": "it flew",
+    "connective": "so",
+    "pause": ",",
+    "dashed": "- Ann met Bob.",
+    "before": "Then",
+    "after": " left.",
+    "word": "bank",
+    "sentence1": "a bank.",
+    "sentence2": "the bank.",
+    "marked": "Ann saw *her* .",
+    "pronoun": "her",
+}
+CODE_ROWS = {
+    "boolq": {"passage": "It -- it is.", "question": "is it so"},
+    "copa": {"premise": "It broke."},
+}
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_the_papers_code(name):
+    config, paper = yaml_task.read(pathlib.Path(name), "code"), config_of(name)
+    assert (config.preset, config.pet.fractions) == ("code", "cut")
+    assert (paper.preset, paper.pet.fractions, paper.code) == (None, "round", None)
+    assert config.choices == (("lower1", "lower2") if name == "copa" else paper.choices)
+    wanted = CODE[name]
+    row = CODE_ROW | CODE_ROWS.get(name, {})
+    if wanted[0] is None:
+        assert config.template == paper.template
+    else:
+        assert written(config.template, row) == wanted[0]
+    if wanted[1:]:
+        assert [written(text, row) for text in config.patterns] == wanted[1:]
+    else:
+        assert config.patterns == paper.patterns
+
+
+def written(text: str, row: dict[str, str]) -> str:
+    """A template with a row's texts in it; one soft token is [P], a separator |, the answer __."""
+    signs = {"soft:1": "[P]", "sep": "|", "mask": "__"}
+
+    def of(part: re.Match[str]) -> str:
+        value = signs.get(part[1]) or row[part[1]]
+        return value.rstrip(".") if "strip" in part[2] else value
+
+    return re.sub(r"\{([^|}]+)([^}]*)\}", of, Template.parse(text).source)
+
+
+def test_a_task_without_its_papers_code_is_refused():
+    with pytest.raises(ConfigError, match="trec.yaml says nothing under code.*leave preset out"):
+        yaml_task.read(pathlib.Path("trec"), "code")
+
+
+def test_the_commands_take_the_papers_code(tmp_path):
+    task = read_task(["copa", "--preset", "code", "--out", str(tmp_path)])
+    assert task.template == yaml_task.read(pathlib.Path("copa"), "code").template
+    given = read_task(["copa", "--preset=code", "--template", "{premise} {soft:2} {mask}"])
+    assert given.template == "{premise} {soft:2} {mask}"
+    assert given.choices == ("lower1", "lower2")
+    assert read_task(["copa"]).preset is None
+    (compared,) = read_tasks(CompareConfig(tasks=["copa"], preset="code"))
+    assert compared.choices == ("lower1", "lower2")
+    file = tmp_path / "t.yaml"
+    file.write_text((FOLDER / "copa.yaml").read_text("utf-8") + "preset: code\n", "utf-8")
+    assert yaml_task.read(file).choices == ("lower1", "lower2")
+    assert read_task([str(file), "--preset", "None"]).choices == ("choice1", "choice2")
 
 
 @pytest.mark.parametrize("name", TASKS)

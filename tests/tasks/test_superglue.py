@@ -7,6 +7,7 @@ from ptune.errors import DataError
 from ptune.tasks.layouts.superglue import FORMS, read
 
 NEWS = "Ann met Bob in Rome.\n@highlight\nBob is 'tired of Rome'\n@highlight\nWill Ann wait?"
+DASHED = "Ann met Bob in Rome.\n- Bob is 'tired of Rome'\n- Will Ann wait?"
 MULTIRC = {
     "idx": 5,
     "version": 1.1,
@@ -89,6 +90,9 @@ TASKS = {
                 "choice2": "It flew.",
                 "question": "cause",
                 "connective": "because",
+                "pause": "",
+                "lower1": "it fell",
+                "lower2": "it flew",
                 "label": "0",
             }
         ],
@@ -117,6 +121,7 @@ TASKS = {
             {
                 "id": f"7-{query}",
                 "passage": "Ann met Bob in Rome. Bob is 'tired of Rome'. Will Ann wait?",
+                "dashed": DASHED,
                 "before": before,
                 "after": after,
                 "entities": ["Ann", "Bob", "Rome"],
@@ -228,7 +233,7 @@ def test_the_official_layout(tmp_path, form):
 
 def test_effects_of_copa(tmp_path):
     (row,) = read(put(tmp_path, {**TASKS["copa"][0], "question": "effect", "label": 1}), "copa")
-    assert (row["connective"], row["label"]) == ("so", "1")
+    assert (row["connective"], row["pause"], row["label"]) == ("so", ",", "1")
 
 
 @pytest.mark.parametrize(

@@ -438,6 +438,19 @@ def test_how_many_new_rows():
     assert new_rows([], tuple("abcdefghijklmnopqrstuvwxyz"), 5, 1) == [1] * 26
 
 
+def test_how_many_new_rows_the_papers_code_takes():
+    """It multiplies and cuts off (``generate_ipet_train_sets``), and deals out what has no rows."""
+    labels, names = ["a", "a", "b"], ("a", "b")
+    for growth, generation in itertools.product((1.3, 1.5, 1.7, 2, 5), (1, 2, 3)):
+        multiplier = int(3 * growth**generation - 3) / 3
+        cut = [int(2 * multiplier), int(1 * multiplier)]
+        assert new_rows(labels, names, growth, generation, "cut") == cut
+    assert new_rows(labels, names, 1.7, 1, "cut") == [1, 0]
+    assert new_rows(labels, names, 1.7, 1) == [1, 1]
+    assert new_rows([], tuple("abcd"), 5, 1, "cut") == [3, 3, 2, 2]
+    assert new_rows([], tuple("abcd"), 5, 2, "cut") == [13, 13, 12, 12]
+
+
 def test_drawn_rows_are_of_their_label_and_likelier_the_surer():
     shares = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.75, 0.25]])
     generator = torch.Generator().manual_seed(0)

@@ -32,8 +32,18 @@ def read_task(arguments: Sequence[str]) -> TaskConfig:
     file, options = pathlib.Path(arguments[0]), list(arguments[1:])
     if form_of(file) in (*TABLES, *JSON) or _is_other_file(file):
         file, options = _table_to_task(arguments)
-    default = yaml_task.read(file)
+    default = yaml_task.read(file, _preset(options))
     return parse(TaskConfig, options, f"ptune train {arguments[0]}", default)
+
+
+def _preset(options: Sequence[str]) -> str | None:
+    """The preset that the options name: it decides what the other options find in their places."""
+    from ptune.tasks import yaml_task
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--preset", nargs="?")
+    preset = parser.parse_known_args(list(options))[0].preset
+    return preset if preset in ("code", yaml_task.PAPER) else None
 
 
 def _is_other_file(file: pathlib.Path) -> bool:

@@ -190,6 +190,9 @@ class CompareConfig(Config):
     """Methods, with commas between. Beside those named: pet and ipet (tasks with unlabelled rows),
     contrastive, regression, p-tuning-v2+head, prompt-tuning, prefix-tuning, next-sentence. What a
     user would get without prompts (majority, tf-idf, linear-probe) always stands beside them."""
+    preset: Literal["code"] | None = None
+    """code: take the patterns, the number of soft tokens and iPET's growth of the papers' released
+    code, where they differ from the papers; the tasks of SuperGLUE know them."""
     lm: Lm | None = None
     """The LM, as for ptune train; each task's own by default."""
     shots: str = ""

@@ -143,6 +143,18 @@ class ReadingConfig(Config):
     rather speak for another label."""
 
 
+class CodeConfig(Config):
+    """What a paper's released code has otherwise than the paper; with preset: code it stands in the
+    place of the task's own."""
+
+    template: str | None = None
+    """The template with soft tokens."""
+    patterns: tuple[str, ...] | None = None
+    """The hand-written templates."""
+    choices: tuple[str, ...] | None = None
+    """The fields that hold the answers."""
+
+
 class TaskConfig(Config):
     """A task: its rows, how they are asked, how answers are read, and how the prompt is trained."""
 
@@ -160,6 +172,12 @@ class TaskConfig(Config):
     """Hand-written templates. Where there are some, template is P-tuning's alone: manual prompts,
     fine-tuning and PET take the patterns, Prompt Tuning and P-tuning v2 put their tokens before
     them, a head reads the fields of the first. Several are an ensemble."""
+    code: Annotated[CodeConfig | None, tyro.conf.Fixed] = None
+    """What the paper's released code has otherwise than the paper, for preset: code."""
+    preset: Literal["code"] | None = None
+    """code: take the patterns, the number of soft tokens and iPET's growth of the paper's released
+    code, where they differ from the paper; of the tasks that come with ptune those of SuperGLUE
+    know them."""
     labels: Words = {}
     """For each label its word, or several. Without labels, choices and vocabulary, the answer is
     text that the LM writes."""

@@ -27,14 +27,19 @@ from ptune.template.language import Field, Template
 from ptune.training.methods import Method
 from ptune.training.methods import method as method_of
 
+PAPER = "None"  # the option --preset as it is written for no preset
 PATHS = ("vocabulary", "out", "continue_from")
 NAMED = pathlib.Path(__file__).parent / "named"
 WORDS = ("labels", "verbalizers", "relations", "relabel")  # keys under which everything is a text
 
 
-def read(path: pathlib.Path) -> TaskConfig:
+def read(path: pathlib.Path, preset: str | None = None) -> TaskConfig:
     """A task's YAML file, or one of ours by its name (trec, boolq, ...); paths in a file are taken
     from its own folder, those in ours from the folder that is worked in.
+
+    Args:
+        preset: "code" takes what the file has under ``code``, as its own key ``preset`` does;
+            "None" does not take it, whatever the file says.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or says what a task cannot be; the key is
@@ -64,6 +69,7 @@ def read(path: pathlib.Path) -> TaskConfig:
         config = TaskConfig.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_explained(error)}") from error
+    config = _as_the_code(config, path, preset or config.preset)
     folder = pathlib.Path() if ours else path.parent
     files = {split: getattr(config.data, split) for split in SPLITS}
     data = config.data.model_copy(
@@ -85,6 +91,29 @@ def read(path: pathlib.Path) -> TaskConfig:
             },
         }
     )
+
+
+def _as_the_code(config: TaskConfig, path: pathlib.Path, preset: str | None) -> TaskConfig:
+    """The task as the paper's released code has it, where that is asked for.
+
+    Raises:
+        ConfigError: the file says nothing of such code.
+    """
+    if preset in (None, PAPER):
+        return config.model_copy(update={"code": None, "preset": None})
+    if config.code is None:
+        raise ConfigError(
+            f"{path} says nothing under code, which preset: code would take: leave preset out. Of "
+            "the tasks that come with ptune boolq, cb, copa, multirc, record, rte, wic and wsc "
+            "do. To cut the fractions of iPET's growth as PET's code does, set pet.fractions to "
+            "cut."
+        )
+    names = config.code.model_fields_set
+    update = {name: getattr(config.code, name) for name in names}
+    pet = config.pet
+    if "fractions" not in pet.model_fields_set:
+        pet = pet.model_copy(update={"fractions": "cut"})
+    return config.model_copy(update={**update, "code": None, "preset": preset, "pet": pet})
 
 
 def _placed(file: pathlib.Path, folder: pathlib.Path, path: pathlib.Path) -> pathlib.Path:

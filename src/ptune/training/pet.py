@@ -416,7 +416,9 @@ def _labelled(
     chosen = torch.randperm(len(others), generator=generator)[:size].tolist()
     shares = _together([others[index] for index in chosen], "unlabeled")
     right_labels = [label_of(row[task.target], plan.labels) for row in rows.train]
-    counts = new_rows(right_labels, plan.labels, plan.settings.growth, generation)
+    counts = new_rows(
+        right_labels, plan.labels, plan.settings.growth, generation, plan.settings.fractions
+    )
     likeliest = LIKELIEST if not rows.train and generation == 1 else None
     drawn = draw(shares, counts, generator, likeliest)
     _report_few(run, generation, task, drawn, counts)

@@ -1,7 +1,8 @@
 """Which unlabelled rows the members of iPET's later generations learn from (section 3.4)."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import torch
 
@@ -11,25 +12,43 @@ LEAST = 1e-9  # confidence by which a row is drawn
 
 
 def new_rows(
-    labels: Iterable[str], names: Sequence[str], growth: float, generation: int
+    labels: Iterable[str],
+    names: Sequence[str],
+    growth: float,
+    generation: int,
+    fractions: Literal["round", "cut"] = "round",
 ) -> list[int]:
     """How many new rows of each label a generation (from 1) learns from beside the training rows,
     so that there are ``growth`` times as many in all as in the one before it, the ratio of the
     labels kept. Without training rows the first has ten, as many of each label.
 
-    This follows the paper (section 3.4), which keeps the labels' ratio and says nothing about
-    fractions; here a label's number is rounded. The paper's code (``generate_ipet_train_sets``)
-    cuts a label's number down to a whole one instead, and without training rows it deals out the
-    whole number, so that the first labels get a row more (ten rows of four
-    labels: 3, 3, 2, 2; here 2 each). The two are equal where nothing is left over.
+    The paper (section 3.4) says nothing about fractions.
 
     Args:
         labels: of the training rows.
         names: of all labels.
+        fractions: "round" rounds a label's number. "cut" is what the paper's code does
+            (``generate_ipet_train_sets``): it cuts the number down to a whole one, and without
+            training rows it deals out the whole number, so that the first labels get a row more
+            (ten rows of four labels: 3, 3, 2, 2; rounded 2 each).
     """
-    if counts := Counter(labels):
+    counts = Counter(labels)
+    if fractions == "cut":
+        return _cut(counts, names, growth, generation)
+    if counts:
         return [round(counts[name] * growth**generation) - counts[name] for name in names]
     return [max(1, round(FIRST_ROWS / len(names) * growth ** (generation - 1)))] * len(names)
+
+
+def _cut(
+    counts: Mapping[str, int], names: Sequence[str], growth: float, generation: int
+) -> list[int]:
+    """The numbers of ``new_rows`` with the fractions cut off."""
+    if total := sum(counts.values()):
+        new = int(total * growth**generation - total)
+        return [int(counts[name] * new / total) for name in names]
+    whole, left_over = divmod(int(FIRST_ROWS / growth * growth**generation), len(names))
+    return [whole + (number < left_over) for number in range(len(names))]
 
 
 def draw(

@@ -66,7 +66,7 @@ def read_tasks(config: CompareConfig) -> list[TaskConfig]:
 
 
 def _read_task(config: CompareConfig, source: str) -> TaskConfig:
-    task = yaml_task.read(pathlib.Path(source))
+    task = yaml_task.read(pathlib.Path(source), config.preset)
     if not (task.labels or task.choices or task.span):
         raise ConfigError(
             f"{task.name} has no labels, choices or span: compare is for tasks with labels; ptune "

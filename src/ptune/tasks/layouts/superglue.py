@@ -4,6 +4,7 @@ here as flat rows that a template takes."""
 
 import os
 import re
+import string
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ CHOICES = {0: "0", 1: "1"}
 CB = {label: label for label in ("entailment", "contradiction", "neutral")}
 RTE = {label: label for label in ("entailment", "not_entailment")}
 CONNECTIVES = {"cause": "because", "effect": "so"}
+PAUSES = {"cause": "", "effect": ","}  # before the connective, in PET's code
 KINDS = {str: "a text", int: "a whole number", dict: "an object", list: "a list"}
 GROUPED = ("multirc", "record")  # scored by groups of rows, which the ids tell
 SENTENCE_END = re.compile(r"[.?!…][\"'”’)\]]*$")
@@ -38,11 +40,14 @@ def read(
             - "cb", "rte": premise, hypothesis; "entailment", "contradiction" or "neutral", and
               "entailment" or "not_entailment".
             - "copa": premise, choice1, choice2, question ("cause" or "effect"), connective
-              ("because" or "so"); "0" or "1".
+              ("because" or "so"); "0" or "1". Besides, as the papers' code has them: lower1 and
+              lower2, the choices with their first letter in lower case and no sign at their end,
+              and pause, a comma before "so".
             - "multirc": passage (without the markup and the numbers of its sentences), question,
               answer, group (passage and question); "true" or "false". Each answer is a row, and may
               be empty.
-            - "record": passage (its highlights as sentences), before and after (the query around
+            - "record": passage (its highlights as sentences), dashed (the passage with a dash
+              before each highlight, as in PET's code), before and after (the query around
               @placeholder), entities and, with a label, answers (lists of distinct texts); the
               place of the first answer among the entities, from "0" on. Each query is a row.
             - "wic": word, sentence1, sentence2; "true" or "false".
@@ -103,7 +108,18 @@ def _copa(raw: dict[str, Any], place: str) -> Iterator[dict[str, Any]]:
                 f"{place}: the field 'question' should be 'cause' or 'effect', and it is "
                 f"{row['question']!r}."
             )
-        yield {**row, "connective": CONNECTIVES[row["question"]]}
+        yield {
+            **row,
+            "connective": CONNECTIVES[row["question"]],
+            "pause": PAUSES[row["question"]],
+            "lower1": _lowered(row["choice1"]),
+            "lower2": _lowered(row["choice2"]),
+        }
+
+
+def _lowered(choice: str) -> str:
+    """A choice as the papers' code has it: its first letter in lower case, no sign at its end."""
+    return (choice[0].lower() + choice[1:]).rstrip(string.punctuation)
 
 
 def _multirc(raw: dict[str, Any], place: str) -> Iterator[dict[str, Any]]:
@@ -147,6 +163,7 @@ def _record(raw: dict[str, Any], place: str) -> Iterator[dict[str, Any]]:
         yield {
             "id": f"{_id(raw, place)}-{_id(asked, part_place)}",
             "passage": _with_sentences(text),
+            "dashed": _with_dashes(text),
             "before": pieces[0],
             "after": pieces[1],
             "entities": entities,
@@ -169,6 +186,11 @@ def _with_sentences(text: str) -> str:
     unless there is a mark."""
     parts = (part.strip() for part in re.split(r"(?m)^\s*@highlight\s*$", text))
     return " ".join(part if SENTENCE_END.search(part) else f"{part}." for part in parts if part)
+
+
+def _with_dashes(text: str) -> str:
+    """The passage as PET's code has it: a dash before each highlight."""
+    return re.sub(r"(?m)^\s*@highlight[^\S\n]*\n", "- ", text).strip()
 
 
 def _answers(asked: dict[str, Any], entities: list[str], place: str) -> dict[str, Any]:
