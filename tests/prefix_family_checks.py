@@ -93,7 +93,8 @@ def check_mixed_batch_by_hand(family: str, side: str) -> None:
     )
     if model.lm.kind != "causal" or side == "left":
         far(
-            "mask dropped", lambda b: dataclasses.replace(b, attention=torch.ones_like(b.attention))
+            "mask dropped",
+            lambda b: dataclasses.replace(b, attention=torch.ones_like(b.attention), packing=None),
         )
     if (
         model.lm.forward.offset is not None

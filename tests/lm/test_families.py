@@ -31,7 +31,7 @@ def test_mixed_batch_is_its_rows_one_by_one(family, side):
         pytest.skip("this LM cannot be padded on the left; test_lm shows that it says so")
     rows = [(e.task, e.fills[0]) for e in examples(model)]
     prompts = [model.tasks[task].prompt for task, _ in rows]
-    batch = collate([row for _, row in rows], prompts, model.lm.tokens.pad, side)
+    batch = model.lm.collate([row for _, row in rows], prompts, side)
     expected = torch.cat([reference.log_probs(model, task, row) for task, row in rows])
     actual = scores(model, batch)
 
@@ -46,7 +46,7 @@ def test_mixed_batch_is_its_rows_one_by_one(family, side):
             batch, prompts=torch.tensor([{0: 1, 1: 0}.get(p, p) for p in prompts])
         ),
     }
-    unmasked = dataclasses.replace(batch, attention=torch.ones_like(batch.attention))
+    unmasked = dataclasses.replace(batch, attention=torch.ones_like(batch.attention), packing=None)
     if model.lm.kind != "causal" or side == "left":  # what stands behind never reaches a causal LM
         wrong["mask dropped"] = unmasked
     for name, variant in wrong.items():
@@ -106,7 +106,7 @@ def test_losses_and_gradients_of_a_mixed_batch(family, side, monkeypatch):
             ),
         )
 
-    monkeypatch.setattr("ptune.lm.language_model.collate", swapped)
+    monkeypatch.setattr("ptune.lm.batching.collate", swapped)
     wrong = model.losses(rows)
     assert (wrong - expected).abs().max() > FAR, (
         "swapped slots do not show, so this test could not fail"
@@ -119,7 +119,7 @@ def test_losses_and_gradients_of_a_mixed_batch(family, side, monkeypatch):
         > FAR
     )
     monkeypatch.setattr(
-        "ptune.lm.language_model.collate", lambda *arguments: collate(*arguments[:3], side)
+        "ptune.lm.batching.collate", lambda *arguments: collate(*arguments[:3], side)
     )
     actual = model.losses(rows)
     torch.testing.assert_close(actual, expected, atol=TOLERANCE, rtol=TOLERANCE)

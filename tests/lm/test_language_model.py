@@ -36,6 +36,7 @@ from ptune.cli import main
 from ptune.errors import ConfigError, ModelError, StoreError, TemplateError
 from ptune.lm.batch import collate
 from ptune.lm.forward import fill
+from ptune.lm.identity.older_records import has_weights_of, sample
 from ptune.lm.language_model import LanguageModel, nearest_words
 from ptune.lm.source.loading import choose_device, choose_dtype, load_model, load_tokenizer, locate
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
@@ -72,17 +73,17 @@ def test_load_from_a_folder(family, tmp_path):
     lm = LanguageModel.load(tmp_path, device="cpu")
     assert lm.kind == LanguageModel(network, tokenizer).kind and lm.source == str(tmp_path)
     assert lm.fingerprint() == LanguageModel(network, tokenizer).fingerprint()
-    assert lm.same_weights(LanguageModel(network, tokenizer).sample())
+    assert has_weights_of(lm, sample(LanguageModel(network, tokenizer)))
     for dtype in (
         torch.bfloat16,
         torch.float16,
     ):  # a prompt that was trained in one number format serves in another
-        assert LanguageModel(tiny.tiny(family, dtype)[0], tokenizer).same_weights(lm.sample())
+        assert has_weights_of(LanguageModel(tiny.tiny(family, dtype)[0], tokenizer), sample(lm))
     assert not any(p.requires_grad for p in lm.model.parameters()) and not lm.model.training
     low = LanguageModel.load(tmp_path, device="cpu", dtype="bfloat16")
     assert low.dtype == torch.bfloat16
     other, _ = tiny.tiny(family, seed=1)
-    assert not LanguageModel(other, tokenizer).same_weights(lm.sample())
+    assert not has_weights_of(LanguageModel(other, tokenizer), sample(lm))
 
 
 class OddConfig(PretrainedConfig):

@@ -9,7 +9,7 @@ import torch
 from family_checks import FAR, TOLERANCE
 
 from ptune.answers.label_words import Verbalizer
-from ptune.lm import language_model as lms
+from ptune.lm import batching
 from ptune.lm.language_model import LanguageModel
 from ptune.lm.patches.packing import Packing
 from ptune.model.prompt_model import PromptModel, Task
@@ -122,7 +122,7 @@ def test_little_padding_is_not_worth_it(monkeypatch):
     assert model.lm.packs
     seen.clear()
     model.losses(rows)
-    monkeypatch.setattr(lms, "PADDED", 0.0)
+    monkeypatch.setattr(batching, "PADDED", 0.0)
     model.losses(rows)
     assert [shape[0] for shape in seen] == [2, 1]
 

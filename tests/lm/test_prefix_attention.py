@@ -27,7 +27,7 @@ from more_families import (  # noqa: F401 (more_families is a fixture)
 )
 
 from ptune.errors import ConfigError, ModelError, TemplateError
-from ptune.lm import language_model as lms
+from ptune.lm import batching
 from ptune.lm.language_model import LanguageModel
 from ptune.lm.patches import prefix_attention
 from ptune.lm.patches.attention_route import AttentionRoute
@@ -226,7 +226,7 @@ def test_a_length_from_which_a_row_changes_others_is_the_longest_that_is_taken(m
 
     assert LanguageModel(network, tokenizer).max_length == 80
     monkeypatch.setattr(network.model, "forward", warped)
-    monkeypatch.setattr(lms, "PADDED", 1.0)
+    monkeypatch.setattr(batching, "PADDED", 1.0)
     monkeypatch.setattr("ptune.lm.trials.trial.Trial._same_padded", lambda *_: True)
     assert LanguageModel(network, tokenizer).max_length == 8
 

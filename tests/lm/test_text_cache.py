@@ -139,12 +139,12 @@ def test_what_has_no_room_is_run_whole():
     lengths = [first_trained(row) for row in learn]
     assert lengths[2] > 1
     a_token = model.lm.context_values(learn[0].ids[:1]).nbytes
-    model.lm._contexts = contexts = Contexts(
+    model.lm.contexts = contexts = Contexts(
         model.lm.context_values, learn, a_token * (lengths[0] + lengths[1] + 1)
     )
     seen = calls(model)
     actual = [results(model, rows) for _ in range(2)]
-    model.lm._contexts = None
+    model.lm.contexts = None
     assert set(contexts.kept) == {row.ids[:start] for row, start in zip(learn[:2], lengths)}
     whole = (3 * len(rows[2].learn), max(len(fill.ids) for fill in rows[2].learn))
     assert (
@@ -168,7 +168,7 @@ def test_training_with_contexts_is_training_without():
         )
 
     (kept, with_, fewer), (plain, without, more) = trained(64), trained(0)
-    assert len(with_) == 6 and fewer < 0.75 * more and kept.lm._contexts is None
+    assert len(with_) == 6 and fewer < 0.75 * more and kept.lm.contexts is None
     for ours, theirs in zip(with_, without):
         assert vars(ours) == pytest.approx(vars(theirs), abs=1e-4)
     torch.testing.assert_close(
@@ -187,14 +187,14 @@ def test_an_lm_that_is_tuned_or_recomputed_keeps_none(monkeypatch):
     fit(model, {0: (ROWS, ROWS)}, TrainConfig(epochs=1, batch_size=2, recompute=True))
     with pytest.raises(RuntimeError, match="a context is asked for"):
         fit(model, {0: (ROWS, ROWS)}, TrainConfig(epochs=1, batch_size=2))
-    assert model.lm._contexts is None
+    assert model.lm.contexts is None
 
 
 @pytest.mark.parametrize("family", ["bert", "t5"])
 def test_other_lms_keep_none(family):
     lm = LanguageModel(*tiny.tiny(family))
     with lm.keeping_contexts([], 64):
-        assert lm._contexts is None and not lm.takes_contexts
+        assert lm.contexts is None and not lm.takes_contexts
 
 
 def test_rows_of_which_nothing_can_be_kept():

@@ -6,6 +6,8 @@ from typing import Literal
 
 import torch
 
+from ptune.lm.patches.packing import Packing
+from ptune.lm.patches.text_cache import Context
 from ptune.template.language import EncodedRow
 
 Side = Literal["left", "right"]
@@ -34,6 +36,9 @@ class Batch:
         pooled: which answer places are read as the mean over their row's tokens [A], or None.
         layers: the layer that is read at each answer place, -1 for the last [A], or None where the
             last is read everywhere.
+        packing: how the rows run as one row without padding (those of an encoder-decoder in its
+            encoder); None where they are padded.
+        context: kept keys and values of what stands before the rows, or None.
     """
 
     ids: torch.Tensor
@@ -51,6 +56,8 @@ class Batch:
     deep: torch.Tensor | None = None
     pooled: torch.Tensor | None = None
     layers: torch.Tensor | None = None
+    packing: Packing | None = None
+    context: Context | None = None
 
     @property
     def padded(self) -> float:

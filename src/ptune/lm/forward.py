@@ -13,8 +13,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ptune.lm.batch import Batch
 from ptune.lm.patches import answer_positions
-from ptune.lm.patches.packing import Packing, packed
-from ptune.lm.patches.text_cache import Context
+from ptune.lm.patches.packing import packed
 from ptune.lm.pooling import MeanPooling
 
 
@@ -138,8 +137,6 @@ class ForwardPass:
         batch: Batch,
         vectors: torch.Tensor | None = None,
         ids: bool = False,
-        packing: Packing | None = None,
-        context: Context | None = None,
         **options: Any,
     ) -> Any:
         """Call the LM once.
@@ -147,17 +144,14 @@ class ForwardPass:
         Args:
             vectors: the soft tokens of the bank's prompts [N, P, E].
             ids: call it on the token ids instead of embeddings; slots are not filled then.
-            packing: run the rows as one row without padding (those of an encoder-decoder in its
-                encoder).
-            context: cached keys and values of the text before the rows.
             options: further arguments of the model's ``forward``.
 
         Returns:
             The output of the transformers model.
         """
-        inputs = self._inputs(batch, vectors, ids)
-        if packing is not None:
-            inputs = {name: packing.pack(values) for name, values in inputs.items()}
+        inputs, context = self._inputs(batch, vectors, ids), batch.context
+        if batch.packing is not None:
+            inputs = {name: batch.packing.pack(values) for name, values in inputs.items()}
         if context is not None:
             inputs |= {
                 "attention_mask": torch.cat([context.seen, batch.attention], 1),
@@ -168,26 +162,20 @@ class ForwardPass:
             options = {"use_cache": context is not None} | options
         with self._autocast():
             if batch.decoder is not None:
-                return self._run_encoder_decoder(batch, inputs, packing, options)
-            with packed(packing):
+                return self._run_encoder_decoder(batch, inputs, options)
+            with packed(batch.packing):
                 return self.model(**inputs, **options)
 
-    def read(
-        self,
-        batch: Batch,
-        vectors: torch.Tensor | None,
-        packing: Packing | None,
-        context: Context | None,
-    ) -> LMOutput:
+    def read(self, batch: Batch, vectors: torch.Tensor | None) -> LMOutput:
         """Call the LM once and read it at the batch's answer positions; arguments as in ``run``."""
         positions = batch.rows, batch.columns
-        pooling = MeanPooling.of(batch, packing)
-        if packing is not None and batch.decoder is None:
-            positions = batch.rows * 0, packing.numbers(*positions)
+        pooling = MeanPooling.of(batch)
+        if batch.packing is not None and batch.decoder is None:
+            positions = batch.rows * 0, batch.packing.numbers(*positions)
         keeps_all = batch.layers is not None or not self.gathers
         options = {"output_hidden_states": True} if keeps_all else {}
         with answer_positions.reading(*positions, pooling, batch.layers) as reading:
-            output = self.run(batch, vectors, packing=packing, context=context, **options)
+            output = self.run(batch, vectors, **options)
         features = reading.features
         if self.gathers:
             assert reading.hidden is not None
@@ -249,15 +237,14 @@ class ForwardPass:
         self,
         batch: Batch,
         inputs: dict[str, Any],
-        packing: Packing | None,
         options: dict[str, Any],
     ) -> Any:
         """Call an encoder-decoder; packed rows run in the encoder alone, and are unpacked after."""
-        if packing is not None:
-            with packed(packing):
+        if batch.packing is not None:
+            with packed(batch.packing):
                 encoded = self.model.get_encoder()(**inputs).last_hidden_state
             inputs = {
-                "encoder_outputs": BaseModelOutput(packing.unpack(encoded)),
+                "encoder_outputs": BaseModelOutput(batch.packing.unpack(encoded)),
                 "attention_mask": batch.attention,
             }
         return self.model(

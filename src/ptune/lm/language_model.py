@@ -18,16 +18,15 @@ from transformers import PreTrainedModel
 
 from ptune.base import files
 from ptune.errors import ConfigError, ModelError
-from ptune.lm import writing
+from ptune.lm import batching, writing
 from ptune.lm.batch import Batch, Side, collate
 from ptune.lm.forward import ForwardPass, LMOutput, evaluating
-from ptune.lm.identity.fingerprint import LMRecord, config_hash, difference
+from ptune.lm.identity.fingerprint import LMRecord, difference
 from ptune.lm.identity.record_cache import RecordCache
 from ptune.lm.length_switches import LengthSwitches
 from ptune.lm.patches import answer_positions
 from ptune.lm.patches.checkpointing import outermost_layers, recompute
 from ptune.lm.patches.onednn_linear import use_onednn
-from ptune.lm.patches.packing import Packing
 from ptune.lm.patches.prefix_attention import GROUPS
 from ptune.lm.patches.text_cache import Context, Contexts, Ids
 from ptune.lm.source.loading import choose_device, choose_dtype, first_line, kind_of, load_model
@@ -41,8 +40,6 @@ from ptune.template.tokenizer import Tokens
 
 # trying an LM changes its network, which another LM that is made at the same time may share
 _LOADING = threading.RLock()
-# the share of padding from which rows are packed: below, packing costs more than it saves
-PADDED = 0.1
 
 
 class LanguageModel:
@@ -67,6 +64,7 @@ class LanguageModel:
             gets alone; RWKV's cache mixes them up.
         switches: from more positions than these on in any row, the LM computes otherwise for all
             rows of a call (longrope).
+        contexts: the keys and values that are kept while ``keeping_contexts`` is open, else None.
 
     Raises:
         ModelError: the LM cannot take prompts: it is not the same with embeddings as with token
@@ -85,7 +83,7 @@ class LanguageModel:
         self.head = VocabularyHead(model, self.forward)
         self.tokens.limit_to(self.forward.vocabulary_size)
         self._undo: list[Callable[[], None]] = []
-        self._contexts: Contexts | None = None
+        self.contexts: Contexts | None = None
         self.start = _start(model)
         self.switches = switch_lengths(model.config.get_text_config())
         self.length_switches = LengthSwitches(type(model).__name__, self.switches)
@@ -304,22 +302,23 @@ class LanguageModel:
         return self.forward.embed(ids)
 
     def collate(
-        self, rows: Sequence[EncodedRow], prompts: Sequence[int], side: Side = "right"
+        self,
+        rows: Sequence[EncodedRow],
+        prompts: Sequence[int],
+        side: Side = "right",
+        context: Context | None = None,
     ) -> Batch:
         """Rows as one batch, their prefixes where this LM takes them.
+
+        Args:
+            prompts: the number of each row's prompt in the bank, -1 for none.
+            context: kept keys and values of what stands before the rows.
 
         Raises:
             ModelError: a row has a prefix, and this LM cannot take any, or none at that side of the
                 padding.
         """
-        if any(row.prefix for row in rows):
-            if self.kind == "encoder-decoder" and side == "left":
-                raise ModelError(
-                    "A prefix stands just before its row's text, which padding on the left moves "
-                    "away in an encoder-decoder; pad on the right."
-                )
-            rows = [row.spelt_out() for row in rows] if self.route.in_text else rows
-        return collate(rows, prompts, self.tokens.pad, side)
+        return batching.make_batch(self, rows, prompts, side, context)
 
     def scores(
         self, batch: Batch, vectors: torch.Tensor | None = None, prefixes: PrefixBatch | None = None
@@ -343,52 +342,21 @@ class LanguageModel:
     ) -> LMOutput:
         """Read rows that are not a batch yet, as ``read`` does; the keys and values of what stands
         before their first soft tokens are kept while ``keeping_contexts`` is open."""
-        if len(sides := sorted({self.side(row) for row in rows})) > 1:
-            return self._read_apart(rows, prompts, vectors, prefixes, sides)
-        if self._contexts is not None and (parts := self._contexts.split(rows)):
-            context, tails = parts
-            return self.read(self.collate(tails, prompts), vectors, context=context)
-        return self.read(self.collate(rows, prompts), vectors, prefixes)
-
-    def _read_apart(
-        self,
-        rows: Sequence[EncodedRow],
-        prompts: Sequence[int],
-        vectors: torch.Tensor | None,
-        prefixes: PrefixBatch | None,
-        sides: Sequence[int],
-    ) -> LMOutput:
-        """Read rows in one call for each side of the lengths from which the LM computes
-        otherwise."""
-        order: list[int] = []
-        parts = []
-        for side in sides:
-            numbers = [number for number, row in enumerate(rows) if self.side(row) == side]
-            parts.append(
-                self.read_rows(
-                    [rows[n] for n in numbers], [prompts[n] for n in numbers], vectors, prefixes
-                )
-            )
-            order += [n for n in numbers for _ in rows[n].answer_positions]
-        in_order = torch.tensor(order, device=self.device).argsort(stable=True)
-        hidden, features, scores = (
-            None if values[0] is None else torch.cat(values)[in_order] for values in zip(*parts)
-        )
-        return LMOutput(hidden, features, scores)
+        parts = batching.batches(self, rows, prompts)
+        outputs = [self.read(batch, vectors, prefixes) for _, batch in parts]
+        return batching.in_order(rows, [numbers for numbers, _ in parts], outputs)
 
     def read(
         self,
         batch: Batch,
         vectors: torch.Tensor | None = None,
         prefixes: PrefixBatch | None = None,
-        context: Context | None = None,
     ) -> LMOutput:
         """Run the LM once, and read it at the batch's answer positions.
 
         Args:
             vectors: the soft tokens of the bank's prompts [N, P, E].
             prefixes: their deep prefixes.
-            context: keys and values of what stands before the rows.
         """
         if batch.side == "left" and not self.pads_left:
             raise ModelError(
@@ -396,11 +364,10 @@ class LanguageModel:
                 "on the right."
             )
         self.check_lengths(batch)
-        packs = context is None and batch.padded > PADDED and self.packs
-        packing = Packing(batch.attention, self.device) if packs else None
         batch = batch.to(self.device)
-        with self.length_switches.lock, self.prefixed(batch, prefixes):
-            return self.forward.read(batch, vectors, packing, context)
+        entering = self.prefixed(batch, None if batch.context else prefixes)
+        with self.length_switches.lock, entering:
+            return self.forward.read(batch, vectors)
 
     def check_lengths(self, batch: Batch) -> None:
         """Refuse rows of which one would change the others by its length.
@@ -419,11 +386,11 @@ class LanguageModel:
         tokens of these rows are computed once (causal LMs)."""
         if megabytes and not self._undo and self.takes_contexts:
             short = [row for row in rows if not self.side(row)]
-            self._contexts = Contexts(self.context_values, short, megabytes * 2**20)
+            self.contexts = Contexts(self.context_values, short, megabytes * 2**20)
         try:
             yield
         finally:
-            self._contexts = None
+            self.contexts = None
 
     def context_values(self, text: Ids) -> torch.Tensor:
         """The keys and values that the LM computes for a text: [L, 2, Hkv, S, D]."""
@@ -555,26 +522,6 @@ class LanguageModel:
         ..."; None for the same one."""
         with torch.no_grad():
             return difference(saved, self.model, self.tokens.tokenizer, self.record())
-
-    def shape(self) -> str:
-        """A hash of the config's numbers and of the size of the vocabulary, by which older prompts
-        know their LM."""
-        return config_hash(self.model.config.to_dict(), len(self.tokens.tokenizer))
-
-    @torch.no_grad()
-    def sample(self) -> list[float]:
-        """A few embedding values: the same weights have them in any number format, up to its
-        rounding (``same_weights``)."""
-        rows = torch.linspace(0, self.forward.vocabulary_size - 1, 32).long()
-        return [round(value, 6) for value in self.embed(rows)[:, 0].tolist()]
-
-    def same_weights(self, sample: Sequence[float]) -> bool:
-        """Whether a sample was taken from these weights, whatever the number format then and
-        now."""
-        present, saved = torch.tensor(self.sample()), torch.tensor(sample)
-        return present.shape == saved.shape and torch.allclose(
-            present, saved, rtol=2**-8, atol=1e-6
-        )
 
     def trial_rows(self) -> Batch:
         """Two rows of a sentence on which it can be tried what the LM does."""

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 
 from ptune.lm.batch import Batch
-from ptune.lm.patches.packing import Packing
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class MeanPooling:
     counts: torch.Tensor
 
     @classmethod
-    def of(cls, batch: Batch, packing: Packing | None) -> "MeanPooling | None":
+    def of(cls, batch: Batch) -> "MeanPooling | None":
         """The pooling of a batch; None where no row is read so."""
         if batch.pooled is None:
             return None
@@ -40,7 +39,7 @@ class MeanPooling:
         return cls(
             places=batch.pooled,
             rows=batch.rows,
-            owners=owners if packing is None else packing.pack(owners),
+            owners=owners if batch.packing is None else batch.packing.pack(owners),
             counts=owners.flatten().bincount(minlength=count + 1)[:, None],
         )
 

@@ -5,6 +5,7 @@ import pathlib
 
 from ptune.base import files
 from ptune.errors import StoreError
+from ptune.lm.identity import older_records
 from ptune.lm.language_model import LanguageModel
 from ptune.lm.source.loading import choose_dtype, local_path
 from ptune.storage.saved_prompt import SavedLM, SavedPrompt, read_saved_prompt
@@ -114,6 +115,6 @@ def _difference(saved: SavedLM, lm: LanguageModel) -> str | None:
     """What this LM has that the LM of a saved prompt had not; None for the same one."""
     if saved.record is not None and (what := lm.difference(saved.record)):
         return what
-    if saved.record is None and saved.fingerprint != lm.shape():
+    if saved.record is None and saved.fingerprint != older_records.shape(lm):
         return "another shape or vocabulary"
-    return None if lm.same_weights(saved.sample) else "other weights"
+    return None if older_records.has_weights_of(lm, saved.sample) else "other weights"

@@ -10,6 +10,7 @@ import torch
 from ptune.answers.from_row import Choices, Span
 from ptune.answers.label_words import Verbalizer
 from ptune.answers.readers.reader_table import READERS
+from ptune.lm.identity import older_records
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
 from ptune.model.task import BoundTask
 from ptune.prompts.bank import Prefix
@@ -66,8 +67,8 @@ def saved_prompt_of(
             **lm_places(lm.source, folder),
             dtype=dtype_name(lm),
             mixed=lm.mixed is not None,
-            fingerprint=lm.shape(),
-            sample=lm.sample(),
+            fingerprint=older_records.shape(lm),
+            sample=older_records.sample(lm),
             kind=lm.kind,
             width=lm.width,
             record=lm.record(),

@@ -71,7 +71,7 @@ def try_packing(lm: "LanguageModel", trial: Trial, route: Route | str) -> Capabi
         with torch.no_grad():
             padded = lm.forward.token_values(lm.forward.run(trial.rows))
             expected = padded if lm.kind == "encoder-decoder" else packing.pack(padded)
-            packed = lm.forward.token_values(lm.forward.run(trial.rows, packing=packing))
+            packed = lm.forward.token_values(lm.forward.run(replace(trial.rows, packing=packing)))
             if not close(packed, expected):
                 return Capability(False, "packed rows are answered otherwise")
     except (ModelError, *FAILURES) as error:
@@ -97,7 +97,7 @@ def try_contexts(lm: "LanguageModel", trial: Trial) -> Capability:
             parts = Contexts(lm.context_values, rows, 2**30).split(rows)
             assert parts is not None
             context, tails = parts
-            apart = lm.read(lm.collate(tails, [-1, -1]), context=context)
+            apart = lm.read(lm.collate(tails, [-1, -1], context=context))
             if not close(apart.scores, lm.read(lm.collate(rows, [-1, -1])).scores):
                 return Capability(False, "rows behind kept keys and values are answered otherwise")
     except (ModelError, *FAILURES) as error:
