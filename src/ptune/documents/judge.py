@@ -124,7 +124,7 @@ def _beside(lm: LanguageModel, example: TextExample, context: tuple[int, ...]) -
     before = time.perf_counter()
     shared = teacher.shared(lm.context_values(context), 1) if context else None
     ready = time.perf_counter()
-    log_probs = lm.read(lm.collate([row], [-1]), context=shared).scores.log_softmax(-1)
+    log_probs = lm.read(lm.collate([row], [-1], context=shared)).scores.log_softmax(-1)
     answer = torch.tensor(example.answer, device=log_probs.device)
     nats = -float(log_probs.gather(1, answer[:, None]).sum())
     done = time.perf_counter()

@@ -128,7 +128,7 @@ def teach(
             numbers = order[begin : begin + rows]
             batch = [_row(asked[number]) for number in numbers]
             output = lm.read(
-                lm.collate(batch, [-1] * len(batch)), context=shared(values, len(batch))
+                lm.collate(batch, [-1] * len(batch), context=shared(values, len(batch)))
             )
             sizes = [len(row.answer_positions) for row in batch]
             for number, scores in zip(numbers, output.scores.split(sizes)):
