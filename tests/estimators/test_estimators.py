@@ -254,3 +254,9 @@ def test_a_method_is_chosen_and_saved(lm, tmp_path, monkeypatch):
     np.testing.assert_array_equal(loaded.predict_proba(TEXTS), estimator.predict_proba(TEXTS))
     with pytest.raises(ConfigError, match="leave train out"):
         PromptClassifier(lm, device="cpu", train=SHORT).fit(TEXTS, LABELS)
+
+
+@pytest.mark.parametrize("y", [[["a"], ["a", "b"], []], np.array([[1, 0], [1, 1], [0, 0]])])
+def test_rows_with_several_labels_are_sent_to_a_task(y):
+    with pytest.raises(ValueError, match="multi_label"):
+        PromptClassifier(method="manual").fit(["a film", "a city", "a town"], y)

@@ -201,3 +201,16 @@ def test_plain_files_need_no_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", source, str(tmp_path / "a.csv")])
     assert done.returncode == 0
+
+
+def test_several_labels_in_a_cell_are_told_and_read(tmp_path, capsys):
+    cells = ["noise; lift", "lift", "", "noise", "lift;noise"] * 3
+    rows = [(f"a report of number {number}", cell) for number, cell in enumerate(cells)]
+    (tmp_path / "rows.csv").write_text(table(rows, header=("report", "topics")))
+    code, shown = check(capsys, tmp_path / "rows.csv")
+    assert code == 0 and "labels (topics): noise 9, lift 9" in shown
+    assert "with ';' between them" in shown and 'label_separator: ";"' in shown
+    (tmp_path / "task.yaml").write_text(shown[shown.index("# Made by") :])
+    task = yaml_task.read(tmp_path / "task.yaml")
+    assert task.multi_label and task.data.label_separator == ";"
+    assert check(capsys, tmp_path / "task.yaml")[0] == 0

@@ -279,3 +279,32 @@ def test_every_method_has_a_line(capsys):
     names = [line.split()[0] for line in lines[1:]]
     assert names == ["auto", *METHODS] and max(map(len, lines)) <= 120
     assert "prompt and head" in next(line for line in lines if line.startswith("p-tuning-v2+head"))
+
+
+def test_a_column_with_several_labels_becomes_a_task_of_several(lm, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        {"ticket": TEXTS[number % 5].format("abcdefgh"[number % 8]), "topics": cell}
+        for number, cell in enumerate(["film; city", "city", "people", "", "city;film;people"] * 8)
+    ]
+    with open("rows.csv", "w", newline="") as stream:
+        writer = csv.DictWriter(stream, ["ticket", "topics"])
+        writer.writeheader()
+        writer.writerows(rows)
+    new(NewConfig(data=pathlib.Path("rows.csv"), out=pathlib.Path("t.yaml"), lm=lm))
+    assert "seems to hold none, one or several labels in a cell" in capsys.readouterr().out
+    task = yaml_task.read(pathlib.Path("t.yaml"))
+    assert task.multi_label and list(task.labels) == ["city", "film", "people"]
+    assert "40 rows, 3 labels" in pathlib.Path("t.yaml").read_text()
+    read = read_splits(
+        task.data, task.target, tuple(task.labels), fields=yaml_task.fields(task), multi_label=True
+    )
+    assert {name: len(split) for name, split in read.items() if split}.keys() == {
+        "train",
+        "dev",
+        "test",
+    }
+    sets = [row["topics"] for split in read.values() for row in split]
+    assert len(sets) == 40 and sets.count([]) == 8 and ["film", "city"] in sets
+    main.main(["train", "t.yaml", "--out", "trained", "--device", "cpu"])
+    assert "t: f1-micro" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from ptune.errors import ConfigError
-from ptune.estimators.input_rows import free_name
+from ptune.estimators.input_rows import check_one_label_a_row, free_name
 from ptune.estimators.prompt_estimator import PromptEstimator, Row, seed_of
 from ptune.lm.language_model import LanguageModel
 from ptune.selection import training
@@ -94,6 +94,7 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y "
                 "is None."
             )
+        check_one_label_a_row(y)
         y = column_or_1d(y, warn=True)
         check_consistent_length(rows, y)
         check_classification_targets(y)

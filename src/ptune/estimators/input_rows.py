@@ -42,6 +42,22 @@ def right_texts(y: Any) -> list[Any]:
     return texts
 
 
+def check_one_label_a_row(y: Any) -> None:
+    """Refuse rows with several labels, as lists or as a matrix with a column for each label.
+
+    Raises:
+        ValueError: it is so.
+    """
+    shape: Any = getattr(y, "shape", ())
+    lists = isinstance(y, list | tuple) and any(isinstance(v, list | tuple | set) for v in y)
+    if len(shape) > 1 and shape[1] > 1 or lists and any(len(labels) != 1 for labels in y):
+        raise ValueError(
+            "PromptClassifier takes one label for each row, and here a row may have several: a "
+            "task with multi_label: true does that (ptune train), or in Python "
+            "Task(..., multi_label=True) with ptune.fit."
+        )
+
+
 def free_name(name: str, fields: Sequence[str]) -> str:
     """A name that none of the fields has: ``name``, with as many underscores as it needs."""
     while name in fields:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ptune.data.rows import is_missing, spelled
+from ptune.survey import label_sets
+from ptune.survey.label_sets import LabelSets
 
 MOST_VALUES = 1000
 """So many different values of a column are counted; of one with more, its first ones."""
@@ -186,6 +188,13 @@ class Column:
         return counts
 
     @property
+    def label_sets(self) -> LabelSets | None:
+        """The labels of a column whose cells seem to hold several each."""
+        named = is_called_a_label(self.name)
+        most = MOST_NAMED_LABELS if named else MOST_LABELS
+        return label_sets.of_values(self.values, named, most, LONGEST_LABEL)
+
+    @property
     def variety(self) -> str:
         """How many different values there are, in words."""
         return f"more than {MOST_VALUES}" if self.is_open else str(len(self.labels))
@@ -306,7 +315,12 @@ def _label_column(columns: Mapping[str, Column], names: Sequence[str]) -> str | 
         for name in short
         if len(columns[name].labels) <= min(MOST_NAMED_LABELS, max(2, columns[name].rows - 1))
     ]
-    return _usual(LABEL_NAMES, named) or next(iter(label_candidates(columns, names)), None)
+    with_several = [name for name in names if columns[name].label_sets]
+    return (
+        _usual(LABEL_NAMES, [*named, *with_several])
+        or next(iter(label_candidates(columns, names)), None)
+        or next(iter(with_several), None)
+    )
 
 
 def label_candidates(columns: Mapping[str, Column], names: Iterable[str]) -> list[str]:

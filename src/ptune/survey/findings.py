@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ptune.errors import nearest
 from ptune.survey.columns import Column
 from ptune.survey.duplicates import Duplicates
+from ptune.survey.label_sets import LabelSets
 from ptune.survey.texts import Texts, script_shares
 
 RARE = 3
@@ -58,10 +59,23 @@ def _several_in_one(labels: Mapping[str, int], where: str) -> list[str]:
         if several:
             return [
                 f"{where}labels that seem to be several in one cell, such as {several[0]!r}: "
-                "ptune takes one label for a row. Write a task with the labels yes and no for "
-                "each of them."
+                "where a row may have several, a task says multi_label: true and data: "
+                f"{{label_separator: {separator!r}}}."
             ]
     return []
+
+
+def of_label_sets(name: str, sets: LabelSets, where: str = "") -> list[str]:
+    """That the cells of a column hold several labels.
+
+    Args:
+        name: of the column.
+    """
+    how = f"with {sets.separator!r} between them" if sets.separator else "as lists"
+    return [
+        f"{where}the column {name!r} seems to hold none, one or several labels in a cell, {how}, "
+        "and the YAML says multi_label: true. Where a cell is one label, leave that out."
+    ]
 
 
 def plain_form(label: str) -> str:

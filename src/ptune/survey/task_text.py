@@ -11,7 +11,9 @@ from ptune.survey.columns import Roles
 from ptune.template.language import Template
 
 AUTO = "auto"
+OF_SEVERAL_LABELS = "regression"  # in place of auto, which is of rows with one label each
 NOTE = "ptune methods lists them"
+NOTE_OF_SEVERAL = f"p-tuning, p-tuning-v2+head and others train a prompt; {NOTE}"
 NOTE_OF_AUTO = (
     "tries several methods on the labelled rows for some minutes (--minutes) and keeps the best; "
     "ptune methods lists single ones"
@@ -33,6 +35,7 @@ class TaskText:
             to be said of its word.
         data: under ``data:``, each key with its value and a comment, or "".
         lm_note: a comment behind the LM; data_note: one behind ``data:``.
+        multi_label: whether a row may have several labels.
     """
 
     name: str
@@ -45,6 +48,7 @@ class TaskText:
     notes: Mapping[str, str] = field(default_factory=dict)
     lm_note: str = ""
     data_note: str = ""
+    multi_label: bool = False
 
     def yaml(self) -> str:
         """The file's text."""
@@ -57,7 +61,7 @@ class TaskText:
         lines += [
             _commented(f"  {name}: {inline(value)}", comment) for name, value, comment in self.data
         ]
-        if self.words:
+        if self.words and not self.multi_label:
             lines.append("metrics: [accuracy, f1-macro]")
         return "\n".join(lines) + "\n"
 
@@ -75,14 +79,15 @@ class TaskText:
         template, pattern = proposals.soft_template(texts, target), proposals.pattern(texts, target)
         for source in (template, pattern):
             Template.parse(source)
+        several = _commented("multi_label: true", "a row has none, one or several labels")
         return [
-            _commented(f"method: {self.method}", NOTE_OF_AUTO if self.method == AUTO else NOTE),
-            *ABOUT_TEMPLATE[: 2 if self.method == AUTO else 1],
+            *self._method(),
             f"template: {json.dumps(template, ensure_ascii=False)}",
             "patterns:                # the same without soft tokens, for methods that train none "
             "or bring their own",
             f"  - {json.dumps(pattern, ensure_ascii=False)}",
             f"target: {quoted(target)}",
+            *([several] if self.multi_label else []),
             "labels:                  # for each label the word that the LM says for it, or "
             "several: [word, other]",
             *(
@@ -90,6 +95,15 @@ class TaskText:
                 for label, word in self.words.items()
             ),
         ]
+
+    def _method(self) -> list[str]:
+        """The method, and what the template is for."""
+        if self.method != AUTO:
+            return [_commented(f"method: {self.method}", NOTE), ABOUT_TEMPLATE[0]]
+        if self.multi_label:
+            method = _commented(f"method: {OF_SEVERAL_LABELS}", NOTE_OF_SEVERAL)
+            return [method, ABOUT_TEMPLATE[0], "# Used by methods that train a prompt:"]
+        return [_commented(f"method: {self.method}", NOTE_OF_AUTO), *ABOUT_TEMPLATE]
 
 
 def quoted(text: str) -> str:

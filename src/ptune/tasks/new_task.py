@@ -16,6 +16,7 @@ from ptune.data.rows import (
     header_advice,
     headerless_hint,
     is_missing,
+    label_names,
     place_of,
     read_rows,
     spelled,
@@ -26,6 +27,7 @@ from ptune.settings import FileConfig
 from ptune.survey import columns as column_survey
 from ptune.survey import findings, proposals
 from ptune.survey.columns import MOST_NAMED_LABELS, Column, Roles
+from ptune.survey.label_sets import LabelSets
 from ptune.survey.task_text import TaskText
 from ptune.tasks.options import NewConfig
 from ptune.tasks.splits import SHOWN, refuse
@@ -63,8 +65,15 @@ def new(config: NewConfig, report: Callable[[str], None] = print) -> pathlib.Pat
     for sentence in (*_guessed(config, read, roles), *_skipped(skipped or ())):
         report(sentence)
     label = str(roles.label)
-    rows = [{**row, label: spelled(row[label]).strip()} for row in read if not _lacking(row, roles)]
-    counts = Counter(str(row[label]) for row in rows)
+    sets = column_survey.survey(read)[label].label_sets
+    whole = [row for row in read if not _lacking(row, roles, sets)]
+    if sets is None:
+        rows = [{**row, label: spelled(row[label]).strip()} for row in whole]
+        counts = Counter(str(row[label]) for row in rows)
+    else:
+        rows = [{**row, label: label_names(row[label], sets.separator)} for row in whole]
+        counts = Counter(name for row in rows for name in row[label])
+        report(f"Note: {findings.of_label_sets(label, sets)[0]}")
     for sentence in findings.of_labels(counts):
         report(f"Note: {sentence}")
     split = split_rows(rows, roles.texts, label, config.dev_share, config.test_share, config.seed)
@@ -76,7 +85,7 @@ def new(config: NewConfig, report: Callable[[str], None] = print) -> pathlib.Pat
         _refuse(path.exists() and path.read_bytes() != text.encode(), path)
     lm = LanguageModel.load(config.lm, device="cpu")
     words = proposals.label_words(sorted(counts), lm.tokens)
-    page = _page(config, roles, counts, words, split, split_files)
+    page = _page(config, roles, counts, words, split, split_files, sets is not None)
     for path, text in lines.items():
         files.write_text(path, text)
     files.write_text(config.out, page)
@@ -128,13 +137,17 @@ def _skipped(faults: Sequence[str]) -> list[str]:
     return [*(f"Skipped: {fault}" for fault in faults[:SHOWN]), *more]
 
 
-def _lacking(row: Row, roles: Roles) -> list[str]:
-    """The columns of the texts and the label in which a row has nothing."""
-    return [
-        name
-        for name in (*roles.texts, str(roles.label))
-        if is_missing(row.get(name)) or not str(row[name]).strip()
-    ]
+def _lacking(row: Row, roles: Roles, sets: LabelSets | None) -> list[str]:
+    """The columns of the texts and the label in which a row has nothing, which is no fault where it
+    may have several labels or none.
+
+    Args:
+        sets: the labels, where a row may have several.
+    """
+    names = [*roles.texts, str(roles.label)]
+    lacking = [name for name in names if is_missing(row.get(name))]
+    filled = roles.texts if sets else names
+    return [*lacking, *(n for n in filled if n not in lacking and not str(row[n]).strip())]
 
 
 def _rows(
@@ -214,26 +227,37 @@ def columns(
             f"{_listed(counted)}."
         )
     values = counted[roles.label]
-    if len(values.labels) == len(rows) > 2 and not values.is_open:
-        raise ConfigError(
-            f"The column {roles.label!r} of {path} has {values.variety} values in {len(rows)} "
-            "rows: that is no label. Name another with --label."
-        )
-    if not 2 <= len(values.labels) <= MOST_NAMED_LABELS or values.is_open:
-        raise ConfigError(
-            f"The column {roles.label!r} of {path} has {values.variety} values, and labels are 2 "
-            f"to {MOST_NAMED_LABELS}: name another with --label."
-        )
+    sets = values.label_sets
+    if sets is None:
+        _check_labels(values, len(rows), path)
     faults = [
         f"{place_of(row, number)} has nothing in the column {name!r}."
         for number, row in enumerate(rows, 1)
-        for name in _lacking(row, roles)
+        for name in _lacking(row, roles, sets)
     ]
     if skipped is None:
         refuse(faults, SKIPPING)
     else:
         skipped += faults
     return roles
+
+
+def _check_labels(values: Column, rows: int, path: pathlib.Path) -> None:
+    """Refuse a column whose values are no labels.
+
+    Raises:
+        ConfigError: they are too many, or too few.
+    """
+    if len(values.labels) == rows > 2 and not values.is_open:
+        raise ConfigError(
+            f"The column {values.name!r} of {path} has {values.variety} values in {rows} "
+            "rows: that is no label. Name another with --label."
+        )
+    if not 2 <= len(values.labels) <= MOST_NAMED_LABELS or values.is_open:
+        raise ConfigError(
+            f"The column {values.name!r} of {path} has {values.variety} values, and labels are 2 "
+            f"to {MOST_NAMED_LABELS}: name another with --label."
+        )
 
 
 def _listed(counted: Mapping[str, Column]) -> str:
@@ -250,17 +274,20 @@ def split_rows(
     """Rows parted by label, so that each split has the same share of every one; drawn by the seed,
     in the file's order.
 
-    Rows with the same text stay in one split. A label with fewer than three texts goes to the rows
-    to learn from.
+    Rows with the same text stay in one split; one with several labels goes by its rarest. A label
+    with fewer than three texts goes to the rows to learn from.
 
     Args:
         dev, test: the shares of the rows that are kept back.
     """
+    sets = [row[label] for row in rows if isinstance(row[label], list)]
+    counts = Counter(name for names in sets for name in names)
     label_of_text: dict[str, str] = {}
     groups: dict[str, dict[str, list[int]]] = {}
     for number, row in enumerate(rows):
         text = " ".join(str(row[name]) for name in texts)
-        group = groups.setdefault(label_of_text.setdefault(text, str(row[label])), {})
+        name = _rarest(row[label], counts) if isinstance(row[label], list) else str(row[label])
+        group = groups.setdefault(label_of_text.setdefault(text, name), {})
         group.setdefault(text, []).append(number)
     taken: dict[str, list[int]] = {"train": [], "dev": [], "test": []}
     for name, group in groups.items():
@@ -282,6 +309,11 @@ def split_rows(
     )
 
 
+def _rarest(names: Sequence[str], counts: Mapping[str, int]) -> str:
+    """The label of a row that the fewest rows have; nothing of a row without one."""
+    return min(names, key=lambda name: (counts[name], name), default="")
+
+
 def _page(
     config: NewConfig,
     roles: Roles,
@@ -289,6 +321,7 @@ def _page(
     words: proposals.Words,
     split: Split,
     split_files: Mapping[str, pathlib.Path],
+    multi_label: bool,
 ) -> str:
     """The YAML file's text, with what each line is for."""
     sizes = {name: len(getattr(split, name)) for name in split_files}
@@ -306,11 +339,12 @@ def _page(
         head=[
             f"ptune train {shlex.quote(config.out.name)} --out "
             f"{shlex.quote(config.out.stem + '-trained')}",
-            f"Made by ptune new from {config.data.name}: {counts.total()} rows, {len(counts)} "
+            f"Made by ptune new from {config.data.name}: {sum(sizes.values())} rows, {len(counts)} "
             "labels. Change what you like; every key stands in `ptune train --help`.",
         ],
         notes=words.notes,
         lm_note="builtin knows few words: a folder or a name on the hub, such as "
         "bert-base-uncased, knows more",
         data_note=f"drawn from {config.data.name} by seed {config.seed}, each label by its share",
+        multi_label=multi_label,
     ).yaml()

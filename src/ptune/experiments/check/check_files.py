@@ -14,6 +14,7 @@ from ptune.survey import columns as column_survey
 from ptune.survey import findings
 from ptune.survey.columns import Column, Roles
 from ptune.survey.duplicates import Duplicates, SeenTexts
+from ptune.survey.label_sets import LabelSets
 from ptune.survey.texts import Texts
 
 SPLIT_NAMES = {
@@ -59,6 +60,11 @@ class CheckedFile:
     faults: FirstFaults = field(default_factory=FirstFaults)
     columns: dict[str, Column] = field(default_factory=dict)
     texts: Texts = field(default_factory=Texts)
+
+    def label_sets(self, roles: Roles) -> LabelSets | None:
+        """The labels, where a row may have several."""
+        column = self.columns.get(roles.label) if roles.label else None
+        return column.label_sets if column else None
 
     def read(self, faults: list[str] | None = None) -> Iterator[Row]:
         """Its rows, one by one.
@@ -137,6 +143,11 @@ class Checked:
     no_yaml: str = ""
 
     @property
+    def label_sets(self) -> LabelSets | None:
+        """The labels, where a row of the first file may have several."""
+        return self.files[0].label_sets(self.roles)
+
+    @property
     def faults(self) -> int:
         """How many lines cannot be read."""
         return sum(file.faults.total for file in self.files)
@@ -197,6 +208,7 @@ def survey(
     if not files[0].rows:
         return Checked(list(files), Roles(()), Duplicates(), [])
     chosen, lacking = roles(files[0]), FirstFaults()
+    has_label_sets = files[0].label_sets(chosen) is not None
     with SeenTexts() as texts:
         for file in files if chosen.texts else ():
             for row in file.read():
@@ -205,7 +217,7 @@ def survey(
                 file.texts.add(text, line)
                 answer = _answer(row, chosen)
                 texts.add(text, answer, file.name, line)
-                needs_label = chosen.label and file.split != "unlabeled"
+                needs_label = chosen.label and file.split != "unlabeled" and not has_label_sets
                 if not text.strip() or needs_label and not answer:
                     lacking.append(f"{file.path}, line {line}")
         duplicates = texts.duplicates() if chosen.texts else Duplicates()
@@ -236,9 +248,13 @@ def _findings_of(file: CheckedFile, roles: Roles) -> list[str]:
         )
     answer = roles.label or roles.answer
     if answer and (column := file.columns.get(answer)):
-        sentences += findings.of_answers(column, file.rows, where)
+        sets = column.label_sets if roles.label else None
+        if sets is None:
+            sentences += findings.of_answers(column, file.rows, where)
+        else:
+            sentences += findings.of_label_sets(column.name, sets, where)
         if roles.label:
-            sentences += findings.of_labels(column.values, where)
+            sentences += findings.of_labels(sets.labels if sets else column.values, where)
     for name in (*roles.texts, *([answer] if answer else [])):
         if file.rows and name not in file.columns and "." not in name:
             sentences.append(f"{where}there is no column {name!r}, which the first file has.")

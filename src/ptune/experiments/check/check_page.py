@@ -130,7 +130,8 @@ def _shown(text: str) -> str:
 
 
 def _label_counts(column: Column) -> str:
-    labels = column.labels.most_common()
+    sets = column.label_sets
+    labels = (sets.labels if sets else column.labels).most_common()
     listed = ", ".join(f"{label} {count:,}" for label, count in labels[:SHOWN_LABELS])
     more = f" and {len(labels) - SHOWN_LABELS} more" if len(labels) > SHOWN_LABELS else ""
     return f"{listed}{more}"
@@ -143,6 +144,7 @@ def as_json(checked: Checked, counts: Mapping[str, "TokenCounts"]) -> dict[str, 
         "text": list(checked.roles.texts),
         "label": checked.roles.label,
         "answer": checked.roles.answer,
+        "multi_label": checked.label_sets is not None,
         "duplicates": {
             "within": checked.duplicates.within,
             "between": [

@@ -64,6 +64,7 @@ def task_text(
         head=head,
         notes=notes,
         lm_note=lm_note,
+        multi_label=checked.label_sets is not None,
     )
     return task.yaml(), ""
 
@@ -78,15 +79,20 @@ def _words(
     values: Counter[str] = Counter()
     for file in checked.files:
         if column := file.columns.get(checked.roles.label):
-            values.update(column.values)
+            sets = column.label_sets if checked.label_sets else None
+            values.update(sets.labels if sets else column.values)
     forms = same_labels(values)
-    labels = sorted(set(forms.values()))
-    relabel = {
-        file.split: {form: forms[form] for form in column.values}
-        for file in checked.files
-        if (column := file.columns.get(checked.roles.label))
-        and any(forms[form] != form for form in column.values)
-    }
+    labels = sorted(values if checked.label_sets else set(forms.values()))
+    relabel = (
+        {}
+        if checked.label_sets
+        else {
+            file.split: {form: forms[form] for form in column.values}
+            for file in checked.files
+            if (column := file.columns.get(checked.roles.label))
+            and any(forms[form] != form for form in column.values)
+        }
+    )
     if tokens is None:
         return {label: label for label in labels}, {}, relabel
     proposed = proposals.label_words(labels, tokens)
@@ -111,6 +117,9 @@ def _data(checked: Checked, relabel: Mapping[str, Mapping[str, str]]) -> list[tu
     for file in checked.files:
         needed |= file.form.needed if file.form else {}
     lines += [(name, value, "") for name, value in needed.items()]
+    if checked.label_sets and checked.label_sets.separator:
+        separator = checked.label_sets.separator
+        lines.append(("label_separator", separator, "between the labels of a row"))
     if relabel:
         lines.append(("relabel", relabel, "spellings that are one label"))
     return lines
