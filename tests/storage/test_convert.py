@@ -100,6 +100,7 @@ def test_what_cannot_be_said(lm, tmp_path, capsys, template, to, message):
     with pytest.raises(SystemExit):
         run("export", tmp_path / "prompt", tmp_path / "out", "--to", to)
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_prompt_of_another_width(lm, tmp_path, capsys):

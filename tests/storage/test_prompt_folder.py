@@ -233,6 +233,12 @@ def test_a_prompt_for_another_lm_is_refused(tmp_path):
         ({"reading": {"offset": [1e999, 0]}}, "reading.offset.0: .*finite"),
         ({"reading": {"weight": 1e999}}, "reading.weight: .*finite"),
         ({"length": 7}, "other lengths than its template"),
+        ({"length": -1}, "damaged: length"),
+        ({"max_length": -5}, "damaged: max_length"),
+        ({"target_length": 0}, "damaged: target_length"),
+        ({"temperature": 0.0}, "damaged: temperature"),
+        ({"smoothing": 1.0}, "damaged: smoothing"),
+        ({"reading": {"layer": 0}}, "damaged: reading.layer"),
     ],
 )
 def test_damaged_notes(tmp_path, change, message):

@@ -25,6 +25,7 @@ def export(config: ExportConfig, report: Callable[[str], None] = terminal.print_
     lm = LanguageModel.load(config.lm, device="cpu") if config.lm is not None else None
     model = prompt_folder.load(config.prompt, lm, device="cpu")
     if config.to == "peft":
+        peft_format.check(model)
         with working_in(config.out, "ptune export", adds=True) as folder:
             folder.claim(
                 {

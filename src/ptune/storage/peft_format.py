@@ -65,13 +65,8 @@ def export(model: PromptModel, folder: files.Path, task: int | str = 0) -> None:
         ConfigError: PEFT's format cannot say this prompt, with the reason.
         StoreError: the folder cannot be written.
     """
+    check(model, task)
     bound = model.tasks[model.number(task)]
-    if bound.prompt < 0:
-        raise ConfigError(
-            f"{bound.task.name} has a template without learned tokens: there is nothing to export."
-        )
-    if reason := _unsaid(model, bound):
-        raise ConfigError(f"The prompt of {bound.task.name} cannot be exported for PEFT: {reason}.")
     adapter, values = (_prefix_out if model.bank.has_prefix(bound.prompt) else _soft_out)(
         model, bound
     )
@@ -85,6 +80,21 @@ def export(model: PromptModel, folder: files.Path, task: int | str = 0) -> None:
             "inference_mode": True,
         },
     )
+
+
+def check(model: PromptModel, task: int | str = 0) -> None:
+    """Refuse a task's prompt that PEFT's format cannot say.
+
+    Raises:
+        ConfigError: the reason.
+    """
+    bound = model.tasks[model.number(task)]
+    if bound.prompt < 0:
+        raise ConfigError(
+            f"{bound.task.name} has a template without learned tokens: there is nothing to export."
+        )
+    if reason := _unsaid(model, bound):
+        raise ConfigError(f"The prompt of {bound.task.name} cannot be exported for PEFT: {reason}.")
 
 
 def _base(source: str) -> str | None:

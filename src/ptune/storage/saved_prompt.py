@@ -1,9 +1,18 @@
 """The schema of ``prompt.json``, and reading it: format 3."""
 
 import pathlib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from ptune.answers.bound_verbalizer import Aggregate, Length, Order
 from ptune.answers.ensemble import Combine
@@ -57,7 +66,7 @@ class SavedReading(BaseModel):
     span: str | None = None
     reader: ReaderName = "words"
     pooling: Pooling = "first"
-    layer: int | None = None
+    layer: PositiveInt | None = None
     windows: Windows = "none"
     aggregate: Aggregate = "probability"
     order: Order | None = None
@@ -88,15 +97,15 @@ class SavedPrompt(BaseModel):
     encoder: str
     init: str
     seed: int
-    length: int
+    length: NonNegativeInt
     lm: SavedLM
     prefix: SavedPrefix | None = None
-    smoothing: float = 0.0
-    target_length: int | None = None
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_length: PositiveInt | None = None
     decoding: DecodingConfig = DecodingConfig()
     combine: Combine = "mean"
-    temperature: float = 1.0
-    max_length: int | None = None
+    temperature: PositiveFloat = 1.0
+    max_length: PositiveInt | None = None
     layout: LayoutConfig = LayoutConfig()
     scored_by: list[str] = []
     parts: str | None = None
