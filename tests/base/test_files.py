@@ -1,6 +1,8 @@
+import fcntl
 import os
 import pathlib
 import pickle
+import stat
 import subprocess
 
 import pytest
@@ -31,6 +33,33 @@ def _umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def test_what_is_written_is_on_the_disk_and_changes_nothing_for_other_threads(
+    tmp_path, monkeypatch
+):
+    """The content is synced before the file gets its name, and the folder behind it; the umask of
+    the process stays as it is."""
+    seen, real_sync, real_replace = [], os.fsync, os.replace
+
+    def syncing(handle):
+        is_folder = stat.S_ISDIR(os.fstat(handle).st_mode)
+        may_write = fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+        seen.append("folder" if is_folder else "file" if may_write else "file for reading")
+        real_sync(handle)
+
+    def replacing(*paths):
+        seen.append("replace")
+        real_replace(*paths)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(os, "replace", replacing)
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("it is that of all threads"))
+    files.write_text(tmp_path / "x", "1")
+    assert seen == ["file", "replace", "folder"]
+    seen.clear()
+    files.write_folder(tmp_path / "out", lambda folder: pathlib.Path(folder, "a").touch())
+    assert seen == ["file", "folder", "replace", "folder"]
 
 
 def test_file_cut_short(tmp_path):

@@ -1,5 +1,9 @@
 """Progress where there is no terminal."""
 
+import sys
+
+import pytest
+
 from ptune.base import progress
 
 
@@ -14,6 +18,26 @@ def test_lines_now_and_then(capsys, monkeypatch):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 300 // 40
     assert lines[0] == "training: 44/100, loss 0.500 dev 0.250, 9.3 min left"
+
+
+@pytest.mark.parametrize("in_a_terminal", [False, True])
+def test_no_step_waits_for_a_device(in_a_terminal, monkeypatch):
+    """A figure is fetched from its device where it is shown, not at every step."""
+    fetched = []
+
+    class OnADevice:
+        def __float__(self):
+            fetched.append(self)
+            return 0.5
+
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: in_a_terminal)
+    with progress.Progress("training", 100) as bar:
+        for _ in range(100):
+            now[0] += 0.01
+            bar.advance(loss=OnADevice())
+    assert 3 <= len(fetched) <= 5 if in_a_terminal else not fetched
 
 
 def test_a_line_without_figures(capsys, monkeypatch):

@@ -89,6 +89,7 @@ def probe_facts(world, out, resume):
         ProbeConfig(
             lm=str(world / "lm"),
             facts=str(world / "facts.csv"),
+            allow_unknown=True,
             manual="[X] is [Y] .",
             methods="manual,p-tuning,fine-tune",
             out=out,

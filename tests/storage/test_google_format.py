@@ -126,8 +126,9 @@ def test_pickles_are_never_loaded(tmp_path):
     """As a bare pickle, and as an array of objects, which numpy pickles."""
     mark, path = tmp_path / "ran", tmp_path / "p.npy"
     path.write_bytes(pickle.dumps(Hostile(mark)))
-    with pytest.raises(StoreError, match="pickled"):
+    with pytest.raises(StoreError, match="pickled") as raised:
         google_format.read(path)
+    assert "allow_pickle" not in str(raised.value)  # numpy's advice is to run it
     np.save(path, np.array([[Hostile(mark)]], dtype=object), allow_pickle=True)
     with pytest.raises(StoreError, match="pickled"):
         google_format.read(path)
@@ -156,6 +157,12 @@ def test_damaged_files(tmp_path):
     path.write_bytes(whole.replace(b"(4, 6), }          ", b"(4000000000, 6), } "))
     with pytest.raises(StoreError, match="damaged"):
         google_format.read(path)
+    path.write_bytes(
+        whole.replace(b"(4, 6), }                   ", b"(4611686018427387904, 4), } ")
+    )
+    with pytest.raises(StoreError, match="damaged") as raised:
+        google_format.read(path)
+    assert "allow_pickle" not in str(raised.value)
     with pytest.raises(StoreError, match="cannot be read: No such file"):
         google_format.read(tmp_path / "none.npy")
     with pytest.raises(StoreError, match="cannot be read"):

@@ -5,8 +5,8 @@ import contextlib
 import json
 import os
 import pathlib
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
@@ -31,24 +31,24 @@ def write(path: Path, fill: Callable[[str], None]) -> None:
             before.
     """
     path = pathlib.Path(path)
-    temporary = None
+    temporary: pathlib.Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
-        os.close(handle)
-        fill(temporary)
-        with open(temporary, "rb") as stream:
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        place(pathlib.Path(temporary), path)
+        temporary = _temporary_in(path.parent)
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
+        fill(str(temporary))
+        _sync(temporary)
+        temporary.chmod(mode)
+        place(temporary, path)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StoreError(
             f"{path} could not be written: {reason}. What stood there before is unchanged."
         ) from error
     finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
+        if temporary:
+            temporary.unlink(missing_ok=True)
 
 
 def write_folder(path: Path, fill: Callable[[str], None]) -> None:
@@ -59,18 +59,17 @@ def write_folder(path: Path, fill: Callable[[str], None]) -> None:
         StoreError: the disk is full or the folder cannot be written.
     """
     path = pathlib.Path(path)
-    temporary = None
+    temporary: pathlib.Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = pathlib.Path(
-            tempfile.mkdtemp(dir=path if path.is_dir() else path.parent, prefix=TEMPORARY)
-        )
+        temporary = _temporary_in(path if path.is_dir() else path.parent)
+        temporary.mkdir()
+        mode = temporary.stat().st_mode & 0o666
         fill(str(temporary))
         for file in [inner_path for inner_path in temporary.rglob("*") if inner_path.is_file()]:
-            with open(file, "rb") as stream:
-                os.fsync(stream.fileno())
-            os.chmod(file, 0o666 & ~_umask())
-        os.chmod(temporary, 0o777 & ~_umask())
+            _sync(file)
+            file.chmod(mode)
+        _sync_folder(temporary)
         if path.exists():
             for file in sorted(temporary.iterdir()):
                 place(file, path / file.name)
@@ -91,6 +90,31 @@ def place(whole: pathlib.Path, path: pathlib.Path) -> None:
     if whole.is_dir() and path.is_dir():
         shutil.rmtree(path)
     os.replace(whole, path)
+    _sync_folder(path.parent)
+
+
+def _temporary_in(folder: pathlib.Path) -> pathlib.Path:
+    """A name that nothing has. What is made there gets the permissions that the system gives to
+    any new file, which ``tempfile`` withholds."""
+    return folder / f"{TEMPORARY}{secrets.token_hex(8)}"
+
+
+def _sync(file: pathlib.Path) -> None:
+    """Bring a file's content to the disk. Windows does so for files open for writing alone."""
+    with open(file, "r+b") as stream:
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: pathlib.Path) -> None:
+    """Bring the names in a folder to the disk, where the system can open a folder (Windows
+    cannot)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -139,12 +163,6 @@ def streaming(path: Path, kept: int = 0) -> Iterator[TextIO]:
             f"{path} could not be written: {error.strerror or error}. What stood there before is "
             "unchanged."
         ) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_text(path: Path, text: str) -> None:

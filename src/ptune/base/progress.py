@@ -16,6 +16,7 @@ from rich.progress import Progress as RichProgress
 from ptune.base import terminal
 
 SECONDS_BETWEEN_LINES = 30
+SECONDS_BETWEEN_FIGURES = 0.25  # in a bar: fetching one waits for the device that computes it
 
 
 class Progress:
@@ -51,15 +52,20 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         if self.bar:
+            self.bar.update(self.task, figures=self._figures())
             self.bar.stop()
 
     def advance(self, steps: int = 1, **figures: Any) -> None:
         """Count steps; ``figures`` are shown until others of the same name come."""
         self.done += steps
-        self.figures |= {name: float(value) for name, value in figures.items()}
+        self.figures |= figures
+        now = time.monotonic()
         if self.bar:
-            self.bar.update(self.task, completed=self.done, figures=self._figures())
-        elif (now := time.monotonic()) - self.spoke > SECONDS_BETWEEN_LINES:
+            self.bar.update(self.task, completed=self.done)
+            if now - self.spoke > SECONDS_BETWEEN_FIGURES:
+                self.spoke = now
+                self.bar.update(self.task, figures=self._figures())
+        elif now - self.spoke > SECONDS_BETWEEN_LINES:
             self.spoke = now
             seconds_left = (
                 (now - self.began) / max(1, self.done - self.done_before) * (self.total - self.done)
@@ -72,7 +78,8 @@ class Progress:
             terminal.warn(", ".join(filter(None, parts)))
 
     def _figures(self) -> str:
-        return " ".join(f"{name} {value:.3f}" for name, value in self.figures.items())
+        """The figures as text, for which their values are fetched from where they are computed."""
+        return " ".join(f"{name} {float(value):.3f}" for name, value in self.figures.items())
 
 
 def _minutes(seconds: float) -> str:

@@ -21,13 +21,17 @@ def read(path: files.Path) -> torch.Tensor:
     path = os.fspath(path)
     try:
         plain_files.check(path)
-        array = np.load(
-            path, mmap_mode="r", allow_pickle=False
-        )  # mapped, so that a false shape asks for no memory
+        with np.errstate(over="ignore"):  # where the shape is false
+            array = np.load(
+                path, mmap_mode="r", allow_pickle=False
+            )  # mapped, so that a false shape asks for no memory
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror or error}.") from error
     except Exception as error:  # numpy raises every kind over a damaged header
-        raise StoreError(f"{path} is damaged, pickled or no .npy file: {error}") from error
+        raise StoreError(
+            f"{path} is damaged (cut short, or its header is wrong), pickled, or no .npy file. "
+            "What is pickled is never read, since it may run code."
+        ) from error
     if not isinstance(array, np.ndarray):
         array.close()
         raise StoreError(f"{path} is an archive of arrays, and should be one array.")
