@@ -28,8 +28,8 @@ class Plain:
             else "causal"
         )
         whole, text = self.tokenizer("x")["input_ids"], self.ids("x")
-        at = whole.index(text[0])
-        self.before, self.after = whole[:at], whole[at + len(text) :]
+        position = whole.index(text[0])
+        self.before, self.after = whole[:position], whole[position + len(text) :]
         sentinel = self.tokenizer.convert_tokens_to_ids("<extra_id_0>")
         self.sentinel = None if sentinel in (None, self.tokenizer.unk_token_id) else sentinel
         self.mask = self.tokenizer.mask_token_id if self.sentinel is None else self.sentinel
@@ -150,20 +150,22 @@ class Plain:
         count, total = len(ids), torch.zeros(())
         if self.kind != "masked":
             values = self.logits(pieces, ids, vectors).log_softmax(-1)
-            return sum(values[at, ids[at]] for at in range(count))
+            return sum(values[position, ids[position]] for position in range(count))
         if order in (None, "parallel"):
             values = self.logits(pieces, [None] * count, vectors).log_softmax(-1)
-            return sum(values[at, ids[at]] for at in range(count))
+            return sum(values[position, ids[position]] for position in range(count))
         answer: list[int | None] = [None] * count
         while None in answer:
             values = self.logits(pieces, answer, vectors).log_softmax(-1)
-            empty = [at for at in range(count) if answer[at] is None]
-            at = (
+            empty = [position for position in range(count) if answer[position] is None]
+            position = (
                 empty[0]
                 if order == "left-to-right"
-                else max(empty, key=lambda at: float(values[at, ids[at]].detach()))
+                else max(
+                    empty, key=lambda position: float(values[position, ids[position]].detach())
+                )
             )
-            total, answer[at] = total + values[at, ids[at]], ids[at]
+            total, answer[position] = total + values[position, ids[position]], ids[position]
         return total
 
     def words(
@@ -175,13 +177,18 @@ class Plain:
     ) -> list[torch.Tensor]:
         """For each label the log probabilities of its words."""
         return [
-            torch.stack([self.spelt(pieces, self.word(word), order, vectors) for word in own])
-            for own in words
+            torch.stack(
+                [self.spelt(pieces, self.word(word), order, vectors) for word in label_words]
+            )
+            for label_words in words
         ]
 
 
 def of_labels(words: Sequence[torch.Tensor], aggregate: str = "probability") -> torch.Tensor:
     """The labels' scores [C] from the log probabilities of their words."""
     return torch.stack(
-        [own.exp().mean().log() if aggregate == "probability" else own.mean() for own in words]
+        [
+            word_scores.exp().mean().log() if aggregate == "probability" else word_scores.mean()
+            for word_scores in words
+        ]
     )

@@ -52,7 +52,7 @@ def _with_prefix(
         inputs["position_ids"] = (
             text
             + lm.forward.offset
-            + torch.tensor([sum(start <= at for start in row.prefix) for at in text])
+            + torch.tensor([sum(start <= position for start in row.prefix) for position in text])
         )[None]
     inputs["attention_mask"] = torch.ones(
         1, len(row.ids)
@@ -92,9 +92,9 @@ def by_hand(lm, prefix: torch.Tensor, starts: tuple[int, ...]):
     ):
         site = lm.route.sites[len(calls)]
         calls.append(module)
-        own = prefix[:, site.start : site.end].reshape(count, 2, site.heads, site.size)
-        key = torch.cat([own[:, 0].transpose(0, 1)[None].to(key.dtype), key], 2)
-        value = torch.cat([own[:, 1].transpose(0, 1)[None].to(value.dtype), value], 2)
+        keys_and_values = prefix[:, site.start : site.end].reshape(count, 2, site.heads, site.size)
+        key = torch.cat([keys_and_values[:, 0].transpose(0, 1)[None].to(key.dtype), key], 2)
+        value = torch.cat([keys_and_values[:, 1].transpose(0, 1)[None].to(value.dtype), value], 2)
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
         scores = (
@@ -112,9 +112,9 @@ def by_hand(lm, prefix: torch.Tensor, starts: tuple[int, ...]):
             scores = scores + owner.compute_bias(count + length, count + length)[:, :, count:]
         hidden = torch.zeros(query.shape[2], key.shape[2], dtype=torch.bool)
         if site.group == "self":
-            for at in range(query.shape[2]):
+            for position in range(query.shape[2]):
                 for number, start in enumerate(starts):
-                    hidden[at, number] = lm.kind == "causal" and at < start
+                    hidden[position, number] = lm.kind == "causal" and position < start
         scores = scores.masked_fill(hidden, float("-inf"))
         if mask is not None:
             scores = torch.cat([scores[..., :count], scores[..., count:] + mask], -1)
@@ -145,8 +145,8 @@ def _with_layer_inputs(
             hidden = [
                 prefix[number, layer * lm.route.size : (layer + 1) * lm.route.size]
                 if number >= 0
-                else arguments[0][0, at]
-                for at, number in enumerate(row_out.deep)
+                else arguments[0][0, position]
+                for position, number in enumerate(row_out.deep)
             ]
             return (torch.stack(hidden)[None], *arguments[1:])
 
@@ -179,14 +179,14 @@ def label_scores(model: PromptModel, example: Example) -> torch.Tensor:
     """For each label the log of the mean, over its words, of the product of the probabilities of a
     word's tokens."""
     fitted = model.tasks[example.task]
-    own: list[list[torch.Tensor]] = [[] for _ in fitted.verbalizer.labels]
+    word_scores: list[list[torch.Tensor]] = [[] for _ in fitted.verbalizer.labels]
     for ids, owner in zip(fitted.verbalizer.ids, fitted.verbalizer.owners):
         answer = [None] * len(ids) if model.lm.kind == "masked" else [*ids[:-1], None]
         row = fitted.template.encode(
             example.row, model.lm.tokens, model.lm.kind, model.max_length, answer, model.lm.start
         )
         values = log_probs(model, example.task, row)
-        own[owner].append(
+        word_scores[owner].append(
             torch.stack([values[k, token] for k, token in enumerate(ids)]).sum().exp()
         )
-    return torch.stack([torch.stack(words).mean().log() for words in own])
+    return torch.stack([torch.stack(words).mean().log() for words in word_scores])

@@ -28,16 +28,16 @@ def read(folder: pathlib.Path):
         "up": (layers, hidden, dim),
         "norm": (dim,),
     }
-    weights, at = {}, 0
+    weights, position = {}, 0
     for name, shape in shapes.items():
         count = int(np.prod(shape))
-        weights[name] = values[at : at + count].reshape(shape)
-        at += count
-    raw, at, pieces = (folder / "tok512.bin").read_bytes(), 4, []
+        weights[name] = values[position : position + count].reshape(shape)
+        position += count
+    raw, position, pieces = (folder / "tok512.bin").read_bytes(), 4, []
     for _ in range(vocabulary):
-        score, count = struct.unpack("fi", raw[at : at + 8])
-        pieces.append((raw[at + 8 : at + 8 + count].decode(), score))
-        at += 8 + count
+        score, count = struct.unpack("fi", raw[position : position + 8])
+        pieces.append((raw[position + 8 : position + 8 + count].decode(), score))
+        position += 8 + count
     return (
         dict(
             dim=dim,
@@ -83,7 +83,7 @@ def stories260k(folder: pathlib.Path):
         "lm_head.weight": weights["embedding"],
     }
     for layer in range(shape["layers"]):
-        own = {
+        names = {
             "input_layernorm": "norm1",
             "post_attention_layernorm": "norm2",
             "self_attn.v_proj": "v",
@@ -94,7 +94,7 @@ def stories260k(folder: pathlib.Path):
         }
         state |= {
             f"model.layers.{layer}.{theirs}.weight": weights[ours][layer]
-            for theirs, ours in own.items()
+            for theirs, ours in names.items()
         }
         state[f"model.layers.{layer}.self_attn.q_proj.weight"] = halves(
             weights["q"][layer], shape["heads"]
@@ -105,19 +105,19 @@ def stories260k(folder: pathlib.Path):
     model.load_state_dict(
         {name: torch.tensor(np.ascontiguousarray(value)) for name, value in state.items()}
     )
-    made = Tokenizer(
+    built = Tokenizer(
         models.Unigram(
             [(piece.replace(" ", "\u2581"), score) for piece, score in pieces],
             unk_id=0,
             byte_fallback=True,
         )
     )
-    made.normalizer = normalizers.Sequence(
+    built.normalizer = normalizers.Sequence(
         [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
     )
-    made.decoder = decoders.Metaspace()
+    built.decoder = decoders.Metaspace()
     return model.eval(), PreTrainedTokenizerFast(
-        tokenizer_object=made, unk_token="<unk>", bos_token="\n<s>\n", eos_token="\n</s>\n"
+        tokenizer_object=built, unk_token="<unk>", bos_token="\n<s>\n", eos_token="\n</s>\n"
     )
 
 

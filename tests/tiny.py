@@ -69,29 +69,29 @@ SPLIT = (
 def merges(words: list[list[str]], count: int) -> list[tuple[str, str]]:
     """Byte-pair merges; of equally frequent pairs the first in order, since the library's own
     trainer takes any."""
-    found = []
+    actual = []
     for _ in range(count):
         pairs = Counter(pair for word in words for pair in itertools.pairwise(word))
         if not pairs:
             break
         best = max(pairs, key=lambda pair: (pairs[pair], pair))
-        found.append(best)
+        actual.append(best)
         for word in words:
-            at = 0
-            while at < len(word) - 1:
-                if (word[at], word[at + 1]) == best:
-                    word[at : at + 2] = ["".join(best)]
-                at += 1
-    return found
+            position = 0
+            while position < len(word) - 1:
+                if (word[position], word[position + 1]) == best:
+                    word[position : position + 2] = ["".join(best)]
+                position += 1
+    return actual
 
 
 def bpe(
     words: list[list[str]], alphabet: list[str], special: list[str], count: int, **more
 ) -> models.BPE:
-    made = merges(words, count)
-    pieces = dict.fromkeys([*special, *alphabet, *("".join(pair) for pair in made)])
+    built = merges(words, count)
+    pieces = dict.fromkeys([*special, *alphabet, *("".join(pair) for pair in built)])
     return models.BPE(
-        vocab={piece: number for number, piece in enumerate(pieces)}, merges=made, **more
+        vocab={piece: number for number, piece in enumerate(pieces)}, merges=built, **more
     )
 
 
@@ -101,17 +101,17 @@ def wordpiece() -> PreTrainedTokenizerFast:
     words = sorted({word.lower() for line in TEXT for word in line.split()} - set(SPLIT))
     letters = [c for c in LETTERS if c == c.lower()]
     pieces = dict.fromkeys([*SPECIAL, *letters, *(f"##{c}" for c in letters), *words])
-    made = Tokenizer(
+    built = Tokenizer(
         models.WordPiece({piece: number for number, piece in enumerate(pieces)}, unk_token="[UNK]")
     )
-    made.normalizer, made.pre_tokenizer = (
+    built.normalizer, built.pre_tokenizer = (
         normalizers.BertNormalizer(lowercase=True),
         pre_tokenizers.BertPreTokenizer(),
     )
-    made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    made.decoder = decoders.WordPiece()
+    built.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    built.decoder = decoders.WordPiece()
     return PreTrainedTokenizerFast(
-        tokenizer_object=made,
+        tokenizer_object=built,
         pad_token="[PAD]",
         unk_token="[UNK]",
         cls_token="[CLS]",
@@ -132,20 +132,20 @@ def byte_level(roberta: bool) -> PreTrainedTokenizerFast:
         for line in TEXT
         for piece, _ in pre_tokenizers.ByteLevel(add_prefix_space=True).pre_tokenize_str(line)
     ]
-    made = Tokenizer(bpe(words, sorted(pre_tokenizers.ByteLevel.alphabet()), special, 150))
-    made.pre_tokenizer, made.decoder = (
+    built = Tokenizer(bpe(words, sorted(pre_tokenizers.ByteLevel.alphabet()), special, 150))
+    built.pre_tokenizer, built.decoder = (
         pre_tokenizers.ByteLevel(add_prefix_space=False),
         decoders.ByteLevel(),
     )
     if not roberta:
         return PreTrainedTokenizerFast(
-            tokenizer_object=made, eos_token="<|endoftext|>", bos_token="<|endoftext|>"
+            tokenizer_object=built, eos_token="<|endoftext|>", bos_token="<|endoftext|>"
         )
-    made.post_processor = processors.RobertaProcessing(
+    built.post_processor = processors.RobertaProcessing(
         ("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=made,
+        tokenizer_object=built,
         bos_token="<s>",
         eos_token="</s>",
         cls_token="<s>",
@@ -163,17 +163,17 @@ def unigram() -> PreTrainedTokenizerFast:
     pieces = dict.fromkeys(
         ["<pad>", "</s>", "<unk>", *(f"\u2581{word}" for word in words), "\u2581", *LETTERS]
     )
-    made = Tokenizer(
+    built = Tokenizer(
         models.Unigram(
             [(p, 0.0 if p[0] == "<" else -4.0 if len(p) > 1 else -9.0) for p in pieces], unk_id=2
         )
     )
-    made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    made.post_processor = processors.TemplateProcessing(
+    built.pre_tokenizer, built.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    built.post_processor = processors.TemplateProcessing(
         single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=made,
+        tokenizer_object=built,
         pad_token="<pad>",
         eos_token="</s>",
         unk_token="<unk>",
@@ -186,7 +186,7 @@ def prepended() -> PreTrainedTokenizerFast:
     """Llama's older kind: a mark for the space is put before every text, so that " Vienna" alone
     gets two."""
     words = [list(f"\u2581{word}") for line in TEXT for word in line.split()]
-    made = Tokenizer(
+    built = Tokenizer(
         bpe(
             words,
             ["\u2581", *LETTERS],
@@ -196,14 +196,14 @@ def prepended() -> PreTrainedTokenizerFast:
             fuse_unk=True,
         )
     )
-    made.normalizer = normalizers.Sequence(
+    built.normalizer = normalizers.Sequence(
         [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
     )
-    made.post_processor = processors.TemplateProcessing(
+    built.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+        tokenizer_object=built, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     )
 
 
@@ -223,31 +223,31 @@ def merging() -> PreTrainedTokenizerFast:
         ["<|endoftext|>"],
         150,
     )
-    made = Tokenizer(model)
-    made.pre_tokenizer = pre_tokenizers.Sequence(
+    built = Tokenizer(model)
+    built.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
-    made.decoder = decoders.ByteLevel()
+    built.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
-        tokenizer_object=made, eos_token="<|endoftext|>", bos_token="<|endoftext|>"
+        tokenizer_object=built, eos_token="<|endoftext|>", bos_token="<|endoftext|>"
     )
 
 
 @functools.cache
 def letters() -> PreTrainedTokenizerFast:
     """A token for every letter, the space among them."""
-    made = Tokenizer(
+    built = Tokenizer(
         models.WordLevel(
             {letter: number for number, letter in enumerate(["<unk>", *LETTERS, " "])},
             unk_token="<unk>",
         )
     )
-    made.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    made.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", eos_token="<unk>")
+    built.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    built.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=built, unk_token="<unk>", eos_token="<unk>")
 
 
 SHAPE = dict(

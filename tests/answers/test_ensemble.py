@@ -120,9 +120,9 @@ def test_members_that_learn_in_one_batch_are_those_that_learn_alone(family):
     together, model = trained(range(4))
     start = [encoder().detach() for encoder in build(range(4)).bank.encoders]
     alone = [trained([number]) for number in range(4)]
-    for number, ((own, single), before) in enumerate(zip(alone, start)):
-        assert (own[0] - before).abs().max() > 1e-3
-        torch.testing.assert_close(together[number], own[0], atol=1e-5, rtol=0)
+    for number, ((vectors, single), before) in enumerate(zip(alone, start)):
+        assert (vectors[0] - before).abs().max() > 1e-3
+        torch.testing.assert_close(together[number], vectors[0], atol=1e-5, rtol=0)
         for ours, theirs in zip(
             model.scores(model.encode(number, ROWS)), single.scores(single.encode(0, ROWS))
         ):

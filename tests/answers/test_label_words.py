@@ -125,7 +125,10 @@ def spelt(bound, table):
     """The log probabilities of the words [W] by a table of what each token is likely to be behind
     those before it."""
     return torch.stack(
-        [sum(table[ids[:at]][token] for at, token in enumerate(ids)) for ids in bound.ids]
+        [
+            sum(table[ids[:position]][token] for position, token in enumerate(ids))
+            for ids in bound.ids
+        ]
     )
 
 
@@ -155,14 +158,14 @@ def test_words_that_begin_others_are_counted_once(words, seed, length, data):
         characters=tuple(range(1, len(words) + 1)),
     )
     generator = torch.Generator().manual_seed(seed)
-    before = {ids[:at] for ids in words for at in range(len(ids))}
+    before = {ids[:position] for ids in words for position in range(len(ids))}
     table = {
         text: torch.randn(3, generator=generator, dtype=torch.float64).log_softmax(0)
         for text in sorted(before)
     }
     log_probs = []
     for fill in bound.fills:
-        texts = [fill.answer[:at] for at in range(len(fill.answer))]
+        texts = [fill.answer[:position] for position in range(len(fill.answer))]
         log_probs.append(torch.stack([table[text] for text in texts])[None])
     scores, plain = bound.of_words(log_probs)[0], spelt(bound, table)
     if length == "closed":
@@ -176,7 +179,7 @@ def test_words_that_begin_others_are_counted_once(words, seed, length, data):
             least = [
                 other
                 for other in others
-                if not any(other[: len(own)] == own != other for own in others)
+                if not any(other[: len(shorter)] == shorter != other for shorter in others)
             ]
             said.append(plain[word].exp() - sum(plain[words.index(other)].exp() for other in least))
         torch.testing.assert_close(
@@ -232,14 +235,14 @@ def test_a_word_that_begins_another_can_lose_and_training_mends_it(tmp_path):
         ("token", "their mean over each token"),
     ],
 )
-def test_a_word_that_begins_another_is_told(length, told):
+def test_a_word_that_begins_another_is_told(length, message):
     bound = Verbalizer.from_words(
         {"one": "1", "ten": ["10", "ten"], "two": "2"}, length=length
     ).bind(GPT2, "spaced", "causal")
     assert (
         len(bound.notes) == 1
         and bound.notes[0].startswith("The word '1' (label 'one') begins '10' (label 'ten'): ")
-        and told in bound.notes[0]
+        and message in bound.notes[0]
     )
     assert (
         Verbalizer.from_words({"one": ["1", "10"], "two": "2"}).bind(GPT2, "spaced", "causal").notes

@@ -96,7 +96,7 @@ def test_scores_are_those_of_transformers(bert):
     examples = [
         example for number in range(3) for example in model.encode(number, ROWS, labelled=False)
     ]
-    found = torch.stack(model.scores(examples, rows=4)[: 2 * len(ROWS)])
+    actual = torch.stack(model.scores(examples, rows=4)[: 2 * len(ROWS)])
     wanted = torch.stack(
         [
             of_transformers(bert, row, vectors)
@@ -107,7 +107,7 @@ def test_scores_are_those_of_transformers(bert):
     assert (wanted[:, 0] - wanted[:, 1]).abs().min() > FAR and (
         wanted[:3] - wanted[3:]
     ).abs().max() > FAR
-    torch.testing.assert_close(found, wanted.flip(1), atol=TOLERANCE, rtol=TOLERANCE)
+    torch.testing.assert_close(actual, wanted.flip(1), atol=TOLERANCE, rtol=TOLERANCE)
     untyped = [
         of_transformers(bert, {"a": row["a"] + " [SEP] " + row["b"], "b": ""}) for row in ROWS
     ]
@@ -121,7 +121,7 @@ def test_both_orders_of_a_pair_are_averaged(bert):
     orders = torch.stack(
         [
             torch.stack(
-                [of_transformers(bert, own) for own in (row, {"a": row["b"], "b": row["a"]})]
+                [of_transformers(bert, pair) for pair in (row, {"a": row["b"], "b": row["a"]})]
             )
             for row in ROWS
         ]
@@ -142,8 +142,10 @@ def test_both_orders_of_a_pair_are_averaged(bert):
 def test_soft_tokens_learn_and_the_head_does_not(bert):
     model = build(bert, "{soft:4} " + PAIR)
     assert [
-        parameter is own
-        for own, parameter in zip(model.bank.encoders[0].parameters(), model.bank.parameters_of(0))
+        parameter is parameter_of_encoder
+        for parameter_of_encoder, parameter in zip(
+            model.bank.encoders[0].parameters(), model.bank.parameters_of(0)
+        )
     ] == [True]
     before = {name: value.clone() for name, value in model.bank.readers[0].state_dict().items()}
     history = fit(
@@ -187,10 +189,11 @@ def test_the_head_of_our_own_pretraining(bert, tmp_path):
         shares = torch.stack(
             [
                 (
-                    head.classifier.weight @ torch.tanh(head.dense.weight @ own + head.dense.bias)
+                    head.classifier.weight
+                    @ torch.tanh(head.dense.weight @ hidden + head.dense.bias)
                     + head.classifier.bias
                 ).softmax(0)
-                for own in first
+                for hidden in first
             ]
         )
     wanted = torch.stack([shares[:, 0] + shares[:, 2], shares[:, 1]], 1).log()
@@ -220,10 +223,10 @@ def test_an_lm_in_half_precision_has_its_head_in_full(bert, tmp_path):
     BertForPreTraining.from_pretrained(bert).bfloat16().save_pretrained(tmp_path)
     tiny.wordpiece().save_pretrained(tmp_path)
     model = build(tmp_path, PAIR)
-    found = torch.stack(model.scores(model.encode(0, ROWS)))
+    actual = torch.stack(model.scores(model.encode(0, ROWS)))
     assert (
-        found.dtype == torch.float32
-        and (found - torch.stack([of_transformers(bert, row) for row in ROWS]).flip(1)).abs().max()
+        actual.dtype == torch.float32
+        and (actual - torch.stack([of_transformers(bert, row) for row in ROWS]).flip(1)).abs().max()
         < 0.1
     )
 

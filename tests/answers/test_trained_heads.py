@@ -110,12 +110,14 @@ def test_a_soft_verbalizer_starts_as_its_words(family):
         logits = cap * torch.atanh(logits / cap)
     wanted = torch.stack(
         [
-            logits[:, [token for word in own for token in plain.word(word)]].mean(1)
-            for own in WORDS.values()
+            logits[:, [token for word in label_words for token in plain.word(word)]].mean(1)
+            for label_words in WORDS.values()
         ],
         1,
     )
-    first = torch.stack([logits[:, plain.word(own[0])[0]] for own in WORDS.values()], 1)
+    first = torch.stack(
+        [logits[:, plain.word(label_words[0])[0]] for label_words in WORDS.values()], 1
+    )
     assert (first - wanted).abs().max() > FAR, "the first piece alone does not show"
     torch.testing.assert_close(
         scores[0], wanted, atol=TOLERANCE * max(1, float(wanted.abs().max())), rtol=TOLERANCE
@@ -146,19 +148,19 @@ def test_a_soft_verbalizer_reads_at_the_answer_behind_soft_tokens(family):
     for row in ROWS:
         ids, decoder, answer_positions = plain.row(soft(row))
         plain.run(ids, decoder, vectors(model, 0))
-        own = seen.pop().reshape(len(ids if decoder is None else decoder), -1)
-        wanted.append(reader.vectors @ own[answer_positions[0]] + reader.bias)
+        states = seen.pop().reshape(len(ids if decoder is None else decoder), -1)
+        wanted.append(reader.vectors @ states[answer_positions[0]] + reader.bias)
         early.append(
             reader.vectors
-            @ own[answer_positions[0] - 4 if decoder is None else answer_positions[0] - 1]
+            @ states[answer_positions[0] - 4 if decoder is None else answer_positions[0] - 1]
             + reader.bias
         )
     assert (torch.stack(early) - torch.stack(wanted)).abs().max() > FAR, (
         "reading too early does not show"
     )
-    found = model.scores([*model.encode(1, ROWS), *model.encode(0, ROWS)], rows=5)[len(ROWS) :]
+    actual = model.scores([*model.encode(1, ROWS), *model.encode(0, ROWS)], rows=5)[len(ROWS) :]
     torch.testing.assert_close(
-        torch.stack(found), torch.stack(wanted), atol=TOLERANCE, rtol=TOLERANCE
+        torch.stack(actual), torch.stack(wanted), atol=TOLERANCE, rtol=TOLERANCE
     )
 
 
@@ -168,15 +170,15 @@ def test_the_vectors_of_a_soft_verbalizer_are_means_over_all_tokens_of_its_words
         torch.randn(9, 4, generator=torch.Generator().manual_seed(0)),
         torch.arange(9.0),
     )
-    made = SoftWords.from_words(vectors_, bias, [[[1, 2], [3]], [[0]]])
+    built = SoftWords.from_words(vectors_, bias, [[[1, 2], [3]], [[0]]])
     torch.testing.assert_close(
-        made.vectors, torch.stack([(vectors_[1] + vectors_[2] + vectors_[3]) / 3, vectors_[0]])
+        built.vectors, torch.stack([(vectors_[1] + vectors_[2] + vectors_[3]) / 3, vectors_[0]])
     )
-    assert made.bias.tolist() == [2, 0] and SoftWords.from_words(
+    assert built.bias.tolist() == [2, 0] and SoftWords.from_words(
         vectors_, None, [[[1, 2]], [[0]]]
     ).bias.tolist() == [0, 0]
-    made.vectors.add_(1)
-    assert float(vectors_[0, 0]) != float(made.vectors[1, 0]), (
+    built.vectors.add_(1)
+    assert float(vectors_[0, 0]) != float(built.vectors[1, 0]), (
         "the LM's own vectors would be trained"
     )
 
@@ -213,18 +215,22 @@ def test_heads_of_all_kinds_in_one_batch(family):
     examples = [
         example for number in range(5) for example in model.encode(number, ROWS, labelled=False)
     ]
-    found = model.scores(examples, rows=7)
+    actual = model.scores(examples, rows=7)
     for number, name in enumerate(templates):
-        head, own = (
+        head, soft_vectors = (
             model.bank.readers[model.tasks[number].prompt],
             vectors(model, number) if name != "bare" else None,
         )
         answer = (None,) if name == "answer" else None
-        hidden = torch.stack([plain.hidden(pieces[number](row), answer, own) for row in ROWS])
+        hidden = torch.stack(
+            [plain.hidden(pieces[number](row), answer, soft_vectors) for row in ROWS]
+        )
         if name == "pair":
             other = torch.stack(
                 [
-                    plain.hidden(pieces[number]({"a": row["b"], "b": row["a"]}), answer, own)
+                    plain.hidden(
+                        pieces[number]({"a": row["b"], "b": row["a"]}), answer, soft_vectors
+                    )
                     for row in ROWS
                 ]
             )
@@ -234,7 +240,7 @@ def test_heads_of_all_kinds_in_one_batch(family):
             hidden = hidden + other
         wanted = headed(head, hidden)
         torch.testing.assert_close(
-            torch.stack(found[number * len(ROWS) : (number + 1) * len(ROWS)]),
+            torch.stack(actual[number * len(ROWS) : (number + 1) * len(ROWS)]),
             wanted,
             atol=TOLERANCE,
             rtol=TOLERANCE,
@@ -242,7 +248,7 @@ def test_heads_of_all_kinds_in_one_batch(family):
         wrong = []
         for row in ROWS:
             ids, decoder, answer_positions = plain.row(pieces[number](row), answer)
-            output = plain.run(ids, decoder, own, output_hidden_states=True)
+            output = plain.run(ids, decoder, soft_vectors, output_hidden_states=True)
             states = (output.decoder_hidden_states if decoder else output.hidden_states)[-1][0]
             wrong.append(
                 headed(
@@ -287,7 +293,9 @@ def test_a_head_over_a_deep_prefix(family):
     heads = model.bank.readers
     assert (
         headed(heads[0], torch.ones(32)) - headed(heads[1], torch.ones(32))
-    ).abs().max() > FAR and len({str(own.tolist()) for own in wanted}) == len(wanted)
+    ).abs().max() > FAR and len({str(label_scores.tolist()) for label_scores in wanted}) == len(
+        wanted
+    )
     torch.testing.assert_close(
         torch.stack(model.scores(examples, rows=5)),
         torch.stack(wanted),
@@ -307,12 +315,12 @@ def contrast(reader: Prototypes, hidden: torch.Tensor, labels: Sequence[int]) ->
     def like(a, b):
         return 10 * torch.dot(a, b) / (a.norm() * b.norm())
 
-    placed, losses = [reader.projection.weight @ own for own in hidden], []
-    for i, (own, label) in enumerate(zip(placed, labels)):
+    placed, losses = [reader.projection.weight @ state for state in hidden], []
+    for i, (state, label) in enumerate(zip(placed, labels)):
         others = [j for j in range(len(placed)) if j != i]
-        below = sum(like(own, placed[j]).exp() for j in others)
-        same = [-(like(own, placed[j]).exp() / below).log() for j in others if labels[j] == label]
-        to_prototypes = [like(own, point).exp() for point in reader.points]
+        below = sum(like(state, placed[j]).exp() for j in others)
+        same = [-(like(state, placed[j]).exp() / below).log() for j in others if labels[j] == label]
+        to_prototypes = [like(state, point).exp() for point in reader.points]
         losses.append(
             (sum(same) / len(same) if same else 0)
             - (to_prototypes[label] / sum(to_prototypes)).log()
@@ -325,11 +333,11 @@ def test_the_contrast_of_prototypes_is_that_of_the_equations(labels):
     """Labels with several rows, with one, and a batch of a single row."""
     torch.manual_seed(len(labels))
     reader, hidden = Prototypes(8, 3, 5), torch.randn(len(labels), 8, requires_grad=True)
-    wanted, found = contrast(reader, hidden, labels), reader.contrast(hidden, torch.tensor(labels))
-    torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=TOLERANCE)
+    wanted, actual = contrast(reader, hidden, labels), reader.contrast(hidden, torch.tensor(labels))
+    torch.testing.assert_close(actual, wanted, atol=TOLERANCE, rtol=TOLERANCE)
     parameters = [hidden, *reader.parameters()]
     for ours, theirs in zip(
-        torch.autograd.grad(found.sum(), parameters), torch.autograd.grad(wanted.sum(), parameters)
+        torch.autograd.grad(actual.sum(), parameters), torch.autograd.grad(wanted.sum(), parameters)
     ):
         assert theirs.abs().max() > FAR or len(labels) == 1
         torch.testing.assert_close(ours, theirs, atol=10 * TOLERANCE, rtol=TOLERANCE)
@@ -365,12 +373,13 @@ def test_prototypes_in_one_batch_with_others(family):
     placed = [
         torch.stack(
             [
-                torch.nn.functional.cosine_similarity(reader.projection.weight @ own, point, 0) * 10
+                torch.nn.functional.cosine_similarity(reader.projection.weight @ state, point, 0)
+                * 10
                 for point in reader.points
             ]
         )
         for number, reader in enumerate(model.bank.readers[:2])
-        for own in hidden[number]
+        for state in hidden[number]
     ]
     torch.testing.assert_close(
         torch.stack(model.scores(examples)[: 2 * len(ROWS)]),
@@ -427,9 +436,10 @@ def test_all_that_is_trained_gets_a_gradient(family):
         [example for number in range(5) for example in model.encode(number, ROWS)]
     ).sum().backward()
     for number in range(5):
-        own = model.bank.parameters_of(model.tasks[number].prompt)
-        assert len(own) >= 3 and all(
-            parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in own
+        trained_parameters = model.bank.parameters_of(model.tasks[number].prompt)
+        assert len(trained_parameters) >= 3 and all(
+            parameter.grad is not None and parameter.grad.abs().max() > 0
+            for parameter in trained_parameters
         )
     assert all(parameter.grad is None for parameter in model.lm.model.parameters())
 
@@ -444,10 +454,11 @@ def test_gradients_of_a_head_are_those_of_a_plain_one():
         range(len(ROWS)), [LABELS.index(row["label"]) for row in ROWS]
     ]
     torch.testing.assert_close(losses, wanted, atol=TOLERANCE, rtol=TOLERANCE)
-    own = model.bank.parameters_of(0)
-    assert len(own) == 5
+    trained_parameters = model.bank.parameters_of(0)
+    assert len(trained_parameters) == 5
     for ours, theirs in zip(
-        torch.autograd.grad(losses.sum(), own), torch.autograd.grad(wanted.sum(), own)
+        torch.autograd.grad(losses.sum(), trained_parameters),
+        torch.autograd.grad(wanted.sum(), trained_parameters),
     ):
         assert theirs.abs().max() > FAR
         torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=TOLERANCE)
@@ -458,7 +469,7 @@ def test_gradients_of_a_head_are_those_of_a_plain_one():
 )
 def test_a_batch_that_is_cut_teaches_prototypes_the_same(accumulate, tokens, monkeypatch):
     """A row is told from all rows of its task's batch, whichever the LM runs at once."""
-    own = [
+    tasks = [
         task("one", SOFT, "prototypes"),
         task("words", SOFT, "words"),
         task("two", "{b} {soft:1} {mask}", "prototypes"),
@@ -484,10 +495,10 @@ def test_a_batch_that_is_cut_teaches_prototypes_the_same(accumulate, tokens, mon
     def stop(job):
         job.step += 1
 
-    wanted = first_step(*own)
-    alone = {name: found for one in own for name, found in first_step(one).items()}
+    wanted = first_step(*tasks)
+    alone = {name: actual for one in tasks for name, actual in first_step(one).items()}
     monkeypatch.setattr("ptune.model.running.losses.CPU_TOKENS", tokens)
-    cut = first_step(*own, accumulate=accumulate)
+    cut = first_step(*tasks, accumulate=accumulate)
     for name, (loss, gradients) in wanted.items():
         for other in (alone, cut):
             assert other[name][0] == pytest.approx(loss, abs=1e-4), name
@@ -506,18 +517,18 @@ def test_readers_train_together_as_apart():
     ]
     config = TrainConfig(batch_size=2, epochs=2, patience=0, learning_rate=1e-2, evaluate_every=4)
 
-    def trained(*own):
-        model, _ = build("bert", *own)
+    def trained(*some_tasks):
+        model, _ = build("bert", *some_tasks)
         before = [
             [parameter.detach().clone() for parameter in model.bank.parameters_of(number)]
-            for number in range(len(own))
+            for number in range(len(some_tasks))
         ]
-        fit(model, dict.fromkeys(range(len(own)), (ROWS, ROWS)), config)
-        return [model.bank.parameters_of(number) for number in range(len(own))], before
+        fit(model, dict.fromkeys(range(len(some_tasks)), (ROWS, ROWS)), config)
+        return [model.bank.parameters_of(number) for number in range(len(some_tasks))], before
 
     together, before = trained(*tasks)
-    for number, own in enumerate(tasks):
-        alone = trained(own)[0][0]
+    for number, one_task in enumerate(tasks):
+        alone = trained(one_task)[0][0]
         for ours, theirs, start in zip(together[number], alone, before[number]):
             assert (ours - start).abs().max() > FAR
             torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=0)
@@ -591,10 +602,10 @@ def test_a_damaged_reader_is_refused(reader, part, tmp_path):
     file = tmp_path / "prompt.safetensors"
     tensors = files.read_tensors(file)
     for damaged in (tensors[f"reader.{part}"][:-1], tensors[f"reader.{part}"].T.contiguous(), None):
-        own = {name: value for name, value in tensors.items() if name != f"reader.{part}"} | (
+        changed = {name: value for name, value in tensors.items() if name != f"reader.{part}"} | (
             {} if damaged is None else {f"reader.{part}": damaged}
         )
-        files.write_tensors(file, own)
+        files.write_tensors(file, changed)
         if damaged is not None and damaged.shape == tensors[f"reader.{part}"].shape:
             continue
         with pytest.raises(StoreError, match="reader part"):

@@ -367,8 +367,8 @@ def test_training_goes_on_from_a_saved_prompt(world, tmp_path):
         "dev_loss"
     ] == pytest.approx(
         min(
-            look["dev_loss"]
-            for look in json.loads((tmp_path / "first" / "run.json").read_text())["history"][
+            evaluation["dev_loss"]
+            for evaluation in json.loads((tmp_path / "first" / "run.json").read_text())["history"][
                 "towns"
             ]
         ),

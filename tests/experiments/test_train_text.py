@@ -61,7 +61,7 @@ def parameters(model: PromptModel) -> list[torch.Tensor]:
 
 
 def histories(trained) -> list[list[dict]]:
-    return [[vars(look) for look in one.history] for one in trained.values()]
+    return [[vars(evaluation) for evaluation in one.history] for one in trained.values()]
 
 
 # The loss.

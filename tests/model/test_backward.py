@@ -10,11 +10,11 @@ from ptune.model.running import losses
 
 
 def gradients(model) -> list[torch.Tensor]:
-    found = [
+    actual = [
         torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.bank.parameters()
     ]
     model.bank.zero_grad()
-    return found
+    return actual
 
 
 @pytest.mark.parametrize("limit", [1, 60, 10_000])
@@ -38,7 +38,7 @@ def test_parts_are_the_whole(family, tests, limit, monkeypatch):
     monkeypatch.setattr(losses, "losses", counted)
     for encoder in model.bank.encoders:
         encoder.register_forward_hook(lambda *_: encoders.append(1))
-    found = model.backward(rows, weights)
+    actual = model.backward(rows, weights)
     tokens = [sum(len(fill.ids) for fill in row.learn) for row in rows]
     assert sum(calls) == len(rows) and (
         len(calls) == len(rows)
@@ -48,8 +48,8 @@ def test_parts_are_the_whole(family, tests, limit, monkeypatch):
         else len(calls) == 1
     )
     assert len(encoders) <= len(model.bank.encoders), "an encoder ran twice"
-    assert not found.requires_grad
-    torch.testing.assert_close(found, wanted.detach(), atol=TOLERANCE, rtol=TOLERANCE)
+    assert not actual.requires_grad
+    torch.testing.assert_close(actual, wanted.detach(), atol=TOLERANCE, rtol=TOLERANCE)
     for ours, theirs in zip(gradients(model), whole):
         scale = theirs.abs().max().clamp(min=1)
         torch.testing.assert_close(ours / scale, theirs / scale, atol=TOLERANCE, rtol=0)

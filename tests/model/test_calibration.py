@@ -68,7 +68,10 @@ def vectors(model: PromptModel, number: int) -> torch.Tensor:
 def rescored(words: list[torch.Tensor], offset: list[float], aggregate: str) -> torch.Tensor:
     """The labels' scores with the offset taken off each word."""
     taken = iter(offset)
-    return of_labels([torch.stack([one - next(taken) for one in own]) for own in words], aggregate)
+    return of_labels(
+        [torch.stack([one - next(taken) for one in label_words]) for label_words in words],
+        aggregate,
+    )
 
 
 @pytest.mark.parametrize("how", ["contextual", "prior"])
@@ -105,12 +108,13 @@ def test_calibrated_scores(family, how):
     for number in range(2):
         calibrate(model, number, how, ROWS)
     examples = [example for number in range(3) for example in model.encode(number, ROWS)]
-    found, losses = model.scores(examples, rows=20), model.losses(examples)
+    actual, losses = model.scores(examples, rows=20), model.losses(examples)
     for number, (template, pieces, words, aggregate, order) in enumerate(ways):
-        own = vectors(model, number)
+        soft_vectors = vectors(model, number)
         seen = ROWS if how == "prior" else [{"a": text, "b": text} for text in CONTENT_FREE]
         shares = [
-            torch.cat(plain.words(pieces(row), words.values(), order, own)).double() for row in seen
+            torch.cat(plain.words(pieces(row), words.values(), order, soft_vectors)).double()
+            for row in seen
         ]
         shares = [each if how == "prior" else each - each.exp().sum().log() for each in shares]
         offset = [
@@ -120,7 +124,9 @@ def test_calibrated_scores(family, how):
         scores = []
         for row in ROWS:
             rows = [row, {"a": row["b"], "b": row["a"]}] if template == PAIR else [row]
-            found_words = [plain.words(pieces(each), words.values(), order, own) for each in rows]
+            found_words = [
+                plain.words(pieces(each), words.values(), order, soft_vectors) for each in rows
+            ]
             without = torch.stack([of_labels(each, aggregate) for each in found_words]).mean(0)
             scores.append(
                 torch.stack([rescored(each, offset, aggregate) for each in found_words]).mean(0)
@@ -132,17 +138,17 @@ def test_calibrated_scores(family, how):
             )
         wanted = torch.stack(scores)
         torch.testing.assert_close(
-            torch.stack(found[number * len(ROWS) : (number + 1) * len(ROWS)]),
+            torch.stack(actual[number * len(ROWS) : (number + 1) * len(ROWS)]),
             wanted,
             atol=5 * TOLERANCE,
             rtol=TOLERANCE,
         )
-        told = -wanted.log_softmax(1)[
+        message = -wanted.log_softmax(1)[
             range(len(ROWS)), [list(words).index(row["label"]) for row in ROWS]
         ]
         torch.testing.assert_close(
             losses[number * len(ROWS) : (number + 1) * len(ROWS)],
-            told,
+            message,
             atol=5 * TOLERANCE,
             rtol=TOLERANCE,
         )
@@ -261,22 +267,26 @@ def thinned(words: torch.Tensor, owners: list[int], keep: float) -> list[bool]:
     as with the others', or more."""
     prior = words.exp().mean(0)
     frequent = [
-        sum(float(other) > float(own) for other in prior) < round(keep * len(prior))
-        for own in prior
+        sum(float(other) > float(share) for other in prior) < round(keep * len(prior))
+        for share in prior
     ]
     moves = [words[:, word].exp() / prior[word] for word in range(len(prior))]
-    moves = [own / own.norm() for own in moves]
+    moves = [move / move.norm() for move in moves]
     centres = [
         torch.stack(
-            [own for own, owner, stays in zip(moves, owners, frequent) if owner == label and stays]
+            [
+                move
+                for move, owner, stays in zip(moves, owners, frequent)
+                if owner == label and stays
+            ]
             or [torch.zeros(len(words))]
         ).mean(0)
         for label in range(max(owners) + 1)
     ]
     kept = []
-    for own, owner, stays in zip(moves, owners, frequent):
+    for move, owner, stays in zip(moves, owners, frequent):
         near = [
-            float(own @ centre / centre.norm()) if centre.norm() > 0 else 0.0 for centre in centres
+            float(move @ centre / centre.norm()) if centre.norm() > 0 else 0.0 for centre in centres
         ]
         others = [like for label, like in enumerate(near) if label != owner]
         kept.append(stays and near[owner] >= sum(others) / len(others))
@@ -295,7 +305,9 @@ def test_words_are_thinned_out_as_in_kpt(family, keep):
             ]
         )
     stays = iter(thinned(words.double(), [0] * 4 + [1] * 4, keep))
-    wanted = {label: [word for word in own if next(stays)] for label, own in KNOWN.items()}
+    wanted = {
+        label: [word for word in label_words if next(stays)] for label, label_words in KNOWN.items()
+    }
     assert sum(map(len, wanted.values())) < 8 and (
         keep == 1 or sum(map(len, wanted.values())) <= 8 * keep
     )
@@ -303,8 +315,8 @@ def test_words_are_thinned_out_as_in_kpt(family, keep):
         with pytest.raises(VerbalizerError, match="is left with no word"):
             refine(model, 0, TEXTS, keep)
     else:
-        found = refine(model, 0, TEXTS, keep)
-        assert dict(zip(found.labels, map(list, found.words))) == wanted
+        actual = refine(model, 0, TEXTS, keep)
+        assert dict(zip(actual.labels, map(list, actual.words))) == wanted
 
 
 def test_a_rare_word_and_another_labels_word_go(monkeypatch):
@@ -332,8 +344,8 @@ def test_a_rare_word_and_another_labels_word_go(monkeypatch):
         things * 0.5,
     ]
     monkeypatch.setattr(PromptModel, "word_scores", lambda *_: torch.stack(shares, 1).log())
-    found = refine(model, 0, TEXTS, keep=0.9)
-    assert found == Verbalizer.from_words(
+    actual = refine(model, 0, TEXTS, keep=0.9)
+    assert actual == Verbalizer.from_words(
         {"town": ["vienna", "paris"], "thing": ["film", "euro", "city", "people"]},
         "logit",
         "left-to-right",
@@ -350,7 +362,9 @@ def test_a_word_that_the_lm_never_says_goes():
     with torch.no_grad():
         model.lm.vocabulary.bias[[ids[0] for ids in rare]] -= 60
     left = refine(model, 0, TEXTS, keep=0.75)
-    assert not {"film", "rome"} & {word for own in left.words for word in own} and all(left.words)
+    assert not {"film", "rome"} & {
+        word for label_words in left.words for word in label_words
+    } and all(left.words)
 
 
 def test_a_label_that_is_left_with_no_word_is_told():

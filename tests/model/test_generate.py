@@ -108,10 +108,10 @@ def test_beams_with_a_prefix_of_words_are_beams_with_the_words(family):
 def test_sampling_follows_its_seed():
     model = build("gpt2")
     sampled = DecodingConfig(max_new_tokens=7, sample=True, texts=3, seed=5)
-    found = write_all(model, mixed(model), sampled)
-    assert found == write_all(model, mixed(model), sampled)
-    assert found != write_all(model, mixed(model), sampled.model_copy(update={"seed": 6})) and any(
-        len(set(texts)) > 1 for texts in found
+    actual = write_all(model, mixed(model), sampled)
+    assert actual == write_all(model, mixed(model), sampled)
+    assert actual != write_all(model, mixed(model), sampled.model_copy(update={"seed": 6})) and any(
+        len(set(texts)) > 1 for texts in actual
     )
     coldest = write_all(model, mixed(model), sampled.model_copy(update={"temperature": 1e-4}))
     assert [texts[0] for texts in coldest] == write(model, mixed(model), SHORT)
@@ -119,17 +119,17 @@ def test_sampling_follows_its_seed():
 
 def written(model: PromptModel, config: DecodingConfig) -> list[list[int]]:
     """The token ids behind the texts."""
-    found, own = [], model.lm.write
+    actual, write_as_before = [], model.lm.write
 
     def note(*arguments, **settings):
-        ids = own(*arguments, **settings)
-        found.extend(ids.tolist())
+        ids = write_as_before(*arguments, **settings)
+        actual.extend(ids.tolist())
         return ids
 
     model.lm.write = note
     write(model, mixed(model), config)
     del model.lm.write
-    return found
+    return actual
 
 
 def test_limits():
@@ -269,22 +269,24 @@ def test_a_real_lm_learns_how_a_story_goes_on(data):
     )
     trained = fit(
         model,
-        {name: (own, own) for name, own in rows.items()},
+        {name: (task_rows, task_rows) for name, task_rows in rows.items()},
         TrainConfig(learning_rate=5e-3, batch_size=4, epochs=80, decay="linear", patience=0),
     )
-    assert all(own.best.dev_loss < own.history[0].dev_loss / 4 for own in trained.values())
+    assert all(
+        history.best.dev_loss < history.history[0].dev_loss / 4 for history in trained.values()
+    )
     new = [{"x": "One day Sue saw a cat."}, *({"x": start} for start in starts)]
     examples = [
         example
         for name in endings
         for example in model.encode(model.number(name), new, labelled=False, room=30)
     ]
-    found = write(model, examples, DecodingConfig(max_new_tokens=30))
-    assert all(text.startswith(endings["anna"]) for text in found[1:5]) and all(
-        text.startswith(endings["bob"]) for text in found[6:]
+    actual = write(model, examples, DecodingConfig(max_new_tokens=30))
+    assert all(text.startswith(endings["anna"]) for text in actual[1:5]) and all(
+        text.startswith(endings["bob"]) for text in actual[6:]
     )
     assert not before[0].startswith(endings["anna"])
-    assert found == [
+    assert actual == [
         write(model, [example], DecodingConfig(max_new_tokens=30))[0] for example in examples
     ]
 
@@ -306,22 +308,28 @@ def test_threads_write_what_each_writes_alone(family):
     kept, meeting = network.generation_config, threading.Barrier(2)
     parts = [mixed(model, ROWS[:1]), mixed(model, ROWS[1:2])]
     settings = SHORT.model_copy(update={"min_new_tokens": 7})
-    wanted = [write(model, own, settings) for own in parts]
+    wanted = [write(model, some, settings) for some in parts]
     part = network.get_decoder() if model.lm.kind == "encoder-decoder" else network
     part.register_forward_pre_hook(lambda *_: (meeting.wait(20), None)[1])
-    assert in_threads([lambda own=own: write(model, own, settings) for own in parts]) == wanted
+    assert in_threads([lambda some=some: write(model, some, settings) for some in parts]) == wanted
     assert network.generation_config is kept and kept.forced_eos_token_id == 9
 
 
 def test_sampling_in_threads_follows_the_seed():
     model = build("gpt2")
     seeds = [DecodingConfig(max_new_tokens=7, sample=True, texts=2, seed=seed) for seed in range(4)]
-    wanted = [write_all(model, mixed(model), own) for own in seeds]
+    wanted = [write_all(model, mixed(model), decoding) for decoding in seeds]
     torch.manual_seed(11)
     drawn = torch.get_rng_state()
     model.lm.model.register_forward_pre_hook(lambda *_: time.sleep(0.002))
     assert (
-        in_threads([lambda own=own: write_all(model, mixed(model), own) for own in seeds]) == wanted
+        in_threads(
+            [
+                lambda decoding=decoding: write_all(model, mixed(model), decoding)
+                for decoding in seeds
+            ]
+        )
+        == wanted
     )
     assert torch.equal(torch.get_rng_state(), drawn), "what was drawn elsewhere has moved on"
 
@@ -348,8 +356,10 @@ def test_threads_load_score_and_write_over_one_network(family):
         return torch.stack(model.scores(model.encode(0, ROWS, labelled=False)))
 
     wanted = [run(seed) for seed in range(4)]
-    for found, own in zip(in_threads([lambda seed=seed: run(seed) for seed in range(4)]), wanted):
-        torch.testing.assert_close(found, own, atol=1e-5, rtol=1e-5)
+    for actual, expected in zip(
+        in_threads([lambda seed=seed: run(seed) for seed in range(4)]), wanted
+    ):
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_task_for_each_row_of_text():

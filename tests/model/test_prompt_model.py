@@ -206,7 +206,7 @@ def test_predictions():
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
 def test_an_lm_in_bfloat16_trains_a_prompt_in_float32(family):
-    found = []
+    actual = []
     for dtype in (torch.float32, torch.bfloat16):
         model = PromptModel(LanguageModel(*tiny.tiny(family, dtype)))
         model.add(
@@ -226,8 +226,8 @@ def test_an_lm_in_bfloat16_trains_a_prompt_in_float32(family):
         losses.sum().backward()
         gradient = model.bank.encoders[0].embedding.weight.grad
         assert losses.dtype == gradient.dtype == torch.float32
-        found.append((losses.detach(), gradient.flatten()))
-    (losses, gradient), (low_losses, low_gradient) = found
+        actual.append((losses.detach(), gradient.flatten()))
+    (losses, gradient), (low_losses, low_gradient) = actual
     assert (losses - low_losses).abs().max() < 0.1 * losses.max()
     assert torch.cosine_similarity(gradient, low_gradient, dim=0) > 0.95
 

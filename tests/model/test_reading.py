@@ -67,11 +67,18 @@ class Case:
             if self.swap is None
             else [row, {**row, self.swap[0]: row[self.swap[1]], self.swap[1]: row[self.swap[0]]}]
         )
-        words = [plain.words(self.pieces(own), WORDS.values(), self.order, vectors) for own in rows]
+        words = [
+            plain.words(self.pieces(variant), WORDS.values(), self.order, vectors)
+            for variant in rows
+        ]
         if self.domain:
             empty = plain.words(self.domain_pieces, WORDS.values(), self.order, vectors)
-            words = [[one - of_none for one, of_none in zip(own, empty)] for own in words]
-        return torch.stack([of_labels(own, self.aggregate) for own in words]).mean(0)
+            words = [
+                [one - of_none for one, of_none in zip(word_scores, empty)] for word_scores in words
+            ]
+        return torch.stack([of_labels(word_scores, self.aggregate) for word_scores in words]).mean(
+            0
+        )
 
 
 def soft(row: Mapping[str, str]) -> Pieces:
@@ -150,7 +157,7 @@ def test_scores_of_all_ways_in_one_batch(family):
         for task in range(len(cases))
         for example in model.encode(task, ROWS, labelled=False)
     ]
-    found = iter(model.scores(examples, rows=50))
+    actual = iter(model.scores(examples, rows=50))
     for task, (name, case) in enumerate(cases.items()):
         wanted = torch.stack([case.scores(plain, row, vectors(model, task)) for row in ROWS])
         wrong = torch.stack(
@@ -162,13 +169,13 @@ def test_scores_of_all_ways_in_one_batch(family):
         assert (wrong - wanted).abs().max() > FAR, (
             f"{name}: {WRONG[name]} does not show, so this test could not fail"
         )
-        ours = torch.stack([next(found) for _ in ROWS])
+        ours = torch.stack([next(actual) for _ in ROWS])
         torch.testing.assert_close(
             ours,
             wanted,
             atol=TOLERANCE,
             rtol=TOLERANCE,
-            msg=lambda told, name=name: f"{name}: {told}",
+            msg=lambda message, name=name: f"{name}: {message}",
         )
 
 
@@ -202,9 +209,10 @@ def test_losses_and_gradients_of_all_ways_in_one_batch(family):
         "a wrong way does not show, so this test could not fail"
     )
     torch.testing.assert_close(losses, torch.stack(wanted), atol=TOLERANCE, rtol=TOLERANCE)
-    own = [parameter for parameter in model.bank.parameters() if parameter.numel()]
+    trained_parameters = [parameter for parameter in model.bank.parameters() if parameter.numel()]
     for ours, theirs in zip(
-        torch.autograd.grad(losses.sum(), own), torch.autograd.grad(torch.stack(wanted).sum(), own)
+        torch.autograd.grad(losses.sum(), trained_parameters),
+        torch.autograd.grad(torch.stack(wanted).sum(), trained_parameters),
     ):
         assert theirs.abs().max() > FAR
         torch.testing.assert_close(
@@ -241,10 +249,10 @@ def test_a_deep_prefix_stands_before_every_fill_and_not_before_a_domain_without_
     ]
 
     def spelt(example, template, prefix=True):
-        fitted, found = model.tasks[example.task], []
+        fitted, actual = model.tasks[example.task], []
         for ids in fitted.verbalizer.ids:
             ways = (
-                [[*ids[:at], *[None] * (len(ids) - at)] for at in range(len(ids))]
+                [[*ids[:position], *[None] * (len(ids) - position)] for position in range(len(ids))]
                 if order
                 else [[*ids[:-1], None]]
             )
@@ -259,10 +267,10 @@ def test_a_deep_prefix_stands_before_every_fill_and_not_before_a_domain_without_
                 total = total + (
                     values[number, ids[number]]
                     if order
-                    else sum(values[at, id_] for at, id_ in enumerate(ids))
+                    else sum(values[position, id_] for position, id_ in enumerate(ids))
                 )
-            found.append(total)
-        return torch.stack(found)
+            actual.append(total)
+        return torch.stack(actual)
 
     wanted, wrong = [], []
     for example in examples:
@@ -322,8 +330,10 @@ def test_the_first_piece_is_not_the_word():
     row = ROWS[0]
     pieces = [f"{row['a']} It was"]
     first = [
-        torch.stack([plain.logits(pieces).log_softmax(-1)[0, plain.word(word)[0]] for word in own])
-        for own in WORDS.values()
+        torch.stack(
+            [plain.logits(pieces).log_softmax(-1)[0, plain.word(word)[0]] for word in label_words]
+        )
+        for label_words in WORDS.values()
     ]
     assert (of_labels(first) - CASES["probability"].scores(plain, row)).abs().max() > 1
 
@@ -333,12 +343,12 @@ def test_a_word_of_several_tokens_is_unlike_in_each_order():
     plain = Plain("bert")
     ids, pieces = plain.word("a great city"), ["Vienna lies on the Danube It was"]
     values = plain.logits(pieces, [None] * 3).log_softmax(-1)
-    assert max(range(3), key=lambda at: values[at, ids[at]]) != 0
-    found = [
+    assert max(range(3), key=lambda position: values[position, ids[position]]) != 0
+    actual = [
         float(plain.spelt(pieces, ids, order))
         for order in ("parallel", "left-to-right", "most-probable-first")
     ]
-    assert min(abs(a - b) for i, a in enumerate(found) for b in found[:i]) > FAR
+    assert min(abs(a - b) for i, a in enumerate(actual) for b in actual[:i]) > FAR
 
 
 def test_orders_that_an_lm_has_not():
@@ -436,15 +446,15 @@ def chosen(
         )
     texts = texts or [row["c1"], row["c2"]]
     pieces = [0, 1, f" {row['c1']} or {row['c2']} ? {row['premise']}", 2, " so"]
-    own = torch.stack([plain.spelt(pieces, plain.word(text), order, vectors) for text in texts])
+    spelt = torch.stack([plain.spelt(pieces, plain.word(text), order, vectors) for text in texts])
     return (
         (
-            own
+            spelt
             + chosen(plain, {**row, "c1": row["c2"], "c2": row["c1"]}, order, vectors, texts=texts)
         )
         / 2
         if swap
-        else own
+        else spelt
     )
 
 
@@ -475,15 +485,15 @@ def test_choices_of_different_lengths_in_one_batch(family, order):
         wanted.append(of_labels(plain.words(["It was so"], WORDS.values())))
         if losing:
             labels = [1, 0, 1, 2, 0, 1, 0, 1, 1]
-            own = torch.stack(
+            label_losses = torch.stack(
                 [-scores.log_softmax(0)[label] for scores, label in zip(wanted, labels)]
             )
             losses = model.losses(examples)
-            torch.testing.assert_close(losses, own, atol=TOLERANCE, rtol=TOLERANCE)
+            torch.testing.assert_close(losses, label_losses, atol=TOLERANCE, rtol=TOLERANCE)
             parameters = [parameter for parameter in model.bank.parameters() if parameter.numel()]
             for ours, theirs in zip(
                 torch.autograd.grad(losses.sum(), parameters),
-                torch.autograd.grad(own.sum(), parameters),
+                torch.autograd.grad(label_losses.sum(), parameters),
             ):
                 assert theirs.abs().max() > FAR
                 torch.testing.assert_close(

@@ -102,25 +102,27 @@ def spelt_slowly(network, family, tokens, row, count):
             left.remove(-place)
         return tuple(ids[place] for place in places)
     if family == "gpt2":
-        ids, found = list(template.encode(row, tokens, "causal").ids), []
+        ids, actual = list(template.encode(row, tokens, "causal").ids), []
         for _ in range(count):
-            found.append(int(network(input_ids=torch.tensor([ids + found])).logits[0, -1].argmax()))
-        return tuple(found)
+            actual.append(
+                int(network(input_ids=torch.tensor([ids + actual])).logits[0, -1].argmax())
+            )
+        return tuple(actual)
     encoded = template.encode(
         row, tokens, "encoder-decoder", start=network.config.decoder_start_token_id
     )
-    found = list(encoded.decoder)
+    actual = list(encoded.decoder)
     for _ in range(count):
-        found.append(
+        actual.append(
             int(
                 network(
-                    input_ids=torch.tensor([encoded.ids]), decoder_input_ids=torch.tensor([found])
+                    input_ids=torch.tensor([encoded.ids]), decoder_input_ids=torch.tensor([actual])
                 )
                 .logits[0, -1]
                 .argmax()
             )
         )
-    return tuple(found[len(encoded.decoder) :])
+    return tuple(actual[len(encoded.decoder) :])
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "t5", "bart"])
@@ -141,8 +143,8 @@ def test_the_likeliest_token_first(family):
     ]
     assert at_once != wanted, "the order does not show"
     assert all(torch.equal(a, b) for a, b in zip(scores, model.scores(examples, 1)))
-    labelled = [says(own) for own in model.scores(model.encode(0, rows))]
-    assert labelled == [says(own) for own in scores]
+    labelled = [says(row_scores) for row_scores in model.scores(model.encode(0, rows))]
+    assert labelled == [says(row_scores) for row_scores in scores]
 
 
 def test_spans_and_labels_in_one_batch():
@@ -164,10 +166,10 @@ def test_spans_and_labels_in_one_batch():
         )
     )
     examples = [model.encode(task, [row])[0] for row in TRUE for task in (2, 0, 1)]
-    found = model.scores(examples, 4)
+    actual = model.scores(examples, 4)
     together, spy.seen[:] = [spelt for _, _, spelt in spy.seen], []
-    for own, example in zip(found, examples):
-        torch.testing.assert_close(own, model.scores([example])[0], atol=1e-5, rtol=1e-5)
+    for row_scores, example in zip(actual, examples):
+        torch.testing.assert_close(row_scores, model.scores([example])[0], atol=1e-5, rtol=1e-5)
     assert together == [spelt for _, _, spelt in spy.seen]
     losses = model.losses(examples)
     torch.testing.assert_close(
@@ -267,7 +269,7 @@ def test_what_a_row_teaches(family):
 def test_learned_from_true_rows(family):
     model = model_of(family)
     first = model.losses(model.encode(0, TRUE)).mean()
-    assert {says(own) for own in model.scores(model.encode(0, TRUE))} == {"false"}
+    assert {says(row_scores) for row_scores in model.scores(model.encode(0, TRUE))} == {"false"}
     config = TrainConfig(
         lm_learning_rate=5e-3, batch_size=10, epochs=60, patience=0, evaluate_every=60
     )

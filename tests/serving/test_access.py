@@ -164,8 +164,8 @@ def test_a_token_that_is_taken_out_is_no_longer_good(tmp_path):
         ("- {name: x, sha256: 'H', rows_per_minute: 0}", "rows_per_minute"),
     ],
 )
-def test_a_file_that_is_at_fault(tmp_path, text, told):
+def test_a_file_that_is_at_fault(tmp_path, text, message):
     path = tmp_path / "tokens.yaml"
     path.write_text(text.replace("H", "a" * 64))
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         read_tokens(path)

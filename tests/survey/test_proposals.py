@@ -25,24 +25,24 @@ def test_every_word_is_one_token_of_the_lm_and_none_comes_twice(tokenizer):
         "the bestFilm",
         "café",
     ]
-    found = proposals.label_words(labels, tokens)
-    ids = tokens.words(list(found.words.values()), "spaced")
+    actual = proposals.label_words(labels, tokens)
+    ids = tokens.words(list(actual.words.values()), "spaced")
     assert (
-        list(found.words) == labels
-        and all(len(own) == 1 for own in ids)
-        and len({own[0] for own in ids}) == len(labels)
+        list(actual.words) == labels
+        and all(len(word_ids) == 1 for word_ids in ids)
+        and len({word_ids[0] for word_ids in ids}) == len(labels)
     )
-    assert tokens.tokenizer.unk_token_id not in {own[0] for own in ids}
-    assert "no whole word for 'xyzzy'" in found.notes["xyzzy"]
+    assert tokens.tokenizer.unk_token_id not in {word_ids[0] for word_ids in ids}
+    assert "no whole word for 'xyzzy'" in actual.notes["xyzzy"]
 
 
 def test_which_word():
-    found = proposals.label_words(
+    actual = proposals.label_words(
         ["very_bad", "Film", "theCity", "Vienna", "VIENNA"], Tokens(tiny.wordpiece())
     )
     assert (
-        list(found.words.values())[:4] == ["bad", "Film", "City", "Vienna"]
-        and "stands for another label" in found.notes["VIENNA"]
+        list(actual.words.values())[:4] == ["bad", "Film", "City", "Vienna"]
+        and "stands for another label" in actual.notes["VIENNA"]
     )
     with pytest.raises(VerbalizerError, match="Name words for the labels yourself"):
         proposals.label_words([f"q{number}x" for number in range(60)], Tokens(tiny.wordpiece()))

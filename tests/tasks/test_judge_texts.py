@@ -76,7 +76,7 @@ def test_train_evaluate_generate(task, tmp_path, capsys):
         Run.model_validate_json((tmp_path / "trained" / "run.json").read_text()) == run
         and (tmp_path / "trained" / "report.html").exists()
     )
-    losses = [look["dev_loss"] for look in run.history["cities"]]
+    losses = [evaluation["dev_loss"] for evaluation in run.history["cities"]]
     assert (
         len(losses) == 2
         and losses[1] < losses[0]
@@ -237,9 +237,9 @@ def test_dev_is_looked_at_by_what_is_written(task, tmp_path):
     assert (
         len(looks) == 4
         and run.dev_score == "rouge-l"
-        and all(0 <= look["dev"] <= 100 for look in looks)
+        and all(0 <= evaluation["dev"] <= 100 for evaluation in looks)
     )
-    assert run.best["cities"]["dev"] == max(look["dev"] for look in looks)
+    assert run.best["cities"]["dev"] == max(evaluation["dev"] for evaluation in looks)
     with pytest.raises(ConfigError, match="no metric 'blue'. Did you mean 'bleu'"):
         train_task.train(change(yaml_task.read(task), stop_by="blue", out=tmp_path / "other"))
 

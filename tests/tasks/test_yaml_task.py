@@ -54,7 +54,7 @@ def test_train_evaluate_predict(task, tmp_path, capsys):
     run = train_task.train(yaml_task.read(task))
     figures = run.figures
     assert set(figures) == {"accuracy"} and run.best["opinions"]["dev"] == max(
-        look["dev"] for look in run.history["opinions"]
+        evaluation["dev"] for evaluation in run.history["opinions"]
     )
     assert set(saved_prompt.read_saved_prompt(tmp_path / "trained").metrics) == {
         "dev accuracy",
@@ -381,10 +381,11 @@ def test_an_ensemble_is_its_members_in_one_batch(task, tmp_path, capsys, combine
     for number, answer in enumerate(
         json.loads(line) for line in capsys.readouterr().out.splitlines()
     ):
-        own = [member[number] for member in members]
+        of_members = [member[number] for member in members]
         shares = {
             label: sum(
-                o["scores"][label] if combine == "mean" else o["prediction"] == label for o in own
+                o["scores"][label] if combine == "mean" else o["prediction"] == label
+                for o in of_members
             )
             / 3
             for label in ("good", "bad")
@@ -439,7 +440,7 @@ def test_pet_and_a_head_from_the_command_line(task, tmp_path, capsys):
         "bad",
     }
     assert set(answers[0]["ptune"]["scores"]) == {"good", "bad"}
-    told = Run.model_validate_json((tmp_path / "pet" / "run.json").read_text())
+    run_record = Run.model_validate_json((tmp_path / "pet" / "run.json").read_text())
     main.main(
         [
             "evaluate",
@@ -453,7 +454,7 @@ def test_pet_and_a_head_from_the_command_line(task, tmp_path, capsys):
             "cpu",
         ]
     )
-    assert f"accuracy {told.figures['accuracy']:.4f}, f1-macro" in capsys.readouterr().out
+    assert f"accuracy {run_record.figures['accuracy']:.4f}, f1-macro" in capsys.readouterr().out
     main.main([*run, "--resume"])
     assert "is finished" in capsys.readouterr().out
     main.main(

@@ -189,11 +189,11 @@ def test_text_behind_a_soft_token_has_one_space(tokens):
         else "encoder-decoder"
     )
     row = Template.parse("{soft:1} {x} {soft:1} {mask}").encode({"x": "Vienna lies"}, tokens, kind)
-    at = row.soft_slots.index(0)
-    own = list(row.ids[at + 1 : row.soft_slots.index(1)])
-    assert own == tokens.plain("a Vienna lies")[len(tokens.plain("a")) :]
+    position = row.soft_slots.index(0)
+    between = list(row.ids[position + 1 : row.soft_slots.index(1)])
+    assert between == tokens.plain("a Vienna lies")[len(tokens.plain("a")) :]
     if tokens is LLAMA:
-        assert own != tokens.plain(" Vienna lies"), (
+        assert between != tokens.plain(" Vienna lies"), (
             "the trap is not there, so this test could not fail"
         )
 
@@ -485,12 +485,12 @@ def test_white_space_around_soft_tokens_stays_but_for_one_space(value, first, la
     row = Template.parse(f"{{x}}{first}{{soft:2}}{last}Label:{last}{{mask}}").encode(
         {"x": value}, tokens, "causal"
     )
-    at = row.soft_slots.index(0)
-    assert list(row.ids[len(tokens.before) : at]) == plain(
+    position = row.soft_slots.index(0)
+    assert list(row.ids[len(tokens.before) : position]) == plain(
         tokens, (value + first).removesuffix(" ")
     )
     assert [
-        *row.ids[at + 2 :],
+        *row.ids[position + 2 :],
         *tokens.words(["great"], Template.parse(f"a{last}{{mask}}").place)[0],
     ] == tokens.follow(f"{last}Label:{last}great")
 
@@ -543,11 +543,11 @@ def test_a_prefix_at_the_front_leaves_the_text_as_it_is():
     tokens = tokens_of()
     for text in ("{x} = {mask}", "The {x} {mask}"):
         plain = Template.parse(text).encode({"x": "Vienna"}, tokens, "causal")
-        found = Template.parse("{prefix:3} " + text).encode({"x": "Vienna"}, tokens, "causal")
+        actual = Template.parse("{prefix:3} " + text).encode({"x": "Vienna"}, tokens, "causal")
         assert (
-            found.ids == plain.ids
-            and found.answer_positions == plain.answer_positions
-            and found.prefix == (0, 0, 0)
+            actual.ids == plain.ids
+            and actual.answer_positions == plain.answer_positions
+            and actual.prefix == (0, 0, 0)
         )
 
 
@@ -556,17 +556,17 @@ def test_a_prefix_stands_before_the_special_tokens_and_an_infix_where_it_is_writ
     assert Template.parse("{prefix:2} {x} {mask}").encode(
         {"x": "vienna"}, tokens, "masked"
     ).prefix == (0, 0)
-    found = Template.parse("{prefix:1} the {x} {prefix:2} is {mask}").encode(
+    actual = Template.parse("{prefix:1} the {x} {prefix:2} is {mask}").encode(
         {"x": "vienna"}, tokens, "masked"
     )
-    assert found.prefix == (0, 3, 3) and len(found.ids) == 6, "[CLS] the vienna | is [MASK] [SEP]"
-    spelt = found.spelt_out()
+    assert actual.prefix == (0, 3, 3) and len(actual.ids) == 6, "[CLS] the vienna | is [MASK] [SEP]"
+    spelt = actual.spelt_out()
     assert (
         spelt.deep == (0, -1, -1, -1, 1, 2, -1, -1, -1)
         and spelt.answer_positions == (7,)
         and spelt.prefix == ()
     )
-    assert [i for i, d in zip(spelt.ids, spelt.deep) if d < 0] == list(found.ids)
+    assert [i for i, d in zip(spelt.ids, spelt.deep) if d < 0] == list(actual.ids)
 
 
 def test_words_make_a_prefix_as_long_as_they_are():
@@ -578,8 +578,8 @@ def test_words_make_a_prefix_as_long_as_they_are():
 def test_a_prefix_takes_room():
     tokens = tokens_of()
     template = Template.parse("{prefix:10} {x|shorten} is {mask}")
-    found = template.encode({"x": "Vienna " * 30}, tokens, "causal", max_length=20)
-    assert found.cut and len(found.ids) + 10 <= 20 and len(found.prefix) == 10
+    actual = template.encode({"x": "Vienna " * 30}, tokens, "causal", max_length=20)
+    assert actual.cut and len(actual.ids) + 10 <= 20 and len(actual.prefix) == 10
     assert template.least({"x": "Vienna " * 30}, tokens, "causal") == 11
 
 
