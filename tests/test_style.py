@@ -1,8 +1,10 @@
 """Style and types, checked like the rest."""
 
+import ast
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -19,3 +21,29 @@ def test_nothing_to_mend(command):
     if "No module named" in done.stderr:
         pytest.skip(f"{command[0]} is not installed")
     assert done.returncode == 0, done.stdout
+
+
+NOTHING_SAYS = {"own", "found", "told", "felt", "made", "way", "say", "at", "look"}
+
+
+def names_bound_in(path: pathlib.Path) -> Iterator[tuple[str, int]]:
+    """The names that a file gives to variables, arguments, functions and classes, with their
+    lines."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.id if isinstance(node, ast.Name) else node.attr, node.lineno
+        elif isinstance(node, ast.arg):
+            yield node.arg, node.lineno
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name, node.lineno
+
+
+@pytest.mark.parametrize("folder", ["src", "tests", "benchmarks", "scripts"])
+def test_a_name_says_what_it_holds(folder):
+    empty = [
+        f"{path}:{line} {name}"
+        for path in (ROOT / folder).rglob("*.py")
+        for name, line in names_bound_in(path)
+        if name.strip("_") in NOTHING_SAYS
+    ]
+    assert not empty, empty

@@ -79,9 +79,9 @@ def test_retrieval_takes_the_nearest_sentences_in_the_order_of_the_document(judg
     lm = load(prompt_folder.folders_in(out)).lm
     text = "The Danube is great . Rome is a city . Madrid or London ? Vienna ; Paris is Rome ."
     one = lessons_of(lm, config(pathlib.Path("."), "out", study=None), text=text)
-    found = lm.tokens.tokenizer.decode(judge._found(lm, one, "what is Rome ?", 30))
-    assert found.index("Rome is a city") < found.index("Paris is Rome")
-    assert len(judge._found(lm, one, "what is Rome ?", 5)) == 5
+    nearest = lm.tokens.tokenizer.decode(judge.nearest_sentences(lm, one, "what is Rome ?", 30))
+    assert nearest.index("Rome is a city") < nearest.index("Paris is Rome")
+    assert len(judge.nearest_sentences(lm, one, "what is Rome ?", 5)) == 5
 
 
 def test_the_page_says_what_share_of_the_document_the_prefix_gives():

@@ -105,9 +105,9 @@ def _read(
     read[WHOLE, 0.0] = _beside(lm, example, (*start, *lm.tokens.start(whole)))
     for times in dict.fromkeys((*TIMES, len(ids) / lessons.length)):
         if budget := int(len(ids) / times):
-            first, found = ids[:budget], _found(lm, lessons, question.question, budget)
+            first, nearest = ids[:budget], nearest_sentences(lm, lessons, question.question, budget)
             read[FIRST, times] = _beside(lm, example, (*start, *first))
-            read[FOUND, times] = _beside(lm, example, (*start, *found))
+            read[FOUND, times] = _beside(lm, example, (*start, *nearest))
     return read
 
 
@@ -131,7 +131,7 @@ def _beside(lm: LanguageModel, example: TextExample, context: tuple[int, ...]) -
     return Reading(nats, len(example.answer), len(context), done - ready, ready - before)
 
 
-def _found(lm: LanguageModel, lessons: Lessons, question: str, budget: int) -> list[int]:
+def nearest_sentences(lm: LanguageModel, lessons: Lessons, question: str, budget: int) -> list[int]:
     """The sentences of a document that are nearest to a question, in the document's order, up to so
     many tokens."""
     pieces = [piece for piece in PIECE.findall(lessons.document.text) if piece.strip()]

@@ -87,7 +87,7 @@ class PatternResult(TrainedResult):
     """One template with its label words."""
 
     words: dict[str, str | list[str]] = {}
-    told: str = ""
+    reason: str = ""
     """Why there are no figures."""
     dev: float | None = None
     """The best score on dev."""

@@ -132,10 +132,10 @@ def refuse(faults: Sequence[str], last: str = "") -> None:
             where = PLACE.fullmatch(fault)
             key = (where["file"], where["fault"]) if where else (fault, "")
             lines.setdefault(key, []).append(where["line"] if where else "")
-        told = list(lines.items())
-        more = sum(len(numbers) for _, numbers in told[SHOWN:])
+        grouped = list(lines.items())
+        more = sum(len(numbers) for _, numbers in grouped[SHOWN:])
         counted = [f"... and {more} more faults in the rows."] if more else []
-        sentences = [_with_lines(*key, numbers) for key, numbers in told[:SHOWN]]
+        sentences = [_with_lines(*key, numbers) for key, numbers in grouped[:SHOWN]]
         raise DataError("\n".join([*sentences, *counted, *([last] if last else [])]))
 
 

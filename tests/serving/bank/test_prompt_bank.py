@@ -144,15 +144,15 @@ def test_the_folder_is_watched(served, bank, tmp_path):
     shutil.rmtree(bank / "letter")
     (bank / "plain" / "prompt.json").write_text("{}")
     (bank / "half").mkdir()
-    watcher.look()
+    watcher.check()
     assert "city" not in server.prompts and "letter" in server.prompts
-    watcher.look()
+    watcher.check()
     assert server.prompts.ids() == ["city", "film", "plain"]
     film, plain = scores(client, "film", "plain")
     assert film != before[0] and plain == before[1], "a damaged version answers"
     shutil.copy(tmp_path / "new" / "plain" / "prompt.json", bank / "plain")
     for _ in range(2):
-        watcher.look()
+        watcher.check()
     assert client.get("/v1/models/plain").json()["labels"] == ["good", "bad", "great"]
 
 

@@ -209,7 +209,7 @@ def _run_trial(
     except DivergedError as error:
         if not error.trained:  # the scores of an LM that is not trained here
             raise
-        outcome = MethodOutcome(diverged=True, told=str(error))
+        outcome = MethodOutcome(diverged=True, reason=str(error))
     except PtuneError as error:
         if not is_impossible(error, trial.method):
             raise
@@ -312,7 +312,7 @@ def _identity(
 
 def _report_result(report: Callable[[str], None], result: ComparedResult) -> None:
     """A line about a result, and a line for each sentence about its training."""
-    outcome = result.impossible or result.told
+    outcome = result.impossible or result.reason
     if not outcome:
         figure = result.figures[result.metric]
         outcome = f"{result.metric} {figure:.3f}, {result.seconds:.0f} s"

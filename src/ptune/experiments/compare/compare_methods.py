@@ -114,7 +114,7 @@ def _grid_point(
         return _train_member(lm, split, method, member, settings)
     except DivergedError as error:
         return PatternResult(
-            template=member.template, words=member.words, diverged=True, told=str(error)
+            template=member.template, words=member.words, diverged=True, reason=str(error)
         )
 
 

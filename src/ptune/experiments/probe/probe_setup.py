@@ -201,8 +201,8 @@ def how_many_together(
     """How many prompts train together in half of the free memory: an encoder's parameters,
     gradients and two moments, and the LM's activations for a batch of each."""
     with torch.device("meta"):
-        made = encoders.make(encoder, length, lm.width)
-    parameters = sum(parameter.numel() for parameter in made.parameters())
+        encoder_module = encoders.make(encoder, length, lm.width)
+    parameters = sum(parameter.numel() for parameter in encoder_module.parameters())
     config = lm.model.config.get_text_config()
     hidden, layers = int(config.hidden_size), int(getattr(config, "num_hidden_layers", 12))
     tokens = 48 * batch_size

@@ -88,7 +88,7 @@ class ActivePrefixes:
             if infix and batch.starts is not None
             else None
         )
-        self.turns: Counter[nn.Module] = Counter()
+        self.calls: Counter[nn.Module] = Counter()
         self.reached: set[int] = set()
         self._gathered: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
 
@@ -188,8 +188,8 @@ def attend(
         now.calls.append((module, key, value, query.shape[2]))
         return _stock(module)(module, query, key, value, mask, **options)
     home = homes[module]
-    number = home.sites[now.turns[module] % len(home.sites)]
-    now.turns[module] += 1
+    number = home.sites[now.calls[module] % len(home.sites)]
+    now.calls[module] += 1
     (rows, _, queries, _), keys = query.shape, key.shape[2]
     prefix_keys, prefix_values, seen = now.prefix_of(number, rows, queries, keys)
     if (bias := options.get("position_bias")) is not None:
@@ -299,12 +299,12 @@ def resume_point() -> Callable[[], contextlib.AbstractContextManager[None]]:
         What opens a context in which the prefixes are as they are now.
     """
     state = _entering.get()
-    turns = Counter(state.turns) if isinstance(state, ActivePrefixes) else Counter()
+    calls = Counter(state.calls) if isinstance(state, ActivePrefixes) else Counter()
 
     @contextlib.contextmanager
     def resumed() -> Iterator[None]:
         if isinstance(state, ActivePrefixes):
-            state.turns = Counter(turns)
+            state.calls = Counter(calls)
         with entered(state):
             yield
 

@@ -93,8 +93,8 @@ def _learning(documents: Sequence[DocumentResult]) -> str:
     drawing = Figure(figsize=(8.5, 3), layout="constrained")
     axes = drawing.subplots()
     for number, one in enumerate(documents):
-        steps = [look.step for look in one.history]
-        losses = [look.dev_loss for look in one.history]
+        steps = [evaluation.step for evaluation in one.history]
+        losses = [evaluation.dev_loss for evaluation in one.history]
         axes.plot(steps, losses, label=one.document, **design.line_style(number))
     axes.set_xlabel("steps")
     axes.set_ylabel("held-out divergence")

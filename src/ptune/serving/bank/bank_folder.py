@@ -128,7 +128,7 @@ class Watcher:
         while not self._stopped.wait(pause):
             began = time.monotonic()
             try:
-                self.look()
+                self.check()
                 after_each()
                 last_fault = ""
             except Exception as error:
@@ -140,7 +140,7 @@ class Watcher:
     def stop(self) -> None:
         self._stopped.set()
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Take over what is as it was at the last look and not as it is served."""
         known = self.bank.files()
         present = {one.id: one for one in prompts_in(self.folder)} if self.folder else {}
