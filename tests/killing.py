@@ -16,7 +16,7 @@ class Stop(BaseException):
 @contextlib.contextmanager
 def killed_after(steps: int, monkeypatch):
     """What is run within this is killed after so many optimizer steps."""
-    done, step = [], loop._step
+    done, step = [], loop.take_step
 
     def stopping(*arguments):
         if len(done) == steps:
@@ -25,7 +25,7 @@ def killed_after(steps: int, monkeypatch):
         step(*arguments)
 
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(loop, "_step", stopping)
+        patch.setattr(loop, "take_step", stopping)
         yield
 
 

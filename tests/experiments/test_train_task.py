@@ -192,7 +192,7 @@ def no_step(monkeypatch):
     def step(*arguments):
         raise AssertionError("it began to train")
 
-    monkeypatch.setattr(loop, "_step", step)
+    monkeypatch.setattr(loop, "take_step", step)
 
 
 def with_rows(world, tmp_path, rows):
@@ -255,8 +255,8 @@ def test_one_step_of_a_copy_is_tried_first(world, tmp_path, monkeypatch):
         raise ConfigError("no figures today")
 
     steps = []
-    step = loop._step
-    monkeypatch.setattr(loop, "_step", lambda *arguments: steps.append(1) or step(*arguments))
+    step = loop.take_step
+    monkeypatch.setattr(loop, "take_step", lambda *arguments: steps.append(1) or step(*arguments))
     with monkeypatch.context() as patch:
         patch.setattr(judge_labels, "judge", broken)
         with pytest.raises(ConfigError, match="^no figures today$"):

@@ -276,7 +276,7 @@ def test_a_run_that_is_stopped_and_resumed_is_the_run_that_was_not(
 
 def killed(folder: str) -> None:
     """A run that is killed in its fourth step."""
-    step, count = loop._step, []
+    step, count = loop.take_step, []
 
     def dying(*arguments):
         count.append(1)
@@ -284,7 +284,7 @@ def killed(folder: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         step(*arguments)
 
-    loop._step = dying
+    loop.take_step = dying
     fit(build("gpt2"), DATA, TrainConfig(**CONFIG), folder=folder)
 
 
@@ -301,9 +301,9 @@ def test_a_killed_run_of_prefixes_goes_on(tmp_path):
     assert done.returncode == -signal.SIGKILL and (tmp_path / "checkpoint.safetensors").exists()
     whole, resumed = build("gpt2"), build("gpt2")
     history = histories(fit(whole, DATA, TrainConfig(**CONFIG)))
-    seen, step = [], loop._step
+    seen, step = [], loop.take_step
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_step", lambda *arguments: seen.append(1) or step(*arguments))
+        patch.setattr(loop, "take_step", lambda *arguments: seen.append(1) or step(*arguments))
         assert (
             histories(fit(resumed, DATA, TrainConfig(**CONFIG), folder=tmp_path, resume=True))
             == history

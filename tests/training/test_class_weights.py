@@ -36,7 +36,7 @@ def test_a_steps_gradient_is_that_of_the_weighted_mean(weights, reader):
     model, job = job_of(weights, reader)
     gradients = []
     job.update = lambda: gradients.extend(p.grad.clone() for p in job.parameters)
-    loop._step(model, [job], job.config)
+    loop.take_step(model, [job], job.config)
     position = job.order[:4].tolist()
     labels = [row["label"] for row in ROWS]
     balanced = dict(

@@ -116,10 +116,10 @@ def test_together_is_apart_step_by_step():
     for steps in (1, 5, 20):
         settings = dict(evaluate_every=steps, epochs=steps, learning_rate=1e-3)
         with pytest.MonkeyPatch.context() as patch:
-            step = loop._step
+            step = loop.take_step
             patch.setattr(
                 loop,
-                "_step",
+                "take_step",
                 lambda model, jobs, config, step=step, steps=steps: (
                     step(model, jobs, config),
                     stop_at(jobs, steps),
@@ -284,7 +284,7 @@ def test_steps_that_epochs_cut_short_are_told():
 def test_schedule():
     def rates(**settings):
         config = TrainConfig(**settings)
-        return [prompt_training._rate(step, 10, 5, config) for step in range(10)]
+        return [prompt_training.rate_share(step, 10, 5, config) for step in range(10)]
 
     assert rates() == [1.0] * 10
     assert rates(warmup=0.2, decay="linear") == pytest.approx(

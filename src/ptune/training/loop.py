@@ -250,7 +250,7 @@ def _run(
     done = sum(job.steps if job.done else job.step for job in jobs)
     with Progress(label, sum(job.steps for job in jobs), done) as progress, stoppable() as stopped:
         while active := [job for job in jobs if not job.done]:
-            _step(model, active, config)
+            take_step(model, active, config)
             progress.advance(len(active), loss=active[0].losses[-1])
             if due := [job for job in active if job.due]:
                 evaluate(due)
@@ -270,7 +270,7 @@ def _run(
                 )
 
 
-def _step(model: PromptModel, jobs: Sequence[PromptTraining], config: TrainConfig) -> None:
+def take_step(model: PromptModel, jobs: Sequence[PromptTraining], config: TrainConfig) -> None:
     """One joint step: the LM runs once over a batch of every task's rows, and then each task's
     optimiser takes a step."""
     batches = [job.batch() for job in jobs]

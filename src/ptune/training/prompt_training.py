@@ -146,7 +146,7 @@ class PromptTraining:
         """Take one step of this task's optimiser."""
         if self.config.clip:
             nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
-        share = _rate(self.step, self.steps, self.steps_an_epoch, self.config)
+        share = rate_share(self.step, self.steps, self.steps_an_epoch, self.config)
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * share
         self.optimiser.step()
@@ -288,7 +288,7 @@ def _optimiser(groups: list[dict[str, Any]], config: TrainConfig) -> torch.optim
     return kind(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
 
 
-def _rate(step: int, steps: int, steps_an_epoch: int, config: TrainConfig) -> float:
+def rate_share(step: int, steps: int, steps_an_epoch: int, config: TrainConfig) -> float:
     """The learning rate of a step as a fraction of its peak."""
     rising = round(steps * config.warmup)
     if step < rising:
