@@ -247,6 +247,7 @@ def test_prefixes_one_after_the_other_are_all_seen_in_that_order():
         position_ids=torch.arange(6, 6 + len(ids))[None],
     ).logits[0, -1]
     torch.testing.assert_close(output.scores[0], plain, rtol=1e-4, atol=1e-5)
+    assert torch.equal(model.bank.prefixes[model.tasks[number].prompt](), prefix)
     other = ask.compose(model, [0, 2])
     assert not torch.equal(
         model.bank.prefixes[model.tasks[other].prompt](),

@@ -520,7 +520,7 @@ def test_other_adapters_are_refused(tmp_path):
     ).save_pretrained(str(tmp_path))
     with pytest.raises(
         ConfigError,
-        match="type 'LORA', and ptune loads PROMPT_TUNING, P_TUNING and PREFIX_TUNING only",
+        match="type 'LORA', and ptune loads .*PREFIX_TUNING and CARTRIDGE only",
     ):
         peft_format.load(tmp_path, lm, " {x} = {mask}")
     saved_by_peft("gpt2", SOFT_CONFIGS["P-tuning, MLP"](task_type="CAUSAL_LM"), tmp_path)
@@ -625,3 +625,52 @@ def test_pickled_weights_are_never_read(tmp_path):
 def test_peft_is_not_needed():
     code = "import sys; sys.modules['peft'] = None; import ptune.storage.peft_format"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Cartridges.
+
+needs_cartridges = pytest.mark.skipif(
+    not hasattr(peft, "CartridgeConfig"), reason="this PEFT has no cartridges"
+)
+
+
+@needs_cartridges
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen"])
+def test_a_cartridge_answers_in_peft_as_here_and_comes_back(family, tmp_path):
+    model = build(family, shape(family, "{prefix:4}"))
+    peft_format.export(model, tmp_path, "t", cartridge=True)
+    config = peft.PeftConfig.from_pretrained(str(tmp_path))
+    assert isinstance(config, peft.CartridgeConfig) and config.num_frozen_tokens == 0
+    rows = rows_of(model)
+    expected = ours(model, rows)
+    assert distance(theirs(in_peft(family, tmp_path), rows), expected) < TOLERANCE
+    again = peft_format.load(tmp_path, model.lm, " {x} = {mask}", "t")
+    assert torch.equal(ours(again, rows), expected)
+    tampered(tmp_path, lambda values: values.flip(0) * 0.9)
+    assert distance(theirs(in_peft(family, tmp_path), rows), expected) > FAR
+
+
+@needs_cartridges
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_a_cartridge_that_peft_made_answers_here_as_there(frozen, tmp_path):
+    network, tokenizer = tiny.tiny("llama")
+    config = peft.CartridgeConfig(
+        task_type="CAUSAL_LM", num_virtual_tokens=3, num_frozen_tokens=frozen
+    )
+    torch.manual_seed(0)
+    wrapped = peft.get_peft_model(network, config).eval()
+    wrapped.save_pretrained(tmp_path)
+    model = peft_format.load(tmp_path, LanguageModel(*tiny.tiny("llama")), " {x} = {mask}", "t")
+    rows = rows_of(model)
+    assert distance(theirs(wrapped, rows), ours(model, rows)) < TOLERANCE
+
+
+def test_what_is_no_cartridge_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="is no cartridge"):
+        peft_format.export(build("gpt2", "{soft:2} {x} {mask}"), tmp_path, cartridge=True)
+    with pytest.raises(ConfigError, match="is no cartridge"):
+        peft_format.export(build("t5", "{prefix:2} {x}"), tmp_path, cartridge=True)
+    assert not list(tmp_path.iterdir())
+    peft_format.export(build("gpt2", "{prefix:2} {x} {mask}"), tmp_path, cartridge=True)
+    with pytest.raises(ConfigError, match="is a cartridge, which is for a causal LM"):
+        peft_format.load(tmp_path, LanguageModel(*tiny.tiny("t5")), " {x}")

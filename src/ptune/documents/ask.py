@@ -61,8 +61,9 @@ def compose(model: PromptModel, numbers: Sequence[int]) -> int:
     """Add a task whose prefix is those of other tasks one after the other, in this order; return
     its number.
 
-    Each keeps the positions that it was trained at, and a question stands behind as many as they
-    are together, as PEFT composes cartridges.
+    Each keeps the positions that it was trained at, and a question stands behind as many positions
+    as they have together, as PEFT composes cartridges. Attention sees all of them alike, so their
+    order changes nothing but the last digits.
 
     Raises:
         ConfigError: the tasks have no prefix in front, or are asked in other words.

@@ -114,8 +114,9 @@ class AskConfig(Config):
     question: tyro.conf.Positional[str]
     """The question."""
     document: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["-d"])] = ()
-    """The documents to ask, by name; the prefixes of several stand one after the other in this
-    order. By default the document whose words are nearest to the question's (TF-IDF)."""
+    """The documents to ask, by name; the prefixes of several stand together before the question.
+    Each keeps the positions that it was trained at, so their order changes nothing but the last
+    digits. By default it is the document whose words are nearest to the question's (TF-IDF)."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the question, the documents and the answer as JSON."""
     lm: Lm | None = None

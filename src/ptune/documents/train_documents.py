@@ -1,5 +1,6 @@
 """``ptune distil``: a prefix for each document, trained together as banks."""
 
+import contextlib
 import functools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from ptune.runs.folder import RunFolder, working_in
 from ptune.runs.trials import JsonResults, Trial, run_trials
 from ptune.runs.without_trace import without_trace
 from ptune.settings import TrainConfig
-from ptune.storage import prompt_folder
+from ptune.storage import peft_format, prompt_folder
 from ptune.survey import unknown_text
 from ptune.training.loop import account, fit, lower_rates
 from ptune.training.prompt_training import TrainingHistory
@@ -201,9 +202,10 @@ def _run_bank(
             report(sentence)
         if history.best is not None:
             figures = {"held-out divergence": history.best.dev_loss}
-            prompt_folder.save(
-                model, lessons.prompt_of(plan.config.out, one.document.name), number, figures
-            )
+            folder = lessons.prompt_of(plan.config.out, one.document.name)
+            prompt_folder.save(model, folder, number, figures)
+            with contextlib.suppress(ConfigError):  # where PEFT cannot say the same
+                peft_format.export(model, folder, number, cartridge=True)
         yield _result(plan, one, history)
 
 

@@ -24,8 +24,9 @@ def export(config: ExportConfig, report: Callable[[str], None] = terminal.print_
     """
     lm = LanguageModel.load(config.lm, device="cpu") if config.lm is not None else None
     model = prompt_folder.load(config.prompt, lm, device="cpu")
-    if config.to == "peft":
-        peft_format.check(model)
+    if config.to != "google":
+        is_cartridge = config.to == "cartridge"
+        peft_format.check(model, cartridge=is_cartridge)
         with working_in(config.out, "ptune export", adds=True) as folder:
             folder.claim(
                 {
@@ -35,7 +36,7 @@ def export(config: ExportConfig, report: Callable[[str], None] = terminal.print_
                     ]
                 }
             )
-            peft_format.export(model, config.out)
+            peft_format.export(model, config.out, cartridge=is_cartridge)
     else:
         if config.out.exists():
             raise ConfigError(

@@ -15,9 +15,9 @@ class ExportConfig(Config):
     """The folder of a saved prompt."""
     out: tyro.conf.Positional[pathlib.Path]
     """Where it goes: a folder for PEFT, a .npy file for Google's form."""
-    to: Literal["peft", "google"] = "peft"
-    """peft: an adapter folder (soft tokens in front, or a decoder's prefix). google: the soft
-    tokens as an array."""
+    to: Literal["peft", "cartridge", "google"] = "peft"
+    """peft: an adapter folder (soft tokens in front, or a decoder's prefix). cartridge: the same of
+    a causal LM's prefix, as PEFT's type for documents. google: the soft tokens as an array."""
     lm: Lm | None = None
     """The LM; by default the one that the prompt names."""
 

@@ -2,7 +2,8 @@
 tensor, ``prompt_embeddings``.
 
 PEFT's format can say two things that ptune can say too: soft tokens in front of everything, and a
-prefix in the attention of a causal LM or of a decoder. PEFT answers with them as ptune does, where
+prefix in the attention of a causal LM or of a decoder, which it calls PREFIX_TUNING, or CARTRIDGE
+where it stands for a document (PEFT 0.20 and newer). PEFT answers with them as ptune does, where
 rows are not padded on the left. Everything else is refused with the reason. The text of a template
 and the label words have no place in the format. PEFT itself is not needed.
 """
@@ -32,7 +33,7 @@ CONFIG, WEIGHTS, PICKLED, TENSOR = (
     "adapter_model.bin",
     "prompt_embeddings",
 )
-SOFT, PREFIX = ("PROMPT_TUNING", "P_TUNING"), "PREFIX_TUNING"
+SOFT, PREFIX, CARTRIDGE = ("PROMPT_TUNING", "P_TUNING"), "PREFIX_TUNING", "CARTRIDGE"
 ABOUT_GENERATE = (
     "PEFT's forward answers with it as ptune does. The generate of PEFT 0.21 does not on "
     "transformers 5.24 and later: soft tokens need use_cache=False there, and a prefix is left out "
@@ -55,35 +56,45 @@ class Adapter(BaseModel):
     num_transformer_submodules: PositiveInt | None = None
     num_attention_heads: PositiveInt | None = None
     num_layers: PositiveInt | None = None
+    num_frozen_tokens: int | None = None  # of a cartridge, which PEFT does not train on
 
 
-def export(model: PromptModel, folder: files.Path, task: int | str = 0) -> None:
+def export(
+    model: PromptModel, folder: files.Path, task: int | str = 0, cartridge: bool = False
+) -> None:
     """Write a task's prompt as PEFT's two files, so that ``PeftModel.from_pretrained(lm, folder)``
     answers as ptune does.
+
+    Args:
+        cartridge: write a causal LM's prefix as PEFT's type CARTRIDGE, and not as PREFIX_TUNING.
 
     Raises:
         ConfigError: PEFT's format cannot say this prompt, with the reason.
         StoreError: the folder cannot be written.
     """
-    check(model, task)
+    check(model, task, cartridge)
     bound = model.tasks[model.number(task)]
-    adapter, values = (_prefix_out if model.bank.has_prefix(bound.prompt) else _soft_out)(
-        model, bound
-    )
+    is_prefix = model.bank.has_prefix(bound.prompt)
+    adapter, values = (_prefix_out if is_prefix else _soft_out)(model, bound)
+    if cartridge:
+        adapter = adapter.model_copy(update={"peft_type": CARTRIDGE, "num_frozen_tokens": 0})
     folder = pathlib.Path(folder)
     files.write_tensors(folder / WEIGHTS, {TENSOR: values})
     files.write_json(
         folder / CONFIG,
         {
-            **adapter.model_dump(),
+            **adapter.model_dump(exclude=None if cartridge else {"num_frozen_tokens"}),
             "base_model_name_or_path": _base(model.lm.source),
             "inference_mode": True,
         },
     )
 
 
-def check(model: PromptModel, task: int | str = 0) -> None:
+def check(model: PromptModel, task: int | str = 0, cartridge: bool = False) -> None:
     """Refuse a task's prompt that PEFT's format cannot say.
+
+    Args:
+        cartridge: it is to be of PEFT's type CARTRIDGE.
 
     Raises:
         ConfigError: the reason.
@@ -95,6 +106,11 @@ def check(model: PromptModel, task: int | str = 0) -> None:
         )
     if reason := _unsaid(model, bound):
         raise ConfigError(f"The prompt of {bound.task.name} cannot be exported for PEFT: {reason}.")
+    if cartridge and not (model.bank.has_prefix(bound.prompt) and model.lm.kind == "causal"):
+        raise ConfigError(
+            f"The prompt of {bound.task.name} is no cartridge, which is the prefix of a causal LM: "
+            "export it to peft."
+        )
 
 
 def _base(source: str) -> str | None:
@@ -239,7 +255,8 @@ def load(
     verbalizer: Verbalizer | None = None,
     target: str = "label",
 ) -> PromptModel:
-    """Load a prompt that PEFT saved for this LM: by prompt tuning, P-tuning or prefix tuning.
+    """Load a prompt that PEFT saved for this LM: by prompt tuning, P-tuning, prefix tuning
+    or as a cartridge.
 
     Args:
         template: what stands behind the learned tokens, as in " {x} = {mask}". Its spaces count:
@@ -253,7 +270,7 @@ def load(
     """
     path = pathlib.Path(folder)
     adapter = _adapter(path, lm)
-    deep = adapter.peft_type == PREFIX
+    deep = adapter.peft_type in (PREFIX, CARTRIDGE)
     if reason := _unsaid_by(lm, deep):
         raise ConfigError(f"The prompt in {path} cannot be loaded for this LM: {reason}.")
     values = (_prefix_in if deep else _soft_in)(path, adapter, lm)
@@ -282,10 +299,15 @@ def _adapter(path: pathlib.Path, lm: LanguageModel) -> Adapter:
         raise StoreError(f"There is no folder {path}.")
     raw = files.read_json(path / CONFIG)
     kind = raw.get("peft_type") if isinstance(raw, dict) else None
-    if kind not in (*SOFT, PREFIX):
+    if kind not in (*SOFT, PREFIX, CARTRIDGE):
         raise ConfigError(
-            f"{path / CONFIG} is of PEFT's type {kind!r}, and ptune loads {', '.join(SOFT)} and "
-            f"{PREFIX} only."
+            f"{path / CONFIG} is of PEFT's type {kind!r}, and ptune loads "
+            f"{', '.join((*SOFT, PREFIX))} and {CARTRIDGE} only."
+        )
+    if kind == CARTRIDGE and lm.kind != "causal":
+        raise ConfigError(
+            f"{path / CONFIG} is a cartridge, which is for a causal LM, and {lm.source} is "
+            f"{lm.kind}."
         )
     try:
         adapter = Adapter.model_validate(raw)
