@@ -29,6 +29,7 @@ GUIDES = (
     "classify",
     "facts",
     "write",
+    "documents",
     "serving",
     "peft",
     "your-lm",

@@ -33,6 +33,7 @@ def world(tmp_path_factory):
     questions = [
         {"document": "austria", "question": "the capital ?", "answer": "Vienna"},
         {"document": "danube", "question": "the river ?", "answer": "Danube"},
+        {"document": "berlin", "question": "a city ?", "answer": "Berlin"},
     ]
     (path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in questions))
     return path
@@ -91,7 +92,7 @@ def test_what_is_learned_from_can_be_read(run):
     slices = [text for text in texts if "start" in text]
     assert all(text["text"] in documents[text["document"]] for text in slices)
     assert sum(text.get("held_out", False) for text in texts) == sum(r.held_out for r in results)
-    assert [text["answer"] for text in texts if "answer" in text] == ["Vienna", "Danube"]
+    assert [text["answer"] for text in texts if "answer" in text] == ["Vienna", "Berlin", "Danube"]
 
 
 def test_a_run_that_is_killed_ends_as_one_that_is_not(world, run, tmp_path, monkeypatch):

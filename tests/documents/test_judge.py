@@ -71,7 +71,7 @@ def test_nats_are_those_of_plain_transformers(judged):
     (prefix_figures,) = [one for one in contexts if one.kind == "prefix"]
     assert prefix_figures.vectors == 4
     assert prefix_figures.bytes == 4 * lm.route.width * 4
-    assert {one.questions for one in contexts} == {2}
+    assert {one.questions for one in contexts} == {3}
 
 
 def test_retrieval_takes_the_nearest_sentences_in_the_order_of_the_document(judged):

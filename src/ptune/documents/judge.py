@@ -88,7 +88,7 @@ def _read(
     model: PromptModel, number: int, lessons: Lessons, question: Study
 ) -> dict[tuple[str, float], Reading]:
     """One question beside every context: by the kind of context, and how many times smaller than
-    the document it is (0 where that is not chosen)."""
+    the document it is; 0 for as large as the prefix, where that is chosen."""
     lm = model.lm
     row = {FIELD: question.document, "question": question.question, TARGET: question.answer}
     example = model.encode(number, [row])[0]
@@ -103,8 +103,8 @@ def _read(
     # as the teacher reads it: the stretch of a long document where the question is answered
     whole = lessons.stretch_for(f"{question.question} {question.answer}").text
     read[WHOLE, 0.0] = _beside(lm, example, (*start, *lm.tokens.start(whole)))
-    for times in dict.fromkeys((*TIMES, len(ids) / lessons.length)):
-        if budget := int(len(ids) / times):
+    for times in (0.0, *TIMES):
+        if budget := int(len(ids) / times) if times else lessons.length:
             first, nearest = ids[:budget], nearest_sentences(lm, lessons, question.question, budget)
             read[FIRST, times] = _beside(lm, example, (*start, *first))
             read[FOUND, times] = _beside(lm, example, (*start, *nearest))
