@@ -1,8 +1,5 @@
 """Tables read back as they were written, whatever wrote them, or refused with the line."""
 
-import csv
-import io
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -11,12 +8,7 @@ from ptune.data.rows import read_rows
 from ptune.errors import DataError
 from ptune.settings import FileConfig
 
-TEXTS = st.text(
-    st.sampled_from('ab é😀"",;\t|\n\r\\\'\u2028\x0b') | st.characters(exclude_categories=["Cs"]),
-    max_size=12,
-)
 NAMES = ("text", "label", "Review Text")
-ENDINGS = {",": ".csv", "\t": ".tsv", ";": ".csv", "|": ".csv"}
 
 
 def put(folder, name, content):
@@ -24,90 +16,11 @@ def put(folder, name, content):
     return folder / name
 
 
-def written(rows, separator, quoting, end="\n", mark="", first_line=""):
-    out = io.StringIO()
-    csv.writer(out, delimiter=separator, quoting=quoting, lineterminator=end).writerows(
-        [NAMES[: len(rows[0])], *rows]
-    )
-    return (mark + first_line + out.getvalue()).encode()
-
-
-def like_excel(rows, separator):
-    """Excel quotes what holds separators, quotation marks or line breaks; ends lines with both
-    signs, and begins with a byte order mark."""
-
-    def cell(text):
-        return (
-            '"' + text.replace('"', '""') + '"'
-            if any(sign in text for sign in (separator, '"', "\n", "\r"))
-            else text
-        )
-
-    return (
-        "\ufeff"
-        + "".join(separator.join(map(cell, row)) + "\r\n" for row in [NAMES[: len(rows[0])], *rows])
-    ).encode()
-
-
-def like_polars(rows, separator):
-    """Polars quotes an empty text, to tell it from none, and what needs it."""
-
-    def cell(text):
-        return (
-            '"' + text.replace('"', '""') + '"'
-            if not text or any(sign in text for sign in (separator, '"', "\n", "\r"))
-            else text
-        )
-
-    return "".join(
-        separator.join(map(cell, row)) + "\n" for row in [NAMES[: len(rows[0])], *rows]
-    ).encode()
-
-
 DEFAULTS = FileConfig()
 
 
 def texts_of(path, options=DEFAULTS):
     return [list(row.values()) for row in read_rows(path, options=options)]
-
-
-@given(
-    st.integers(1, 3).flatmap(
-        lambda width: st.lists(
-            st.lists(TEXTS, min_size=width, max_size=width), min_size=1, max_size=6
-        )
-    ),
-    st.sampled_from(list(ENDINGS)),
-    st.sampled_from(["minimal", "all", "nonnumeric", "excel", "polars"]),
-    st.sampled_from(["\n", "\r\n"]),
-)
-@settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-def test_any_table_by_any_writer_is_read_back_or_refused_with_its_line(
-    tmp_path, rows, separator, writer, end
-):
-    if writer in ("excel", "polars"):
-        content = (like_excel if writer == "excel" else like_polars)(rows, separator)
-    else:
-        safe = (
-            [[text.replace("\r", "\n") for text in row] for row in rows]
-            if writer == "minimal"
-            else rows
-        )  # csv leaves lone ones bare before 3.13
-        rows, content = safe, written(safe, separator, getattr(csv, f"QUOTE_{writer.upper()}"), end)
-    if len(rows[0]) == 1:
-        rows = [row for row in rows if row[0] or writer != "excel"]  # an empty line is no row
-    if not rows:
-        return
-    path = put(tmp_path, f"a{ENDINGS[separator]}", content)
-    for options in (FileConfig(), FileConfig(separator=separator, quoting="csv")):
-        try:
-            rows_read = texts_of(path, options)
-        except DataError as error:
-            assert "line " in str(error) and options == FileConfig()
-        else:
-            assert rows_read == rows
 
 
 @given(
