@@ -246,9 +246,11 @@ class FileConfig(Config):
     separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     """What stands between the fields of a table: ";" or another sign. By default what its name, its
     header and its first lines show."""
-    quoting: Literal["csv", "none"] | None = None
+    quoting: Literal["csv", "none", "backslash", "single", "spaced"] | None = None
     """What quotation marks in a table are. csv: they enclose fields, and are doubled within. none:
-    plain text, as in GLUE's files. By default what the whole file fits."""
+    plain text, as in GLUE's files. backslash: they enclose fields, and stand behind a backslash
+    within, as Spark writes them. single: single ones enclose fields. spaced: as csv, with a space
+    before them. By default what the whole file fits."""
     columns: tuple[str, ...] | None = None
     """Names of the columns of a table whose first line is a row already: [label, title, text]."""
     skip_lines: Annotated[int, Field(ge=1)] | None = None

@@ -77,6 +77,26 @@ def test_pythons_csv(tmp_path, rows, separator, quoting, end):
     check(tmp_path, rows, f"a{ending_of(separator)}", stream.getvalue(), **options)
 
 
+@given(TABLES, SIGNS, st.sampled_from(["backslash", "single", "spaced"]))
+@PROPERTY
+def test_marks_that_are_not_csvs(tmp_path, rows, separator, quoting):
+    """Spark's and MySQL's backslashes, single quotation marks, a space before quoted fields."""
+    assume(quoting != "spaced" or len(rows[0]) > 1)
+    quoted = {"backslash": r"\"", "single": "''", "spaced": '""'}
+    mark = "'" if quoting == "single" else '"'
+
+    def cell(text):
+        text = text.replace("\\", "\\\\") if quoting == "backslash" else text
+        return mark + text.replace(mark, quoted[quoting]) + mark
+
+    between = f"{separator} " if quoting == "spaced" else separator
+    lines = [between.join(map(cell, row)) for row in [NAMES[: len(rows[0])], *rows]]
+    path = tmp_path / f"a{ending_of(separator)}"
+    path.write_bytes("".join(f"{line}\n" for line in lines).encode())
+    options = FileConfig(separator=separator, quoting=quoting)
+    assert [list(row.values()) for row in read_rows(path, options=options)] == rows
+
+
 @given(TABLES, st.sampled_from([None, 2]), st.booleans())
 @PROPERTY
 def test_pythons_json(tmp_path, rows, indent, ascii_only):

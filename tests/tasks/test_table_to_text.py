@@ -4,6 +4,8 @@ import pytest
 
 from ptune.errors import DataError
 from ptune.tasks.layouts.table_to_text import read
+from ptune.tasks.schema import DataConfig
+from ptune.tasks.splits import read as read_splits
 
 TRIPLES = [
     ["Aarhus_Airport", "cityServed", '"Aarhus, Denmark"'],
@@ -495,3 +497,21 @@ def test_counts_of_real_files(data, name):
     assert {
         part: counts([row for row in rows if row["part"] == part]) for part in parts
     } == PARTS.get(name, {})
+
+
+def test_webnlg_entries_published_without_texts_have_a_table_alone(tmp_path):
+    entry = (
+        '<entry category="Artist" eid="Id{0}" size="1"><modifiedtripleset>'
+        "<mtriple>Ann{0} | plays | Jazz</mtriple></modifiedtripleset>{1}</entry>"
+    )
+    texts = ("", "", '<lex comment="good" lid="Id1">Ann plays jazz.</lex>')
+    entries = "".join(entry.format(number, text) for number, text in enumerate(texts))
+    path = put(tmp_path / "a.xml", f"<benchmark><entries>{entries}</entries></benchmark>")
+    rows = read(path, "webnlg")
+    assert [row.get("text") for row in rows] == [None, None, ["Ann plays jazz."]]
+    assert all("Ann" in row["table"] for row in rows)
+    line = {key: value for key, value in LINES[0].items() if key != "lex"}
+    assert "text" not in read(put(tmp_path / "a.jsonl", lines([line])), "webnlg")[0]
+    data = DataConfig(form="webnlg", train=path)
+    with pytest.raises(DataError, match="has no field 'text'"):
+        read_splits(data, "text")

@@ -10,7 +10,13 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Literal
 
-Quoting = Literal["csv", "none"]
+Quoting = Literal["csv", "none", "backslash", "single", "spaced"]
+VARIANTS: dict[Quoting, str] = {
+    "backslash": r"quotation marks in quoted fields stand behind a backslash, \"",
+    "single": "fields stand in single quotation marks, '",
+    "spaced": "a space stands before quoted fields",
+}
+"""How programs write quotation marks that do not write CSV's."""
 SEPARATORS = {
     ",": "comma",
     "\t": "tab",
@@ -20,9 +26,17 @@ SEPARATORS = {
     "~": "tilde",
     "\x01": "control sign 1",
     "\x1f": "control sign 31",
+    ":": "colon",
 }
+IN_TEXTS = ":"
+"""A sign that stands in many texts: it separates fields only where every line of the sample has the
+same number of them, in a file whose name says that it is a table."""
 BY_ENDING = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
 UNCLOSED = "is never closed"
+UP_TO_MARK = re.compile(r'(?:[^\\"]|\\.)*"', re.DOTALL)
+ESCAPED = re.compile(r'\\([\\"])')
+FITTING = 0.9
+"""The share of records that fit how a table is written, where bad ones are skipped."""
 MOST_BEFORE = 20
 SAMPLE = 100
 """So many records decide on the separator."""
@@ -117,11 +131,12 @@ def records(
             faulty too.
     """
     numbered = NumberedLines(lines, first_number)
+    mark = "'" if quoting == "single" else '"'
     for number, line in numbered:
-        if quoting == "none" or '"' not in line:
+        if quoting == "none" or mark not in line:
             yield Record(number, _content(line).split(separator))
         else:
-            record = _with_marks(number, line, numbered, separator)
+            record = _with_marks(number, line, numbered, separator, quoting)
             if lenient and record.fault:
                 numbered.give_up_record()
             elif record.bare and number <= numbered.given_up + 1:
@@ -132,18 +147,25 @@ def records(
 
 
 def _with_marks(
-    start: int, line: str, numbered: Iterator[tuple[int, str]], separator: str
+    start: int,
+    line: str,
+    numbered: Iterator[tuple[int, str]],
+    separator: str,
+    quoting: Quoting,
 ) -> Record:
     """The record that begins with this line, which has a quotation mark; it takes further lines
     where a quoted field does."""
     fields: list[str] = []
     quoted: list[int] = []
     position = 0
+    mark = "'" if quoting == "single" else '"'
     while True:
-        if line.startswith('"', position):
+        if quoting == "spaced":
+            position = len(line) - len(line[position:].lstrip(" "))
+        if line.startswith(mark, position):
             parts, position = [], position + 1
             begun = line[position:]
-            while (closing := _closing_mark(line, position)) < 0:
+            while (closing := _closing_mark(line, position, mark, quoting)) < 0:
                 parts.append(line[position:])
                 following = next(numbered, None)
                 if following is None:
@@ -154,7 +176,11 @@ def _with_marks(
             parts.append(line[position:closing])
             position = closing + 1
             quoted.append(len(fields))
-            fields.append("".join(parts).replace('""', '"'))
+            content = "".join(parts)
+            if quoting == "backslash":
+                fields.append(ESCAPED.sub(r"\1", content))
+            else:
+                fields.append(content.replace(mark * 2, mark))
             rest = _content(line[position:])
             if rest and not rest.startswith(separator):
                 return Record(
@@ -168,17 +194,20 @@ def _with_marks(
             fields.append(line[position:end] if end >= 0 else _content(line[position:]))
             position = end if end >= 0 else len(line)
         if not line.startswith(separator, position):
-            bare = sum('"' in text for column, text in enumerate(fields) if column not in quoted)
+            bare = sum(mark in text for column, text in enumerate(fields) if column not in quoted)
             return Record(start, fields, tuple(quoted), bare)
         position += len(separator)
 
 
-def _closing_mark(line: str, position: int) -> int:
-    """The quotation mark that closes the field, which is not doubled; -1 where the field goes on in
-    the next line."""
-    while (mark := line.find('"', position)) >= 0 and line.startswith('"', mark + 1):
-        position = mark + 2
-    return mark
+def _closing_mark(line: str, position: int, mark: str, quoting: Quoting) -> int:
+    """The quotation mark that closes the field, which is not doubled, or not behind a backslash; -1
+    where the field goes on in the next line."""
+    if quoting == "backslash":
+        closing = UP_TO_MARK.match(line, position)
+        return closing.end() - 1 if closing else -1
+    while (place := line.find(mark, position)) >= 0 and line.startswith(mark, place + 1):
+        position = place + 2
+    return place
 
 
 def _content(line: str) -> str:
@@ -232,9 +261,47 @@ def decide(
     if quoting is None:
         with opened() as lines:
             signs = _signs_of(islice(lines, skip, None), separator, skip + 1, columns, lenient)
-        quoting, note = _quoting(signs, separator, lenient)
+        variant = _variant(opened, skip, separator, signs, sample, FITTING if lenient else 1)
+        if variant is not None:
+            quoting, note = variant, f"{VARIANTS[variant]} (quoting: {variant})"
+        else:
+            quoting, note = _quoting(signs, separator, lenient)
         notes += [note] if note else []
     return Dialect(separator, quoting, skip, "; ".join(notes))
+
+
+def _variant(
+    opened: Opened,
+    skip: int,
+    separator: str,
+    signs: "_Signs",
+    sample: Sequence[str],
+    fitting: float,
+) -> Quoting | None:
+    """How a table's quotation marks are written, where that is not as CSV has them and the whole
+    table fits it: all marks close at the ends of fields, and all records are even.
+
+    Args:
+        fitting: the share of the records that have to be so.
+    """
+    candidates: list[Quoting] = ["backslash"] if signs.faults else []
+    if separator != "\t" and 0 < signs.bare == signs.spaced:
+        candidates.append("spaced")
+    if signs.uneven and signs.none_uneven and any("'" in line for line in sample):
+        candidates.append("single")
+    for quoting in candidates:
+        with opened() as lines:
+            rest = islice(lines, skip, None)
+            read = [
+                (len(record.fields), bool(record.quoted), bool(record.fault or record.bare))
+                for record in records(rest, separator, quoting)
+                if not record.is_blank
+            ]
+        width = signs.width or read[0][0]
+        good = sum(size == width and not is_bad for size, _, is_bad in read)
+        if any(is_quoted for _, is_quoted, _ in read) and good >= fitting * len(read):
+            return quoting
+    return None
 
 
 def _separator(sample: Sequence[str], usual: str, columns: int) -> str:
@@ -247,9 +314,9 @@ def _separator(sample: Sequence[str], usual: str, columns: int) -> str:
         )
         width = columns or (len(first_record.fields) if first_record else 1)
         if width > 1:
-            scores[candidate] = max(
-                _evenness(sample, candidate, quoting, width) for quoting in ("csv", "none")
-            )
+            even = max(_evenness(sample, candidate, quoting, width) for quoting in ("csv", "none"))
+            if candidate not in IN_TEXTS or even == 1 and len(sample) > 1:
+                scores[candidate] = even
     best = max(scores, key=lambda candidate: (scores[candidate], candidate == usual), default=usual)
     return best if usual in scores or scores.get(best, 0) >= 0.8 else usual
 
@@ -274,7 +341,7 @@ def separator_of(sample: Sequence[str]) -> str | None:
     None where no sign makes even fields of them."""
     if len(sample) < 2:
         return None
-    for separator in SEPARATORS:
+    for separator in (sign for sign in SEPARATORS if sign not in IN_TEXTS):
         first_record = next(records(iter(sample), separator, "csv"))
         width = len(first_record.fields)
         if width > 1 and _evenness(sample, separator, "csv", width) == 1:
@@ -305,7 +372,8 @@ class _Signs:
         header_quoted: every field of the first record stands in quotation marks.
         quoted: how many fields stand in quotation marks; of those, ``doubled`` hold quotation
             marks, ``broken`` line breaks, and ``needless`` nothing that asks for them.
-        bare: how many fields hold quotation marks without standing in them.
+        bare: how many fields hold quotation marks without standing in them; of those, ``spaced``
+            stand in them behind a space.
         quoted_in, plain_in: of each column, how many fields stand in quotation marks, and how many
             others are not empty.
     """
@@ -323,6 +391,7 @@ class _Signs:
     broken: int = 0
     needless: int = 0
     bare: int = 0
+    spaced: int = 0
     quoted_in: Counter[int] = field(default_factory=Counter)
     plain_in: Counter[int] = field(default_factory=Counter)
 
@@ -352,6 +421,9 @@ class _Signs:
             self.header_quoted = len(record.quoted) == len(record.fields)
         self.uneven += len(record.fields) != self.width
         self.bare += record.bare
+        if record.bare:
+            texts = [text for text in record.fields if text.startswith(" ") and '"' in text]
+            self.spaced += sum(text.strip()[0] == '"' == text.strip()[-1] for text in texts)
         for column in record.quoted:
             text = record.fields[column]
             self.quoted += 1

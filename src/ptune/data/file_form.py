@@ -35,6 +35,7 @@ FIRST_LINE_IS_A_ROW = (
 QUOTING = {
     "csv": "quotation marks enclose fields",
     "none": "quotation marks are plain text",
+    **delimited.VARIANTS,
 }
 
 
@@ -258,6 +259,8 @@ def _lines_before(path: pathlib.Path, options: FileConfig, opened: delimited.Ope
     if options.columns or re.match(r'\s*"?sep=', sample[0] if sample else "", re.IGNORECASE):
         return 0
     candidates = [options.separator] if options.separator else [usual, *delimited.SEPARATORS]
+    if delimited.separator_of(sample) is not None:
+        return 0  # all lines are even from the first one on
     return next(filter(None, (delimited.lines_before(sample, sign) for sign in candidates)), 0)
 
 

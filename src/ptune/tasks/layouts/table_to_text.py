@@ -49,7 +49,7 @@ E2E_KEYS = {
     "familyFriendly": "family friendly",
 }
 ENGLISH = "en"
-Entry = tuple[str, list[str], dict[str, str]]  # the table, its texts, further fields
+Entry = tuple[str, list[str] | None, dict[str, str]]  # the table, its texts, further fields
 Read = Callable[[], Entry]  # reads an entry; what is wrong with it is a DataError
 
 
@@ -75,7 +75,8 @@ def read(
         that stands under several categories, the first). The part is what the file says of a line,
         or its name (seen, unseen); else "seen" where that year's training set has the category,
         else "unseen". Texts of WebNLG that are marked as faulty (toFix), or are of another
-        language, are left out, and an entry without any other.
+        language, are left out, and an entry without any other. Entries that never had a text, as
+        those of test sets published without answers, have no field ``text``.
 
     Raises:
         DataError: an unknown form, a file that cannot be read or is not of that form, an empty
@@ -98,7 +99,9 @@ def read(
                 raise
             skipped.append(str(error))
             continue
-        rows.setdefault(table, {"table": table, "text": [], **fields})["text"] += texts
+        row = rows.setdefault(table, {"table": table, **fields})
+        if texts is not None:
+            row.setdefault("text", []).extend(texts)
     if not rows:
         of_language = f" with a text marked lang={language!r}" if language else ""
         raise DataError(f"{path} holds no rows{of_language}.")
@@ -110,6 +113,8 @@ def _checked(place: str, entry: Entry) -> Entry:
     table, texts, fields = entry
     if not table:
         raise DataError(f"{place}: the table is empty.")
+    if texts is None:
+        return entry
     if not (texts := [text.strip() for text in texts if text.strip()]):
         raise DataError(f"{place}: there is no text for the table.")
     return table, texts, fields
@@ -194,7 +199,9 @@ def _webnlg(
             )
 
 
-def _webnlg_entry(place: str, category: Any, part: str, triples: Any, texts: list[str]) -> Entry:
+def _webnlg_entry(
+    place: str, category: Any, part: str, triples: Any, texts: list[str] | None
+) -> Entry:
     if not isinstance(category, str) or not category:
         raise DataError(f"{place}: the category is missing.")
     return _line(triples, place), texts, {"category": category, "part": part}
@@ -233,7 +240,8 @@ def _webnlg_xml(path: pathlib.Path, language: str) -> Iterator[tuple[str, Read]]
         if taken or not texts:
             category, place = entry.get("category"), f"{path}, entry {number} ({entry.get('eid')})"
             part = _part(path, category, SEEN_2020 if later else SEEN_2017)
-            yield place, partial(_webnlg_entry, place, category, part, triples, taken)
+            of_entry = taken if texts else None
+            yield place, partial(_webnlg_entry, place, category, part, triples, of_entry)
 
 
 def _webnlg_lines(path: pathlib.Path, skipped: list[str] | None) -> Iterator[tuple[str, Read]]:
@@ -244,7 +252,7 @@ def _webnlg_lines(path: pathlib.Path, skipped: list[str] | None) -> Iterator[tup
 def _webnlg_row(row: FileRow, path: pathlib.Path) -> Entry:
     category = row.get("category")
     part = row["part"] if isinstance(row.get("part"), str) else _part(path, category, SEEN_2017)
-    texts = _texts(row.get("lex"), row.place)
+    texts = _texts(row["lex"], row.place) if "lex" in row else None
     return _webnlg_entry(row.place, category, part, row.get("triples"), texts)
 
 
