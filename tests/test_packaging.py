@@ -54,6 +54,23 @@ def test_the_core_needs_what_it_imports_and_nothing_else():
         assert modules(project()["optional-dependencies"][extra]) == packages
 
 
+def test_hashes_are_of_the_pinned_versions():
+    """``scripts/make_hashes.py`` writes them; pip refuses a file whose hash is another."""
+    pinned = dict(re.findall(r"(?m)^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text()))
+    lines = re.findall(
+        r"(?m)^([\w.-]+)==([\w.]+)(?:\+cpu)? --hash=sha256:[0-9a-f]{64}$",
+        (ROOT / "constraints-hashes.txt").read_text(),
+    )
+    hashed = {re.sub(r"[._-]", "-", name).lower(): version for name, version in lines}
+    versions = {re.sub(r"[._-]", "-", name).lower(): version for name, version in pinned.items()}
+    unpinned = {"setuptools"}  # torch asks for it
+    assert {name: versions.get(name) for name in hashed if name not in unpinned} == {
+        name: version for name, version in hashed.items() if name not in unpinned
+    }
+    needed = {re.match(r"[\w-]+", line)[0].lower() for line in project()["dependencies"]}
+    assert needed <= hashed.keys()
+
+
 def test_without_nltk_meteor_alone_is_lacking():
     code = (
         "import sys; sys.modules['nltk'] = None\n"
