@@ -1,6 +1,7 @@
 """The fuzzer itself, and a few seconds of it; ``python -m tests.fuzz`` runs as long as one
 likes."""
 
+import os
 import random
 import sys
 import tempfile
@@ -9,7 +10,8 @@ import fuzz
 
 
 def test_odd_input_ends_well_or_with_a_message():
-    assert fuzz.fuzz(5, 0, list(fuzz.KINDS)) == []
+    seconds = float(os.environ.get("PTUNE_FUZZ_SECONDS", "5"))
+    assert fuzz.fuzz(seconds, 0, list(fuzz.KINDS)) == []
 
 
 def test_what_ends_otherwise_is_seen(monkeypatch):
