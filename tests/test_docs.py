@@ -150,6 +150,17 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_every_claim_of_a_paper_has_one_of_four_verdicts():
+    verdicts = ("holds", "holds in part", "does not hold here", "not measured")
+    judged, in_table = [], False
+    for line in (ROOT / "docs" / "papers.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in re.sub(r"`[^`]*`", "", line).split("|")]
+        in_table = line.startswith("|") and (in_table or cells[-2] == "verdict")
+        if in_table and cells[-2] not in ("verdict", "---"):
+            judged.append(cells[-2].partition(":")[0])
+    assert len(judged) > 25 and {*judged} == {*verdicts}, judged
+
+
 def test_readme_is_short():
     assert len(page("README").read_text().splitlines()) <= 120
 

@@ -25,6 +25,7 @@ Device = str
 Seed = Annotated[int, Field(ge=-(2**31), lt=2**32)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 EncoderName = Literal["lstm", "mlp", "table"]
+Preset = Literal["code", "paper"]
 ReaderName = Literal["words", "soft", "prototypes", "head", "linear", "pair"]
 
 
@@ -321,7 +322,16 @@ class PetConfig(Config):
     """iPET: the share of the other members that label a member's new rows."""
     temperature: Annotated[float, Field(gt=0)] = 2
     """Of the shares that the classifier learns from."""
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """The share of the unlabelled rows that the classifier does not learn from: it learns until it
+    comes no nearer to the members' answers to those. Of fewer than 100 rows none is held out, and
+    the labelled rows for dev take their place."""
     distil: TrainOverrides = TrainOverrides(
-        learning_rate=1e-3, lm_learning_rate=5e-5, batch_size=16, steps=250, patience=0
+        learning_rate=1e-3,
+        lm_learning_rate=5e-5,
+        batch_size=16,
+        steps=2000,
+        evaluate_every=100,
+        patience=3,
     )
     """How the classifier is trained."""

@@ -230,9 +230,9 @@ def test_a_pattern_is_chosen_without_test_rows(folder, select, monkeypatch):
     judged = []
     real = compare_methods.judge
 
-    def watched(model, rows, metrics):
+    def watched(model, rows, metrics, **more):
         judged.append((len(rows), model.tasks[0].task.template.source))
-        return real(model, rows, metrics)
+        return real(model, rows, metrics, **more)
 
     monkeypatch.setattr(compare_checks, "rehearse", lambda *given: None)
     monkeypatch.setattr(compare_methods, "judge", watched)
@@ -257,6 +257,9 @@ def test_pet_and_ipet(folder):
         )
     assert not list((folder / "out" / "pet").glob("*")), "an LM for every member was left behind"
     assert results.cells[-1].trained_parameters > 10_000
+    figure = results.cells[-1].mean["accuracy"]
+    low, high = results.cells[-1].intervals["accuracy"]
+    assert low < high and low <= figure <= high
 
 
 def test_the_majority_is_that_of_all_rows_to_learn_from(folder):

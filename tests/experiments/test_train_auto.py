@@ -140,3 +140,35 @@ def test_what_every_method_says_itself_is_refused(task, changes, message):
 def test_minutes_are_of_auto_alone(task):
     with pytest.raises(ConfigError, match="minutes is what method auto may take"):
         train_task.train(task.model_copy(update={"method": "regression"}), lambda line: None)
+
+
+def test_a_task_with_verbalizers_and_unlabelled_rows_may_become_pets_classifier(
+    task, tmp_path, monkeypatch
+):
+    """The classifier is saved with its LM, and answers as it was scored."""
+    network, tokenizer = tiny.tiny("bert")
+    network.save_pretrained(tmp_path / "masked")
+    tokenizer.save_pretrained(tmp_path / "masked")
+    quick = {"steps": 2, "epochs": None}
+    values = task.model_dump(exclude_unset=True) | {
+        "lm": str(tmp_path / "masked"),
+        "verbalizers": [{"good": "best", "bad": "worst"}],
+        "pet": {"distil": quick},
+        "data": {**task.data.model_dump(exclude_unset=True), "unlabeled": task.data.test},
+    }
+    choose = train_auto.choose
+
+    def pet_alone(config, lm, rows, **options):
+        assert len(options["unlabeled"]) == 6
+        selection, _ = choose(config, lm, rows, **options)
+        fitting = train_auto.candidates(config, lm, True, options["unlabeled"])
+        one = next(one for one in fitting if one.name == "pet")
+        method = train_auto.replace(one.method, train=one.method.train.replaced(quick))
+        chosen = train_auto.replace(one, method=method)
+        return selection.model_copy(update={"chosen": ["pet"]}), [chosen]
+
+    monkeypatch.setattr(train_auto, "choose", pet_alone)
+    run = train_auto.train(TaskConfig.model_validate(values), lambda line: None)
+    assert run.title == "auto: PET" and (task.out / "lm").is_dir()
+    config = EvaluateConfig(prompt=task.out, data=task.data.test)
+    assert accuracy(answer_rows.evaluate(config, lambda line: None)) == accuracy(run.figures)

@@ -136,6 +136,8 @@ def test_figures_that_cannot_be_counted():
         "em",
         "record-em",
         "record-f1",
+        "brier",
+        "ece",
     )
     for names, rows, predictions, error, message in (
         (

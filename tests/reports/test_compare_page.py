@@ -64,3 +64,12 @@ def test_the_answer_stands_first(tmp_path):
 def test_a_comparison_without_any_figure_has_a_page(tmp_path):
     text = page([cell("manual", None, None, impossible="no mask")], tmp_path)
     assert '<span title="no mask">-</span>' in text and 'class="dots"' not in text
+
+
+def test_intervals_over_test_rows_stand_beside_deviations(tmp_path):
+    ends = {"accuracy": (0.75, 0.862)}
+    cells = [*CELLS[:2], cell("pet", 0.8, 0.02, intervals=ends)]
+    assert "0.750 to 0.862" in page(cells, tmp_path)
+    results = Comparison(cells=cells, titles=TITLES, settings={}, versions={})
+    caption = compare_page.tables(results)[0].caption
+    assert "With other test rows a figure may be up to 0.056 off (95 %)." in caption

@@ -64,8 +64,8 @@ def folders(tmp_path):
     comparison = Comparison(cells=[cell], titles={"pet": "PET & co_1"}, settings={}, versions={})
     files.write_json(tmp_path / "compare" / "results.json", comparison.model_dump(mode="json"))
     return [
-        save_run(tmp_path / "a", "P-tuning", 0, 0.5),
-        save_run(tmp_path / "b", "P-tuning", 1, 0.7),
+        save_run(tmp_path / "a", "P-tuning", 0, 0.5, intervals={"accuracy": (0.25, 0.75)}),
+        save_run(tmp_path / "b", "P-tuning", 1, 0.7, intervals={"accuracy": (0.5, 1.0)}),
         tmp_path / "probe",
         tmp_path / "compare",
     ]
@@ -74,7 +74,9 @@ def folders(tmp_path):
 def test_csv_has_a_line_for_each_figure(folders, tmp_path):
     figure_files.write(folders, tmp_path / "table.csv")
     rows = list(csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text())))
-    assert list(rows[0]) == ["task", "rows", "method", "figure", "mean", "deviation", "seeds"]
+    columns = ["task", "rows", "method", "figure", "mean", "deviation", "seeds", "low", "high"]
+    assert list(rows[0]) == columns
+    assert [(row["low"], row["high"]) for row in rows] == [("0.375", "0.875"), *[("", "")] * 3]
     assert [(row["task"], row["method"], row["seeds"]) for row in rows] == [
         ("tickets", "P-tuning", "2"),
         ("mean of relations", "Manual prompt", "1"),

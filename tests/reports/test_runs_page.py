@@ -101,6 +101,17 @@ def test_seeds_are_gathered_on_the_page(tmp_path):
         assert expected in text
 
 
+def test_intervals_over_test_rows_are_means_over_seeds(tmp_path):
+    runs = [
+        run(seed=n, figures={"accuracy": 0.5}, intervals={"accuracy": (0.25 + n / 4, 0.75)})
+        for n in range(2)
+    ]
+    assert "0.375 to 0.750" in page(runs, tmp_path)
+    assert "in 95 of 100 redraws" in page(runs, tmp_path)
+    assert "0.375 to 0.750" in str(cells(runs))
+    assert "redraws" not in page([run(figures={"accuracy": 0.5})], tmp_path)
+
+
 def test_figures_that_show_the_same_are_both_the_best():
     figures = cells(
         [run(figures={"bleu": 50.001, "ter": 3.0}), run("fine-tune", figures={"bleu": 49.999})]

@@ -1,6 +1,7 @@
 """Methods are tried on the labelled rows alone, each row answered by what did not learn from it."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -9,7 +10,7 @@ from killing import killed_after_every_file
 from ptune.errors import ConfigError, DivergedError
 from ptune.lm.language_model import LanguageModel
 from ptune.selection import choice, training
-from ptune.selection.candidates import candidates
+from ptune.selection.candidates import candidates, with_best_patterns
 from ptune.selection.choice import choose
 from ptune.selection.cross_validation import ALWAYS_LEARNED, folds, out_of_fold
 from ptune.tasks.schema import TaskConfig
@@ -170,3 +171,46 @@ def test_nothing_fits_an_encoder_decoder_without_words(monkeypatch):
     monkeypatch.setattr(type(t5), "has_head", False)
     with pytest.raises(ConfigError, match="No method fits films on this LM"):
         candidates(TASK, t5, tune_lm=False)
+
+
+WORDS = TASK.model_copy(update={"verbalizers": ({"good": "best", "bad": "worst"},)})
+QUICK = {"steps": 2, "epochs": None}
+
+
+def pet_of(lm, task=WORDS):
+    """PET with trainings of two steps."""
+    pet = task.pet.model_copy(update={"distil": task.pet.distil.model_copy(update=QUICK)})
+    task = task.model_copy(update={"pet": pet})
+    (chosen,) = [one for one in candidates(task, lm, True, ROWS[:6]) if one.name == "pet"]
+    method = replace(chosen.method, train=chosen.method.train.replaced({"steps": 2}))
+    return replace(chosen, method=method)
+
+
+def test_every_pattern_is_tried_with_every_verbalizer_and_the_best_is_trained(lm, monkeypatch):
+    tried = {one.name: one for one in candidates(WORDS, lm, True, ROWS[:6])}
+    manual = [one for name, one in tried.items() if name.startswith("manual, pattern")]
+    asked = {(one.member.template, str(one.member.words)) for one in manual}
+    assert len(asked) == len(manual) == 4
+    figures = {one.name: 0.5 + number / 10 for number, one in enumerate(manual)}
+    settled = with_best_patterns(tried["manual+fine-tune"], figures, tried)
+    assert settled.member == manual[-1].member
+    pet = with_best_patterns(tried["pet"], figures, tried)
+    assert list(pet.members) == [one.member for one in manual[:0:-1]]
+    for name in ("p-tuning", "regression", manual[0].name):
+        assert with_best_patterns(tried[name], figures, tried) is tried[name]
+    right = {name: (6 + n, 0.9) for n, name in enumerate(figures)} | {"manual+fine-tune": (12, 0.9)}
+    planted(monkeypatch, right)
+    ((best,)) = choose(WORDS, lm, ROWS)[1]
+    assert (best.name, best.member) == ("manual+fine-tune", manual[-1].member)
+
+
+def test_pet_is_tried_where_there_are_unlabelled_rows_and_the_lm_may_change(lm):
+    for given in ((WORDS, lm, True), (WORDS, lm, False, ROWS)):
+        assert "pet" not in [one.name for one in candidates(*given)]
+    candidate, fold_of = pet_of(lm), folds(ROWS, "label", 3, seed=0)
+    before = lm.fingerprint()
+    answers = out_of_fold(candidate, lm, ROWS, fold_of)
+    assert sorted(answers) == list(range(len(ROWS))) and lm.fingerprint() == before
+    fine_tune = next(one for one in candidates(WORDS, lm, True) if one.name == "manual+fine-tune")
+    full = next(one for one in candidates(WORDS, lm, True, ROWS[:6]) if one.name == "pet")
+    assert full.row_passes(12) > 3 * fine_tune.row_passes(12) / 10

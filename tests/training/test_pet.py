@@ -28,7 +28,7 @@ from ptune.training import pet as module
 from ptune.training.loop import fit
 from ptune.training.pet import pet
 from ptune.training.pet_plan import PetRows, Plan
-from ptune.training.pet_rows import draw, new_rows
+from ptune.training.pet_rows import draw, held_out, new_rows
 
 TOWNS = (
     "Vienna Paris Rome Berlin Madrid London Austria France Italy Germany euro film city "
@@ -901,3 +901,30 @@ def test_hidden_words_of_the_unlabelled_rows_are_told_beside_the_task(tmp_path, 
     (without, note), (auxiliary, other) = said(tmp_path / "0.0"), said(tmp_path / "0.2")
     assert not same(without, auxiliary) and note["weight"] == other["weight"]
     assert len(seen) == TRAIN.steps * TRAIN.batch_size and all(row in UNLABELED for row in seen)
+
+
+def test_the_classifier_learns_until_it_comes_no_nearer_to_answers_held_out(tmp_path, fits):
+    """Of 100 unlabelled rows it does not learn from ten; the kept state has the least loss there,
+    with the members' answers as the right ones, and patience ends the training."""
+    many, steps = [{"x": row["x"]} for row in some(3, 100)], {"steps": 40, "evaluate_every": 2}
+    settings = {"settings": {"temperature": 2.0}, "train": TRAIN}
+    distil = DISTIL.model_copy(update={**steps, "patience": 1, "lm_learning_rate": 3e-3})
+    outcome = pet(lm(), plan(distil=distil, **settings), ROWS, DEV, many, tmp_path)
+    (learned,) = fits[-1][0].values()
+    assert len(learned) == 90 and fits[-1][1] == "both"
+    trained = outcome.trained
+    assert trained.step < 40 and trained.best.dev == max(look.dev for look in trained.history)
+    answers = [said(tmp_path, f"0-{n}")[0]["unlabeled"][9::10] for n in range(2)]
+    weights = torch.tensor([one.weight for one in outcome.members])
+    merged = (weights[:, None, None] * torch.stack(answers)).sum(0) / weights.sum() / 2.0
+    model, held = outcome.model, many[9::10]
+    scores = torch.stack(model.scores(model.encode(0, held, labelled=False)))
+    entropy = -(merged.softmax(1) * (scores / 2.0).log_softmax(1)).sum(1).mean()
+    assert trained.best.dev == pytest.approx(-float(entropy), abs=1e-4)
+
+
+def test_a_share_of_many_unlabelled_rows_is_held_out():
+    assert not any(held_out(99, 0.5)) and not any(held_out(1000, 0.0))
+    for share in (0.1, 0.25, 0.3):
+        assert sum(held_out(1000, share)) == round(1000 * share)
+    assert [n for n, held in enumerate(held_out(100, 0.1)) if held] == list(range(9, 100, 10))

@@ -43,7 +43,7 @@ def _preset(options: Sequence[str]) -> str | None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--preset", nargs="?")
     preset = parser.parse_known_args(list(options))[0].preset
-    return preset if preset in ("code", yaml_task.PAPER) else None
+    return preset if preset in ("code", "paper", yaml_task.NO_PRESET) else None
 
 
 def _is_other_file(file: pathlib.Path) -> bool:

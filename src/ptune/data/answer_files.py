@@ -4,7 +4,8 @@ JSON lines (``.jsonl``, and standard output): the row's fields as they are, and 
 with the answer: ``{"text": "...", "ptune": {"prediction": "good", "scores": {"good": 0.9, "bad":
 0.1}}}``; of written text ``{"ptune": {"text": "..."}}``, or ``"texts"`` where several are asked
 for. Tables (``.csv``, ``.tsv``): the file's columns, and one for each part of the answer:
-``ptune_prediction`` and ``ptune_probability``, or ``ptune_text``.
+``ptune_prediction`` (empty where no answer was given) and ``ptune_probability``, with a
+``ptune_set`` where sets of labels are asked for; or ``ptune_text``.
 """
 
 import csv
@@ -167,13 +168,13 @@ class Table:
 
 
 def _cells(answer: Mapping[str, Any], label_separator: str) -> dict[str, Any]:
-    """The parts of an answer that have a column: of the labels' scores only that of the prediction,
-    of several labels theirs, joined in the same order."""
+    """The parts of an answer that have a column: of the labels' scores only the best one's, of
+    several labels theirs, joined in the same order."""
     rest = dict(answer)
     if "scores" not in rest:
         return rest
     scores, prediction = rest.pop("scores"), rest.pop("prediction")
-    probability = scores.get(prediction) if isinstance(prediction, str) else ""
+    probability = max(scores.values())
     if isinstance(prediction, list):
         probability = label_separator.join(written(scores[label]) for label in prediction)
         prediction = label_separator.join(prediction)

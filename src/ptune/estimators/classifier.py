@@ -124,7 +124,7 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
             PtuneError: no method fits, or the training diverged.
         """
         self.selection_, chosen = choose(config, lm, rows, minutes=self.minutes, tune_lm=False)
-        trained = training.train(chosen, lm, rows)
+        trained = training.train(chosen, lm, rows, confidence=self.selection_.confidence)
         self.model_ = trained.model
         self.template_ = self.model_.tasks[0].task.template.source
         self.history_ = [

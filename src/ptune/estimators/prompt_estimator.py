@@ -16,6 +16,7 @@ from ptune.base import files
 from ptune.errors import ConfigError, StoreError, first_fault
 from ptune.estimators.input_rows import is_list_of, is_series_of_texts, text_of
 from ptune.lm.language_model import LanguageModel
+from ptune.model.confidence import fit_confidence
 from ptune.model.prompt_model import PromptModel
 from ptune.settings import TrainConfig, TrainOverrides
 from ptune.storage import prompt_folder
@@ -274,6 +275,8 @@ class PromptEstimator(BaseEstimator):
                 label=type(self).__name__,
             )
             self.history_ = [vars(evaluation) for evaluation in trained[number].history]
+        if dev is not train:
+            fit_confidence(model, [number], dev)
         self.model_ = model
         self.template_ = model.tasks[number].task.template.source
 

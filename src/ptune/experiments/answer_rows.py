@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
+from ptune.answers.confidence import rows_for
 from ptune.answers.ensemble import most_said
 from ptune.base import terminal
 from ptune.base.progress import Progress
@@ -19,15 +20,18 @@ from ptune.errors import ConfigError, DataError, PtuneError, TemplateError, reas
 from ptune.experiments import unfinished_answers
 from ptune.experiments.options import EvaluateConfig, GenerateConfig, PredictConfig
 from ptune.lm.language_model import LanguageModel
+from ptune.metrics import intervals
 from ptune.model.prompt_model import Example, PromptModel, Row
 from ptune.model.rows.examples import Shortening
 from ptune.model.running.generate import write_all
+from ptune.model.running.label_answers import check_one_label, confidence_of
 from ptune.settings import DecodingConfig, FileConfig, LayoutConfig
 from ptune.storage import prompt_folder
 from ptune.survey import unknown_text
 from ptune.survey.findings import rows_in_words
 from ptune.survey.unknown_text import UnknownRows
 from ptune.tasks.judging import judge_labels, judge_texts
+from ptune.tasks.judging.label_details import LabelDetails
 from ptune.tasks.splits import iterate, rows_of, with_labels_of
 
 ANSWERS_AT_ONCE = 64
@@ -57,6 +61,10 @@ def evaluate(
     ):
         report(sentence)
     metrics, shortening = config.metrics or task.metrics, Shortening()
+    check_one_label(model, 0, config.coverage, config.at_least)
+    if config.coverage is not None:
+        _check_coverage(model, config.coverage, report)
+    details = LabelDetails()
     if model.tasks[0].verbalizer is None:
         parts = config.parts or task.parts
         judged = judge_texts.judge(
@@ -73,7 +81,10 @@ def evaluate(
             *(f"{name}: {reason}" for name, reason in judged.left_out.items()),
         ]
     else:
-        figures = judge_labels.judge(model, rows, metrics, shortening)
+        figures = judge_labels.judge(model, rows, metrics, shortening, details)
+        figures |= judge_labels.selective_figures(
+            model, details.answers, config.coverage, config.at_least
+        )
     for message in skipped or ():
         report(f"Skipped: {message}")
     if shortened := shortening.sentence("rows", model.limit(0)):
@@ -82,6 +93,8 @@ def evaluate(
         ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
         + f" on {len(rows)} rows"
     )
+    if details.intervals:
+        report(intervals.sentence(details.intervals))
     return {**figures, "rows": float(len(rows))}
 
 
@@ -90,14 +103,42 @@ def predict(config: PredictConfig, report: Callable[[str], None] = terminal.prin
     ``ptune.data.answer_files``."""
     answer_files.check(config.out, config.data, config.resume or config.overwrite)
     model = _model(config)
+    check_one_label(model, 0, config.coverage, config.at_least)
+    if config.coverage is not None:
+        _check_coverage(model, config.coverage, report)
+    abstained = 0
 
     def answers(batch: list[list[Example]]) -> Iterator[dict[str, Any]]:
+        nonlocal abstained
         scores = iter(model.scores([example for examples in batch for example in examples]))
         for examples in batch:
-            answer = model.answer(examples, [next(scores) for _ in examples])
+            scores_of_row = [next(scores) for _ in examples]
+            answer = model.answer(examples, scores_of_row, config.coverage, config.at_least)
+            abstained += answer["prediction"] is None
             yield {**answer, "scores": _best(answer, config.top)}
 
     _stream(config, model, answers, 0, ANSWERS_AT_ONCE, report)
+    if abstained:
+        report(
+            f"{rows_in_words(abstained)} without an answer: the best label has a probability below "
+            f"{config.at_least:g} (--at-least)."
+        )
+
+
+def _check_coverage(model: PromptModel, coverage: float, report: Callable[[str], None]) -> None:
+    """Refuse sets of labels of prompts that keep no scores of dev rows, and say where these are so
+    few that every set holds all labels.
+
+    Raises:
+        ConfigError: a prompt keeps none.
+    """
+    known = min(len(confidence_of(model, task).nonconformity) for task in range(len(model.tasks)))
+    if known < rows_for(coverage):
+        report(
+            f"Sets of labels that hold the right one in {coverage:.4g} of all cases need "
+            f"{rows_for(coverage)} rows for dev, and the prompt was trained with {known}: every "
+            "set holds all labels."
+        )
 
 
 def _best(answer: Mapping[str, Any], most: int | None) -> dict[str, float]:

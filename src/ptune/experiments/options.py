@@ -33,6 +33,9 @@ class ProbeConfig(Config):
     methods: str = "manual,p-tuning"
     """Methods to compare, with commas between; all is the paper's four:
     manual,p-tuning,fine-tune,manual+fine-tune."""
+    preset: Literal["paper"] | None = None
+    """paper: take the settings of training of the methods' papers (p-tuning, prompt-tuning,
+    prefix-tuning), where ours suit small LMs and few rows; what --train says replaces them."""
     template: str | None = None
     """Template of the methods that train a prompt: three counts (soft tokens, subject, soft tokens,
     answer, soft tokens), or a template's text; each method's own by default, which is 3,3,3 for
@@ -126,6 +129,12 @@ class EvaluateConfig(FileConfig):
     report."""
     parts: str | None = None
     """A field of the rows by which they are given apart too."""
+    coverage: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Also score sets of labels that hold the right one with this probability, 0.9 for example: how
+    often they do, and how many labels they have."""
+    at_least: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Also score the rows alone whose answer has at least this probability: how many there are, and
+    how many of those are right."""
     decoding: DecodingOverrides = DecodingOverrides()
     """How text is written, where not as the task says."""
     lm: Lm | None = None
@@ -169,6 +178,12 @@ class PredictConfig(FileConfig):
     """The LM; by default the one that the prompt names."""
     top: Annotated[int, Field(ge=1)] | None = None
     """Only the best labels' scores, where there are many."""
+    coverage: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Add the set of labels that holds the right one with this probability, 0.9 for example, as dev
+    rows of the prompt's training say: more labels where it is less sure (field "set")."""
+    at_least: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Give no answer where the best label has a smaller probability, such as 0.8: prediction is
+    then null (in a table empty), and the scores are there as ever."""
     skip_bad_lines: bool = False
     """Leave bad lines out and report them, instead of stopping at the first."""
     device: Device = "auto"
@@ -202,7 +217,8 @@ class CompareConfig(Config):
     seeds: Annotated[int, Field(ge=1)] = 1
     """How often, each time with other rows drawn and another start."""
     steps: Annotated[int, Field(ge=1)] = 250
-    """Optimizer steps at most of each training."""
+    """Optimizer steps at most of each training; of PET's classifier as the task says under
+    pet.distil, where it does."""
     looks: Annotated[int, Field(ge=1)] = 10
     """How often dev is looked at on the way; the best state is kept."""
     test: Annotated[int, Field(ge=1)] | None = None

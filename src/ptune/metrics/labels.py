@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from ptune.errors import ConfigError, DataError, DivergedError, nearest
+from ptune.metrics import trust
 
 MAJORITY, TFIDF, PROBE = "majority", "tf-idf", "linear-probe"  # what a user gets without prompts
 BASELINES = {
@@ -31,7 +33,9 @@ LABELLED = (
     "em",
     "record-em",
     "record-f1",
+    *trust.TRUST,
 )
+OF_PROBABILITIES = ("auc", *trust.TRUST)  # metrics that read the labels' shares
 OF_A_LABEL = ("f1", "precision", "recall", "auc")  # "f1:good" names the label
 POSITIVE = (
     ("true", "false"),
@@ -102,7 +106,8 @@ def labelled(
     shares: Sequence[Sequence[float]] = (),
 ) -> dict[str, float]:
     """Figures over rows with right answers, by scikit-learn or as SuperGLUE (Wang et al. 2019)
-    counts them; higher is better, and all are from 0 to 1, but for "mcc", which is from -1.
+    counts them; higher is better but for "brier" and "ece", and all are from 0 to 1 but for "mcc",
+    which is from -1.
 
     - "accuracy": the share of rows answered rightly.
     - "f1", "precision", "recall": of one label, which is named behind a colon, "f1:good"; of two
@@ -119,13 +124,17 @@ def labelled(
     - "record-em", "record-f1": the best exact match, and the best F1 of words, with one of the
       row's ``answers``, mean over rows (ReCoRD). Lower case, without ASCII punctuation and the
       articles, as SQuAD's script compares texts (Rajpurkar et al. 2016).
+    - "brier": half of the squared distance between the labels' probabilities and the truth (Brier
+      1950), mean over rows; less is better.
+    - "ece": the expected calibration error, how far the probabilities of the answers are from the
+      shares of them that are right, by tenths (Naeini et al. 2015); less is better.
 
     Args:
         names: of ``LABELLED``, each with its label where it is of one.
         predictions: one for each row: labels; texts for ReCoRD's figures.
         target: the field with the right label.
         labels: all labels, in the order of the shares; those of the rows by default.
-        shares: for "auc": each row's share of every label [N, C].
+        shares: for "auc", "brier" and "ece": each row's share of every label [N, C].
 
     Raises:
         ConfigError: a metric is unknown or cannot be computed on these labels, there are no rows,
@@ -138,9 +147,11 @@ def labelled(
             f"A prediction for each row is expected, and there are {len(predictions)} for "
             f"{len(rows)} rows."
         )
-    if any(name.startswith("auc") for name in names) and len(shares) != len(rows):
+    reads_shares = [name for name in names if name.partition(":")[0] in OF_PROBABILITIES]
+    if reads_shares and len(shares) != len(rows):
         raise ConfigError(
-            "The metric auc takes the labels' shares of each row, and there are none."
+            f"The metric {reads_shares[0]} takes the labels' shares of each row, and there are "
+            "none."
         )
     return {name: _figure(name, rows, predictions, target, labels, shares) for name in names}
 
@@ -170,9 +181,9 @@ def check(
         if name.startswith("record-"):
             continue
         true_labels = [str(label_value) for label_value in _column(rows, target)]
-        if name == "auc" and not labels:
+        if name in OF_PROBABILITIES and not labels:
             raise ConfigError(
-                "The metric auc compares labels that all rows share, and here every row brings "
+                f"The metric {name} compares labels that all rows share, and here every row brings "
                 "its own answers."
             )
         positives = [label] if label else known
@@ -195,6 +206,19 @@ def check(
                 f"The metric auc compares rows of a label with others, and {share} of the "
                 f"{len(rows)} rows have the label {constant_label!r}."
             )
+
+
+def check_first(names: Sequence[str]) -> None:
+    """Refuse metrics whose first one, by which methods are compared, is better where it is less.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if names and names[0] in trust.TRUST:
+        raise ConfigError(
+            f"The first metric is the one by which methods are compared, and {names[0]} speaks of "
+            f"probabilities, not of answers: write another before it, such as accuracy, {names[0]}."
+        )
 
 
 def _of_label(text: str, labels: Sequence[str]) -> tuple[str, str | None]:
@@ -232,6 +256,44 @@ def _of_label(text: str, labels: Sequence[str]) -> tuple[str, str | None]:
     return name, positive
 
 
+def label_of_metric(text: str, labels: Sequence[str]) -> str | None:
+    """The label that a metric is of, such as good of "f1:good"; None where it is of all."""
+    return "true" if text == "f1a" else _of_label(text, labels)[1]
+
+
+def row_figures(
+    text: str,
+    rows: Sequence[Mapping[str, Any]],
+    predictions: Sequence[str],
+    target: str = "label",
+    labels: Sequence[str] = (),
+    shares: Sequence[Sequence[float]] = (),
+) -> list[float] | None:
+    """What each row adds to a metric that is a mean over rows (of "em" over questions); None where
+    the metric is none. See ``labelled`` for the arguments."""
+    if text.startswith("record-"):
+        likeness = _word_f1 if text == "record-f1" else operator.eq
+        pairs = zip(_column(rows, "answers"), predictions)
+        return [
+            float(max(likeness(_words(prediction), _words(answer)) for answer in answers))
+            for answers, prediction in pairs
+        ]
+    true_labels = [str(label) for label in _column(rows, target)]
+    hits = [label == prediction for label, prediction in zip(true_labels, predictions)]
+    if text == "accuracy":
+        return list(map(float, hits))
+    if text == "em":
+        by_group: dict[Any, bool] = {}
+        for group, is_right in zip(_column(rows, "group"), hits):
+            by_group[group] = by_group.get(group, True) and is_right
+        return list(map(float, by_group.values()))
+    if text == trust.BRIER:
+        numbers = {label: number for number, label in enumerate(labels)}
+        right = np.array([numbers.get(label, -1) for label in true_labels])
+        return trust.squared_distances(np.array(shares), right).tolist()
+    return None
+
+
 def _figure(
     text: str,
     rows: Sequence[Mapping[str, Any]],
@@ -240,36 +302,15 @@ def _figure(
     labels: Sequence[str],
     shares: Sequence[Sequence[float]],
 ) -> float:
+    figures_of_rows = row_figures(text, rows, predictions, target, labels, shares)
+    if figures_of_rows is not None:
+        return mean(figures_of_rows)
     name = text.partition(":")[0]
-    if name.startswith("record-"):
-        likeness = _word_f1 if name == "record-f1" else operator.eq
-        pairs = zip(_column(rows, "answers"), predictions)
-        return mean(
-            [
-                max(likeness(_words(prediction), _words(answer)) for answer in answers)
-                for answers, prediction in pairs
-            ]
-        )
-    true_labels, predicted_labels = (
-        [str(label) for label in _column(rows, target)],
-        list(predictions),
-    )
-    if name == "accuracy":
-        return mean(
-            [
-                true_label == predicted_label
-                for true_label, predicted_label in zip(true_labels, predicted_labels)
-            ]
-        )
-    if name == "em":
-        wrong = {
-            group
-            for group, true_label, predicted_label in zip(
-                _column(rows, "group"), true_labels, predicted_labels
-            )
-            if true_label != predicted_label
-        }
-        return 1 - len(wrong) / len({row["group"] for row in rows})
+    true_labels = [str(label) for label in _column(rows, target)]
+    predicted_labels = list(predictions)
+    if name == trust.ECE:
+        hits = [label == prediction for label, prediction in zip(true_labels, predicted_labels)]
+        return trust.calibration_error(trust.best_shares(shares), np.array(hits))
     from sklearn import metrics
 
     if name in ("f1-macro", "f1-weighted"):
@@ -285,7 +326,7 @@ def _figure(
             else 0.0
         )
     known = list(labels) or list(dict.fromkeys(true_labels))
-    label = "true" if name == "f1a" else _of_label(text, known)[1]
+    label = label_of_metric(text, known)
     if name == "auc":
         positives = [label] if label else known[:1] if len(known) == 2 else known
         return mean([_auc(true_labels, known, shares, positive) for positive in positives])

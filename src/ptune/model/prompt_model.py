@@ -29,6 +29,7 @@ from ptune.model.running.forward import (
     run_examples,
 )
 from ptune.model.running.generate import generate as generate_texts
+from ptune.model.running.label_answers import label_answer
 from ptune.model.task import (
     BoundTask,
     Loss,
@@ -412,22 +413,30 @@ class PromptModel:
         with self.lm.evaluating():
             return losses.text_losses(self, examples, rows)
 
-    def predict(self, rows: Sequence[Row], tasks: TaskChoice = None) -> list[dict[str, Any]]:
+    def predict(
+        self,
+        rows: Sequence[Row],
+        tasks: TaskChoice = None,
+        coverage: float | None = None,
+        at_least: float | None = None,
+    ) -> list[dict[str, Any]]:
         """Answer rows of any tasks, mixed in batches.
 
         Args:
             tasks: the name or number of the task of all rows, or a sequence with one for each row.
                 Without it a row goes to the prompt that its ``prompt_by`` field names, or to all
                 tasks, which then answer as an ensemble.
+            coverage: also give a set of labels that holds the right one with this probability.
+            at_least: give no answer where the best label has a smaller probability.
 
         Returns:
             For each row, as ``ptune predict`` writes them: "prediction", its best label, or with
-            ``Task.multi_label`` a list of its labels, and "scores", the probability of every label,
-            the best first.
+            ``Task.multi_label`` a list of its labels, or None (``at_least``); "scores", the
+            probability of every label, the best first; and "set", where a coverage is asked for.
 
         Raises:
-            ConfigError: there is no such task, its answers are text, or tasks with different labels
-                should answer together.
+            ConfigError: there is no such task, its answers are text, tasks with different labels
+                should answer together, or a task keeps no scores of dev rows for a set.
             TemplateError, DataError: a row does not fit its task; its number is told.
         """
         examples = self.encode_mixed(rows, tasks)
@@ -437,7 +446,7 @@ class PromptModel:
         answers = []
         for examples_of_row in examples:
             scores_of_row = [next(scores) for _ in examples_of_row]
-            answers.append(self.answer(examples_of_row, scores_of_row))
+            answers.append(self.answer(examples_of_row, scores_of_row, coverage, at_least))
         return answers
 
     def generate(
@@ -459,17 +468,25 @@ class PromptModel:
         """
         return scoring.combined_shares(self, examples, scores)
 
-    def answer(self, examples: Sequence[Example], scores: Sequence[torch.Tensor]) -> dict[str, Any]:
-        """The "prediction" and "scores" of one row (``predict``) by all tasks that answer it.
+    def answer(
+        self,
+        examples: Sequence[Example],
+        scores: Sequence[torch.Tensor],
+        coverage: float | None = None,
+        at_least: float | None = None,
+    ) -> dict[str, Any]:
+        """The answer to one row (``predict``) by all tasks that answer it.
 
         Args:
             examples, scores: as in ``together``.
+            coverage, at_least: as in ``predict``.
 
         Raises:
             ConfigError: their labels are not the same, or in another order, or each row may have
-                several of them.
+                several of them; or a task keeps no scores of dev rows for a set.
         """
-        return scoring.answer(self, examples, scores)
+        shares = self.together(examples, scores).tolist()
+        return label_answer(self, examples[0], shares, coverage, at_least)
 
     def learned(self, tasks: Sequence[int]) -> PromptVectors:
         """What the prompts of some tasks have learned, each prompt made once."""

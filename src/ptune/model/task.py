@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from ptune.answers.bound_verbalizer import BoundVerbalizer
+from ptune.answers.confidence import Confidence
 from ptune.answers.ensemble import Combine
 from ptune.answers.from_row import Choices, Span
 from ptune.answers.label_words import Verbalizer
@@ -165,6 +166,8 @@ class BoundTask:
         offset: what calibration takes off the log probability of each word.
         weight: of a member in an ensemble.
         threshold: the probability from which a row has a label (``Task.multi_label``).
+        confidence: what rows that were not learned from say about its probabilities; of an
+            ensemble all members keep the same.
     """
 
     task: Task
@@ -176,6 +179,7 @@ class BoundTask:
     offset: tuple[float, ...] | None = None
     weight: float = 1.0
     threshold: float = MIDDLE
+    confidence: Confidence | None = None
 
     def bound(self, row: Row, tokens: Tokens, kind: Kind) -> BoundVerbalizer:
         """The verbalizer for a row.

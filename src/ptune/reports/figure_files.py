@@ -28,7 +28,8 @@ Form = TypeVar("Form", bound=BaseModel)
 
 @dataclass(frozen=True)
 class FigureRow:
-    """One figure of one method on one task: its mean and standard deviation over seeds."""
+    """One figure of one method on one task: its mean and standard deviation over seeds, and the
+    ends between which it lies in 95 of 100 redraws of the test rows, where these are known."""
 
     task: str
     rows: str
@@ -37,6 +38,8 @@ class FigureRow:
     mean: float
     deviation: float
     seeds: int
+    low: float | None = None
+    high: float | None = None
 
 
 def write(folders: Sequence[pathlib.Path], path: pathlib.Path) -> None:
@@ -123,6 +126,7 @@ def _rows_of_column(column: Column) -> Iterator[FigureRow]:
                     score.mean,
                     score.deviation,
                     score.seeds,
+                    *(column.interval(name) if not part else None) or (),
                 )
 
 
@@ -132,7 +136,8 @@ def _rows_of_cell(cell: Cell, titles: dict[str, str]) -> Iterator[FigureRow]:
     for name, value in cell.mean.items():
         deviation = cell.deviation.get(name, 0.0)
         seeds = cell.seeds - cell.lost
-        yield FigureRow(cell.task, shots, method, name, value, deviation, seeds)
+        ends = cell.intervals.get(name, ())
+        yield FigureRow(cell.task, shots, method, name, value, deviation, seeds, *ends)
 
 
 def _rows_of_method(method: MethodResult) -> Iterator[FigureRow]:

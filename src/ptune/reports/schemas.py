@@ -224,6 +224,9 @@ class Run(Finite):
     figures."""
     figures: dict[str, float] = {}
     """Figures on the test rows."""
+    intervals: dict[str, tuple[float, float]] = {}
+    """Of the figures of labels the ends between which they lie in 95 of 100 redraws of the test
+    rows (bootstrap)."""
     baselines: dict[str, dict[str, float]] = {}
     """The same figures of what a user would get without prompts on the same rows: majority, tf-idf,
     linear-probe."""
@@ -277,6 +280,9 @@ class Cell(Finite):
     """Its standard deviation over seeds (of a sample)."""
     by_seed: dict[str, list[float]] = {}
     """Each figure of the single seeds, in their order, without those that have none."""
+    intervals: dict[str, tuple[float, float]] = {}
+    """Of each figure the ends between which a seed's lies in 95 of 100 redraws of the test rows
+    (bootstrap), as means over seeds."""
     grid: dict[str, float] = {}
     """Of every pattern with every verbalizer: the worst and the best main figure on test, and its
     deviation, as means over seeds."""

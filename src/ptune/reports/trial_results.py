@@ -86,6 +86,9 @@ class FactsResult(TrainedResult):
 class PatternResult(TrainedResult):
     """One template with its label words."""
 
+    intervals: dict[str, tuple[float, float]] = {}
+    """Of each figure the ends between which it lies in 95 of 100 redraws of the test rows."""
+
     words: dict[str, str | list[str]] = {}
     reason: str = ""
     """Why there are no figures."""

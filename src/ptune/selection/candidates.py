@@ -1,21 +1,25 @@
 """The methods that are tried on a task, each as it asks that task on this LM, cheap ones first."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
+from ptune.model.prompt_model import Row
 from ptune.settings import TrainConfig
 from ptune.survey import proposals
 from ptune.tasks import yaml_task
+from ptune.tasks.pet_task import plan_of
 from ptune.tasks.schema import TaskConfig
 from ptune.tasks.yaml_task import Member
 from ptune.training.methods import Method
 from ptune.training.methods import method as method_of
+from ptune.training.pet_plan import Plan
 
 EARLIER = 5 / 6  # how far up the layers stands the one that is read beside the last
-MOST_PATTERNS = 5  # hand-written prompts that are tried
+MOST_PATTERNS = 12  # hand-written prompts, each with its words, that are tried
+PET_PATTERNS = 3  # of those, the best, that teach a classifier together
 
 
 @dataclass(frozen=True)
@@ -60,17 +64,46 @@ class Candidate:
         return steps * min(rows, settings.batch_size) * (3 if self.tunes_lm else 2)
 
 
-def candidates(task: TaskConfig, lm: LanguageModel, tune_lm: bool) -> list[Candidate]:
+@dataclass(frozen=True)
+class PetCandidate(Candidate):
+    """PET, whose patterns teach one classifier by the rows that they label.
+
+    Attributes:
+        members: the patterns, each with its words.
+        unlabeled: the rows without labels.
+    """
+
+    members: Sequence[Member] = ()
+    unlabeled: Sequence[Row] = ()
+
+    def plan(self, lm: LanguageModel, rows: int) -> Plan:
+        """What is trained on so many labelled rows."""
+        return plan_of(self.task, lm, self.method, list(self.members), self.settings(rows))
+
+    def row_passes(self, rows: int) -> int:
+        """As of any candidate, for each pattern and then for the classifier."""
+        distil = self.method.train.replaced(self.task.pet.distil.model_dump())
+        steps = distil.planned_steps(-(-len(self.unlabeled) // distil.batch_size))
+        learned = 3 * steps * min(len(self.unlabeled), distil.batch_size)
+        return len(self.members) * (super().row_passes(rows) + len(self.unlabeled)) + learned
+
+
+def candidates(
+    task: TaskConfig, lm: LanguageModel, tune_lm: bool, unlabeled: Sequence[Row] = ()
+) -> list[Candidate]:
     """What is tried on a task, the cheapest first.
 
     Args:
         tune_lm: methods that change the LM are tried too.
+        unlabeled: rows without labels, from which PET learns; without any it is not tried.
 
     Raises:
         ConfigError: nothing fits this task and LM.
     """
     task = _with_pattern(task)
-    fitting = [candidate for candidate in _all(task, lm) if tune_lm or not candidate.tunes_lm]
+    fitting = [
+        candidate for candidate in _all(task, lm, unlabeled) if tune_lm or not candidate.tunes_lm
+    ]
     if not fitting:
         raise ConfigError(
             f"No method fits {task.name} on this LM ({type(lm.model).__name__}): name one with "
@@ -79,7 +112,28 @@ def candidates(task: TaskConfig, lm: LanguageModel, tune_lm: bool) -> list[Candi
     return fitting
 
 
-def _all(task: TaskConfig, lm: LanguageModel) -> Iterator[Candidate]:
+def with_best_patterns(
+    candidate: Candidate, figures: Mapping[str, float], tried: Mapping[str, Candidate]
+) -> Candidate:
+    """The candidate with the hand-written prompts that were the best untrained; of equal ones those
+    that stand first.
+
+    Args:
+        figures: the figures of candidates by their names.
+        tried: all candidates by their names.
+    """
+    if candidate.method.frame != "<pattern>" or candidate.method.tune == "nothing":
+        return candidate
+    manual = [name for name in figures if tried[name].method.name == "manual"]
+    best = [tried[name].member for name in sorted(manual, key=lambda name: -figures[name])]
+    if not best:
+        return candidate
+    if isinstance(candidate, PetCandidate):
+        return replace(candidate, members=best[:PET_PATTERNS], member=best[0])
+    return replace(candidate, member=best[0])
+
+
+def _all(task: TaskConfig, lm: LanguageModel, unlabeled: Sequence[Row]) -> Iterator[Candidate]:
     reads_means = lm.kind != "encoder-decoder"
     if reads_means:
         yield _of(task, lm, "regression", pooling="mean")
@@ -98,6 +152,9 @@ def _all(task: TaskConfig, lm: LanguageModel) -> Iterator[Candidate]:
         yield _of(task, lm, "head", pooling="mean")
     if lm.has_head:
         yield _of(task, lm, "manual+fine-tune")
+    if lm.has_head and unlabeled:
+        members = yaml_task.members(task, method_of("pet"), lm)[:PET_PATTERNS]
+        yield PetCandidate("pet", task, method_of("pet"), members[0], members, unlabeled)
 
 
 def _of(task: TaskConfig, lm: LanguageModel, name: str, **reading: Any) -> Candidate:
@@ -123,11 +180,12 @@ def _read_by(task: TaskConfig, **reading: Any) -> TaskConfig:
 
 
 def _with_pattern(task: TaskConfig) -> TaskConfig:
-    """The task with a pattern to make every method's template of, where it has none of its own."""
-    if task.patterns:
+    """The task with a pattern and a template with soft tokens, from which every method makes its
+    own, where it has none."""
+    if task.patterns and task.template:
         return task
     names = [field.name for field in dict.fromkeys(yaml_task.fields(task))]
-    pattern = proposals.pattern(names, task.target)
+    patterns = task.patterns or (proposals.pattern(names, task.target),)
     template = task.template if "{soft" in task.template else ""
     soft = template or proposals.soft_template(names, task.target)
-    return task.model_copy(update={"patterns": (pattern,), "template": soft})
+    return task.model_copy(update={"patterns": patterns, "template": soft})

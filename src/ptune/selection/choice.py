@@ -6,15 +6,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from pydantic import BaseModel
 
+from ptune.answers.confidence import Confidence
 from ptune.base.file_names import file_name
 from ptune.errors import ConfigError, PtuneError
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import BASELINES, TFIDF, deviation, labelled
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.runs.trials import JsonResults, Trial, run_trials
-from ptune.selection.candidates import Candidate, candidates
+from ptune.selection.candidates import Candidate, candidates, with_best_patterns
 from ptune.selection.cross_validation import ALWAYS_LEARNED, folds, out_of_fold
 from ptune.tasks import yaml_task
 from ptune.tasks.judging import baselines
@@ -76,6 +78,7 @@ class Selection(BaseModel):
         sureness: in how many of 100 redraws of the rows the chosen one answers at least as many
             rightly as every other candidate that can be kept; None where there was no other.
         figure: of what was chosen, on those rows.
+        confidence: what its answers to those rows say about its probabilities.
     """
 
     metric: str
@@ -85,6 +88,7 @@ class Selection(BaseModel):
     chosen: list[str]
     sureness: float | None
     figure: float
+    confidence: Confidence = Confidence()
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,13 @@ class _HeldOut:
         right = [shares[n][labels.index(self.label(n))] for n in self.numbers]
         return float(-np.log(np.clip(right, 1e-6, 1)).mean())
 
+    def confidence(self, shares: Shares) -> Confidence:
+        """What the answers say about the probabilities."""
+        labels = list(self.task.labels)
+        values = torch.tensor([shares[number] for number in self.numbers])
+        right = [labels.index(self.label(number)) for number in self.numbers]
+        return Confidence.fitted(values, right, self.task.reading.temperature == "dev")
+
     def is_right(self, shares: Shares) -> np.ndarray:
         """Which rows are answered rightly."""
         labels = list(self.task.labels)
@@ -134,6 +145,7 @@ def choose(
     lm: LanguageModel,
     rows: Sequence[Row],
     *,
+    unlabeled: Sequence[Row] = (),
     minutes: float = MINUTES,
     tune_lm: bool = True,
     report: Callable[[str], None] = lambda line: None,
@@ -143,6 +155,7 @@ def choose(
     """Try what fits on the labelled rows, each answered by what did not learn from it, and choose.
 
     Args:
+        unlabeled: rows without labels, for methods that learn from those.
         minutes: what trying and the last training may take together, as far as it can be told
             before: a candidate that would take longer is left out. The first is always tried.
         tune_lm: methods that change the LM may be chosen.
@@ -164,16 +177,18 @@ def choose(
             f"{task.name} has {len(rows)} labelled rows, of which none can be held out to tell "
             "methods apart: label a few of every kind, or name a method."
         )
-    tried = {candidate.name: candidate for candidate in candidates(task, lm, tune_lm)}
+    fitting = candidates(task, lm, tune_lm, unlabeled)
+    tried = {candidate.name: candidate for candidate in fitting}
     first = next(iter(tried.values()))
     seconds_a_pass = _seconds_a_pass(first, lm, rows)
     known: dict[str, Answered] = {}
 
     def run(trials: Sequence[Trial], scratch: pathlib.Path | None) -> Iterator[Answered]:
-        candidate = tried.get(trials[0].task)
-        if candidate is None:
+        name = trials[0].task
+        if name not in tried:
             yield _try_tf_idf(held_out, lm)
             return
+        candidate = with_best_patterns(tried[name], _figures(known), tried)
         left = 60 * minutes - sum(answered.attempt.seconds for answered in known.values())
         needed = _seconds(candidate, len(rows), seconds_a_pass)
         if candidate is not first and needed > left:
@@ -187,7 +202,19 @@ def choose(
 
     trials = [_trial(name, seed, identity) for name in (TFIDF, *tried)]
     run_trials(trials, folder, run, JsonResults(Answered), take)
-    return _chosen(held_out, known, tried)
+    figures = _figures(known)
+    settled = {name: with_best_patterns(tried[name], figures, tried) for name in tried}
+    return _chosen(held_out, known, settled)
+
+
+def _figures(known: Mapping[str, Answered]) -> dict[str, float]:
+    """The figures of the candidates that were tried, without the baseline."""
+    attempts = [answered.attempt for answered in known.values()]
+    return {
+        attempt.name: attempt.figure
+        for attempt in attempts
+        if attempt.figure is not None and attempt.savable
+    }
 
 
 def _trial(name: str, seed: int, identity: str) -> Trial:
@@ -322,6 +349,7 @@ def _chosen(
         chosen=names,
         sureness=_sureness(held_out, shares, others),
         figure=held_out.figure(shares, held_out.numbers),
+        confidence=held_out.confidence(shares),
     )
     return selection, [tried[name] for name in names]
 

@@ -7,8 +7,9 @@ import torch
 
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Row
-from ptune.selection.candidates import Candidate
+from ptune.selection.candidates import Candidate, PetCandidate
 from ptune.tasks import yaml_task
+from ptune.training import pet
 from ptune.training.loop import fit
 
 ALWAYS_LEARNED = -1  # the fold of a row that is never held out
@@ -79,15 +80,21 @@ def _tuned(
 ) -> dict[int, list[float]]:
     """One fold of a method that changes the LM."""
     weights, learned = lm.weights(), _learned(rows, fold_of, fold)
-    model = PromptModel(lm)
-    task = _add(model, candidate, learned, fold)
+    label = f"{candidate.name}, fold {fold + 1}"
     try:
+        if isinstance(candidate, PetCandidate):
+            plan = candidate.plan(lm, len(learned))
+            given = (learned, learned, candidate.unlabeled)
+            model = pet.pet(lm, plan, *given, folder=None, label=label).model
+            return _held_out_shares(model, {fold: 0}, rows, fold_of)
+        model = PromptModel(lm)
+        task = _add(model, candidate, learned, fold)
         fit(
             model,
             {task: (learned, learned)},
             candidate.settings(len(learned)),
             tune=candidate.method.tune,  # type: ignore[arg-type]
-            label=f"{candidate.name}, fold {fold + 1}",
+            label=label,
         )
         return _held_out_shares(model, {fold: task}, rows, fold_of)
     finally:

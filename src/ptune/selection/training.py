@@ -1,13 +1,17 @@
 """The last training: what was chosen learns from all labelled rows."""
 
+import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ptune.answers.confidence import Confidence
 from ptune.base import files
 from ptune.lm.language_model import LanguageModel
+from ptune.model.confidence import keep_confidence
 from ptune.model.prompt_model import PromptModel, Row
-from ptune.selection.candidates import Candidate
+from ptune.selection.candidates import Candidate, PetCandidate
 from ptune.tasks import yaml_task
+from ptune.training import pet
 from ptune.training.loop import fit
 from ptune.training.prompt_training import TrainingHistory
 
@@ -52,16 +56,20 @@ def train(
     rows: Sequence[Row],
     folder: files.Path | None = None,
     resume: bool = False,
+    confidence: Confidence | None = None,
 ) -> Chosen:
     """Train the chosen candidates on all labelled rows, each by its own settings.
 
     Args:
         folder: where a checkpoint is kept, where one candidate was chosen; without it nothing is.
         resume: go on from that checkpoint.
+        confidence: what the choice says about their probabilities.
 
     Raises:
         PtuneError: the training diverged, or was stopped.
     """
+    if isinstance(chosen[0], PetCandidate):
+        return _train_pet(chosen[0], lm, rows, folder, resume, confidence)
     model, tasks = untrained(chosen, lm, rows)
     histories: dict[int, TrainingHistory] = {}
     for candidate, number in zip(chosen, tasks.values()):
@@ -76,4 +84,22 @@ def train(
             resume=resume,
             label=candidate.method.title,
         )[number]
+    keep_confidence(model, list(tasks.values()), confidence)
     return Chosen(model, tasks, histories)
+
+
+def _train_pet(
+    candidate: PetCandidate,
+    lm: LanguageModel,
+    rows: Sequence[Row],
+    folder: files.Path | None,
+    resume: bool,
+    confidence: Confidence | None,
+) -> Chosen:
+    """Train PET's patterns and their classifier, which is what is kept."""
+    plan = candidate.plan(lm, len(rows))
+    place = None if folder is None else pathlib.Path(folder) / "pet"
+    given = (rows, rows, candidate.unlabeled)
+    outcome = pet.pet(lm, plan, *given, folder=place, resume=resume, label=candidate.method.title)
+    keep_confidence(outcome.model, [0], confidence)
+    return Chosen(outcome.model, {None: 0}, {0: outcome.trained})

@@ -159,6 +159,7 @@ def _add(model: PromptModel, path: pathlib.Path, note: SavedPrompt, trainable: b
         offset=offset,
         weight=note.reading.weight,
         threshold=note.reading.chosen_threshold,
+        confidence=note.confidence,
     )
 
 

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from ptune.answers.bound_verbalizer import Aggregate, Length, Order
+from ptune.answers.confidence import Confidence
 from ptune.answers.ensemble import Combine
 from ptune.base import files
 from ptune.errors import StoreError, first_fault
@@ -112,6 +113,7 @@ class SavedPrompt(BaseModel):
     reading: SavedReading = SavedReading()
     by: tuple[str, str] | None = None
     metrics: dict[str, float] = {}
+    confidence: Confidence | None = None
 
 
 def no_prompt(path: pathlib.Path) -> StoreError:

@@ -60,6 +60,7 @@ def saved_prompt_of(
         length=len(tensors["vectors"]),
         prefix=_saved_prefix(model, number, tensors),
         metrics=metrics,
+        confidence=bound.confidence,
         max_length=_limit(model, settings),
         scored_by=list(settings.metrics),
         lm=SavedLM(

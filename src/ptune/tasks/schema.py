@@ -16,6 +16,7 @@ from ptune.settings import (
     Lm,
     PetConfig,
     PrefixConfig,
+    Preset,
     ReaderName,
     Seed,
     TrainOverrides,
@@ -128,6 +129,10 @@ class ReadingConfig(Config):
     swap: tuple[str, str] | None = None
     """Two fields of a symmetric pair: both orders are run, and their scores averaged (or, before a
     trained reader, the vectors added)."""
+    temperature: Literal["dev", "none"] = "dev"
+    """Temperature scaling. dev: after training the labels' probabilities are corrected by one
+    number, so that they fit the dev rows best; no answer changes by it. none: they stay as the LM
+    gives them."""
     windows: Literal["none", "mean", "max"] = "none"
     """What becomes of a text (the field that is marked by |shorten) that does not fit into the LM.
     none: it is shortened. mean, max: it is read part by part, and each label's probability is the
@@ -174,10 +179,12 @@ class TaskConfig(Config):
     them, a head reads the fields of the first. Several are an ensemble."""
     code: Annotated[CodeConfig | None, tyro.conf.Fixed] = None
     """What the paper's released code has otherwise than the paper, for preset: code."""
-    preset: Literal["code"] | None = None
+    preset: Preset | None = None
     """code: take the patterns, the number of soft tokens and iPET's growth of the paper's released
     code, where they differ from the paper; of the tasks that come with ptune those of SuperGLUE
-    know them."""
+    know them. paper: take the settings of training of the method's paper, where ours suit small LMs
+    and few rows (p-tuning, p-tuning+lm, prompt-tuning, prefix-tuning, pet, ipet); what stands under
+    train and pet replaces them."""
     labels: Words = {}
     """For each label its word, or several. Without labels, choices and vocabulary, the answer is
     text that the LM writes."""
@@ -243,7 +250,8 @@ class TaskConfig(Config):
     """The figures on the test rows. Of written answers: bleu, nist, meteor, rouge-1, rouge-2,
     rouge-l, cider, ter, chrf. Of labels: accuracy, f1-macro, f1-weighted, mcc, auc; of one label,
     named behind a colon, f1:good, precision:good, recall:good, auc:good; of SuperGLUE f1a, em,
-    record-em, record-f1. With multi_label: f1-micro, f1-macro, f1-samples, subset-accuracy,
+    record-em, record-f1; of their probabilities brier and ece (expected calibration error), of
+    which less is better. With multi_label: f1-micro, f1-macro, f1-samples, subset-accuracy,
     hamming-score, and f1:good, precision:good, recall:good, auc:good. By default accuracy, with
     multi_label f1-micro, or those that papers on table-to-text report."""
     stop_by: str = "loss"

@@ -26,8 +26,9 @@ from ptune.tasks.splits import DATA_VARIABLE, SPLITS
 from ptune.template.language import Field, Template
 from ptune.training.methods import Method
 from ptune.training.methods import method as method_of
+from ptune.training.paper_settings import preset_method
 
-PAPER = "None"  # the option --preset as it is written for no preset
+NO_PRESET = "None"  # the option --preset as it is written for no preset
 PATHS = ("vocabulary", "out", "continue_from")
 NAMED = pathlib.Path(__file__).parent / "named"
 WORDS = ("labels", "verbalizers", "relations", "relabel")  # keys under which everything is a text
@@ -39,7 +40,7 @@ def read(path: pathlib.Path, preset: str | None = None) -> TaskConfig:
 
     Args:
         preset: "code" takes what the file has under ``code``, as its own key ``preset`` does;
-            "None" does not take it, whatever the file says.
+            "paper" and "None" do not take it, whatever the file says.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or says what a task cannot be; the key is
@@ -99,8 +100,9 @@ def _as_the_code(config: TaskConfig, path: pathlib.Path, preset: str | None) -> 
     Raises:
         ConfigError: the file says nothing of such code.
     """
-    if preset in (None, PAPER):
-        return config.model_copy(update={"code": None, "preset": None})
+    if preset in (None, "paper", NO_PRESET):
+        kept = "paper" if preset == "paper" else None
+        return config.model_copy(update={"code": None, "preset": kept})
     if config.code is None:
         raise ConfigError(
             f"{path} says nothing under code, which preset: code would take: leave preset out. Of "
@@ -195,7 +197,7 @@ def shown_method(config: TaskConfig, lm: LanguageModel | None) -> Method:
     """The task's method; where one is to be chosen, one that this LM takes, to show how the task is
     asked."""
     if config.method != AUTO:
-        return method_of(config.method)
+        return preset_method(config.method, config.preset)
     return method_of("p-tuning" if lm is None or lm.has_head else "regression")
 
 

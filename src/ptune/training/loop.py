@@ -20,6 +20,7 @@ from ptune.base import files
 from ptune.base.interrupts import Interrupted, stoppable
 from ptune.base.progress import Progress
 from ptune.errors import ConfigError, DivergedError
+from ptune.model.confidence import keep_confidence
 from ptune.model.prompt_model import Example, PromptModel, Row, Task
 from ptune.model.rows.examples import ScoredExample
 from ptune.model.running import label_sets
@@ -68,6 +69,16 @@ def figure_on_dev(task: Task, scores: Sequence[torch.Tensor], examples: Sequence
     return accuracy(scores, examples)
 
 
+def mean_loss(scores: Sequence[torch.Tensor], examples: Sequence[Example]) -> float:
+    """The mean loss of examples with labels, by the scores of their labels (``loss_of_scores``)."""
+    losses = [
+        example.loss_of_scores(label_scores)
+        for label_scores, example in zip(scores, examples)
+        if isinstance(example, ScoredExample)
+    ]
+    return sum(losses) / len(losses)
+
+
 def fit(
     model: PromptModel,
     data: Mapping[Any, tuple[Sequence[Row], Sequence[Row]]],
@@ -109,6 +120,7 @@ def fit(
     config = config or TrainConfig()
     _check(data, config, tune, unlabeled)
     numbers = {key: model.number(key) if isinstance(key, str) else key for key in data}
+    keep_confidence(model, list(numbers.values()), None)  # of the prompts as they were
     with _trainable(model, config, tune):
         jobs = [
             PromptTraining(model, numbers[key], rows, dev, config, tune, unlabeled)
@@ -310,11 +322,7 @@ def _evaluate(
     scores = iter(model.scores([example for job in chosen for example in job.dev], finite=False))
     for job in chosen:
         dev_scores = [next(scores) for _ in job.dev]
-        dev_loss = sum(
-            example.loss_of_scores(label_scores)
-            for label_scores, example in zip(dev_scores, job.dev)
-            if isinstance(example, ScoredExample)
-        ) / len(job.dev)
+        dev_loss = mean_loss(dev_scores, job.dev)
         figure = metric or functools.partial(figure_on_dev, model.tasks[job.task].task)
         job.evaluate(dev_loss, functools.partial(figure, dev_scores, job.dev))
     losses = iter(model.text_losses([example for job in written for example in job.dev]))

@@ -27,9 +27,9 @@ from ptune.runs.trials import TRIAL, Trial, run_trials
 from ptune.runs.without_trace import without_trace
 from ptune.settings import TrainConfig
 from ptune.training import pet_plan
-from ptune.training.loop import accuracy, fit
+from ptune.training.loop import Metric, accuracy, fit, mean_loss
 from ptune.training.pet_plan import PetRows, Plan
-from ptune.training.pet_rows import LIKELIEST, draw, new_rows
+from ptune.training.pet_rows import LIKELIEST, draw, held_out, new_rows
 from ptune.training.prompt_training import Evaluation, TrainingHistory, Tune
 
 Tensors = dict[str, torch.Tensor]
@@ -160,7 +160,7 @@ def pet(
     rows: Sequence[Row],
     dev: Sequence[Row],
     unlabeled: Sequence[Row],
-    folder: store.Path,
+    folder: store.Path | None,
     resume: bool = False,
     label: str = "PET",
     report: Callable[[str], None] = lambda text: None,
@@ -174,7 +174,7 @@ def pet(
             (zero-shot).
         dev: the rows for early stopping and the choice of the best state.
         unlabeled: rows to label; a label that they have is ignored.
-        folder: where finished members and the classifier are kept.
+        folder: where finished members and the classifier are kept; None keeps nothing.
         resume: continue the run in the folder, if there is one; a finished run is read.
         label: the text beside the progress bar.
         report: receives a sentence wherever the run deviates from its settings.
@@ -187,8 +187,12 @@ def pet(
             before anything is trained.
         Interrupted: Ctrl-C; what is finished is kept.
     """
-    folder, pet_rows = pathlib.Path(folder), PetRows(rows, dev, unlabeled)
+    pet_rows = PetRows(rows, dev, unlabeled)
     pet_plan.check(plan, pet_rows)
+    if folder is None:
+        pet_plan.try_rows(lm, plan, pet_rows, report)
+        return _outcome(_Run(lm, plan, pet_rows, None, label, report, plan.tasks(), lm.weights()))
+    folder = pathlib.Path(folder)
     with working_in(folder, "PET", resume and (folder / NOTE).exists()) as place:
         if place.begun is None:
             pet_plan.try_rows(lm, plan, pet_rows, report)
@@ -347,6 +351,7 @@ def _fit(
     tune: Tune,
     scratch: pathlib.Path | None,
     label: str,
+    metric: Metric = accuracy,
 ) -> dict[Any, TrainingHistory]:
     """Train tasks, and report those that diverged."""
     prompts = [model.tasks[number].prompt for number in data]
@@ -357,6 +362,7 @@ def _fit(
         data,
         config,
         tune=tune,
+        metric=metric,
         unlabeled=run.rows.unlabeled,
         folder=scratch,
         resume=True,
@@ -448,26 +454,37 @@ def _report_few(
 
 def _distilled(run: _Run, shares: torch.Tensor) -> tuple[PromptModel, TrainingHistory]:
     """The classifier, trained on the unlabelled rows with the members' label probabilities [N, C],
-    or read from the folder if it was trained before."""
+    or read from the folder if it was trained before. Its best state is the one that is nearest to
+    the members' answers to rows that it did not learn from, where some are held out."""
     plan = run.plan
     task = replace(plan.classifier, temperature=plan.settings.temperature)
     rows = [
         {**row, task.target: label_shares}
         for row, label_shares in zip(run.rows.unlabeled, shares.tolist())
     ]
+    is_held = held_out(len(rows), plan.settings.held_out)
+    learned = [row for row, held in zip(rows, is_held) if not held]
+    dev = [row for row, held in zip(rows, is_held) if held] or run.rows.dev
+    metric = _nearness(plan.settings.temperature) if any(is_held) else accuracy
     model = PromptModel(run.lm, max_length=plan.max_length)
-    number = model.add(task, rows)
+    number = model.add(task, learned)
     trial = run.trial(task, plan.distil, "classifier.safetensors", scratch="checkpoints/classifier")
 
     def train(group: Sequence[Trial], scratch: pathlib.Path | None) -> Iterator[_Classifier]:
-        data, label = {number: (rows, run.rows.dev)}, f"{run.label}, classifier"
-        trained = _fit(run, model, data, plan.distil, "lm", scratch, label)[number]
+        data, label = {number: (learned, dev)}, f"{run.label}, classifier"
+        trained = _fit(run, model, data, plan.distil, "lm", scratch, label, metric)[number]
         yield _Classifier(run.lm.model.state_dict(), model.bank.state_dict(), trained)
 
     (classifier,) = run_trials([trial], run.folder, train, _ClassifierFile())
     run.lm.restore(classifier.lm)
     model.bank.load_state_dict(classifier.bank)
     return model, classifier.trained
+
+
+def _nearness(temperature: float) -> Metric:
+    """Minus the mean cross entropy of a classifier's answers with those of the members, at a
+    temperature."""
+    return lambda scores, examples: -mean_loss([one / temperature for one in scores], examples)
 
 
 def _part(tensors: Tensors, prefix: str) -> Tensors:

@@ -8,6 +8,7 @@ import torch
 
 FIRST_ROWS = 10  # without labelled rows, so many are learned from by the first later generation
 LIKELIEST = 100  # and are drawn among so many of the most probable rows of each label
+LEAST_HELD_OUT = 100  # unlabelled rows, of which some are held out of the classifier's training
 LEAST = 1e-9  # confidence by which a row is drawn
 
 
@@ -84,3 +85,11 @@ def draw(
             else []
         )
     return drawn
+
+
+def held_out(count: int, share: float) -> list[bool]:
+    """Which of so many unlabelled rows the classifier does not learn from: a share of them, evenly
+    spread; none of fewer than 100."""
+    if not share or count < LEAST_HELD_OUT:
+        return [False] * count
+    return [int((number + 1) * share) > int(number * share) for number in range(count)]

@@ -8,17 +8,19 @@ from dataclasses import replace
 from ptune.answers.from_row import Choices
 from ptune.errors import DivergedError, TemplateError
 from ptune.experiments.compare.compare_rows import FewShotSplit, readable_members
-from ptune.experiments.distil import plan_of
 from ptune.experiments.options import CompareConfig
 from ptune.experiments.train.train_results import parameter_counts
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import BASELINES, MAJORITY, labelled, mean, most_frequent
+from ptune.model.confidence import fit_confidence
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.reports.trial_results import EnsembleMember, MethodOutcome, PatternResult
 from ptune.settings import TrainConfig, TrainOverrides
 from ptune.tasks import few_shot, yaml_task
 from ptune.tasks.judging import baselines
 from ptune.tasks.judging.judge_labels import judge, labels_of, question
+from ptune.tasks.judging.label_details import LabelDetails
+from ptune.tasks.pet_task import plan_of
 from ptune.tasks.schema import TaskConfig
 from ptune.tasks.yaml_task import Member
 from ptune.training import pet
@@ -136,20 +138,33 @@ def _steps(config: CompareConfig) -> dict[str, int]:
     }
 
 
-def _untrained_figures(
-    lm: LanguageModel, split: FewShotSplit, method: Method, member: Member, rows: Sequence[Row]
-) -> dict[str, float]:
-    """The figures of a member on rows when nothing is trained."""
+def _untrained(
+    lm: LanguageModel, split: FewShotSplit, method: Method, member: Member
+) -> PromptModel:
+    """A model whose only task is a member, of which nothing is trained."""
     model = PromptModel(lm, max_length=split.task.max_length)
     yaml_task.add(model, split.task, member, split.train, method=method)
-    return judge(model, rows, split.task.metrics)
+    return model
+
+
+def _is_scaled(task: TaskConfig) -> bool:
+    """Whether a temperature corrects the probabilities of a task's labels."""
+    return task.reading.temperature == "dev"
 
 
 def _score_untrained(
     lm: LanguageModel, split: FewShotSplit, method: Method, member: Member
 ) -> PatternResult:
-    figures = _untrained_figures(lm, split, method, member, split.test)
-    return PatternResult(template=member.template, words=member.words, figures=figures)
+    model = _untrained(lm, split, method, member)
+    fit_confidence(model, [0], split.dev, _is_scaled(split.task))
+    details = LabelDetails()
+    figures = judge(model, split.test, split.task.metrics, details=details)
+    return PatternResult(
+        template=member.template,
+        words=member.words,
+        figures=figures,
+        intervals=details.intervals,
+    )
 
 
 def choose_member(
@@ -183,9 +198,8 @@ def _zero_shot_score(
     front = method.frame.removesuffix("<pattern>")
     plain = Member(member.template.replace(front, "", 1), member.words)
     if str(plain) not in split.zero_shot:
-        figures = _untrained_figures(
-            lm, split, method_of("manual"), plain, [*split.train, *split.dev]
-        )
+        model = _untrained(lm, split, method_of("manual"), plain)
+        figures = judge(model, [*split.train, *split.dev], split.task.metrics)
         split.zero_shot[str(plain)] = figures[split.main_metric]
     return split.zero_shot[str(plain)]
 
@@ -223,7 +237,9 @@ def _train_member(
             tune=method.tune,  # type: ignore[arg-type]
             label=f"{method.title}, {split.task.name}",
         )[number]
-        figures = judge(model, split.test, split.task.metrics)
+        fit_confidence(model, [number], split.dev, _is_scaled(split.task))
+        details = LabelDetails()
+        figures = judge(model, split.test, split.task.metrics, details=details)
         trained, kept = parameter_counts(model, [number], method)
     finally:
         if weights is not None:
@@ -232,6 +248,7 @@ def _train_member(
         template=member.template,
         words=member.words,
         figures=figures,
+        intervals=details.intervals,
         dev=history.best.dev if history.best else None,
         history=history.history,
         diverged=history.diverged,
@@ -300,7 +317,9 @@ def run_pet(
             report=report,
             rehearsed=True,
         )
-        figures = judge(outcome.model, split.test, split.task.metrics)
+        fit_confidence(outcome.model, [0], split.dev, _is_scaled(split.task))
+        details = LabelDetails()
+        figures = judge(outcome.model, split.test, split.task.metrics, details=details)
     finally:
         lm.restore(weights)
     size = sum(parameter.numel() for parameter in lm.model.parameters())
@@ -309,6 +328,7 @@ def run_pet(
     return MethodOutcome(
         template=plan.classifier.template.source,
         figures=figures,
+        intervals=details.intervals,
         trained=size,
         kept=size,
         diverged=outcome.trained.diverged or any(diverged),

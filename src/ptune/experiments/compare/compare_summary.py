@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ptune.metrics.intervals import Interval
 from ptune.metrics.labels import BASELINES, deviation, mean
 from ptune.reports.schemas import Cell, Comparison, versions
 from ptune.reports.trial_results import ComparedResult, lost_trainings
@@ -49,6 +50,7 @@ def _cell(results: Sequence[ComparedResult]) -> Cell:
         mean={name: mean(seeds) for name, seeds in values.items()},
         deviation={name: deviation(seeds) for name, seeds in values.items()},
         by_seed=values,
+        intervals=_intervals(with_figures),
         grid=_grid(with_figures),
         trained_parameters=max((result.trained for result in with_figures), default=0),
         kept_parameters=max((result.kept for result in with_figures), default=0),
@@ -58,6 +60,18 @@ def _cell(results: Sequence[ComparedResult]) -> Cell:
         impossible=first.impossible,
         **lost_trainings(results),
     )
+
+
+def _intervals(results: Sequence[ComparedResult]) -> dict[str, Interval]:
+    """The ends of each figure's interval over test rows, as means over seeds."""
+    names = results[0].intervals if results else ()
+    return {
+        name: (
+            mean([result.intervals[name][0] for result in results if name in result.intervals]),
+            mean([result.intervals[name][1] for result in results if name in result.intervals]),
+        )
+        for name in names
+    }
 
 
 def _grid(results: Sequence[ComparedResult]) -> dict[str, float]:

@@ -19,7 +19,8 @@ from ptune.reports.pages import probe_page
 from ptune.runs import identity
 from ptune.tasks.layouts import lama
 from ptune.template.language import Template
-from ptune.training.methods import Method, method
+from ptune.training.methods import Method
+from ptune.training.paper_settings import preset_method
 
 ALL = "manual,p-tuning,fine-tune,manual+fine-tune"  # P-tuning, section 4.1
 MOST_TOGETHER = 64  # prompts in one batch
@@ -31,7 +32,8 @@ def listed(text: str) -> list[str]:
 
 def methods_of(config: ProbeConfig) -> list[Method]:
     """The methods with the command line's settings in place of their own."""
-    chosen = [method(name) for name in listed(ALL if config.methods == "all" else config.methods)]
+    names = listed(ALL if config.methods == "all" else config.methods)
+    chosen = [preset_method(name, config.preset) for name in names]
     if other := next((m.name for m in chosen if m.reader or m.name in ("pet", "ipet")), None):
         raise ConfigError(
             f"{other} tells a task's labels apart, and facts have none: ptune compare runs it."

@@ -40,7 +40,6 @@ SAID_BY_METHODS = (
     "choices",
     "span",
     "vocabulary",
-    "verbalizers",
 )
 
 
@@ -81,8 +80,8 @@ def _train_in(config: TaskConfig, folder: RunFolder, report: Callable[[str], Non
     if folder.begun is None:
         folder.claim(whole)
     began = time.monotonic()
-    selection, chosen = _select(config, lm, labelled, whole, report)
-    trained = training.train(chosen, lm, labelled, config.out, config.resume)
+    selection, chosen = _select(config, lm, labelled, rows.splits["unlabeled"], whole, report)
+    trained = training.train(chosen, lm, labelled, config.out, config.resume, selection.confidence)
     seconds = time.monotonic() - began
     run = _record(config, lm, rows, selection, chosen, trained, seconds)
     run.baselines = baselines
@@ -92,7 +91,7 @@ def _train_in(config: TaskConfig, folder: RunFolder, report: Callable[[str], Non
     train_results.save_figures(config, run)
     figures = ", ".join(f"{name} {value:.4g}" for name, value in run.figures.items())
     report(f"{config.name}: {figures + '; ' if figures else ''}saved in {config.out}")
-    train_results.report_baselines(config, run, report)
+    train_results.report_beside(config, run, report)
     return run
 
 
@@ -100,6 +99,7 @@ def _select(
     config: TaskConfig,
     lm: LanguageModel,
     rows: Sequence[Row],
+    unlabeled: Sequence[Row],
     whole: Mapping[str, Any],
     report: Callable[[str], None],
 ) -> tuple[Selection, list[Candidate]]:
@@ -112,6 +112,7 @@ def _select(
         config,
         lm,
         rows,
+        unlabeled=unlabeled,
         minutes=config.minutes or MINUTES,
         tune_lm=config.tune != "prompt",
         report=report,
@@ -227,6 +228,7 @@ def _check(config: TaskConfig) -> None:
         )
     default = TaskConfig(name="default")
     said = [name for name in SAID_BY_METHODS if getattr(config, name) != getattr(default, name)]
+    said += ["preset"] if config.preset == "paper" else []
     said += ["reading.by"] if config.reading.by != "words" else []
     said += [
         f"train.{name}" for name in config.train.model_dump(exclude_none=True) if name != "seed"

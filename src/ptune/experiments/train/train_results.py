@@ -8,6 +8,7 @@ from ptune.errors import ConfigError
 from ptune.experiments.train.train_model import folder_of
 from ptune.experiments.train.train_setup import CHECKPOINT
 from ptune.lm.language_model import LanguageModel
+from ptune.metrics import intervals
 from ptune.metrics.labels import BASELINES
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.reports.schemas import Run
@@ -64,6 +65,7 @@ def score_test_rows(config: TaskConfig, model: PromptModel, rows: Sequence[Row],
         run.confusion = details.confusion
         run.calibration = details.calibration
         run.wrong = details.wrong
+        run.intervals = details.intervals
         return
     judged = judge_texts.judge(model, rows, config.decoding, config.metrics, config.parts)
     run.figures = judged.figures
@@ -150,8 +152,11 @@ def add_other_prompts(
     score_test_rows(config, model, scored, run)
 
 
-def report_baselines(config: TaskConfig, run: Run, report: Callable[[str], None]) -> None:
-    """Report what a user would get without prompts, and last of all whether that is better."""
+def report_beside(config: TaskConfig, run: Run, report: Callable[[str], None]) -> None:
+    """Report how much the figures depend on the test rows, what a user would get without prompts,
+    and last of all whether that is better."""
+    if run.intervals:
+        report(intervals.sentence(run.intervals))
     if not (run.baselines and run.figures):
         return
     metric = judge_labels.metrics_of(config)[0]

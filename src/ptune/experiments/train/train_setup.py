@@ -13,7 +13,8 @@ from ptune.storage import prompt_folder, saved_lm
 from ptune.tasks import yaml_task
 from ptune.tasks.schema import TaskConfig
 from ptune.training.methods import Method
-from ptune.training.methods import method as method_of
+from ptune.training.paper_settings import preset_method, preset_pet
+from ptune.training.pet_rows import LEAST_HELD_OUT
 
 PET = ("pet", "ipet")
 CHECKPOINT = "checkpoint.safetensors"
@@ -25,7 +26,7 @@ def continued(config: TaskConfig) -> TaskConfig:
     Raises:
         ConfigError: its method trains several prompts.
     """
-    if method_of(config.method).name in PET:
+    if config.method in PET:
         raise ConfigError(
             f"{config.method} trains its members anew: --from goes with a method that trains one "
             "prompt."
@@ -42,7 +43,7 @@ def resolve_method(config: TaskConfig) -> Method:
     Raises:
         ConfigError: the method and the task's other settings do not go together.
     """
-    method = method_of(config.method)
+    method = preset_method(config.method, config.preset)
     if config.minutes is not None:
         raise ConfigError(
             f"minutes is what method auto may take, and the method is {config.method}: leave it "
@@ -115,7 +116,8 @@ def _check_combine(config: TaskConfig) -> None:
 
 def train_settings(config: TaskConfig) -> TrainConfig:
     """The settings of training: the task's, or else the method's."""
-    return method_of(config.method).train.replaced(config.train.model_dump())
+    method = preset_method(config.method, config.preset)
+    return method.train.replaced(config.train.model_dump())
 
 
 def has_labels(config: TaskConfig) -> bool:
@@ -123,8 +125,15 @@ def has_labels(config: TaskConfig) -> bool:
     return bool(config.labels or config.vocabulary or config.choices or config.span)
 
 
-def dev_score(config: TaskConfig) -> str:
-    """What the best state of a training is chosen by, in words for reports."""
+def dev_score(config: TaskConfig, unlabeled: int = 0) -> str:
+    """What the best state of a training is chosen by, in words for reports.
+
+    Args:
+        unlabeled: how many unlabelled rows there are.
+    """
+    held_out = preset_pet(config.pet, config.preset).held_out
+    if config.method in PET and unlabeled >= LEAST_HELD_OUT and held_out:
+        return "nearness to answers of PET's members to rows held out"
     if config.multi_label:
         return "f1-micro"
     if has_labels(config):

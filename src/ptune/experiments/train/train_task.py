@@ -9,7 +9,6 @@ from typing import Any
 from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.base import terminal
 from ptune.errors import DivergedError, PtuneError
-from ptune.experiments.distil import plan_of
 from ptune.experiments.train import (
     train_checks,
     train_findings,
@@ -20,6 +19,7 @@ from ptune.experiments.train import (
 from ptune.experiments.train.train_rows import TaskRows, texts_that_are_read
 from ptune.experiments.train.train_setup import CHECKPOINT, PET
 from ptune.lm.language_model import LanguageModel
+from ptune.model.confidence import fit_confidence
 from ptune.model.prompt_model import PromptModel
 from ptune.model.running import label_sets
 from ptune.reports.schemas import Run
@@ -29,6 +29,7 @@ from ptune.storage import prompt_folder
 from ptune.survey import unknown_text
 from ptune.tasks import yaml_task
 from ptune.tasks.judging import judge_labels, judge_texts
+from ptune.tasks.pet_task import plan_of
 from ptune.tasks.schema import TaskConfig
 from ptune.training import pet
 from ptune.training.loop import account, fit, lower_rates
@@ -130,6 +131,7 @@ def _train_in(
     model, tasks, rows = trained.model, trained.tasks, setup.rows
     if train_setup.is_weighted(config, model.tasks[0].verbalizer is not None):
         train_checks.weigh(model, tasks, rows.of("dev", None), trained.histories)
+    _fit_confidence(setup.config, trained, rows)
     run = _record(setup, trained, time.monotonic() - began)
     config = setup.config
     train_results.save(config, model, tasks, trained.method, run)
@@ -249,6 +251,17 @@ def _train_prompts(setup: _Setup) -> _Trained:
     return trained
 
 
+def _fit_confidence(config: TaskConfig, trained: _Trained, rows: TaskRows) -> None:
+    """Let the prompts keep what their dev rows say about their probabilities."""
+    scaled = config.reading.temperature == "dev"
+    if not config.prompt_by:
+        tasks = list(trained.tasks.values())
+        fit_confidence(trained.model, tasks, rows.of("dev", None), scaled)
+        return
+    for value, number in trained.tasks.items():
+        fit_confidence(trained.model, [number], rows.of("dev", value), scaled)
+
+
 def _report_model(model: PromptModel, report: Callable[[str], None]) -> None:
     """Report what the model does otherwise than its template and label words say."""
     if model.tasks[0].dropped:
@@ -306,7 +319,7 @@ def _record(setup: _Setup, trained: _Trained, seconds: float) -> Run:
             for name, history in histories.items()
         },
         best={name: vars(history.best) for name, history in histories.items() if history.best},
-        dev_score=train_setup.dev_score(config),
+        dev_score=train_setup.dev_score(config, len(setup.rows.splits["unlabeled"])),
         seconds={"train": round(seconds, 1)},
         settings=config.model_dump(mode="json"),
         versions={
@@ -336,4 +349,4 @@ def _report_figures(config: TaskConfig, run: Run, report: Callable[[str], None])
     report(f"{config.name}: {figures + '; ' if figures else ''}saved in {config.out}")
     for name, reason in run.left_out.items():
         report(f"Without {name}: {reason}")
-    train_results.report_baselines(config, run, report)
+    train_results.report_beside(config, run, report)

@@ -198,6 +198,10 @@ class SharesExample(ScoredExample):
 
     shares: tuple[float, ...]
 
+    def loss_of_scores(self, scores: torch.Tensor) -> float:
+        """The cross entropy of the labels' probabilities with the shares, from their scores [C]."""
+        return float(-(scores.log_softmax(0) * scores.new_tensor(self.shares)).sum())
+
     @classmethod
     def losses(
         cls,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -121,24 +121,6 @@ def label_scores(
     return task.label_scores(reader, task.read(reader, outputs, bound), bound)
 
 
-def answer(
-    model: "PromptModel", examples: Sequence[Example], scores: Sequence[torch.Tensor]
-) -> dict[str, Any]:
-    """What all tasks of one row answer: "prediction", the best label, or a list of the labels that
-    the row has, and "scores", the probability of every label, the best first.
-
-    Args:
-        examples, scores: as in ``PromptModel.together``.
-    """
-    bound = model.tasks[examples[0].task]
-    shares = combined_shares(model, examples, scores).tolist()
-    ranked = dict(sorted(zip(examples[0].labels.labels, shares), key=lambda pair: -pair[1]))
-    if bound.task.multi_label:
-        had = [label for label, share in ranked.items() if share >= bound.threshold]
-        return {"prediction": had, "scores": ranked}
-    return {"prediction": next(iter(ranked)), "scores": ranked}
-
-
 def combined_shares(
     model: "PromptModel", examples: Sequence[Example], scores: Sequence[torch.Tensor]
 ) -> torch.Tensor:
@@ -159,6 +141,8 @@ def combined_shares(
                 f"{list(example.labels.labels)}, and {leader.name} "
                 f"{list(labels)}: they cannot answer together. Name the task of each row."
             )
-    return combine(
+    shares = combine(
         scores, leader.combine, [model.tasks[example.task].weight for example in examples]
     )
+    confidence = model.tasks[examples[0].task].confidence
+    return shares if confidence is None else confidence.corrected(shares)

@@ -79,6 +79,14 @@ def _table(results: Comparison, shots: int, tasks: Sequence[str]) -> Table:
 
 def _caption(cells: Sequence[Cell]) -> str | None:
     notes = [BASELINES_NOTE] if any(cell.baseline for cell in cells) else []
+    widths = [
+        (high - low) / 2
+        for cell in cells
+        for name, (low, high) in cell.intervals.items()
+        if name == cell.metric
+    ]
+    if widths:
+        notes.append(f"With other test rows a figure may be up to {max(widths):.3f} off (95 %).")
     notes += [MARKED] if any(cell.diverged for cell in cells) else []
     return " ".join(notes) or None
 
@@ -145,6 +153,7 @@ def write(results: Comparison, single: Sequence[ComparedResult], folder: pathlib
         groups=groups,
         figure=figure,
         count=count,
+        interval=design.interval,
         shots=_against_shots(results),
         grid=_pattern_spread(results, single),
         baselines=BASELINES,

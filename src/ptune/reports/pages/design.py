@@ -230,3 +230,8 @@ def line_style(number: int) -> dict[str, Any]:
         "marker": MARKERS[number % len(MARKERS)],
         "ls": "-" if number < len(COLOURS) else "--",
     }
+
+
+def interval(ends: tuple[float, float], digits: int = 3) -> str:
+    """The two ends of an interval."""
+    return f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}"

@@ -77,6 +77,11 @@ def _add_figures(table: Table, columns: Sequence[Column]) -> None:
                 Text(f"{title}, {part}" if part else title),
                 *[Text(cell.text, "bold" if cell.best else "") for cell in cells],
             )
+            if any(cell.interval for cell in cells):
+                table.add_row(
+                    Text("  with other test rows, 95 %", "dim"),
+                    *[Text(cell.interval, "dim") for cell in cells],
+                )
         table.add_section()
 
 
@@ -112,6 +117,7 @@ def _section(name: str, runs: Sequence[Run]) -> dict[str, Any]:
         "figures": run_columns.figures_of(columns),
         "dev_scores": {_dev_title(score): scores for score, scores in dev_scores.items()},
         "lower_is_better": bool({*run_columns.names_of(columns)[""]} & {*LOWER_IS_BETTER}),
+        "has_intervals": any(run.intervals for run in of_task),
         "sizes": run_columns.sizes_of(columns),
         "dots": run_plots.figure_dots(columns),
         "low_data": run_plots.low_data_plot(of_task),

@@ -10,9 +10,11 @@ from ptune.answers.label_words import Verbalizer
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics import label_sets as label_set_metrics
 from ptune.metrics import texts
-from ptune.metrics.labels import check, labelled, mean
+from ptune.metrics.intervals import interval
+from ptune.metrics.labels import check, check_first, labelled, mean
 from ptune.model.prompt_model import Example, PromptModel, Row
 from ptune.model.rows.examples import Shortening
+from ptune.model.running.label_answers import confidence_of
 from ptune.tasks import yaml_task
 from ptune.tasks.judging import judge_label_sets
 from ptune.tasks.judging.baselines import Question
@@ -24,13 +26,16 @@ from ptune.template.language import Template
 @dataclass(frozen=True)
 class Answer:
     """What was answered to a row: the label (of equal shares the first), or the text of the choice,
-    and whether it is right; the same of each member; and the labels' shares."""
+    and whether it is right; the same of each member; and the labels' shares, the number of the
+    right label among them, and that of the task that answered (of an ensemble the first)."""
 
     label: str
     text: str
     right: bool
     members: tuple[bool, ...]
     shares: list[float]
+    right_label: int | None
+    task: int
 
 
 def answer(
@@ -84,7 +89,15 @@ def _answer(
         else first.labels.labels[best]
     )
     members = tuple(int(one.argmax()) == first.label for one in scores)
-    return Answer(first.labels.labels[best], text, best == first.label, members, shares.tolist())
+    return Answer(
+        label=first.labels.labels[best],
+        text=text,
+        right=best == first.label,
+        members=members,
+        shares=shares.tolist(),
+        right_label=first.label,
+        task=first.task,
+    )
 
 
 def labels_of(config: TaskConfig) -> tuple[str, ...]:
@@ -111,6 +124,7 @@ def check_metrics(config: TaskConfig, rows: Sequence[Row]) -> None:
         present = judge_label_sets.present(rows, config.target, labels, separator)
         label_set_metrics.check(metrics_of(config), labels, present)
     elif config.labels or config.choices or config.span or config.vocabulary:
+        check_first(config.metrics)
         check(metrics_of(config), rows, config.target, labels_of(config))
     else:
         texts.check(config.metrics)
@@ -158,7 +172,7 @@ def judge(
 
     Args:
         shortening: counts the rows that are shortened.
-        details: is filled, where all rows share their labels.
+        details: is filled: its intervals, and the others where all rows share their labels.
 
     Raises:
         ConfigError: a metric is unknown, or cannot be computed on these labels.
@@ -179,6 +193,8 @@ def judge(
     )
     check(names, rows, target, labels)
     answers = answer(model, rows, shortening)
+    if details is not None:
+        details.answers = answers
     if details is not None and isinstance(verbalizer, Verbalizer):
         details.fill(labels, rows, target, answers)
     figures: dict[str, float] = {}
@@ -187,13 +203,46 @@ def judge(
             row_answer.text if name.startswith("record") else row_answer.label
             for row_answer in answers
         ]
-        figures |= labelled(
-            [name], rows, predicted, target, labels, [row_answer.shares for row_answer in answers]
-        )
+        shares = [row_answer.shares for row_answer in answers]
+        figures |= labelled([name], rows, predicted, target, labels, shares)
+        if details is not None and (
+            ends := interval(name, rows, predicted, target, labels, shares)
+        ):
+            details.intervals[name] = ends
     if model.is_ensemble:
         members = [mean(hits) for hits in zip(*(row_answer.members for row_answer in answers))]
         figures |= {
             "accuracy of the best member": max(members),
             "mean accuracy of the members": mean(members),
         }
+    return figures
+
+
+def selective_figures(
+    model: PromptModel,
+    answers: Sequence[Answer],
+    coverage: float | None = None,
+    at_least: float | None = None,
+) -> dict[str, float]:
+    """Figures of answers that may be several labels, or none.
+
+    Args:
+        coverage: of sets of labels: "coverage", the share of rows whose set holds the right label,
+            and "set size", how many labels a set has on average.
+        at_least: "answered", the share of rows whose answer has this probability at least, and
+            "accuracy of the answered", where there are any.
+
+    Raises:
+        ConfigError: a task keeps no scores of dev rows, by which sets are made.
+    """
+    figures: dict[str, float] = {}
+    if coverage is not None:
+        sets = [confidence_of(model, one.task).label_set(one.shares, coverage) for one in answers]
+        hits = [float(one.right_label in label_set) for one, label_set in zip(answers, sets)]
+        figures |= {"coverage": mean(hits), "set size": mean([float(len(one)) for one in sets])}
+    if at_least is not None:
+        sure = [one for one in answers if max(one.shares) >= at_least]
+        figures["answered"] = len(sure) / len(answers)
+        if sure:
+            figures["accuracy of the answered"] = mean([float(one.right) for one in sure])
     return figures

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ptune.metrics.intervals import Interval
 from ptune.metrics.labels import mean
 from ptune.model.prompt_model import Row
 from ptune.reports.schemas import Reliability, WrongAnswer
@@ -23,11 +24,15 @@ class LabelDetails:
         confusion: for each right label how many rows got each label as their answer.
         calibration: the probabilities of the answers beside the share that is right, by tenths.
         wrong: the wrong answers that have the largest probability, largest first.
+        answers: to all rows.
+        intervals: of each figure the ends between which it lies in 95 of 100 redraws of the rows.
     """
 
     confusion: dict[str, dict[str, int]] = field(default_factory=dict)
     calibration: list[Reliability] = field(default_factory=list)
     wrong: list[WrongAnswer] = field(default_factory=list)
+    answers: Sequence["Answer"] = ()
+    intervals: dict[str, Interval] = field(default_factory=dict)
 
     def fill(
         self, labels: Sequence[str], rows: Sequence[Row], target: str, answers: Sequence["Answer"]

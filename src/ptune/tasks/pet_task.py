@@ -11,6 +11,7 @@ from ptune.tasks.schema import TaskConfig
 from ptune.tasks.yaml_task import Member
 from ptune.training.methods import Method
 from ptune.training.methods import method as method_of
+from ptune.training.paper_settings import preset_pet
 from ptune.training.pet_plan import Plan
 
 GENERATIONS = 3  # of iPET, as in its paper
@@ -29,7 +30,7 @@ def plan_of(
     Args:
         method: pet or ipet.
         settings: how members are trained.
-        distil: settings of the classifier's training that replace the task's.
+        distil: settings of the classifier's training, where the task does not say others itself.
 
     Raises:
         ConfigError: the task has no labels for all rows, or one template alone.
@@ -39,9 +40,9 @@ def plan_of(
             f"{config.name} has no labels of its own for a classifier to tell apart, so "
             f"{method.name} cannot be trained on it."
         )
-    pet = config.pet.model_copy(
-        update={"generations": 0 if method.name == "pet" else config.pet.generations or GENERATIONS}
-    )
+    pet = preset_pet(config.pet, config.preset)
+    generations = 0 if method.name == "pet" else pet.generations or GENERATIONS
+    pet = pet.model_copy(update={"generations": generations})
     tasks = [
         yaml_task.task_of(config, lm, member, str(number), method)
         for number, member in enumerate(members, 1)
@@ -50,7 +51,10 @@ def plan_of(
     classifier = yaml_task.task_of(
         config, lm, Member(yaml_task.inputs(config, lm), config.labels), "classifier", head
     )
-    learning = head.train.replaced(pet.distil.model_dump() | {"seed": settings.seed} | distil)
+    is_said = "distil" in config.pet.model_fields_set
+    said = config.pet.distil.model_dump(exclude_none=True) if is_said else {}
+    usual = pet.distil.model_dump(exclude_none=True)
+    learning = head.train.replaced({**usual, "seed": settings.seed, **distil, **said})
     return Plan(
         tasks,
         replace(classifier, temperature=pet.temperature),

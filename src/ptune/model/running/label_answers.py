@@ -1,0 +1,78 @@
+"""The answer to a row with labels: the best label or labels, the probabilities, and a set of labels
+that holds the right one."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ptune.answers.confidence import Confidence
+from ptune.errors import ConfigError
+from ptune.model.rows.examples import Example
+
+if TYPE_CHECKING:
+    from ptune.model.prompt_model import PromptModel
+
+
+def label_answer(
+    model: "PromptModel",
+    example: Example,
+    shares: Sequence[float],
+    coverage: float | None = None,
+    at_least: float | None = None,
+) -> dict[str, Any]:
+    """What is answered to a row; see ``PromptModel.predict``.
+
+    Args:
+        example: the row.
+        shares: the labels' probabilities [C] by all tasks that answer it.
+
+    Raises:
+        ConfigError: a set or a sure answer is asked for of rows that may have several labels, or
+            the task keeps no scores of dev rows, by which sets are made.
+    """
+    bound, labels = model.tasks[example.task], example.labels.labels
+    ranked = dict(sorted(zip(labels, shares), key=lambda pair: -pair[1]))
+    if bound.task.multi_label:
+        check_one_label(model, example.task, coverage, at_least)
+        had = [label for label, share in ranked.items() if share >= bound.threshold]
+        return {"prediction": had, "scores": ranked}
+    best, probability = next(iter(ranked.items()))
+    is_sure = at_least is None or probability >= at_least
+    answer: dict[str, Any] = {"prediction": best if is_sure else None, "scores": ranked}
+    if coverage is not None:
+        numbers = confidence_of(model, example.task).label_set(shares, coverage)
+        answer["set"] = [labels[number] for number in numbers]
+    return answer
+
+
+def check_one_label(
+    model: "PromptModel", task: int, coverage: float | None, at_least: float | None
+) -> None:
+    """Refuse sets of labels, or sure answers alone, of a task whose rows have no single label.
+
+    Raises:
+        ConfigError: one is asked for.
+    """
+    settings = model.tasks[task].task
+    has_one = settings.verbalizer is not None and not settings.multi_label
+    if has_one or coverage is None and at_least is None:
+        return
+    what = "several labels" if settings.multi_label else "texts as answers"
+    raise ConfigError(
+        f"--coverage and --at-least are of rows with one label each, and those of {settings.name} "
+        f"have {what}: leave them out."
+    )
+
+
+def confidence_of(model: "PromptModel", task: int) -> Confidence:
+    """What a task keeps about its probabilities.
+
+    Raises:
+        ConfigError: nothing.
+    """
+    confidence = model.tasks[task].confidence
+    if confidence is None or not confidence.nonconformity:
+        raise ConfigError(
+            f"{model.tasks[task].task.name} keeps no scores of dev rows, from which sets of labels "
+            "(--coverage) are made: train it with rows for dev (data.dev, or data.shots)."
+        )
+    return confidence

@@ -1,0 +1,57 @@
+"""The papers' settings: taken where they are asked for, and replaced by what a task says."""
+
+import pytest
+
+from ptune.errors import ConfigError
+from ptune.experiments.compare import compare_rows
+from ptune.experiments.options import CompareConfig, ProbeConfig
+from ptune.experiments.probe import probe_setup
+from ptune.experiments.train import train_setup
+from ptune.settings import PetConfig
+from ptune.tasks import yaml_task
+from ptune.tasks.schema import TaskConfig
+from ptune.training.methods import METHODS
+from ptune.training.paper_settings import PAPER, PAPER_PET, preset_method, preset_pet
+
+TASK = {"name": "t", "patterns": ["{x} {mask}"], "labels": {"a": "great", "b": "bad"}}
+
+
+def test_a_papers_settings_take_the_place_of_ours_and_a_tasks_that_of_both():
+    assert preset_method("prompt-tuning", None) is METHODS["prompt-tuning"]
+    task = TaskConfig.model_validate({**TASK, "method": "prompt-tuning", "preset": "paper"})
+    settings = train_setup.train_settings(task)
+    assert (settings.optimiser, settings.learning_rate, settings.steps) == ("adafactor", 0.3, 30000)
+    assert yaml_task.members(task)[0].template == "{soft:100} {x} {mask}"
+    assert yaml_task.shown_method(task, None).init == "labels"
+    own = task.model_copy(update={"train": task.train.model_copy(update={"steps": 7})})
+    assert train_setup.train_settings(own).steps == 7
+    assert train_setup.train_settings(own).learning_rate == 0.3
+    ours = TaskConfig.model_validate({**TASK, "method": "prompt-tuning"})
+    assert yaml_task.members(ours)[0].template == "{soft:20} {x} {mask}"
+
+
+def test_of_pet_what_the_task_says_stays():
+    said = PetConfig.model_validate({"repetitions": 2})
+    both = preset_pet(said, "paper")
+    assert (both.repetitions, both.distil.steps, both.held_out) == (2, 5000, 0)
+    assert preset_pet(said, None) is said and preset_pet(PetConfig(), "paper") == PAPER_PET
+    assert PAPER["pet"].train.auxiliary == 1e-4
+
+
+def test_a_method_without_a_papers_settings_is_refused_and_an_untrained_one_is_the_same():
+    assert preset_method("manual", "paper") is METHODS["manual"]
+    with pytest.raises(ConfigError, match="no paper's settings of contrastive.*prefix-tuning"):
+        preset_method("contrastive", "paper")
+    config = ProbeConfig(methods="manual,p-tuning", preset="paper")
+    manual, p_tuning = probe_setup.methods_of(config)
+    assert manual == METHODS["manual"] and p_tuning.train.learning_rate == 1e-5
+    with pytest.raises(ConfigError, match="no paper's settings of fine-tune"):
+        probe_setup.methods_of(config.model_copy(update={"methods": "all"}))
+
+
+def test_a_comparison_gives_all_methods_as_many_steps(tmp_path):
+    (tmp_path / "t.yaml").write_text(
+        'name: t\npreset: paper\npatterns: ["{x} {mask}"]\nlabels: {a: great, b: bad}\n'
+    )
+    with pytest.raises(ConfigError, match="t says preset: paper, and compare"):
+        compare_rows.read_tasks(CompareConfig(tasks=[str(tmp_path / "t.yaml")]))
