@@ -23,9 +23,9 @@ def test_a_papers_settings_take_the_place_of_ours_and_a_tasks_that_of_both():
     assert (settings.optimiser, settings.learning_rate, settings.steps) == ("adafactor", 0.3, 30000)
     assert yaml_task.members(task)[0].template == "{soft:100} {x} {mask}"
     assert yaml_task.shown_method(task, None).init == "labels"
-    own = task.model_copy(update={"train": task.train.model_copy(update={"steps": 7})})
-    assert train_setup.train_settings(own).steps == 7
-    assert train_setup.train_settings(own).learning_rate == 0.3
+    changed = task.model_copy(update={"train": task.train.model_copy(update={"steps": 7})})
+    assert train_setup.train_settings(changed).steps == 7
+    assert train_setup.train_settings(changed).learning_rate == 0.3
     ours = TaskConfig.model_validate({**TASK, "method": "prompt-tuning"})
     assert yaml_task.members(ours)[0].template == "{soft:20} {x} {mask}"
 

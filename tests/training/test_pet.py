@@ -913,7 +913,9 @@ def test_the_classifier_learns_until_it_comes_no_nearer_to_answers_held_out(tmp_
     (learned,) = fits[-1][0].values()
     assert len(learned) == 90 and fits[-1][1] == "both"
     trained = outcome.trained
-    assert trained.step < 40 and trained.best.dev == max(look.dev for look in trained.history)
+    assert trained.step < 40 and trained.best.dev == max(
+        evaluation.dev for evaluation in trained.history
+    )
     answers = [said(tmp_path, f"0-{n}")[0]["unlabeled"][9::10] for n in range(2)]
     weights = torch.tensor([one.weight for one in outcome.members])
     merged = (weights[:, None, None] * torch.stack(answers)).sum(0) / weights.sum() / 2.0
