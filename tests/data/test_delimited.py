@@ -146,6 +146,7 @@ def test_what_is_decided_by_the_file_and_told(tmp_path, name, content, rows, not
             "a.csv, line 4: a quotation mark is out of place: .*'d,e' is never closed",
         ),
         ("a.tsv", 'text\tlabel\n"a\tb\nc\n', "line 2: a quotation mark"),
+        ("a.csv", "| text | label |\n|---|:--:|\n| a | b |\n", "line 2: .*Markdown"),
         (
             "a.csv",
             "text,label,text\na,b,c\n",

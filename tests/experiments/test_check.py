@@ -71,6 +71,16 @@ CURLY = [(f"\u201c{text}\u201d \u2013 \u20ac5", label) for text, label in ROWS]
             ROWS, "a JSON array"),
         ("a.label", "".join(f"{label.upper()}:x {text}\n" for text, label in ROWS).encode(),
             [(text, label.upper()) for text, label in ROWS], "TREC"),
+        ("a.csv", "".join(f"'{text}, it is',{label}\n" for text, label in [("t", "l"), *ROWS])
+            .replace("'t, it is',l", "ticket,team").encode(),
+            [(f"{text}, it is", label) for text, label in ROWS], "single quotation marks"),
+        ("a.csv", "".join(f'"{text}, \\"so\\"",{label}\n' for text, label in [("t", "l"), *ROWS])
+            .replace('"t, \\"so\\"",l', "ticket,team").encode(),
+            [(f'{text}, "so"', label) for text, label in ROWS], "behind a backslash"),
+        ("a.csv", table([(text, label, "0,5") for text, label in ROWS], ";", ("t x", "team", "n"))
+            .encode("cp1252"), ROWS, "its separator is a semicolon"),
+        ("a.jsonl", "".join(json.dumps(dict(zip(("ticket", "team"), row))) + "\r" for row in ROWS)
+            .encode(), ROWS, "lines end with CR"),
         ("a.csv", table(SPACED).encode(), ROWS, "the white space around them"),
         ("a.csv", table(SHOUTED).encode(), ROWS, "upper and lower case"),
         ("a.csv", table(MIXED).encode(), COMPOSED, "NFC and NFD"),
@@ -147,13 +157,20 @@ def test_what_no_task_can_be_made_of_is_told(tmp_path, capsys):
         ("b.csv", "ticket,team\n", "holds no rows, only the names of its columns"),
         ("c.csv", "", "holds no rows"),
         ("d.csv", "ticket\nthe parcel is wet\nthe parcel is late\n", "--label"),
+        (
+            "g.json",
+            '[{"id": 1, "annotations": [{"result": []}], "data": {"text": "a"}}]',
+            "JSON-MIN",
+        ),
+        ("h.txt", "__label__post the parcel\n__label__money a bill\n", "fastText"),
+        ("i.json", '{"x": "a"}{"x": "b"}', "put each on a line of its own"),
         ("e.csv", "<!DOCTYPE html><html></html>", "is a web page"),
         ("f.csv", "PK\x03\x04", "an Excel workbook"),
     ):
         (tmp_path / name).write_text(content)
         code, printed = check(capsys, tmp_path / name)
         assert message in printed, printed
-        assert code == (0 if name in ("a.csv", "d.csv") else 2)
+        assert code == (0 if name in ("a.csv", "d.csv", "g.json") else 2)
 
 
 def test_with_an_lm_lengths_cuts_and_unknown_pieces_are_told(tmp_path, capsys):

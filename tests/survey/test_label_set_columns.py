@@ -18,6 +18,8 @@ def sets_of(cells, name="x"):
         ([["a", "b"], ["a"], [], ["b", "c"], ["c"]], None, {"a": 2, "b": 2, "c": 2}),
         (["a; b", "b;a;c", "c", "a", ""], ";", {"a": 3, "b": 2, "c": 2}),
         (["a|b", "b|a", "a|b"], "|", {"a": 3, "b": 3}),
+        (["Noise, Heating", "Noise", "Heating"] * 2, ",", {"Noise": 4, "Heating": 4}),
+        ([{"choices": ["a", "b"]}, "a", "b", "a"], None, {"a": 3, "b": 2}),
         (["Noise, Heating", "Noise", "Heating, Noise"], ",", {"Noise": 3, "Heating": 2}),
         (["['a', 'b']", "['b']", "[]", "['a']"], None, {"a": 2, "b": 2}),
     ],

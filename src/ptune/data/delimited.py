@@ -336,15 +336,15 @@ def lines_before(sample: Sequence[str], separator: str) -> int:
     return 0
 
 
-def separator_of(sample: Sequence[str]) -> str | None:
+def separator_of(sample: Sequence[str], quoting: Quoting = "csv") -> str | None:
     """What separates the fields of a table's first lines, where nothing says what they should be;
     None where no sign makes even fields of them."""
     if len(sample) < 2:
         return None
     for separator in (sign for sign in SEPARATORS if sign not in IN_TEXTS):
-        first_record = next(records(iter(sample), separator, "csv"))
+        first_record = next(records(iter(sample), separator, quoting))
         width = len(first_record.fields)
-        if width > 1 and _evenness(sample, separator, "csv", width) == 1:
+        if width > 1 and _evenness(sample, separator, quoting, width) == 1:
             return separator
     return None
 

@@ -190,6 +190,12 @@ def _kind(path: pathlib.Path, options: FileConfig) -> tuple[Form, str, str | Non
             f"{path} begins as JSON does: {sample[0][:60].strip()!r}. Name it .jsonl if each line "
             "is an object, else .json."
         )
+    if sample and all(line.startswith("__label__") for line in sample):
+        raise DataError(
+            f"{path} has the form of fastText: make a table of it, with a tab behind the label, by "
+            r"sed -E 's/^__label__([^ ]+) /\1\t/' FILE > FILE.tsv, and name its columns by data: "
+            "{columns: [label, text]}."
+        )
     separator = delimited.separator_of(sample)
     return ("rows", "a table", separator) if separator else ("lines", "lines of text", None)
 
@@ -259,7 +265,8 @@ def _lines_before(path: pathlib.Path, options: FileConfig, opened: delimited.Ope
     if options.columns or re.match(r'\s*"?sep=', sample[0] if sample else "", re.IGNORECASE):
         return 0
     candidates = [options.separator] if options.separator else [usual, *delimited.SEPARATORS]
-    if delimited.separator_of(sample) is not None:
+    quotings: tuple[delimited.Quoting, ...] = ("csv", "backslash", "single")
+    if any(delimited.separator_of(sample, quoting) for quoting in quotings):
         return 0  # all lines are even from the first one on
     return next(filter(None, (delimited.lines_before(sample, sign) for sign in candidates)), 0)
 

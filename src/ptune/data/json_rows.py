@@ -95,6 +95,8 @@ def _json_hint(line: str) -> str:
         return ". A comma stands behind the object: take it off, or put [ and ] around all lines"
     if re.search(r",\s*[}\]]", text):
         return ". A comma stands before a closing bracket, which JSON does not know"
+    if re.search(r'\}\s*\{"', text):
+        return ". Objects stand one behind the other: put each on a line of its own"
     if text.startswith("{'"):
         return ". It is Python's spelling: json.dumps(row) writes JSON, with double quotation marks"
     return ""

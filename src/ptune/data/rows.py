@@ -19,6 +19,7 @@ TABLES = tuple(delimited.BY_ENDING)
 JSON = (".jsonl", ".json", ".ndjson")
 FORMATS = (".jsonl", ".json", ".csv", ".tsv")
 AS_IT_IS = FileConfig()
+MARKDOWN_RULE = re.compile(r"\|?(\s*:?-+:?\s*\|)+(\s*:?-+:?\s*)?")
 QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""")
 LIST_IN_A_CELL = re.compile(r"""\[\s*(('[^']*'|"[^"]*")\s*(,\s*|(?=\])))*\]""")
 
@@ -68,13 +69,20 @@ def label_of(value: Any, labels: Sequence[str]) -> str:
     )
 
 
+def chosen(value: Any) -> Any:
+    """A value, of an object with nothing but "choices" those."""
+    return value["choices"] if isinstance(value, dict) and list(value) == ["choices"] else value
+
+
 def label_names(value: Any, separator: str | None) -> list[str]:
-    """The labels of a row that may have several: a list, or a cell of a table, which is split by
-    the separator, or is written as a list, as pandas writes one. An empty cell has none.
+    """The labels of a row that may have several: a list, an object with a list of "choices" (Label
+    Studio), or a cell of a table, which is split by the separator, or is written as a list, as
+    pandas writes one. An empty cell has none.
 
     Raises:
         DataError: it is neither a list nor a text.
     """
+    value = chosen(value)
     if isinstance(value, str):
         if LIST_IN_A_CELL.fullmatch(value.strip()):
             value = [name[1:-1] for name in QUOTED.findall(value)]
@@ -226,7 +234,7 @@ def table_lines(
     """
     newline = row_files.line_end(path, options.encoding)
     with row_files.opened(path, options.encoding, newline, lenient=True) as stream:
-        _refuse_json(path, stream.readline(1 << 16))
+        _refuse_other_texts(path, [stream.readline(1 << 16) for _ in range(2)])
 
     @contextmanager
     def opened() -> Iterator[Iterator[str]]:
@@ -236,8 +244,19 @@ def table_lines(
     return opened
 
 
-def _refuse_json(path: pathlib.Path, line: str) -> None:
-    start = line.lstrip()
+def _refuse_other_texts(path: pathlib.Path, lines: Sequence[str]) -> None:
+    """Refuse JSON and Markdown that are called a table.
+
+    Args:
+        lines: the first two.
+    """
+    if lines[0].startswith("|") and MARKDOWN_RULE.fullmatch(lines[1].strip()):
+        raise DataError(
+            f"{path}, line 2: this is a table as Markdown has it, with a line of dashes below the "
+            "names. Take that line, and the bars at the start and the end of every line, off, and "
+            "the spaces around the other bars; or export the table as CSV."
+        )
+    start = lines[0].lstrip()
     if start.startswith(('{"', '[{"')) or start.rstrip() in ("{", "["):
         raise DataError(
             f"{path} is called a table and begins as JSON does: {start[:60]!r}. Name it .jsonl if "
@@ -379,7 +398,8 @@ def _json(
     if options.record_path or not _is_by_line(path, form, options.encoding):
         yield from _whole_json(path, form, options, skipped, notes)
         return
-    with row_files.opened(path, options.encoding, lenient=True) as lines:
+    newline = row_files.line_end(path, options.encoding)
+    with row_files.opened(path, options.encoding, newline, lenient=True) as lines:
         for number, line in enumerate(lines, 1):
             if row_files.is_undecoded(line):
                 lenient = skipped is not None
@@ -400,7 +420,7 @@ def _json(
 
 def _is_by_line(path: pathlib.Path, form: str, encoding: str | None) -> bool:
     """Whether each line is an object; else the file is one text of JSON."""
-    with row_files.opened(path, encoding, lenient=True) as lines:
+    with row_files.opened(path, encoding, row_files.line_end(path, encoding), True) as lines:
         filled = (line for line in lines if line.strip(" \t\r\n"))
         first_line, second_line = next(filled, ""), next(filled, "")
     start = first_line.lstrip(" \t\r\n")[:1]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ptune.data.rows import is_missing, spelled
+from ptune.data.rows import chosen, is_missing, spelled
 from ptune.survey import label_sets
 from ptune.survey.label_sets import LabelSets
 
@@ -113,7 +113,9 @@ ANSWER_NAMES = (
 """Columns that may hold a text to be written."""
 NUMBER = re.compile(r"[-+]?\d+")
 DECIMAL = re.compile(r"[-+]?(\d+[.,]?\d*|[.,]\d+)([eE][-+]?\d+)?")
-DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}")
+DATE = re.compile(
+    r"(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{1,2}([-/.])\d{1,2}\3\d{2,4})([T, ]+\d{1,2}:\d\d.*)?"
+)
 
 
 @dataclass
@@ -145,6 +147,7 @@ class Column:
 
     def add(self, value: Any) -> None:
         """Count a value."""
+        value = chosen(value)
         self.rows += 1
         if is_missing(value):
             self.missing += 1
@@ -295,12 +298,22 @@ def _is_sentence(name: str) -> bool:
     return len(name) >= SENTENCE and (len(name.split()) > 2 or not name.isascii())
 
 
+def _may_be_read(column: Column) -> bool:
+    """Whether a column may hold the texts: it varies, where there are several rows, and most of its
+    values are texts, and no dates, objects or lists of objects."""
+    others = column.kinds["date"] + column.kinds["object"] + column.kinds["list"]
+    varies = column.rows < 2 or column.is_open or len(column.values) > 1
+    return varies and 2 * others <= column.filled
+
+
 def _usual(wanted: Sequence[str], names: Sequence[str]) -> str | None:
     """The first of some names of columns that a file has, whatever the case and the spaces around
     it."""
     by_name: dict[str, str] = {}
     for name in names:
         by_name.setdefault(_plain(name), name)
+    for name in names:  # Input.text, as crowd workers' tables have it
+        by_name.setdefault(_plain(name).rpartition(".")[2], name)
     return next((by_name[name] for name in wanted if name in by_name), None)
 
 
@@ -352,6 +365,7 @@ def _is_single_and_short(column: Column) -> bool:
 
 
 def _text_columns(columns: Mapping[str, Column], names: Sequence[str]) -> tuple[str, ...]:
+    names = [name for name in names if _may_be_read(columns[name])]
     plain_names = {_plain(name): name for name in names}
     for pair in PAIRS:
         if all(name in plain_names for name in pair):

@@ -137,7 +137,7 @@ def of_texts(texts: Texts, where: str = "") -> list[str]:
         (
             "placeholders",
             texts.placeholders,
-            "are nan, null, None or N/A, which may stand for a missing text",
+            "are nan, null, None, N/A or \\N, which may stand for a missing text",
         ),
         ("with_controls", texts.with_controls, "have control or invisible signs in them"),
     ):

@@ -43,7 +43,8 @@ def of_values(
 
     if len(values) < 2:
         return None
-    if all(LIST_IN_A_CELL.fullmatch(value.strip()) for value in values):
+    lists = [value for value in values if LIST_IN_A_CELL.fullmatch(value.strip())]
+    if lists and all(value in lists or len(value) <= longest for value in values):
         counts = _counted(values, None)
         again = is_called_a_label or counts.total() >= 2 * len(counts)
         return LabelSets(None, counts) if again and are_labels(counts) else None
@@ -58,7 +59,7 @@ def _is_between_labels(separator: str, values: Mapping[str, int]) -> bool:
     """Whether a sign in cells seems to part labels."""
     parted = [value for value in values if separator in value]
     rows = sum(values[value] for value in parted)
-    if len(parted) < 2 or rows < FEWEST_SETS * sum(values.values()):
+    if rows < FEWEST_SETS * sum(values.values()) or rows < 2:
         return False
     cells = Counter(name for value in values for name in label_names(value, separator))
     alone = {value.strip() for value in values if separator not in value}

@@ -15,7 +15,7 @@ MARKUP = re.compile(
 )
 CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\u200e\u200f\u202a-\u202e\u2060\ufeff]")
 PLACEHOLDERS = frozenset(
-    ("nan", "null", "none", "n/a", "na", "#n/a", "<na>", "nil", "#value!", "undefined")
+    ("nan", "null", "none", "n/a", "na", "#n/a", "<na>", "nil", "#value!", "undefined", "\\n")
 )
 """What data frames, tables and programs write in the place of a missing text."""
 SMALLEST = 8

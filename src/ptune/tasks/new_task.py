@@ -13,6 +13,7 @@ from ptune.base import files
 from ptune.data import file_form
 from ptune.data.json_rows import written
 from ptune.data.rows import (
+    FileRow,
     header_advice,
     headerless_hint,
     is_missing,
@@ -28,6 +29,7 @@ from ptune.survey import columns as column_survey
 from ptune.survey import findings, proposals
 from ptune.survey.columns import MOST_NAMED_LABELS, Column, Roles
 from ptune.survey.label_sets import LabelSets
+from ptune.survey.odd_rows import OddRows
 from ptune.survey.task_text import TaskText
 from ptune.tasks.options import NewConfig
 from ptune.tasks.splits import SHOWN, refuse
@@ -74,7 +76,10 @@ def new(config: NewConfig, report: Callable[[str], None] = print) -> pathlib.Pat
         rows = [{**row, label: label_names(row[label], sets.separator)} for row in whole]
         counts = Counter(name for row in rows for name in row[label])
         report(f"Note: {findings.of_label_sets(label, sets)[0]}")
-    for sentence in findings.of_labels(counts):
+    odd = OddRows()
+    for number, row in enumerate(read, 1):
+        odd.add(row, row.line if isinstance(row, FileRow) else number)
+    for sentence in (*findings.of_labels(counts), *odd.sentences()):
         report(f"Note: {sentence}")
     split = split_rows(rows, roles.texts, label, config.dev_share, config.test_share, config.seed)
     lines = {

@@ -15,6 +15,7 @@ from ptune.survey import findings
 from ptune.survey.columns import Column, Roles
 from ptune.survey.duplicates import Duplicates, SeenTexts
 from ptune.survey.label_sets import LabelSets
+from ptune.survey.odd_rows import OddRows
 from ptune.survey.texts import Texts
 
 SPLIT_NAMES = {
@@ -209,10 +210,12 @@ def survey(
         return Checked(list(files), Roles(()), Duplicates(), [])
     chosen, lacking = roles(files[0]), FirstFaults()
     has_label_sets = files[0].label_sets(chosen) is not None
+    odd_rows = {file.name: OddRows() for file in files}
     with SeenTexts() as texts:
         for file in files if chosen.texts else ():
             for row in file.read():
                 line = row.line if isinstance(row, FileRow) else 0
+                odd_rows[file.name].add(row, line)
                 text = " ".join(text_of(row, name) for name in chosen.texts)
                 file.texts.add(text, line)
                 answer = _answer(row, chosen)
@@ -222,6 +225,8 @@ def survey(
                     lacking.append(f"{file.path}, line {line}")
         duplicates = texts.duplicates() if chosen.texts else Duplicates()
     sentences = [sentence for file in files for sentence in _findings_of(file, chosen)]
+    for name, odd in odd_rows.items():
+        sentences += odd.sentences(f"{name}: ")
     sentences += findings.of_duplicates(duplicates)
     return Checked(list(files), chosen, duplicates, sentences, lacking)
 

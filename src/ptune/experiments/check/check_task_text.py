@@ -36,6 +36,11 @@ def task_text(
         tokens: those of the LM; without them a label's word is its own name.
     """
     roles, columns = checked.roles, checked.files[0].columns
+    if {"annotations", "data"} <= columns.keys():
+        return "", (
+            "This seems to be Label Studio's full export, in which the answers lie deep: export it "
+            "as JSON-MIN or CSV, which have a column for each."
+        )
     if not roles.texts:
         return "", f"No column looks like a text: name it with --text. {_listed(columns)}"
     if roles.label is None and roles.answer is None:
