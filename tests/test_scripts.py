@@ -41,3 +41,16 @@ def test_no_manual_prompt_is_a_wording_of_the_pretraining_sentences():
         read = {plain(w) for w in module.WORDINGS[relation["relation"]]}
         assert len(read) >= 6
         assert not read & {plain(w) for w in relation["wordings"]}
+
+
+def test_the_answers_to_the_factbook_questions_stand_in_their_pages(data, tmp_path):
+    from ptune.documents import read_documents
+
+    subprocess.run(
+        [sys.executable, ROOT / "scripts" / "factbook_pages.py", data / "factbook", tmp_path],
+        check=True,
+    )
+    pages = {one.name: one.text for one in read_documents.read([tmp_path / "pages"])}
+    rows = [json.loads(line) for line in (tmp_path / "questions.jsonl").read_text().splitlines()]
+    assert len(pages) == 8 and len(rows) > 60
+    assert all(" ".join(row["answer"].split()) in pages[row["document"]] for row in rows)
