@@ -215,6 +215,8 @@ def test_the_commands_take_the_papers_code(tmp_path):
     assert given.template == "{premise} {soft:2} {mask}"
     assert given.choices == ("lower1", "lower2")
     assert read_task(["copa"]).preset is None
+    with pytest.raises(SystemExit):  # what stands under code is for the file alone
+        read_task(["copa", "code:code-config"])
     (compared,) = read_tasks(CompareConfig(tasks=["copa"], preset="code"))
     assert compared.choices == ("lower1", "lower2")
     file = tmp_path / "t.yaml"

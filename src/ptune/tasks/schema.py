@@ -177,7 +177,7 @@ class TaskConfig(Config):
     """Hand-written templates. Where there are some, template is P-tuning's alone: manual prompts,
     fine-tuning and PET take the patterns, Prompt Tuning and P-tuning v2 put their tokens before
     them, a head reads the fields of the first. Several are an ensemble."""
-    code: Annotated[CodeConfig | None, tyro.conf.Fixed] = None
+    code: Annotated[CodeConfig | None, tyro.conf.Suppress] = None
     """What the paper's released code has otherwise than the paper, for preset: code."""
     preset: Preset | None = None
     """code: take the patterns, the number of soft tokens and iPET's growth of the paper's released
