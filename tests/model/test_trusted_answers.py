@@ -85,6 +85,8 @@ def test_nothing_is_kept_without_rows_or_labels_in_common_and_training_takes_it_
     choices = built(lm, labels={}, choices=["text", "user"])
     fit_confidence(choices, [0], [{**row, "label": 0} for row in ROWS])
     assert model.tasks[0].confidence is None and choices.tasks[0].confidence is None
+    with pytest.raises(ConfigError, match="films bring their own answers"):
+        choices.predict(ROWS[:1], coverage=0.9)
 
 
 def test_no_answer_is_given_below_a_probability(lm):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ptune.answers.confidence import Confidence
+from ptune.answers.from_row import Choices, Span
 from ptune.errors import ConfigError
 from ptune.model.rows.examples import Example
 
@@ -69,10 +70,15 @@ def confidence_of(model: "PromptModel", task: int) -> Confidence:
     Raises:
         ConfigError: nothing.
     """
-    confidence = model.tasks[task].confidence
-    if confidence is None or not confidence.nonconformity:
+    bound = model.tasks[task]
+    if isinstance(bound.verbalizer, Choices | Span):
         raise ConfigError(
-            f"{model.tasks[task].task.name} keeps no scores of dev rows, from which sets of labels "
+            f"The rows of {bound.task.name} bring their own answers, and sets (--coverage) are of "
+            "labels that all rows share: leave the coverage out."
+        )
+    if bound.confidence is None or not bound.confidence.nonconformity:
+        raise ConfigError(
+            f"{bound.task.name} keeps no scores of dev rows, from which sets of labels "
             "(--coverage) are made: train it with rows for dev (data.dev, or data.shots)."
         )
-    return confidence
+    return bound.confidence
