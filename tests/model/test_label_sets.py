@@ -8,6 +8,7 @@ import pytest
 import tiny
 import torch
 from by_hand import Plain, of_labels
+from killing import killed_after
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
@@ -150,6 +151,22 @@ def test_the_threshold_is_chosen_on_dev_and_saved(tmp_path):
     for before, after in zip(answers, loaded.predict(ROWS)):
         assert before["prediction"] == after["prediction"]
         assert after["scores"] == pytest.approx(before["scores"], abs=1e-6)
+
+
+def test_a_run_that_is_stopped_and_resumed_has_the_same_threshold(tmp_path, monkeypatch):
+    config = TrainConfig(steps=12, learning_rate=0.05, batch_size=2, save_seconds=0)
+
+    def result(model, trained):
+        history = [vars(evaluation) for evaluation in trained[0].history]
+        return history, model.tasks[0].threshold, model.predict(ROWS)
+
+    model = model_of()
+    whole = result(model, fit(model, {0: (ROWS, ROWS)}, config))
+    with killed_after(5, monkeypatch):
+        fit(model_of(), {0: (ROWS, ROWS)}, config, folder=tmp_path)
+    model = model_of()
+    again = result(model, fit(model, {0: (ROWS, ROWS)}, config, folder=tmp_path, resume=True))
+    assert again == whole and whole[1] != 0.5
 
 
 def test_a_given_threshold_stays():
