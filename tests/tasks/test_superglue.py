@@ -296,10 +296,12 @@ def test_a_row_that_stands_in_the_file_twice(tmp_path):
     raw, rows = TASKS["wic"]
     assert read(put(tmp_path, raw, raw, {**raw, "idx": 1}), "wic") == [
         rows[0],
+        rows[0],
         {**rows[0], "id": "1"},
-    ]
-    assert len(read(put(tmp_path, raw, {**raw, "label": True}), "wic")) == 2, (
-        "ids that stand twice are ordinary where nothing is scored by them"
+    ], "rows and ids that stand twice are ordinary where nothing is scored by them"
+    assert len(read(put(tmp_path, raw, {**raw, "label": True}), "wic")) == 2
+    assert len(read(put(tmp_path, MULTIRC, MULTIRC), "multirc")) == len(
+        read(put(tmp_path, MULTIRC), "multirc")
     )
     with pytest.raises(DataError, match="line 1: another row has the id '5-8-30' too"):
         read(put(tmp_path, changed(MULTIRC, "passage.questions.0.answers.1.idx", 30)), "multirc")

@@ -75,14 +75,15 @@ def read(
 
 
 def _new_rows(raw: FileRow, form: str, by_id: dict[str, FileRow]) -> list[FileRow]:
-    """The rows that a line makes and that no line before it made, put among those known by id."""
+    """The rows that a line makes; where questions are scored by their ids, without those that a
+    line before it made."""
     rows = []
     for values in list(_READERS[form](raw, raw.place)):
         row = raw.changed(values)
-        first = by_id.setdefault(row["id"], row)
+        first = by_id.setdefault(row["id"], row) if form in GROUPED else row
         if first is not row and first == row:
             continue
-        if first is not row and form in GROUPED:
+        if first is not row:
             raise DataError(
                 f"{raw.place}: another row has the id {row['id']!r} too, in line "
                 f"{first.line}; {form} is scored by it."
