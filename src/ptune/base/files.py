@@ -38,7 +38,7 @@ def write(path: Path, fill: Callable[[str], None]) -> None:
         temporary.touch(exist_ok=False)
         mode = temporary.stat().st_mode
         fill(str(temporary))
-        _sync(temporary)
+        sync(temporary)
         temporary.chmod(mode)
         place(temporary, path)
     except (OSError, SafetensorError) as error:
@@ -67,9 +67,9 @@ def write_folder(path: Path, fill: Callable[[str], None]) -> None:
         mode = temporary.stat().st_mode & 0o666
         fill(str(temporary))
         for file in [inner_path for inner_path in temporary.rglob("*") if inner_path.is_file()]:
-            _sync(file)
+            sync(file)
             file.chmod(mode)
-        _sync_folder(temporary)
+        sync_folder(temporary)
         if path.exists():
             for file in sorted(temporary.iterdir()):
                 place(file, path / file.name)
@@ -90,7 +90,7 @@ def place(whole: pathlib.Path, path: pathlib.Path) -> None:
     if whole.is_dir() and path.is_dir():
         shutil.rmtree(path)
     os.replace(whole, path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _temporary_in(folder: pathlib.Path) -> pathlib.Path:
@@ -99,13 +99,13 @@ def _temporary_in(folder: pathlib.Path) -> pathlib.Path:
     return folder / f"{TEMPORARY}{secrets.token_hex(8)}"
 
 
-def _sync(file: pathlib.Path) -> None:
+def sync(file: pathlib.Path) -> None:
     """Bring a file's content to the disk. Windows does so for files open for writing alone."""
     with open(file, "r+b") as stream:
         os.fsync(stream.fileno())
 
 
-def _sync_folder(folder: pathlib.Path) -> None:
+def sync_folder(folder: pathlib.Path) -> None:
     """Bring the names in a folder to the disk, where the system can open a folder (Windows
     cannot)."""
     if os.name == "nt":

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pathlib
 import shutil
 import threading
 import zipfile
@@ -184,6 +185,52 @@ def test_a_killed_server_finds_its_prompts_again(bank):
     (bank / ".writing-1").mkdir()
     bank_folder.recover(bank)
     assert sorted(path.name for path in bank.iterdir()) == ["film", "letter", "plain"]
+
+
+class Killed(BaseException):
+    """Nothing catches it."""
+
+
+@pytest.mark.parametrize("name", ["film", "city"])
+def test_a_put_that_is_killed_leaves_the_old_prompt_or_the_new(bank, tmp_path, monkeypatch, name):
+    """Killed before each change of the disk; what a kill leaves is put right at the next start."""
+    served = prompt_bank.PromptBank(serving_kit.lm(), [], 10**6)
+    old = contents(bank / name)
+    new, archive = contents(tmp_path / "new" / name), zipped(tmp_path / "new" / name)
+    changes = [(pathlib.Path, "write_bytes"), (pathlib.Path, "rename"), (shutil, "rmtree")]
+    for survived in range(20):
+        left = [survived]
+        with monkeypatch.context() as patch:
+            for where, change in changes:
+                real = getattr(where, change)
+
+                def dying(*arguments, real=real, left=left, **more):
+                    if left[0] == 0:
+                        raise Killed
+                    left[0] -= 1
+                    return real(*arguments, **more)
+
+                patch.setattr(where, change, dying)
+            try:
+                bank_folder.put(served, bank, name, archive, 10**6)
+                break
+            except Killed:
+                pass
+        bank_folder.recover(bank)
+        assert contents(bank / name) in (old, new)
+        assert {path.name for path in bank.iterdir()} - {name} == {"film", "plain", "letter"} - {
+            name
+        }
+        if contents(bank / name) != old:
+            shutil.rmtree(bank / name)
+            if old:
+                serving_kit.save_prompt(bank, name)
+    assert contents(bank / name) == new and survived > 3
+
+
+def contents(folder):
+    """The files of a prompt; none where there is no folder."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.is_dir() else {}
 
 
 def test_prompts_of_equal_names_are_refused(bank, tmp_path):

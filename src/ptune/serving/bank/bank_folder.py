@@ -57,6 +57,8 @@ def put(bank: PromptBank, folder: pathlib.Path, name: str, archive: bytes, most:
     try:
         for file_name, content in contents.items():
             (temporary / file_name).write_bytes(content)
+            files.sync(temporary / file_name)
+        files.sync_folder(temporary)
         try:
             PromptBank(bank.lm, [], 0).put(PromptFiles(name, (temporary,)))
         except PtuneError as error:
@@ -89,6 +91,7 @@ def _exchange(new: pathlib.Path, place: pathlib.Path) -> None:
         place.rename(moved)
     new.chmod(0o755)
     new.rename(place)
+    files.sync_folder(place.parent)
     shutil.rmtree(moved, ignore_errors=True)
 
 
