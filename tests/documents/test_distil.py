@@ -14,7 +14,8 @@ import ptune
 from ptune.documents import ask, read_documents
 from ptune.documents.options import AskConfig, DistilConfig
 from ptune.documents.train_documents import distil
-from ptune.errors import ConfigError, DataError
+from ptune.errors import ConfigError, DataError, StoreError
+from ptune.reports import figure_files
 from ptune.storage import prompt_folder
 
 FAST = {"steps": 4, "batch_size": 2, "evaluate_every": 2}
@@ -82,6 +83,8 @@ def test_each_document_is_a_saved_prompt_that_answers_rows(run):
     rows = [{"document": name, "question": "the capital ?"} for name in ("danube", "austria")]
     few = ptune.DecodingConfig(max_new_tokens=6)
     together = model.generate(rows, config=few)
+    with pytest.raises(StoreError, match="holds documents"):
+        figure_files.figure_rows([out])
     assert together == [model.generate([row], config=few)[0] for row in rows]
 
 
@@ -153,6 +156,15 @@ def test_what_cannot_be_asked_is_refused(world, tmp_path):
     for settings, message in (
         ({"lm": str(tmp_path / "bert")}, "a masked LM"),
         ({"template": "{question}"}, "mask"),
+        (
+            {
+                "documents": [world / "pages" / "austria.txt"],
+                "study": None,
+                "length": 28,
+                "slice_tokens": 30,
+            },
+            "takes 80 tokens, which is too little",
+        ),
         ({"template": "{soft:2}{question} {mask}"}, "without learned tokens"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -269,7 +281,8 @@ def test_documents_of_every_form_are_read(tmp_path):
     (tmp_path / "c.csv").write_text("title,text\nrome,A city\nparis,Another city\n")
     (tmp_path / "d.md").write_text("# Land\n\n\n\nflat   and green \n")
     (tmp_path / "e.png").write_text("no")
-    read = {one.name: one.text for one in read_documents.read([tmp_path])}
+    both = [tmp_path, tmp_path / "d.md"]  # a file that is named twice is one document
+    read = {one.name: one.text for one in read_documents.read(both)}
     assert read == {
         "a": "# Land\nArea: 5 sq km\nCoast: none\npeople: 1\npeople: 2",
         "b": "## Land\n\nflat & green\n\na b",
@@ -282,6 +295,8 @@ def test_documents_of_every_form_are_read(tmp_path):
         ("deep.json", "[" * 5000 + "]" * 5000, "JSON"),
         ("x.txt", b"\xff\xfe\xfa", "not UTF-8"),
         ("none.txt", None, "cannot be read"),
+        ("a.txt.gz", b"\x1f\x8b", "unpack it first"),
+        ("names.csv", "name,text\n ,a town\n", "line 2.*has no name"),
     ):
         if content is not None:
             (tmp_path / name).write_bytes(

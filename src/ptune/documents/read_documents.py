@@ -83,9 +83,8 @@ def read(
     Raises:
         DataError: something cannot be read, a document is empty, or two have one name.
     """
-    documents = [
-        document for path in paths for file in _files(path) for document in _read(file, text, name)
-    ]
+    files = {file.resolve(): file for path in paths for file in _files(path)}
+    documents = [document for file in files.values() for document in _read(file, text, name)]
     if not documents:
         raise DataError(
             f"There is no document in {', '.join(map(str, paths))}: files that end with "
@@ -124,6 +123,8 @@ def _read(path: pathlib.Path, text: str, name: str | None) -> Iterator[Document]
         raise DataError(
             f"{path} is of no kind that documents are read from: {', '.join(ENDINGS)}, or a folder."
         )
+    if path.suffix.lower() == ".gz":
+        raise DataError(f"{path} is packed by gzip: unpack it first.")
     content = _content(path)
     if form in PAGES:
         content = text_of_page(content)
@@ -157,13 +158,14 @@ def _of_table(path: pathlib.Path, text: str, name: str | None) -> Iterator[Docum
                 raise DataError(
                     f"{row.place}: there is no column {column!r}. {nearest(column, map(str, row))}"
                 )
-        if not names or is_missing(row[names[0]]):
+        called = spelled(row[names[0]]).strip() if names and not is_missing(row[names[0]]) else ""
+        if not called:
             raise DataError(
                 f"{row.place}: the document has no name; --name tells the column that holds it "
                 f"({', '.join(NAME_COLUMNS)} by default)."
             )
         content = "" if is_missing(row[text]) else spelled(row[text])
-        yield Document(spelled(row[names[0]]).strip(), tidy(content), row.place)
+        yield Document(called, tidy(content), row.place)
 
 
 def _text_of_json(path: pathlib.Path, content: str) -> str:

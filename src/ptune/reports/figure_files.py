@@ -77,7 +77,7 @@ def figure_rows(folders: Sequence[pathlib.Path]) -> list[FigureRow]:
 
 
 def has_own_page(folder: pathlib.Path) -> bool:
-    """Whether a folder is one of ptune probe or ptune compare."""
+    """Whether a folder is one of ptune probe, ptune compare or ptune distil."""
     return (folder / "results.json").exists() and not (folder / "run.json").exists()
 
 
@@ -96,6 +96,11 @@ def read_run(folder: pathlib.Path) -> Run:
 
 def _read_results(path: pathlib.Path) -> Results | Comparison:
     content = files.read_json(path)
+    if isinstance(content, dict) and "documents" in content:
+        raise StoreError(
+            f"{path.parent} holds documents (ptune distil), whose figures stand in "
+            f"{path.parent / 'report.html'} and results.json, and not in a table of methods."
+        )
     if isinstance(content, dict) and "cells" in content:
         return _validated(path, Comparison, "the results of ptune compare")
     return _validated(path, Results, "the results of ptune probe")

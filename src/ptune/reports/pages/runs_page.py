@@ -36,8 +36,9 @@ def read(folders: Sequence[pathlib.Path]) -> list[Run]:
 def _read(folder: pathlib.Path) -> Run:
     if figure_files.has_own_page(folder):
         raise StoreError(
-            f"{folder} holds a probe or a comparison, whose page is {folder / 'report.html'}; "
-            "with --table its figures are written as CSV or LaTeX."
+            f"{folder} holds a probe, a comparison or documents, whose page is "
+            f"{folder / 'report.html'}; with --table the figures of the first two are written as "
+            "CSV or LaTeX."
         )
     return figure_files.read_run(folder)
 
