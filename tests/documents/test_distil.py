@@ -2,6 +2,7 @@
 a document is a prompt like any other."""
 
 import json
+import shutil
 
 import pytest
 import tiny
@@ -239,6 +240,20 @@ def test_a_question_is_asked_of_one_document_of_several_or_of_the_nearest(run, c
         asked("people ?", "danub")
     with pytest.raises(ConfigError, match="empty"):
         asked(" ", "danube")
+
+
+def test_a_document_whose_prompt_was_deleted_is_not_asked_and_the_others_are(run, tmp_path):
+    out, said = tmp_path / "out", []
+    shutil.copytree(run[0], out)
+    shutil.rmtree(out / "prompts" / "danube")
+    settings = {"folder": out, "as_json": True, "decoding": {"max_new_tokens": 5}}
+    ask.ask(AskConfig(question="the euro and the Danube", **settings), said.append)
+    assert json.loads(said[-1])["documents"] != ["danube"]
+    with pytest.raises(ConfigError, match="no document 'danube'"):
+        ask.ask(AskConfig(question="people ?", document=("danube",), **settings), said.append)
+    shutil.rmtree(out / "prompts")
+    with pytest.raises(StoreError, match="has a prompt"):
+        ask.ask(AskConfig(question="people ?", **settings), said.append)
 
 
 def test_prefixes_one_after_the_other_are_all_seen_in_that_order():

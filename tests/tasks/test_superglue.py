@@ -490,7 +490,9 @@ def test_labels_of_real_files(data, name):
     twice = 1 if name == "WiC/unlabeled" else 0
     assert len({row["id"] for row in rows}) == len(rows) - twice
     assert all(
-        isinstance(value, str) and value == value.strip() and (value or field in ("answer", "pause"))
+        isinstance(value, str)
+        and value == value.strip()
+        and (value or field in ("answer", "pause"))
         for row in rows
         for field, value in row.items()
     )

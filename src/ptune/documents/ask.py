@@ -11,7 +11,7 @@ from ptune.base import terminal
 from ptune.documents import read_documents, retrieval
 from ptune.documents.lessons import FIELD, prompt_of
 from ptune.documents.options import AskConfig
-from ptune.errors import ConfigError, nearest, reason
+from ptune.errors import ConfigError, StoreError, nearest, reason
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
 from ptune.prompts import encoders
@@ -26,11 +26,17 @@ def ask(config: AskConfig, report: Callable[[str], None] = terminal.print_line) 
 
     Raises:
         ConfigError: there is no such document.
-        StoreError: the folder is no run of ptune distil, or a prompt is damaged.
+        StoreError: the folder is no run of ptune distil, or not at its end, or a prompt is damaged.
     """
     if not config.question.strip():
         raise ConfigError("The question is empty.")
-    saved = read_documents.saved_in(config.folder)
+    saved = [
+        document
+        for document in read_documents.saved_in(config.folder)
+        if (prompt_of(config.folder, document.name) / "prompt.json").exists()
+    ]
+    if not saved:
+        raise StoreError(f"No document of {config.folder} has a prompt: go on with --resume.")
     names = [document.name for document in saved]
     if unknown := next((name for name in config.document if name not in names), None):
         raise ConfigError(f"There is no document {unknown!r} here. {nearest(unknown, names)}")
