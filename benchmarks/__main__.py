@@ -114,6 +114,9 @@ def figures(side: Process, sides: Sequence[Process]) -> dict[str, float]:
     result = {"seconds": statistics.median(side.times[1:])}
     if not side.side.startswith("floor"):
         result["memory_mb"] = side.memory() / 2**20
+    if waits := sorted(side.waits()):
+        for share in (50, 95, 99):
+            result[f"p{share}"] = waits[min(len(waits) - 1, len(waits) * share // 100)]
     if positions := side.positions():
         result["positions"] = positions
     peer, floors = sides[1], [other.times[1:] for other in sides if other.side.startswith("floor")]
@@ -136,6 +139,7 @@ def show(name: str, result: dict[str, dict[str, float]]) -> None:
         "x the floor's time",
         "positions",
         "peak MB",
+        "p50, p95, p99 ms",
     ):
         table.add_column(column, justify="left" if not column else "right")
     for side, row in result.items():
@@ -146,9 +150,11 @@ def show(name: str, result: dict[str, dict[str, float]]) -> None:
             (row.get("positions"), "d"),
             (row.get("memory_mb"), ".0f"),
         ]
-        table.add_row(
-            side, *("" if value is None else format(value, form) for value, form in cells)
+        waits = ", ".join(
+            f"{1000 * row[f'p{share}']:.0f}" for share in (50, 95, 99) if "p50" in row
         )
+        shown = ("" if value is None else format(value, form) for value, form in cells)
+        table.add_row(side, *shown, waits)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 

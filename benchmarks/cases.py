@@ -84,6 +84,16 @@ CASES = {
         SERVED,
         http_serving.texts,
     ),
+    "serve-mixed": Case(
+        "labels and texts of all lengths for 64 clients over 16 prompts by HTTP, GPT-2's shape",
+        ("ptune", "PEFT", "no prompts", "ptune, continuous"),
+        http_serving.mixed(64, 16),
+    ),
+    "serve-many": Case(
+        "labels and texts of all lengths for 256 clients over 1,000 prompts, GPT-2's shape",
+        ("ptune", "no prompts", "ptune, continuous"),
+        http_serving.mixed(256, 1000),
+    ),
     "start": Case(
         "until the command line says how it is used",
         ("ptune --help", "import torch"),

@@ -8,7 +8,8 @@ import pathlib
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -27,6 +28,9 @@ from ptune.serving.server import PromptServer
 from ptune.settings import DecodingConfig
 
 MANY = 1000
+Request = tuple[str, dict[str, Any]]
+"""A path and a body."""
+FREE = DecodingConfig(max_new_tokens=NEW)
 DECODING = DecodingConfig(max_new_tokens=NEW, min_new_tokens=NEW)
 
 
@@ -49,12 +53,50 @@ def texts(side: str, device: str, small: bool) -> Work:
     return _work(side, device, small, "/v1/completions", _complete, read)
 
 
+def mixed(clients: int, prompts: int) -> Callable[[str, str, bool], Work]:
+    """Requests for labels and texts side by side, of 5 to 120 words, 4 to 24 tokens to write."""
+
+    def build(side: str, device: str, small: bool) -> Work:
+        network, tokenizer = lms.lm("gpt2", device, small)
+        texts = lms.texts(lms.lengths(clients, 5, 120))
+        new = lms.lengths(clients, 4, 24, seed=1)
+        requests: list[Request] = []
+        for number, text in enumerate(texts):
+            prompt = str(2 * (number * 7 % (prompts // 2)) + number % 2)
+            if number % 2:
+                requests.append(("/v1/completions", _complete(prompt, text, new[number])))
+            else:
+                requests.append(("/v1/classify", _classify(prompt, text)))
+        if side == "PEFT":
+            app: Any = _peft_app(network, tokenizer, device, grouped=False)
+        else:
+            words_of = [Verbalizer.from_words(WORDS), None]
+            app = _our_app(side, network, tokenizer, words_of, FREE, prompts)
+        waits: list[float] = []
+
+        def step() -> list[dict[str, Any]]:
+            return asyncio.run(_ask_all(app, requests, waits))
+
+        def proof() -> list[float]:
+            return [figure for answer in step() for figure in _figures(answer)]
+
+        return Work(step, None if side == "no prompts" else proof, network, waits=waits)
+
+    return build
+
+
+def _figures(answer: dict[str, Any]) -> list[float]:
+    if "answers" in answer:
+        return [answer["answers"][0]["scores"][label] for label in WORDS]
+    return [float(word[1:]) for word in answer["choices"][0]["text"].split()]
+
+
 def _classify(prompt: str, text: str) -> dict[str, Any]:
     return {"rows": [{"prompt": prompt, "fields": {"x": text}}]}
 
 
-def _complete(prompt: str, text: str) -> dict[str, Any]:
-    return {"model": prompt, "prompt": text}
+def _complete(prompt: str, text: str, new: int = 0) -> dict[str, Any]:
+    return {"model": prompt, "prompt": text} | ({"max_tokens": new} if new else {})
 
 
 def _work(
@@ -71,62 +113,85 @@ def _work(
         app: Any = _peft_app(network, tokenizer, device, grouped=side == "PEFT, grouped")
     else:
         verbalizer = Verbalizer.from_words(WORDS) if path == "/v1/classify" else None
-        app = _our_app(side, network, tokenizer, verbalizer)
+        prompts = MANY if side == "ptune, 1,000 prompts" else PROMPTS
+        app = _our_app(side, network, tokenizer, [verbalizer], prompts=prompts)
     many = side == "ptune, 1,000 prompts"
     numbers = [number * 15 if many else prompt for number, (prompt, _) in enumerate(requests)]
-    bodies = [body(str(number), text) for number, (_, text) in zip(numbers, requests)]
+    asked = [(path, body(str(number), text)) for number, (_, text) in zip(numbers, requests)]
+    waits: list[float] = []
 
     def step() -> list[dict[str, Any]]:
-        return asyncio.run(_ask_all(app, path, bodies))
+        return asyncio.run(_ask_all(app, asked, waits))
 
     def proof() -> list[float]:
         return [figure for answer in step() for figure in read(answer)]
 
-    return Work(step, None if many or side == "no prompts" else proof, network)
+    no_proof = many or side == "no prompts"
+    return Work(step, None if no_proof else proof, network, waits=waits)
 
 
-async def _ask_all(app: Any, path: str, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
+async def _ask_all(app: Any, requests: list[Request], waits: list[float]) -> list[dict[str, Any]]:
     """The answers of as many clients as there are requests, all at once."""
+    began = time.perf_counter()
     transport = httpx2.ASGITransport(app=app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-        sent = (client.post(path, json=body, timeout=600) for body in bodies)
-        answers = await asyncio.gather(*sent)
+
+        async def ask(path: str, body: dict[str, Any]) -> Any:
+            answer = await client.post(path, json=body, timeout=600)
+            waits.append(time.perf_counter() - began)
+            return answer
+
+        answers = await asyncio.gather(*(ask(*request) for request in requests))
     for answer in answers:
         answer.raise_for_status()
     return [json.loads(answer.content) for answer in answers]
 
 
-def _our_app(side: str, network: Any, tokenizer: Any, verbalizer: Verbalizer | None) -> Any:
+def _our_app(
+    side: str,
+    network: Any,
+    tokenizer: Any,
+    words: Sequence[Verbalizer | None],
+    decoding: DecodingConfig = DECODING,
+    prompts: int = PROMPTS,
+) -> Any:
+    """ptune's server.
+
+    Args:
+        words: of the prompts in turn; None for one that writes.
+    """
     lm = LanguageModel(network, tokenizer)
     soft = 0 if side == "no prompts" else SOFT
     template = f"{{soft:{soft}}} {{x}} {{mask}}" if soft else "{x} {mask}"
     folder = pathlib.Path(tempfile.mkdtemp())
     for number, vectors in enumerate(_vectors(lm.width)):
         model = PromptModel(lm)
-        task = Task(str(number), Template.parse(template), verbalizer, encoder="table")
-        model.add(Task(**{**vars(task), "decoding": DECODING}))
+        of_prompt = words[number % len(words)]
+        task = Task(str(number), Template.parse(template), of_prompt, encoder="table")
+        model.add(Task(**{**vars(task), "decoding": decoding}))
         if soft:
             model.bank.encoders[0].embedding.weight.data.copy_(vectors)
         save(model, folder / str(number))
-    if side == "ptune, 1,000 prompts":
-        for number in range(PROMPTS, MANY):
-            shutil.copytree(folder / str(number % PROMPTS), folder / str(number))
-    server = PromptServer(ServeConfig(bank=folder, rows=REQUESTS, timeout=3600))
+    for number in range(PROMPTS, prompts):
+        shutil.copytree(folder / str(number % PROMPTS), folder / str(number))
+    engine = "continuous" if side.endswith("continuous") else "batch"
+    server = PromptServer(ServeConfig(bank=folder, rows=REQUESTS, timeout=3600, engine=engine))
     server.start(lm)
     return create_app(server)
 
 
 class _Adapters:
-    """PEFT's adapters in one thread, a request at a time, or all that wait for one adapter."""
+    """PEFT's adapters in one thread, a request at a time, or all that wait for one adapter. What is
+    asked is named by how many tokens are written, at least and at most; none for labels."""
 
     def __init__(self, network: Any, tokenizer: Any, device: str, grouped: bool):
         self.network = _adapters(network, "CAUSAL_LM")
         self.tokenizer, self.device, self.grouped = tokenizer, device, grouped
-        self.waiting: list[tuple[str, str, str, Future[Any]]] = []
+        self.waiting: list[tuple[tuple[int, int], str, str, Future[Any]]] = []
         self.changed = threading.Condition()
         threading.Thread(target=self._run, daemon=True).start()
 
-    def ask(self, kind: str, prompt: str, text: str) -> Future[Any]:
+    def ask(self, kind: tuple[int, int], prompt: str, text: str) -> Future[Any]:
         future: Future[Any] = Future()
         with self.changed:
             self.waiting.append((kind, prompt, text, future))
@@ -146,15 +211,15 @@ class _Adapters:
                 future.set_result(answer)
 
     @torch.no_grad()
-    def _answers(self, kind: str, prompt: str, texts: list[str]) -> list[Any]:
+    def _answers(self, kind: tuple[int, int], prompt: str, texts: list[str]) -> list[Any]:
         self.network.set_adapter(prompt)
         inputs = self.tokenizer(texts, return_tensors="pt").to(self.device)
         ids = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
-        if kind == "labels":
+        if kind == (0, 0):
             words = self.tokenizer.convert_tokens_to_ids(list(WORDS.values()))
             return self.network(**ids).logits[:, -1, words].softmax(-1).tolist()
         written = self.network.generate(
-            **ids, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False
+            **ids, min_new_tokens=kind[0], max_new_tokens=kind[1], do_sample=False
         )
         new = written[:, inputs["input_ids"].shape[1] :]
         return self.tokenizer.batch_decode(new, skip_special_tokens=True)
@@ -166,12 +231,13 @@ def _peft_app(network: Any, tokenizer: Any, device: str, grouped: bool) -> FastA
     @app.post("/v1/classify")
     async def classify(body: ClassifyRequest) -> dict[str, Any]:
         row = body.rows[0]
-        shares = await asyncio.wrap_future(adapters.ask("labels", row.prompt, row.fields["x"]))
+        shares = await asyncio.wrap_future(adapters.ask((0, 0), row.prompt, row.fields["x"]))
         return {"answers": [{"prompt": row.prompt, "scores": dict(zip(WORDS, shares))}]}
 
     @app.post("/v1/completions")
     async def complete(body: CompletionRequest) -> dict[str, Any]:
-        text = await asyncio.wrap_future(adapters.ask("texts", body.model, str(body.prompt)))
+        new = (0, body.max_tokens) if body.max_tokens else (NEW, NEW)
+        text = await asyncio.wrap_future(adapters.ask(new, body.model, str(body.prompt)))
         return {"choices": [{"index": 0, "text": text}]}
 
     return app

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -19,12 +19,14 @@ class Work:
         proof: figures by which it is seen that all sides do the same; None for a floor.
         network: the LM, whose positions are counted.
         positions: how many they are, where they are known.
+        waits: how many seconds each request of the steps took, where steps are requests at once.
     """
 
     step: Callable[[], Any]
     proof: Callable[[], list[float]] | None = None
     network: Any = None
     positions: int = 0
+    waits: list[float] = field(default_factory=list)
 
 
 class Process:
@@ -55,6 +57,10 @@ class Process:
         """Tokens, soft tokens and padding that a step runs through the LM."""
         return self._ask("positions")
 
+    def waits(self) -> list[float]:
+        """Seconds from each request to its answer, those of the first step left out."""
+        return self._ask("waits")
+
     def close(self) -> None:
         self.pipe.close()
         self.process.join()
@@ -81,7 +87,7 @@ def _serve(pipe: Connection, case: str, side: str, threads: int, device: str, sm
 
     torch.set_num_threads(threads)
     work: Work = importlib.import_module("benchmarks.cases").CASES[case].build(side, device, small)
-    before = _reset(device)
+    before, warm = _reset(device), 0
     pipe.send("built")
     while True:
         try:
@@ -92,6 +98,9 @@ def _serve(pipe: Connection, case: str, side: str, threads: int, device: str, sm
             pipe.send(work.proof() if work.proof else None)
         elif request == "step":
             pipe.send(_timed(work.step, device))
+            warm = warm or len(work.waits)
+        elif request == "waits":
+            pipe.send(work.waits[warm:])
         elif request == "memory":
             pipe.send(_peak(device) - before)
         else:

@@ -18,6 +18,7 @@ def side(name, proof=None, times=(9.0, 1.0)):
         times=list(times),
         memory=lambda: 2**20,
         positions=lambda: 7 * bool(proof),
+        waits=list,
     )
 
 

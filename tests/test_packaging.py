@@ -20,6 +20,8 @@ MODULES = {
     "rouge-score": "rouge_score",
     "prometheus-client": "prometheus_client",
 }
+# runs in an environment of its own, where ptune is not
+CONNECTOR = SOURCE / "serving" / "vllm" / "ptune_connector.py"
 # what an extra brings; who uses it says what to install where it is lacking
 OPTIONAL = {"meteor": {"nltk"}, "serve": {"fastapi", "uvicorn", "prometheus_client"}}
 
@@ -32,13 +34,21 @@ def imported() -> set[str]:
     """The other packages that the source imports anywhere, the benchmarks of the repository
     aside."""
     packages = set()
-    for path in SOURCE.rglob("*.py"):
+    for path in set(SOURCE.rglob("*.py")) - {CONNECTOR}:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 packages |= {name.name.split(".")[0] for name in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 packages.add(node.module.split(".")[0])
     return packages - set(sys.stdlib_module_names) - {"ptune"}
+
+
+def test_the_connector_imports_what_vllms_environment_has():
+    tree = ast.parse(CONNECTOR.read_text())
+    names = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    names += [a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names]
+    outside = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
+    assert outside == {"torch", "safetensors", "vllm"}
 
 
 def modules(requirements) -> set[str]:

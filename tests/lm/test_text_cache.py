@@ -258,3 +258,29 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, monkeypatch):
             run(folder=tmp_path / str(stop))
         state, actual = run(folder=tmp_path / str(stop), resume=True)
         assert actual == history and all(torch.equal(a, b) for a, b in zip(state, whole))
+
+
+def test_texts_that_come_again_are_kept_within_a_budget(monkeypatch):
+    """As a server gets them: rows of any prompts, one batch after the other."""
+    model = build("llama")
+    shared = "Vienna lies on the Danube , in the east of Austria ; its people speak German and pay"
+    rows = [(0, shared), (1, shared), (2, "Rome"), (0, "It was a great film"), (0, shared)]
+    examples = [model.encode(task, [{"text": x}], labelled=False)[0] for task, x in rows]
+    whole = torch.cat([scores.flatten() for scores in model.scores(examples)])
+    computed, compute = [], model.lm.context_values
+    monkeypatch.setattr(model.lm, "context_values", lambda x: computed.append(x) or compute(x))
+    model.lm.keep_repeated_contexts(1)
+    for _ in range(3):
+        kept = torch.cat([scores.flatten() for scores in model.scores(examples)])
+        assert torch.allclose(kept, whole, atol=TOLERANCE, rtol=TOLERANCE)
+    contexts = model.lm._contexts
+    assert len(computed) == len(set(computed)) == len(contexts.kept) == 2
+    size = next(iter(contexts.kept.values())).nbytes
+    contexts.budget = int(1.5 * size)
+    for number in range(40):
+        row = {"text": f"{shared} {number % 20}"}
+        model.scores(model.encode(0, [row], labelled=False))
+    assert contexts.used == sum(values.nbytes for values in contexts.kept.values()) < 2 * size
+    contexts.budget, before = 0, len(computed)
+    model.scores(examples)
+    assert not contexts.kept or len(computed) > before

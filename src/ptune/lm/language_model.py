@@ -28,7 +28,7 @@ from ptune.lm.patches import answer_positions
 from ptune.lm.patches.checkpointing import outermost_layers, recompute
 from ptune.lm.patches.onednn_linear import use_onednn
 from ptune.lm.patches.prefix_attention import GROUPS
-from ptune.lm.patches.text_cache import Context, Contexts, Ids
+from ptune.lm.patches.text_cache import Context, Contexts, Ids, RepeatedContexts
 from ptune.lm.source.loading import choose_device, choose_dtype, first_line, kind_of, load_model
 from ptune.lm.trials import capability_trials
 from ptune.lm.trials.capabilities import Capabilities, Capability
@@ -392,6 +392,12 @@ class LanguageModel:
         finally:
             self.contexts = None
 
+    def keep_repeated_contexts(self, megabytes: int) -> None:
+        """From now on, and for a frozen LM, keep the keys and values of texts that stand before
+        the soft tokens of rows again and again (causal LMs)."""
+        if megabytes and self.takes_contexts and not self.switches:
+            self._contexts = RepeatedContexts(self.context_values, megabytes * 2**20)
+
     def context_values(self, text: Ids) -> torch.Tensor:
         """The keys and values that the LM computes for a text: [L, 2, Hkv, S, D]."""
         row = EncodedRow(text, (-1,) * len(text), None, (len(text) - 1,))
@@ -516,6 +522,11 @@ class LanguageModel:
         """The record of the LM's config, tokens and weights, to be written beside a prompt;
         computed anew when a weight has changed."""
         return self._records.record(self.forward.vocabulary_size)
+
+    def hold_record(self) -> None:
+        """Take it that no weight changes until ``tune`` is called, so that a server need not look
+        at all of them for each prompt that it reads."""
+        self._records.hold()
 
     def difference(self, saved: LMRecord) -> str | None:
         """What this LM has that the LM of a record had not, as the end of the sentence "this LM has

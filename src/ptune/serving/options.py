@@ -20,10 +20,15 @@ class ServeConfig(Config):
     so in the server too, and the administrator's requests change this folder."""
     lm: Lm | None = None
     """The LM; by default the one that the first prompt names."""
-    engine: Literal["auto", "batch", "continuous"] = "auto"
+    engine: Literal["auto", "batch", "continuous", "vllm"] = "auto"
     """How texts are written. batch: the rows that wait become one batch, whatever their prompts
-    are. continuous (causal LMs): a row joins the texts that are being written at any token. auto:
-    continuous on a GPU where the LM can, else batch."""
+    are. continuous (causal LMs): a row joins the texts that are being written at any token. vllm
+    (causal LMs): a vLLM server at --vllm-url writes them. auto: continuous on a GPU where the LM
+    can, else batch."""
+    vllm_url: str = "http://127.0.0.1:8001"
+    """Where --engine vllm finds its server, which nobody else should reach; it runs the same LM."""
+    vllm_prefixes: pathlib.Path | None = None
+    """The folder from which that server reads deep prefixes (the registry of its connector)."""
     host: str = "127.0.0.1"
     """The address to listen at. Any other than this machine's own needs --tokens, or --open."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
@@ -55,6 +60,9 @@ class ServeConfig(Config):
     memory_mb: Annotated[int, Field(ge=1)] = 1024
     """Megabytes for prompts that are kept in memory; the least recently used ones are read from
     the disk again."""
+    text_mb: Annotated[int, Field(ge=0)] = 256
+    """Megabytes for what the LM makes of texts that stand before soft tokens and come again, as an
+    instruction does that many prompts share; causal LMs, rows with labels. 0 keeps nothing."""
     max_body_kb: Annotated[int, Field(ge=1)] = 1024
     """Kilobytes in the body of a request at most."""
     max_prompt_mb: Annotated[int, Field(ge=1)] = 64

@@ -68,6 +68,8 @@ class PromptServer:
         """
         config = self.config
         lm = lm or lm_for(self.files.values(), config.lm, config.device, config.dtype)
+        lm.hold_record()
+        lm.keep_repeated_contexts(config.text_mb)
         bank = PromptBank(lm, self.files.values(), config.memory_mb * MEGABYTE)
         for files in self.files.values():
             if config.bank is None or not files.folders[0].is_relative_to(config.bank):

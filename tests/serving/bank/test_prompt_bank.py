@@ -170,6 +170,16 @@ def test_memory_holds_the_hot_prompts_alone(bank, monkeypatch):
     assert read == ["film", "letter", "film"] and size > 0
 
 
+def test_a_prompt_is_read_without_a_look_at_all_weights(bank, monkeypatch):
+    """The LM of a server is frozen, and has hundreds of weights."""
+    lm, files = serving_kit.lm(), {one.id: one for one in prompts_in(bank)}
+    lm.hold_record()
+    prompts = prompt_bank.PromptBank(lm, files.values(), 10**9)
+    prompts.get("film")
+    monkeypatch.setattr("ptune.lm.identity.record_cache.named_weights", lambda network: 1 / 0)
+    assert prompts.get("letter").description.id == "letter"
+
+
 def test_half_a_replacement_is_not_read(bank, tmp_path):
     files = {one.id: one for one in prompts_in(bank)}
     prompts = prompt_bank.PromptBank(serving_kit.lm(), files.values(), 2**20)

@@ -27,9 +27,14 @@ class RecordCache:
     def __init__(self, model: PreTrainedModel, tokenizer: Any):
         self.model, self.tokenizer = model, tokenizer
         self._kept: _Kept | None = None
+        self._held = False
 
     def clear(self) -> None:
-        self._kept = None
+        self._kept, self._held = None, False
+
+    def hold(self) -> None:
+        """Take it that nothing changes from the next record on, and do not look."""
+        self._held = True
 
     @torch.no_grad()
     def record(self, vocabulary_size: int) -> LMRecord:
@@ -38,6 +43,8 @@ class RecordCache:
         Args:
             vocabulary_size: how many vectors the table of embeddings has.
         """
+        if self._held and self._kept is not None:
+            return self._kept.record
         weights = [weight for _, weight in named_weights(self.model)]
         versions = [weight._version for weight in weights]
         state = [vocabulary_size, len(self.tokenizer), *versions]

@@ -2,6 +2,7 @@
 prompt is trained: its keys and values are computed once, and kept over steps and epochs.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,8 @@ from transformers import DynamicCache
 from ptune.template.language import EncodedRow
 
 Ids = tuple[int, ...]
+SHORTEST = 16  # tokens of a text from which it is worth keeping, where rows come as they come
+SEEN = 1000  # texts that are known to have come once
 WORTH = 0.25  # the share of a batch's tokens that must stand in contexts
 
 
@@ -99,6 +102,54 @@ class Contexts:
         if text not in self.kept:
             self.kept[text] = self.compute(text)
         return self.kept[text]
+
+
+class RepeatedContexts(Contexts):
+    """The contexts of rows that come one after the other, as a server gets them: a text is kept
+    from the second time that it comes, for as long as others do not need the room more.
+
+    Args:
+        compute: keys and values of a text [L, 2, Hkv, S, D].
+        budget: bytes.
+    """
+
+    def __init__(self, compute: Callable[[Ids], torch.Tensor], budget: int):
+        super().__init__(compute, (), budget)
+        self.budget, self.used = budget, 0
+        self.seen: dict[Ids, None] = {}
+        self._too_long = float("inf")
+        self._lock = threading.RLock()
+
+    def split(self, rows: Sequence[EncodedRow]) -> tuple[Context, list[EncodedRow]] | None:
+        """As ``Contexts.split``; for any thread."""
+        with self._lock:
+            return super().split(rows)
+
+    def _kept_start(self, row: EncodedRow) -> int:
+        start = _start(row)
+        text = row.ids[:start]
+        if start < SHORTEST or start >= self._too_long or max(row.soft_slots) < 0:
+            return 0
+        if text in self.kept or text in self.seen:
+            return start
+        self.seen[text] = None
+        while len(self.seen) > SEEN:
+            del self.seen[next(iter(self.seen))]
+        return 0
+
+    def _values(self, text: Ids) -> torch.Tensor:
+        if text in self.kept:
+            self.kept[text] = values = self.kept.pop(text)  # the last one is the one used last
+            return values
+        values = self.compute(text)
+        if values.nbytes > self.budget:
+            self._too_long = min(self._too_long, len(text))
+            return values
+        self.kept[text] = values
+        self.used += values.nbytes
+        while self.used > self.budget:
+            self.used -= self.kept.pop(next(iter(self.kept))).nbytes
+        return values
 
 
 def _start(row: EncodedRow) -> int:

@@ -16,12 +16,17 @@ def engine_for(lm: LanguageModel, config: ServeConfig) -> BatchEngine:
     Raises:
         ConfigError: the LM cannot be run so, with the reason.
     """
-    from ptune.serving.engines.continuous_engine import ContinuousEngine
-
     name = config.engine
     if name == "auto":
         name = "continuous" if lm.device.type == "cuda" and not refusal(lm) else "batch"
     log.info("The engine is %s.", name)
+    if name == "vllm":
+        from ptune.serving.engines.vllm_engine import VllmEngine
+
+        url, folder = config.vllm_url, config.vllm_prefixes
+        return VllmEngine(lm, config.batch_tokens, config.rows, url, folder)
     if name == "continuous":
+        from ptune.serving.engines.continuous_engine import ContinuousEngine
+
         return ContinuousEngine(lm, config.batch_tokens, config.rows)
     return BatchEngine(lm, config.batch_tokens)

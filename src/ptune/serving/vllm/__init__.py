@@ -1,0 +1,1 @@
+"""Texts that a vLLM server writes, in an environment of its own."""
