@@ -273,7 +273,7 @@ def test_texts_that_come_again_are_kept_within_a_budget(monkeypatch):
     for _ in range(3):
         kept = torch.cat([scores.flatten() for scores in model.scores(examples)])
         assert torch.allclose(kept, whole, atol=TOLERANCE, rtol=TOLERANCE)
-    contexts = model.lm._contexts
+    contexts = model.lm.contexts
     assert len(computed) == len(set(computed)) == len(contexts.kept) == 2
     size = next(iter(contexts.kept.values())).nbytes
     contexts.budget = int(1.5 * size)

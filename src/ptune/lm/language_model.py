@@ -64,7 +64,8 @@ class LanguageModel:
             gets alone; RWKV's cache mixes them up.
         switches: from more positions than these on in any row, the LM computes otherwise for all
             rows of a call (longrope).
-        contexts: the keys and values that are kept while ``keeping_contexts`` is open, else None.
+        contexts: the keys and values that are kept (``keeping_contexts``,
+            ``keep_repeated_contexts``), or None.
 
     Raises:
         ModelError: the LM cannot take prompts: it is not the same with embeddings as with token
@@ -396,7 +397,7 @@ class LanguageModel:
         """From now on, and for a frozen LM, keep the keys and values of texts that stand before
         the soft tokens of rows again and again (causal LMs)."""
         if megabytes and self.takes_contexts and not self.switches:
-            self._contexts = RepeatedContexts(self.context_values, megabytes * 2**20)
+            self.contexts = RepeatedContexts(self.context_values, megabytes * 2**20)
 
     def context_values(self, text: Ids) -> torch.Tensor:
         """The keys and values that the LM computes for a text: [L, 2, Hkv, S, D]."""
