@@ -228,7 +228,7 @@ def test_a_word_that_begins_another_can_lose_and_training_mends_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "length, told",
+    "length, message",
     [
         ("closed", "read as said only where the LM does not go on so"),
         ("sum", "never less likely"),

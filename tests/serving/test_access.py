@@ -154,7 +154,7 @@ def test_a_token_that_is_taken_out_is_no_longer_good(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("name: x", "a list with an entry"),
         ("- name: x", "sha256 is missing"),
