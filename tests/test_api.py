@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -47,6 +48,18 @@ def test_imports_run_one_way():
             assert imported == package or floor[imported] < floor[package], (
                 f"{path.relative_to(source)} imports from {imported}, which does not stand below it"
             )
+
+
+def test_the_table_of_the_documents_is_that_of_the_floors():
+    """docs/architecture.md lists the packages from the top down."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| (`.*?`) \|", page.partition("## Floors")[2], re.M)
+    listed = [re.findall("`(.*?)`", cell) for cell in table]
+    listed = listed[: listed.index(["settings", "errors"]) + 1]
+    height = {name: number for number, names in enumerate(FLOORS) for name in names}
+    assert sorted(sum(listed, [])) == sorted(height)
+    heights = [height[name] for names in listed for name in names]
+    assert heights == sorted(heights, reverse=True)
 
 
 def packages_imported(path: pathlib.Path) -> set[str]:
