@@ -224,6 +224,7 @@ def test_json_alone_on_standard_output(tmp_path, lm):
         "--methods",
         "manual",
         "--json",
+        "--allow-unknown",
         "--device",
         "cpu",
         "--out",

@@ -6,7 +6,7 @@ from ptune.survey.columns import kind_of, roles_of, survey
 from ptune.survey.odd_rows import OddRows
 
 
-def told(rows):
+def sentences_of(rows):
     odd = OddRows()
     for line, row in enumerate(rows, 2):
         odd.add(row, line)
@@ -25,7 +25,7 @@ ROWS = [{"text": f"text {number}", "label": "ab"[number % 2]} for number in rang
     ],
 )
 def test_a_comment_and_a_total_are_told(row, sentence):
-    (only,) = told([*ROWS, row])
+    (only,) = sentences_of([*ROWS, row])
     assert only.startswith("a.csv: ") and sentence in only
 
 
@@ -41,7 +41,7 @@ def test_a_comment_and_a_total_are_told(row, sentence):
     ],
 )
 def test_rows_are_rows(rows):
-    assert told(rows) == []
+    assert sentences_of(rows) == []
 
 
 def test_what_is_read_varies_and_is_no_date_and_no_object():

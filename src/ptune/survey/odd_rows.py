@@ -41,17 +41,17 @@ class OddRows:
 
     def sentences(self, where: str = "") -> list[str]:
         """What is to be told of them."""
-        told = []
+        sentences = []
         if 0 < self.comments <= max(1, FEW * self.rows):
             lines = ", ".join(map(str, self.places))
             more = ", ..." if self.comments > len(self.places) else ""
-            told.append(
+            sentences.append(
                 f"{where}rows that begin with # and may be comments (line {lines}{more}): they are "
                 "taken as rows, so leave them out of the file."
             )
         if self.rows > 1 and self.last.casefold().rstrip(" :") in TOTALS:
-            told.append(
+            sentences.append(
                 f"{where}the last row ({self.last!r}, line {self.last_line}) seems to be a total, "
                 "and is taken as a row: leave it out of the file."
             )
-        return told
+        return sentences

@@ -55,9 +55,12 @@ def main(folder: pathlib.Path) -> None:
     def tokens(outputs):
         return [list(output.outputs[0].token_ids) for output in outputs]
 
-    def told(outputs):
+    def log_probabilities(outputs):
         return [
-            [list(at.values())[0].logprob if at else None for at in output.prompt_logprobs or []]
+            [
+                list(place.values())[0].logprob if place else None
+                for place in output.prompt_logprobs or []
+            ]
             for output in outputs
         ]
 
@@ -67,8 +70,10 @@ def main(folder: pathlib.Path) -> None:
         "again": tokens(ask(requests)),
         "one by one": [tokens(ask([one]))[0] for one in requests],
         "without salt": tokens(ask([*deep, *deep], salted=False)),
-        "logprobs": told(ask(deep[:1], prompt_logprobs=0)),
-        "logprobs, read": told(ask(deep[:1], prompt_logprobs=0, skip_reading_prefix_cache=False)),
+        "logprobs": log_probabilities(ask(deep[:1], prompt_logprobs=0)),
+        "logprobs, read": log_probabilities(
+            ask(deep[:1], prompt_logprobs=0, skip_reading_prefix_cache=False)
+        ),
     }
     for name in task["wrong names"]:
         output = ask([{**deep[0], "prefix": name}])[0]
