@@ -154,10 +154,12 @@ class Chaos:
                 else:
                     self.right(draw)
             except OSError:
-                self.count(
-                    "lost with the server that was killed" if self.killing else "connection lost"
-                )
-                time.sleep(0.2)
+                if not self.killing:
+                    self.fault("a connection was lost")
+                self.count("asked again after the server was killed")
+                with self.lock:
+                    self.asked -= 1
+                time.sleep(0.5)
 
     def right(self, draw: random.Random) -> None:
         name, text = draw.choice(list(KINDS)), draw.choice(serving_kit.TEXTS)
@@ -174,8 +176,13 @@ class Chaos:
             status = (
                 document["answers"][0].get("status") or document["answers"][0]["problem"]["status"]
             )
-        if status in (503,) or (status == 404 and name in COMING):
-            return self.count(f"{status}: not there at the moment")
+        if status == 503:
+            time.sleep(0.2)
+            with self.lock:
+                self.asked -= 1
+            return self.count("asked again after status 503")
+        if status == 404 and name in COMING:
+            return self.count("404: removed at the moment")
         if status != 200:
             return self.fault(f"{name}: status {status}: {content[:200]!r}")
         given = (
