@@ -9,7 +9,8 @@ from ptune.cli import main
 from ptune.errors import ConfigError, DataError
 from ptune.experiments.train import train_task
 from ptune.settings import FileConfig
-from ptune.tasks import splits, yaml_task
+from ptune.tasks import yaml_task
+from ptune.tasks.layouts import forms
 from ptune.tasks.schema import DataConfig
 from ptune.tasks.splits import by_prompt, read
 from ptune.template.language import Field
@@ -515,7 +516,7 @@ def test_what_was_decided_is_told(tmp_path):
     ],
 )
 def test_an_option_that_files_of_a_form_do_not_have_is_refused(tmp_path, form, options, named):
-    for reads in (splits.rows_of, splits.iterate):
+    for reads in (forms.rows_of, forms.iterate):
         with pytest.raises(ConfigError, match=f"{named} is not an option of files of the form"):
             list(reads(tmp_path / "a.jsonl", form, options=FileConfig(**options)))
 
@@ -525,7 +526,7 @@ def test_a_file_of_webnlg_is_read_in_the_language_that_is_asked_for(tmp_path):
         '<b><entry category="Film" eid="1"><modifiedtripleset><mtriple>a | b | c</mtriple>'
         '</modifiedtripleset><lex lang="en">x</lex><lex lang="ru">y</lex></entry></b>'
     )
-    rows = splits.rows_of(tmp_path / "a.xml", "webnlg", options=FileConfig(language="ru"))
+    rows = forms.rows_of(tmp_path / "a.xml", "webnlg", options=FileConfig(language="ru"))
     assert [row["text"] for row in rows] == [["y"]]
 
 

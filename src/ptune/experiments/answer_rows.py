@@ -32,7 +32,8 @@ from ptune.survey.findings import rows_in_words
 from ptune.survey.unknown_text import UnknownRows
 from ptune.tasks.judging import judge_labels, judge_texts
 from ptune.tasks.judging.label_details import LabelDetails
-from ptune.tasks.splits import iterate, rows_of, with_labels_of
+from ptune.tasks.layouts.forms import iterate, rows_of
+from ptune.tasks.row_labels import with_labels_of
 
 ANSWERS_AT_ONCE = 64
 STANDARD_INPUT = "standard input"

@@ -2,40 +2,26 @@
 
 import pathlib
 import random
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
-from ptune.data.json_rows import written
 from ptune.data.rows import (
-    AS_IT_IS,
-    FileRow,
     field_hint,
-    is_missing,
-    iterate_rows,
     label_of,
-    place_of,
-    read_rows,
-    spelled,
 )
-from ptune.errors import ConfigError, DataError, TemplateError, nearest
+from ptune.errors import ConfigError, DataError, nearest
 from ptune.model.task import prompt_value
-from ptune.settings import FileConfig
-from ptune.survey.findings import likest_label
 from ptune.tasks import few_shot
 from ptune.tasks.few_shot import Row
 from ptune.tasks.judging import judge_label_sets
-from ptune.tasks.layouts import lines, superglue, table_to_text
+from ptune.tasks.layouts.forms import rows_of
+from ptune.tasks.row_faults import fault_of, lacking, refuse
+from ptune.tasks.row_labels import changed, labelled_rows, strangers_and_idle
 from ptune.tasks.schema import DataConfig
-from ptune.template.language import Field, text_of
+from ptune.template.language import Field
 
 SPLITS = ("train", "dev", "test", "unlabeled")
 DATA_VARIABLE = "${PTUNE_DATA}"
-SHOWN = 5
-"""So many faults are told; the others are counted."""
-SAME_LISTED = 4  # further lines with the same fault that are named
-PLACE = re.compile(r"(?P<file>.*?, line |Row )(?P<line>\d+)(?P<fault>.*)", re.DOTALL)
-LISTED = 20  # labels that are listed in a message
+FIELDS_LISTED = 20  # fields of a file that are listed in a message
 
 
 def read(
@@ -80,7 +66,7 @@ def read(
     if report is not None:
         for note in dict.fromkeys(notes):
             report(note)
-    idle, lists = _lists(data, rows, target, labels, multi_label)
+    idle, lists = strangers_and_idle(data, rows, target, labels, multi_label)
     refuse(faults, lists)
     if idle:
         raise DataError(
@@ -90,7 +76,7 @@ def read(
     if by is not None:
         refuse(
             [
-                _lacking(row, number, by, "which chooses its prompt")
+                lacking(row, number, by, "which chooses its prompt")
                 for rows_of_split in rows.values()
                 for number, row in enumerate(rows_of_split, 1)
                 if by not in row
@@ -119,43 +105,12 @@ def training_labels(data: DataConfig, target: str, labels: Sequence[str] = ()) -
     return [label_of(row[target], labels) for row in rows]
 
 
-def refuse(faults: Sequence[str], last: str = "") -> None:
-    """Tell the first few of many faults, each once with the lines that it comes in, how many more
-    there are, and what is to be told in the end.
-
-    Raises:
-        DataError: there is one.
-    """
-    if faults:
-        lines: dict[tuple[str, str], list[str]] = {}
-        for fault in faults:
-            where = PLACE.fullmatch(fault)
-            key = (where["file"], where["fault"]) if where else (fault, "")
-            lines.setdefault(key, []).append(where["line"] if where else "")
-        grouped = list(lines.items())
-        more = sum(len(numbers) for _, numbers in grouped[SHOWN:])
-        counted = [f"... and {more} more faults in the rows."] if more else []
-        sentences = [_with_lines(*key, numbers) for key, numbers in grouped[:SHOWN]]
-        raise DataError("\n".join([*sentences, *counted, *([last] if last else [])]))
-
-
-def _with_lines(file: str, fault: str, lines: Sequence[str]) -> str:
-    """A fault at the first of its lines, and in which others it is."""
-    sentence = f"{file}{lines[0]}{fault}"
-    if len(others := lines[1:]) == 0:
-        return sentence
-    more = f" and {len(others) - SAME_LISTED} more" if len(others) > SAME_LISTED else ""
-    place = "row" if file == "Row " else "line"
-    listed = ", ".join(others[:SAME_LISTED])
-    return f"{sentence} The same in {place}{'s' if len(others) > 1 else ''} {listed}{more}."
-
-
 def _split_rows(data: DataConfig, split: str, faults: list[str], notes: list[str]) -> list[Row]:
     """All rows of a split's file; none where it has no file."""
     if (path := getattr(data, split)) is None:
         return []
     _check_there(path, split, data.source)
-    return [_changed(row, row, split) for row in _all_rows(path, split, data, faults, notes)]
+    return [changed(row, row, split) for row in _all_rows(path, split, data, faults, notes)]
 
 
 def _check_target(data: DataConfig, rows: Mapping[str, Sequence[Row]], target: str) -> None:
@@ -170,7 +125,7 @@ def _check_target(data: DataConfig, rows: Mapping[str, Sequence[Row]], target: s
         return
     first, path = rows[there[0]][0], getattr(data, there[0])
     hint = field_hint(target, first)
-    known = ", ".join(map(repr, list(first)[:LISTED]))
+    known = ", ".join(map(repr, list(first)[:FIELDS_LISTED]))
     fields = f" The fields of {path}: {known}." if hint.startswith("Did you mean") else ""
     subject = "No file has" if len(there) > 1 else f"{path}: no row has"
     raise DataError(f"{subject} the field {target!r}, which target names. {hint}{fields}")
@@ -193,7 +148,7 @@ def _checked(
     if split == "unlabeled":
         answers = {target, "answers"} if data.form == "record" else {target}
         rows = [
-            _changed(row, {name: value for name, value in row.items() if name not in answers})
+            changed(row, {name: value for name, value in row.items() if name not in answers})
             for row in rows
         ]
     else:
@@ -203,20 +158,20 @@ def _checked(
                 "without answers, and nothing can be scored. "
                 f"Give a labelled file as test. {field_hint(target, rows[0])}"
             )
-        lacking = [(number, row) for number, row in enumerate(rows, 1) if target not in row]
+        without = [(number, row) for number, row in enumerate(rows, 1) if target not in row]
         faults += [
-            _lacking(row, number, target, "which should hold the right answer")
-            for number, row in lacking
+            lacking(row, number, target, "which should hold the right answer")
+            for number, row in without
         ]
-        rows = rows if not lacking else [row for row in rows if target in row]
+        rows = rows if not without else [row for row in rows if target in row]
         if multi_label:
             faults += judge_label_sets.faults_of(rows, labels, target, data.label_separator)
         else:
             names = data.relabel.get(split)  # type: ignore[call-overload]
-            rows = _labelled(rows, labels, names, target, path, faults)
+            rows = labelled_rows(rows, labels, names, target, path, faults)
     for field in fields:
         faults += [
-            fault for number, row in enumerate(rows, 1) if (fault := _fault_of(row, number, field))
+            fault for number, row in enumerate(rows, 1) if (fault := fault_of(row, number, field))
         ]
     return rows
 
@@ -268,212 +223,6 @@ def _check_there(path: pathlib.Path, split: str, source: str | None) -> None:
         )
 
 
-def _fault_of(row: Row, number: int, field: Field) -> str:
-    """What is wrong with a field that should hold a text; empty where nothing is."""
-    try:
-        text_of(row, field)
-    except TemplateError as error:
-        if field.name not in row and field.name.split(".")[0] not in row:
-            return _lacking(row, number, field.name, "which the task reads")
-        return f"{place_of(row, number)}: {error}"
-    return ""
-
-
-def _lacking(row: Row, number: int, field: str, what: str) -> str:
-    return f"{place_of(row, number)} has no field {field!r}, {what}. {field_hint(field, row)}"
-
-
-def _changed(row: Row, values: Mapping[str, Any], split: str = "") -> Row:
-    return row.changed(values, split) if isinstance(row, FileRow) else values
-
-
-def rows_of(
-    path: pathlib.Path,
-    form: str,
-    skipped: list[str] | None = None,
-    options: FileConfig = AS_IT_IS,
-    notes: list[str] | None = None,
-) -> Sequence[dict[str, Any]]:
-    """The rows of a file in a set's own layout, or of a plain one (``data.read_rows``).
-
-    Raises:
-        DataError: it cannot be read.
-        ConfigError: an option is not of files of that form.
-    """
-    _check_options(form, options)
-    if form == "rows":
-        return read_rows(path, skipped, options, notes)
-    if form in lines.FORMS:
-        return lines.read(path, form, options, skipped)
-    if form in superglue.FORMS:
-        return superglue.read(path, form, skipped)
-    return table_to_text.read(path, form, options.language, skipped)
-
-
-def _check_options(form: str, options: FileConfig) -> None:
-    """Refuse options that files of a form do not have.
-
-    Raises:
-        ConfigError: one is given.
-    """
-    fitting = {
-        "rows": FileConfig.model_fields.keys() - {"language"},
-        "webnlg": {"language"},
-        **dict.fromkeys(lines.FORMS, {"encoding"}),
-    }.get(form, set())
-    for name in FileConfig.model_fields:
-        if getattr(options, name) is not None and name not in fitting:
-            raise ConfigError(
-                f"{name} is not an option of files of the form {form!r}: leave it out, or name "
-                "the form of the file."
-            )
-
-
-def iterate(
-    path: pathlib.Path,
-    form: str,
-    skipped: list[str] | None = None,
-    options: FileConfig = AS_IT_IS,
-    notes: list[str] | None = None,
-) -> Iterator[dict[str, Any]]:
-    """The rows of a file one by one; see ``rows_of``. A file in a set's own layout is read whole at
-    once.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    if form == "rows":
-        _check_options(form, options)
-        return iterate_rows(path, skipped, options, notes)
-    return iter(rows_of(path, form, skipped, options, notes))
-
-
-def with_labels_of(
-    rows: Sequence[dict[str, Any]],
-    names: Mapping[str, str] | None,
-    target: str,
-    path: pathlib.Path,
-    split: str,
-) -> Sequence[Row]:
-    """Rows whose labels are renamed as those of a split were in training; those of a label without
-    a new name are left out.
-
-    Raises:
-        DataError: no row is left.
-    """
-    if names is None:
-        return rows
-    renamed = [
-        _changed(row, {**row, target: names[spelled(row[target])]})
-        for row in rows
-        if spelled(row.get(target)) in names
-    ]
-    if not renamed:
-        raise DataError(
-            f"{path}: no row has one of the labels {', '.join(map(repr, names))}, which the "
-            f"{split} rows of this prompt had. "
-            f"Give --split none for a file with the task's own labels."
-        )
-    return renamed
-
-
-def _labelled(
-    rows: Sequence[Row],
-    labels: Sequence[str],
-    names: Mapping[str, str] | None,
-    target: str,
-    path: pathlib.Path,
-    faults: list[str],
-) -> list[Row]:
-    """The rows under the task's labels, renamed where names are given; without those whose label
-    has no new name."""
-    if names is not None:
-        there = {spelled(row[target]) for row in rows}
-        for name in names:
-            if name not in there:
-                raise DataError(
-                    f"{path}: relabel speaks of the label {name!r}, and no row has it. "
-                    f"{nearest(name, sorted(there))}"
-                )
-        rows = [
-            _changed(row, {**row, target: names[spelled(row[target])]})
-            for row in rows
-            if spelled(row[target]) in names
-        ]
-    if not labels:
-        faults += [
-            f"{place_of(row, number)}: the field {target!r} is missing (null or NaN), which "
-            "should hold the right answer."
-            for number, row in enumerate(rows, 1)
-            if is_missing(row[target])
-        ]
-        return list(rows)
-    known = set(labels)
-    for number, row in enumerate(rows, 1):
-        if label_of(row[target], labels) not in known:
-            value = (
-                "missing (null)"
-                if row[target] is None
-                else written(row[target])
-                if isinstance(row[target], dict | list)
-                else repr(row[target])[:60]
-            )
-            faults.append(
-                f"{place_of(row, number)}: its label, in the field {target!r}, is {value}, which "
-                "the task does not have. "
-                f"{_hint(row[target], labels)}"
-            )
-    return list(rows)
-
-
-def _hint(value: Any, labels: Sequence[str]) -> str:
-    """What a label may be that the task does not have."""
-    if isinstance(value, list):
-        return "A task whose rows may have several labels says multi_label: true."
-    return likest_label(spelled(value), labels)
-
-
-def _lists(
-    data: DataConfig,
-    rows: Mapping[str, Sequence[Row]],
-    target: str,
-    labels: Sequence[str],
-    multi_label: bool,
-) -> tuple[list[str], str]:
-    """The labels that cannot be learned, and a sentence that lists all labels of rows that the task
-    does not have, and all of the task that no row has; empty where there is but one."""
-
-    def names_of(row: Row) -> list[str]:
-        if multi_label:
-            return judge_label_sets.names_in(row, target, data.label_separator)
-        return [label_of(row[target], labels)]
-
-    strangers: dict[str, str] = {}
-    for split in ("train", "dev", "test"):
-        for number, row in enumerate(rows[split] if labels else (), 1):
-            place = f"line {row.line}" if isinstance(row, FileRow) else f"row {number}"
-            for label in names_of(row) if target in row else ():
-                if label not in labels:
-                    strangers.setdefault(label, place)
-    there = {label for row in rows["train"] if target in row for label in names_of(row)}
-    idle = [label for label in labels if label not in there] if data.train else []
-    sentences = []
-    if strangers:
-        listed = ", ".join(
-            f"{label!r:.60} ({place})" for label, place in list(strangers.items())[:LISTED]
-        )
-        sentences.append(
-            "Labels of rows for which the task has no word: "
-            f"{listed}{', ...' if len(strangers) > LISTED else ''}."
-        )
-    if idle:
-        listed = ", ".join(map(repr, idle[:LISTED]))
-        sentences.append(
-            f"Labels of the task that no row has: {listed}{', ...' if len(idle) > LISTED else ''}."
-        )
-    return idle, " ".join(sentences) if len(strangers) + len(idle) > 1 else ""
-
-
 def _halves(data: DataConfig, rows: list[Row]) -> tuple[list[Row], list[Row]]:
     """The rows for dev and those that are scored in place of a test file's, drawn once and for all,
     so that no seed's dev has rows of another's test."""
@@ -504,7 +253,7 @@ def _taken(data: DataConfig, split: str, rows: list[Row], target: str) -> list[R
         rows = random.Random(f"{data.seed} {split}").sample(rows, min(most, len(rows)))
     if split == "train" and data.references:
         rows = [
-            _changed(row, {**row, target: row[target][: data.references]})
+            changed(row, {**row, target: row[target][: data.references]})
             if isinstance(row[target], list)
             else row
             for row in rows

@@ -80,7 +80,7 @@ class CheckedFile:
             from ptune.tasks.layouts import lines
 
             return iter(lines.read(self.path, self.layout, self.options, skipped))
-        from ptune.tasks.splits import iterate  # needs torch, as no plain file does
+        from ptune.tasks.layouts.forms import iterate  # needs torch, as no plain file does
 
         return iterate(self.path, self.layout, skipped, self.options)
 
