@@ -204,8 +204,8 @@ class Chaos:
         )  # fmt: skip
         status, content = self.ask("POST", "/v1/classify", body)
         document = json.loads(content)
-        told = document if status != 200 else document["answers"][0]
-        if status >= 500 or "scores" in told or b"Traceback" in content:
+        answer = document if status != 200 else document["answers"][0]
+        if status >= 500 or "scores" in answer or b"Traceback" in content:
             return self.fault(f"broken request: status {status}: {content[:200]!r}")
         return self.count("broken, told so")
 
