@@ -69,19 +69,20 @@ class DivergedError(PtuneError):
 
 SHORTEST_PART = 3
 """Characters of a part of a name, by which the whole name is meant."""
+LISTED = 20
+"""Known names that a message lists."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence naming the known word closest to ``name``, or listing all of them."""
+def nearest(name: str, known: Iterable[str], most: int = LISTED) -> str:
+    """A sentence naming the known word closest to ``name``, or listing up to ``most`` of them."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     if not close and len(name) >= SHORTEST_PART:
         close = [other for other in known if name.casefold() in other.casefold()]
     if close:
         return f"Did you mean {close[0]!r}?"
-    return (
-        f"Known: {', '.join(map(repr, known[:20])) or 'none'}{', ...' if len(known) > 20 else '.'}"
-    )
+    listed = ", ".join(map(repr, known[:most])) or "none"
+    return f"Known: {listed}{', ...' if len(known) > most else '.'}"
 
 
 def first_fault(error: "ValidationError") -> str:

@@ -308,3 +308,29 @@ def test_a_column_with_several_labels_becomes_a_task_of_several(lm, tmp_path, mo
     assert len(sets) == 40 and sets.count([]) == 8 and ["film", "city"] in sets
     main.main(["train", "t.yaml", "--out", "trained", "--device", "cpu"])
     assert "t: f1-micro" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rows", [3, 60])
+def test_a_table_without_a_header_is_told_with_the_command_that_names_its_columns(
+    lm, tmp_path, rows
+):
+    path = tmp_path / "t.csv"
+    lines = [f"the parcel {n} is wet,{'post money'.split()[n % 2]}\n" for n in range(rows)]
+    path.write_text("".join(lines))
+    with pytest.raises((ConfigError, DataError)) as refused:
+        new(NewConfig(data=path, lm=lm, out=tmp_path / "t.yaml"))
+    assert f"name the columns: ptune new {path} --columns text label" in str(refused.value)
+    assert "data:" not in str(refused.value)
+
+
+def test_no_empty_files_where_rows_are_too_few_for_dev_and_test(lm, tmp_path):
+    path, heard = tmp_path / "t.csv", []
+    path.write_text("text,label\n" + "".join(f"film {n},{'ab'[n % 2]}\n" for n in range(4)))
+    file = new(NewConfig(data=path, lm=lm, out=tmp_path / "u.yaml"), heard.append)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == [
+        "t.csv",
+        "u.train.jsonl",
+        "u.yaml",
+    ]
+    assert any(line.startswith("No rows for dev and test: no figure will be") for line in heard)
+    assert yaml_task.read(file).data.dev is None

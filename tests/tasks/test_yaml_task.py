@@ -170,6 +170,25 @@ def test_a_trained_folder_is_not_overwritten(task):
         (("{mask}", ""), TemplateError, "no {mask}"),
         (("[great, best]", "[\u4e2d]"), VerbalizerError, "not in this LM's vocabulary"),
         (("[great, best]", "[]"), VerbalizerError, "has no word"),
+        (
+            ("out: trained", "epochs: 3"),
+            ConfigError,
+            "there is no key 'epochs' here; it belongs under train:",
+        ),
+        (("out: trained", "epoch: 3"), ConfigError, "Did you mean 'epochs' under train:?"),
+        (("epochs: 3", "tempalte: x"), ConfigError, "Did you mean 'template' at the top level?"),
+        (("epochs: 3", "foo: 3"), ConfigError, r"Known: 'optimiser', .*, 'context_mb'\.$"),
+        (("out: trained", "from: x"), ConfigError, "in a file it is called 'continue_from'"),
+        (
+            ("{good: [great, best], bad: terrible film}", "[good, bad]"),
+            ConfigError,
+            "labels is a mapping of each label to its word, such as {good: good, bad: bad}",
+        ),
+        (
+            ("train: rows.jsonl", "train: row.jsonl"),
+            DataError,
+            r"row.jsonl cannot be read: .* key data.train .* Did you mean '.*rows.jsonl'",
+        ),
         (("train: rows.jsonl", "train: none.jsonl"), DataError, "none.jsonl cannot be read"),
         (
             ("{text|shorten}", "{texts}"),

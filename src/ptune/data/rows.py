@@ -318,6 +318,12 @@ def looks_like_data(names: Iterable[str]) -> bool:
     return any(re.fullmatch(r"[-+]?\d[\d.,:-]*", name.strip()) or len(name) > 100 for name in names)
 
 
+HEADER_TAKEN = (
+    "The first line of the file was taken for the names of its {} columns and looks like a row: "
+    "if it is one,"
+)
+
+
 def headerless_hint(names: Iterable[str]) -> str:
     """What to do where a table's first line seems to be a row; empty where it does not."""
     names = list(names)
@@ -331,11 +337,20 @@ def headerless_hint(names: Iterable[str]) -> str:
 def header_advice(names: Sequence[str]) -> str:
     """What to do where a table's first line is a row."""
     return (
-        f"The first line of the file was taken for the names of its {len(names)} columns and "
-        "looks like a row: if it is one, name the columns by "
-        f"data: {{columns: [{', '.join(['label', 'text', 'title', 'more'][: len(names)])}]}} (a "
-        f"name for each of the {len(names)})."
+        f"{HEADER_TAKEN.format(len(names))} name the columns by "
+        f"data: {{columns: [{', '.join(likely_names(names))}]}} (a name for each of the "
+        f"{len(names)})."
     )
+
+
+def likely_names(first_line: Sequence[str]) -> list[str]:
+    """A name for each column of a table whose first line is a row: its longest value is taken for
+    the text, its shortest for the label."""
+    lengths = list(map(len, first_line))
+    names = [f"column{number}" for number in range(1, len(lengths) + 1)]
+    names[lengths.index(min(lengths))] = "label"
+    names[lengths.index(max(lengths))] = "text"
+    return names
 
 
 def field_hint(name: str, row: Mapping[str, Any]) -> str:

@@ -291,10 +291,11 @@ def first_line_is_a_row(columns: Mapping[str, Column], roles: Roles) -> bool:
     if roles.label is None or not roles.texts or repeated_headers(columns):
         return False
     is_label = columns[roles.label].named_itself > 0
-    return is_label and any(_is_sentence(name) for name in roles.texts)
+    return is_label and any(is_sentence(name) for name in roles.texts)
 
 
-def _is_sentence(name: str) -> bool:
+def is_sentence(name: str) -> bool:
+    """Whether a column's name looks like a text of a row."""
     return len(name) >= SENTENCE and (len(name.split()) > 2 or not name.isascii())
 
 

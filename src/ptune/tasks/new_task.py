@@ -13,11 +13,11 @@ from ptune.base import files
 from ptune.data import file_form
 from ptune.data.json_rows import written
 from ptune.data.rows import (
+    HEADER_TAKEN,
     FileRow,
-    header_advice,
-    headerless_hint,
     is_missing,
     label_names,
+    likely_names,
     place_of,
     read_rows,
     spelled,
@@ -82,6 +82,7 @@ def new(config: NewConfig, report: Callable[[str], None] = print) -> pathlib.Pat
     for sentence in (*findings.of_labels(counts), *odd.sentences()):
         report(f"Note: {sentence}")
     split = split_rows(rows, roles.texts, label, config.dev_share, config.test_share, config.seed)
+    split_files = {name: path for name, path in split_files.items() if getattr(split, name)}
     lines = {
         path: "".join(written(row) + "\n" for row in getattr(split, name))
         for name, path in split_files.items()
@@ -104,6 +105,8 @@ def new(config: NewConfig, report: Callable[[str], None] = print) -> pathlib.Pat
         f"Rows to learn from, for dev and for test: {sizes}, in "
         f"{', '.join(map(str, split_files.values()))}"
     )
+    for sentence in _without_rows(config, split_files):
+        report(sentence)
     for name, why in words.notes.items():
         report(
             f"The word for {name!r} is {words.words[name]!r}, since {why}: write a better one "
@@ -116,6 +119,19 @@ def new(config: NewConfig, report: Callable[[str], None] = print) -> pathlib.Pat
 def _refuse(is_other: bool, path: pathlib.Path) -> None:
     if is_other:
         raise ConfigError(f"{path} is there already: choose another --out, or delete it.")
+
+
+def _without_rows(config: NewConfig, split_files: Mapping[str, pathlib.Path]) -> list[str]:
+    """That there are no rows for dev or test, and what follows, unless that was asked for."""
+    shares = {"dev": config.dev_share, "test": config.test_share}
+    empty = [name for name, share in shares.items() if share and name not in split_files]
+    if not empty:
+        return []
+    follows = " no figure will be given." if "test" in empty else " training is not stopped early."
+    return [
+        f"No rows for {' and '.join(empty)}:{follows} A label needs {FEWEST_TO_SPLIT} different "
+        "texts to have some."
+    ]
 
 
 def _guessed(config: NewConfig, rows: Sequence[Row], roles: Roles) -> list[str]:
@@ -167,14 +183,25 @@ def _rows(
     given = FileConfig(**{name: getattr(config, name) for name in FileConfig.model_fields})
     form = file_form.seen(config.data, given)
     if form.first_line:
-        raise DataError(
-            f"{config.data}: {headerless_hint(form.first_line)} For ptune new, --columns gives "
-            "these names."
-        )
+        raise DataError(_headerless(config.data, form.first_line))
     rows = read_rows(config.data, skipped, given if form.is_guessed else form.options)
     for note in form.notes:
         report(f"{config.data}: {note}.")
     return rows
+
+
+def _headerless(path: pathlib.Path, first_line: Sequence[str]) -> str:
+    """What to do where a table's first line is a row."""
+    return (
+        f"{path}: {HEADER_TAKEN.format(len(first_line))} {_with_names(path, first_line)} (a name "
+        "for each of them)."
+    )
+
+
+def _with_names(path: pathlib.Path, first_line: Sequence[str]) -> str:
+    """The command that names the columns of a table without a header."""
+    names = " ".join(likely_names(first_line))
+    return f"name the columns: ptune new {shlex.quote(str(path))} --columns {names}"
 
 
 def _check_first_line(config: NewConfig, rows: Sequence[Row], roles: Roles) -> None:
@@ -185,10 +212,7 @@ def _check_first_line(config: NewConfig, rows: Sequence[Row], roles: Roles) -> N
     """
     counted = column_survey.survey(rows)
     if config.text is None and column_survey.first_line_is_a_row(counted, roles):
-        raise DataError(
-            f"{config.data}: {header_advice(list(counted))} For ptune new, --columns gives these "
-            "names."
-        )
+        raise DataError(_headerless(config.data, list(counted)))
     if column_survey.repeated_headers(counted):
         refuse(
             [
@@ -227,9 +251,12 @@ def columns(
     roles = column_survey.roles_of(counted, text, label)
     if roles.label is None or not roles.texts:
         what, option = ("label", "--label") if roles.label is None else ("text", "--text")
+        hint = ""
+        if any(map(column_survey.is_sentence, counted)):
+            hint = f" If its first line is a row, {_with_names(path, list(counted))}"
         raise ConfigError(
             f"No column of {path} looks like a {what}: name it with {option}. Its columns: "
-            f"{_listed(counted)}."
+            f"{_listed(counted)}.{hint}"
         )
     values = counted[roles.label]
     sets = values.label_sets
@@ -336,16 +363,14 @@ def _page(
         method=config.method,
         roles=roles,
         words=words.words,
-        data=[
-            (name, path.name, f"{sizes[name]} rows")
-            for name, path in split_files.items()
-            if sizes[name]
-        ],
+        data=[(name, path.name, f"{sizes[name]} rows") for name, path in split_files.items()],
         head=[
             f"ptune train {shlex.quote(config.out.name)} --out "
             f"{shlex.quote(config.out.stem + '-trained')}",
             f"Made by ptune new from {config.data.name}: {sum(sizes.values())} rows, {len(counts)} "
-            "labels. Change what you like; every key stands in `ptune train --help`.",
+            "labels.",
+            "Change what you like; docs/reference-task.md explains every key, and `ptune train "
+            "--help` most.",
         ],
         notes=words.notes,
         lm_note="builtin knows few words: a folder or a name on the hub, such as "

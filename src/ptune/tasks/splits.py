@@ -1,5 +1,6 @@
 """The rows of a task: read from its files, checked, and drawn."""
 
+import difflib
 import pathlib
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -201,11 +202,10 @@ def _all_rows(
 
 
 def _check_there(path: pathlib.Path, split: str, source: str | None) -> None:
-    """Say how a data set is got where it is not there.
+    """Say which key names a file that is not there, and how a data set is got.
 
     Raises:
-        DataError: the file is missing, and the task says where it comes from; or PTUNE_DATA, which
-            its name needs, is not set.
+        DataError: the file is missing; or PTUNE_DATA, which its name needs, is not set.
     """
     come_from = f" They come from: {source}." if source else ""
     if DATA_VARIABLE in str(path):
@@ -215,12 +215,25 @@ def _check_there(path: pathlib.Path, split: str, source: str | None) -> None:
             f"PTUNE_DATA=FOLDER of a folder that holds {wanted}, or "
             f"name a file of yours with --data.{split} FILE.{come_from}"
         )
-    if source and not path.exists():
+    if path.exists():
+        return
+    if source:
         raise DataError(
             f"There is no file {path} with the {split} rows: set PTUNE_DATA to the folder of your "
             "data sets, or name a file of yours with "
             f"--data.{split} FILE.{come_from}"
         )
+    raise DataError(
+        f"{path} cannot be read: No such file or directory. The key data.{split} of the task's "
+        f"YAML file, or --data.{split}, names it.{_like(path)}"
+    )
+
+
+def _like(path: pathlib.Path) -> str:
+    """The file beside a missing one whose name is nearly the same, as a question."""
+    names = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.8)
+    return f" Did you mean {str(path.parent / close[0])!r}?" if close else ""
 
 
 def _halves(data: DataConfig, rows: list[Row]) -> tuple[list[Row], list[Row]]:

@@ -14,15 +14,15 @@ from ptune.answers.label_words import Verbalizer, allowed
 from ptune.answers.readers.reader_table import READERS
 from ptune.base import plain_files
 from ptune.data import yaml_files
-from ptune.errors import ConfigError, nearest, reason
+from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
 from ptune.model import calibration
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Row, Task
 from ptune.prompts.bank import Prefix
-from ptune.settings import DecodingConfig, PetConfig, PrefixConfig, TrainConfig
 from ptune.tasks.layouts.lama import read_vocabulary
-from ptune.tasks.schema import AUTO, DataConfig, ReadingConfig, TaskConfig, Words
+from ptune.tasks.schema import AUTO, TaskConfig, Words
 from ptune.tasks.splits import DATA_VARIABLE, SPLITS
+from ptune.tasks.yaml_faults import explained
 from ptune.template.language import Field, Template
 from ptune.training.methods import Method
 from ptune.training.methods import method as method_of
@@ -69,7 +69,7 @@ def read(path: pathlib.Path, preset: str | None = None) -> TaskConfig:
     try:
         config = TaskConfig.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explained(error)}") from error
+        raise ConfigError(f"{path}: {explained(error)}") from error
     config = _as_the_code(config, path, preset or config.preset)
     folder = pathlib.Path() if ours else path.parent
     files = {split: getattr(config.data, split) for split in SPLITS}
@@ -156,31 +156,6 @@ def _expanded(text: str, path: pathlib.Path) -> str:
         return setting
 
     return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", value, text)
-
-
-def _explained(error: ValidationError) -> str:
-    first = min(
-        error.errors(), key=lambda detail: detail["type"] != "extra_forbidden"
-    )  # a misspelt key explains a missing one
-    key = ".".join(map(str, first["loc"]))
-    if first["type"] == "extra_forbidden":
-        known = {
-            name
-            for owner in (
-                TaskConfig,
-                DataConfig,
-                TrainConfig,
-                PrefixConfig,
-                DecodingConfig,
-                ReadingConfig,
-                PetConfig,
-            )
-            for name in owner.model_fields
-        }
-        return f"there is no key {key!r}. {nearest(str(first['loc'][-1]), sorted(known))}"
-    return (
-        f"{key}: {reason(first)}." if first["type"] != "missing" else f"the key {key!r} is missing."
-    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,84 @@
+"""What is wrong with a task's YAML file, as a sentence: a key that stands nowhere or elsewhere, a
+value that does not fit."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from ptune.errors import nearest, reason
+from ptune.settings import Config
+from ptune.tasks.schema import TaskConfig
+
+WORDS_OF_LABELS = ("labels", "verbalizers", "relations")  # keys that map each label to its words
+
+
+def explained(error: ValidationError) -> str:
+    """The first fault of a task's file; a key that is unknown explains one that is missing."""
+    first = min(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
+    names = list(map(str, first["loc"]))
+    key = ".".join(names)
+    if first["type"] == "extra_forbidden":
+        return f"there is no key {key!r}{_where_it_belongs('.'.join(names[:-1]), names[-1])}"
+    if first["type"] == "missing":
+        return f"the key {key!r} is missing."
+    if first["type"] == "dict_type" and names[0] in WORDS_OF_LABELS:
+        return f"{key} is a mapping of each label to its word, such as {_mapping(first)}."
+    return f"{key}: {reason(first)}."
+
+
+def _mapping(detail: Mapping[str, Any]) -> str:
+    """A mapping of labels as YAML has it, of the labels that stand there as a list."""
+    value = detail["input"]
+    is_list = isinstance(value, list) and value and all(isinstance(name, str) for name in value)
+    names = value if is_list else ["post", "noise"]
+    return "{" + ", ".join(f"{name}: {name}" for name in names[:3]) + "}"
+
+
+def _where_it_belongs(section: str, name: str) -> str:
+    """The end of the sentence on an unknown key: the section or the name that is meant."""
+    sections = dict(_sections(TaskConfig))
+    name = name.rpartition(".")[2].replace("-", "_")
+    here = sections[section].model_fields
+    if name in (options := _names_of_options(section, sections[section])):
+        return f": in a file it is called {options[name]!r}."
+    if elsewhere := _sections_with(name, sections):
+        return f" here; it belongs {' or '.join(map(_under, elsewhere))}."
+    if not difflib.get_close_matches(name, here, n=1):
+        known = [other for config in sections.values() for other in config.model_fields]
+        for other in difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+            under = " or ".join(map(_under, _sections_with(other, sections)))
+            return f". Did you mean {other!r} {under}?"
+    return f". {nearest(name, here, len(here))}"
+
+
+def _sections(config: type[Config], key: str = "") -> Iterator[tuple[str, type[Config]]]:
+    """The settings that a file may have under a key, with that key, such as "pet.distil"; first
+    those at the top level, whose key is empty."""
+    yield key, config
+    for name, field in config.model_fields.items():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, Config):
+                yield from _sections(kind, f"{key}.{name}" if key else name)
+
+
+def _sections_with(name: str, sections: Mapping[str, type[Config]]) -> list[str]:
+    """The sections that have a key, those that lie deepest left out where another has it."""
+    having = [section for section, config in sections.items() if name in config.model_fields]
+    least = min((section.count(".") for section in having), default=0)
+    return [section for section in having if section.count(".") == least and section != "code"]
+
+
+def _under(section: str) -> str:
+    return f"under {section}:" if section else "at the top level"
+
+
+def _names_of_options(section: str, config: type[Config]) -> dict[str, str]:
+    """The keys whose option has another name on the command line, by that name."""
+    return {
+        option: f"{section}.{name}" if section else name
+        for name, field in config.model_fields.items()
+        for argument in field.metadata
+        if (option := getattr(argument, "name", None))
+    }
