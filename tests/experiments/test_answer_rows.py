@@ -11,7 +11,7 @@ import tiny
 import torch
 from pydantic import BaseModel
 
-from ptune.errors import ConfigError, DataError, PtuneError
+from ptune.errors import ConfigError, DataError, PtuneError, StoreError
 from ptune.experiments import answer_rows
 from ptune.experiments.options import EvaluateConfig, GenerateConfig, PredictConfig
 from ptune.experiments.train import train_task
@@ -613,6 +613,13 @@ def test_answers_grow_beside_the_file_that_they_become(prompts, tmp_path, monkey
     monkeypatch.setattr(PromptModel, "scores", scores)
     answered(prompts / "labels", tmp_path / "rows.jsonl", tmp_path)
     assert sizes[0] == 0 and sizes == sorted(set(sizes)) and len(sizes) == len(TEXTS) / 2
+
+
+def test_a_place_where_nothing_can_be_written_is_told_by_its_name(prompts, tmp_path):
+    write(tmp_path / "rows.jsonl", [{"text": text} for text in TEXTS[:2]])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"/file/a.csv cannot be written: [^:]+\.$"):
+        answered(prompts / "labels", tmp_path / "rows.jsonl", tmp_path, "file/a.csv")
 
 
 def test_answers_replace_a_file_only_where_that_is_asked_for(prompts, tmp_path):

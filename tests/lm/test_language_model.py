@@ -464,6 +464,19 @@ def test_devices_and_dtypes():
         choose_dtype("int3", torch.device("cpu"))
     with pytest.raises(ConfigError, match="'cuda:97' is not there"):
         choose_device("cuda:97")
+    with pytest.raises(ConfigError, match="no device 'gpu'. Did you mean 'cuda'"):
+        choose_device("gpu")
+    with pytest.raises(ConfigError, match="Known: 'auto', 'cpu', 'cuda'"):
+        choose_device("x")
+
+
+def test_what_is_no_lm_is_told_with_what_is(tmp_path, monkeypatch):
+    (tmp_path / "prompt.json").write_text("{}")
+    with pytest.raises(ModelError, match=f"a saved prompt, and no LM: .* --from {tmp_path}"):
+        LanguageModel.load(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="a folder, a .gguf file, its name on the hub, or builtin"):
+        LanguageModel.load("no-such-lm-7")
 
 
 def test_nearest_words_are_those_of_the_vectors():

@@ -112,7 +112,7 @@ def test_predict_reads_standard_input_and_skips_what_is_bad_when_told(
     ]
     assert "no field 'text'" in said[1]
     monkeypatch.setattr("sys.stdin", io.StringIO(lines))
-    with pytest.raises(DataError, match="standard input, line 2: not valid JSON"):
+    with pytest.raises(DataError, match='line 2: not valid JSON .* such as {"text": "..."}'):
         answer_rows.predict(PredictConfig(prompt=prompt, device="cpu"))
     monkeypatch.setattr("sys.stdin", io.StringIO('{"text": "great"}\n{"x": 1}\n'))
     with pytest.raises(
@@ -194,6 +194,11 @@ def test_a_trained_folder_is_not_overwritten(task):
             ("{text|shorten}", "{texts}"),
             DataError,
             r"line 1 \(train\) has no field 'texts', which the task reads. Did you mean 'text'",
+        ),
+        (
+            ("{mask}", "{maks}"),
+            DataError,
+            r"^The template has {maks}, and no row .* Did you mean {mask}\?[^\n]*$",
         ),
         (("data: {", "target: gold\ndata: {"), DataError, "'gold'"),
         (

@@ -1,6 +1,7 @@
 """Saved prompts at work: scored on rows, or answering them one batch after the other."""
 
 import contextlib
+import json
 import pathlib
 import re
 import sys
@@ -245,7 +246,7 @@ def _stream(
     unknown = UnknownRows(model.lm.tokens)
     notes: list[str] = []
     if config.data is None:
-        rows: Iterable[Row] = _standard_input(skipped)
+        rows: Iterable[Row] = _standard_input(skipped, _row_as_json(model))
     else:
         path = config.data
         options = options_for(path, config, layout)
@@ -334,8 +335,17 @@ def _model(config: EvaluateConfig | PredictConfig | GenerateConfig) -> PromptMod
     )
 
 
-def _standard_input(skipped: list[str] | None) -> Iterator[FileRow]:
-    """The rows of standard input, JSON lines in UTF-8."""
+def _row_as_json(model: PromptModel) -> str:
+    """A row as the first task takes it, as a line of JSON."""
+    return json.dumps(dict.fromkeys(model.tasks[0].template.fields, "..."), ensure_ascii=False)
+
+
+def _standard_input(skipped: list[str] | None, example: str) -> Iterator[FileRow]:
+    """The rows of standard input, JSON lines in UTF-8.
+
+    Args:
+        example: a row as such a line, for messages.
+    """
     for number, line in enumerate(getattr(sys.stdin, "buffer", sys.stdin), 1):
         try:
             text = (
@@ -347,7 +357,10 @@ def _standard_input(skipped: list[str] | None) -> Iterator[FileRow]:
                 yield FileRow(row_of(text), STANDARD_INPUT, number)
         except ValueError as error:
             fault = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
-            message = f"{STANDARD_INPUT}, line {number}: {fault.rstrip('.')}."
+            message = (
+                f"{STANDARD_INPUT}, line {number}: {fault.rstrip('.')}. Each line should be an "
+                f"object such as {example}."
+            )
             if skipped is None:
                 raise DataError(message) from error
             skipped.append(message)

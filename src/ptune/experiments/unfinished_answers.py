@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from ptune.base import files
 from ptune.base.file_names import partial_file
 from ptune.data import answer_files
-from ptune.errors import ConfigError, DataError
+from ptune.errors import ConfigError, DataError, StoreError
 from ptune.experiments.options import GenerateConfig, PredictConfig
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.runs import identity
@@ -129,14 +129,18 @@ def opened(
 @contextlib.contextmanager
 def _held(partial: pathlib.Path) -> Iterator[None]:
     """Keep other processes from writing the same answers."""
-    partial.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(partial.with_name(f".{partial.name}.lock"), blocking=False)
     try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
         raise ConfigError(
             f"Another process is writing {partial}: wait until it has ended, or choose another "
             "--out."
+        ) from error
+    except OSError as error:
+        raise StoreError(
+            f"{partial.with_suffix('')} cannot be written: {error.strerror or error}."
         ) from error
     try:
         yield

@@ -357,10 +357,20 @@ def _auc(
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
     for number, row in enumerate(rows, 1):
-        if row.get(name) in (None, "", []):
-            place = getattr(row, "place", f"Row {number}")
-            raise DataError(f"{place} has no {name!r}, which the metric needs.")
+        place = getattr(row, "place", f"Row {number}")
+        if name not in row:
+            raise DataError(
+                f"{place} has no field {name!r}, which the metric needs. {_fields(name, row)}"
+            )
+        if row[name] in (None, "", []):
+            raise DataError(f"{place} has nothing in {name!r}, which the metric needs.")
     return [row[name] for row in rows]
+
+
+def _fields(name: str, row: Mapping[str, Any]) -> str:
+    """The field of a row that may be meant, and all that it has."""
+    hint, listed = nearest(name, row), ", ".join(map(repr, row))
+    return f"{hint} Its fields: {listed}." if hint.startswith("Did you mean") else hint
 
 
 def _word_f1(words: list[str], right: list[str]) -> float:

@@ -1,6 +1,7 @@
 """The rows of a task: read from its files, checked, and drawn."""
 
 import difflib
+import itertools
 import pathlib
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from ptune.tasks.row_faults import fault_of, lacking, refuse
 from ptune.tasks.row_labels import changed, labelled_rows, strangers_and_idle
 from ptune.tasks.schema import DataConfig
 from ptune.template.language import Field
+from ptune.template.parts import RESERVED
 
 SPLITS = ("train", "dev", "test", "unlabeled")
 DATA_VARIABLE = "${PTUNE_DATA}"
@@ -60,6 +62,7 @@ def read(
     faults: list[str] = []
     read_rows_of = {split: _split_rows(data, split, faults, notes) for split in SPLITS}
     _check_target(data, read_rows_of, target)
+    _check_parts(read_rows_of, fields)
     rows = {
         split: _checked(data, split, rows_of_split, target, labels, fields, faults, multi_label)
         for split, rows_of_split in read_rows_of.items()
@@ -130,6 +133,24 @@ def _check_target(data: DataConfig, rows: Mapping[str, Sequence[Row]], target: s
     fields = f" The fields of {path}: {known}." if hint.startswith("Did you mean") else ""
     subject = "No file has" if len(there) > 1 else f"{path}: no row has"
     raise DataError(f"{subject} the field {target!r}, which target names. {hint}{fields}")
+
+
+def _check_parts(rows: Mapping[str, Sequence[Row]], fields: Sequence[Field]) -> None:
+    """Refuse a field of a template that no row of any file has, and whose name is nearly that of
+    another part, such as {maks}.
+
+    Raises:
+        DataError: there is one.
+    """
+    all_rows = list(itertools.chain.from_iterable(rows.values()))
+    for name in dict.fromkeys(field.name for field in fields):
+        close = difflib.get_close_matches(name, RESERVED, n=1)
+        if close and all_rows and not any(name in row for row in all_rows):
+            known = ", ".join(map(repr, all_rows[0]))
+            raise DataError(
+                f"The template has {{{name}}}, and no row has a field of that name. Did you mean "
+                f"{{{close[0]}}}? The fields of the rows: {known}."
+            )
 
 
 def _checked(

@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as transformers_logging
 
-from ptune.errors import ConfigError, ModelError
+from ptune.errors import ConfigError, ModelError, nearest
 from ptune.lm.source import model_files
 from ptune.template.language import Kind
 
@@ -28,6 +28,12 @@ CLASSES = {
     "causal": AutoModelForCausalLM,
     "encoder-decoder": AutoModelForSeq2SeqLM,
 }
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+OTHER_NAMES = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps"}  # what devices are called too
+FORMS_OF_LM = (
+    "An LM is named by a folder, a .gguf file, its name on the hub, or builtin, which needs no "
+    "network."
+)
 BUILTIN = pathlib.Path(__file__).parents[2] / "builtin" / "lm"
 
 
@@ -68,6 +74,14 @@ def choose_device(device: str) -> torch.device:
         if torch.zeros(1, device=device).is_meta:
             raise RuntimeError("meta holds no values.")
     except (RuntimeError, AssertionError) as error:
+        name = device.partition(":")[0]
+        if name not in DEVICES:
+            meant = OTHER_NAMES.get(name.lower())
+            hint = f"Did you mean {meant!r}?" if meant else nearest(name, DEVICES)
+            raise ConfigError(
+                f"There is no device {device!r}. {hint} --device auto takes a GPU if there is one, "
+                "else the CPU."
+            ) from error
         raise ConfigError(
             f"The device {device!r} is not there: {str(error).splitlines()[0]} Use --device auto "
             "or cpu."
@@ -172,6 +186,10 @@ def locate(source: str) -> tuple[str, dict[str, str]]:
             raise ModelError(f"There is no file {path}.")
         return str(path.parent), {"gguf_file": path.name}
     if path.is_dir():
+        if (path / "prompt.json").exists() and not (path / "config.json").exists():
+            raise ModelError(
+                f"{source} is a saved prompt, and no LM: to train on from it, --from {source}."
+            )
         return str(path), {}
     if source.startswith((".", "/", "~")) or source.endswith("/") or source.count("/") > 1:
         raise ModelError(f"There is no LM folder {path}.")
@@ -247,7 +265,10 @@ def quiet_loading(source: str, path: pathlib.Path) -> Iterator[None]:
     except (
         Exception
     ) as error:  # transformers raises every kind; all of them mean that nothing was loaded
-        raise ModelError(f"No LM can be loaded from {source!r}: {first_line(error)}") from error
+        hint = "" if path.exists() else f" {FORMS_OF_LM}"
+        raise ModelError(
+            f"No LM can be loaded from {source!r}: {first_line(error)}{hint}"
+        ) from error
     finally:
         transformers_logging.set_verbosity(level)
         transformers_logging.enable_progress_bar()
