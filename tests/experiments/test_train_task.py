@@ -109,7 +109,7 @@ def test_of_many_prompts_those_that_did_not_diverge_are_saved(world, tmp_path, m
         ("f1", "f1:a or f1:b"),
         ("recall:c", "a label that is not there"),
         ("acuracy", "Did you mean 'accuracy'"),
-        ("em", "line 1 .test. has no 'group'"),
+        ("em", "line 1 .test. has no field 'group'"),
         ("bleu", "no metric 'bleu' of labelled rows"),
     ],
 )
@@ -214,7 +214,7 @@ GOOD = {"x": "Rome film", "label": "a", "user": "anna"}
         ([GOOD], "prompt_by: user\ncombine: vote\n", "with prompt_by one prompt answers each row"),
         ([GOOD], "metrics: [acuracy]\n", "no metric 'acuracy'"),
         ([GOOD], "parts: user\n", "parts gives the figures of written answers"),
-        ([GOOD], "metrics: [em]\n", "line 1 .test. has no 'group'"),
+        ([GOOD], "metrics: [em]\n", "line 1 .test. has no field 'group'"),
         ([GOOD, {"label": "a"}], "", "'x'"),
         ([GOOD, {"x": "Rome"}], "", "'label'"),
         ([GOOD, {"x": "Rome", "label": "c"}], "", "'c'"),

@@ -149,9 +149,9 @@ def test_figures_that_cannot_be_counted():
         ),
         (["accuracy"], rows_of("ab"), ["a"], ConfigError, "there are 1 for 2 rows"),
         (["accuracy"], [], [], ConfigError, "0 for 0 rows"),
-        (["accuracy"], [*rows_of("a"), {}], ["a", "a"], DataError, "Row 2 has no 'label'"),
-        (["em"], rows_of("a"), ["a"], DataError, "Row 1 has no 'group'"),
-        (["record-f1"], [{"answers": []}], ["a"], DataError, "Row 1 has no 'answers'"),
+        (["accuracy"], [*rows_of("a"), {}], ["a", "a"], DataError, "Row 2 has no field 'label'"),
+        (["em"], rows_of("a"), ["a"], DataError, "Row 1 has no field 'group'"),
+        (["record-f1"], [{"answers": []}], ["a"], DataError, "Row 1 has nothing in 'answers'"),
         (
             ["f1a"],
             rows_of("ab"),
