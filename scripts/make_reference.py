@@ -28,7 +28,8 @@ from ptune.tasks.schema import TaskConfig
 
 FOLDER = pathlib.Path(__file__).parents[1] / "docs"
 WITHOUT_OPTIONS = {
-    "methods": "List the methods, and what each trains. It has no options.",
+    "methods": "List the methods and what each trains; `ptune methods METHOD` shows one with its "
+    "settings. It has no options.",
     "bench": "How fast training, scoring and writing are beside PEFT. It runs in a clone of ptune's "
     "repository alone, and its options are those of `python -m benchmarks`: "
     "`ptune bench --help` lists them.",

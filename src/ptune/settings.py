@@ -79,11 +79,11 @@ class DecodingConfig(Config):
     sample: bool = False
     """Draw tokens by their probability instead of taking the best."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    """Of sampling: below 1 keeps closer to the best."""
+    """Temperature of sampling: below 1 keeps closer to the best tokens."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Of sampling: only the likeliest tokens that make up this share."""
+    """Sample only from the likeliest tokens that together have this probability."""
     top_k: Annotated[int, Field(ge=0)] = 0
-    """Of sampling: only that many of the likeliest tokens; 0 is all."""
+    """Sample only from so many of the likeliest tokens; 0 samples from all."""
     texts: Annotated[int, Field(ge=1)] = 1
     """Texts for each row."""
     no_repeat_ngram: Annotated[int, Field(ge=0)] = 0
@@ -151,12 +151,12 @@ class TrainConfig(Config):
     clip: Annotated[float, Field(ge=0)] = 1.0
     """Largest norm of a task's gradient; 0 leaves it as it is."""
     evaluate_every: Annotated[int, Field(ge=0)] = 0
-    """Steps between two looks at dev; 0 is once an epoch."""
+    """Steps between two checks on dev; 0 checks once an epoch."""
     patience: Annotated[int, Field(ge=0)] = 5
-    """Looks at dev without a gain before training stops; 0 never stops early."""
+    """Checks on dev without improvement before training stops; 0 never stops early."""
     patience_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps without a gain that must have gone by too, where rows are so few that the looks are
-    soon made."""
+    """Steps without improvement that must have passed too before training stops, where rows are so
+    few that the checks follow each other quickly."""
     seed: Seed = 0
     """Seed of the order of rows, the initialisation and dropout."""
     save_seconds: Annotated[float, Field(ge=0)] = 60
@@ -166,7 +166,7 @@ class TrainConfig(Config):
     rows of every label count the same together. Or a weight for each label, 1 where none is given:
     {urgent: 5}."""
     auxiliary: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Weight of telling hidden words of the unlabelled rows beside the task (PET; 1e-4 in its
+    """Weight of an auxiliary loss: predicting masked words of the unlabelled rows (PET; 1e-4 in its
     code)."""
     recompute: bool = False
     """Gradient checkpointing: compute each layer again in the backward pass, which takes less
@@ -266,8 +266,8 @@ class FileConfig(Config):
     data.paragraphs.qas. What stands beside these lists (a title, a context) becomes fields of each
     row."""
     language: str | None = None
-    """Of WebNLG's texts (form webnlg), by the abbreviations of its XML files: ru, br, cy, ga, mt;
-    en by default."""
+    """The language of WebNLG's texts (form webnlg), by the abbreviations of its XML files: ru, br,
+    cy, ga, mt; en by default."""
 
 
 class LayoutConfig(FileConfig):
@@ -284,10 +284,10 @@ class LayoutConfig(FileConfig):
     relabel: dict[
         Literal["train", "dev", "test"], Annotated[dict[str, str], Field(min_length=1)]
     ] = {}
-    """Of a file that has other labels: the task's label for each, such as {train: {0: 0, 1: 0, 3:
+    """For a file that has other labels: the task's label for each, such as {train: {0: 0, 1: 0, 3:
     1, 4: 1}}; rows of a label that is not listed are left out."""
     label_separator: Annotated[str, Field(min_length=1)] | None = None
-    """Of a task with multi_label: what stands between the labels in a cell of a table, such as ";"
+    """For a task with multi_label: what stands between the labels in a cell of a table, such as ";"
     in "noise; heating". A list in JSON needs none."""
 
 
@@ -321,7 +321,7 @@ class PetConfig(Config):
     share: Annotated[float, Field(gt=0, le=1)] = 0.25
     """iPET: the share of the other members that label a member's new rows."""
     temperature: Annotated[float, Field(gt=0)] = 2
-    """Of the shares that the classifier learns from."""
+    """Temperature of the label shares that the classifier learns from."""
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """The share of the unlabelled rows that the classifier does not learn from: it learns until it
     comes no nearer to the members' answers to those. Of fewer than 100 rows none is held out, and

@@ -31,7 +31,7 @@ def test_versions_device_and_what_could_be_installed(capsys, monkeypatch):
         "torch",
         torch.__version__,
     ] in lines
-    assert ["device", "cpu", "(1", "threads),", "in", "float32"] in lines
+    assert ["device", "cpu", "(1", "thread),", "in", "float32"] in lines
     assert [
         "gguf",
         "not",

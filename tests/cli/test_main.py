@@ -305,7 +305,18 @@ def test_no_plots_are_loaded_to_answer():
 
 
 def test_version(capsys):
-    assert main(capsys, "--version")[1].startswith("ptune 0.")
+    for name in ("--version", "version"):
+        assert main(capsys, name)[1].startswith("ptune 0.")
+    assert main(capsys, "help")[1] == main(capsys, "--help")[1]
+
+
+def test_one_method_is_shown_with_its_settings(capsys):
+    assert (
+        "train:\n  optimiser: adam\n  learning_rate: 0.001"
+        in main(capsys, "methods", "p-tuning")[1]
+    )
+    status, _, errors = main(capsys, "methods", "ptuning")
+    assert status == 2 and "Did you mean 'p-tuning'" in errors
     assert os.path.exists(cli.__file__)
 
 

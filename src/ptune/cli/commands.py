@@ -85,12 +85,15 @@ def _check(arguments: Sequence[str]) -> None:
 
 
 def _methods(arguments: Sequence[str]) -> None:
-    if arguments:
-        print("usage: ptune methods\n\nList the methods, and what each trains.")
+    if len(arguments) > 1 or arguments and arguments[0].startswith("-"):
+        print(
+            "usage: ptune methods [METHOD]\n\nList the methods and what each trains, or show one "
+            "with its settings."
+        )
         sys.exit(0 if arguments[0] in ("-h", "--help") else 2)
-    from ptune.training.methods import table
+    from ptune.training.methods import described, table
 
-    print(table())
+    print(described(arguments[0]) if arguments else table())
 
 
 def _check_rows_are_named(command: str, arguments: Sequence[str]) -> None:

@@ -34,11 +34,13 @@ def doctor(config: DoctorConfig, console: Console | None = None) -> None:
         ModelError: the LM cannot be loaded, or takes no prompts.
     """
     console = console or Console()
-    console.print("Here", style="bold")
+    console.print("System", style="bold")
     console.print(_versions(config))
     console.print("Optional packages", style="bold")
     console.print(_optional())
-    if config.lm is not None:
+    if config.lm is None:
+        console.print(Text("ptune doctor LM tries what an LM can do with prompts."))
+    else:
         lm = LanguageModel.load(config.lm, device=config.device, dtype=config.dtype)
         console.print(Text(f"{config.lm}: {type(lm.model).__name__} ({lm.kind})", style="bold"))
         console.print(_capabilities(lm))
@@ -52,11 +54,11 @@ def _versions(config: DoctorConfig) -> Table:
     )
     for package in PACKAGES:
         table.add_row(package, Text(_version(package) or "not installed"))
-    device = choose_device(config.device)
+    device, threads = choose_device(config.device), torch.get_num_threads()
     name = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
-        else f"{torch.get_num_threads()} threads"
+        else f"{threads} thread{'s' if threads > 1 else ''}"
     )
     dtype = str(choose_dtype(config.dtype, device)).removeprefix("torch.")
     table.add_row("device", Text(f"{device} ({name}), in {dtype}"))

@@ -95,9 +95,9 @@ def _drop_output() -> None:
 
 
 def _command(name: str = "--help", *rest: str) -> None:
-    if name in ("-h", "--help"):
+    if name in ("-h", "--help", "help"):
         print(USAGE)
-    elif name == "--version":
+    elif name in ("--version", "version"):
         from importlib.metadata import version
 
         print(f"ptune {version('ptune')}")

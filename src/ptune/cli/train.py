@@ -8,6 +8,8 @@ from ptune.cli.parse import parse
 from ptune.tasks.options import NewConfig
 from ptune.tasks.schema import TaskConfig
 
+OF_THE_FILE = "as the file says"  # in the help without a file, what a task's name is
+
 
 def read_task(arguments: Sequence[str]) -> TaskConfig:
     """The task that the first argument names, with the options that follow it in their places.
@@ -24,7 +26,7 @@ def read_task(arguments: Sequence[str]) -> TaskConfig:
             "Any key of the file can be set from the command line. Of a table (.csv, .tsv, "
             ".jsonl) a file is made first, as by ptune new.\n"
         )
-        parse(TaskConfig, ["--help"], "ptune train TASK.yaml")
+        parse(TaskConfig, ["--help"], "ptune train TASK.yaml", TaskConfig(name=OF_THE_FILE))
     from ptune.data.row_files import form_of
     from ptune.data.rows import JSON, TABLES
     from ptune.tasks import yaml_task

@@ -220,7 +220,7 @@ class CompareConfig(Config):
     """Optimizer steps at most of each training; of PET's classifier as the task says under
     pet.distil, where it does."""
     looks: Annotated[int, Field(ge=1)] = 10
-    """How often dev is looked at on the way; the best state is kept."""
+    """Checks on dev during a training; the best state is kept."""
     test: Annotated[int, Field(ge=1)] | None = None
     """Test rows of each task at most, drawn by the first seed; as the task says by default."""
     max_length: Annotated[int, Field(ge=1)] | None = None

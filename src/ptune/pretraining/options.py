@@ -62,7 +62,7 @@ class PretrainConfig(Config):
     held_out: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
     """Share of the sequences kept back for the perplexity."""
     save_minutes: Annotated[float, Field(ge=0)] = 10
-    """Minutes between two looks at the held-out text, each with a checkpoint."""
+    """Minutes between two checks on the held-out text, each with a checkpoint."""
     save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Number format of the saved weights."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0

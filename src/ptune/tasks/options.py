@@ -25,7 +25,7 @@ class NewConfig(FileConfig):
     out: pathlib.Path = pathlib.Path("task.yaml")
     """The YAML file; the rows to learn from, for dev and for test go beside it."""
     lm: str = "builtin"
-    """The LM, whose tokenizer must have the label words whole."""
+    """The LM; the words proposed for the labels are single tokens of it, where it has such."""
     method: str = "auto"
     """The method that the file names: auto chooses one by the labelled rows; ptune methods lists
     them."""

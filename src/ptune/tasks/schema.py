@@ -51,7 +51,7 @@ class DataConfig(LayoutConfig):
     references: Annotated[int, Field(ge=1)] | None = None
     """How many right texts of a training row to learn from; all by default."""
     source: str | None = None
-    """Where the files can be had; it is told where one is missing."""
+    """Where the files can be had; the message on a missing file says it."""
 
     @property
     def layout(self) -> LayoutConfig:
@@ -112,7 +112,8 @@ class ReadingConfig(Config):
     """The layer whose hidden states a head or a regression reads; the last by default. Of small
     encoders the last but one often tells more."""
     aggregate: Literal["probability", "logit"] = "probability"
-    """Of several words of a label: the mean of their probabilities, or of their logits (PET)."""
+    """How several words of a label count: the mean of their probabilities, or of their logits
+    (PET)."""
     order: Literal["parallel", "left-to-right", "most-probable-first"] | None = None
     """How a masked LM scores words of several tokens: all masks at once, from left to right, or the
     likeliest token first (PET)."""
@@ -138,7 +139,7 @@ class ReadingConfig(Config):
     none: it is shortened. mean, max: it is read part by part, and each label's probability is the
     mean over the parts, or the largest; training and answers take more time for such rows."""
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Of a task with multi_label: the probability from which a row has a label. By default the one
+    """For a task with multi_label: the probability from which a row has a label. By default the one
     with the best f1-micro on the dev rows, which is saved with the prompt; 0.5 without dev rows."""
     words: pathlib.Path | None = None
     """A word list that extends the labels' words (KPT): a line for each label in the labels' order,
@@ -170,7 +171,7 @@ class TaskConfig(Config):
     title: str | None = None
     """What the run is called in tables; the method's name by default."""
     version: Annotated[int, Field(ge=1)] = 1
-    """Of the task's words: raised when they change, since figures change with them."""
+    """Version of the wording; raise it when that changes, since figures change with it."""
     template: str = ""
     """Where fields, soft tokens and the answer stand: "{soft:3} {text|shorten} {soft:3} {mask}"."""
     patterns: tuple[str, ...] = ()
@@ -188,7 +189,7 @@ class TaskConfig(Config):
     labels: Words = {}
     """For each label its word, or several. Without labels, choices and vocabulary, the answer is
     text that the LM writes."""
-    verbalizers: Annotated[tuple[Words, ...], tyro.conf.Fixed] = ()
+    verbalizers: Annotated[tuple[Words, ...], tyro.conf.Suppress] = ()
     """Other words for the same labels; each makes a member of its own in an ensemble."""
     relations: Words = {}
     """For a pair task: for each label the relations of a next-sentence head that stand for it:
@@ -214,7 +215,7 @@ class TaskConfig(Config):
     """A field of the rows, such as user: each of its values has a prompt of its own, all trained
     together."""
     only: tuple[str, ...] = ()
-    """Of prompt_by: train only the prompts of these values; those that are there go on, new ones
+    """With prompt_by: train only the prompts of these values; those that are there go on, new ones
     are added."""
     prompts: Annotated[int, Field(ge=1, le=1000)] = 1
     """Train so many prompts of different seeds together, which then answer as an ensemble."""
@@ -231,7 +232,7 @@ class TaskConfig(Config):
     fine-tune (the LM), or p-tuning, prefix-tuning, prompt-tuning, prompt-tuning-adamw, p-tuning-v2,
     contrastive (the prompt, each with its own settings); ptune methods lists all."""
     minutes: Annotated[float, Field(gt=0)] | None = None
-    """Of method auto: what trying methods and training the best one may take; 2 by default."""
+    """Minutes that method auto may take to try methods and to train the best one; 2 by default."""
     encoder: EncoderName | None = None
     """How soft tokens are made while they are trained; the method's own by default."""
     init: str | None = None
@@ -255,7 +256,7 @@ class TaskConfig(Config):
     hamming-score, and f1:good, precision:good, recall:good, auc:good. By default accuracy, with
     multi_label f1-micro, or those that papers on table-to-text report."""
     stop_by: str = "loss"
-    """Of written answers: what is looked at on dev, the loss, or one of the metrics of what the LM
+    """For written answers: what decides on dev, the loss, or one of the metrics of what the LM
     writes."""
     parts: str | None = None
     """A field of the test rows by which the figures are given apart too, such as part (WebNLG's

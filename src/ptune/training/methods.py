@@ -14,8 +14,9 @@ from ptune.settings import EncoderName, ReaderName, TrainConfig
 # Where rows are so few that an epoch has two or three steps, patience and length count in steps.
 LEAST = 100  # steps of a training at least
 WAITED = 30  # steps without a gain before it stops
-AUTO = "several are tried on the labelled rows (--minutes), and the best is taken"
+AUTO = "tries several of these on the labelled rows (--minutes), and takes the best"
 SENTENCE = "The capital of Austria, on the Danube, is Vienna."  # what a prefix may begin as
+AUTO_NAME = "auto"
 What = Literal["nothing", "prompt", "head", "lm", "both"]
 
 
@@ -116,7 +117,7 @@ METHODS = {
             "both",
             FINE_TUNING_AND_MORE,
             frame="<template>",
-            about="the same, and the LM with them",
+            about="soft tokens among the words, and the LM with them",
         ),
         # FT: the subject alone, the LM tuned (P-tuning, section 4.1, "FT").
         Method(
@@ -236,7 +237,7 @@ METHODS = {
             "table",
             "vocabulary",
             frame="{soft:20} <pattern>",
-            about="the same by AdamW, which small LMs and few rows want",
+            about="soft tokens before the input, by AdamW, which small LMs and few rows want",
         ),
         # P-tuning v2: keys and values at every layer of an encoder, trained directly; 5e-3 to 1e-2
         # and up to 120 epochs in its scripts.
@@ -277,7 +278,7 @@ METHODS = {
             hidden=0,
             frame="{prefix:8} <inputs>",
             reader="head",
-            about="the same, read by a classification head",
+            about="keys and values at every layer, and a classification head that reads the LM",
         ),
         # What every course teaches first: nothing of the LM is changed.
         Method(
@@ -312,7 +313,7 @@ METHODS = {
             frame="{prefix:8} <inputs>",
             reader="linear",
             pooling="mean",
-            about="the same behind a prefix that draws rows of one label together",
+            about="logistic regression behind a prefix that draws rows of one label together",
         ),
     )
 }
@@ -331,18 +332,42 @@ def method(name: str) -> Method:
 
 def table() -> str:
     """All methods, one a line: the name, what it trains, and what it is."""
+    rows = [("method", "trains", "what it is"), (AUTO_NAME, "the best's", AUTO)]
+    rows += [(name, _trained(preset), preset.about) for name, preset in METHODS.items()]
+    width, of_trained = (max(len(row[column]) for row in rows) for column in (0, 1))
+    return "\n".join(f"{name:{width}}  {what:{of_trained}}  {about}" for name, what, about in rows)
+
+
+def described(name: str) -> str:
+    """One method: what it is, what it trains, and the settings of its training as keys of a task's
+    file.
+
+    Raises:
+        ConfigError: there is no such method.
+    """
+    if name == AUTO_NAME:
+        return f"{name}: {AUTO}"
+    preset = method(name)
+    lines = [f"{name}: {preset.about}", f"trains: {_trained(preset)}"]
+    if preset.tune in ("prompt", "both") and not preset.reader:
+        lines += [f"encoder: {preset.encoder}", f"init: {preset.init}"]
+    if preset.tune != "nothing":
+        settings = preset.train.model_dump(exclude_unset=True)
+        lines += ["train:", *(f"  {key}: {value}" for key, value in settings.items())]
+    return "\n".join(lines)
+
+
+def _trained(preset: Method) -> str:
+    """What a method trains, in words."""
     trained = {
-        "nothing": "nothing",
+        "nothing": "a regression" if preset.reader == "linear" else "nothing",
         "prompt": "prompt",
         "head": "LM's head",
         "lm": "LM",
         "both": "prompt and LM",
     }
-    trained_with_reader = trained | {"both": "head and LM", "prompt": "prompt and head"}
-    width = max(map(len, METHODS))
-    lines = [f"{'method':{width}}  {'trains':15}  what it is"]
-    lines.append(f"{'auto':{width}}  {'one of these':15}  {AUTO}")
-    for name, preset in METHODS.items():
-        what = (trained_with_reader if preset.reader else trained)[preset.tune]
-        lines.append(f"{name:{width}}  {what:15}  {preset.about}")
-    return "\n".join(lines)
+    if preset.reader == "linear" and preset.tune == "prompt":
+        return "prompt and regression"
+    if preset.reader and preset.tune in ("prompt", "both"):
+        return f"{'prompt' if preset.tune == 'prompt' else 'LM'} and head"
+    return trained[preset.tune]
