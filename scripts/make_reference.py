@@ -18,6 +18,7 @@ import textwrap
 import types
 import typing
 
+import tyro
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -136,6 +137,8 @@ def commands_page() -> str:
 def _options(model: type[BaseModel], path: str) -> list[str]:
     rows = []
     for name, field in model.model_fields.items():
+        if tyro.conf.Suppress in field.metadata:
+            continue
         inner = _model_in(field.annotation)
         if inner is not None:
             label = inner.__name__.removesuffix("Overrides").lower()

@@ -13,6 +13,8 @@ class NewConfig(FileConfig):
     """Make a task's YAML file from a table of texts and labels: columns found, label words
     proposed, rows split."""
 
+    language: Annotated[str | None, tyro.conf.Suppress] = None
+    """Of the texts of WebNLG, which is no table."""
     data: tyro.conf.Positional[pathlib.Path]
     """The table: .csv, .tsv or .jsonl."""
     text: str | None = None
