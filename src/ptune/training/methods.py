@@ -366,8 +366,6 @@ def _trained(preset: Method) -> str:
         "lm": "LM",
         "both": "prompt and LM",
     }
-    if preset.reader == "linear" and preset.tune == "prompt":
-        return "prompt and regression"
     if preset.reader and preset.tune in ("prompt", "both"):
         return f"{'prompt' if preset.tune == 'prompt' else 'LM'} and head"
     return trained[preset.tune]
