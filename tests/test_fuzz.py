@@ -1,5 +1,5 @@
-"""The fuzzer itself, and a few seconds of it; ``python -m tests.fuzz`` runs as long as one
-likes."""
+"""The fuzzer itself, and a minute of it (``PTUNE_FUZZ_SECONDS``); ``python -m tests.fuzz`` runs as
+long as one likes."""
 
 import os
 import random
@@ -10,7 +10,7 @@ import fuzz
 
 
 def test_odd_input_ends_well_or_with_a_message():
-    seconds = float(os.environ.get("PTUNE_FUZZ_SECONDS", "5"))
+    seconds = float(os.environ.get("PTUNE_FUZZ_SECONDS", "60"))
     assert fuzz.fuzz(seconds, 0, list(fuzz.KINDS)) == []
 
 
