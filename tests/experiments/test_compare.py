@@ -592,6 +592,8 @@ def test_texts_that_the_lm_does_not_know_are_refused_or_told(folder):
         run(folder, **given)
     _, said = run(folder, **given, allow_unknown=True)
     assert sum("unknown to this LM's vocabulary" in line for line in said) == 4
+    _, said = run(folder, **given, allow_unknown=True, resume=True)
+    assert not any("unknown to this LM's vocabulary" in line for line in said), "read once"
     (folder / "task.yaml").write_text(YAML + "allow_unknown: true\n")
     _, said = run(folder, **given, out=folder / "other")
     assert any("The test rows of opinions" in line for line in said)

@@ -164,15 +164,16 @@ def _trial(compared: _Comparison, split: FewShotSplit, name: str, rows: dict[str
 
 
 def _check(compared: _Comparison, trials: Sequence[Trial]) -> None:
-    """Check the rows of the first draw of each task and that the LM can read them, and try each
-    method that has no result for it yet on two of them."""
+    """Check the rows of the first draw of each task, and try each method that has no result for it
+    yet on two of them; of a task without any results, that the LM can read its texts too."""
     config, out = compared.config, compared.config.out
     first_splits = {split.task.name: split for split in reversed(compared.splits)}
     for name, split in first_splits.items():
-        compare_checks.check_texts(config, compared.lm, split, compared.report)
         of_task = [trial for trial in trials if trial.task == name and trial.method in METHODS]
         begun = {trial.method for trial in of_task if (out / trial.file).exists()}
         names = [trial.method for trial in of_task if trial.method not in begun]
+        if not begun:
+            compare_checks.check_texts(config, compared.lm, split, compared.report)
         untried = [method(name) for name in dict.fromkeys(names)]
         compare_checks.check_rows(compared.lm, split, untried, compared.report)
         compare_checks.rehearse(config, compared.lm, split, untried)
