@@ -36,10 +36,6 @@ class PlainReader(Reader):
         super().__init__()
         self.classifier = torch.nn.Linear(width, labels)
 
-    @classmethod
-    def start(cls, lm, verbalizer, bound):
-        return cls(lm.hidden_width, len(bound.labels))
-
     def forward(self, hidden):
         return self.classifier(hidden)
 

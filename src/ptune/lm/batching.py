@@ -28,7 +28,9 @@ def batches(
     """Rows as batches, each with the numbers of its rows: one batch, or one for each side of the
     lengths from which the LM computes otherwise."""
     sides = [lm.side(row) for row in rows]
-    groups = [[n for n, row in enumerate(sides) if row == side] for side in sorted(set(sides))]
+    groups = [
+        [n for n, of_row in enumerate(sides) if of_row == side] for side in sorted(set(sides))
+    ]
     return [
         (numbers, _one_batch(lm, [rows[n] for n in numbers], [prompts[n] for n in numbers]))
         for numbers in groups

@@ -366,7 +366,7 @@ class LanguageModel:
             )
         self.check_lengths(batch)
         batch = batch.to(self.device)
-        entering = self.prefixed(batch, None if batch.context else prefixes)
+        entering = self.prefixed(batch, None if batch.context is not None else prefixes)
         with self.length_switches.lock, entering:
             return self.forward.read(batch, vectors)
 

@@ -3,15 +3,11 @@ prompt that is trained by contrast a contrastive prompt. SetFit (Tunstall et al.
 tunes the whole encoder so.
 """
 
-from typing import Self
-
 import torch
 from torch.nn.functional import linear, normalize
 
 from ptune.answers.bound_verbalizer import BoundVerbalizer
-from ptune.answers.label_words import Verbalizer
 from ptune.answers.readers.reader import Reader
-from ptune.lm.language_model import LanguageModel
 
 STRENGTH = 10.0  # C of the regression: the inverse of how strongly large weights are punished
 ABSENT = -30.0  # the score of a label that no row had
@@ -40,14 +36,6 @@ class LinearReader(Reader):
         super().__init__()
         self.register_buffer("weight", torch.zeros(labels, width))
         self.register_buffer("bias", torch.zeros(labels))
-
-    @classmethod
-    def start(
-        cls, lm: LanguageModel, verbalizer: Verbalizer | None, bound: BoundVerbalizer | None
-    ) -> Self:
-        """A regression that gives all labels the same score, until it is computed."""
-        assert bound is not None
-        return cls(lm.hidden_width, len(bound.labels))
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """The scores of the labels [B, C] from hidden states [B, H]."""

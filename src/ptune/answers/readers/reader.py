@@ -39,7 +39,8 @@ class Reader(nn.Module):
     """How the LM's output at a row's answer becomes scores of the labels.
 
     A new reader names itself, sets the attributes in which it differs from the values below, and
-    writes ``start`` and ``forward``; ``features`` too where it reads something else.
+    writes ``forward``; ``start`` and ``features`` too where it begins otherwise or reads something
+    else.
 
     A row may be run in several variants: as it is, and with the two texts of a pair exchanged. A
     reader reads one vector of each variant, [variants, B, F] for B rows of one task.
@@ -79,8 +80,9 @@ class Reader(nn.Module):
     def start(
         cls, lm: LanguageModel, verbalizer: Verbalizer | None, bound: BoundVerbalizer | None
     ) -> Self:
-        """A reader of a task's labels as it is before any training. Random values are drawn from
-        torch's generator, which is seeded with the task's seed and name.
+        """A reader of a task's labels as it is before any training: by default made of the width of
+        the LM's hidden states and the number of labels. Random values are drawn from torch's
+        generator, which is seeded with the task's seed and name.
 
         Args:
             verbalizer: the labels and their words; None where the answer is a written text, or one
@@ -90,7 +92,8 @@ class Reader(nn.Module):
         Raises:
             ModelError, VerbalizerError: this LM cannot be read so.
         """
-        raise NotImplementedError
+        assert bound is not None
+        return cls(lm.hidden_width, len(bound.labels))
 
     @staticmethod
     def answers(bound: BoundVerbalizer) -> list[Answer]:

@@ -114,14 +114,6 @@ class Head(Reader):
         self.classifier = nn.Linear(width, labels)
         self.dropout = nn.Dropout(DROPOUT)
 
-    @classmethod
-    def start(
-        cls, lm: LanguageModel, verbalizer: Verbalizer | None, bound: BoundVerbalizer | None
-    ) -> Self:
-        """A head with random values."""
-        assert bound is not None
-        return cls(lm.hidden_width, len(bound.labels))
-
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """The scores of the labels [B, C] from the hidden states at the answers [B, H]."""
         return self.classifier(self.dropout(torch.tanh(self.dense(self.dropout(hidden.float())))))
