@@ -22,7 +22,7 @@ FLOORS = [
     ["runs"],
     ["pretraining", "storage", "training"],
     ["tasks"],
-    ["selection"],
+    ["search", "selection"],
     ["documents", "estimators", "experiments", "serving"],
     ["cli"],
 ]

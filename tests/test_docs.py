@@ -30,6 +30,7 @@ GUIDES = (
     "facts",
     "write",
     "documents",
+    "search",
     "serving",
     "peft",
     "your-lm",

@@ -24,6 +24,7 @@ from ptune.experiments.options import (
     ProbeConfig,
 )
 from ptune.pretraining.options import PretrainConfig
+from ptune.search.options import SearchConfig
 from ptune.serving.options import ServeConfig
 from ptune.settings import Config
 from ptune.storage.options import ExportConfig, ImportConfig
@@ -43,6 +44,13 @@ def _compare(arguments: Sequence[str]) -> None:
     from ptune.experiments.compare.compare import compare
 
     _resumable(lambda: compare(config), "ptune compare", arguments, config.out)
+
+
+def _search(arguments: Sequence[str]) -> None:
+    config = _parse(SearchConfig, "search", arguments)
+    from ptune.search.run_search import search
+
+    _resumable(lambda: search(config), "ptune search", arguments, config.out)
 
 
 def _distil(arguments: Sequence[str]) -> None:
@@ -248,6 +256,7 @@ def _resumable(
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "probe": _probe,
     "compare": _compare,
+    "search": _search,
     "check": _check,
     "new": _new,
     "train": _train,
@@ -269,6 +278,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 OPTIONS: dict[str, type[Config]] = {
     "probe": ProbeConfig,
     "compare": CompareConfig,
+    "search": SearchConfig,
     "check": CheckConfig,
     "new": NewConfig,
     "train": TaskConfig,

@@ -1,0 +1,65 @@
+"""What a search for prompts tried and chose, as its files hold it and the page reads it."""
+
+from typing import Any
+
+from ptune.reports.trial_results import Finite
+
+
+class CandidateScore(Finite):
+    """A prompt that a search proposed, and its scores."""
+
+    template: str
+    words: dict[str, str | list[str]] = {}
+    """The labels with their words; none where they are the task's own, or answers are words of a
+    vocabulary."""
+    source: str = ""
+    """How it came about."""
+    train: float | None = None
+    """The figure on the train rows."""
+    train_loss: float | None = None
+    """Minus the mean log probability of the right label among the labels."""
+    dev: float | None = None
+    dev_loss: float | None = None
+    impossible: str = ""
+    """Why this LM cannot be asked so."""
+
+
+class ScoredCandidates(Finite):
+    """Candidates that were scored together on train or dev rows."""
+
+    candidates: list[CandidateScore]
+    calls: int
+    """How many rows the LM read for it."""
+
+
+class SearchStep(Finite):
+    """A step of a search that goes on from what it has."""
+
+    number: int
+    loss: float
+    """Of the best prompt so far, on the rows of the step."""
+    tried: int
+    """How many candidates were evaluated."""
+    text: str
+    """The words that the step ended with."""
+
+
+class SearchResults(Finite):
+    """What ``ptune search`` writes to results.json."""
+
+    task: str
+    by: str
+    metric: str
+    lm: str
+    rows: dict[str, int]
+    """How many train and dev rows candidates were scored by."""
+    candidates: list[CandidateScore]
+    """Those that were kept, the best on dev first."""
+    tried: list[CandidateScore]
+    """All that were scored on train, the best first."""
+    steps: list[SearchStep] = []
+    calls: int
+    """How many rows the LM read."""
+    budget: int | None = None
+    settings: dict[str, Any] = {}
+    versions: dict[str, str] = {}

@@ -1,0 +1,162 @@
+"""The task for which a prompt is searched: its rows, and how a candidate asks them."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from ptune.errors import ConfigError
+from ptune.lm.language_model import LanguageModel
+from ptune.metrics.labels import labelled
+from ptune.model.calibration import CONTENT_FREE, Calibration
+from ptune.model.prompt_model import Example, PromptModel, Row
+from ptune.reports.search_results import CandidateScore
+from ptune.search.options import SearchConfig
+from ptune.tasks import splits, yaml_task
+from ptune.tasks.judging.judge_labels import check_metrics, metrics_of
+from ptune.tasks.schema import TaskConfig
+from ptune.tasks.yaml_task import Member
+from ptune.training.loop import accuracy
+from ptune.training.methods import method
+
+Drawn = TypeVar("Drawn")
+
+
+@dataclass(frozen=True)
+class SearchedTask:
+    """What a prompt is searched for.
+
+    Attributes:
+        patterns: hand-written templates; the words of labels are searched for in these.
+        template: the template with soft tokens, where it has one.
+        words: the labels with their words; none where answers are words of a vocabulary.
+        target: the field of a row that holds the right answer.
+        train, dev: the rows by which candidates are scored. There are no test rows here.
+        metric: the name of the figure.
+        add: puts a candidate into a model, and returns the number of its task there; it runs no LM.
+        figure: the figure of rows, from the scores of their labels; higher is better.
+        calibration: what is taken off the scores of its words.
+    """
+
+    name: str
+    lm: LanguageModel
+    patterns: Sequence[str]
+    template: str
+    words: Mapping[str, str | list[str]]
+    target: str
+    train: Sequence[Row]
+    dev: Sequence[Row]
+    metric: str
+    add: Callable[[PromptModel, CandidateScore], int]
+    figure: Callable[[Sequence[torch.Tensor], Sequence[Example]], float]
+    max_length: int | None = None
+    calibration: Calibration = "none"
+
+    @property
+    def calibrated_by(self) -> int:
+        """How many rows the LM reads to calibrate a candidate."""
+        return {"none": 0, "prior": len(self.train)}.get(self.calibration, len(CONTENT_FREE))
+
+    def answers(self) -> set[str]:
+        """The words of the right answers, and of the labels, in lower case."""
+        listed = [
+            word
+            for words in self.words.values()
+            for word in ([words] if isinstance(words, str) else words)
+        ]
+        right = [str(row[self.target]) for row in (*self.train, *self.dev)]
+        return {piece.lower() for text in (*listed, *right) for piece in text.split()}
+
+
+def read_task(config: SearchConfig) -> TaskConfig:
+    """The task of a search, with the command's LM and draw of rows, and without its test rows.
+
+    Raises:
+        ConfigError: the task's answers are no labels and no words of a vocabulary, or it has
+            several prompts.
+    """
+    task = yaml_task.read(config.task)
+    if not (task.labels or task.vocabulary):
+        raise ConfigError(
+            f"{task.name} has neither labels nor a vocabulary of answers, by which candidates are "
+            "scored: ptune search is for tasks with labels and for facts."
+        )
+    given = {
+        "prompt_by": task.prompt_by,
+        "multi_label": task.multi_label,
+        "from": task.continue_from,
+        "reading.refine": task.reading.refine,
+        "reading.words": task.reading.words,
+    }
+    if others := [key for key, value in given.items() if value]:
+        raise ConfigError(
+            f"{task.name} has {others[0]}, with which ptune search cannot score a candidate as it "
+            "stands: leave it out while you search."
+        )
+    draw = {"seed": config.seed, "test": None, "unlabeled": None}
+    draw |= {} if config.shots is None else {"shots": config.shots}
+    data = task.data.model_copy(update=draw)
+    if data.train is None or (data.dev is None and data.shots is None):
+        raise ConfigError(
+            f"{task.name} needs rows for train and for dev, by which candidates are ranked and "
+            "chosen: name both under data, or let --shots draw both from train."
+        )
+    lm = task.lm if config.lm is None else config.lm
+    return task.model_copy(update={"data": data, "lm": lm})
+
+
+def of_task(
+    task: TaskConfig, lm: LanguageModel, config: SearchConfig, report: Callable[[str], None]
+) -> SearchedTask:
+    """The task with its rows, as a search takes it.
+
+    Raises:
+        DataError, ConfigError: the rows or the metric are at fault.
+    """
+    rows = splits.read(
+        task.data, task.target, tuple(task.labels), fields=yaml_task.fields(task), report=report
+    )
+    drawn = {name: few(rows[name], config.rows, config.seed, name) for name in ("train", "dev")}
+    check_metrics(task, drawn["dev"])
+    metric = metrics_of(task)[0]
+    if task.vocabulary and metric != "accuracy":
+        raise ConfigError(f"{task.name}: answers of a vocabulary are judged by accuracy.")
+
+    def add(model: PromptModel, candidate: CandidateScore) -> int:
+        member = Member(candidate.template, candidate.words or task.labels)
+        return model.add(yaml_task.task_of(task, lm, member, method=method("manual")))
+
+    def figure(scores: Sequence[torch.Tensor], examples: Sequence[Example]) -> float:
+        if metric == "accuracy":
+            return accuracy(scores, examples)
+        labels = tuple(task.labels)
+        names = [labels[int(one.argmax())] for one in scores]
+        shares = [one.softmax(0).tolist() for one in scores]
+        asked = [example.row for example in examples]
+        return labelled([metric], asked, names, task.target, labels, shares)[metric]
+
+    return SearchedTask(
+        name=task.name,
+        lm=lm,
+        patterns=task.patterns or ((task.template,) if "{soft" not in task.template else ()),
+        template=task.template,
+        words=task.labels,
+        target=task.target,
+        train=drawn["train"],
+        dev=drawn["dev"],
+        metric=metric,
+        add=add,
+        figure=figure,
+        max_length=task.max_length,
+        calibration=task.reading.calibration,
+    )
+
+
+def few(rows: Sequence[Drawn], most: int, seed: int, name: str) -> list[Drawn]:
+    """As many rows at most, drawn by the seed, in their order."""
+    if len(rows) <= most:
+        return list(rows)
+    numbers = sorted(random.Random(f"{seed} {name}").sample(range(len(rows)), most))
+    return [rows[number] for number in numbers]

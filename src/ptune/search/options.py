@@ -1,0 +1,54 @@
+"""The options of ``ptune search``."""
+
+import pathlib
+from typing import Annotated, Literal
+
+import tyro
+from pydantic import Field
+
+from ptune.settings import Config, Device, Dtype, Lm, Seed
+
+By = Literal["label-words"]
+
+
+class SearchConfig(Config):
+    """Let a program look for the prompt, or for the words of the labels. Candidates are scored on
+    train and dev rows alone, all those of a step as rows of the same batches; test rows are never
+    read.
+
+    The out folder gets best.yaml and kept.yaml, tasks for ptune train and ptune compare;
+    results.json; and report.html with all that was tried."""
+
+    task: tyro.conf.Positional[pathlib.Path]
+    """A task's YAML file, or the name of one that comes with ptune, such as sst2."""
+    by: By
+    """label-words: words for the labels, by PETAL's likelihood ratio and LM-BFF's conditional
+    probabilities."""
+    budget: Annotated[int, Field(ge=1)] | None = None
+    """How many rows the LM may read at most, in the whole search: a candidate that is scored on 32
+    rows costs 32, and a row with its gradient costs three. No limit by default."""
+    keep: Annotated[int, Field(ge=1)] = 10
+    """How many of the candidates that are best on train are scored on dev and kept."""
+    rows: Annotated[int, Field(ge=1)] = 200
+    """Train rows, and dev rows, by which candidates are scored at most, drawn by the seed."""
+    lm: Lm | None = None
+    """The LM; the task's own by default."""
+    shots: Annotated[int, Field(ge=1)] | None = None
+    """Rows of each label to learn from, and as many for dev; by default what the task says."""
+    seed: Seed = 0
+    """Of the draw of rows and of everything random in the search."""
+    words: pathlib.Path | None = None
+    """label-words: the words that may stand for a label, one a line, of one token or several; by
+    default every whole word of the LM."""
+    words_per_label: Annotated[int, Field(ge=1)] = 3
+    """label-words: words of a label at most; fewer are tried too."""
+    out: pathlib.Path = pathlib.Path("search")
+    """The folder for what was chosen, results.json, report.html and what is needed to resume."""
+    resume: bool = False
+    """Go on with the search in the out folder."""
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print the results as JSON instead of a table."""
+    device: Device = "auto"
+    """cpu, cuda, ...; auto takes a GPU if there is one."""
+    dtype: Dtype = "auto"
+    """The LM's number format; auto is float32 on a CPU, bfloat16 on a GPU."""

@@ -1,0 +1,139 @@
+"""``ptune search``: candidates are proposed, scored on train, and the best of them on dev."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from ptune.base import files, terminal
+from ptune.lm.language_model import LanguageModel
+from ptune.reports.pages import search_page
+from ptune.reports.schemas import versions
+from ptune.reports.search_results import CandidateScore, SearchResults
+from ptune.runs import identity
+from ptune.runs.folder import working_in
+from ptune.search.common import writing
+from ptune.search.common.running_search import Budget, RunningSearch, ranked
+from ptune.search.common.searched_task import of_task, read_task
+from ptune.search.options import SearchConfig
+from ptune.search.words import label_words
+from ptune.tasks import yaml_task
+from ptune.tasks.layouts.lama import read_vocabulary
+from ptune.tasks.schema import TaskConfig
+
+SIDE = ("out", "resume", "as_json", "device", "dtype", "lm", "task")
+OF_TASK = ("lm", "dtype", "title", "only", "out", "resume", "device")
+Propose = Callable[[RunningSearch, SearchConfig], Sequence[CandidateScore]]
+
+
+def _label_words(search: RunningSearch, config: SearchConfig) -> Sequence[CandidateScore]:
+    words = read_vocabulary(config.words, search.task.lm.tokens) if config.words else None
+    return label_words.propose(search, words, config.words_per_label)
+
+
+SEARCHES: Mapping[str, Propose] = {"label-words": _label_words}
+"""What proposes the candidates of each kind of search."""
+
+
+def search(config: SearchConfig, report: Callable[[str], None] | None = None) -> SearchResults:
+    """Run the search that the config describes, and write what it chose, results.json and the
+    page.
+
+    Args:
+        report: gets each line about the progress; by default it is printed.
+
+    Raises:
+        PtuneError: the task, its rows, the LM or an option is at fault.
+    """
+    console = terminal.Console(stderr=config.as_json)
+    report = report or partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    check_options(config)
+    task = read_task(config)
+    with working_in(config.out, "ptune search", config.resume) as folder:
+        lm = LanguageModel.load(task.lm, device=config.device, dtype=config.dtype)
+        searched = of_task(task, lm, config, report)
+        whole = {
+            "lm": identity.of_lm(lm),
+            "task": identity.of_settings(task, OF_TASK),
+            "search": identity.of_settings(config, SIDE),
+            "rows": {
+                "train": identity.of_rows(searched.train),
+                "dev": identity.of_rows(searched.dev),
+            },
+        }
+        folder.claim(whole)
+        running = RunningSearch(
+            by=config.by,
+            task=searched,
+            keep=config.keep,
+            seed=config.seed,
+            budget=Budget(config.budget),
+            report=report,
+            folder=config.out,
+            settings=_settings(whole),
+        )
+        report(
+            f"{lm.source}: {lm.kind} LM; {len(searched.train)} train and {len(searched.dev)} "
+            "dev rows"
+        )
+        kept, tried = ranked(running, SEARCHES[config.by](running, config))
+        results = _results(config, running, kept, tried)
+        _write(config, task, results)
+    _show(config, results, console, report)
+    return results
+
+
+def check_options(config: SearchConfig) -> None:
+    """Refuse options of another kind of search."""
+
+
+def _settings(whole: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity of a search in the records of its parts."""
+    return {name: identity.of_value(value) for name, value in whole.items()}
+
+
+def _results(
+    config: SearchConfig,
+    running: RunningSearch,
+    kept: list[CandidateScore],
+    tried: list[CandidateScore],
+) -> SearchResults:
+    task = running.task
+    return SearchResults(
+        task=task.name,
+        by=config.by,
+        metric=task.metric,
+        lm=task.lm.source,
+        rows={"train": len(task.train), "dev": len(task.dev)},
+        candidates=kept,
+        tried=tried,
+        steps=running.steps,
+        calls=running.budget.spent,
+        budget=config.budget,
+        settings=config.model_dump(mode="json", exclude={*SIDE}, exclude_none=True),
+        versions=versions(),
+    )
+
+
+def _write(config: SearchConfig, task: TaskConfig, results: SearchResults) -> None:
+    """Write the tasks of what was chosen, results.json and the page."""
+    data = writing.data_of(yaml_task.read(config.task)) | (
+        {} if config.shots is None else {"shots": config.shots}
+    )
+    writing.write(task, {**data, "seed": config.seed}, results.candidates, config.out)
+    files.write_json(config.out / "results.json", results.model_dump(mode="json"))
+    search_page.write(results, config.out)
+
+
+def _show(
+    config: SearchConfig,
+    results: SearchResults,
+    console: terminal.Console,
+    report: Callable[[str], None],
+) -> None:
+    """Print the results as JSON, or as a table with the names of the files that hold them."""
+    if config.as_json:
+        terminal.print_json(results.model_dump_json(indent=2))
+        return
+    console.print(search_page.table(results))
+    report(f"The LM read {results.calls:,} rows. Chosen on dev: {config.out / 'best.yaml'}")
+    report(f"Results: {config.out / 'results.json'}   Report: {config.out / 'report.html'}")
