@@ -1,14 +1,19 @@
 """The benchmarks run, and refuse to time sides that compute different things."""
 
 import json
+import pathlib
+import sys
 from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("peft")
+from benchmarks import few_labels
 from benchmarks.__main__ import compare, figures
 from benchmarks.cases import CASES
 from ptune.cli import commands, main
+
+LM = pathlib.Path(commands.__file__).parents[1] / "builtin" / "lm"
 
 
 def side(name, proof=None, times=(9.0, 1.0)):
@@ -95,3 +100,50 @@ def test_without_the_repository(monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main.main(["bench", "no-case"])
     assert stopped.value.code == 2
+
+
+TASK = """
+name: films
+patterns: ["{text} {mask}"]
+target: label
+labels: {good: good, bad: bad}
+data: {train: train.jsonl, test: test.jsonl}
+"""
+OTHER_SIDE = """
+import json, sys
+for line in sys.stdin:
+    job = json.loads(line)
+    counted = sorted(label for _, label in job["train"])
+    assert counted == [0, 0, 1, 1] and job["pairs"] == 3, job
+    assert sorted(job["test"]) == ["bad", "good"], job
+    print(json.dumps({"answers": [1, 1], "cpu_seconds": 5, "bytes": 8000}), flush=True)
+"""
+
+
+def test_setfit_and_ptune_learn_from_the_same_rows_and_answer_the_same(
+    tmp_path, monkeypatch, capsys
+):
+    for split, count in (("train", 3), ("test", 1)):
+        rows = [{"text": label, "label": label} for label in ("good", "bad")] * count
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "films.yaml").write_text(TASK)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "other.py").write_text(OTHER_SIDE)
+    python = tmp_path / "bin" / "python"
+    python.write_text(f"#!/bin/sh\nexec {sys.executable} {tmp_path / 'other.py'}\n")
+    python.chmod(0o755)
+    given = (
+        f"few_labels {tmp_path} --lm {LM} --out {tmp_path / 'out'} --tasks {tmp_path}/films.yaml"
+    )
+    monkeypatch.setattr(
+        sys, "argv", f"{given} --shots 2 --seeds 1 --pairs 3 --methods regression,setfit".split()
+    )
+    few_labels.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        lines[0].startswith("films-2-0-regression: 1.000") and "films-2-0-setfit: 0.500" in lines[1]
+    )
+    assert "0.500 ± 0.000" in lines[-2] and lines[-2].split()[-2:] == ["8", "│"]
+    python.unlink()  # what is there is not run again
+    few_labels.main()
+    assert capsys.readouterr().out.splitlines() == lines
