@@ -89,8 +89,8 @@ def plain_score(lm, template, words, rows):
     hits, losses = 0, []
     for row in rows:
         text = template.removesuffix(" {mask}").replace("{text}", row["text"])
-        found = log_probs_at_answer(lm, text)
-        scores = torch.stack([found[word_id(lm, word)] for word in words.values()])
+        proposed = log_probs_at_answer(lm, text)
+        scores = torch.stack([proposed[word_id(lm, word)] for word in words.values()])
         right = list(words).index(row["label"])
         hits += int(scores.argmax()) == right
         losses.append(-float(scores.log_softmax(0)[right]))

@@ -85,8 +85,8 @@ def test_assignments_and_scores_are_those_of_a_plain_loop(family, tmp_path):
     every = [dict(zip(("good", "bad"), pair)) for pair in itertools.permutations(words, 2)]
     plain = [plain_score(task.lm, pattern, words, task.train) for words in every]
     order = sorted(range(len(every)), key=lambda number: (-plain[number][0], plain[number][1]))
-    found = label_words.propose(run, words, 1)
-    first = next(one for one in found if one.source == "conditional probabilities, 1")
+    proposed = label_words.propose(run, words, 1)
+    first = next(one for one in proposed if one.source == "conditional probabilities, 1")
     assert first.words == every[order[0]]
     asked = [CandidateScore(template=pattern, words=words) for words in every]
     for mine, wanted in zip(candidates.score(task, asked, task.train), plain):
@@ -215,5 +215,5 @@ def test_a_task_that_cannot_be_searched_is_refused_with_the_reason(tmp_path):
 def test_the_rows_of_a_rare_label_weigh_as_much_as_the_others():
     log_probs, right = torch.tensor([[0.5], [0.2], [0.2], [0.4]]).log(), torch.tensor([0, 1, 1, 1])
     odds = [math.log(p / (1 - p)) for p in (0.5, 0.2, 0.2, 0.4)]
-    found = scores.likelihood_ratio(log_probs, right, 0)
-    assert float(found[0]) == pytest.approx(3 * odds[0] - sum(odds[1:]), abs=1e-5)
+    proposed = scores.likelihood_ratio(log_probs, right, 0)
+    assert float(proposed[0]) == pytest.approx(3 * odds[0] - sum(odds[1:]), abs=1e-5)

@@ -63,3 +63,23 @@ class SearchResults(Finite):
     budget: int | None = None
     settings: dict[str, Any] = {}
     versions: dict[str, str] = {}
+
+
+class TokenSteps(Finite):
+    """Some steps of a search token by token, and where it is after them."""
+
+    ids: list[int]
+    """The tokens at the places that are searched."""
+    visited: list[list[int]]
+    """Other tokens that stood there, in the order of the steps."""
+    steps: list[SearchStep]
+    calls: int
+    ended: bool = False
+    """Whether the budget ended the search."""
+
+
+class SoftPrompt(Finite):
+    """The vectors of a trained soft prompt [P, E]."""
+
+    vectors: list[list[float]]
+    calls: int

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ptune.settings import Config, Device, Dtype, Lm, Seed
 
-By = Literal["label-words"]
+By = Literal["label-words", "gradient", "pez", "project"]
 
 
 class SearchConfig(Config):
@@ -22,8 +22,10 @@ class SearchConfig(Config):
     task: tyro.conf.Positional[pathlib.Path]
     """A task's YAML file, or the name of one that comes with ptune, such as sst2."""
     by: By
-    """label-words: words for the labels, by PETAL's likelihood ratio and LM-BFF's conditional
-    probabilities."""
+    """label-words: words for the labels, by PETAL's likelihood ratio, LM-BFF's conditional
+    probabilities and AutoPrompt's classifier. gradient: AutoPrompt, tokens that are exchanged one
+    by one, by gradients. pez: a soft prompt that learns from its nearest words. project: a soft
+    prompt that is trained, and then becomes words."""
     budget: Annotated[int, Field(ge=1)] | None = None
     """How many rows the LM may read at most, in the whole search: a candidate that is scored on 32
     rows costs 32, and a row with its gradient costs three. No limit by default."""
@@ -37,6 +39,20 @@ class SearchConfig(Config):
     """Rows of each label to learn from, and as many for dev; by default what the task says."""
     seed: Seed = 0
     """Of the draw of rows and of everything random in the search."""
+    template: str | None = None
+    """gradient, pez, project: a template whose soft tokens are the places that are searched, such
+    as "{text} {soft:3} {mask}"; they may begin as words: {soft:"the capital of"}. By default the
+    task's own, or its first pattern with three before the answer."""
+    steps: Annotated[int, Field(ge=1)] = 100
+    """gradient: exchanges that are tried. pez: steps of the soft prompt. project: steps of its
+    training."""
+    candidates: Annotated[int, Field(ge=1)] = 10
+    """gradient: tokens that are evaluated exactly at each step. project: near words that are
+    compared at each place."""
+    rate: Annotated[float, Field(gt=0)] = 0.1
+    """pez: the learning rate."""
+    whole_words: bool = False
+    """gradient, pez, project: take words of letters alone, and no pieces of words or signs."""
     words: pathlib.Path | None = None
     """label-words: the words that may stand for a label, one a line, of one token or several; by
     default every whole word of the LM."""

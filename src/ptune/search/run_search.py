@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from ptune.base import files, terminal
+from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
 from ptune.reports.pages import search_page
 from ptune.reports.schemas import versions
@@ -15,6 +16,8 @@ from ptune.search.common import writing
 from ptune.search.common.running_search import Budget, RunningSearch, ranked
 from ptune.search.common.searched_task import of_task, read_task
 from ptune.search.options import SearchConfig
+from ptune.search.tokens import autoprompt, pez, projection
+from ptune.search.tokens.trigger import template_of
 from ptune.search.words import label_words
 from ptune.tasks import yaml_task
 from ptune.tasks.layouts.lama import read_vocabulary
@@ -22,6 +25,17 @@ from ptune.tasks.schema import TaskConfig
 
 SIDE = ("out", "resume", "as_json", "device", "dtype", "lm", "task")
 OF_TASK = ("lm", "dtype", "title", "only", "out", "resume", "device")
+TOKENS = ("gradient", "pez", "project")
+OF_KIND: Mapping[str, Sequence[str]] = {
+    "template": TOKENS,
+    "steps": TOKENS,
+    "candidates": ("gradient", "project"),
+    "rate": ("pez",),
+    "whole_words": TOKENS,
+    "words": ("label-words",),
+    "words_per_label": ("label-words",),
+}
+"""The kinds of search that an option is of."""
 Propose = Callable[[RunningSearch, SearchConfig], Sequence[CandidateScore]]
 
 
@@ -30,7 +44,29 @@ def _label_words(search: RunningSearch, config: SearchConfig) -> Sequence[Candid
     return label_words.propose(search, words, config.words_per_label)
 
 
-SEARCHES: Mapping[str, Propose] = {"label-words": _label_words}
+def _gradient(search: RunningSearch, config: SearchConfig) -> Sequence[CandidateScore]:
+    source = template_of(search, config.template)
+    settings = autoprompt.Settings(config.steps, config.candidates)
+    return autoprompt.propose(search, source, settings, config.whole_words)
+
+
+def _pez(search: RunningSearch, config: SearchConfig) -> Sequence[CandidateScore]:
+    source = template_of(search, config.template)
+    return pez.propose(search, source, config.steps, config.rate, config.whole_words)
+
+
+def _project(search: RunningSearch, config: SearchConfig) -> Sequence[CandidateScore]:
+    source = template_of(search, config.template)
+    near = config.candidates
+    return projection.propose(search, source, config.steps, near, config.whole_words)
+
+
+SEARCHES: Mapping[str, Propose] = {
+    "label-words": _label_words,
+    "gradient": _gradient,
+    "pez": _pez,
+    "project": _project,
+}
 """What proposes the candidates of each kind of search."""
 
 
@@ -83,7 +119,18 @@ def search(config: SearchConfig, report: Callable[[str], None] | None = None) ->
 
 
 def check_options(config: SearchConfig) -> None:
-    """Refuse options of another kind of search."""
+    """Refuse options of another kind of search.
+
+    Raises:
+        ConfigError: one is given.
+    """
+    for name, kinds in OF_KIND.items():
+        given = getattr(config, name) != SearchConfig.model_fields[name].default
+        if given and config.by not in kinds:
+            raise ConfigError(
+                f"--{name.replace('_', '-')} is of {' and '.join(kinds)}, and this search is by "
+                f"{config.by}: leave it out."
+            )
 
 
 def _settings(whole: Mapping[str, Any]) -> dict[str, Any]:

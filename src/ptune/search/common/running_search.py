@@ -38,7 +38,6 @@ class RunningSearch:
         folder: where results are kept; None keeps nothing.
         settings: all that decides the results, beside what a stage adds.
         steps: what was tried step by step, for the page.
-        shows: whether progress is shown.
     """
 
     by: str
@@ -54,6 +53,12 @@ class RunningSearch:
     def reserved(self, candidate: CandidateScore) -> int:
         """How many rows the last scores on dev will cost, if candidates are like this one."""
         return self.keep * scoring.cost(self.task, candidate, self.task.dev)
+
+    def reserved_for_last(self, candidate: CandidateScore) -> int:
+        """How many rows the scores of as many candidates as are kept cost, on train and dev, if
+        they are like this one."""
+        on_train = self.keep * scoring.cost(self.task, candidate, self.task.train)
+        return on_train + self.reserved(candidate)
 
     def stage(
         self,

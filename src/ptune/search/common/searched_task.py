@@ -11,7 +11,7 @@ from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import labelled
 from ptune.model.calibration import CONTENT_FREE, Calibration
-from ptune.model.prompt_model import Example, PromptModel, Row
+from ptune.model.prompt_model import Example, PromptModel, Row, Task
 from ptune.reports.search_results import CandidateScore
 from ptune.search.options import SearchConfig
 from ptune.tasks import splits, yaml_task
@@ -35,7 +35,7 @@ class SearchedTask:
         target: the field of a row that holds the right answer.
         train, dev: the rows by which candidates are scored. There are no test rows here.
         metric: the name of the figure.
-        add: puts a candidate into a model, and returns the number of its task there; it runs no LM.
+        asked: how a candidate asks the rows.
         figure: the figure of rows, from the scores of their labels; higher is better.
         calibration: what is taken off the scores of its words.
     """
@@ -49,7 +49,7 @@ class SearchedTask:
     train: Sequence[Row]
     dev: Sequence[Row]
     metric: str
-    add: Callable[[PromptModel, CandidateScore], int]
+    asked: Callable[[CandidateScore], Task]
     figure: Callable[[Sequence[torch.Tensor], Sequence[Example]], float]
     max_length: int | None = None
     calibration: Calibration = "none"
@@ -58,6 +58,14 @@ class SearchedTask:
     def calibrated_by(self) -> int:
         """How many rows the LM reads to calibrate a candidate."""
         return {"none": 0, "prior": len(self.train)}.get(self.calibration, len(CONTENT_FREE))
+
+    def add(self, model: PromptModel, candidate: CandidateScore) -> int:
+        """Put a candidate into a model, and return the number of its task there; no LM is run.
+
+        Raises:
+            PtuneError: this LM cannot be asked so.
+        """
+        return model.add(self.asked(candidate))
 
     def answers(self) -> set[str]:
         """The words of the right answers, and of the labels, in lower case."""
@@ -124,9 +132,9 @@ def of_task(
     if task.vocabulary and metric != "accuracy":
         raise ConfigError(f"{task.name}: answers of a vocabulary are judged by accuracy.")
 
-    def add(model: PromptModel, candidate: CandidateScore) -> int:
+    def asked(candidate: CandidateScore) -> Task:
         member = Member(candidate.template, candidate.words or task.labels)
-        return model.add(yaml_task.task_of(task, lm, member, method=method("manual")))
+        return yaml_task.task_of(task, lm, member, method=method("manual"))
 
     def figure(scores: Sequence[torch.Tensor], examples: Sequence[Example]) -> float:
         if metric == "accuracy":
@@ -147,7 +155,7 @@ def of_task(
         train=drawn["train"],
         dev=drawn["dev"],
         metric=metric,
-        add=add,
+        asked=asked,
         figure=figure,
         max_length=task.max_length,
         calibration=task.reading.calibration,
