@@ -289,7 +289,7 @@ def test_a_deep_prefix_stands_before_every_fill_and_not_before_a_domain_without_
             )
             wrong.append(
                 model.tasks[0].verbalizer.of_labels(
-                    (words - spelt(example, other.for_kind(model.lm.kind)[0]))[None]
+                    (words - spelt(example, other.for_lm(model.lm.tokens, model.lm.kind)[0]))[None]
                 )[0]
                 - wanted[-1]
             )

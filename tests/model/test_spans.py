@@ -76,8 +76,8 @@ def says(scores):
 @torch.no_grad()
 def spelt_slowly(network, family, tokens, row, count):
     """PET, section 3.1, in plain words: one row alone, all tokens again at every step."""
-    template = Template.parse(TEMPLATE).for_kind(
-        {"bert": "masked", "gpt2": "causal"}.get(family, "encoder-decoder")
+    template = Template.parse(TEMPLATE).for_lm(
+        tokens, {"bert": "masked", "gpt2": "causal"}.get(family, "encoder-decoder")
     )[0]
     if family == "bert":
         ids = list(template.encode(row, tokens, "masked", answer=(None,) * count).ids)

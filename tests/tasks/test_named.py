@@ -23,6 +23,7 @@ from ptune.tasks.yaml_task import Member
 from ptune.template.language import Sep, Soft, Template
 from ptune.template.tokenizer import Tokens
 
+GPT2 = Tokens(tiny.byte_level(False))
 FOLDER = pathlib.Path(ptune.__file__).parent / "tasks" / "named"
 # Of each task how many patterns, those of them that a causal LM can read, its verbalizers, and its
 # metrics.
@@ -116,7 +117,7 @@ def test_what_a_file_says(name):
     readable = []
     for text in (config.template, *config.patterns):
         try:
-            readable.append(Template.parse(text).for_kind("causal")[0])
+            readable.append(Template.parse(text).for_lm(GPT2, "causal")[0])
         except TemplateError as error:
             assert "which a causal LM cannot see" in str(error)
     assert len(readable) == causal + (name != "record") and not any(
@@ -280,7 +281,7 @@ def test_real_rows_in_a_causal_lm(name, data):
     tokens = Tokens(tiny.byte_level(False))
     for text in (config.template, *config.patterns):
         try:
-            template = Template.parse(text).for_kind("causal")[0]
+            template = Template.parse(text).for_lm(GPT2, "causal")[0]
         except TemplateError:
             continue
         for row in some(rows["test"]):

@@ -215,9 +215,9 @@ def test_separator_is_the_tokenizers_own():
 
 
 def test_a_causal_lm_sees_nothing_behind_the_answer():
-    template, dropped = Template.parse("3,3,3").for_kind("causal")
+    template, dropped = Template.parse("3,3,3").for_lm(BERT, "causal")
     assert dropped == "{soft:3}" and template.prompt_length(GPT2) == 6
-    template, dropped = Template.parse("[X] is in [Y] .").for_kind("causal")
+    template, dropped = Template.parse("[X] is in [Y] .").for_lm(BERT, "causal")
     assert dropped == "."
     row = template.encode({"subject": "Vienna"}, GPT2, "causal")
     assert row.answer_positions == (len(row.ids) - 1,)
@@ -225,7 +225,7 @@ def test_a_causal_lm_sees_nothing_behind_the_answer():
         TemplateError,
         match="'.*' has ' is the capital' behind {mask}, which a causal LM cannot see",
     ):
-        Template.parse("{mask} is the capital").for_kind("causal")
+        Template.parse("{mask} is the capital").for_lm(BERT, "causal")
     with pytest.raises(TemplateError, match="Nothing stands before"):
         Template.parse("{mask}").encode({}, GPT2, "causal")
 
@@ -236,7 +236,7 @@ def test_an_answer_of_several_tokens():
     template = Template.parse("{x} is {mask} .")
     row = template.encode({"x": "Vienna"}, BERT, "masked", answer=(None, None))
     assert shown(row, BERT).count("[MASK]") == 2 and row.answer_positions == (3, 4)
-    row = template.for_kind("causal")[0].encode(
+    row = template.for_lm(BERT, "causal")[0].encode(
         {"x": "Vienna"}, GPT2, "causal", answer=(7, 8, None)
     )
     assert row.ids[-2:] == (7, 8) and row.answer_positions == tuple(
@@ -264,7 +264,7 @@ def test_rows_that_do_not_fit():
     with pytest.raises(TemplateError, match="is missing \\(null or NaN\\)"):
         template.encode({"premise": None}, BERT, "masked")
     with pytest.raises(TemplateError, match="no {mask}"):
-        Template.parse("{premise}").for_kind("masked")
+        Template.parse("{premise}").for_lm(BERT, "masked")
     with pytest.raises(TemplateError, match=r"needs 12 tokens .* and 8 fit. Mark another field"):
         template.encode({"premise": "great " * 9}, BERT, "masked", max_length=8)
 
@@ -597,9 +597,9 @@ def test_a_prefix_takes_room():
 )
 def test_prefixes_that_cannot_be(text, kind, message):
     with pytest.raises(TemplateError, match=re.escape(message)):
-        Template.parse(text).for_kind(kind)
+        Template.parse(text).for_lm(BERT, kind)
 
 
 def test_a_prefix_behind_the_answer_is_dropped_for_a_causal_lm():
-    template, dropped = Template.parse("{x} {mask} {prefix:2}").for_kind("causal")
+    template, dropped = Template.parse("{x} {mask} {prefix:2}").for_lm(BERT, "causal")
     assert dropped == "{prefix:2}" and template.prefixes(tokens_of()) == []

@@ -84,7 +84,7 @@ def encode(
     Args:
         limit: how many tokens an input may have, where that is less than the LM's limit.
     """
-    usable, dropped = template.for_kind(lm.kind)
+    usable, dropped = template.for_lm(lm.tokens, lm.kind)
     filled = dict(row or {})
     for name in template.fields:
         with contextlib.suppress(KeyError):

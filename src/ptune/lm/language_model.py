@@ -35,6 +35,7 @@ from ptune.lm.trials.capabilities import Capabilities, Capability
 from ptune.lm.trials.trial import Route, Trial, one_row, switch_lengths, two_rows
 from ptune.lm.vocabulary_head import VocabularyHead
 from ptune.prompts.bank import PrefixBatch
+from ptune.template import chat
 from ptune.template.language import EncodedRow, Kind
 from ptune.template.tokenizer import Tokens
 
@@ -195,6 +196,17 @@ class LanguageModel:
             f"The tokenizer of {self.source or type(self.model).__name__} has no end token, so no "
             "text that it writes would end."
         )
+
+    @cached_property
+    def ends(self) -> list[int]:
+        """The tokens at which a text that is being written ends: ``end``, and what ends a message
+        in the tokenizer's chat template.
+
+        Raises:
+            ModelError: the tokenizer has no end token.
+        """
+        message_end = chat.message_end(self.tokens)
+        return [self.end] if message_end in (None, self.end) else [self.end, message_end]
 
     @property
     def vocabulary(self) -> nn.Linear | None:

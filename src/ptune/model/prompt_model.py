@@ -116,7 +116,9 @@ class PromptModel:
         prefix: nn.Module | None,
         reader: Reader | None,
     ) -> int:
-        template, dropped = task.template.for_kind(self.lm.kind, whole=task.reader.mask != "needed")
+        template, dropped = task.template.for_lm(
+            self.lm.tokens, self.lm.kind, whole=task.reader.mask != "needed"
+        )
         verbalizer = self._verbalizer(task, template)
         length = template.prompt_length(self.lm.tokens)
         deep = template.prefix_length(self.lm.tokens)
@@ -170,7 +172,8 @@ class PromptModel:
         its template."""
         if task.domain is None:
             return None
-        domain, tokens = task.domain.for_kind(self.lm.kind)[0], self.lm.tokens
+        tokens = self.lm.tokens
+        domain, _ = task.domain.for_lm(tokens, self.lm.kind)
         sizes = (domain.prompt_length(tokens), domain.prefix_length(tokens))
         if sizes not in ((0, 0), (length, deep)):
             raise ConfigError(

@@ -28,6 +28,7 @@ from ptune.storage.saved_prompt import (
     read_saved_prompt,
 )
 from ptune.storage.saved_task import as_table, prefix_of, saved_prompt_of, task_of
+from ptune.template import chat
 from ptune.template.language import Template
 
 LARGEST = 1e6  # the squares of larger values overflow in an LM
@@ -140,7 +141,14 @@ def _add(model: PromptModel, path: pathlib.Path, note: SavedPrompt, trainable: b
     if trainable and not (path / ENCODER).exists():
         note = as_table(note)
     task, lm = task_of(note), model.lm
-    template_for_lm = task.template.for_kind(lm.kind, task.reader.mask != "needed")[0]
+    whole = task.reader.mask != "needed"
+    template_for_lm = task.template.for_lm(lm.tokens, lm.kind, whole)[0]
+    if note.chat != chat.form_of(template_for_lm):
+        raise StoreError(
+            f"{path}: the chat template of this LM's tokenizer is not the one under which the "
+            "prompt was trained, so it would be asked in another form. Take the LM at the revision "
+            "of the training, or train the prompt again."
+        )
     soft, deep = _encoders(path, note, lm, template_for_lm, trainable)
     number = model.add(
         task, encoder=soft.to(lm.device), prefix=deep.to(lm.device) if deep else None

@@ -83,7 +83,9 @@ class SavedReading(BaseModel):
 
 class SavedPrompt(BaseModel):
     """What stands in ``prompt.json``. ``words`` is None where every label is its own word;
-    ``labels`` where the answer is text, one of the row's own choices, or a span of the row."""
+    ``labels`` where the answer is text, one of the row's own choices, or a span of the row.
+    ``chat`` is a hash of what the LM's chat template wrote around the messages of a template with
+    roles."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -91,6 +93,7 @@ class SavedPrompt(BaseModel):
     ptune: str
     name: str
     template: str
+    chat: str | None = None
     labels: list[str] | None
     words: list[list[str]] | None
     target: str

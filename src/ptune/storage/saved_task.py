@@ -16,6 +16,7 @@ from ptune.model.task import BoundTask
 from ptune.prompts.bank import Prefix
 from ptune.storage.saved_lm import dtype_name, lm_places
 from ptune.storage.saved_prompt import SavedLM, SavedPrefix, SavedPrompt, SavedReading
+from ptune.template import chat
 from ptune.template.language import Template
 
 # settings of a task that stand in prompt.json under their names, and those under "reading"
@@ -54,6 +55,7 @@ def saved_prompt_of(
         ptune=importlib.metadata.version("ptune"),
         **_values_of(settings, SETTINGS),
         template=settings.template.source,
+        chat=chat.form_of(bound.template),
         labels=labels,
         words=words,
         reading=_saved_reading(bound),

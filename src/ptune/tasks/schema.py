@@ -161,6 +161,15 @@ class CodeConfig(Config):
     """The fields that hold the answers."""
 
 
+class ChatMessage(Config):
+    """A message of a chat."""
+
+    role: str
+    """system, user or assistant, as far as the LM's chat template knows them."""
+    text: str
+    """What is said, in the template language."""
+
+
 class TaskConfig(Config):
     """A task: its rows, how they are asked, how answers are read, and how the prompt is trained."""
 
@@ -174,6 +183,10 @@ class TaskConfig(Config):
     """Version of the wording; raise it when that changes, since figures change with it."""
     template: str = ""
     """Where fields, soft tokens and the answer stand: "{soft:3} {text|shorten} {soft:3} {mask}"."""
+    chat: Annotated[tuple[ChatMessage, ...], tyro.conf.Suppress] = ()
+    """Instead of template: messages of a role and a text each, as the LM's own chat template writes
+    them; the last one is the assistant's and ends with {mask}. The same as a template in which
+    {role:user} begins a message."""
     patterns: tuple[str, ...] = ()
     """Hand-written templates. Where there are some, template is P-tuning's alone: manual prompts,
     fine-tuning and PET take the patterns, Prompt Tuning and P-tuning v2 put their tokens before

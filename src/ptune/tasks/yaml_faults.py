@@ -20,7 +20,8 @@ def explained(error: ValidationError) -> str:
     names = list(map(str, first["loc"]))
     key = ".".join(names)
     if first["type"] == "extra_forbidden":
-        return f"there is no key {key!r}{_where_it_belongs('.'.join(names[:-1]), names[-1])}"
+        section = ".".join(name for name in names[:-1] if not name.isdecimal())
+        return f"there is no key {key!r}{_where_it_belongs(section, names[-1])}"
     if first["type"] == "missing":
         return f"the key {key!r} is missing."
     if first["type"] == "dict_type" and names[0] in WORDS_OF_LABELS:

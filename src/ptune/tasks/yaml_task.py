@@ -70,7 +70,7 @@ def read(path: pathlib.Path, preset: str | None = None) -> TaskConfig:
         config = TaskConfig.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(f"{path}: {explained(error)}") from error
-    config = _as_the_code(config, path, preset or config.preset)
+    config = _as_the_code(_with_chat(config, path), path, preset or config.preset)
     folder = pathlib.Path() if ours else path.parent
     files = {split: getattr(config.data, split) for split in SPLITS}
     data = config.data.model_copy(
@@ -92,6 +92,29 @@ def read(path: pathlib.Path, preset: str | None = None) -> TaskConfig:
             },
         }
     )
+
+
+def _with_chat(config: TaskConfig, path: pathlib.Path) -> TaskConfig:
+    """The task with its chat as a template with roles.
+
+    Raises:
+        ConfigError: it has a template as well, or a role that is no word.
+    """
+    if not config.chat:
+        return config
+    if config.template:
+        raise ConfigError(
+            f"{path} has both template and chat: the messages of chat are the template, so leave "
+            "template out."
+        )
+    for message in config.chat:
+        if not re.fullmatch(r"[\w-]+", message.role):
+            raise ConfigError(
+                f"{path}: the role {message.role!r} of a message in chat is no word; it is system, "
+                "user or assistant."
+            )
+    written = "".join(f"{{role:{message.role}}}{message.text}" for message in config.chat)
+    return config.model_copy(update={"template": written, "chat": ()})
 
 
 def _as_the_code(config: TaskConfig, path: pathlib.Path, preset: str | None) -> TaskConfig:
@@ -354,7 +377,7 @@ def _verbalizer(
         return allowed(
             read_vocabulary(config.vocabulary, lm.tokens),
             lm.tokens,
-            template.for_kind(lm.kind)[0].place,
+            template.for_lm(lm.tokens, lm.kind)[0].place,
         )[0]
     if READERS[method.reader or reading.by].words_are_relations:
         return Verbalizer.from_words(_relations(config, member))

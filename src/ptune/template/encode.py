@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from ptune.errors import TemplateError
 from ptune.template.fields import cut, filtered
-from ptune.template.parts import Field, Kind, Mask, PrefixPart, Sep, Soft, Text
+from ptune.template.parts import Control, Field, Kind, Mask, PrefixPart, Role, Sep, Soft, Text
 from ptune.template.tokenizer import Tokens
 
 if TYPE_CHECKING:
     from ptune.template.language import Template
 
-Item = tuple[
-    str | Soft | PrefixPart | Mask | Sep, tuple[int, ...] | None
-]  # a run of text or a part, and its slots
+Content = str | Soft | PrefixPart | Mask | Sep | Control
+Item = tuple[Content, tuple[int, ...] | None]  # a run of text or a part, and its slots
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,8 @@ class RowEncoder:
     def _assemble(self, values: dict[Field, str]) -> EncodedRow:
         """The row with these texts in its fields."""
         assembly = _Assembly(self)
-        assembly.put(self.tokens.before)
+        if not self.template.is_chat:
+            assembly.put(self.tokens.before)
         items = self._items(values)
         for number, (item, slots) in enumerate(items):
             following = items[number + 1][0] if number + 1 < len(items) else None
@@ -153,14 +153,24 @@ class RowEncoder:
         """
         items: list[Item] = []
         for part, slots in zip(self.template.parts, self.template.slots(self.tokens)):
+            if isinstance(part, Role):
+                raise TemplateError(
+                    f"The chat {self.template.source!r} is not written for an LM yet: take "
+                    "template.for_lm(tokens, kind)."
+                )
             if not isinstance(part, Text | Field):
                 items.append((part, slots))
                 continue
-            text = part.text if isinstance(part, Text) else filtered(values[part], part.filters)
+            text = self._text(part, values)
             if items and isinstance(items[-1][0], str):
                 text = items.pop()[0] + text  # type: ignore[operator]
             items.append((text, None))
         return [item for item in self._without_bare_spaces(items) if item[0] != ""]
+
+    def _text(self, part: Text | Field, values: Mapping[Field, str]) -> str:
+        """The text of a part; in a chat no token of it is a control token."""
+        text = part.text if isinstance(part, Text) else filtered(values[part], part.filters)
+        return self.tokens.without_control(text) if self.template.is_chat else text
 
     def _without_bare_spaces(self, items: Sequence[Item]) -> Iterator[Item]:
         """The items without the spaces that no token of the text carries (``_items``)."""
@@ -171,7 +181,11 @@ class RowEncoder:
                 after = items[position + 1][0] if position + 1 < len(items) else None
                 if isinstance(before, Sep) or isinstance(before, PrefixPart) and position == 1:
                     item = item.removeprefix(" ")
-                if isinstance(after, Sep) or after is not None and self.tokens.carries_space:
+                if isinstance(before, Control) and before.strips[1]:
+                    item = item.lstrip()
+                if isinstance(after, Control):
+                    item = item.rstrip() if after.strips[0] else item
+                elif isinstance(after, Sep) or after is not None and self.tokens.carries_space:
                     item = item.removesuffix(" ")
                 if isinstance(after, Mask) and mask_strips[0]:
                     item = item.rstrip()
@@ -213,9 +227,9 @@ class _Assembly:
 
     def add(
         self,
-        item: str | Soft | PrefixPart | Mask | Sep,
+        item: Content,
         slots: tuple[int, ...] | None,
-        following: str | Soft | PrefixPart | Mask | Sep | None,
+        following: Content | None,
     ) -> None:
         """Append an item; of a text before the answer, what a word there makes of it."""
         if isinstance(item, str):
@@ -228,14 +242,22 @@ class _Assembly:
             self.put([self.tokens.pad] * len(slots or ()), slots, self.text_type)
         elif isinstance(item, Sep):
             self._add_separator()
+        elif isinstance(item, Control):
+            self.put([item.id], token_type=self.text_type)
         elif self.kind == "causal":
             self._add_causal_answer()
         else:
             self._add_mask()
-        self.begins = isinstance(item, Sep) or self.begins and isinstance(item, PrefixPart)
+        self.begins = (
+            isinstance(item, Sep)
+            or isinstance(item, Control)
+            and item.begins
+            or self.begins
+            and isinstance(item, PrefixPart)
+        )
 
     def _add_text(self, text: str, before_answer: bool) -> None:
-        if self.kind == "causal" and before_answer:
+        if self.kind == "causal" and before_answer and not self.template.opens:
             ids = self.tokens.before_word(text, self.template.place, self.begins)
         elif self.begins:
             ids = self.tokens.start(text)
@@ -286,7 +308,7 @@ class _Assembly:
     def row(self) -> EncodedRow:
         """The row, its end and its decoder's input added."""
         answer_positions, decoder = self.answer_positions, self.decoder
-        if self.kind != "causal":
+        if self.kind != "causal" and not self.template.is_chat:
             self.put(self.tokens.after, token_type=self.text_type)
         if self.kind == "encoder-decoder":
             decoder = [self.encoder.start, *(decoder or []), *map(_known, self.answer[:-1])]

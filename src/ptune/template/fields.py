@@ -79,6 +79,10 @@ def filtered(value: str, filters: Sequence[tuple[str, str]]) -> str:
             value = value.lower()
         elif name == "capitalize":
             value = value[:1].upper() + value[1:]
+        elif name == "trim:start":
+            value = value.lstrip()
+        elif name == "trim:end":
+            value = value.rstrip()
         elif name == "strip":
             start_signs = "".join(set(argument) - SENTENCE_ENDS)
             end_signs = argument or string.punctuation

@@ -28,16 +28,19 @@ from functools import cached_property
 from typing import Any
 
 from ptune.errors import TemplateError
+from ptune.template import chat
 from ptune.template.encode import EncodedRow, RowEncoder
 from ptune.template.fields import field_of, text_of
 from ptune.template.parser import parse
 from ptune.template.parts import (
     RESERVED,
+    Control,
     Field,
     Kind,
     Mask,
     Part,
     PrefixPart,
+    Role,
     Sep,
     Soft,
     Text,
@@ -69,6 +72,9 @@ class Template:
 
     source: str
     parts: tuple[Part, ...] = field(repr=False)
+    is_chat: bool = field(default=False, repr=False)  # all tokens around the texts are among parts
+    opens: bool = field(default=False, repr=False)  # the answer begins a message of this chat
+    end: int | None = field(default=None, repr=False)  # the token that ends a message of this chat
 
     @classmethod
     def parse(cls, source: str) -> "Template":
@@ -89,12 +95,19 @@ class Template:
         return any(isinstance(part, Mask) for part in self.parts)
 
     @cached_property
+    def has_roles(self) -> bool:
+        """Whether it is a chat of messages, which a chat template has still to write."""
+        return any(isinstance(part, Role) for part in self.parts)
+
+    @cached_property
     def place(self) -> Place:
         """How the answer stands: behind a space ("is {mask}"), behind a line break or other white
         space, joined to what is before it ("non-{mask}"), or at the start of a text ("{mask} is",
         or a decoder's own text)."""
         mask = self._mask_index if self.has_mask else 0
         before = self.parts[mask - 1] if mask else None
+        if isinstance(before, Control):
+            return "start" if before.begins else "joined"
         if before is None or isinstance(before, Sep):
             return "start"
         if not isinstance(before, Text) or not before.text[-1].isspace():
@@ -114,8 +127,9 @@ class Template:
         """
         return {part: text_of(row, part) for part in self.parts if isinstance(part, Field)}
 
-    def for_kind(self, kind: Kind, whole: bool = False) -> tuple["Template", str]:
-        """The template as an LM of this kind can use it, and what was left out for it.
+    def for_lm(self, tokens: Tokens, kind: Kind, whole: bool = False) -> tuple["Template", str]:
+        """The template as an LM of this kind can use it, and what was left out for it. A chat is
+        written as the tokenizer's own chat template has it.
 
         A causal LM sees nothing behind the answer, so soft tokens and closing punctuation there are
         dropped.
@@ -126,22 +140,27 @@ class Template:
 
         Raises:
             TemplateError: no ``{mask}`` where the LM needs one, or other text behind it for a
-                causal LM.
+                causal LM; a chat that the tokenizer's chat template refuses.
         """
         if kind == "encoder-decoder":
             self._check_prefix_is_first()
         if not self.has_mask and whole:
-            return self, ""
+            return self._written(tokens, kind), ""
         if not self.has_mask and kind != "encoder-decoder":
             raise TemplateError(
                 f"The template {self.source!r} has no {{mask}}: a {kind} LM does not know where "
                 "the answer stands. Put {mask} there."
             )
         if kind != "causal":
-            return self, ""
+            return self._written(tokens, kind), ""
         self._check_causal()
-        dropped = "".join(map(shown, self.parts[self._mask_index + 1 :])).strip()
-        return replace(self, parts=self.parts[: self._mask_index + 1]), dropped
+        written = self._written(tokens, kind)
+        dropped = "".join(map(shown, written.parts[written._mask_index + 1 :])).strip()
+        return replace(written, parts=written.parts[: written._mask_index + 1]), dropped
+
+    def _written(self, tokens: Tokens, kind: Kind) -> "Template":
+        """The template without roles: those of a chat are written by its chat template."""
+        return chat.for_lm(self, tokens, kind) if self.has_roles else self
 
     def _check_prefix_is_first(self) -> None:
         """Refuse a prefix behind other parts, as no encoder-decoder knows it."""

@@ -10,6 +10,7 @@ from ptune.template.parts import (
     Mask,
     Part,
     PrefixPart,
+    Role,
     Sep,
     Soft,
     Text,
@@ -111,6 +112,8 @@ class _Parser:
             return self._soft(body, start)
         if re.match(r"prefix(?!\w)", body):
             return self._prefix(body, start)
+        if re.match(r"role:", body):
+            return self._role(body, start)
         if body in ("mask", "sep"):
             return Mask() if body == "mask" else Sep()
         if re.match(r"(mask|sep)(?!\w)", body):
@@ -181,6 +184,16 @@ class _Parser:
         self._check_length(length, "There is no prefix of 0 vectors: leave it out.", start, end)
         self._check_words(words, start, end)
         return PrefixPart(None if length is None else int(length), words)
+
+    def _role(self, body: str, start: int) -> Role:
+        matched = re.fullmatch(r"role:([\w-]+)", body)
+        if not matched:
+            self._fail(
+                "A message begins with {role:user}, {role:system} or {role:assistant}.",
+                start,
+                start + len(body),
+            )
+        return Role(matched[1])
 
     def _check_words(self, words: str | None, start: int, end: int) -> None:
         """Refuse words to start from that are empty."""

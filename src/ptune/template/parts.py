@@ -75,7 +75,29 @@ class Sep:
     """The tokenizer's separator of a pair of texts."""
 
 
-Part = Text | Field | Soft | PrefixPart | Mask | Sep
+@dataclass(frozen=True)
+class Role:
+    """The beginning of a chat's message, and who speaks it: system, user or assistant."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Control:
+    """A token that a chat template writes, such as the one that ends a message.
+
+    Attributes:
+        begins: text behind it is split into tokens as at the start of a text.
+        strips: whether it takes the white space before it, and behind it, with it.
+    """
+
+    text: str
+    id: int
+    begins: bool
+    strips: tuple[bool, bool] = (False, False)
+
+
+Part = Text | Field | Soft | PrefixPart | Mask | Sep | Role | Control
 
 
 def shown(part: Part) -> str:
@@ -89,6 +111,10 @@ def shown(part: Part) -> str:
         return "{soft" + _shown_length(part) + name + "}"
     if isinstance(part, PrefixPart):
         return "{prefix" + _shown_length(part) + "}"
+    if isinstance(part, Role):
+        return "{role:" + part.name + "}"
+    if isinstance(part, Control):
+        return part.text
     return "{mask}" if isinstance(part, Mask) else "{sep}"
 
 

@@ -1,12 +1,14 @@
 """What a tokenizer does, found by trying it: its special tokens, its separator, and how text
 continues other text."""
 
+import re
 import sys
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 from ptune.errors import ModelError, TemplateError
+from ptune.template.parts import Control
 
 Place = Literal["start", "spaced", "line", "joined"]
 ANCHORS = (".", "a", ")", "1")
@@ -170,6 +172,32 @@ class Tokens:
         for token in self.tokenizer.all_special_tokens:
             text = text.replace(token, " ".join(token))
         return text
+
+    @cached_property
+    def control(self) -> re.Pattern[str]:
+        """Finds control tokens in a text: the special ones, and others that were added to the
+        vocabulary and that the tokenizer's chat template writes."""
+        template = str(getattr(self.tokenizer, "chat_template", None) or "")
+        added = getattr(self.tokenizer, "added_tokens_decoder", {}).values()
+        written = [
+            token.content
+            for token in added
+            if token.special or token.content.strip() and token.content in template
+        ]
+        names = sorted({*written, *self.tokenizer.all_special_tokens}, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, names)) or "(?!)")
+
+    def control_token(self, text: str) -> Control:
+        """A control token, and how the text beside it is split into tokens."""
+        id_ = int(self.tokenizer.convert_tokens_to_ids(text))
+        added = self.tokenizer.added_tokens_decoder.get(id_)
+        strips = bool(getattr(added, "lstrip", False)), bool(getattr(added, "rstrip", False))
+        behind = self.tokenizer(text + LETTERS[0], add_special_tokens=False)["input_ids"][1:]
+        return Control(text, id_, begins=list(behind) == self.start(LETTERS[0]), strips=strips)
+
+    def without_control(self, text: str) -> str:
+        """The text with the control tokens that are written in it spelt out."""
+        return self.control.sub(lambda found: " ".join(found[0]), text)
 
     @cached_property
     def mask(self) -> int | None:

@@ -64,7 +64,7 @@ def count(
         template: in which the rows' texts stand.
         limit: the most tokens of an input, where it is not the LM's.
     """
-    usable, _ = Template.parse(template).for_kind(reading.kind, whole=True)
+    usable, _ = Template.parse(template).for_lm(reading.tokens, reading.kind, whole=True)
     fields = [part for part in usable.parts if isinstance(part, Field)]
     limits = [most for most in (limit, reading.limit) if most is not None]
     counts = TokenCounts(min(limits, default=None))

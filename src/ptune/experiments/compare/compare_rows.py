@@ -179,7 +179,7 @@ def readable_members(task: TaskConfig, method: Method, lm: LanguageModel) -> lis
     whole = READERS[method.reader or "words"].mask != "needed"
     for member in yaml_task.members(task, method, lm):
         try:
-            Template.parse(member.template).for_kind(lm.kind, whole)
+            Template.parse(member.template).for_lm(lm.tokens, lm.kind, whole)
             members.append(member)
         except TemplateError as error:
             reason = error

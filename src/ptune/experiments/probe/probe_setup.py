@@ -131,7 +131,7 @@ def _manual(
     """The hand-written prompt, where there is one that this kind of LM can read."""
     try:
         if relation.template:
-            Template.parse(relation.template).for_kind(lm.kind)
+            Template.parse(relation.template).for_lm(lm.tokens, lm.kind)
     except TemplateError as error:
         report(f"{relation.name} is asked without its manual prompt: {error}")
         return None
@@ -148,7 +148,7 @@ def plan_of(
             '[Y] .", or leave the manual methods out of --methods.'
         )
     prompts = [
-        (m, Template.parse(m.template).for_kind(lm.kind)[0].prompt_length(lm.tokens))
+        (m, Template.parse(m.template).for_lm(lm.tokens, lm.kind)[0].prompt_length(lm.tokens))
         for m in methods
         if m.tune == "prompt"
     ]

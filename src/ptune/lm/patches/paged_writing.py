@@ -124,7 +124,7 @@ class PagedWriter:
         generation = GenerationConfig(
             max_new_tokens=1,
             do_sample=False,
-            eos_token_id=self.lm.end,
+            eos_token_id=self.lm.ends,
             pad_token_id=self.lm.tokens.pad,
         )
         settings = ContinuousBatchingConfig(
@@ -209,7 +209,7 @@ class PagedWriter:
         self._number += 1
         ids = list(row.ids) if prompt is None else prompt.spell(row)
         self._manager.add_request(
-            ids, name, max_new_tokens=most, streaming=True, eos_token_id=self.lm.end
+            ids, name, max_new_tokens=most, streaming=True, eos_token_id=self.lm.ends
         )
         self._prompts[name] = prompt
         return name

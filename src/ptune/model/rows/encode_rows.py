@@ -241,7 +241,7 @@ def _written_answer(model: "PromptModel", task: BoundTask, row: Row, text: str) 
     ids = [
         *(tokens.before if kind == "encoder-decoder" else ()),
         *tokens.words([text.strip()], place)[0],
-        model.lm.end,
+        model.lm.end if task.template.end is None else task.template.end,
     ]
     limits = [task.task.target_length or len(ids)]
     if (limit := input_limit(model, task)) is not None:

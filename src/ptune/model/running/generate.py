@@ -174,8 +174,8 @@ def written_together(
 
 def text_of(model: "PromptModel", ids: list[int], stops: Sequence[str]) -> str:
     """The text before the end token and before the first stop string."""
-    if model.lm.end in ids:
-        ids = ids[: ids.index(model.lm.end)]
+    end = next((number for number, token in enumerate(ids) if token in model.lm.ends), len(ids))
+    ids = ids[:end]
     text = model.lm.tokens.tokenizer.decode(ids, skip_special_tokens=True)
     return min((text.split(stop)[0] for stop in stops), key=len, default=text).strip()
 
@@ -195,7 +195,7 @@ def _settings(model: "PromptModel", config: DecodingConfig) -> dict[str, Any]:
         "length_penalty": config.length_penalty if config.beams > 1 else None,
         "no_repeat_ngram_size": config.no_repeat_ngram or None,
         "bad_words_ids": banned or None,
-        "eos_token_id": model.lm.end,
+        "eos_token_id": model.lm.ends,
         "pad_token_id": tokens.pad,
         "stop_strings": list(config.stop) or None,
         "use_cache": True,

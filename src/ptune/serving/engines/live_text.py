@@ -36,7 +36,7 @@ class LiveText:
         """Take the next token; after the end nothing is taken."""
         if self.end is not None:
             return
-        if token == self.model.lm.end:
+        if token in self.model.lm.ends:
             self.end = "stop"
             return
         self.ids.append(token)

@@ -140,7 +140,7 @@ class VllmEngine(BatchEngine):
             asked = {"prompt_embeds": encoded, "cache_salt": salt}
         else:
             asked = {"prompt": list(row.ids), "cache_salt": "none"}
-        return asked | {"temperature": 0.0, "stop_token_ids": [self.lm.end]}
+        return asked | {"temperature": 0.0, "stop_token_ids": self.lm.ends}
 
     def _follow(self, job: Job, request: dict[str, Any], note: BatchNote) -> None:
         """Take a text's tokens as they come; in a thread of the pool."""
@@ -167,7 +167,7 @@ class VllmEngine(BatchEngine):
         row = EncodedRow(tuple(ids), (-1,) * len(ids), None, (len(ids) - 1,))
         settings: dict[str, Any] = {"max_new_tokens": TRIAL, "pad_token_id": self.lm.tokens.pad}
         batch = self.lm.collate([row], [-1], "left")
-        ours = self.lm.write(batch, eos_token_id=self.lm.end, **settings)[0].tolist()
+        ours = self.lm.write(batch, eos_token_id=self.lm.ends, **settings)[0].tolist()
         asked = {"prompt": ids, "max_tokens": TRIAL, "temperature": 0.0, "cache_salt": "none"}
         try:
             theirs = list(self.server.tokens(asked))

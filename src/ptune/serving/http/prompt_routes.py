@@ -14,6 +14,7 @@ from ptune.serving.http.answering import Administrator, User, description_of, se
 from ptune.serving.problems import Problem, refused
 from ptune.serving.server import MEGABYTE, PromptServer
 from ptune.template.language import Field, Mask, Part, PrefixPart, Sep, Soft, Template, Text
+from ptune.template.parts import shown
 
 router = APIRouter(tags=["prompts"])
 
@@ -111,5 +112,6 @@ def _part(part: Part) -> dict[str, Any]:
         return {"kind": "soft", "count": part.length, "text": part.words or part.name or ""}
     if isinstance(part, PrefixPart):
         return {"kind": "prefix", "count": part.length, "text": part.words or ""}
-    assert isinstance(part, Mask | Sep)
-    return {"kind": "mask" if isinstance(part, Mask) else "separator"}
+    if isinstance(part, Mask | Sep):
+        return {"kind": "mask" if isinstance(part, Mask) else "separator"}
+    return {"kind": "text", "text": shown(part)}

@@ -145,7 +145,7 @@ def question(
     Raises:
         ConfigError: the task's templates read no field of the rows.
     """
-    inputs = Template.parse(yaml_task.inputs(config, lm)).for_kind(lm.kind, True)[0]
+    inputs = Template.parse(yaml_task.inputs(config, lm)).for_lm(lm.tokens, lm.kind, True)[0]
     return Question(
         train,
         test,
