@@ -12,8 +12,9 @@ import sys
 import time
 
 from ptune import DecodingConfig, LanguageModel, PromptModel, Task, Template
-from ptune.documents import lessons, read_documents, train_documents
+from ptune.documents import read_documents, train_documents
 from ptune.documents.options import TEMPLATE, DistilConfig
+from ptune.documents.teaching import lessons
 
 TURNS = 3
 

@@ -85,3 +85,10 @@ def test_what_needs_no_torch_loads_none():
 def source_files(package: str) -> list[pathlib.Path]:
     folder = ROOT / "src" / "ptune" / package
     return sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+
+
+def test_a_package_holds_at_most_eight_files():
+    """More than that has more than one subject, and is cut into packages."""
+    for folder in {path.parent for path in (ROOT / "src" / "ptune").rglob("*.py")}:
+        modules = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
+        assert len(modules) <= 8, f"{folder.relative_to(ROOT)} holds {len(modules)} files"

@@ -10,7 +10,7 @@ import pytest
 
 from ptune.cli import main
 from ptune.tasks import yaml_task
-from ptune.tasks.splits import read as read_splits
+from ptune.tasks.rows.splits import read as read_splits
 
 TEAMS = ("post", "money")
 TEXTS = [f"{word} number {number}" for number in range(6) for word in ("parcel", "invoice")]

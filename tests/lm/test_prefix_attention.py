@@ -29,8 +29,8 @@ from more_families import (  # noqa: F401 (more_families is a fixture)
 from ptune.errors import ConfigError, ModelError, TemplateError
 from ptune.lm import batching
 from ptune.lm.language_model import LanguageModel
-from ptune.lm.patches import prefix_attention
-from ptune.lm.patches.attention_route import AttentionRoute
+from ptune.lm.patches.prefixes import prefix_attention
+from ptune.lm.patches.prefixes.attention_route import AttentionRoute
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
 from ptune.model.running.generate import write, write_all
 from ptune.settings import DecodingConfig, TrainConfig

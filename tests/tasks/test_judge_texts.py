@@ -20,8 +20,8 @@ from ptune.settings import DecodingConfig, DecodingOverrides
 from ptune.storage import prompt_folder
 from ptune.tasks import yaml_task
 from ptune.tasks.judging import judge_texts
+from ptune.tasks.rows.splits import by_prompt
 from ptune.tasks.schema import TaskConfig
-from ptune.tasks.splits import by_prompt
 
 CITIES = {"Austria": "Vienna", "France": "Paris", "Italy": "Rome", "Germany": "Berlin"}
 ROWS = [

@@ -3,8 +3,8 @@
 import pytest
 
 from ptune.errors import DataError
+from ptune.tasks.rows.splits import read
 from ptune.tasks.schema import DataConfig
-from ptune.tasks.splits import read
 
 
 def test_a_text_on_each_line(tmp_path):

@@ -17,8 +17,8 @@ from ptune.experiments.options import CompareConfig
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
 from ptune.tasks import yaml_task
+from ptune.tasks.rows.splits import SPLITS, read
 from ptune.tasks.schema import TaskConfig
-from ptune.tasks.splits import SPLITS, read
 from ptune.tasks.yaml_task import Member
 from ptune.template.language import Sep, Soft, Template
 from ptune.template.tokenizer import Tokens

@@ -15,7 +15,7 @@ from ptune.survey.task_text import TaskText
 from ptune.tasks import yaml_task
 from ptune.tasks.new_task import columns, new, split_rows
 from ptune.tasks.options import NewConfig
-from ptune.tasks.splits import read as read_splits
+from ptune.tasks.rows.splits import read as read_splits
 from ptune.training.methods import METHODS
 
 TEXTS = [

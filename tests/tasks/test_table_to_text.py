@@ -4,8 +4,8 @@ import pytest
 
 from ptune.errors import DataError
 from ptune.tasks.layouts.table_to_text import read
+from ptune.tasks.rows.splits import read as read_splits
 from ptune.tasks.schema import DataConfig
-from ptune.tasks.splits import read as read_splits
 
 TRIPLES = [
     ["Aarhus_Airport", "cityServed", '"Aarhus, Denmark"'],

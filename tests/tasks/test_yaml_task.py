@@ -17,8 +17,8 @@ from ptune.experiments.train import train_task
 from ptune.reports.schemas import Comparison, Run
 from ptune.storage import prompt_folder, saved_prompt
 from ptune.tasks import yaml_task
+from ptune.tasks.rows.splits import read as read_splits
 from ptune.tasks.schema import TaskConfig
-from ptune.tasks.splits import read as read_splits
 
 ROOT = pathlib.Path(__file__).parents[2]
 TEXTS = ["great film", "terrible film", "the best", "the worst", "Vienna is great", "bad Rome"]

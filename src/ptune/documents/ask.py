@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from ptune.base import terminal
 from ptune.documents import read_documents, retrieval
-from ptune.documents.lessons import FIELD, prompt_of
 from ptune.documents.options import AskConfig
+from ptune.documents.teaching.lessons import FIELD, prompt_of
 from ptune.errors import ConfigError, StoreError, nearest, reason
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from ptune.base.progress import Progress
-from ptune.documents import retrieval, study, teacher
-from ptune.documents.lessons import FIELD, TARGET, Lessons
-from ptune.documents.study import Study
+from ptune.documents import retrieval
+from ptune.documents.teaching import study, teacher
+from ptune.documents.teaching.lessons import FIELD, TARGET, Lessons
+from ptune.documents.teaching.study import Study
 from ptune.errors import DataError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel

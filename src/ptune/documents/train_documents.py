@@ -11,12 +11,13 @@ from pydantic import ValidationError
 
 from ptune.base import files, terminal
 from ptune.base.file_names import file_name
-from ptune.documents import lessons, read_documents, starts, study
+from ptune.documents import read_documents
 from ptune.documents.judge import PREFIX, judge, read_questions
-from ptune.documents.lessons import Lessons
 from ptune.documents.options import TRAINING, DistilConfig
 from ptune.documents.read_documents import SAVED, Document, SavedDocument
-from ptune.documents.study import Study
+from ptune.documents.teaching import lessons, starts, study
+from ptune.documents.teaching.lessons import Lessons
+from ptune.documents.teaching.study import Study
 from ptune.errors import ConfigError, DataError, DivergedError, StoreError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
@@ -28,7 +29,7 @@ from ptune.runs.trials import JsonResults, Trial, run_trials
 from ptune.runs.without_trace import without_trace
 from ptune.settings import TrainConfig
 from ptune.storage import peft_format, prompt_folder
-from ptune.survey import unknown_text
+from ptune.survey.text_checks import unknown_text
 from ptune.training.loop import account, fit, lower_rates
 from ptune.training.prompt_training import TrainingHistory
 from ptune.training.rehearsal import short

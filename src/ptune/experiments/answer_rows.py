@@ -28,13 +28,13 @@ from ptune.model.running.generate import write_all
 from ptune.model.running.label_answers import check_one_label, confidence_of
 from ptune.settings import DecodingConfig, FileConfig, LayoutConfig
 from ptune.storage import prompt_folder
-from ptune.survey import unknown_text
 from ptune.survey.findings import rows_in_words
-from ptune.survey.unknown_text import UnknownRows
+from ptune.survey.text_checks import unknown_text
+from ptune.survey.text_checks.unknown_text import UnknownRows
 from ptune.tasks.judging import judge_labels, judge_texts
 from ptune.tasks.judging.label_details import LabelDetails
 from ptune.tasks.layouts.forms import iterate, rows_of
-from ptune.tasks.row_labels import with_labels_of
+from ptune.tasks.rows.row_labels import with_labels_of
 
 ANSWERS_AT_ONCE = 64
 STANDARD_INPUT = "standard input"

@@ -27,7 +27,7 @@ from ptune.lm.length_switches import LengthSwitches
 from ptune.lm.patches import answer_positions
 from ptune.lm.patches.checkpointing import outermost_layers, recompute
 from ptune.lm.patches.onednn_linear import use_onednn
-from ptune.lm.patches.prefix_attention import GROUPS
+from ptune.lm.patches.prefixes.prefix_attention import GROUPS
 from ptune.lm.patches.text_cache import Context, Contexts, Ids, RepeatedContexts
 from ptune.lm.source.loading import choose_device, choose_dtype, first_line, kind_of, load_model
 from ptune.lm.trials import capability_trials

@@ -15,7 +15,7 @@ from ptune.tasks.schema import TaskConfig
 from ptune.tasks.yaml_task import Member
 from ptune.training.methods import Method
 from ptune.training.methods import method as method_of
-from ptune.training.pet_plan import Plan
+from ptune.training.pattern_exploiting.pet_plan import Plan
 
 EARLIER = 5 / 6  # how far up the layers stands the one that is read beside the last
 MOST_PATTERNS = 12  # hand-written prompts, each with its words, that are tried

@@ -9,8 +9,8 @@ from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.selection.candidates import Candidate, PetCandidate
 from ptune.tasks import yaml_task
-from ptune.training import pet
 from ptune.training.loop import fit
+from ptune.training.pattern_exploiting import pet
 
 ALWAYS_LEARNED = -1  # the fold of a row that is never held out
 

@@ -11,8 +11,8 @@ from ptune.model.confidence import keep_confidence
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.selection.candidates import Candidate, PetCandidate
 from ptune.tasks import yaml_task
-from ptune.training import pet
 from ptune.training.loop import fit
+from ptune.training.pattern_exploiting import pet
 from ptune.training.prompt_training import TrainingHistory
 
 

@@ -19,8 +19,8 @@ from ptune.answers.label_words import Verbalizer
 from ptune.base import files
 from ptune.errors import ConfigError, StoreError, first_fault
 from ptune.lm.language_model import LanguageModel
-from ptune.lm.patches.attention_route import AttentionRoute
-from ptune.lm.patches.prefix_attention import AttentionSite
+from ptune.lm.patches.prefixes.attention_route import AttentionRoute
+from ptune.lm.patches.prefixes.prefix_attention import AttentionSite
 from ptune.lm.source.loading import local_path
 from ptune.model.prompt_model import BoundTask, PrefixSettings, PromptModel, Task
 from ptune.prompts import encoders

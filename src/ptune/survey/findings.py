@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ptune.errors import nearest
 from ptune.survey.columns import Column
-from ptune.survey.duplicates import Duplicates
 from ptune.survey.label_sets import LabelSets
-from ptune.survey.texts import Texts, script_shares
+from ptune.survey.text_checks.duplicates import Duplicates
+from ptune.survey.text_checks.texts import Texts, script_shares
 
 RARE = 3
 """A label with fewer rows cannot stand in train, dev and test."""

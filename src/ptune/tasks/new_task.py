@@ -32,7 +32,7 @@ from ptune.survey.label_sets import LabelSets
 from ptune.survey.odd_rows import OddRows
 from ptune.survey.task_text import TaskText
 from ptune.tasks.options import NewConfig
-from ptune.tasks.row_faults import SHOWN, refuse
+from ptune.tasks.rows.row_faults import SHOWN, refuse
 
 Row = Mapping[str, Any]
 SKIPPING = "Fill that in, or leave such rows out with --skip-bad-lines."

@@ -12,7 +12,7 @@ from ptune.tasks.yaml_task import Member
 from ptune.training.methods import Method
 from ptune.training.methods import method as method_of
 from ptune.training.paper_settings import preset_pet
-from ptune.training.pet_plan import Plan
+from ptune.training.pattern_exploiting.pet_plan import Plan
 
 GENERATIONS = 3  # of iPET, as in its paper
 

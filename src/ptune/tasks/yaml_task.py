@@ -20,8 +20,8 @@ from ptune.model import calibration
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Row, Task
 from ptune.prompts.bank import Prefix
 from ptune.tasks.layouts.lama import read_vocabulary
+from ptune.tasks.rows.splits import DATA_VARIABLE, SPLITS
 from ptune.tasks.schema import AUTO, TaskConfig, Words
-from ptune.tasks.splits import DATA_VARIABLE, SPLITS
 from ptune.tasks.yaml_faults import explained
 from ptune.template.language import Field, Template
 from ptune.training.methods import Method

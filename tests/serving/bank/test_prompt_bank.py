@@ -111,7 +111,7 @@ def damaged(folder):
 def test_what_is_no_prompt_changes_nothing(served, bank, tmp_path, monkeypatch):
     server, client = served
     before, files = scores(client, "film"), sorted(bank.rglob("*"))
-    monkeypatch.setattr("ptune.serving.http.prompt_routes.MEGABYTE", 10_000)
+    monkeypatch.setattr("ptune.serving.http.routes.prompt_routes.MEGABYTE", 10_000)
     for content, status, reason in damaged(tmp_path / "new" / "film"):
         answer = client.put("/v1/prompts/film", content=content)
         assert answer.status_code == status and reason in answer.json()["detail"], answer.text

@@ -118,7 +118,8 @@ def _step(rows: int, sample: int) -> int:
 
 def _check_task(config: CheckConfig) -> tuple[Checked, Counts]:
     """Look at the files of a task, as training would."""
-    from ptune.tasks import splits, yaml_task
+    from ptune.tasks import yaml_task
+    from ptune.tasks.rows import splits
     from ptune.template.language import Field, TemplateError, text_of
 
     if len(config.files) > 1:
@@ -156,7 +157,8 @@ def _check_task(config: CheckConfig) -> tuple[Checked, Counts]:
 
 def _refused_by_training(task: "TaskConfig", checked: Checked) -> None:
     """Put what training would refuse to what is wrong with the first file."""
-    from ptune.tasks import splits, yaml_task
+    from ptune.tasks import yaml_task
+    from ptune.tasks.rows import splits
 
     try:
         splits.read(

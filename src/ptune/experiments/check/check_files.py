@@ -13,10 +13,10 @@ from ptune.settings import FileConfig, Form
 from ptune.survey import columns as column_survey
 from ptune.survey import findings
 from ptune.survey.columns import Column, Roles
-from ptune.survey.duplicates import Duplicates, SeenTexts
 from ptune.survey.label_sets import LabelSets
 from ptune.survey.odd_rows import OddRows
-from ptune.survey.texts import Texts
+from ptune.survey.text_checks.duplicates import Duplicates, SeenTexts
+from ptune.survey.text_checks.texts import Texts
 
 SPLIT_NAMES = {
     "train": ("train",),

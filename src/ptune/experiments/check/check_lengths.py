@@ -7,8 +7,8 @@ from typing import Any
 
 from ptune.errors import PtuneError, TemplateError
 from ptune.lm.source.reading import Reading
-from ptune.survey.texts import Lengths
-from ptune.survey.unknown_text import Unknown
+from ptune.survey.text_checks.texts import Lengths
+from ptune.survey.text_checks.unknown_text import Unknown
 from ptune.template.language import Field, Template, text_of
 
 Row = Mapping[str, Any]

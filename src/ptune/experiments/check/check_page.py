@@ -11,7 +11,7 @@ from ptune.base.terminal import Console
 from ptune.experiments.check.check_files import Checked, CheckedFile
 from ptune.survey.columns import Column
 from ptune.survey.findings import rows_in_words
-from ptune.survey.texts import Lengths, drawn, script_shares
+from ptune.survey.text_checks.texts import Lengths, drawn, script_shares
 
 if TYPE_CHECKING:
     from ptune.experiments.check.check_lengths import TokenCounts

@@ -14,12 +14,13 @@ from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
 from ptune.model.rows.examples import Shortening
 from ptune.runs.without_trace import without_trace
-from ptune.survey import unknown_text
+from ptune.survey.text_checks import unknown_text
 from ptune.tasks import yaml_task
 from ptune.tasks.schema import TaskConfig
 from ptune.tasks.yaml_task import Member
-from ptune.training import pet, rehearsal
+from ptune.training import rehearsal
 from ptune.training.methods import Method
+from ptune.training.pattern_exploiting import pet
 
 
 def check_texts(

@@ -16,18 +16,19 @@ from ptune.model.confidence import fit_confidence
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.reports.trial_results import EnsembleMember, MethodOutcome, PatternResult
 from ptune.settings import TrainConfig, TrainOverrides
-from ptune.tasks import few_shot, yaml_task
+from ptune.tasks import yaml_task
 from ptune.tasks.judging import baselines
 from ptune.tasks.judging.judge_labels import judge, labels_of, question
 from ptune.tasks.judging.label_details import LabelDetails
 from ptune.tasks.pet_task import plan_of
+from ptune.tasks.rows import few_shot
 from ptune.tasks.schema import TaskConfig
 from ptune.tasks.yaml_task import Member
-from ptune.training import pet
 from ptune.training.loop import account, fit
 from ptune.training.methods import Method
 from ptune.training.methods import method as method_of
-from ptune.training.pet_plan import Plan
+from ptune.training.pattern_exploiting import pet
+from ptune.training.pattern_exploiting.pet_plan import Plan
 
 
 def run_baseline(lm: LanguageModel, split: FewShotSplit, name: str) -> MethodOutcome:

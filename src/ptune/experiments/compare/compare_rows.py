@@ -11,9 +11,9 @@ from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import Row
 from ptune.tasks import yaml_task
 from ptune.tasks.judging.judge_labels import check_metrics
+from ptune.tasks.rows.splits import read as read_rows
+from ptune.tasks.rows.splits import training_labels
 from ptune.tasks.schema import DataConfig, TaskConfig
-from ptune.tasks.splits import read as read_rows
-from ptune.tasks.splits import training_labels
 from ptune.tasks.yaml_task import Member
 from ptune.template.language import Template
 from ptune.training.methods import Method

@@ -18,7 +18,7 @@ from ptune.model.rows.examples import Shortening
 from ptune.reports.trial_results import FactsResult
 from ptune.runs.trials import JsonResults, run_trials
 from ptune.runs.without_trace import without_trace
-from ptune.survey import unknown_text
+from ptune.survey.text_checks import unknown_text
 from ptune.training import rehearsal
 from ptune.training.methods import Method
 

@@ -22,7 +22,7 @@ from ptune.selection import training
 from ptune.selection.candidates import Candidate, candidates
 from ptune.selection.choice import MINUTES, Selection, choose
 from ptune.selection.training import Chosen
-from ptune.survey import unknown_text
+from ptune.survey.text_checks import unknown_text
 from ptune.tasks.judging import judge_labels
 from ptune.tasks.schema import AUTO, TaskConfig
 

@@ -17,7 +17,7 @@ from ptune.tasks.schema import TaskConfig
 from ptune.training import rehearsal
 from ptune.training.loop import accuracy
 from ptune.training.methods import Method
-from ptune.training.pet_plan import Plan
+from ptune.training.pattern_exploiting.pet_plan import Plan
 from ptune.training.prompt_training import TrainingHistory
 
 

@@ -8,8 +8,8 @@ from ptune.errors import TemplateError
 from ptune.experiments.train.train_rows import TaskRows
 from ptune.model.prompt_model import Row
 from ptune.survey import findings
-from ptune.survey.duplicates import SeenTexts
-from ptune.survey.texts import Texts
+from ptune.survey.text_checks.duplicates import SeenTexts
+from ptune.survey.text_checks.texts import Texts
 from ptune.tasks import yaml_task
 from ptune.tasks.schema import TaskConfig
 from ptune.template.language import Field, text_of

@@ -15,8 +15,8 @@ from ptune.reports.schemas import Run
 from ptune.storage import peft_format, prompt_folder
 from ptune.tasks.judging import baselines, judge_labels, judge_texts
 from ptune.tasks.judging.label_details import LabelDetails
+from ptune.tasks.rows.splits import training_labels
 from ptune.tasks.schema import TaskConfig
-from ptune.tasks.splits import training_labels
 from ptune.training.methods import Method
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from ptune.model.prompt_model import Row
 from ptune.tasks import yaml_task
+from ptune.tasks.rows.splits import by_prompt
+from ptune.tasks.rows.splits import read as read_splits
 from ptune.tasks.schema import TaskConfig
-from ptune.tasks.splits import by_prompt
-from ptune.tasks.splits import read as read_splits
 from ptune.template.language import text_of
 
 RowsByPrompt = Mapping[str | None, list[Row]]

@@ -14,7 +14,7 @@ from ptune.tasks import yaml_task
 from ptune.tasks.schema import TaskConfig
 from ptune.training.methods import Method
 from ptune.training.paper_settings import preset_method, preset_pet
-from ptune.training.pet_rows import LEAST_HELD_OUT
+from ptune.training.pattern_exploiting.pet_rows import LEAST_HELD_OUT
 
 PET = ("pet", "ipet")
 CHECKPOINT = "checkpoint.safetensors"

@@ -26,14 +26,14 @@ from ptune.reports.schemas import Run
 from ptune.runs.folder import RunFolder, working_in
 from ptune.settings import TrainConfig
 from ptune.storage import prompt_folder
-from ptune.survey import unknown_text
+from ptune.survey.text_checks import unknown_text
 from ptune.tasks import yaml_task
 from ptune.tasks.judging import judge_labels, judge_texts
 from ptune.tasks.pet_task import plan_of
 from ptune.tasks.schema import TaskConfig
-from ptune.training import pet
 from ptune.training.loop import account, fit, lower_rates
 from ptune.training.methods import Method
+from ptune.training.pattern_exploiting import pet
 from ptune.training.prompt_training import TrainingHistory
 
 MOST_SENTENCES = 5  # about single prompts' trainings

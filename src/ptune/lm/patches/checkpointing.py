@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from ptune.lm.patches.packing import current, packed
-from ptune.lm.patches.prefix_attention import resume_point
+from ptune.lm.patches.prefixes.prefix_attention import resume_point
 
 
 def recompute(layer: nn.Module) -> Callable[[], None]:

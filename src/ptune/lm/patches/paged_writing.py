@@ -23,8 +23,8 @@ import transformers
 from transformers import GenerationConfig
 
 from ptune.errors import ModelError
-from ptune.lm.patches.attention_route import AttentionRoute, set_attention
-from ptune.lm.patches.prefix_attention import EAGER, SDPA
+from ptune.lm.patches.prefixes.attention_route import AttentionRoute, set_attention
+from ptune.lm.patches.prefixes.prefix_attention import EAGER, SDPA
 from ptune.lm.source.loading import first_line
 from ptune.lm.trials.trial import FAILURES, close, one_row
 from ptune.prompts.bank import PrefixBatch

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ptune.errors import ModelError
-from ptune.lm.patches.attention_route import AttentionRoute
 from ptune.lm.patches.packing import Packing
-from ptune.lm.patches.prefix_layer_inputs import LayerRoute
+from ptune.lm.patches.prefixes.attention_route import AttentionRoute
+from ptune.lm.patches.prefixes.prefix_layer_inputs import LayerRoute
 from ptune.lm.patches.text_cache import Contexts
 from ptune.lm.source.loading import first_line
 from ptune.lm.trials.capabilities import Capability

@@ -12,8 +12,8 @@ import torch
 
 from ptune.errors import ModelError
 from ptune.lm.batch import Batch, collate
-from ptune.lm.patches.attention_route import AttentionRoute
-from ptune.lm.patches.prefix_layer_inputs import LayerRoute
+from ptune.lm.patches.prefixes.attention_route import AttentionRoute
+from ptune.lm.patches.prefixes.prefix_layer_inputs import LayerRoute
 from ptune.lm.source.loading import first_line
 from ptune.prompts.bank import PrefixBatch
 from ptune.template.language import EncodedRow

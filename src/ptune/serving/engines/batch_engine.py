@@ -16,7 +16,7 @@ from ptune.serving.engines.jobs import BatchNote, Job, LabelAnswer, TextAnswer
 from ptune.serving.engines.live_text import LiveText
 from ptune.serving.problems import overlong
 from ptune.settings import DecodingConfig
-from ptune.survey.unknown_text import of_row
+from ptune.survey.text_checks.unknown_text import of_row
 
 FREE = {"max_new_tokens": 1, "min_new_tokens": 0, "stop": (), "rows": 1}
 """Settings of writing in which rows of one batch may differ."""

@@ -18,7 +18,7 @@ import torch
 
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
-from ptune.lm.patches.attention_route import AttentionRoute
+from ptune.lm.patches.prefixes.attention_route import AttentionRoute
 from ptune.model.running.forward import prompt_vectors
 from ptune.serving.engines.batch_engine import BatchEngine, More, nobody, note_of, take_token
 from ptune.serving.engines.jobs import BatchNote, Job

@@ -9,9 +9,9 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError, StarletteHTTPException
 from fastapi.responses import Response
 
-from ptune.serving.http import classify_routes, openai_routes, prompt_routes, status_routes
 from ptune.serving.http.answering import ClientLeft
 from ptune.serving.http.guard import Guard, problem_response
+from ptune.serving.http.routes import classify_routes, openai_routes, prompt_routes, status_routes
 from ptune.serving.problems import Problem, internal
 from ptune.serving.server import PromptServer
 

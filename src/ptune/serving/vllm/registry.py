@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from ptune.base import files
-from ptune.lm.patches.prefix_attention import AttentionSite
+from ptune.lm.patches.prefixes.prefix_attention import AttentionSite
 
 
 def put(folder: pathlib.Path, sites: Sequence[AttentionSite], values: torch.Tensor) -> str:

@@ -16,8 +16,8 @@ from ptune.errors import TemplateError
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics import label_sets as metrics
 from ptune.metrics.labels import BASELINES, MAJORITY, TFIDF, labelled, mean, most_frequent
-from ptune.tasks.few_shot import Row
 from ptune.tasks.judging import judge_label_sets
+from ptune.tasks.rows.few_shot import Row
 from ptune.tasks.schema import AUTO
 from ptune.template.language import Template
 

@@ -4,7 +4,7 @@ import pytest
 import tiny
 
 from ptune.errors import DataError
-from ptune.survey.unknown_text import check, is_visible
+from ptune.survey.text_checks.unknown_text import check, is_visible
 from ptune.template.tokenizer import Tokens
 
 CHINESE = "\u5305\u88c5\u5f88\u597d"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptune.errors import DataError
-from ptune.tasks.few_shot import draw, sample, splits
+from ptune.tasks.rows.few_shot import draw, sample, splits
 
 SEEDS = st.integers(0, 10**6)
 

@@ -11,8 +11,8 @@ from ptune.experiments.train import train_task
 from ptune.settings import FileConfig
 from ptune.tasks import yaml_task
 from ptune.tasks.layouts import forms
+from ptune.tasks.rows.splits import by_prompt, read
 from ptune.tasks.schema import DataConfig
-from ptune.tasks.splits import by_prompt, read
 from ptune.template.language import Field
 
 LABELS = ("good", "bad")

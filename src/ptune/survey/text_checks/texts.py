@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from ptune.survey.unknown_text import SCRIPTS, is_visible
+from ptune.survey.text_checks.unknown_text import SCRIPTS, is_visible
 
 DAMAGE = re.compile("Ã[\x80-\xbf©¨¤¶¼]|â€[\x80-\xbf™œ˜“”]|Â[\xa0-\xbf]|ï»¿|\ufffd")
 MARKUP = re.compile(

@@ -12,12 +12,12 @@ from ptune.data.rows import (
 )
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.model.task import prompt_value
-from ptune.tasks import few_shot
-from ptune.tasks.few_shot import Row
 from ptune.tasks.judging import judge_label_sets
 from ptune.tasks.layouts.forms import rows_of
-from ptune.tasks.row_faults import fault_of, lacking, refuse
-from ptune.tasks.row_labels import changed, labelled_rows, strangers_and_idle
+from ptune.tasks.rows import few_shot
+from ptune.tasks.rows.few_shot import Row
+from ptune.tasks.rows.row_faults import fault_of, lacking, refuse
+from ptune.tasks.rows.row_labels import changed, labelled_rows, strangers_and_idle
 from ptune.tasks.schema import DataConfig
 from ptune.template.language import Field
 from ptune.template.parts import RESERVED

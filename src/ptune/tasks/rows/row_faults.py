@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ptune.data.rows import field_hint, place_of
 from ptune.errors import DataError, TemplateError
-from ptune.tasks.few_shot import Row
+from ptune.tasks.rows.few_shot import Row
 from ptune.template.language import Field, text_of
 
 SHOWN = 5

@@ -9,7 +9,7 @@ from itertools import combinations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptune.survey.duplicates import SeenTexts
+from ptune.survey.text_checks.duplicates import SeenTexts
 
 ROWS = st.lists(
     st.tuples(
@@ -54,7 +54,7 @@ def test_counts_are_those_of_a_plain_count(rows):
 def test_the_first_pairs_are_shown_in_every_process():
     """Python's own hash of a text is another in each process."""
     program = """
-from ptune.survey.duplicates import SeenTexts
+from ptune.survey.text_checks.duplicates import SeenTexts
 with SeenTexts() as seen:
     for split in ("train", "test"):
         for line in range(1, 40):

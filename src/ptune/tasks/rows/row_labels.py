@@ -8,8 +8,8 @@ from ptune.data.json_rows import written
 from ptune.data.rows import FileRow, is_missing, label_of, place_of, spelled
 from ptune.errors import DataError, nearest
 from ptune.survey.findings import likest_label
-from ptune.tasks.few_shot import Row
 from ptune.tasks.judging import judge_label_sets
+from ptune.tasks.rows.few_shot import Row
 from ptune.tasks.schema import DataConfig
 
 LISTED = 20  # labels that are listed in a message

@@ -23,8 +23,14 @@ from ptune.serving.http.answering import (
     shown_batch,
     submit,
 )
-from ptune.serving.http.openai_forms import ChatForm, CompletionForm, ends_of, texts_of, usage
-from ptune.serving.http.openai_rows import jobs_of
+from ptune.serving.http.routes.openai_forms import (
+    ChatForm,
+    CompletionForm,
+    ends_of,
+    texts_of,
+    usage,
+)
+from ptune.serving.http.routes.openai_rows import jobs_of
 from ptune.serving.http.schemas import ChatRequest, CompletionRequest
 from ptune.serving.problems import Problem, refused
 from ptune.serving.server import PromptServer

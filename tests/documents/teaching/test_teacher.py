@@ -6,10 +6,11 @@ import tiny
 import torch
 
 from ptune import LanguageModel, PromptModel, TrainConfig
-from ptune.documents import lessons, teacher, train_documents
+from ptune.documents import train_documents
 from ptune.documents.options import DistilConfig
 from ptune.documents.read_documents import Document
-from ptune.documents.study import Study
+from ptune.documents.teaching import lessons, teacher
+from ptune.documents.teaching.study import Study
 from ptune.training.loop import fit
 
 KINDS = ("gpt2", "llama", "qwen", "gemma")

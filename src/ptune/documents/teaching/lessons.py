@@ -10,11 +10,12 @@ import torch
 from ptune.base import files
 from ptune.base.file_names import file_name
 from ptune.base.progress import Progress
-from ptune.documents import retrieval, study, teacher
+from ptune.documents import retrieval
 from ptune.documents.options import DistilConfig
 from ptune.documents.read_documents import Document
-from ptune.documents.study import Study
-from ptune.documents.teacher import Asked, Stretch
+from ptune.documents.teaching import study, teacher
+from ptune.documents.teaching.study import Study
+from ptune.documents.teaching.teacher import Asked, Stretch
 from ptune.errors import ConfigError, DataError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Row, Task

@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from ptune.errors import ModelError
 from ptune.lm.batch import Batch
-from ptune.lm.patches.prefix_attention import (
+from ptune.lm.patches.prefixes.prefix_attention import (
     EAGER,
     GROUPS,
     OURS,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptune.survey.texts import Lengths, Texts, main_script
+from ptune.survey.text_checks.texts import Lengths, Texts, main_script
 
 
 @given(st.lists(st.integers(0, 5000), min_size=1))

@@ -1,0 +1,1 @@
+"""A task's rows: read from its files, checked, renamed and drawn."""
