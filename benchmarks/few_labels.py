@@ -28,9 +28,10 @@ from rich.table import Table
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import BASELINES, TFIDF, deviation, mean
 from ptune.model.prompt_model import PromptModel, Row
-from ptune.tasks import few_shot, splits, yaml_task
+from ptune.tasks import model_task, task_members, yaml_task
 from ptune.tasks.judging import baselines
 from ptune.tasks.judging.judge_labels import question
+from ptune.tasks.rows import few_shot, splits
 from ptune.tasks.schema import TaskConfig
 from ptune.template.language import Template
 from ptune.training.loop import fit
@@ -107,7 +108,7 @@ def _draws(chosen: argparse.Namespace) -> Iterator[Draw]:
         task = yaml_task.read(pathlib.Path(name))
         labels = tuple(task.labels)
         data = task.data.model_copy(update={"shots": None, "take": {"test": chosen.test}})
-        rows = splits.read(data, task.target, labels, fields=yaml_task.fields(task))
+        rows = splits.read(data, task.target, labels, fields=task_members.fields(task))
         for shots in map(int, chosen.shots.split(",")):
             for seed in range(chosen.seeds):
                 train = few_shot.sample(rows["train"], shots, seed, task.target, labels)
@@ -119,9 +120,9 @@ def _run(lm: LanguageModel, draw: Draw, name: str, chosen: argparse.Namespace) -
     if name in BASELINES:
         return _baseline(lm, draw, name)
     preset, model = method(name), PromptModel(lm, max_length=chosen.max_length)
-    member = yaml_task.members(draw.task, preset, lm)[0]
+    member = task_members.members(draw.task, preset, lm)[0]
     began = time.perf_counter(), time.process_time()
-    number = yaml_task.add(model, draw.task, member, draw.train, method=preset)
+    number = model_task.add(model, draw.task, member, draw.train, method=preset)
     if preset.tune != "nothing":
         steps = preset.train.planned_steps(-(-len(draw.train) // preset.train.batch_size))
         update = {"seed": draw.seed, "patience": 0, "evaluate_every": steps}
@@ -203,7 +204,7 @@ class _SetFit:
 
 def _text(task: TaskConfig, row: Row) -> str:
     """A row's text as ptune's methods read it."""
-    return " ".join(Template.parse(yaml_task.inputs(task)).texts(row).values())
+    return " ".join(Template.parse(task_members.inputs(task)).texts(row).values())
 
 
 def _show(out: pathlib.Path, tasks: Iterable[str], names: Sequence[str], shots: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from ptune.data.delimited import SEPARATORS
+from ptune.data.formats.delimited import SEPARATORS
 from ptune.data.rows import read_rows
 from ptune.errors import DataError
 from ptune.settings import FileConfig

@@ -21,7 +21,7 @@ from ptune.model.prompt_model import PromptModel
 from ptune.model.running.generate import generate, write_all
 from ptune.settings import DecodingOverrides
 from ptune.storage import prompt_folder
-from ptune.tasks import yaml_task
+from ptune.tasks import model_task, task_members
 from ptune.tasks.judging import judge_labels, judge_texts
 from ptune.tasks.schema import TaskConfig
 
@@ -204,8 +204,12 @@ def lms():
 
 def built(config: TaskConfig, lm: LanguageModel) -> PromptModel:
     model = PromptModel(lm)
-    yaml_task.add(
-        model, config, yaml_task.members(config, lm=lm)[0], ROWS, "a" if config.prompt_by else None
+    model_task.add(
+        model,
+        config,
+        task_members.members(config, lm=lm)[0],
+        ROWS,
+        "a" if config.prompt_by else None,
     )
     return model
 

@@ -9,7 +9,7 @@ import unicodedata
 import pytest
 
 from ptune.cli import main
-from ptune.tasks import yaml_task
+from ptune.tasks import task_members, yaml_task
 from ptune.tasks.rows.splits import read as read_splits
 
 TEAMS = ("post", "money")
@@ -36,7 +36,7 @@ def rows_by_yaml(folder, page):
     """The rows of all splits that the printed task reads, as text and label."""
     (folder / "task.yaml").write_text(page)
     task = yaml_task.read(folder / "task.yaml")
-    fields = yaml_task.fields(task)
+    fields = task_members.fields(task)
     splits = read_splits(task.data, task.target, tuple(task.labels), fields=fields)
     return {
         split: [(*(row[field.name] for field in fields), row.get(task.target)) for row in rows]

@@ -10,7 +10,7 @@ from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Task
 from ptune.model.running.forward import run_rows
 from ptune.prompts import encoders
-from ptune.tasks import yaml_task
+from ptune.tasks import model_task, task_members
 from ptune.tasks.schema import TaskConfig
 from ptune.template.language import Template
 
@@ -386,7 +386,7 @@ def test_a_task_that_does_not_fit_leaves_nothing_behind():
         reading={"calibration": "prior"},
     )
     with pytest.raises(ConfigError, match="no rows over which a prior"):
-        yaml_task.add(model, config, yaml_task.members(config)[0], [])
+        model_task.add(model, config, task_members.members(config)[0], [])
     assert len(model.tasks) == len(model.bank) == 1
 
 

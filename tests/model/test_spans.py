@@ -18,7 +18,7 @@ from ptune.model.prompt_model import PromptModel, Task
 from ptune.model.running.forward import run_rows
 from ptune.settings import TrainConfig
 from ptune.storage import prompt_folder
-from ptune.tasks import yaml_task
+from ptune.tasks import model_task, task_members
 from ptune.tasks.schema import TaskConfig
 from ptune.template.language import Template
 from ptune.training.loop import fit
@@ -336,7 +336,7 @@ def test_saved_and_loaded(tmp_path):
 def test_from_a_file():
     model = model_of()
     config = TaskConfig(name="t", template=TEMPLATE, span="who", method="manual")
-    task = yaml_task.task_of(config, model.lm, yaml_task.members(config)[0])
+    task = model_task.task_of(config, model.lm, task_members.members(config)[0])
     assert task.verbalizer == Span("who") and PromptModel(model.lm).add(task) == 0
     assert TaskConfig.model_fields["span"].description
 

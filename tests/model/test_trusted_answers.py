@@ -15,7 +15,7 @@ from ptune.model.confidence import fit_confidence
 from ptune.model.prompt_model import PromptModel
 from ptune.settings import TrainConfig
 from ptune.storage import prompt_folder
-from ptune.tasks import yaml_task
+from ptune.tasks import model_task, task_members
 from ptune.tasks.schema import TaskConfig
 from ptune.training.loop import fit
 
@@ -46,8 +46,8 @@ def lm():
 
 def built(lm, prompts=1, **more):
     model, config = PromptModel(lm), TaskConfig.model_validate({**RAW, "prompts": prompts, **more})
-    for number, member in enumerate(yaml_task.members(config, lm=lm) * prompts, 1):
-        yaml_task.add(model, config, member, ROWS, str(number) if prompts > 1 else None)
+    for number, member in enumerate(task_members.members(config, lm=lm) * prompts, 1):
+        model_task.add(model, config, member, ROWS, str(number) if prompts > 1 else None)
     return model
 
 

@@ -1,6 +1,6 @@
 """Written texts beside references, with the differences marked."""
 
-from ptune.reports.pages.text_differences import differences
+from ptune.reports.pages.parts.text_differences import differences
 
 
 def marked(text, *references):

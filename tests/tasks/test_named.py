@@ -16,10 +16,10 @@ from ptune.experiments.compare.compare_rows import read_tasks
 from ptune.experiments.options import CompareConfig
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
-from ptune.tasks import yaml_task
+from ptune.tasks import model_task, yaml_task
 from ptune.tasks.rows.splits import SPLITS, read
 from ptune.tasks.schema import TaskConfig
-from ptune.tasks.yaml_task import Member
+from ptune.tasks.task_members import Member
 from ptune.template.language import Sep, Soft, Template
 from ptune.template.tokenizer import Tokens
 
@@ -258,7 +258,7 @@ def test_real_rows_in_a_masked_lm(name, data, lm):
     for text in (config.template, *config.patterns):
         for words in (config.labels, *config.verbalizers):
             model = PromptModel(lm)
-            task = yaml_task.task_of(config, lm, Member(text, words))
+            task = model_task.task_of(config, lm, Member(text, words))
             model.add(task)
             for split in SPLITS if words is config.labels else ():
                 for example in model.encode(0, some(rows[split]), labelled=split != "unlabeled"):

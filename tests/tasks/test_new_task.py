@@ -12,7 +12,7 @@ from ptune.cli import main
 from ptune.errors import ConfigError, DataError
 from ptune.survey.columns import Roles
 from ptune.survey.task_text import TaskText
-from ptune.tasks import yaml_task
+from ptune.tasks import task_members, yaml_task
 from ptune.tasks.new_task import columns, new, split_rows
 from ptune.tasks.options import NewConfig
 from ptune.tasks.rows.splits import read as read_splits
@@ -297,7 +297,11 @@ def test_a_column_with_several_labels_becomes_a_task_of_several(lm, tmp_path, mo
     assert task.multi_label and list(task.labels) == ["city", "film", "people"]
     assert "40 rows, 3 labels" in pathlib.Path("t.yaml").read_text()
     read = read_splits(
-        task.data, task.target, tuple(task.labels), fields=yaml_task.fields(task), multi_label=True
+        task.data,
+        task.target,
+        tuple(task.labels),
+        fields=task_members.fields(task),
+        multi_label=True,
     )
     assert {name: len(split) for name, split in read.items() if split}.keys() == {
         "train",

@@ -8,7 +8,7 @@ from ptune.experiments.options import CompareConfig, ProbeConfig
 from ptune.experiments.probe import probe_setup
 from ptune.experiments.train import train_setup
 from ptune.settings import PetConfig
-from ptune.tasks import yaml_task
+from ptune.tasks import task_members
 from ptune.tasks.schema import TaskConfig
 from ptune.training.methods import METHODS
 from ptune.training.paper_settings import PAPER, PAPER_PET, preset_method, preset_pet
@@ -21,13 +21,13 @@ def test_a_papers_settings_take_the_place_of_ours_and_a_tasks_that_of_both():
     task = TaskConfig.model_validate({**TASK, "method": "prompt-tuning", "preset": "paper"})
     settings = train_setup.train_settings(task)
     assert (settings.optimiser, settings.learning_rate, settings.steps) == ("adafactor", 0.3, 30000)
-    assert yaml_task.members(task)[0].template == "{soft:100} {x} {mask}"
-    assert yaml_task.shown_method(task, None).init == "labels"
+    assert task_members.members(task)[0].template == "{soft:100} {x} {mask}"
+    assert task_members.shown_method(task, None).init == "labels"
     changed = task.model_copy(update={"train": task.train.model_copy(update={"steps": 7})})
     assert train_setup.train_settings(changed).steps == 7
     assert train_setup.train_settings(changed).learning_rate == 0.3
     ours = TaskConfig.model_validate({**TASK, "method": "prompt-tuning"})
-    assert yaml_task.members(ours)[0].template == "{soft:20} {x} {mask}"
+    assert task_members.members(ours)[0].template == "{soft:20} {x} {mask}"
 
 
 def test_of_pet_what_the_task_says_stays():

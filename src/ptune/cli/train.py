@@ -27,8 +27,9 @@ def read_task(arguments: Sequence[str]) -> TaskConfig:
             ".jsonl) a file is made first, as by ptune new.\n"
         )
         parse(TaskConfig, ["--help"], "ptune train TASK.yaml", TaskConfig(name=OF_THE_FILE))
+    from ptune.data.formats.header import TABLES
     from ptune.data.row_files import form_of
-    from ptune.data.rows import JSON, TABLES
+    from ptune.data.rows import JSON
     from ptune.tasks import yaml_task
 
     file, options = pathlib.Path(arguments[0]), list(arguments[1:])

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TextIO
 
 from ptune.base import terminal
 from ptune.base.file_names import partial_file
-from ptune.data.json_rows import written
+from ptune.data.formats.json_rows import written
 from ptune.errors import ConfigError, DataError, nearest
 
 KEY = "ptune"

@@ -8,16 +8,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from ptune.data import delimited, json_rows, row_files
-from ptune.data.rows import (
-    AS_IT_IS,
-    JSON,
-    TABLES,
-    iterate_rows,
-    looks_like_data,
-    table_dialect,
-    table_lines,
-)
+from ptune.data import row_files
+from ptune.data.formats import delimited, dialect, json_rows
+from ptune.data.formats.header import TABLES, looks_like_data
+from ptune.data.formats.table_rows import table_dialect, table_lines
+from ptune.data.rows import AS_IT_IS, JSON, iterate_rows
 from ptune.errors import DataError
 from ptune.settings import FileConfig, Form
 
@@ -35,7 +30,7 @@ FIRST_LINE_IS_A_ROW = (
 QUOTING = {
     "csv": "quotation marks enclose fields",
     "none": "quotation marks are plain text",
-    **delimited.VARIANTS,
+    **dialect.VARIANTS,
 }
 
 
@@ -196,7 +191,7 @@ def _kind(path: pathlib.Path, options: FileConfig) -> tuple[Form, str, str | Non
             r"sed -E 's/^__label__([^ ]+) /\1\t/' FILE > FILE.tsv, and name its columns by data: "
             "{columns: [label, text]}."
         )
-    separator = delimited.separator_of(sample)
+    separator = dialect.separator_of(sample)
     return ("rows", "a table", separator) if separator else ("lines", "lines of text", None)
 
 
@@ -260,18 +255,18 @@ def _table(
 def _lines_before(path: pathlib.Path, options: FileConfig, opened: delimited.Opened) -> int:
     """How many lines seem to stand before the one that names the columns."""
     with opened() as lines:
-        sample = list(islice(lines, delimited.SAMPLE))
+        sample = list(islice(lines, dialect.SAMPLE))
     usual = delimited.BY_ENDING.get(row_files.form_of(path), ",")
     if options.columns or re.match(r'\s*"?sep=', sample[0] if sample else "", re.IGNORECASE):
         return 0
     candidates = [options.separator] if options.separator else [usual, *delimited.SEPARATORS]
     quotings: tuple[delimited.Quoting, ...] = ("csv", "backslash", "single")
-    if any(delimited.separator_of(sample, quoting) for quoting in quotings):
+    if any(dialect.separator_of(sample, quoting) for quoting in quotings):
         return 0  # all lines are even from the first one on
-    return next(filter(None, (delimited.lines_before(sample, sign) for sign in candidates)), 0)
+    return next(filter(None, (dialect.lines_before(sample, sign) for sign in candidates)), 0)
 
 
-def _first_record(path: pathlib.Path, options: FileConfig, dialect: delimited.Dialect) -> list[str]:
+def _first_record(path: pathlib.Path, options: FileConfig, dialect: dialect.Dialect) -> list[str]:
     """The fields of a table's first line, which should name its columns."""
     with table_lines(path, options)() as lines:
         rest = islice(lines, dialect.skip, None)

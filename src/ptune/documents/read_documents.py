@@ -11,9 +11,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ptune.base import plain_files
-from ptune.data import json_rows
+from ptune.data.formats import json_rows
+from ptune.data.row import is_missing, spelled
 from ptune.data.row_files import form_of
-from ptune.data.rows import is_missing, read_rows, spelled
+from ptune.data.rows import read_rows
 from ptune.errors import DataError, StoreError, nearest
 from ptune.runs import identity
 

@@ -20,7 +20,7 @@ from ptune.model.confidence import fit_confidence
 from ptune.model.prompt_model import PromptModel
 from ptune.settings import TrainConfig, TrainOverrides
 from ptune.storage import prompt_folder
-from ptune.tasks import yaml_task
+from ptune.tasks import model_task, task_members
 from ptune.tasks.schema import AUTO, TaskConfig
 from ptune.training.loop import fit as train_prompts
 from ptune.training.methods import Method, method
@@ -262,8 +262,8 @@ class PromptEstimator(BaseEstimator):
         """
         train, dev = self._halves(rows, strata)
         model = PromptModel(lm, max_length=self.max_length)
-        number = yaml_task.add(
-            model, config, yaml_task.members(config, chosen, lm)[0], train, method=chosen
+        number = model_task.add(
+            model, config, task_members.members(config, chosen, lm)[0], train, method=chosen
         )
         self.history_ = []
         if chosen.tune != "nothing":

@@ -15,8 +15,9 @@ from ptune.answers.ensemble import most_said
 from ptune.base import terminal
 from ptune.base.progress import Progress
 from ptune.data import answer_files
+from ptune.data.row import FileRow, place_of
 from ptune.data.row_files import form_of, is_utf8
-from ptune.data.rows import JSON, FileRow, place_of, row_of
+from ptune.data.rows import JSON, row_of
 from ptune.errors import ConfigError, DataError, PtuneError, TemplateError, reason
 from ptune.experiments import unfinished_answers
 from ptune.experiments.options import EvaluateConfig, GenerateConfig, PredictConfig

@@ -15,7 +15,7 @@ from ptune.answers.from_row import Choices, Span
 from ptune.answers.label_words import Verbalizer
 from ptune.answers.readers.reader import Answer, FillOutput, Reader
 from ptune.answers.readers.word_reader import WordReader
-from ptune.data.rows import label_names, spelled
+from ptune.data.row import label_names, spelled
 from ptune.errors import ConfigError, DataError, VerbalizerError, nearest
 from ptune.metrics.label_sets import MIDDLE
 from ptune.settings import DecodingConfig, LayoutConfig

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from ptune.reports.pages import design
-from ptune.reports.pages.run_columns import Column
+from ptune.reports.pages.parts.run_columns import Column
 from ptune.reports.schemas import Reliability, WrongAnswer
 
 SHOWN = 10  # wrong answers on the page

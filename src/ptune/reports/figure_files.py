@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from ptune.base import files
 from ptune.errors import ConfigError, StoreError, first_fault
 from ptune.metrics.labels import BASELINES
-from ptune.reports.pages.run_columns import Column, columns_of, names_of
+from ptune.reports.pages.parts.run_columns import Column, columns_of, names_of
 from ptune.reports.schemas import Cell, Comparison, MethodResult, Results, Run
 
 LATEX_ESCAPES = str.maketrans(

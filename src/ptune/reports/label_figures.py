@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ptune.reports.pages.run_columns import Column
+from ptune.reports.pages.parts.run_columns import Column
 
 
 @dataclass(frozen=True)

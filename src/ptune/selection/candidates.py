@@ -9,10 +9,10 @@ from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import Row
 from ptune.settings import TrainConfig
 from ptune.survey import proposals
-from ptune.tasks import yaml_task
+from ptune.tasks import task_members
 from ptune.tasks.pet_task import plan_of
 from ptune.tasks.schema import TaskConfig
-from ptune.tasks.yaml_task import Member
+from ptune.tasks.task_members import Member
 from ptune.training.methods import Method
 from ptune.training.methods import method as method_of
 from ptune.training.pattern_exploiting.pet_plan import Plan
@@ -153,14 +153,14 @@ def _all(task: TaskConfig, lm: LanguageModel, unlabeled: Sequence[Row]) -> Itera
     if lm.has_head:
         yield _of(task, lm, "manual+fine-tune")
     if lm.has_head and unlabeled:
-        members = yaml_task.members(task, method_of("pet"), lm)[:PET_PATTERNS]
+        members = task_members.members(task, method_of("pet"), lm)[:PET_PATTERNS]
         yield PetCandidate("pet", task, method_of("pet"), members[0], members, unlabeled)
 
 
 def _of(task: TaskConfig, lm: LanguageModel, name: str, **reading: Any) -> Candidate:
     method = method_of(name)
     asked = _read_by(task, **reading)
-    return Candidate(name, asked, method, yaml_task.members(asked, method, lm)[0])
+    return Candidate(name, asked, method, task_members.members(asked, method, lm)[0])
 
 
 def _manual(task: TaskConfig, lm: LanguageModel) -> Iterator[Candidate]:
@@ -169,7 +169,7 @@ def _manual(task: TaskConfig, lm: LanguageModel) -> Iterator[Candidate]:
     method = method_of("manual")
     calibration = "contextual" if task.reading.calibration == "none" else task.reading.calibration
     asked = task if task.reading.domain else _read_by(task, calibration=calibration)
-    members = yaml_task.members(asked, method, lm)[:MOST_PATTERNS]
+    members = task_members.members(asked, method, lm)[:MOST_PATTERNS]
     for number, member in enumerate(members, 1):
         name = "manual" if len(members) == 1 else f"manual, pattern {number}"
         yield Candidate(name, asked, replace(method, title="Calibrated manual prompt"), member)
@@ -184,7 +184,7 @@ def _with_pattern(task: TaskConfig) -> TaskConfig:
     own, where it has none."""
     if task.patterns and task.template:
         return task
-    names = [field.name for field in dict.fromkeys(yaml_task.fields(task))]
+    names = [field.name for field in dict.fromkeys(task_members.fields(task))]
     patterns = task.patterns or (proposals.pattern(names, task.target),)
     template = task.template if "{soft" in task.template else ""
     soft = template or proposals.soft_template(names, task.target)

@@ -18,7 +18,7 @@ from ptune.model.prompt_model import PromptModel, Row
 from ptune.runs.trials import JsonResults, Trial, run_trials
 from ptune.selection.candidates import Candidate, candidates, with_best_patterns
 from ptune.selection.cross_validation import ALWAYS_LEARNED, folds, out_of_fold
-from ptune.tasks import yaml_task
+from ptune.tasks import model_task
 from ptune.tasks.judging import baselines
 from ptune.tasks.schema import AUTO, TaskConfig
 
@@ -243,7 +243,7 @@ def line(attempt: Attempt, metric: str) -> str:
 def _seconds_a_pass(candidate: Candidate, lm: LanguageModel, rows: Sequence[Row]) -> float:
     """What a row takes to run through the LM once, by a clock, when it has run before."""
     model = PromptModel(lm)
-    add = yaml_task.add
+    add = model_task.add
     task = add(model, candidate.task, candidate.member, rows[:TIMED], method=candidate.method)
     examples = model.encode(task, rows[:TIMED])
     model.scores(examples)

@@ -10,7 +10,7 @@ from ptune.lm.language_model import LanguageModel
 from ptune.model.confidence import keep_confidence
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.selection.candidates import Candidate, PetCandidate
-from ptune.tasks import yaml_task
+from ptune.tasks import model_task
 from ptune.training.loop import fit
 from ptune.training.pattern_exploiting import pet
 from ptune.training.prompt_training import TrainingHistory
@@ -44,7 +44,7 @@ def untrained(
     model, tasks = PromptModel(lm), {}
     for number, candidate in enumerate(chosen, 1):
         name = str(number) if len(chosen) > 1 else None
-        tasks[name] = yaml_task.add(
+        tasks[name] = model_task.add(
             model, candidate.task, candidate.member, rows, name, candidate.method
         )
     return model, tasks

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ptune.data.rows import chosen, is_missing, spelled
+from ptune.data.row import chosen, is_missing, spelled
 from ptune.survey import label_sets
 from ptune.survey.label_sets import LabelSets
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ptune.data.rows import LIST_IN_A_CELL, label_names
+from ptune.data.row import LIST_IN_A_CELL, label_names
 
 SEPARATORS = ("|", ";", ",")
 FEWEST_SETS = 0.05

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ptune.data.rows import is_missing
+from ptune.data.row import is_missing
 
 TOTALS = frozenset(
     ("total", "grand total", "totals", "sum", "subtotal", "summe", "gesamt", "gesamtsumme")

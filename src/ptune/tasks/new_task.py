@@ -11,17 +11,10 @@ from typing import Any
 
 from ptune.base import files
 from ptune.data import file_form
-from ptune.data.json_rows import written
-from ptune.data.rows import (
-    HEADER_TAKEN,
-    FileRow,
-    is_missing,
-    label_names,
-    likely_names,
-    place_of,
-    read_rows,
-    spelled,
-)
+from ptune.data.formats.header import HEADER_TAKEN, likely_names
+from ptune.data.formats.json_rows import written
+from ptune.data.row import FileRow, is_missing, label_names, place_of, spelled
+from ptune.data.rows import read_rows
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.lm.language_model import LanguageModel
 from ptune.settings import FileConfig

@@ -6,9 +6,9 @@ from dataclasses import replace
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
 from ptune.settings import TrainConfig
-from ptune.tasks import yaml_task
+from ptune.tasks import model_task, task_members
 from ptune.tasks.schema import TaskConfig
-from ptune.tasks.yaml_task import Member
+from ptune.tasks.task_members import Member
 from ptune.training.methods import Method
 from ptune.training.methods import method as method_of
 from ptune.training.paper_settings import preset_pet
@@ -44,12 +44,12 @@ def plan_of(
     generations = 0 if method.name == "pet" else pet.generations or GENERATIONS
     pet = pet.model_copy(update={"generations": generations})
     tasks = [
-        yaml_task.task_of(config, lm, member, str(number), method)
+        model_task.task_of(config, lm, member, str(number), method)
         for number, member in enumerate(members, 1)
     ]
     head = method_of("head")
-    classifier = yaml_task.task_of(
-        config, lm, Member(yaml_task.inputs(config, lm), config.labels), "classifier", head
+    classifier = model_task.task_of(
+        config, lm, Member(task_members.inputs(config, lm), config.labels), "classifier", head
     )
     is_said = "distil" in config.pet.model_fields_set
     said = config.pet.distil.model_dump(exclude_none=True) if is_said else {}

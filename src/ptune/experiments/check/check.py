@@ -118,14 +118,14 @@ def _step(rows: int, sample: int) -> int:
 
 def _check_task(config: CheckConfig) -> tuple[Checked, Counts]:
     """Look at the files of a task, as training would."""
-    from ptune.tasks import yaml_task
+    from ptune.tasks import task_members, yaml_task
     from ptune.tasks.rows import splits
     from ptune.template.language import Field, TemplateError, text_of
 
     if len(config.files) > 1:
         raise DataError("A task is checked alone: give one YAML file, or files of rows.")
     task = yaml_task.read(config.files[0])
-    fields = yaml_task.fields(task)
+    fields = task_members.fields(task)
     by_name = {field.name: field for field in fields}
     files = [
         CheckedFile(path, split, split, task.data.form, task.data.layout)
@@ -150,14 +150,14 @@ def _check_task(config: CheckConfig) -> tuple[Checked, Counts]:
     _refused_by_training(task, checked)
     reading = _reading(config.lm or task.lm)
     limits = [limit for limit in (config.max_length, task.max_length) if limit is not None]
-    template = yaml_task.members(task)[0].template
+    template = task_members.members(task)[0].template
     assert reading is not None
     return checked, _token_counts(config, checked, template, reading, min(limits, default=None))
 
 
 def _refused_by_training(task: "TaskConfig", checked: Checked) -> None:
     """Put what training would refuse to what is wrong with the first file."""
-    from ptune.tasks import yaml_task
+    from ptune.tasks import task_members
     from ptune.tasks.rows import splits
 
     try:
@@ -166,7 +166,7 @@ def _refused_by_training(task: "TaskConfig", checked: Checked) -> None:
             task.target,
             tuple(task.labels),
             task.prompt_by,
-            yaml_task.fields(task),
+            task_members.fields(task),
             multi_label=task.multi_label,
         )
     except DataError as error:

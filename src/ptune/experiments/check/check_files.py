@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ptune.data.file_form import FIRST_LINE_IS_A_ROW, FileForm, seen
-from ptune.data.rows import FileRow, is_missing, iterate_rows, spelled
+from ptune.data.row import FileRow, is_missing, spelled
+from ptune.data.rows import iterate_rows
 from ptune.errors import DataError
 from ptune.experiments.options import CheckConfig
 from ptune.settings import FileConfig, Form

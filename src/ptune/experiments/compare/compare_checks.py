@@ -15,9 +15,9 @@ from ptune.model.prompt_model import PromptModel
 from ptune.model.rows.examples import Shortening
 from ptune.runs.without_trace import without_trace
 from ptune.survey.text_checks import unknown_text
-from ptune.tasks import yaml_task
+from ptune.tasks import model_task
 from ptune.tasks.schema import TaskConfig
-from ptune.tasks.yaml_task import Member
+from ptune.tasks.task_members import Member
 from ptune.training import rehearsal
 from ptune.training.methods import Method
 from ptune.training.pattern_exploiting import pet
@@ -81,7 +81,7 @@ def _models(
     try:
         for member in readable_members(task, method, lm):
             model = PromptModel(lm)
-            bound = yaml_task.task_of(task, lm, member, method=method)
+            bound = model_task.task_of(task, lm, member, method=method)
             model.add(replace(bound, init="random"))
             yield member, model
     except (TemplateError, VerbalizerError, ModelError) as error:

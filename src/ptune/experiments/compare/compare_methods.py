@@ -16,14 +16,14 @@ from ptune.model.confidence import fit_confidence
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.reports.trial_results import EnsembleMember, MethodOutcome, PatternResult
 from ptune.settings import TrainConfig, TrainOverrides
-from ptune.tasks import yaml_task
+from ptune.tasks import model_task
 from ptune.tasks.judging import baselines
 from ptune.tasks.judging.judge_labels import judge, labels_of, question
 from ptune.tasks.judging.label_details import LabelDetails
 from ptune.tasks.pet_task import plan_of
 from ptune.tasks.rows import few_shot
 from ptune.tasks.schema import TaskConfig
-from ptune.tasks.yaml_task import Member
+from ptune.tasks.task_members import Member
 from ptune.training.loop import account, fit
 from ptune.training.methods import Method
 from ptune.training.methods import method as method_of
@@ -144,7 +144,7 @@ def _untrained(
 ) -> PromptModel:
     """A model whose only task is a member, of which nothing is trained."""
     model = PromptModel(lm, max_length=split.task.max_length)
-    yaml_task.add(model, split.task, member, split.train, method=method)
+    model_task.add(model, split.task, member, split.train, method=method)
     return model
 
 
@@ -229,7 +229,7 @@ def _train_member(
     weights = lm.weights() if method.tune != "prompt" else None
     model = PromptModel(lm, max_length=split.task.max_length)
     task = split.task.model_copy(update={"train": TrainOverrides(seed=split.seed)})
-    number = yaml_task.add(model, task, member, split.train, method=method)
+    number = model_task.add(model, task, member, split.train, method=method)
     try:
         history = fit(
             model,

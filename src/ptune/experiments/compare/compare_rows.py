@@ -9,12 +9,12 @@ from ptune.errors import ConfigError, ModelError, PtuneError, TemplateError, Ver
 from ptune.experiments.options import CompareConfig
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import Row
-from ptune.tasks import yaml_task
+from ptune.tasks import task_members, yaml_task
 from ptune.tasks.judging.judge_labels import check_metrics
 from ptune.tasks.rows.splits import read as read_rows
 from ptune.tasks.rows.splits import training_labels
 from ptune.tasks.schema import DataConfig, TaskConfig
-from ptune.tasks.yaml_task import Member
+from ptune.tasks.task_members import Member
 from ptune.template.language import Template
 from ptune.training.methods import Method
 
@@ -136,7 +136,7 @@ def _draw(task: TaskConfig, shots: int, seed: int, labels_to_learn_from: list[st
     changes = {"seed": seed} | ({"shots": shots} if shots else {})
     data: DataConfig = task.data.model_copy(update=changes)
     labels = tuple(task.labels)
-    rows = read_rows(data, task.target, labels, fields=yaml_task.fields(task))
+    rows = read_rows(data, task.target, labels, fields=task_members.fields(task))
     test = rows["test"]
     if seed:
         test = read_rows(data.model_copy(update={"seed": 0}), task.target, labels)["test"]
@@ -177,7 +177,7 @@ def readable_members(task: TaskConfig, method: Method, lm: LanguageModel) -> lis
         raise TemplateError(f"{task.name} has no labels for {method.name} to choose between.")
     members, reason = [], None
     whole = READERS[method.reader or "words"].mask != "needed"
-    for member in yaml_task.members(task, method, lm):
+    for member in task_members.members(task, method, lm):
         try:
             Template.parse(member.template).for_lm(lm.tokens, lm.kind, whole)
             members.append(member)

@@ -3,14 +3,14 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from ptune.data.rows import FileRow, label_names, label_of
+from ptune.data.row import FileRow, label_names, label_of
 from ptune.errors import TemplateError
 from ptune.experiments.train.train_rows import TaskRows
 from ptune.model.prompt_model import Row
 from ptune.survey import findings
 from ptune.survey.text_checks.duplicates import SeenTexts
 from ptune.survey.text_checks.texts import Texts
-from ptune.tasks import yaml_task
+from ptune.tasks import task_members
 from ptune.tasks.schema import TaskConfig
 from ptune.template.language import Field, text_of
 
@@ -20,7 +20,7 @@ LOOKED_AT = ("train", "dev", "test")
 def of_rows(config: TaskConfig, rows: TaskRows) -> list[str]:
     """Sentences about texts that stand twice or in two splits, that are damaged or empty, and about
     rare labels."""
-    fields = yaml_task.fields(config)
+    fields = task_members.fields(config)
     sentences = []
     with SeenTexts() as seen:
         for split in LOOKED_AT:

@@ -10,7 +10,7 @@ from ptune.experiments.train.train_rows import RowsByPrompt, rows_of_prompt
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Task
 from ptune.storage import prompt_folder
-from ptune.tasks import yaml_task
+from ptune.tasks import model_task, task_members
 from ptune.tasks.schema import TaskConfig
 
 MAY_CHANGE = ("seed", "layout", "metrics", "parts")  # fields of a task whose prompt goes on
@@ -40,7 +40,7 @@ def build(
     """
     if unknown := next((value for value in config.only if value not in rows), None):
         raise ConfigError(f"No training row has {config.prompt_by} {unknown!r}.")
-    members = yaml_task.members(config, lm=lm)
+    members = task_members.members(config, lm=lm)
     values = _values(config, rows, len(members))
     saved = [
         value
@@ -53,7 +53,7 @@ def build(
         members = members * len(values)
     for number, (member, value) in enumerate(zip(members, values)):
         if value not in tasks:
-            tasks[value] = yaml_task.add(
+            tasks[value] = model_task.add(
                 model,
                 config,
                 member,
@@ -73,13 +73,13 @@ def _values(config: TaskConfig, rows: RowsByPrompt, members: int) -> list[str | 
 
 
 def _load_saved(
-    config: TaskConfig, lm: LanguageModel, values: list[str | None], member: yaml_task.Member
+    config: TaskConfig, lm: LanguageModel, values: list[str | None], member: task_members.Member
 ) -> PromptModel:
     """The saved prompts, which are checked to be those of this task."""
     folders = [folder_of(config, value) for value in values]
     model = prompt_folder.load(folders, lm, trainable=True)
     for bound, value, folder in zip(model.tasks, values, folders):
-        _check_same(bound.task, yaml_task.task_of(config, lm, member, value), folder)
+        _check_same(bound.task, model_task.task_of(config, lm, member, value), folder)
     return model
 
 
@@ -101,7 +101,7 @@ def _check_same(saved: Task, requested: Task, folder: pathlib.Path) -> None:
         )
 
 
-def _start_of(start: PromptModel | None, value: str | None, member: int) -> yaml_task.Begun | None:
+def _start_of(start: PromptModel | None, value: str | None, member: int) -> model_task.Begun | None:
     """The prompt that one of this task begins as: the only one there is, that of the same user, or
     that of the same member.
 
@@ -120,4 +120,4 @@ def _start_of(start: PromptModel | None, value: str | None, member: int) -> yaml
         number = owners.get(str(value))
     if number is None or number >= len(start.tasks):
         raise ConfigError(f"Of the {len(start.tasks)} prompts to go on from none is for {value!r}.")
-    return yaml_task.Begun(start, number)
+    return model_task.Begun(start, number)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ptune.model.prompt_model import Row
-from ptune.tasks import yaml_task
+from ptune.tasks import task_members
 from ptune.tasks.rows.splits import by_prompt
 from ptune.tasks.rows.splits import read as read_splits
 from ptune.tasks.schema import TaskConfig
@@ -40,7 +40,7 @@ class TaskRows:
             config.target,
             tuple(config.labels),
             config.prompt_by,
-            yaml_task.fields(config),
+            task_members.fields(config),
             report,
             config.multi_label,
         )
@@ -82,7 +82,7 @@ def texts_that_are_read(
 ) -> list[tuple[str, list[str]]]:
     """For each split that has rows its name in a sentence, and of each row the texts of the fields
     that the task reads, joined."""
-    fields = yaml_task.fields(config)
+    fields = task_members.fields(config)
     if not fields:
         return []
     return [

@@ -10,7 +10,7 @@ from ptune.lm.language_model import LanguageModel
 from ptune.runs import identity
 from ptune.settings import TrainConfig
 from ptune.storage import prompt_folder, saved_lm
-from ptune.tasks import yaml_task
+from ptune.tasks import task_members
 from ptune.tasks.schema import TaskConfig
 from ptune.training.methods import Method
 from ptune.training.paper_settings import preset_method, preset_pet
@@ -83,14 +83,14 @@ def _check_prompts(config: TaskConfig, method: Method) -> None:
         )
     if (
         method.name not in PET
-        and len(yaml_task.members(config)) > 1
+        and len(task_members.members(config)) > 1
         and (config.prompt_by or method.tune not in ("prompt", "nothing"))
     ):
         raise ConfigError(
             "An ensemble goes with a method that trains prompts or nothing, and without "
             "prompt_by; method pet tunes an LM for each member."
         )
-    if config.multi_label and len(yaml_task.members(config)) > 1:
+    if config.multi_label and len(task_members.members(config)) > 1:
         raise ConfigError(
             f"{config.name} has {len(config.patterns)} patterns, which answer together, and with "
             "multi_label one prompt answers each row: leave one pattern."

@@ -27,7 +27,7 @@ from ptune.runs.folder import RunFolder, working_in
 from ptune.settings import TrainConfig
 from ptune.storage import prompt_folder
 from ptune.survey.text_checks import unknown_text
-from ptune.tasks import yaml_task
+from ptune.tasks import task_members
 from ptune.tasks.judging import judge_labels, judge_texts
 from ptune.tasks.pet_task import plan_of
 from ptune.tasks.schema import TaskConfig
@@ -185,7 +185,7 @@ def _train_pet(setup: _Setup) -> _Trained:
     the task keeps."""
     config, lm, splits, report = setup.config, setup.lm, setup.rows.splits, setup.report
     tasks: dict[str | None, int] = {None: 0}
-    plan = plan_of(config, lm, setup.method, yaml_task.members(config, lm=lm), setup.settings)
+    plan = plan_of(config, lm, setup.method, task_members.members(config, lm=lm), setup.settings)
     classifier = train_checks.untrained_classifier(lm, plan)
     train_checks.check_rows(config, classifier, tasks, setup.rows, ["test"], report)
     figures = train_results.baseline_figures(config, lm, splits["train"], splits["test"])

@@ -9,7 +9,7 @@ import torch
 
 from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.answers.from_row import Span
-from ptune.data.rows import FileRow, label_of, place_of
+from ptune.data.row import FileRow, label_of, place_of
 from ptune.errors import ConfigError, DataError, PtuneError
 from ptune.model.rows.examples import (
     Example,

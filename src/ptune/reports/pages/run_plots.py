@@ -21,7 +21,7 @@ from ptune.reports.pages.design import (
     near_best,
     svg,
 )
-from ptune.reports.pages.run_columns import (
+from ptune.reports.pages.parts.run_columns import (
     LOWER_IS_BETTER,
     Column,
     baselines_of,

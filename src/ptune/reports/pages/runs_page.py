@@ -13,10 +13,17 @@ from rich.text import Text
 from ptune.base import files
 from ptune.errors import StoreError
 from ptune.reports import calibration, figure_files, label_figures
-from ptune.reports.pages import design, run_columns, run_plots
+from ptune.reports.pages import design
 from ptune.reports.pages.design import MARKED, Score, count
-from ptune.reports.pages.run_columns import LOWER_IS_BETTER, Column, columns_of, seed_of, shown
-from ptune.reports.pages.text_differences import differences
+from ptune.reports.pages.parts import run_columns, run_plots
+from ptune.reports.pages.parts.run_columns import (
+    LOWER_IS_BETTER,
+    Column,
+    columns_of,
+    seed_of,
+    shown,
+)
+from ptune.reports.pages.parts.text_differences import differences
 from ptune.reports.schemas import Run
 
 TEXTS_SHOWN = 30  # test rows whose texts are on the page

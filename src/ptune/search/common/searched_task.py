@@ -14,10 +14,11 @@ from ptune.model.calibration import CONTENT_FREE, Calibration
 from ptune.model.prompt_model import Example, PromptModel, Row, Task
 from ptune.reports.search_results import CandidateScore
 from ptune.search.options import SearchConfig
-from ptune.tasks import splits, yaml_task
+from ptune.tasks import model_task, task_members, yaml_task
 from ptune.tasks.judging.judge_labels import check_metrics, metrics_of
+from ptune.tasks.rows import splits
 from ptune.tasks.schema import TaskConfig
-from ptune.tasks.yaml_task import Member
+from ptune.tasks.task_members import Member
 from ptune.training.loop import accuracy
 from ptune.training.methods import method
 
@@ -124,7 +125,7 @@ def of_task(
         DataError, ConfigError: the rows or the metric are at fault.
     """
     rows = splits.read(
-        task.data, task.target, tuple(task.labels), fields=yaml_task.fields(task), report=report
+        task.data, task.target, tuple(task.labels), fields=task_members.fields(task), report=report
     )
     drawn = {name: few(rows[name], config.rows, config.seed, name) for name in ("train", "dev")}
     check_metrics(task, drawn["dev"])
@@ -134,7 +135,7 @@ def of_task(
 
     def asked(candidate: CandidateScore) -> Task:
         member = Member(candidate.template, candidate.words or task.labels)
-        return yaml_task.task_of(task, lm, member, method=method("manual"))
+        return model_task.task_of(task, lm, member, method=method("manual"))
 
     def figure(scores: Sequence[torch.Tensor], examples: Sequence[Example]) -> float:
         if metric == "accuracy":

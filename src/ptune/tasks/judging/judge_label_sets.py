@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ptune.data.rows import label_names, place_of
+from ptune.data.row import label_names, place_of
 from ptune.errors import DataError
 from ptune.metrics import label_sets as metrics
 from ptune.model.prompt_model import PromptModel

@@ -15,7 +15,7 @@ from ptune.metrics.labels import check, check_first, labelled, mean
 from ptune.model.prompt_model import Example, PromptModel, Row
 from ptune.model.rows.examples import Shortening
 from ptune.model.running.label_answers import confidence_of
-from ptune.tasks import yaml_task
+from ptune.tasks import task_members
 from ptune.tasks.judging import judge_label_sets
 from ptune.tasks.judging.baselines import Question
 from ptune.tasks.judging.label_details import LabelDetails
@@ -145,7 +145,7 @@ def question(
     Raises:
         ConfigError: the task's templates read no field of the rows.
     """
-    inputs = Template.parse(yaml_task.inputs(config, lm)).for_lm(lm.tokens, lm.kind, True)[0]
+    inputs = Template.parse(task_members.inputs(config, lm)).for_lm(lm.tokens, lm.kind, True)[0]
     return Question(
         train,
         test,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ptune.answers.ensemble import most_said
 from ptune.base.progress import Progress
-from ptune.data.rows import FileRow, place_of, spelled
+from ptune.data.row import FileRow, place_of, spelled
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.metrics import texts
 from ptune.model.prompt_model import PromptModel, Row

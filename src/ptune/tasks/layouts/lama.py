@@ -13,8 +13,10 @@ from functools import cached_property
 import torch
 
 from ptune.base import plain_files, terminal
-from ptune.data.json_rows import written
-from ptune.data.rows import FileRow, field_hint, is_missing, read_rows
+from ptune.data.formats.header import field_hint
+from ptune.data.formats.json_rows import written
+from ptune.data.row import FileRow, is_missing
+from ptune.data.rows import read_rows
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.metrics.labels import mean, most_frequent, rank, ranked
 from ptune.model.prompt_model import Example

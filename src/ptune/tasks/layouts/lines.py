@@ -6,7 +6,7 @@ import pathlib
 import re
 
 from ptune.data import row_files
-from ptune.data.rows import FileRow
+from ptune.data.row import FileRow
 from ptune.errors import DataError
 from ptune.settings import FileConfig
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from ptune.data.rows import FileRow, read_rows
+from ptune.data.row import FileRow
+from ptune.data.rows import read_rows
 from ptune.errors import DataError, nearest
 
 TRUTH = {True: "true", False: "false"}

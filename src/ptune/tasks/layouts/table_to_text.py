@@ -17,7 +17,8 @@ from defusedxml import DefusedXmlException, ElementTree
 
 from ptune.base import plain_files
 from ptune.data import row_files
-from ptune.data.rows import FileRow, iterate_rows
+from ptune.data.row import FileRow
+from ptune.data.rows import iterate_rows
 from ptune.errors import DataError, nearest
 
 SEEN_2017 = (

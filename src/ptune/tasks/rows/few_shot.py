@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ptune.data.rows import label_of, place_of
+from ptune.data.row import label_of, place_of
 from ptune.errors import DataError, nearest
 
 Row = Mapping[str, Any]

@@ -4,7 +4,8 @@ and how many more there are."""
 import re
 from collections.abc import Sequence
 
-from ptune.data.rows import field_hint, place_of
+from ptune.data.formats.header import field_hint
+from ptune.data.row import place_of
 from ptune.errors import DataError, TemplateError
 from ptune.tasks.rows.few_shot import Row
 from ptune.template.language import Field, text_of

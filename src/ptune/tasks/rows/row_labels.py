@@ -4,8 +4,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ptune.data.json_rows import written
-from ptune.data.rows import FileRow, is_missing, label_of, place_of, spelled
+from ptune.data.formats.json_rows import written
+from ptune.data.row import FileRow, is_missing, label_of, place_of, spelled
 from ptune.errors import DataError, nearest
 from ptune.survey.findings import likest_label
 from ptune.tasks.judging import judge_label_sets

@@ -6,10 +6,8 @@ import pathlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 
-from ptune.data.rows import (
-    field_hint,
-    label_of,
-)
+from ptune.data.formats.header import field_hint
+from ptune.data.row import label_of
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.model.task import prompt_value
 from ptune.tasks.judging import judge_label_sets

@@ -9,7 +9,7 @@ from ptune.serving.http.answering import User, server_of
 from ptune.serving.problems import Problem
 
 router = APIRouter(tags=["status"])
-PAGE = pathlib.Path(__file__).parent / "page"
+PAGE = pathlib.Path(__file__).parents[1] / "page"
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 

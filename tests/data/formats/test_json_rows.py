@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ptune.data import json_rows
-from ptune.data.rows import label_of, read_rows
+from ptune.data.formats import json_rows
+from ptune.data.row import label_of
+from ptune.data.rows import read_rows
 from ptune.errors import DataError
 from ptune.settings import FileConfig
 from ptune.template.language import Field, text_of

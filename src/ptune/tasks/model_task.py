@@ -1,0 +1,261 @@
+"""A task as the model takes it, made of what its YAML file says, and put into a model."""
+
+import copy
+import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ptune.answers.from_row import Choices, Span
+from ptune.answers.label_words import Verbalizer, allowed
+from ptune.answers.readers.reader_table import READERS
+from ptune.base import plain_files
+from ptune.errors import ConfigError
+from ptune.lm.language_model import LanguageModel
+from ptune.model import calibration
+from ptune.model.prompt_model import PrefixSettings, PromptModel, Row, Task
+from ptune.prompts.bank import Prefix
+from ptune.tasks.layouts.lama import read_vocabulary
+from ptune.tasks.schema import TaskConfig, Words
+from ptune.tasks.task_members import Member, shown_method
+from ptune.template.language import Template
+from ptune.training.methods import Method
+
+
+def task_of(
+    config: TaskConfig,
+    lm: LanguageModel,
+    member: Member,
+    name: str | None = None,
+    method: Method | None = None,
+) -> Task:
+    """One way to ask the task, as the model takes it.
+
+    Args:
+        name: what it adds to the task's name; with ``prompt_by``, the value of the rows that it
+            takes.
+
+    Raises:
+        ConfigError: the task says what no LM, or not this one, can be asked.
+    """
+    template, method, reading = (
+        Template.parse(member.template),
+        method or shown_method(config, lm),
+        config.reading,
+    )
+    prefix = PrefixSettings(
+        method.hidden if config.prefix.hidden is None else config.prefix.hidden,
+        config.prefix.init or method.prefix_init,
+        config.prefix.attentions,
+    )
+    return Task(
+        config.name if name is None else f"{config.name}/{name}",
+        template,
+        _verbalizer(config, lm, member, template, method),
+        config.target,
+        config.encoder or method.encoder,
+        config.init or method.init,
+        config.loss,
+        (config.train.seed or 0) + member.seed,
+        prefix,
+        config.smoothing,
+        config.target_length,
+        config.decoding,
+        config.combine,
+        None if config.prompt_by is None else (config.prompt_by, str(name)),
+        READERS[method.reader or reading.by],
+        reading.swap,
+        None if reading.domain is None else Template.parse(reading.domain),
+        max_length=config.max_length,
+        layout=config.data.layout,
+        metrics=config.metrics,
+        parts=config.parts,
+        pooling=reading.pooling or method.pooling,
+        layer=reading.layer,
+        windows=reading.windows,
+        multi_label=config.multi_label,
+        threshold=reading.threshold,
+    )
+
+
+def _verbalizer(
+    config: TaskConfig, lm: LanguageModel, member: Member, template: Template, method: Method
+) -> Verbalizer | Choices | Span | None:
+    given = {
+        "labels": member.words,
+        "vocabulary": config.vocabulary,
+        "choices": config.choices,
+        "span": config.span,
+    }
+    if len(both := [name for name, value in given.items() if value]) > 1:
+        raise ConfigError(
+            f"{config.name} has {' and '.join(both)}: the answer is one of labels (each with its "
+            "words), of a vocabulary (a file of allowed "
+            "answers), of choices in the row, or a span; without any of them it is text that the "
+            "LM writes."
+        )
+    reading = config.reading
+    if (
+        READERS[reading.by].scores_words
+        and not member.words
+        and (reading.words or reading.refine or reading.aggregate == "logit")
+    ):
+        raise ConfigError(f"{config.name} has no label words to extend, thin out or aggregate.")
+    if config.span:
+        return Span(config.span)
+    if config.choices:
+        return Choices(config.choices, reading.order, reading.length)
+    if config.vocabulary:
+        return allowed(
+            read_vocabulary(config.vocabulary, lm.tokens),
+            lm.tokens,
+            template.for_lm(lm.tokens, lm.kind)[0].place,
+        )[0]
+    if READERS[method.reader or reading.by].words_are_relations:
+        return Verbalizer.from_words(_relations(config, member))
+    if not member.words:
+        return None
+    words = _extended(member.words, reading.words) if reading.words else member.words
+    return Verbalizer.from_words(words, reading.aggregate, reading.order, reading.length)
+
+
+def _relations(config: TaskConfig, member: Member) -> Words:
+    """The relations that stand for each label, where a next-sentence head reads."""
+    if tuple(config.relations) not in ((), tuple(member.words)):
+        raise ConfigError(
+            f"The relations of {config.name} are for {list(config.relations)}, and its labels are "
+            f"{list(member.words)}."
+        )
+    return config.relations or member.words
+
+
+def _extended(words: Words, path: pathlib.Path) -> dict[str, list[str]]:
+    """The labels' words and those of a list, a line for each label (KPT's form).
+
+    Raises:
+        ConfigError: the list cannot be read, or has other lines than there are labels.
+    """
+    try:
+        lines = plain_files.read_text(path, "utf-8-sig").rstrip("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The word list {path} cannot be read: {error}.") from error
+    if len(lines) != len(words):
+        raise ConfigError(
+            f"{path} has {len(lines)} lines, and the task {len(words)} labels: a line for each, "
+            "in that order, its words with commas between."
+        )
+    listed = {
+        label: [words_of_label] if isinstance(words_of_label, str) else list(words_of_label)
+        for label, words_of_label in words.items()
+    }
+    return {
+        label: list(
+            dict.fromkeys([*words_of_label, *filter(None, map(str.strip, line.split(",")))])
+        )
+        for (label, words_of_label), line in zip(listed.items(), lines)
+    }
+
+
+def add(
+    model: PromptModel,
+    config: TaskConfig,
+    member: Member,
+    rows: Sequence[Row],
+    name: str | None = None,
+    method: Method | None = None,
+    begun: "Begun | None" = None,
+) -> int:
+    """Put one way to ask the task into a model: its words thinned out, its prompt initialised, its
+    scores calibrated; return its number there.
+
+    Args:
+        rows: to learn from.
+        begun: a prompt to begin from, instead of a new one.
+
+    Raises:
+        PtuneError: the task does not fit the LM or the prompt that it begins from; the model is
+            then as before.
+    """
+    task = task_of(config, model.lm, member, name, method)
+    reading = config.reading
+    if reading.refine:
+        trial = PromptModel(model.lm, max_length=model.max_length)
+        words = calibration.refine(trial, trial.add(task, rows), rows)
+        member = Member(
+            member.template,
+            {
+                label: list(words_of_label)
+                for label, words_of_label in zip(words.labels, words.words)
+            },
+            member.seed,
+        )
+        task = task_of(
+            config.model_copy(update={"reading": reading.model_copy(update={"words": None})}),
+            model.lm,
+            member,
+            name,
+            method,
+        )
+    if begun is not None and config.encoder not in (None, begun.encoder):
+        raise ConfigError(
+            f"The prompt to go on from was trained with an encoder {begun.encoder!r}, and "
+            f"{config.name} asks for {config.encoder!r}."
+        )
+    with model.as_before_if_it_fails():
+        number = model.add(task, rows) if begun is None else begun.add(model, task, rows)
+        calibration.calibrate(model, number, _calibration(config, task), rows)
+    return number
+
+
+def _calibration(config: TaskConfig, task: Task) -> calibration.Calibration:
+    """What is taken off the words' scores. Where each word decides by itself whether a row has its
+    label, that is at least its mean probability, so that the decision begins at even chances."""
+    how = config.reading.calibration
+    if config.multi_label and task.reader.scores_words and how == "none" and not task.domain:
+        return "prior"
+    return how
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A loaded prompt, with which another training begins."""
+
+    model: PromptModel
+    task: int
+
+    @property
+    def encoder(self) -> str:
+        """The name of the encoder that makes its soft tokens: lstm, mlp or table."""
+        return self.model.tasks[self.task].task.encoder
+
+    def add(self, model: PromptModel, task: Task, rows: Sequence[Row]) -> int:
+        """Add a task whose prompt begins as this one, under the same template.
+
+        Raises:
+            ConfigError: the task's template or encoder is another.
+        """
+        fitted = self.model.tasks[self.task]
+        old, bank, prompt = fitted.task, self.model.bank, fitted.prompt
+        if task.template.source != old.template.source:
+            raise ConfigError(
+                f"The prompt to go on from has the template {old.template.source!r}, and "
+                f"{task.name} has "
+                f"{task.template.source!r}: give the task that template, or none."
+            )
+        reader = None
+        same = (task.reader, _labels(task)) == (old.reader, _labels(old))
+        if same and task.reader.is_trained:
+            reader = copy.deepcopy(self.model.reader(self.task))
+        prefix = bank.prefixes[prompt] if prompt >= 0 else None
+        made_by = copy.deepcopy(prefix.encoder) if isinstance(prefix, Prefix) else None
+        soft = copy.deepcopy(bank.encoders[prompt]) if prompt >= 0 else None
+        return model.add(
+            replace(task, encoder=old.encoder, init=old.init, prefix=old.prefix),
+            rows,
+            soft,
+            made_by,
+            reader,
+        )
+
+
+def _labels(task: Task) -> tuple[str, ...]:
+    return task.verbalizer.labels if isinstance(task.verbalizer, Verbalizer) else ()
