@@ -1,10 +1,10 @@
 """The curve of probabilities and shares that are right, and the most confident wrong answers."""
 
 import pytest
-from ptune.reports.pages.parts import run_columns
 from test_runs_page import page, run
 
 from ptune.reports import calibration
+from ptune.reports.pages.parts import run_columns
 from ptune.reports.schemas import Reliability, WrongAnswer
 from ptune.tasks.judging.judge_labels import Answer
 from ptune.tasks.judging.label_details import MOST_WRONG, LabelDetails

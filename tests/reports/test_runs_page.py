@@ -4,14 +4,14 @@ import io
 import re
 
 import pytest
-from ptune.reports.pages.parts import run_plots
-from ptune.reports.pages.parts.run_columns import columns_of
 from rich.console import Console
 
 from ptune.base import files
 from ptune.errors import ConfigError, StoreError
 from ptune.experiments import report_runs
 from ptune.reports.pages import runs_page
+from ptune.reports.pages.parts import run_plots
+from ptune.reports.pages.parts.run_columns import columns_of
 from ptune.reports.schemas import Output, Run
 
 TITLES = {"prefix-tuning": "Prefix-tuning", "fine-tune": "Fine-tuning"}

@@ -133,7 +133,7 @@ class Trigger:
         other tokens."""
         try:
             source = as_text(self.template, ids, self.lm.tokens)
-            template = Template.parse(source).for_kind(self.lm.kind)[0]
+            template = Template.parse(source).for_lm(self.lm.tokens, self.lm.kind)[0]
             row = self.task.train[0]
             read = template.encode(row, self.lm.tokens, self.lm.kind, start=self.lm.start)
             soft = self.fitted.encode(row, self.lm.tokens, self.lm.kind, start=self.lm.start)

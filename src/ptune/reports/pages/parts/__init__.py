@@ -1,0 +1,1 @@
+"""What stands on several pages: the columns and plots of runs, and texts side by side."""
