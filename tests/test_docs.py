@@ -28,6 +28,7 @@ GUIDES = (
     "start.zh-CN",
     "classify",
     "facts",
+    "sequence",
     "write",
     "documents",
     "search",

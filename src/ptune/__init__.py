@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ptune.answers.label_words import Verbalizer
     from ptune.answers.readers.reader_table import READERS
+    from ptune.answers.word_labels import WordLabels
     from ptune.data.rows import read_rows
     from ptune.errors import PtuneError
     from ptune.estimators.classifier import PromptClassifier
@@ -30,6 +31,7 @@ _HOMES = {
     "Template": "template.language",
     "TrainConfig": "settings",
     "Verbalizer": "answers.label_words",
+    "WordLabels": "answers.word_labels",
     "fit": "training.loop",
     "load": "storage.prompt_folder",
     "read_rows": "data.rows",
@@ -48,6 +50,7 @@ __all__ = [
     "Template",
     "TrainConfig",
     "Verbalizer",
+    "WordLabels",
     "fit",
     "load",
     "read_rows",

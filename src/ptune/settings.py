@@ -26,7 +26,8 @@ Seed = Annotated[int, Field(ge=-(2**31), lt=2**32)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 EncoderName = Literal["lstm", "mlp", "table"]
 Preset = Literal["code", "paper"]
-ReaderName = Literal["words", "soft", "prototypes", "head", "linear", "pair"]
+ReaderName = Literal["words", "soft", "prototypes", "head", "linear", "pair", "token-head"]
+PiecesOfWord = Literal["first", "last", "all"]
 
 
 def _check_lm_name(name: str) -> str:
@@ -227,6 +228,7 @@ Form = Literal[
     "rows",
     "lines",
     "trec",
+    "conll",
     "e2e",
     "webnlg",
     "dart",
@@ -253,7 +255,8 @@ class FileConfig(Config):
     within, as Spark writes them. single: single ones enclose fields. spaced: as csv, with a space
     before them. By default what the whole file fits."""
     columns: tuple[str, ...] | None = None
-    """Names of the columns of a table whose first line is a row already: [label, title, text]."""
+    """Names of the columns of a table whose first line is a row already: [label, title, text]; or
+    of the columns of a CoNLL file: [words, pos, chunk, label]."""
     skip_lines: Annotated[int, Field(ge=1)] | None = None
     """How many lines stand before the one that names a table's columns, such as a title or
     comments."""
@@ -278,9 +281,11 @@ class LayoutConfig(FileConfig):
 
     form: Form = "rows"
     """rows: CSV, TSV, JSON lines or JSON, packed by gzip or not. lines: each line is a text, the
-    field text. trec: lines of "LABEL:fine text", with the fields label, fine and text. e2e, webnlg
-    and dart are table-to-text sets in their own layouts; their rows have the fields table and text
-    (a list of references). The others are SuperGLUE's tasks in its layout."""
+    field text. conll: a word on each line with its label in the last column, and an empty line
+    behind each sentence; the fields words and label are lists (columns names others). trec: lines
+    of "LABEL:fine text", with the fields label, fine and text. e2e, webnlg and dart are
+    table-to-text sets in their own layouts; their rows have the fields table and text (a list of
+    references). The others are SuperGLUE's tasks in its layout."""
     relabel: dict[
         Literal["train", "dev", "test"], Annotated[dict[str, str], Field(min_length=1)]
     ] = {}

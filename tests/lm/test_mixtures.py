@@ -15,6 +15,7 @@ from more_families import BY_LENGTH, MORE, more_families  # noqa: F401 (the last
 from ptune.answers.from_row import Choices, Span
 from ptune.answers.label_words import Verbalizer
 from ptune.answers.readers.reader_table import READERS
+from ptune.answers.word_labels import WordLabels
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
 from ptune.template.language import Template
@@ -29,6 +30,7 @@ SEVERAL = Verbalizer.from_words(
 STEPWISE = Verbalizer(SEVERAL.labels, SEVERAL.words, order="most-probable-first")
 FIRST = Verbalizer(SEVERAL.labels, SEVERAL.words, order="left-to-right")
 CHOICES = Choices(("choices",))
+WORD_LABELS = WordLabels("words", ("O", "B-a", "I-a"), "all")
 TEMPLATES = {
     "words": ("{text} ? {mask}", ONE),
     "soft": ("{soft:3} {text} {soft:1} {mask}", SEVERAL),
@@ -43,10 +45,17 @@ TEMPLATES = {
     "prototypes": ("{soft:1} {text} {mask}", ONE),
     "head": ("{prefix:4} {text} ?", ONE),
     "pooled": ("{prefix:3} {soft:1} {text}", ONE),
+    "words with labels": ("{prefix:2} {soft:1} {words} .", WORD_LABELS),
     "span": ("{prefix:1} {text} {mask}", Span("span")),
     "text": ("{prefix:2} {text} is {mask}", None),
 }
-READER_OF = {"soft words": "soft", "prototypes": "prototypes", "head": "head", "pooled": "head"}
+READER_OF = {
+    "soft words": "soft",
+    "prototypes": "prototypes",
+    "head": "head",
+    "pooled": "head",
+    "words with labels": "token-head",
+}
 
 
 @functools.cache
@@ -60,7 +69,7 @@ def build(family: str) -> PromptModel:
             verbalizer = SEVERAL
         if verbalizer is None and model.lm.kind == "masked":
             continue
-        if name == "pooled" and model.lm.kind == "encoder-decoder":
+        if name in ("pooled", "words with labels") and model.lm.kind == "encoder-decoder":
             continue
         if model.lm.kind == "encoder-decoder" and name == "infix":
             text = "{prefix:2} {text} ? it is {mask}"
@@ -97,6 +106,7 @@ def encoded(model: PromptModel, mixture):
         words = TEXT[start : start + count]
         row = {
             "text": " ".join(words),
+            "words": words,
             "choices": ["great", " ".join(words[:2])],
             "span": words[0],
             "label": "a",
@@ -108,6 +118,8 @@ def encoded(model: PromptModel, mixture):
             row["label"] = "0"
         elif isinstance(model.tasks[task].verbalizer, Span):
             row["label"] = "true"
+        elif isinstance(model.tasks[task].verbalizer, WordLabels):
+            row["label"] = ["O"] * len(words)
         examples += model.encode(task, [row])
     return examples
 
@@ -157,7 +169,7 @@ def test_every_kind_of_row_beside_every_other(family):
     together = answers(model, examples)
     assert (
         torch.stack(
-            [scores_of_row[:2].diff() for scores_of_row in together if len(scores_of_row) > 1]
+            [scores.flatten()[:2].diff() for scores in together if scores.numel() > 1]
         ).std()
         > FAR
     ), "all answers are alike"

@@ -174,6 +174,8 @@ def _cells(answer: Mapping[str, Any], label_separator: str) -> dict[str, Any]:
     if "scores" not in rest:
         return rest
     scores, prediction = rest.pop("scores"), rest.pop("prediction")
+    if isinstance(scores, list):  # of the row's words
+        return {"prediction": prediction, "probability": scores, **rest}
     probability = max(scores.values())
     if isinstance(prediction, list):
         probability = label_separator.join(written(scores[label]) for label in prediction)

@@ -18,6 +18,9 @@ from ptune.settings import FileConfig, Form
 
 QUESTION = re.compile(r"[A-Z]{2,}:[a-z]+ \S")
 """A line of TREC's files."""
+WORD_LABEL = re.compile(r"O|[BIES]-\S+")
+"""The label of a word in CoNLL's files of entities."""
+CONLL = (".conll", ".iob", ".iob2", ".bio", ".ner")
 QUOTED = re.compile(r'"[^"]*(?:"|\Z)')
 LOOKED_AT = 50  # lines that decide what a file without a known ending is
 MARK = b"\xef\xbb\xbf"
@@ -39,7 +42,8 @@ class FileForm:
     """How a file is written.
 
     Attributes:
-        kind: "a table", "JSON lines", "a JSON array", "an object of JSON", "lines of text".
+        kind: "a table", "JSON lines", "a JSON array", "an object of JSON", "lines of text",
+            "words with labels".
         form: the form under ``data:`` that reads it.
         encoding: in words; line_ends: "LF", "CRLF", "CR", or several of them.
         options: all that was decided, with which it is read.
@@ -171,11 +175,14 @@ def _kind(path: pathlib.Path, options: FileConfig) -> tuple[Form, str, str | Non
     separator."""
     ending = row_files.form_of(path)
     with row_files.opened(path, options.encoding, row_files.line_end(path, options.encoding)) as s:
-        sample = [line for line in islice(s, LOOKED_AT) if line.strip()]
+        lines = list(islice(s, LOOKED_AT))
+    sample = [line for line in lines if line.strip()]
     start = sample[0].lstrip()[:1] if sample else ""
     if ending in JSON:
         kinds = {"[": "a JSON array", "{": "JSON lines" if ending != ".json" else "JSON"}
         return "rows", kinds.get(start, "JSON lines"), None
+    if ending in CONLL or ending not in JSON and _is_conll(lines):
+        return "conll", "words with labels", None
     if ending in TABLES or options.separator:
         return "rows", "a table", None
     if sample and all(QUESTION.match(line) for line in sample):
@@ -193,6 +200,18 @@ def _kind(path: pathlib.Path, options: FileConfig) -> tuple[Form, str, str | Non
         )
     separator = dialect.separator_of(sample)
     return ("rows", "a table", separator) if separator else ("lines", "lines of text", None)
+
+
+def _is_conll(lines: list[str]) -> bool:
+    """Whether lines are words with labels of entities in their last column, with empty lines
+    between sentences."""
+    cells = [line.split() for line in lines if line.strip()]
+    return (
+        len(cells) < len(lines)
+        and len({len(cell) for cell in cells}) == 1
+        and len(cells[0]) > 1
+        and all(WORD_LABEL.fullmatch(cell[-1]) for cell in cells)
+    )
 
 
 def _record_path(path: pathlib.Path, options: FileConfig) -> str:

@@ -144,8 +144,11 @@ def _check_coverage(model: PromptModel, coverage: float, report: Callable[[str],
         )
 
 
-def _best(answer: Mapping[str, Any], most: int | None) -> dict[str, float]:
-    """The probabilities of the best labels, and of all that were predicted."""
+def _best(answer: Mapping[str, Any], most: int | None) -> dict[str, float] | list[float]:
+    """The probabilities of the best labels, and of all that were predicted; of a row whose words
+    have labels those of these."""
+    if isinstance(answer["scores"], list):
+        return [round(share, 6) for share in answer["scores"]]
     had = answer["prediction"] if isinstance(answer["prediction"], list) else []
     shown = {*list(answer["scores"])[:most], *had}
     return {label: round(share, 6) for label, share in answer["scores"].items() if label in shown}

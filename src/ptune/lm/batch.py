@@ -36,6 +36,7 @@ class Batch:
         pooled: which answer places are read as the mean over their row's tokens [A], or None.
         layers: the layer that is read at each answer place, -1 for the last [A], or None where the
             last is read everywhere.
+        scored: at which answer places the vocabulary head runs [A], or None for all.
         packing: how the rows run as one row without padding (those of an encoder-decoder in its
             encoder); None where they are padded.
         context: kept keys and values of what stands before the rows, or None.
@@ -56,6 +57,7 @@ class Batch:
     deep: torch.Tensor | None = None
     pooled: torch.Tensor | None = None
     layers: torch.Tensor | None = None
+    scored: torch.Tensor | None = None
     packing: Packing | None = None
     context: Context | None = None
 
@@ -131,6 +133,9 @@ def collate(
         )
         if any(row.layer is not None for row in rows)
         else None,
+        scored=None
+        if all(row.is_scored for row in rows)
+        else torch.tensor([row.is_scored for row in rows for _ in row.answer_positions]),
     )
 
 

@@ -83,9 +83,18 @@ def in_order(
     """
     if len(outputs) == 1:
         return outputs[0]
-    order = [n for part in numbers for n in part for _ in rows[n].answer_positions]
-    places = torch.tensor(order, device=outputs[0].hidden.device).argsort(stable=True)
-    hidden, features, scores = (
-        None if values[0] is None else torch.cat(values)[places] for values in zip(*outputs)
+    hidden, features, scores = zip(*outputs)
+
+    def ordered(values: Sequence[torch.Tensor], rows_read: Sequence[int]) -> torch.Tensor:
+        """The values at all places that are read, in the order of the rows."""
+        order = [n for part in numbers for n in part for _ in range(rows_read[n])]
+        places = torch.tensor(order, device=values[0].device).argsort(stable=True)
+        return torch.cat(list(values))[places]
+
+    read = [len(row.answer_positions) for row in rows]
+    scored = [len(row.answer_positions) if row.is_scored else 0 for row in rows]
+    return LMOutput(
+        ordered(hidden, read),
+        None if features[0] is None else ordered(features, scored),
+        ordered(scores, scored),
     )
-    return LMOutput(hidden, features, scores)

@@ -22,9 +22,9 @@ class LMOutput(NamedTuple):
 
     Attributes:
         hidden: the last hidden states, as the vocabulary head gets them [A, H].
-        features: what the head compares with the vectors of the vocabulary [A, F]; None for an LM
-            without such vectors.
-        scores: scores of the vocabulary [A, V], float32; of an encoder without a head [A, 0].
+        features: what the head compares with the vectors of the vocabulary, at the S positions
+            where it runs (``Batch.scored``) [S, F]; None for an LM without such vectors.
+        scores: scores of the vocabulary there [S, V], float32; of an encoder without a head [S, 0].
     """
 
     hidden: torch.Tensor
@@ -174,7 +174,7 @@ class ForwardPass:
             positions = batch.rows * 0, batch.packing.numbers(*positions)
         keeps_all = batch.layers is not None or not self.gathers
         options = {"output_hidden_states": True} if keeps_all else {}
-        with answer_positions.reading(*positions, pooling, batch.layers) as reading:
+        with answer_positions.reading(*positions, pooling, batch.layers, batch.scored) as reading:
             output = self.run(batch, vectors, **options)
         features = reading.features
         if self.gathers:
@@ -186,12 +186,14 @@ class ForwardPass:
             )
         states = output.get("decoder_hidden_states", output.get("hidden_states"))
         reading.hidden = answer_positions.read_hidden(states[-1], *positions, pooling)
+        scored = slice(None) if batch.scored is None else batch.scored
+        places = positions[0][scored], positions[1][scored]
         return LMOutput(
             reading.hidden
             if batch.layers is None
             else answer_positions.read_layers(states, reading),
-            None if features is None else features[positions],
-            self._scores(output)[positions].float(),
+            None if features is None else features[places],
+            self._scores(output)[places].float(),
         )
 
     def token_values(self, output: Any) -> torch.Tensor:

@@ -35,6 +35,12 @@ def interval(
         count, statistic = len(figures_of_rows), _mean_of(np.array(figures_of_rows))
     else:
         count, statistic = len(rows), _statistic(name, rows, predictions, target, labels, shares)
+    return of_statistic(count, statistic)
+
+
+def of_statistic(count: int, statistic: Statistic) -> Interval | None:
+    """The interval that holds a figure of 95 of 100 redraws of so many rows; None of fewer than
+    two, or where no redraw has the figure."""
     if count < 2:
         return None
     generator = np.random.default_rng(0)

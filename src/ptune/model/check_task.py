@@ -4,6 +4,7 @@ from ptune.answers.from_row import Choices, Span
 from ptune.answers.label_words import Verbalizer
 from ptune.answers.readers.reader import Reader
 from ptune.answers.readers.reader_table import READERS
+from ptune.answers.word_labels import WordLabels
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.rows import windows
@@ -21,6 +22,8 @@ def check_task(task: Task, lm: LanguageModel) -> None:
         ConfigError: it is such a task.
     """
     _check_types(task)
+    if isinstance(task.verbalizer, WordLabels):
+        _check_word_labels(task, task.verbalizer, lm)
     if task.verbalizer is None and lm.kind == "masked":
         raise ConfigError(
             f"{task.name} asks for text, and a masked LM writes none: give it labels, or take a "
@@ -54,7 +57,7 @@ def _check_types(task: Task) -> None:
             f"The template of {task.name} is a {type(task.template).__name__}: make it with "
             "Template.parse(...)."
         )
-    if not isinstance(task.verbalizer, Verbalizer | Choices | Span | None):
+    if not isinstance(task.verbalizer, Verbalizer | Choices | Span | WordLabels | None):
         raise ConfigError(
             f"The verbalizer of {task.name} is a {type(task.verbalizer).__name__}: make it with "
             "Verbalizer.from_words({label: word, ...})."
@@ -67,6 +70,12 @@ def _check_reader(task: Task) -> None:
         raise ConfigError(
             f"The reader of {task.name} is {task.reader!r}, and should be a class: "
             f"ptune.READERS has one for each of {', '.join(READERS)}."
+        )
+    if task.reader.reads_tokens and not isinstance(task.verbalizer, WordLabels):
+        raise ConfigError(
+            f"The reader of {task.name} ({task.reader.name}) reads every word of a row by itself, "
+            "and the row as a whole has its answer: take another, or say which field holds the "
+            "words (tag)."
         )
     if task.reader.scores_words:
         return
@@ -85,6 +94,42 @@ def _check_reader(task: Task) -> None:
             f"{task.name} takes the domain's scores off those of words, and it reads by "
             f"{task.reader.name}."
         )
+
+
+def _check_word_labels(task: Task, labels: WordLabels, lm: LanguageModel) -> None:
+    """Refuse what does not go together with a label for each word.
+
+    Raises:
+        ConfigError: it is such a task.
+    """
+    unfitting = {
+        "pooling": task.pooling != "first",
+        "windows": task.windows != "none",
+        "swap": task.swap,
+        "a domain": task.domain,
+        'loss "vocabulary"': task.loss == "vocabulary",
+        "multi_label": task.multi_label,
+        f"combine {task.combine}": task.combine != "mean",
+    }
+    if names := [name for name, value in unfitting.items() if value]:
+        raise ConfigError(f"{task.name} labels each word, which does not go with {names[0]}.")
+    if not task.reader.reads_tokens:
+        raise ConfigError(
+            f"{task.name} labels each word, which a linear head reads: make it with "
+            'reader=READERS["token-head"].'
+        )
+    if task.template.has_mask:
+        raise ConfigError(
+            f"{task.name} labels each word, and reads the words themselves: leave {{mask}} out of "
+            "its template."
+        )
+    if lm.kind == "encoder-decoder":
+        raise ConfigError(
+            f"{task.name} labels each word, and an encoder-decoder is read at its decoder: take a "
+            "masked or a causal LM."
+        )
+    if len(labels.labels) < 2 or len(set(labels.labels)) < len(labels.labels):
+        raise ConfigError(f"{task.name} needs two labels at least, each of them once.")
 
 
 def _check_head(task: Task, lm: LanguageModel) -> None:

@@ -13,6 +13,7 @@ from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.answers.from_row import Choices, Span
 from ptune.answers.readers.reader import Reader
 from ptune.answers.readers.word_reader import WordReader
+from ptune.answers.word_labels import WordLabels
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.lm.language_model import LanguageModel
 from ptune.model import initialisation
@@ -20,7 +21,8 @@ from ptune.model.check_task import check_task
 from ptune.model.rows import encode_rows
 from ptune.model.rows.encode_rows import TaskChoice
 from ptune.model.rows.examples import Example, ScoredExample
-from ptune.model.running import losses, scoring
+from ptune.model.rows.words import WordsExample
+from ptune.model.running import losses, scoring, word_answers
 from ptune.model.running.forward import (
     PromptVectors,
     batches_of,
@@ -29,7 +31,7 @@ from ptune.model.running.forward import (
     run_examples,
 )
 from ptune.model.running.generate import generate as generate_texts
-from ptune.model.running.label_answers import label_answer
+from ptune.model.running.label_answers import check_one_label, label_answer
 from ptune.model.task import (
     BoundTask,
     Loss,
@@ -124,6 +126,8 @@ class PromptModel:
         deep = template.prefix_length(self.lm.tokens)
         domain = self._domain(task, length, deep)
         bound = verbalizer if isinstance(verbalizer, BoundVerbalizer) else None
+        if isinstance(verbalizer, WordLabels):
+            bound = verbalizer.bind({}, self.lm.tokens, template.place, self.lm.kind)
         new_reader = (reader or initialisation.reader(self.lm, task, bound)).to(self.lm.device)
         prompt = -1
         if length or deep or not task.reader.scores_words:
@@ -160,8 +164,8 @@ class PromptModel:
 
     def _verbalizer(
         self, task: Task, template: Template
-    ) -> BoundVerbalizer | Choices | Span | None:
-        if task.verbalizer is None or isinstance(task.verbalizer, Choices | Span):
+    ) -> BoundVerbalizer | Choices | Span | WordLabels | None:
+        if task.verbalizer is None or isinstance(task.verbalizer, Choices | Span | WordLabels):
             return task.verbalizer
         if task.reader.binds_words:
             return task.verbalizer.bind(self.lm.tokens, template.place, self.lm.kind)
@@ -488,6 +492,9 @@ class PromptModel:
             ConfigError: their labels are not the same, or in another order, or each row may have
                 several of them; or a task keeps no scores of dev rows for a set.
         """
+        if isinstance(first := examples[0], WordsExample):
+            check_one_label(self, first.task, coverage, at_least)
+            return word_answers.answer(self, examples, scores)
         shares = self.together(examples, scores).tolist()
         return label_answer(self, examples[0], shares, coverage, at_least)
 

@@ -15,6 +15,7 @@ from ptune.answers.from_row import Choices, Span
 from ptune.answers.label_words import Verbalizer
 from ptune.answers.readers.reader import Answer, FillOutput, Reader
 from ptune.answers.readers.word_reader import WordReader
+from ptune.answers.word_labels import WordLabels
 from ptune.data.row import label_names, spelled
 from ptune.errors import ConfigError, DataError, VerbalizerError, nearest
 from ptune.metrics.label_sets import MIDDLE
@@ -75,7 +76,8 @@ class Task:
     Attributes:
         name: told apart by it in a bank.
         template: where fields, soft tokens and the answer stand.
-        verbalizer: how the answer is read; None where the answer is text that the LM writes.
+        verbalizer: how the answer is read; None where the answer is text that the LM writes. Where
+            it is a label for each word (``WordLabels``), the reader is "token-head".
         target: the row's field that holds the right label, or the text, or a list of texts that are
             all right. To learn from another model, a list of each label's share.
         encoder: how the soft tokens' vectors are made: "lstm", "mlp" or "table".
@@ -122,7 +124,7 @@ class Task:
 
     name: str
     template: Template
-    verbalizer: Verbalizer | Choices | Span | None = None
+    verbalizer: Verbalizer | Choices | Span | WordLabels | None = None
     target: str = "label"
     encoder: str = "lstm"
     init: str = "random"
@@ -148,6 +150,10 @@ class Task:
     multi_label: bool = False
     threshold: float | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.verbalizer, WordLabels) and isinstance(self.template, Template):
+            object.__setattr__(self, "template", self.template.joined(self.verbalizer.field))
+
 
 def _mean_log_odds(scores: torch.Tensor) -> torch.Tensor:
     """The score whose sigmoid is the mean of the sigmoids of some scores [S, ...]."""
@@ -160,7 +166,7 @@ class BoundTask:
 
     Attributes:
         template, domain: those of the task as this kind of LM takes them.
-        verbalizer: bound, or the choices or the span that each row binds.
+        verbalizer: bound, or the choices or the span that each row binds, or the labels of words.
         prompt: the number of its prompt in the bank (-1: none).
         dropped: what was left out of the template.
         offset: what calibration takes off the log probability of each word.
@@ -172,7 +178,7 @@ class BoundTask:
 
     task: Task
     template: Template
-    verbalizer: BoundVerbalizer | Choices | Span | None
+    verbalizer: BoundVerbalizer | Choices | Span | WordLabels | None
     prompt: int
     dropped: str = ""
     domain: Template | None = None

@@ -20,9 +20,10 @@ from ptune.answers.ensemble import Combine
 from ptune.base import files
 from ptune.errors import StoreError, first_fault
 from ptune.lm.identity.fingerprint import LMRecord
+from ptune.metrics.entities import Scheme
 from ptune.metrics.label_sets import MIDDLE
 from ptune.model.task import Pooling, Windows
-from ptune.settings import DecodingConfig, LayoutConfig, ReaderName
+from ptune.settings import DecodingConfig, LayoutConfig, PiecesOfWord, ReaderName
 
 FORMAT = 3
 
@@ -79,6 +80,9 @@ class SavedReading(BaseModel):
     multi_label: bool = False
     threshold: FiniteFloat | None = None
     chosen_threshold: FiniteFloat = MIDDLE
+    tag: str | None = None
+    pieces: PiecesOfWord | None = None
+    scheme: Scheme | None = None
 
 
 class SavedPrompt(BaseModel):

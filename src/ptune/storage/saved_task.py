@@ -10,6 +10,7 @@ import torch
 from ptune.answers.from_row import Choices, Span
 from ptune.answers.label_words import Verbalizer
 from ptune.answers.readers.reader_table import READERS
+from ptune.answers.word_labels import WordLabels
 from ptune.lm.identity import older_records
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
 from ptune.model.task import BoundTask
@@ -104,6 +105,8 @@ def _saved_prefix(
 def _labels_and_words(task: Task) -> tuple[list[str] | None, list[list[str]] | None]:
     """A task's labels, and their words where these are not the labels themselves."""
     verbalizer = task.verbalizer
+    if isinstance(verbalizer, WordLabels):
+        return list(verbalizer.labels), None
     if not isinstance(verbalizer, Verbalizer):
         return None, None
     labels = list(verbalizer.labels)
@@ -127,6 +130,9 @@ def _saved_reading(bound: BoundTask) -> SavedReading:
         offset=list(bound.offset) if bound.offset else None,
         weight=bound.weight,
         chosen_threshold=bound.threshold,
+        tag=verbalizer.field if isinstance(verbalizer, WordLabels) else None,
+        pieces=verbalizer.pieces if isinstance(verbalizer, WordLabels) else None,
+        scheme=verbalizer.scheme if isinstance(verbalizer, WordLabels) else None,
     )
 
 
@@ -171,7 +177,10 @@ def as_table(note: SavedPrompt) -> SavedPrompt:
     return note.model_copy(update={"encoder": "table", "prefix": prefix})
 
 
-def _verbalizer(note: SavedPrompt) -> Verbalizer | Choices | Span | None:
+def _verbalizer(note: SavedPrompt) -> Verbalizer | Choices | Span | WordLabels | None:
+    if note.reading.tag:
+        labels = tuple(note.labels or ())
+        return WordLabels(note.reading.tag, labels, note.reading.pieces, note.reading.scheme)
     if note.reading.span:
         return Span(note.reading.span)
     if note.reading.choices:

@@ -249,11 +249,13 @@ class Roles:
         texts: the columns that are read, one or a pair.
         label: the column that holds a label of few; None where there is none.
         answer: the column that holds a text to be written, where there is no label.
+        of_words: the text is a list of words, and the label a list of their labels.
     """
 
     texts: tuple[str, ...]
     label: str | None = None
     answer: str | None = None
+    of_words: bool = False
 
 
 def roles_of(

@@ -53,13 +53,12 @@ class TaskText:
     def yaml(self) -> str:
         """The file's text."""
         lines = [f"# {line}" for line in self.head]
-        name = re.sub(r"[^\w-]+", "-", self.name).strip("-") or "task"
-        lines.append(f"name: {quoted(name)}")
-        lines.append(_commented(f"lm: {quoted(self.lm)}", self.lm_note, 20))
+        lines.append(f"name: {named(self.name)}")
+        lines.append(commented(f"lm: {quoted(self.lm)}", self.lm_note, 20))
         lines += self._answer()
-        lines.append(_commented("data:", self.data_note, 24))
+        lines.append(commented("data:", self.data_note, 24))
         lines += [
-            _commented(f"  {name}: {inline(value)}", comment) for name, value, comment in self.data
+            commented(f"  {name}: {inline(value)}", comment) for name, value, comment in self.data
         ]
         if self.words and not self.multi_label:
             lines.append("metrics: [accuracy, f1-macro]")
@@ -79,7 +78,7 @@ class TaskText:
         template, pattern = proposals.soft_template(texts, target), proposals.pattern(texts, target)
         for source in (template, pattern):
             Template.parse(source)
-        several = _commented("multi_label: true", "a row has none, one or several labels")
+        several = commented("multi_label: true", "a row has none, one or several labels")
         return [
             *self._method(),
             f"template: {json.dumps(template, ensure_ascii=False)}",
@@ -91,7 +90,7 @@ class TaskText:
             "labels:                  # for each label the word that the LM says for it, or "
             "several: [word, other]",
             *(
-                _commented(f"  {quoted(label)}: {quoted(word)}", self.notes.get(label, ""))
+                commented(f"  {quoted(label)}: {quoted(word)}", self.notes.get(label, ""))
                 for label, word in self.words.items()
             ),
         ]
@@ -99,11 +98,16 @@ class TaskText:
     def _method(self) -> list[str]:
         """The method, and what the template is for."""
         if self.method != AUTO:
-            return [_commented(f"method: {self.method}", NOTE), ABOUT_TEMPLATE[0]]
+            return [commented(f"method: {self.method}", NOTE), ABOUT_TEMPLATE[0]]
         if self.multi_label:
-            method = _commented(f"method: {OF_SEVERAL_LABELS}", NOTE_OF_SEVERAL)
+            method = commented(f"method: {OF_SEVERAL_LABELS}", NOTE_OF_SEVERAL)
             return [method, ABOUT_TEMPLATE[0], "# Used by methods that train a prompt:"]
-        return [_commented(f"method: {self.method}", NOTE_OF_AUTO), *ABOUT_TEMPLATE]
+        return [commented(f"method: {self.method}", NOTE_OF_AUTO), *ABOUT_TEMPLATE]
+
+
+def named(text: str) -> str:
+    """A task's name made of a file's."""
+    return quoted(re.sub(r"[^\w-]+", "-", text).strip("-") or "task")
 
 
 def quoted(text: str) -> str:
@@ -122,5 +126,6 @@ def inline(value: Any) -> str:
     return quoted(str(value))
 
 
-def _commented(line: str, comment: str, width: int = 0) -> str:
+def commented(line: str, comment: str, width: int = 0) -> str:
+    """A line with a comment behind it, where there is one."""
     return f"{line:{width}}  # {comment}" if comment else line

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from ptune.answers.from_row import Choices, Span
 from ptune.answers.label_words import Verbalizer, allowed
 from ptune.answers.readers.reader_table import READERS
+from ptune.answers.word_labels import WordLabels
 from ptune.base import plain_files
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
@@ -16,7 +17,7 @@ from ptune.model.prompt_model import PrefixSettings, PromptModel, Row, Task
 from ptune.prompts.bank import Prefix
 from ptune.tasks.layouts.lama import read_vocabulary
 from ptune.tasks.schema import TaskConfig, Words
-from ptune.tasks.task_members import Member, shown_method
+from ptune.tasks.task_members import Member, parsed, reader_of, shown_method, word_labels
 from ptune.template.language import Template
 from ptune.training.methods import Method
 
@@ -38,7 +39,7 @@ def task_of(
         ConfigError: the task says what no LM, or not this one, can be asked.
     """
     template, method, reading = (
-        Template.parse(member.template),
+        parsed(config, member.template),
         method or shown_method(config, lm),
         config.reading,
     )
@@ -62,7 +63,7 @@ def task_of(
         config.decoding,
         config.combine,
         None if config.prompt_by is None else (config.prompt_by, str(name)),
-        READERS[method.reader or reading.by],
+        reader_of(config, method),
         reading.swap,
         None if reading.domain is None else Template.parse(reading.domain),
         max_length=config.max_length,
@@ -79,7 +80,7 @@ def task_of(
 
 def _verbalizer(
     config: TaskConfig, lm: LanguageModel, member: Member, template: Template, method: Method
-) -> Verbalizer | Choices | Span | None:
+) -> Verbalizer | Choices | Span | WordLabels | None:
     given = {
         "labels": member.words,
         "vocabulary": config.vocabulary,
@@ -94,6 +95,8 @@ def _verbalizer(
             "LM writes."
         )
     reading = config.reading
+    if labels := word_labels(config):
+        return labels
     if (
         READERS[reading.by].scores_words
         and not member.words
@@ -258,4 +261,5 @@ class Begun:
 
 
 def _labels(task: Task) -> tuple[str, ...]:
-    return task.verbalizer.labels if isinstance(task.verbalizer, Verbalizer) else ()
+    verbalizer = task.verbalizer
+    return verbalizer.labels if isinstance(verbalizer, Verbalizer | WordLabels) else ()

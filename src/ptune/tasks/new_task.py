@@ -11,6 +11,7 @@ from typing import Any
 
 from ptune.base import files
 from ptune.data import file_form
+from ptune.data.file_form import FileForm
 from ptune.data.formats.header import HEADER_TAKEN, likely_names
 from ptune.data.formats.json_rows import written
 from ptune.data.row import FileRow, is_missing, label_names, place_of, spelled
@@ -24,6 +25,7 @@ from ptune.survey.columns import MOST_NAMED_LABELS, Column, Roles
 from ptune.survey.label_sets import LabelSets
 from ptune.survey.odd_rows import OddRows
 from ptune.survey.task_text import TaskText
+from ptune.tasks.layouts.new_words import new_words
 from ptune.tasks.options import NewConfig
 from ptune.tasks.rows.row_faults import SHOWN, refuse
 
@@ -48,13 +50,17 @@ def new(config: NewConfig, report: Callable[[str], None] = print) -> pathlib.Pat
         DataError: the table cannot be read, or has no text or label in a row.
         ConfigError: no column looks like a text or a label, or a file is there already.
     """
+    given = FileConfig(**{name: getattr(config, name) for name in FileConfig.model_fields})
+    form = file_form.seen(config.data, given)
+    if form.form == "conll":
+        return new_words(config, form, report)
     split_files = {
         split: config.out.with_name(f"{config.out.stem}.{split}.jsonl")
         for split in ("train", "dev", "test")
     }
     _refuse(config.out.exists(), config.out)
     skipped: list[str] | None = [] if config.skip_bad_lines else None
-    read = _rows(config, report, skipped)
+    read = _rows(config, form, report, skipped)
     roles = columns(read, config.text, config.label, config.data, skipped)
     _check_first_line(config, read, roles)
     for sentence in (*_guessed(config, read, roles), *_skipped(skipped or ())):
@@ -165,7 +171,7 @@ def _lacking(row: Row, roles: Roles, sets: LabelSets | None) -> list[str]:
 
 
 def _rows(
-    config: NewConfig, report: Callable[[str], None], skipped: list[str] | None
+    config: NewConfig, form: FileForm, report: Callable[[str], None], skipped: list[str] | None
 ) -> Sequence[Row]:
     """The rows of the file, and what was decided about it told.
 
@@ -174,7 +180,6 @@ def _rows(
             line seems to be a row.
     """
     given = FileConfig(**{name: getattr(config, name) for name in FileConfig.model_fields})
-    form = file_form.seen(config.data, given)
     if form.first_line:
         raise DataError(_headerless(config.data, form.first_line))
     rows = read_rows(config.data, skipped, given if form.is_guessed else form.options)

@@ -16,7 +16,7 @@ class NewConfig(FileConfig):
     language: Annotated[str | None, tyro.conf.Suppress] = None
     """Of the texts of WebNLG, which is no table."""
     data: tyro.conf.Positional[pathlib.Path]
-    """The table: .csv, .tsv or .jsonl."""
+    """The table: .csv, .tsv or .jsonl; or a CoNLL file, whose words have a label each."""
     text: str | None = None
     """The column with the text; found by its name or its length by default."""
     label: str | None = None

@@ -1,11 +1,12 @@
 """What a task's YAML file may say. The line under each field is its help."""
 
 import pathlib
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import tyro
 from pydantic import ConfigDict, Field, model_validator
 
+from ptune.metrics.entities import Scheme
 from ptune.settings import (
     Config,
     DecodingConfig,
@@ -15,6 +16,7 @@ from ptune.settings import (
     LayoutConfig,
     Lm,
     PetConfig,
+    PiecesOfWord,
     PrefixConfig,
     Preset,
     ReaderName,
@@ -141,6 +143,15 @@ class ReadingConfig(Config):
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
     """For a task with multi_label: the probability from which a row has a label. By default the one
     with the best f1-micro on the dev rows, which is saved with the prompt; 0.5 without dev rows."""
+    pieces: PiecesOfWord | None = None
+    """For a task with tag: at which of a word's tokens the LM is read: the first, the last, or all,
+    whose scores are averaged. By default the first, and of a causal LM, which has not seen the word
+    before, the last."""
+    scheme: Scheme | None = None
+    """For a task with tag: how labels make entities. bio: B- begins one and I- continues it (IOB2).
+    iob1: I- may begin one too. bioes: E- ends one, S- stands alone. plain: labels have no parts, as
+    parts of speech. Rows that break it are refused, and no answer does. By default what the labels
+    look like: bio, bioes or plain."""
     words: pathlib.Path | None = None
     """A word list that extends the labels' words (KPT): a line for each label in the labels' order,
     its words with commas between."""
@@ -200,7 +211,8 @@ class TaskConfig(Config):
     and few rows (p-tuning, p-tuning+lm, prompt-tuning, prefix-tuning, pet, ipet); what stands under
     train and pet replaces them."""
     labels: Words = {}
-    """For each label its word, or several. Without labels, choices and vocabulary, the answer is
+    """For each label its word, or several; of a task with tag a list of the labels. Without
+    labels, choices and vocabulary, the answer is
     text that the LM writes."""
     verbalizers: Annotated[tuple[Words, ...], tyro.conf.Suppress] = ()
     """Other words for the same labels; each makes a member of its own in an ensemble."""
@@ -213,6 +225,10 @@ class TaskConfig(Config):
     span: str | None = None
     """Instead of labels: a field of the row with the text that the answer should spell; the label
     says whether it is right, true or false."""
+    tag: str | None = None
+    """Sequence labelling: the field of a row that holds a list of words, each of which has one of
+    the labels; the target is then the list of the words' labels. A trained linear head reads the
+    words. Without a template the method puts its learned tokens before the words."""
     multi_label: bool = False
     """A row may have none, one or several of the labels: its target is a list of them, or a cell
     that data.label_separator splits. Each label is then a decision of its own."""
@@ -266,8 +282,10 @@ class TaskConfig(Config):
     named behind a colon, f1:good, precision:good, recall:good, auc:good; of SuperGLUE f1a, em,
     record-em, record-f1; of their probabilities brier and ece (expected calibration error), of
     which less is better. With multi_label: f1-micro, f1-macro, f1-samples, subset-accuracy,
-    hamming-score, and f1:good, precision:good, recall:good, auc:good. By default accuracy, with
-    multi_label f1-micro, or those that papers on table-to-text report."""
+    hamming-score, and f1:good, precision:good, recall:good, auc:good. With tag: entity-f1,
+    entity-precision, entity-recall, each also of one kind (entity-f1:person), and word-accuracy.
+    By default accuracy, with multi_label f1-micro, with tag all of its own, or those that papers on
+    table-to-text report."""
     stop_by: str = "loss"
     """For written answers: what decides on dev, the loss, or one of the metrics of what the LM
     writes."""
@@ -296,6 +314,49 @@ class TaskConfig(Config):
     """cpu, cuda, ...; auto takes a GPU if there is one."""
     dtype: Dtype = "auto"
     """The LM's number format; auto is float32 on a CPU, bfloat16 on a GPU."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_labels(cls, values: Any) -> Any:
+        """Of a task that labels words the labels may be a list."""
+        labels = values.get("labels") if isinstance(values, dict) and values.get("tag") else None
+        if not isinstance(labels, list | tuple) or not all(isinstance(one, str) for one in labels):
+            return values
+        if repeated := next((name for name in labels if labels.count(name) > 1), None):
+            raise ValueError(f"labels has {repeated!r} twice")
+        return {**values, "labels": {label: label for label in labels}}
+
+    @model_validator(mode="after")
+    def _check_tag(self) -> Self:
+        """Refuse what does not go together with a label for each word, or needs it."""
+        given = {"reading.pieces": self.reading.pieces, "reading.scheme": self.reading.scheme}
+        if self.tag is None:
+            if needless := [name for name, value in given.items() if value is not None]:
+                raise ValueError(f"{needless[0]} is of tasks that label each word: set tag")
+            return self
+        if not self.labels:
+            raise ValueError(
+                "tag gives each word one of some labels: list them, labels: [O, B-person, I-person]"
+            )
+        others = {
+            "data.shots": self.data.shots,
+            "data.relabel": self.data.relabel,
+            "patterns": self.patterns,
+            "verbalizers": self.verbalizers,
+            "choices": self.choices,
+            "span": self.span,
+            "vocabulary": self.vocabulary,
+            "multi_label": self.multi_label,
+            "parts": self.parts,
+            f"combine {self.combine}": self.combine != "mean",
+            "train.class_weights": self.train.class_weights,
+            f"reading.by {self.reading.by}": self.reading.by not in ("words", "token-head"),
+            "reading.words": self.reading.words or self.reading.refine,
+            f"method {self.method}": self.method in ONE_LABEL_A_ROW,
+        }
+        if unfitting := [name for name, value in others.items() if value]:
+            raise ValueError(f"tag labels each word of a row, and {unfitting[0]} is of whole rows")
+        return self
 
     @model_validator(mode="after")
     def _check_label_sets(self) -> Self:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from ptune.answers.readers.reader import Reader
+from ptune.answers.readers.reader_table import READERS
+from ptune.answers.word_labels import WordLabels
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
 from ptune.tasks.schema import AUTO, TaskConfig, Words
@@ -9,6 +12,8 @@ from ptune.template.language import Field, Template
 from ptune.training.methods import Method
 from ptune.training.methods import method as method_of
 from ptune.training.paper_settings import preset_method
+
+FOR_WORDS = ("p-tuning-v2+head", "prefix-tuning", "p-tuning", "prompt-tuning-adamw", "head")
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,9 @@ def members(
                 f"{list(config.labels)}: give all, in that order."
             )
     verbalizers = [config.labels, *config.verbalizers]
-    if not config.patterns:
+    if config.tag and not config.template:
+        templates = [_around_words(method, Field(config.tag).shown)]
+    elif not config.patterns:
         templates = [config.template]
     elif "<pattern>" in method.frame:
         templates = [method.frame.replace("<pattern>", pattern) for pattern in config.patterns]
@@ -69,6 +76,46 @@ def members(
     ]
 
 
+def _around_words(method: Method, words: str) -> str:
+    """The template of a method whose rows are words with labels: its learned tokens before them."""
+    frame = method.frame.replace("<template>", "{soft:3} <inputs> {soft:3}")
+    return frame.replace("<pattern>", words).replace("<inputs>", words)
+
+
+def parsed(config: TaskConfig, template: str) -> Template:
+    """A template of the task, in which a list of words is joined.
+
+    Raises:
+        TemplateError: it cannot be parsed, or lacks the field of the words.
+    """
+    whole = Template.parse(template)
+    return whole.joined(config.tag) if config.tag else whole
+
+
+def reader_of(config: TaskConfig, method: Method) -> type[Reader]:
+    """What reads the task's labels.
+
+    Raises:
+        ConfigError: the method reads whole rows, and the task labels words.
+    """
+    if not config.tag:
+        return READERS[method.reader or config.reading.by]
+    if method.reader not in (None, "head", "token-head"):
+        raise ConfigError(
+            f"{config.name} labels each word (tag), and {method.name} reads whole rows: take "
+            f"{', '.join(FOR_WORDS)}."
+        )
+    return READERS["token-head"]
+
+
+def word_labels(config: TaskConfig) -> WordLabels | None:
+    """The labels of the words of a task's rows; None where rows have their labels as a whole."""
+    if config.tag is None:
+        return None
+    reading = config.reading
+    return WordLabels(config.tag, tuple(config.labels), reading.pieces, reading.scheme)
+
+
 def fields(config: TaskConfig) -> list[Field]:
     """The fields of a row whose texts the task reads, in whichever of its templates.
 
@@ -78,12 +125,14 @@ def fields(config: TaskConfig) -> list[Field]:
     templates = [
         text for text in (config.template, *config.patterns, config.reading.domain) if text
     ]
+    if config.tag and not config.template:
+        templates.append(Field(config.tag).shown)
     if not templates:
         raise ConfigError(f"{config.name} has neither a template nor patterns.")
     parts = [
         part
         for template in dict.fromkeys(templates)
-        for part in Template.parse(template).parts
+        for part in parsed(config, template).parts
         if isinstance(part, Field)
     ]
     return list(dict.fromkeys([*parts, *map(Field, config.reading.swap or ())]))

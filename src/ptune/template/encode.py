@@ -8,12 +8,14 @@ from ptune.errors import TemplateError
 from ptune.template.fields import cut, filtered
 from ptune.template.parts import Control, Field, Kind, Mask, PrefixPart, Role, Sep, Soft, Text
 from ptune.template.tokenizer import Tokens
+from ptune.template.units import Units
 
 if TYPE_CHECKING:
     from ptune.template.language import Template
 
-Content = str | Soft | PrefixPart | Mask | Sep | Control
-Item = tuple[Content, tuple[int, ...] | None]  # a run of text or a part, and its slots
+Content = str | Units | Soft | PrefixPart | Mask | Sep | Control
+# a run of text, the units of one or a part, and its slots
+Item = tuple[Content, tuple[int, ...] | None]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class EncodedRow:
             ``spelt_out``.
         pooled: read at its only answer position the mean of the hidden states of all its tokens.
         layer: the layer whose hidden states are read, counted from 1; None for the last.
+        units: where the tokens of each unit of a text begin and end, where single ones are read.
+        is_scored: the vocabulary head runs at its answer positions.
     """
 
     ids: tuple[int, ...]
@@ -45,6 +49,8 @@ class EncodedRow:
     deep: tuple[int, ...] = ()
     pooled: bool = False
     layer: int | None = None
+    units: tuple[tuple[int, int], ...] = ()
+    is_scored: bool = True
 
     @property
     def size(self) -> int:
@@ -95,44 +101,49 @@ class RowEncoder:
             names = list(self.template.fields)
             verb = "hold" if len(names) > 1 else "holds"
             raise TemplateError(f"The row is empty: {', '.join(names)} {verb} no text.")
-        encoded = self._assemble(values)
+        encoded = self.assemble(values)
         if max_length is None or encoded.size <= max_length:
             return encoded
-        shortened = self._assemble(self._shortened(values, max_length))
+        shortened = self.assemble(self.shortened(values, max_length))
         return replace(shortened, cut=len(encoded.ids) - len(shortened.ids))
 
     def min_size(self, row: Mapping[str, Any]) -> int:
         """How many tokens and prefix vectors the row has when all that may be shortened is gone."""
         values = self.template.texts(row)
-        return self._assemble(
+        return self.assemble(
             {part: "" if part.shorten else value for part, value in values.items()}
         ).size
 
-    def _shortened(self, values: dict[Field, str], max_length: int) -> dict[Field, str]:
-        """The values with the longest shortenable ones cut until the row fits: each of them keeps
+    def shortened(
+        self, values: Mapping[Field, str | Units], max_length: int
+    ) -> dict[Field, str | Units]:
+        """The values with the longest shortenable texts cut until the row fits: each of them keeps
         as many tokens as the row has room for."""
-        spans = {part: self.tokens.spans(value) for part, value in values.items() if part.shorten}
+        texts = {
+            part: value for part, value in values.items() if part.shorten and isinstance(value, str)
+        }
+        spans = {part: self.tokens.spans(text) for part, text in texts.items()}
 
-        def cut_to(limit: int) -> dict[Field, str]:
-            return {
-                part: cut(value, spans[part], limit, part.shorten) if part in spans else value
-                for part, value in values.items()
+        def cut_to(limit: int) -> dict[Field, str | Units]:
+            cut_texts = {
+                part: cut(text, spans[part], limit, part.shorten) for part, text in texts.items()
             }
+            return {**values, **cut_texts}
 
-        shortest = self._assemble(cut_to(0))
+        shortest = self.assemble(cut_to(0))
         if shortest.size > max_length:
             unshortened = [part for part in values if part not in spans]
             raise _does_not_fit(shortest, max_length, unshortened)
         low, high = 0, max(map(len, spans.values()), default=0)
         while low < high:
             middle = (low + high + 1) // 2
-            if self._assemble(cut_to(middle)).size <= max_length:
+            if self.assemble(cut_to(middle)).size <= max_length:
                 low = middle
             else:
                 high = middle - 1
         return cut_to(low)
 
-    def _assemble(self, values: dict[Field, str]) -> EncodedRow:
+    def assemble(self, values: Mapping[Field, str | Units]) -> EncodedRow:
         """The row with these texts in its fields."""
         assembly = _Assembly(self)
         if not self.template.is_chat:
@@ -143,7 +154,7 @@ class RowEncoder:
             assembly.add(item, slots, following)
         return assembly.row()
 
-    def _items(self, values: dict[Field, str]) -> list[Item]:
+    def _items(self, values: Mapping[Field, str | Units]) -> list[Item]:
         """The parts with text and fields joined to runs of text, so that pieces are cut as in one
         text.
 
@@ -161,15 +172,18 @@ class RowEncoder:
             if not isinstance(part, Text | Field):
                 items.append((part, slots))
                 continue
+            if isinstance(part, Field) and isinstance(units := values[part], Units):
+                items.append((units.in_chat(self.tokens) if self.template.is_chat else units, None))
+                continue
             text = self._text(part, values)
             if items and isinstance(items[-1][0], str):
                 text = items.pop()[0] + text  # type: ignore[operator]
             items.append((text, None))
         return [item for item in self._without_bare_spaces(items) if item[0] != ""]
 
-    def _text(self, part: Text | Field, values: Mapping[Field, str]) -> str:
+    def _text(self, part: Text | Field, values: Mapping[Field, str | Units]) -> str:
         """The text of a part; in a chat no token of it is a control token."""
-        text = part.text if isinstance(part, Text) else filtered(values[part], part.filters)
+        text = part.text if isinstance(part, Text) else filtered(str(values[part]), part.filters)
         return self.tokens.without_control(text) if self.template.is_chat else text
 
     def _without_bare_spaces(self, items: Sequence[Item]) -> Iterator[Item]:
@@ -191,7 +205,19 @@ class RowEncoder:
                     item = item.rstrip()
                 if isinstance(before, Mask) and mask_strips[1]:
                     item = item.lstrip()
+            elif isinstance(item, Units) and self._is_behind_space(items, position):
+                item = replace(item, lead=" ")
             yield item, slots
+
+    def _is_behind_space(self, items: Sequence[Item], position: int) -> bool:
+        """Whether the tokens of the item there hold the space behind which it stands."""
+        before = items[position - 1][0] if position else None
+        if not isinstance(before, str) or not self.tokens.carries_space:
+            return False
+        further = items[position - 2][0] if position > 1 else None
+        if isinstance(further, Sep) or isinstance(further, PrefixPart) and position == 2:
+            before = before.removeprefix(" ")
+        return before.endswith(" ")
 
 
 @dataclass
@@ -204,6 +230,7 @@ class _Assembly:
     types: list[int] = field(default_factory=list)
     prefix: list[int] = field(default_factory=list)
     answer_positions: list[int] = field(default_factory=list)
+    units: list[tuple[int, int]] = field(default_factory=list)
     decoder: list[int] | None = None
 
     def __post_init__(self) -> None:
@@ -234,6 +261,11 @@ class _Assembly:
         """Append an item; of a text before the answer, what a word there makes of it."""
         if isinstance(item, str):
             self._add_text(item, before_answer=isinstance(following, Mask))
+        elif isinstance(item, Units):
+            for piece in item.pieces(self.tokens, self.begins):
+                first = len(self.ids) + piece.skipped
+                self.put(piece.ids, token_type=self.text_type)
+                self.units.append((first, len(self.ids)))
         elif isinstance(item, PrefixPart):
             is_first = self.template.parts[0] is item
             length, _ = next(self.prefix_runs)
@@ -322,6 +354,7 @@ class _Assembly:
             tuple(answer_positions),
             None if decoder is None else tuple(decoder),
             prefix=tuple(self.prefix),
+            units=tuple(self.units),
         )
 
 

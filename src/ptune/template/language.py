@@ -119,6 +119,26 @@ class Template:
         """The index of the ``{mask}`` among the parts."""
         return next(i for i, part in enumerate(self.parts) if isinstance(part, Mask))
 
+    def joined(self, name: str) -> "Template":
+        """The template in which a field holds a list of words, with a space between two of them
+        where it does not say what stands there (``|join``).
+
+        Raises:
+            TemplateError: the template does not take the field once.
+        """
+        parts = [part for part in self.parts if isinstance(part, Field) and part.name == name]
+        if len(parts) != 1:
+            raise TemplateError(
+                f"The template {self.source!r} should have {Field(name).shown} once, whose words "
+                f"or tokens are read, and has it {len(parts) or 'not'}"
+                f"{' times' if parts else ''}."
+            )
+        field = parts[0]
+        if field.joint is not None:
+            return self
+        with_joint = replace(field, filters=(*field.filters, ("join", " ")))
+        return replace(self, parts=tuple(with_joint if p == field else p for p in self.parts))
+
     def texts(self, row: Mapping[str, Any]) -> dict[Field, str]:
         """What the row's fields hold, lists joined, before they are shortened or filtered.
 

@@ -72,6 +72,16 @@ class Tokens:
                 return whole[len(head) :]
         return self.plain(text)
 
+    def follow_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token ids of texts each of which continues other text (``follow``), many at once."""
+        head = self.plain(ANCHORS[0])
+        return [
+            ids[len(head) :]
+            if ids[: len(head)] == head and len(ids) > len(head)
+            else self.follow(text)
+            for text, ids in zip(texts, self._plain_all([ANCHORS[0] + text for text in texts]))
+        ]
+
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Where the tokens of a text begin and end, in characters."""
         _check_characters([text])
@@ -219,6 +229,13 @@ class Tokens:
         padding is always masked."""
         ids = [getattr(self.tokenizer, f"{name}_token_id") for name in ("pad", "eos", "unk", "bos")]
         return next((int(id_) for id_ in ids if id_ is not None and id_ < self.known), 0)
+
+    @cached_property
+    def unknown(self) -> int:
+        """The token that stands for what the vocabulary does not have; that of padding where there
+        is none, as in a vocabulary of bytes."""
+        token = self.tokenizer.unk_token_id
+        return self.pad if token is None or token >= self.known else int(token)
 
     def limit_to(self, known: int) -> None:
         """Refuse tokens from this number on, which an LM has no embeddings of.

@@ -24,10 +24,11 @@ class FillOutput:
     """What the LM says at the K positions of a row that are read.
 
     Attributes:
-        log_probs: log probabilities of the vocabulary [K, V].
+        log_probs: log probabilities of the vocabulary [K, V]; where they are not asked for
+            (``EncodedRow.is_scored``) [0, V].
         hidden: the last hidden states [K, H].
-        features: what the vocabulary head compares with the vectors of the words [K, F]; None for
-            an LM without such vectors.
+        features: what the vocabulary head compares with the vectors of the words [K, F], or [0, F];
+            None for an LM without such vectors.
     """
 
     log_probs: torch.Tensor
@@ -60,6 +61,8 @@ class Reader(nn.Module):
         starts_from_rows: it begins at the training rows (``start_from``).
         is_solved: it is computed from the training rows (``start_from``) whenever the prompt has
             changed, and not trained by steps.
+        reads_tokens: it reads single tokens of a row, each by itself, where other readers read one
+            vector of a row.
         decides_apart: each label's score says by itself whether a row has it, so that a row may
             have several labels (``Task.multi_label``).
     """
@@ -74,6 +77,7 @@ class Reader(nn.Module):
     couples_rows: ClassVar[bool] = False
     starts_from_rows: ClassVar[bool] = False
     is_solved: ClassVar[bool] = False
+    reads_tokens: ClassVar[bool] = False
     decides_apart: ClassVar[bool] = True
 
     @classmethod

@@ -3,6 +3,7 @@
 from ptune.answers.readers.linear_reader import LinearReader
 from ptune.answers.readers.next_sentence import RelationReader
 from ptune.answers.readers.reader import Reader
+from ptune.answers.readers.token_head import TokenHead
 from ptune.answers.readers.trained_heads import Head, Prototypes, SoftWords
 from ptune.answers.readers.word_reader import WordReader
 from ptune.settings import ReaderName
@@ -14,5 +15,6 @@ READERS: dict[ReaderName, type[Reader]] = {
     "head": Head,
     "linear": LinearReader,
     "pair": RelationReader,
+    "token-head": TokenHead,
 }
 """How the labels of a task can be read. The names are those of ``settings.ReaderName``."""

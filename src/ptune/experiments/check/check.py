@@ -14,6 +14,7 @@ from ptune.survey import columns as column_survey
 from ptune.survey import proposals
 from ptune.survey.columns import Roles
 from ptune.tasks.options import NewConfig
+from ptune.template.language import Field, Template, TemplateError, text_of
 
 if TYPE_CHECKING:
     from ptune.experiments.check.check_lengths import TokenCounts
@@ -61,7 +62,11 @@ def _check_rows(config: CheckConfig) -> tuple[Checked, Counts]:
     if reading is None or not checked.roles.texts:
         return checked, {}
     target = checked.roles.label or checked.roles.answer or "label"
-    template = proposals.soft_template(checked.roles.texts, target)
+    if checked.roles.of_words:
+        words = Template.parse(Field(checked.roles.texts[0]).shown)
+        template = words.joined(checked.roles.texts[0])
+    else:
+        template = Template.parse(proposals.soft_template(checked.roles.texts, target))
     return checked, _token_counts(config, checked, template, reading, config.max_length)
 
 
@@ -74,6 +79,9 @@ def _roles(config: CheckConfig, files: list[CheckedFile], first: CheckedFile) ->
                 f"{nearest(name, first.columns)}"
             )
     roles = column_survey.roles_of(first.columns, config.text, config.label)
+    if first.layout == "conll":
+        words, *others = first.columns
+        return Roles((words,), others[-1] if others else None, of_words=True)
     is_named = config.columns or config.text or config.label
     if not is_named and column_survey.first_line_is_a_row(first.columns, roles):
         for file in files:
@@ -100,7 +108,7 @@ def _reading(lm: str | None) -> "Reading | None":
 
 
 def _token_counts(
-    config: CheckConfig, checked: Checked, template: str, reading: "Reading", limit: int | None
+    config: CheckConfig, checked: Checked, template: Template, reading: "Reading", limit: int | None
 ) -> Counts:
     from ptune.experiments.check import check_lengths
 
@@ -120,7 +128,6 @@ def _check_task(config: CheckConfig) -> tuple[Checked, Counts]:
     """Look at the files of a task, as training would."""
     from ptune.tasks import task_members, yaml_task
     from ptune.tasks.rows import splits
-    from ptune.template.language import Field, TemplateError, text_of
 
     if len(config.files) > 1:
         raise DataError("A task is checked alone: give one YAML file, or files of rows.")
@@ -145,12 +152,13 @@ def _check_task(config: CheckConfig) -> tuple[Checked, Counts]:
         tuple(by_name),
         task.target if task.labels else None,
         None if task.labels else task.target,
+        task.tag is not None,
     )
     checked = check_files.survey(files, lambda first: roles, text)
     _refused_by_training(task, checked)
     reading = _reading(config.lm or task.lm)
     limits = [limit for limit in (config.max_length, task.max_length) if limit is not None]
-    template = task_members.members(task)[0].template
+    template = task_members.parsed(task, task_members.members(task)[0].template)
     assert reading is not None
     return checked, _token_counts(config, checked, template, reading, min(limits, default=None))
 
@@ -168,6 +176,7 @@ def _refused_by_training(task: "TaskConfig", checked: Checked) -> None:
             task.prompt_by,
             task_members.fields(task),
             multi_label=task.multi_label,
+            words=task_members.word_labels(task),
         )
     except DataError as error:
         checked.files[0].faults.append(str(error))

@@ -18,6 +18,7 @@ from ptune.survey.label_sets import LabelSets
 from ptune.survey.odd_rows import OddRows
 from ptune.survey.text_checks.duplicates import Duplicates, SeenTexts
 from ptune.survey.text_checks.texts import Texts
+from ptune.survey.word_task_text import WordLabelCounts
 
 SPLIT_NAMES = {
     "train": ("train",),
@@ -50,6 +51,7 @@ class CheckedFile:
         split: what its rows are for, such as "train"; name: what it is called in sentences.
         form: how it is written; None of a set in a layout of its own.
         faults: what is wrong with lines that cannot be read.
+        word_labels: those of its words, where each has one.
     """
 
     path: pathlib.Path
@@ -62,9 +64,12 @@ class CheckedFile:
     faults: FirstFaults = field(default_factory=FirstFaults)
     columns: dict[str, Column] = field(default_factory=dict)
     texts: Texts = field(default_factory=Texts)
+    word_labels: WordLabelCounts | None = None
 
     def label_sets(self, roles: Roles) -> LabelSets | None:
         """The labels, where a row may have several."""
+        if roles.of_words:
+            return None
         column = self.columns.get(roles.label) if roles.label else None
         return column.label_sets if column else None
 
@@ -77,6 +82,10 @@ class CheckedFile:
         skipped = FirstFaults() if faults is None else faults
         if self.layout == "rows":
             return iterate_rows(self.path, skipped, self.options)
+        if self.layout == "conll":
+            from ptune.tasks.layouts import conll
+
+            return iter(conll.read(self.path, self.options, skipped))
         if self.layout in ("lines", "trec"):
             from ptune.tasks.layouts import lines
 
@@ -214,12 +223,15 @@ def survey(
     odd_rows = {file.name: OddRows() for file in files}
     with SeenTexts() as texts:
         for file in files if chosen.texts else ():
+            file.word_labels = WordLabelCounts() if chosen.of_words and chosen.label else None
             for row in file.read():
                 line = row.line if isinstance(row, FileRow) else 0
                 odd_rows[file.name].add(row, line)
                 text = " ".join(text_of(row, name) for name in chosen.texts)
                 file.texts.add(text, line)
                 answer = _answer(row, chosen)
+                if file.word_labels is not None:
+                    file.word_labels.add(row.get(str(chosen.label)))
                 texts.add(text, answer, file.name, line)
                 needs_label = chosen.label and file.split != "unlabeled" and not has_label_sets
                 if not text.strip() or needs_label and not answer:
@@ -241,7 +253,20 @@ def _answer(row: Row, roles: Roles) -> str:
 def plain_text(row: Row, name: str) -> str:
     """The text that a row has in a column; none where it is missing."""
     value = row.get(name)
+    if isinstance(value, list) and all(isinstance(word, str) for word in value):
+        return " ".join(value)
     return "" if is_missing(value) else spelled(value)
+
+
+def _of_words(file: CheckedFile, where: str) -> list[str]:
+    """What is odd about a file whose words have labels."""
+    assert file.word_labels is not None
+    broken = file.word_labels.sentence if file.form is not None else ""
+    return [
+        *findings.of_labels(file.word_labels.words, where),
+        *([f"{where}{broken}"] if broken else []),
+        *findings.of_texts(file.texts, where),
+    ]
 
 
 def _findings_of(file: CheckedFile, roles: Roles) -> list[str]:
@@ -255,6 +280,8 @@ def _findings_of(file: CheckedFile, roles: Roles) -> list[str]:
     answer = roles.label or roles.answer
     if answer and (column := file.columns.get(answer)):
         sets = column.label_sets if roles.label else None
+        if file.word_labels is not None:
+            return [*sentences, *_of_words(file, where)]
         if sets is None:
             sentences += findings.of_answers(column, file.rows, where)
         else:

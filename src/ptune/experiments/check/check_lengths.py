@@ -56,7 +56,7 @@ class TokenCounts:
 
 
 def count(
-    rows: Iterable[Row], template: str, reading: Reading, limit: int | None, step: int = 1
+    rows: Iterable[Row], template: Template, reading: Reading, limit: int | None, step: int = 1
 ) -> TokenCounts:
     """Tokenise every so manieth row.
 
@@ -64,7 +64,7 @@ def count(
         template: in which the rows' texts stand.
         limit: the most tokens of an input, where it is not the LM's.
     """
-    usable, _ = Template.parse(template).for_lm(reading.tokens, reading.kind, whole=True)
+    usable, _ = template.for_lm(reading.tokens, reading.kind, whole=True)
     fields = [part for part in usable.parts if isinstance(part, Field)]
     limits = [most for most in (limit, reading.limit) if most is not None]
     counts = TokenCounts(min(limits, default=None))

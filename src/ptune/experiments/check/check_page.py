@@ -1,5 +1,6 @@
 """What a check shows: in the terminal, and as JSON."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,8 @@ def _show_file(
         return
     console.print(_columns_table(file, checked))
     if checked.roles.label and (column := file.columns.get(checked.roles.label)):
-        _show_line(console, f"labels ({column.name}): {_label_counts(column)}")
+        words = file.word_labels.words if file.word_labels else None
+        _show_line(console, f"labels ({column.name}): {_label_counts(column, words)}")
     if scripts := script_shares(file.texts.scripts):
         _show_line(console, f"scripts of the texts: {scripts}")
     _show_lengths(console, file.texts.characters, "")
@@ -129,9 +131,10 @@ def _shown(text: str) -> str:
     return repr(text if len(text) <= SHOWN_SIGNS else f"{text[: SHOWN_SIGNS - 3]}...")
 
 
-def _label_counts(column: Column) -> str:
+def _label_counts(column: Column, of_words: Counter[str] | None) -> str:
+    """How many rows have each label, or how many words."""
     sets = column.label_sets
-    labels = (sets.labels if sets else column.labels).most_common()
+    labels = (of_words or (sets.labels if sets else column.labels)).most_common()
     listed = ", ".join(f"{label} {count:,}" for label, count in labels[:SHOWN_LABELS])
     more = f" and {len(labels) - SHOWN_LABELS} more" if len(labels) > SHOWN_LABELS else ""
     return f"{listed}{more}"

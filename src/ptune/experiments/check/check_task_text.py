@@ -10,6 +10,7 @@ from ptune.experiments.options import CheckConfig
 from ptune.survey import findings, proposals
 from ptune.survey.columns import MOST_NAMED_LABELS, Column
 from ptune.survey.task_text import TaskText
+from ptune.survey.word_task_text import WordLabelCounts, word_task_text
 from ptune.template.tokenizer import Tokens
 
 WRITER = "HuggingFaceTB/SmolLM2-135M"
@@ -41,6 +42,8 @@ def task_text(
             "This seems to be Label Studio's full export, in which the answers lie deep: export it "
             "as JSON-MIN or CSV, which have a column for each."
         )
+    if checked.files[0].word_labels is not None:
+        return _text_of_words(checked, config), ""
     if not roles.texts:
         return "", f"No column looks like a text: name it with --text. {_listed(columns)}"
     if roles.label is None and roles.answer is None:
@@ -72,6 +75,24 @@ def task_text(
         multi_label=checked.label_sets is not None,
     )
     return task.yaml(), ""
+
+
+def _text_of_words(checked: Checked, config: CheckConfig) -> str:
+    """The YAML of a task that gives words their labels."""
+    counts = WordLabelCounts()
+    for file in checked.files:
+        if file.word_labels is not None:
+            counts.words.update(file.word_labels.words)
+            counts.broken += file.word_labels.broken
+    return word_task_text(
+        name=checked.files[0].path.name.split(".")[0],
+        lm=config.lm or "builtin",
+        columns=(checked.roles.texts[0], str(checked.roles.label)),
+        counts=counts,
+        data=_data(checked, {}),
+        head=[f"Made by ptune check of {', '.join(file.path.name for file in checked.files)}."],
+        lm_note="" if config.lm else "a folder or a name on the hub knows more words",
+    )
 
 
 def _words(

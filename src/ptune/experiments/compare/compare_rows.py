@@ -77,6 +77,11 @@ def _read_task(config: CompareConfig, source: str) -> TaskConfig:
             f"{task.name} has rows with several labels (multi_label), and compare draws rows of "
             "one label each: ptune train and ptune report do such tasks."
         )
+    if task.tag:
+        raise ConfigError(
+            f"{task.name} labels the words of its rows (tag), and compare draws rows of one label "
+            "each: ptune train and ptune report do such tasks."
+        )
     if task.preset == "paper":
         raise ConfigError(
             f"{task.name} says preset: paper, and compare gives all methods as many steps: leave "

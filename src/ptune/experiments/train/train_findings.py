@@ -34,7 +34,9 @@ def of_rows(config: TaskConfig, rows: TaskRows) -> list[str]:
         duplicates = seen.duplicates() if fields else None
     if config.labels:
         answers = [_answer(row, config) for row in rows.splits["train"]]
-        if config.multi_label:
+        if config.tag:
+            answers = [label for row in rows.splits["train"] for label in row[config.target]]
+        elif config.multi_label:
             answers = [
                 label
                 for row in rows.splits["train"]

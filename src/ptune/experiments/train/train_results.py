@@ -46,7 +46,7 @@ def baseline_figures(
     config: TaskConfig, lm: LanguageModel, train: Sequence[Row], test: Sequence[Row]
 ) -> dict[str, dict[str, float]]:
     """The figures of the baselines, by the LM as it is before any training."""
-    if not (config.labels and train and test):
+    if not (config.labels and train and test) or config.tag:
         return {}
     labels_to_learn_from: list[str] = []
     if not config.multi_label:

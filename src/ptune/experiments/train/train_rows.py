@@ -43,6 +43,7 @@ class TaskRows:
             task_members.fields(config),
             report,
             config.multi_label,
+            task_members.word_labels(config),
         )
         grouped = {
             split: by_prompt(splits[split], config.prompt_by, split)

@@ -4,13 +4,13 @@ identity."""
 from dataclasses import replace
 from typing import Any
 
-from ptune.answers.readers.reader_table import READERS
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
 from ptune.runs import identity
 from ptune.settings import TrainConfig
 from ptune.storage import prompt_folder, saved_lm
 from ptune.tasks import task_members
+from ptune.tasks.judging import judge_labels
 from ptune.tasks.schema import TaskConfig
 from ptune.training.methods import Method
 from ptune.training.paper_settings import preset_method, preset_pet
@@ -50,8 +50,14 @@ def resolve_method(config: TaskConfig) -> Method:
             "out; steps and epochs under train say how long a training is."
         )
     method = replace(method, tune=config.tune or method.tune)
-    if method.tune == "lm" and READERS[config.reading.by].is_trained:
+    reader = task_members.reader_of(config, method)
+    if method.tune == "lm" and reader.is_trained:
         method = replace(method, tune="both")
+    if config.tag and method.tune in ("nothing", "head"):
+        raise ConfigError(
+            f"{config.name} labels each word (tag), by a head that is trained, and {method.name} "
+            f"trains none: take {', '.join(task_members.FOR_WORDS)}."
+        )
     _check_prompts(config, method)
     _check_combine(config)
     if config.train.class_weights and method.tune == "nothing":
@@ -136,6 +142,8 @@ def dev_score(config: TaskConfig, unlabeled: int = 0) -> str:
         return "nearness to answers of PET's members to rows held out"
     if config.multi_label:
         return "f1-micro"
+    if config.tag:
+        return judge_labels.metrics_of(config.model_copy(update={"metrics": ()}))[0]
     if has_labels(config):
         return "accuracy"
     if config.stop_by == "loss":

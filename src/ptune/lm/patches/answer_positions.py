@@ -21,8 +21,8 @@ from ptune.lm.trials.trial import close
 
 class Reading:
     """The answer positions of the call that runs now, the hidden states that were read there
-    [A, H], those of other layers than the last where they are read, and what the head compares with
-    the vectors of the vocabulary [A, F]."""
+    [A, H], those of other layers than the last where they are read, and, where the head runs, what
+    it compares with the vectors of the vocabulary [S, F]."""
 
     def __init__(
         self,
@@ -30,8 +30,10 @@ class Reading:
         columns: torch.Tensor,
         pooling: MeanPooling | None = None,
         layers: torch.Tensor | None = None,
+        scored: torch.Tensor | None = None,
     ):
         self.rows, self.columns, self.pooling, self.layers = rows, columns, pooling, layers
+        self.scored = scored
         self.hidden: torch.Tensor | None = None
         self.of_layers: torch.Tensor | None = None
         self.features: torch.Tensor | None = None
@@ -49,10 +51,11 @@ def reading(
     columns: torch.Tensor,
     pooling: MeanPooling | None = None,
     layers: torch.Tensor | None = None,
+    scored: torch.Tensor | None = None,
 ) -> Iterator[Reading]:
-    """While this is open, the head runs at these positions only [A], some of which may be read as
-    the mean of their row, or at another layer than the last."""
-    token = _reading.set(now := Reading(rows, columns, pooling, layers))
+    """While this is open, the head runs at these positions only [A], or at some of them
+    (``scored``). Some may be read as the mean of their row, or at another layer than the last."""
+    token = _reading.set(now := Reading(rows, columns, pooling, layers, scored))
     try:
         yield now
     finally:
@@ -141,16 +144,17 @@ def has_head(model: PreTrainedModel) -> bool:
 
 
 def _gather(module: nn.Module, inputs: Any, output: Any) -> Any:
-    """Keep the hidden states at the answer positions only: [B, T, H] to [1, A, H]."""
+    """Keep the hidden states at the answer positions only: [B, T, H] to [1, S, H] for the head."""
     now = _reading.get()
     if now is None or now.hidden is not None:
         return output
     now.hidden = read_hidden(output[0], now.rows, now.columns, now.pooling)
     if now.layers is not None:
         now.of_layers = read_layers(output.hidden_states, now)
+    scored = now.hidden if now.scored is None else now.hidden[now.scored]
     if isinstance(output, tuple):
-        return (now.hidden[None], *output[1:])
-    output.last_hidden_state = now.hidden[None]
+        return (scored[None], *output[1:])
+    output.last_hidden_state = scored[None]
     return output
 
 

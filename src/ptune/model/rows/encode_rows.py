@@ -9,6 +9,7 @@ import torch
 
 from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.answers.from_row import Span
+from ptune.answers.word_labels import WordLabels
 from ptune.data.row import FileRow, label_of, place_of
 from ptune.errors import ConfigError, DataError, PtuneError
 from ptune.model.rows.examples import (
@@ -25,6 +26,7 @@ from ptune.model.rows.examples import (
     VocabularyExample,
 )
 from ptune.model.rows.windows import windows_of
+from ptune.model.rows.words import words_example
 from ptune.model.task import BoundTask, Row
 from ptune.template.language import EncodedRow, Template, field_of
 
@@ -115,6 +117,8 @@ def _examples_of_row(
         return [_taught_example(model, number, row, taught)]
     if task.verbalizer is None:
         return _text_examples(model, number, row, labelled, room)
+    if isinstance(task.verbalizer, WordLabels):
+        return [words_example(model, number, row, labelled, input_limit(model, task))]
     bound = task.bound(row, model.lm.tokens, model.lm.kind)
     variants = task.variants(row)
     if task.task.windows != "none":

@@ -112,6 +112,23 @@ class ScoredExample(Example):
         """What a reader that starts from rows takes of this one: the number of its label."""
         return self.label or 0
 
+    @classmethod
+    def scores(
+        cls,
+        examples: Sequence[Self],
+        outputs: Sequence[list[FillOutput]],
+        task: BoundTask,
+        reader: Reader,
+    ) -> Sequence[torch.Tensor]:
+        """The label scores [C] of each of some examples of this class, of one task and the same
+        labels, on the CPU.
+
+        Args:
+            outputs: for each example what the LM says of its ``fills``.
+        """
+        bound = examples[0].bound
+        return list(task.label_scores(reader, task.read(reader, outputs, bound), bound).cpu())
+
     def loss_of_scores(self, scores: torch.Tensor) -> float:
         """Minus the log probability of its label, from the labels' scores [C]."""
         return float(-scores.log_softmax(0)[self.label or 0])

@@ -92,8 +92,9 @@ def run_rows(
         [row for _, row in rows], prompts, learned.vectors, learned.prefixes
     )
     sizes = [len(row.answer_positions) for _, row in rows]
-    parts = [None] * len(sizes) if features is None else features.split(sizes)
-    log_probs = scores.log_softmax(-1).split(sizes)
+    scored = [len(row.answer_positions) if row.is_scored else 0 for _, row in rows]
+    parts = [None] * len(sizes) if features is None else features.split(scored)
+    log_probs = scores.log_softmax(-1).split(scored)
     return [FillOutput(*values) for values in zip(log_probs, hidden.split(sizes), parts)]
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ptune.answers.confidence import Confidence
 from ptune.answers.from_row import Choices, Span
+from ptune.answers.word_labels import WordLabels
 from ptune.errors import ConfigError
 from ptune.model.rows.examples import Example
 
@@ -54,10 +55,17 @@ def check_one_label(
         ConfigError: one is asked for.
     """
     settings = model.tasks[task].task
-    has_one = settings.verbalizer is not None and not settings.multi_label
+    labels_words = isinstance(settings.verbalizer, WordLabels)
+    has_one = settings.verbalizer is not None and not settings.multi_label and not labels_words
     if has_one or coverage is None and at_least is None:
         return
-    what = "several labels" if settings.multi_label else "texts as answers"
+    what = (
+        "a label for each word"
+        if labels_words
+        else "several labels"
+        if settings.multi_label
+        else "texts as answers"
+    )
     raise ConfigError(
         f"--coverage and --at-least are of rows with one label each, and those of {settings.name} "
         f"have {what}: leave them out."

@@ -9,7 +9,7 @@ import torch
 from ptune.answers.ensemble import combine
 from ptune.answers.readers.reader import FillOutput
 from ptune.errors import ConfigError, DivergedError
-from ptune.model.rows.examples import Example, SpanExample
+from ptune.model.rows.examples import Example, ScoredExample, SpanExample
 from ptune.model.running.forward import (
     PromptVectors,
     batches_of,
@@ -53,8 +53,10 @@ def _scores_of_batch(
     outputs = dict(zip(batch, run_examples(model, [examples[i] for i in batch], learned)))
     scores: dict[int, torch.Tensor] = {}
     for members in group_alike(examples, batch):
-        values = label_scores(model, [examples[i] for i in members], [outputs[i] for i in members])
-        scores |= dict(zip(members, values.cpu()))
+        group = [example for i in members if isinstance(example := examples[i], ScoredExample)]
+        task, reader = model.tasks[group[0].task], model.reader(group[0].task)
+        values = type(group[0]).scores(group, [outputs[i] for i in members], task, reader)
+        scores |= dict(zip(members, values))
     return scores
 
 
@@ -109,16 +111,6 @@ def word_scores(model: "PromptModel", rows: Sequence[Row], task: int) -> torch.T
     for batch in batches_of(range(len(examples)), fill_counts(examples), model.evaluation_rows):
         outputs += run_examples(model, [examples[i] for i in batch], learned)
     return model.reader(task).read(outputs, examples[0].labels)[0].cpu()
-
-
-def label_scores(
-    model: "PromptModel", examples: Sequence[Example], outputs: Sequence[list[FillOutput]]
-) -> torch.Tensor:
-    """Label scores [B, C] of examples of one task and verbalizer, from the outputs of their
-    fills."""
-    task, reader = model.tasks[examples[0].task], model.reader(examples[0].task)
-    bound = examples[0].labels
-    return task.label_scores(reader, task.read(reader, outputs, bound), bound)
 
 
 def combined_shares(

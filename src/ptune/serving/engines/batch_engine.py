@@ -109,7 +109,14 @@ class BatchEngine:
             scoring.check_finite(model, examples_of_job, of_job)
             best = model.answer(examples_of_job, of_job)
             answers.append(
-                LabelAnswer(best["prediction"], best["scores"], job.tokens, job.unknown, note)
+                LabelAnswer(
+                    best["prediction"],
+                    best["scores"],
+                    job.tokens,
+                    job.unknown,
+                    note,
+                    best.get("entities"),
+                )
             )
         for job, answer in zip(jobs, answers):
             job.succeed(answer)

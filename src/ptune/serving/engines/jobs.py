@@ -24,13 +24,15 @@ class BatchNote:
 @dataclass(frozen=True)
 class LabelAnswer:
     """The best label of a row, or a list of its labels where it may have several; the probability
-    of every label, the best first; and the share of the row's text that the LM cannot read."""
+    of every label, the best first; and the share of the row's text that the LM cannot read. Where
+    each word has a label, a list of those, the probability of each, and the entities."""
 
     label: str | list[str]
-    scores: dict[str, float]
+    scores: dict[str, float] | list[float]
     tokens: int
     unknown: float
     batch: BatchNote
+    entities: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,17 @@ import torch
 
 from ptune.answers.from_row import TRUTH, Choices, Span
 from ptune.answers.label_words import Verbalizer
+from ptune.answers.word_labels import WordLabels
 from ptune.lm.language_model import LanguageModel
+from ptune.metrics import entities, texts
 from ptune.metrics import label_sets as label_set_metrics
-from ptune.metrics import texts
 from ptune.metrics.intervals import interval
 from ptune.metrics.labels import check, check_first, labelled, mean
 from ptune.model.prompt_model import Example, PromptModel, Row
 from ptune.model.rows.examples import Shortening
 from ptune.model.running.label_answers import confidence_of
 from ptune.tasks import task_members
-from ptune.tasks.judging import judge_label_sets
+from ptune.tasks.judging import judge_label_sets, judge_words
 from ptune.tasks.judging.baselines import Question
 from ptune.tasks.judging.label_details import LabelDetails
 from ptune.tasks.schema import TaskConfig
@@ -107,6 +108,8 @@ def labels_of(config: TaskConfig) -> tuple[str, ...]:
 
 def metrics_of(config: TaskConfig) -> tuple[str, ...]:
     """The figures of a task with labels, the main one first."""
+    if labels := task_members.word_labels(config):
+        return judge_words.metrics_of(labels, config.metrics)
     default = label_set_metrics.DEFAULT if config.multi_label else ("accuracy",)
     return config.metrics or default
 
@@ -119,7 +122,9 @@ def check_metrics(config: TaskConfig, rows: Sequence[Row]) -> None:
         ConfigError: a metric is unknown, or cannot be computed on these labels.
         DataError: a row lacks a field that a metric needs.
     """
-    if config.multi_label:
+    if words := task_members.word_labels(config):
+        entities.check(metrics_of(config), words.labels, words.rules)
+    elif config.multi_label:
         labels, separator = tuple(config.labels), config.data.label_separator
         present = judge_label_sets.present(rows, config.target, labels, separator)
         label_set_metrics.check(metrics_of(config), labels, present)
@@ -177,6 +182,8 @@ def judge(
     Raises:
         ConfigError: a metric is unknown, or cannot be computed on these labels.
     """
+    if isinstance(model.tasks[0].verbalizer, WordLabels):
+        return judge_words.judge(model, rows, metrics, shortening, details)
     if model.tasks[0].task.multi_label:
         return judge_label_sets.judge(model, rows, metrics, shortening)
     names, target, verbalizer = (

@@ -7,7 +7,7 @@ from typing import Any
 from ptune.data.rows import AS_IT_IS, iterate_rows, read_rows
 from ptune.errors import ConfigError
 from ptune.settings import FileConfig
-from ptune.tasks.layouts import lines, superglue, table_to_text
+from ptune.tasks.layouts import conll, lines, superglue, table_to_text
 
 
 def rows_of(
@@ -28,6 +28,8 @@ def rows_of(
         return read_rows(path, skipped, options, notes)
     if form in lines.FORMS:
         return lines.read(path, form, options, skipped)
+    if form in conll.FORMS:
+        return conll.read(path, options, skipped)
     if form in superglue.FORMS:
         return superglue.read(path, form, skipped)
     return table_to_text.read(path, form, options.language, skipped)
@@ -43,6 +45,7 @@ def _check_options(form: str, options: FileConfig) -> None:
         "rows": FileConfig.model_fields.keys() - {"language"},
         "webnlg": {"language"},
         **dict.fromkeys(lines.FORMS, {"encoding"}),
+        **dict.fromkeys(conll.FORMS, {"encoding", "columns"}),
     }.get(form, set())
     for name in FileConfig.model_fields:
         if getattr(options, name) is not None and name not in fitting:

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ptune.answers.word_labels import WordLabels
 from ptune.data.formats.json_rows import written
 from ptune.data.row import FileRow, is_missing, label_of, place_of, spelled
 from ptune.errors import DataError, nearest
@@ -109,13 +110,19 @@ def strangers_and_idle(
     rows: Mapping[str, Sequence[Row]],
     target: str,
     labels: Sequence[str],
-    multi_label: bool,
+    several: WordLabels | bool,
 ) -> tuple[list[str], str]:
     """The labels that cannot be learned, and a sentence that lists all labels of rows that the task
-    does not have, and all of the task that no row has; empty where there is but one."""
+    does not have, and all of the task that no row has; empty where there is but one.
+
+    Args:
+        several: whether a row may have several of the labels, or how its words have them.
+    """
 
     def names_of(row: Row) -> list[str]:
-        if multi_label:
+        if isinstance(several, WordLabels):
+            return list(map(str, row[target])) if isinstance(row[target], list) else []
+        if several:
             return judge_label_sets.names_in(row, target, data.label_separator)
         return [label_of(row[target], labels)]
 

@@ -6,11 +6,12 @@ import pathlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 
+from ptune.answers.word_labels import WordLabels
 from ptune.data.formats.header import field_hint
 from ptune.data.row import label_of
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.model.task import prompt_value
-from ptune.tasks.judging import judge_label_sets
+from ptune.tasks.judging import judge_label_sets, judge_words
 from ptune.tasks.layouts.forms import rows_of
 from ptune.tasks.rows import few_shot
 from ptune.tasks.rows.few_shot import Row
@@ -33,6 +34,7 @@ def read(
     fields: Sequence[Field] = (),
     report: Callable[[str], None] | None = None,
     multi_label: bool = False,
+    words: WordLabels | None = None,
 ) -> dict[str, list[Row]]:
     """The rows of every split, as many as are to be taken, in the order of a draw by the seed; none
     of a split without a file.
@@ -45,6 +47,7 @@ def read(
         fields: those of the templates, whose texts each row must have.
         report: gets what was decided about a file and could have been otherwise.
         multi_label: each row has none, one or several of the labels.
+        words: where each word of a row has one of the labels.
 
     Raises:
         DataError: a file cannot be read, or a row has no right answer, a label that the task does
@@ -56,25 +59,32 @@ def read(
     """
     if data.shots is not None and not labels:
         raise ConfigError("shots counts the rows of each label, and the task has no labels.")
+    several = words or multi_label
     notes: list[str] = []
     faults: list[str] = []
     read_rows_of = {split: _split_rows(data, split, faults, notes) for split in SPLITS}
     _check_target(data, read_rows_of, target)
     _check_parts(read_rows_of, fields)
     rows = {
-        split: _checked(data, split, rows_of_split, target, labels, fields, faults, multi_label)
+        split: _checked(data, split, rows_of_split, target, labels, fields, faults, several)
         for split, rows_of_split in read_rows_of.items()
     }
-    if report is not None:
-        for note in dict.fromkeys(notes):
-            report(note)
-    idle, lists = strangers_and_idle(data, rows, target, labels, multi_label)
+    idle, lists = strangers_and_idle(data, rows, target, labels, several)
     refuse(faults, lists)
-    if idle:
+    if idle and words:
+        notes.append(
+            f"No training row has the label{'s' if len(idle) > 1 else ''} "
+            f"{', '.join(map(repr, idle))}: no answer will, and a word that has one in other rows "
+            "counts as wrong."
+        )
+    elif idle:
         raise DataError(
             f"{data.train}: no row has the label {idle[0]!r}, so it cannot be "
             f"learned.{lists and ' '}{lists}"
         )
+    if report is not None:
+        for note in dict.fromkeys(notes):
+            report(note)
     if by is not None:
         refuse(
             [
@@ -159,10 +169,14 @@ def _checked(
     labels: Sequence[str],
     fields: Sequence[Field],
     faults: list[str],
-    multi_label: bool = False,
+    several: WordLabels | bool = False,
 ) -> list[Row]:
     """The rows of a split's file under the task's own labels or without any; what is wrong with
-    them is put to the faults."""
+    them is put to the faults.
+
+    Args:
+        several: whether a row may have several of the labels, or how its words have them.
+    """
     if (path := getattr(data, split)) is None:
         return []
     if split == "unlabeled":
@@ -184,7 +198,9 @@ def _checked(
             for number, row in without
         ]
         rows = rows if not without else [row for row in rows if target in row]
-        if multi_label:
+        if isinstance(several, WordLabels):
+            faults += judge_words.faults_of(rows, several, target, data.form == "conll")
+        elif several:
             faults += judge_label_sets.faults_of(rows, labels, target, data.label_separator)
         else:
             names = data.relabel.get(split)  # type: ignore[call-overload]

@@ -68,10 +68,14 @@ def _shown(result: Any, tenant: Tenant, top: int | None) -> dict[str, Any]:
     if isinstance(result, Problem):
         return {"problem": result.document}
     assert isinstance(result, LabelAnswer)
-    scores = dict(list(result.scores.items())[:top])
+    scores = result.scores
+    if isinstance(scores, dict):
+        scores = dict(list(scores.items())[:top])
+    entities = {} if result.entities is None else {"entities": result.entities}
     return {
         "labels" if isinstance(result.label, list) else "label": result.label,
         "scores": scores,
+        **entities,
         "tokens": result.tokens,
         "unknown": result.unknown,
         "batch": shown_batch(tenant, result.batch),

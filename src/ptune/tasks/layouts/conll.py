@@ -1,0 +1,138 @@
+"""CoNLL's files: a word on each line with its label in the last column, and an empty line behind
+each sentence (Tjong Kim Sang and De Meulder 2003)."""
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import TextIO
+
+from ptune.data import row_files
+from ptune.data.row import FileRow
+from ptune.errors import ConfigError, DataError
+from ptune.settings import FileConfig
+
+DOCUMENT = "-DOCSTART-"  # the word of a line that begins a document, and is no sentence
+WORDS, LABELS = "words", "label"
+FORMS = ("conll",)
+
+
+def read(
+    path: pathlib.Path, options: FileConfig, skipped: list[str] | None = None
+) -> list[FileRow]:
+    """The sentences of a file, each a row whose fields are lists: ``words``, the first column, and
+    ``label``, the last, where there is more than one; the columns between are ``column 2`` and so
+    on. ``columns`` gives them other names.
+
+    Columns are parted by tabs, or in a file whose first line has none by white space. A line
+    that begins with # and has no tab is a comment where the others have tabs.
+
+    Args:
+        skipped: where given, sentences with a bad line are left out and what was wrong with them
+            is put here.
+
+    Raises:
+        DataError: it cannot be read, holds no sentences, or a line lacks a word or a label.
+        ConfigError: the names of the columns are not as many as the columns.
+    """
+    path = pathlib.Path(path)
+    newline = row_files.line_end(path, options.encoding)
+    rows: list[FileRow] = []
+    with row_files.opened(path, options.encoding, newline, lenient=True) as stream:
+        file = _File(path, options)
+        for lines in _sentences(stream):
+            try:
+                if row := file.row(lines):
+                    rows.append(row)
+            except DataError as error:
+                if skipped is None:
+                    raise
+                skipped.append(str(error))
+    if not rows and not skipped:
+        raise DataError(f"{path} holds no sentences.")
+    return rows
+
+
+def _sentences(stream: TextIO) -> Iterator[list[tuple[int, str]]]:
+    """The lines of each sentence with their numbers; white space alone makes an empty line."""
+    lines: list[tuple[int, str]] = []
+    for number, line in enumerate(stream, 1):
+        if line.strip():
+            lines.append((number, line.rstrip("\r\n")))
+        elif lines:
+            yield lines
+            lines = []
+    if lines:
+        yield lines
+
+
+class _File:
+    """A file whose first line of a word says how many columns there are, and what parts them."""
+
+    def __init__(self, path: pathlib.Path, options: FileConfig):
+        self.path, self.options = path, options
+        self.separator: str | None = None
+        self.columns: Sequence[str] = ()
+        self.first = 0
+
+    def row(self, lines: list[tuple[int, str]]) -> FileRow | None:
+        """The row of a sentence; None where its lines are no words.
+
+        Raises:
+            DataError: a line is at fault.
+        """
+        cells, begin = [], 0
+        for number, line in lines:
+            if not self.columns and not _is_remark(line):
+                self._take_first(number, line)
+            if not self.columns or self.separator and _is_remark(line):
+                continue
+            words = line.split(self.separator)
+            self._check(number, line, words)
+            begin = begin or number
+            cells.append([word.strip() for word in words])
+        if not cells or cells[0][0] == DOCUMENT:
+            return None
+        values = {name: [cell[n] for cell in cells] for n, name in enumerate(self.columns)}
+        return FileRow(values, str(self.path), begin)
+
+    def _take_first(self, number: int, line: str) -> None:
+        """Learn from the first line how the others are written.
+
+        Raises:
+            ConfigError: the names of the columns are not as many.
+        """
+        self.separator = "\t" if "\t" in line else None
+        count = len(line.split(self.separator))
+        between = [f"column {n}" for n in range(2, count)]
+        default = [WORDS, *between, LABELS] if count > 1 else [WORDS]
+        self.columns, self.first = self.options.columns or default, number
+        if len(self.columns) != count:
+            raise ConfigError(
+                f"{self.path}, line {number} has {count} columns, and columns names "
+                f"{len(self.columns)}: {', '.join(self.columns)}."
+            )
+
+    def _check(self, number: int, line: str, words: Sequence[str]) -> None:
+        """Refuse a line that lacks a column, or whose text is no Unicode.
+
+        Raises:
+            DataError: it is one.
+        """
+        if row_files.is_undecoded(line):
+            raise DataError(row_files.undecoded(self.path, number, self.options.encoding, False))
+        count = len(self.columns)
+        if len(words) != count or not all(map(str.strip, words)):
+            parted = "a tab" if self.separator else "white space"
+            expected = {
+                1: "a word alone is",
+                2: f"a word and its label with {parted} between them are",
+            }.get(count, f"{count} columns with {parted} between them are")
+            raise DataError(
+                f"{self.path}, line {number}: {expected} expected, as in line {self.first}, and "
+                f"it is: {line[:60]!r}."
+            )
+
+
+def _is_remark(line: str) -> bool:
+    """Whether a line is a comment, where the columns of words have tabs between them: it begins
+    with #, and is more than a word and a label."""
+    return line.startswith("#") and "\t" not in line and len(line.split()) > 2

@@ -1,0 +1,79 @@
+"""CoNLL's files: sentences as rows, and each fault with its line."""
+
+import pytest
+
+from ptune.answers.word_labels import WordLabels
+from ptune.errors import ConfigError, DataError
+from ptune.settings import FileConfig
+from ptune.tasks.judging.judge_words import faults_of
+from ptune.tasks.layouts import conll
+
+LABELS = WordLabels("words", ("O", "B-a", "I-a"))
+
+
+def read(tmp_path, text, skipped=None, **options):
+    path = tmp_path / "rows.conll"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return conll.read(path, FileConfig(**options), skipped)
+
+
+def test_sentences_are_rows_that_know_their_line(tmp_path):
+    text = "\ufeff\n\nVienna\tB-a\nis\tO\n\t\n \nRome\tB-a\r\n.\tO"
+    rows = read(tmp_path, text)
+    assert rows == [
+        {"words": ["Vienna", "is"], "label": ["B-a", "O"]},
+        {"words": ["Rome", "."], "label": ["B-a", "O"]},
+    ]
+    assert [row.line for row in rows] == [3, 7]
+
+
+def test_columns_documents_and_comments(tmp_path):
+    text = "-DOCSTART- -X- O\n\nEU NNP B-a\n# NN O\n"
+    assert read(tmp_path, text) == [
+        {"words": ["EU", "#"], "column 2": ["NNP", "NN"], "label": ["B-a", "O"]}
+    ]
+    named = read(tmp_path, text, columns=("token", "pos", "ner"))
+    assert list(named[0]) == ["token", "pos", "ner"]
+    remarks = "# id = 1 2\n#hash\tO\nNew York\tB-a\n"
+    assert read(tmp_path, remarks)[0]["words"] == ["#hash", "New York"]
+    assert read(tmp_path, "only\nwords\n\nhere\n") == [
+        {"words": ["only", "words"]},
+        {"words": ["here"]},
+    ]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a\tO\nb\nc\tO\n", r"line 2: a word and its label with a tab .* in line 1, .*: 'b'"),
+        ("a O\nb\n", r"line 2: .* white space"),
+        ("a\tO\n\tO\n", "line 2"),
+        ("a\tO\nb\t\n", "line 2"),
+        ("a x O\nb O\n", "line 2: 3 columns"),
+        ("a\nb O\n", "line 2: a word alone"),
+        ("\n\n", "holds no (rows|sentences)"),
+        (b"a\tO\n\xff\tO\n", "line 2"),
+    ],
+)
+def test_a_bad_line_is_told(tmp_path, text, message):
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, text)
+
+
+def test_a_bad_line_leaves_out_its_sentence_alone(tmp_path):
+    skipped = []
+    rows = read(tmp_path, "a\tO\n\nb\nc\tO\n\nd\tO\n", skipped)
+    assert [row["words"] for row in rows] == [["a"], ["d"]] and "line 3" in skipped[0]
+
+
+def test_columns_that_are_not_as_many(tmp_path):
+    with pytest.raises(ConfigError, match="has 2 columns, and columns names 3"):
+        read(tmp_path, "a\tO\n", columns=("a", "b", "c"))
+
+
+def test_labels_are_held_against_those_of_the_task_by_their_line(tmp_path):
+    rows = read(tmp_path, "a\tO\nb\tI-a\n\nc\tB-a\nd\tI-b\n")
+    first, second = faults_of(rows, LABELS, "label", is_by_line=True)
+    assert "line 2: the word 'b' has the label 'I-a' behind 'O', and an entity begins" in first
+    assert "line 5: There is no label 'I-b'" in second
+    assert not faults_of(rows[:1], WordLabels("words", LABELS.labels, None, "iob1"), "label")
