@@ -182,7 +182,7 @@ def judge(
     Raises:
         ConfigError: a metric is unknown, or cannot be computed on these labels.
     """
-    if isinstance(model.tasks[0].verbalizer, WordLabels):
+    if isinstance(model.tasks[0].task.verbalizer, WordLabels):
         return judge_words.judge(model, rows, metrics, shortening, details)
     if model.tasks[0].task.multi_label:
         return judge_label_sets.judge(model, rows, metrics, shortening)
