@@ -63,7 +63,8 @@ def main() -> None:
     chosen = _arguments()
     torch.set_num_threads(chosen.threads)
     chosen.out.mkdir(parents=True, exist_ok=True)
-    draws = list(_draws(chosen))
+    shots = [int(count) for count in chosen.shots.split(",")]
+    draws = list(draws_of(chosen.tasks.split(","), shots, chosen.seeds, chosen.test))
     names = chosen.methods.split(",")
     known = {SETFIT, TFIDF, *BASELINES, *METHODS}
     if unknown := [name for name in names if name not in known]:
@@ -78,8 +79,8 @@ def main() -> None:
                 file.write_text(json.dumps(result) + "\n")
             kept = json.loads(file.read_text())
             print(f"{file.stem}: {kept['accuracy']:.3f}, {kept['cpu_seconds']:.0f} s", flush=True)
-    for shots in chosen.shots.split(","):
-        _show(chosen.out, dict.fromkeys(draw.task.name for draw in draws), names, int(shots))
+    for count in shots:
+        _show(chosen.out, dict.fromkeys(draw.task.name for draw in draws), names, count)
 
 
 def _arguments() -> argparse.Namespace:
@@ -102,17 +103,19 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _draws(chosen: argparse.Namespace) -> Iterator[Draw]:
-    """The rows of every task, number of shots and seed; the test rows are those of the first."""
-    for name in chosen.tasks.split(","):
+def draws_of(
+    tasks: Sequence[str], shots: Sequence[int], seeds: int, most_test_rows: int
+) -> Iterator[Draw]:
+    """The rows of every task, number of rows of a label and seed; the test rows of a task are
+    those of its first seed."""
+    for name in tasks:
         task = yaml_task.read(pathlib.Path(name))
         labels = tuple(task.labels)
-        data = task.data.model_copy(update={"shots": None, "take": {"test": chosen.test}})
+        data = task.data.model_copy(update={"shots": None, "take": {"test": most_test_rows}})
         rows = splits.read(data, task.target, labels, fields=task_members.fields(task))
-        for shots in map(int, chosen.shots.split(",")):
-            for seed in range(chosen.seeds):
-                train = few_shot.sample(rows["train"], shots, seed, task.target, labels)
-                yield Draw(task, shots, seed, train, rows["test"])
+        for count, seed in itertools.product(shots, range(seeds)):
+            train = few_shot.sample(rows["train"], count, seed, task.target, labels)
+            yield Draw(task, count, seed, train, rows["test"])
 
 
 def _run(lm: LanguageModel, draw: Draw, name: str, chosen: argparse.Namespace) -> dict[str, Any]:
