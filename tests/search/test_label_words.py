@@ -213,7 +213,7 @@ def test_a_task_that_cannot_be_searched_is_refused_with_the_reason(tmp_path):
 
 
 def test_the_rows_of_a_rare_label_weigh_as_much_as_the_others():
-    log_probs, right = torch.tensor([[0.5], [0.2], [0.2], [0.4]]).log(), torch.tensor([0, 1, 1, 1])
-    odds = [math.log(p / (1 - p)) for p in (0.5, 0.2, 0.2, 0.4)]
+    log_probs, right = torch.tensor([[0.6], [0.2], [0.2], [0.4]]).log(), torch.tensor([0, 1, 1, 1])
+    odds = [math.log(p / (1 - p)) for p in (0.6, 0.2, 0.2, 0.4)]
     proposed = scores.likelihood_ratio(log_probs, right, 0)
     assert float(proposed[0]) == pytest.approx(3 * odds[0] - sum(odds[1:]), abs=1e-5)

@@ -55,6 +55,19 @@ class ProbeConfig(Config):
     vocab: pathlib.Path | None = None
     """The allowed answers: a file of words, or the paper's 29k-vocab.json. By default LAMA's common
     vocabulary where the facts have it, else every whole word of the LM."""
+    search: str = ""
+    """Prompts that a program looks for on train and dev rows, with commas between, each a column of
+    the table: mine (templates from sentences, and their ensemble with learned weights),
+    paraphrase (the same of other wordings), gradient (AutoPrompt), pez, project; or all."""
+    corpus: list[pathlib.Path] = []
+    """For --search mine: texts in which subjects and answers stand in one sentence; by default the
+    evidence that LAMA's train rows bring along."""
+    search_rows: Annotated[int, Field(ge=1)] = 100
+    """Train rows, and dev rows, of a relation by which a search scores candidates at most."""
+    search_steps: Annotated[int, Field(ge=1)] = 60
+    """Steps of --search gradient, pez and project."""
+    search_budget: Annotated[int, Field(ge=1)] | None = None
+    """How many rows the LM may read at most in a search of a relation (ptune search, --budget)."""
     wordings: bool | None = None
     """Try the manual prompt in other wordings too, on dev and test. By default for the built-in
     facts only."""

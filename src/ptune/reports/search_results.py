@@ -58,6 +58,9 @@ class SearchResults(Finite):
     tried: list[CandidateScore]
     """All that were scored on train, the best first."""
     steps: list[SearchStep] = []
+    ensembles: dict[str, float] = {}
+    """The figure on dev of the kept templates together: by the mean of their probabilities, and
+    with weights that were learned on train."""
     calls: int
     """How many rows the LM read."""
     budget: int | None = None
@@ -82,4 +85,16 @@ class SoftPrompt(Finite):
     """The vectors of a trained soft prompt [P, E]."""
 
     vectors: list[list[float]]
+    calls: int
+
+
+class Together(Finite):
+    """Templates that answer together.
+
+    Attributes:
+        weights: those that were learned on train.
+    """
+
+    weights: list[float]
+    figures: dict[str, float]
     calls: int

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ptune.settings import Config, Device, Dtype, Lm, Seed
 
-By = Literal["label-words", "gradient", "pez", "project"]
+By = Literal["mine", "paraphrase", "label-words", "gradient", "pez", "project"]
 
 
 class SearchConfig(Config):
@@ -22,10 +22,11 @@ class SearchConfig(Config):
     task: tyro.conf.Positional[pathlib.Path]
     """A task's YAML file, or the name of one that comes with ptune, such as sst2."""
     by: By
-    """label-words: words for the labels, by PETAL's likelihood ratio, LM-BFF's conditional
-    probabilities and AutoPrompt's classifier. gradient: AutoPrompt, tokens that are exchanged one
-    by one, by gradients. pez: a soft prompt that learns from its nearest words. project: a soft
-    prompt that is trained, and then becomes words."""
+    """mine: templates from sentences of a corpus. paraphrase: templates of a list. label-words:
+    words for the labels, by PETAL's likelihood ratio, LM-BFF's conditional probabilities and
+    AutoPrompt's classifier. gradient: AutoPrompt, tokens that are exchanged one by one, by
+    gradients. pez: a soft prompt that learns from its nearest words. project: a soft prompt that is
+    trained, and then becomes words."""
     budget: Annotated[int, Field(ge=1)] | None = None
     """How many rows the LM may read at most, in the whole search: a candidate that is scored on 32
     rows costs 32, and a row with its gradient costs three. No limit by default."""
@@ -53,6 +54,12 @@ class SearchConfig(Config):
     """pez: the learning rate."""
     whole_words: bool = False
     """gradient, pez, project: take words of letters alone, and no pieces of words or signs."""
+    corpus: list[pathlib.Path] = []
+    """mine: texts in which subjects and answers stand in one sentence: text files, tables with a
+    column text, LAMA's rows with their evidence, and folders of these."""
+    paraphrases: pathlib.Path | None = None
+    """paraphrase: a file with a template in each line, or JSON lines with the key pattern, as
+    ParaRel's; [X] is the task's field, [Y] the answer."""
     words: pathlib.Path | None = None
     """label-words: the words that may stand for a label, one a line, of one token or several; by
     default every whole word of the LM."""

@@ -16,6 +16,9 @@ from ptune.search.common import writing
 from ptune.search.common.running_search import Budget, RunningSearch, ranked
 from ptune.search.common.searched_task import of_task, read_task
 from ptune.search.options import SearchConfig
+from ptune.search.templates import mining, paraphrases
+from ptune.search.templates.corpus import sentences
+from ptune.search.templates.together import together
 from ptune.search.tokens import autoprompt, pez, projection
 from ptune.search.tokens.trigger import template_of
 from ptune.search.words import label_words
@@ -25,8 +28,11 @@ from ptune.tasks.schema import TaskConfig
 
 SIDE = ("out", "resume", "as_json", "device", "dtype", "lm", "task")
 OF_TASK = ("lm", "dtype", "title", "only", "out", "resume", "device")
+TEMPLATES = ("mine", "paraphrase")
 TOKENS = ("gradient", "pez", "project")
 OF_KIND: Mapping[str, Sequence[str]] = {
+    "corpus": ("mine",),
+    "paraphrases": ("paraphrase",),
     "template": TOKENS,
     "steps": TOKENS,
     "candidates": ("gradient", "project"),
@@ -61,7 +67,18 @@ def _project(search: RunningSearch, config: SearchConfig) -> Sequence[CandidateS
     return projection.propose(search, source, config.steps, near, config.whole_words)
 
 
+def _mine(search: RunningSearch, config: SearchConfig) -> Sequence[CandidateScore]:
+    return mining.propose(search, sentences(config.corpus))
+
+
+def _paraphrase(search: RunningSearch, config: SearchConfig) -> Sequence[CandidateScore]:
+    assert config.paraphrases is not None
+    return paraphrases.propose(search, paraphrases.read(config.paraphrases))
+
+
 SEARCHES: Mapping[str, Propose] = {
+    "mine": _mine,
+    "paraphrase": _paraphrase,
     "label-words": _label_words,
     "gradient": _gradient,
     "pez": _pez,
@@ -112,18 +129,22 @@ def search(config: SearchConfig, report: Callable[[str], None] | None = None) ->
             "dev rows"
         )
         kept, tried = ranked(running, SEARCHES[config.by](running, config))
-        results = _results(config, running, kept, tried)
+        ensembles = together(running, kept) if config.by in TEMPLATES else {}
+        results = _results(config, running, kept, tried, ensembles)
         _write(config, task, results)
     _show(config, results, console, report)
     return results
 
 
 def check_options(config: SearchConfig) -> None:
-    """Refuse options of another kind of search.
+    """Refuse options of another kind of search, and a search without what it reads.
 
     Raises:
-        ConfigError: one is given.
+        ConfigError: one is given, or one is missing.
     """
+    needed = {"mine": "corpus", "paraphrase": "paraphrases"}.get(config.by)
+    if needed and not getattr(config, needed):
+        raise ConfigError(f"--by {config.by} needs --{needed} FILE.")
     for name, kinds in OF_KIND.items():
         given = getattr(config, name) != SearchConfig.model_fields[name].default
         if given and config.by not in kinds:
@@ -143,6 +164,7 @@ def _results(
     running: RunningSearch,
     kept: list[CandidateScore],
     tried: list[CandidateScore],
+    ensembles: dict[str, float],
 ) -> SearchResults:
     task = running.task
     return SearchResults(
@@ -154,6 +176,7 @@ def _results(
         candidates=kept,
         tried=tried,
         steps=running.steps,
+        ensembles=ensembles,
         calls=running.budget.spent,
         budget=config.budget,
         settings=config.model_dump(mode="json", exclude={*SIDE}, exclude_none=True),

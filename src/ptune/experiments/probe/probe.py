@@ -1,21 +1,22 @@
 """The probe from facts to report: which facts does a frozen LM give away, and to which kind of
 prompt?"""
 
-from collections.abc import Callable, Sequence
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from ptune.base import files, terminal
 from ptune.errors import DivergedError
 from ptune.experiments.options import ProbeConfig
-from ptune.experiments.probe import duration, probe_checks, probe_setup
+from ptune.experiments.probe import duration, probe_checks, probe_search, probe_setup
 from ptune.experiments.probe.probe_trials import Plan, original_weights, run_bank, trials_of
 from ptune.lm.language_model import LanguageModel
 from ptune.reports.pages import probe_page
 from ptune.reports.schemas import Results, summarise, versions
 from ptune.reports.trial_results import FactsResult, divergences
 from ptune.runs.folder import RunFolder, working_in
-from ptune.runs.trials import JsonResults, run_trials, unfinished
+from ptune.runs.trials import JsonResults, Trial, run_trials, unfinished
 from ptune.tasks.layouts import lama
 from ptune.training.loop import lower_rates
 from ptune.training.methods import Method
@@ -80,7 +81,11 @@ def _set_up(
     lm = LanguageModel.load(config.lm, device=config.device, dtype=config.dtype, tuned=tuned)
     problems, kept_relations, words = probe_setup.problems_of(config, lm, facts, report)
     plan = probe_setup.plan_of(config, lm, problems, methods)
-    plan = replace(plan, identity=probe_setup.identity_of(config, plan, words))
+    searches = probe_search.searches_of(config, [problem.name for problem in problems])
+    whole = probe_setup.identity_of(config, plan, words)
+    if searches is not None:
+        whole["searches"] = probe_search.identity_of(config, searches)
+    plan = replace(plan, searches=searches, identity=whole)
     if folder.begun is None:
         probe_checks.check_subjects(plan, config.allow_unknown, report)
         probe_checks.check_rows(plan, report)
@@ -95,6 +100,7 @@ def _run(asked: _Probe, report: Callable[[str], None]) -> list[FactsResult]:
     """Run the trials that have no results yet; return the results of all."""
     plan, out = asked.plan, asked.config.out
     trials = trials_of(plan)
+    searched = probe_search.trials_of(plan)
     report(duration.sentence(duration.seconds_at_most(plan, unfinished(trials, out))))
     size = sum(parameter.numel() for parameter in plan.lm.model.parameters())
     number = len(plan.problems)
@@ -102,8 +108,14 @@ def _run(asked: _Probe, report: Callable[[str], None]) -> list[FactsResult]:
         f"{plan.lm.source}: {plan.lm.kind} LM, {size / 1e6:.1f} M parameters, on "
         f"{plan.lm.device}; {number} relation{'s' * (number > 1)}, {asked.allowed} allowed answers"
     )
-    run = partial(run_bank, plan, original_weights(plan))
-    return run_trials(trials, out, run, JsonResults(FactsResult), partial(_report_result, report))
+    train = partial(run_bank, plan, original_weights(plan))
+    look_for = probe_search.SearchRunner(plan, report).run
+
+    def run(group: Sequence[Trial], scratch: pathlib.Path | None) -> Iterator[FactsResult]:
+        return (look_for if probe_search.is_search(group[0]) else train)(group, scratch)
+
+    on_result = partial(_report_result, report)
+    return run_trials([*trials, *searched], out, run, JsonResults(FactsResult), on_result)
 
 
 def _summarise(asked: _Probe, single: Sequence[FactsResult]) -> Results:
@@ -111,7 +123,7 @@ def _summarise(asked: _Probe, single: Sequence[FactsResult]) -> Results:
     config, plan = asked.config, asked.plan
     results = summarise(
         single,
-        {method.name: method.title for method in plan.methods},
+        {method.name: method.title for method in _columns(plan)},
         {method.name for method in plan.methods if method.tune in ("lm", "both")},
         {problem.name: problem.majority for problem in plan.problems},
         asked.dropped,
@@ -127,6 +139,11 @@ def _summarise(asked: _Probe, single: Sequence[FactsResult]) -> Results:
     files.write_json(config.out / "results.json", results.model_dump(mode="json"))
     probe_page.write(results, single, asked.labels, notes, config.out)
     return results
+
+
+def _columns(plan: Plan) -> list[Method]:
+    """The columns of the table: the methods, and what searches chose."""
+    return [*plan.methods, *(plan.searches.methods if plan.searches else ())]
 
 
 def _show(

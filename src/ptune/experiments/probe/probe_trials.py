@@ -59,6 +59,7 @@ class Plan:
         out: where prompts are saved; None where they are not kept.
         together: how many prompts train in one batch.
         wordings: whether the manual prompt is tried in other words too.
+        searches: the prompts that a program looks for.
         identity: all that the results depend on.
     """
 
@@ -69,6 +70,7 @@ class Plan:
     out: pathlib.Path | None
     together: int
     wordings: bool = True
+    searches: "Searches | None" = None
     identity: Mapping[str, Any] = field(default_factory=dict)
 
     def method(self, trial: Trial) -> Method:
@@ -78,6 +80,28 @@ class Plan:
     def problem(self, trial: Trial) -> ProbeTask:
         """The relation of a trial."""
         return next(problem for problem in self.problems if problem.name == trial.task)
+
+
+@dataclass(frozen=True)
+class Searches:
+    """The prompts that a program looks for, for each relation.
+
+    Attributes:
+        columns: for each kind of search its columns in the table.
+        rows, steps, budget: of each search.
+        sentences: those from which the templates of a relation are mined, by its name.
+    """
+
+    columns: Mapping[str, Sequence[Method]]
+    rows: int
+    steps: int
+    budget: int | None
+    sentences: Callable[[str], Iterator[str]]
+
+    @property
+    def methods(self) -> list[Method]:
+        """All columns, in order."""
+        return [method for methods in self.columns.values() for method in methods]
 
 
 def trials_of(plan: Plan) -> list[Trial]:
@@ -219,7 +243,7 @@ def _result(
             "diverged": trained.diverged,
         }
     if trained is None or trained.best is not None:
-        details |= _answers(model, problem, task)
+        details |= answers(model, problem, task)
     if method.tune == "nothing" and plan.wordings:
         details["wordings"] = _wordings(plan.lm, problem)
     return FactsResult(
@@ -246,15 +270,19 @@ def _sizes(model: PromptModel, method: Method, task: int) -> dict[str, int]:
     }
 
 
-def _answers(model: PromptModel, problem: ProbeTask, task: int) -> dict[str, Any]:
+def answers(model: PromptModel, problem: ProbeTask, task: int) -> dict[str, Any]:
     """The figures on the test rows, a few answers, and the words nearest to the soft tokens."""
     examples = model.encode(task, problem.test)
-    scores = model.scores(examples)
-    return {
-        "figures": problem.score(scores, examples),
-        "examples": _examples(problem, scores, examples),
-        "nearest": _nearest(model, task),
-    }
+    nearest = _nearest(model, task)
+    return {**judged(problem, model.scores(examples), examples), "nearest": nearest}
+
+
+def judged(
+    problem: ProbeTask, scores: Sequence[torch.Tensor], examples: Sequence[Example]
+) -> dict[str, Any]:
+    """The figures of scores of the test rows, and a few answers."""
+    figures = problem.score(scores, examples)
+    return {"figures": figures, "examples": _examples(problem, scores, examples)}
 
 
 def _nearest(model: PromptModel, task: int) -> list[list[str]]:

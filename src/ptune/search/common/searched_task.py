@@ -34,6 +34,7 @@ class SearchedTask:
         template: the template with soft tokens, where it has one.
         words: the labels with their words; none where answers are words of a vocabulary.
         target: the field of a row that holds the right answer.
+        field: the field that templates ask about; None where they take several.
         train, dev: the rows by which candidates are scored. There are no test rows here.
         metric: the name of the figure.
         asked: how a candidate asks the rows.
@@ -52,6 +53,7 @@ class SearchedTask:
     metric: str
     asked: Callable[[CandidateScore], Task]
     figure: Callable[[Sequence[torch.Tensor], Sequence[Example]], float]
+    field: str | None = None
     max_length: int | None = None
     calibration: Calibration = "none"
 
@@ -67,6 +69,11 @@ class SearchedTask:
             PtuneError: this LM cannot be asked so.
         """
         return model.add(self.asked(candidate))
+
+    def answers_of(self, row: Row) -> list[str]:
+        """The texts that answer a row rightly."""
+        words = self.words.get(str(row[self.target]), str(row[self.target]))
+        return [words] if isinstance(words, str) else list(words)
 
     def answers(self) -> set[str]:
         """The words of the right answers, and of the labels, in lower case."""
@@ -146,6 +153,7 @@ def of_task(
         asked = [example.row for example in examples]
         return labelled([metric], asked, names, task.target, labels, shares)[metric]
 
+    names = {field.name for field in yaml_task.fields(task)}
     return SearchedTask(
         name=task.name,
         lm=lm,
@@ -158,6 +166,7 @@ def of_task(
         metric=metric,
         asked=asked,
         figure=figure,
+        field=names.pop() if len(names) == 1 else None,
         max_length=task.max_length,
         calibration=task.reading.calibration,
     )
