@@ -153,7 +153,7 @@ def of_task(
         asked = [example.row for example in examples]
         return labelled([metric], asked, names, task.target, labels, shares)[metric]
 
-    names = {field.name for field in yaml_task.fields(task)}
+    names = {field.name for field in task_members.fields(task)}
     return SearchedTask(
         name=task.name,
         lm=lm,
