@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # The packages of ptune from the ground up: each imports what stands below it alone.
 FLOORS = [
     ["errors"],
-    ["settings"],
+    ["settings", "writing_systems"],
     ["base"],
     ["data", "metrics", "prompts", "template"],
     ["reports", "survey"],

@@ -74,9 +74,13 @@ def test_parts():
         (
             "{x} is \uff5bmask\uff5d .",
             "full-width braces, which are text: write {mask}",
-            "       ^^^^^^",
+            "       ^^^^^^^^",
         ),
-        ("\uff5b\u8bc4\u8bba|shorten\uff5d {mask}", "write {\u8bc4\u8bba|shorten}", "^^^^^^^^^^^^"),
+        (
+            "\uff5b\u8bc4\u8bba|shorten\uff5d {mask}",
+            "write {\u8bc4\u8bba|shorten}",
+            "^^^^^^^^^^^^^^^^",
+        ),
         ("{x|join:a|b} {mask}", "no filter 'b'", "          ^"),
         ("{soft:1000000000} {mask}", "10,000 are the most", " ^^^^^^^^^^^^^^^"),
         ("[X] was born in {mask} .", "both [X] and [Y]", "^^^"),

@@ -22,7 +22,7 @@ from ptune.errors import ConfigError, DataError, PtuneError, TemplateError, reas
 from ptune.experiments import unfinished_answers
 from ptune.experiments.options import EvaluateConfig, GenerateConfig, PredictConfig
 from ptune.lm.language_model import LanguageModel
-from ptune.metrics import intervals
+from ptune.metrics import intervals, text_words
 from ptune.model.prompt_model import Example, PromptModel, Row
 from ptune.model.rows.examples import Shortening
 from ptune.model.running.generate import write_all
@@ -83,6 +83,8 @@ def evaluate(
             *(skipped or []),
             *(f"{name}: {reason}" for name, reason in judged.left_out.items()),
         ]
+        if said := text_words.sentence(judged.split):
+            report(said)
     else:
         figures = judge_labels.judge(model, rows, metrics, shortening, details)
         figures |= judge_labels.selective_figures(

@@ -6,6 +6,9 @@ are written here from their papers: NLTK's NIST takes one reference for each n-g
 NIST's script mteval-v13a counts against all of them, and divides by zero where no output has five
 words; the usual CIDEr comes with a tokeniser in Java.
 
+Texts are split into words as the script of the references asks for (``text_words``); what stands
+below of words is said of texts in Latin letters.
+
 E2E's own script ignores case in BLEU, splits words for ROUGE-L and CIDEr with Stanford's tokeniser,
 weighs recall higher in ROUGE-L and calls METEOR 1.5; published figures therefore differ from these
 by more than their last digit.
@@ -15,9 +18,11 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ptune.errors import ConfigError, DataError, nearest
+from ptune.metrics import text_words
 
 Grams = Counter[tuple[str, ...]]
 METRICS = {
@@ -56,7 +61,10 @@ def unavailable(names: Collection[str]) -> dict[str, str]:
 
 
 def score(
-    texts: Sequence[str], references: Sequence[Sequence[str]], names: Sequence[str]
+    texts: Sequence[str],
+    references: Sequence[Sequence[str]],
+    names: Sequence[str],
+    split: str = "auto",
 ) -> dict[str, float]:
     """The figures of a corpus under each name of ``METRICS``.
 
@@ -64,6 +72,8 @@ def score(
         texts: [N] the outputs; an empty one counts as a text of no words.
         references: [N] for each output its references, one or more; their order does not matter,
             and blank ones do not count.
+        split: how texts are split into words, one of ``text_words.ABOUT``; "auto" goes by the
+            script of the references.
 
     Raises:
         ConfigError: an unknown metric, or one whose data are not on this machine.
@@ -72,21 +82,28 @@ def score(
     check(names)
     if lacks := unavailable(names):
         raise ConfigError(" ".join(lacks.values()))
-    return _compute(texts, references, names)
+    return _compute(texts, references, names, split)
 
 
 def score_all(
-    texts: Sequence[str], references: Sequence[Sequence[str]], names: Sequence[str]
+    texts: Sequence[str],
+    references: Sequence[Sequence[str]],
+    names: Sequence[str],
+    split: str = "auto",
 ) -> tuple[dict[str, float], dict[str, str]]:
     """As ``score``, but a metric whose data are not on this machine is left out: the figures, and
     for each one left out, why."""
     check(names)
     left_out = unavailable(names)
-    return _compute(texts, references, [name for name in names if name not in left_out]), left_out
+    kept = [name for name in names if name not in left_out]
+    return _compute(texts, references, kept, split), left_out
 
 
 def _compute(
-    texts: Sequence[str], references: Sequence[Sequence[str]], names: Sequence[str]
+    texts: Sequence[str],
+    references: Sequence[Sequence[str]],
+    names: Sequence[str],
+    split: str,
 ) -> dict[str, float]:
     if not texts:
         raise DataError("There are no texts to score.")
@@ -102,12 +119,17 @@ def _compute(
         raise DataError(
             f"Text {kept.index([]) + 1} has no reference; a list of one or more texts is expected."
         )
-    return {name: SCORERS[name](texts, kept) for name in names}
+    if split == "auto":
+        split = text_words.split_for(kept)
+    elif lack := text_words.unavailable(split):
+        raise ConfigError(lack)
+    return {name: SCORERS[name](texts, kept, split) for name in names}
 
 
 def _sacrebleu(
     texts: Sequence[str], references: Sequence[Sequence[str]], kind: str, **options: Any
 ) -> float:
+    """A figure of sacrebleu's class ``kind`` with these options."""
     from sacrebleu import metrics
 
     count = max(map(len, references))
@@ -118,10 +140,38 @@ def _sacrebleu(
     return float(getattr(metrics, kind)(**options).corpus_score(texts, streams).score)
 
 
-def _rouge(texts: Sequence[str], references: Sequence[Sequence[str]], kind: str) -> float:
+def _bleu(texts: Sequence[str], references: Sequence[Sequence[str]], split: str) -> float:
+    # force: no advice on texts that are tokenised already, as E2E's are
+    tokens = "13a" if split == "unicode" else split
+    return _sacrebleu(texts, references, "BLEU", force=True, tokenize=tokens)
+
+
+def _ter(texts: Sequence[str], references: Sequence[Sequence[str]], split: str) -> float:
+    has_spaces = split in ("13a", "unicode", "ko-mecab")
+    options = {} if has_spaces else {"normalized": True, "asian_support": True}
+    return _sacrebleu(texts, references, "TER", **options)
+
+
+def _chrf(texts: Sequence[str], references: Sequence[Sequence[str]], split: str) -> float:
+    return _sacrebleu(texts, references, "CHRF")
+
+
+@dataclass(frozen=True)
+class _Words:
+    """A tokenizer as rouge-score calls it."""
+
+    split: str
+
+    def tokenize(self, text: str) -> list[str]:
+        return text_words.words(text, self.split)
+
+
+def _rouge(
+    texts: Sequence[str], references: Sequence[Sequence[str]], split: str, kind: str
+) -> float:
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer([kind])
+    scorer = RougeScorer([kind], tokenizer=None if split == "13a" else _Words(split))
     return (
         100
         * sum(
@@ -132,12 +182,15 @@ def _rouge(texts: Sequence[str], references: Sequence[Sequence[str]], kind: str)
     )
 
 
-def _meteor(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+def _meteor(texts: Sequence[str], references: Sequence[Sequence[str]], split: str) -> float:
     from nltk.corpus import wordnet
     from nltk.translate.meteor_score import meteor_score
 
     words = [
-        (_words(text), [_words(reference) for reference in text_references])
+        (
+            text_words.words(text, split),
+            [text_words.words(reference, split) for reference in text_references],
+        )
         for text, text_references in zip(texts, references)
     ]
     return (
@@ -165,12 +218,12 @@ def _lacking_wordnet() -> str:
     return ""
 
 
-def _nist(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+def _nist(texts: Sequence[str], references: Sequence[Sequence[str]], split: str) -> float:
     """The mean information of the n-grams that a reference shares, summed over n = 1..5, times a
     penalty for short outputs."""
-    outputs = [_grams(_tokens(text), 5) for text in texts]
+    outputs = [_grams(_tokens(text, split), 5) for text in texts]
     corpus = [
-        [_grams(_tokens(reference), 5) for reference in text_references]
+        [_grams(_tokens(reference, split), 5) for reference in text_references]
         for text_references in references
     ]
     counts = Grams()
@@ -194,19 +247,19 @@ def _nist(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     return penalty * sum(gained[n] / produced[n] for n in produced if produced[n])
 
 
-def _cider(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+def _cider(texts: Sequence[str], references: Sequence[Sequence[str]], split: str) -> float:
     """CIDEr-D, the form that the COCO and E2E scripts report as CIDEr: cosines of tf-idf over
     n-grams of n = 1..4, with counts clipped to the reference's and a Gaussian penalty (sigma 6
     words) on a difference in length, averaged over n and the references, times 10."""
     corpus = [
-        [_grams(_words(reference), 4) for reference in text_references]
+        [_grams(text_words.words(reference, split), 4) for reference in text_references]
         for text_references in references
     ]
     having = Counter(gram for text_references in corpus for gram in set().union(*text_references))
     weights = {gram: math.log(len(texts) / count) for gram, count in having.items()}
     total = 0.0
     for text, text_references in zip(texts, corpus):
-        output = _grams(_words(text), 4)
+        output = _grams(text_words.words(text, split), 4)
         total += sum(
             _likeness(output, reference, weights, math.log(len(texts)))
             for reference in text_references
@@ -253,32 +306,19 @@ def _length(grams: Grams) -> int:
     return sum(count for gram, count in grams.items() if len(gram) == 1)
 
 
-def _words(text: str) -> list[str]:
-    return [token for token in _tokens(text) if any(map(str.isalnum, token))]
+def _tokens(text: str, split: str) -> list[str]:
+    """The tokens of a text in lower case, punctuation among them."""
+    return text_words.splitter(split)(text.lower()).split()
 
 
-def _tokens(text: str) -> list[str]:
-    """mteval-v13a's tokens in lower case."""
-    return _tokeniser()(text.lower()).split()
-
-
-@functools.cache
-def _tokeniser() -> Callable[[str], str]:
-    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
-
-    return Tokenizer13a()
-
-
-SCORERS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], float]] = {
-    "bleu": functools.partial(
-        _sacrebleu, kind="BLEU", force=True
-    ),  # force: no advice on texts that are tokenised already, as E2E's are
+SCORERS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]], str], float]] = {
+    "bleu": _bleu,
     "nist": _nist,
     "meteor": _meteor,
     "rouge-1": functools.partial(_rouge, kind="rouge1"),
     "rouge-2": functools.partial(_rouge, kind="rouge2"),
     "rouge-l": functools.partial(_rouge, kind="rougeL"),
     "cider": _cider,
-    "ter": functools.partial(_sacrebleu, kind="TER"),
-    "chrf": functools.partial(_sacrebleu, kind="CHRF"),
+    "ter": _ter,
+    "chrf": _chrf,
 }

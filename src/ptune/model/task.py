@@ -19,6 +19,7 @@ from ptune.answers.word_labels import WordLabels
 from ptune.data.row import label_names, spelled
 from ptune.errors import ConfigError, DataError, VerbalizerError, nearest
 from ptune.metrics.label_sets import MIDDLE
+from ptune.metrics.text_words import WordSplit
 from ptune.settings import DecodingConfig, LayoutConfig
 from ptune.survey.findings import likest_label
 from ptune.template.language import Kind, Template
@@ -109,6 +110,8 @@ class Task:
         max_length: the most tokens of an input; the LM's own limit by default.
         layout: how files of the task's rows are read.
         metrics: the figures by which answers are scored; by default those of its kind of task.
+        metric_words: how texts are split into words for the figures of written answers; "auto" goes
+            by the script of the right texts.
         parts: a field of the rows by whose values the figures are given apart too.
         pooling: what a trained reader reads of an input without a ``{mask}``: its first token (of a
             causal LM the last), or the mean of all its tokens.
@@ -143,6 +146,7 @@ class Task:
     max_length: int | None = None
     layout: LayoutConfig = LayoutConfig()
     metrics: tuple[str, ...] = ()
+    metric_words: WordSplit = "auto"
     parts: str | None = None
     pooling: Pooling = "first"
     layer: int | None = None

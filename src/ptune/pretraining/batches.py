@@ -11,7 +11,7 @@ import torch
 from ptune.errors import ConfigError, DataError
 from ptune.lm.batch import Batch
 from ptune.lm.language_model import LanguageModel
-from ptune.pretraining import corpus, vocabulary
+from ptune.pretraining import corpus, segmentation, vocabulary
 from ptune.pretraining.corpus import Corpus
 from ptune.pretraining.options import PretrainConfig
 
@@ -51,7 +51,8 @@ def read(config: PretrainConfig, lm: LanguageModel) -> Text:
         DataError: there is too little text for the objective.
     """
     folder = config.out / "training" / "text"
-    text = _cut(config, lm, lambda path, end: corpus.tokenise(path, _of(lm), folder, end))
+    segment = segmentation.segmenter(config.segmenter)
+    text = _cut(config, lm, lambda path, end: corpus.tokenise(path, _of(lm), folder, end, segment))
     pieces = text.training
     aside = [
         np.random.default_rng((config.seed, number)).random(len(part)) < config.held_out
@@ -80,7 +81,8 @@ def sample(config: PretrainConfig, lm: LanguageModel) -> Text:
     Raises:
         DataError: a text cannot be read.
     """
-    text = _cut(config, lm, lambda path, end: corpus.beginning(path, _of(lm), end))
+    segment = segmentation.segmenter(config.segmenter)
+    text = _cut(config, lm, lambda path, end: corpus.beginning(path, _of(lm), end, segment))
     text.training = [part[:2] for part in text.training]
     text.held_out = text.training
     return text

@@ -16,6 +16,7 @@ import numpy as np
 
 from ptune.base import files, plain_files
 from ptune.errors import DataError
+from ptune.pretraining.segmentation import Segmenter, characters, unspaced_starts
 from ptune.runs import identity
 
 Batch = dict[str, np.ndarray]
@@ -54,20 +55,33 @@ class Corpus:
         return np.concatenate(pieces) if pieces else np.zeros((0, 3), np.int64)
 
 
-def tokenise(text: pathlib.Path, tokenizer: Any, folder: pathlib.Path, end: int | None) -> Corpus:
-    """Tokenise a text file once into ``folder``, where other texts, tokenizers and ends have other
-    places; ``end`` is put after every document where it is given.
+def tokenise(
+    text: pathlib.Path,
+    tokenizer: Any,
+    folder: pathlib.Path,
+    end: int | None,
+    segment: Segmenter = characters,
+) -> Corpus:
+    """Tokenise a text file once into ``folder``, where other texts, tokenizers, ends and segmenters
+    have other places; ``end`` is put after every document where it is given.
 
     Raises:
         DataError: the file is missing, is not UTF-8, or holds no text.
     """
     place = (
         folder
-        / identity.of_value([identity.of_file(text), identity.of_tokenizer(tokenizer), end])[:32]
+        / identity.of_value(
+            [
+                identity.of_file(text),
+                identity.of_tokenizer(tokenizer),
+                end,
+                f"words of {segment.__name__}",
+            ]
+        )[:32]
     )
     if not place.exists():
         files.write_folder(
-            place, lambda temporary: _write(text, tokenizer, pathlib.Path(temporary), end)
+            place, lambda temporary: _write(text, tokenizer, pathlib.Path(temporary), end, segment)
         )
     documents = np.fromfile(place / "documents", np.int64)
     return Corpus(
@@ -77,7 +91,9 @@ def tokenise(text: pathlib.Path, tokenizer: Any, folder: pathlib.Path, end: int 
     )
 
 
-def beginning(text: pathlib.Path, tokenizer: Any, end: int | None) -> Corpus:
+def beginning(
+    text: pathlib.Path, tokenizer: Any, end: int | None, segment: Segmenter = characters
+) -> Corpus:
     """The first lines of a text file as tokens; nothing is written.
 
     Raises:
@@ -86,7 +102,8 @@ def beginning(text: pathlib.Path, tokenizer: Any, end: int | None) -> Corpus:
     ids: list[int] = []
     starts: list[bool] = []
     documents = [0]
-    for tokens in _tokens(itertools.islice(_blocks(text, FIRST_LINES), 1), tokenizer, end):
+    blocks = itertools.islice(_blocks(text, FIRST_LINES), 1)
+    for tokens in _tokens(blocks, tokenizer, end, segment):
         if tokens is None:
             documents.append(len(ids))
         else:
@@ -95,10 +112,16 @@ def beginning(text: pathlib.Path, tokenizer: Any, end: int | None) -> Corpus:
     return Corpus(np.array(ids, np.int32), np.array(starts, np.bool_), np.array(documents))
 
 
-def _write(text: pathlib.Path, tokenizer: Any, folder: pathlib.Path, end: int | None) -> None:
+def _write(
+    text: pathlib.Path,
+    tokenizer: Any,
+    folder: pathlib.Path,
+    end: int | None,
+    segment: Segmenter,
+) -> None:
     total, documents = 0, [0]
     with open(folder / "ids", "wb") as ids, open(folder / "starts", "wb") as starts:
-        for tokens in _tokens(_blocks(text), tokenizer, end):
+        for tokens in _tokens(_blocks(text), tokenizer, end, segment):
             if tokens is None:
                 documents.append(total)
             else:
@@ -111,7 +134,7 @@ def _write(text: pathlib.Path, tokenizer: Any, folder: pathlib.Path, end: int | 
 
 
 def _tokens(
-    blocks: Iterable[list[str]], tokenizer: Any, end: int | None
+    blocks: Iterable[list[str]], tokenizer: Any, end: int | None, segment: Segmenter
 ) -> Iterator[tuple[list[int], list[bool]] | None]:
     """The tokens of each line, and whether each begins a word; None at the end of each document, at
     which the end token stands where one is given."""
@@ -125,7 +148,8 @@ def _tokens(
             if line:
                 encoding = next(encodings)
                 is_open = is_open or bool(encoding.ids)
-                yield encoding.ids, _word_starts(encoding.word_ids)
+                starts = _word_starts(encoding.word_ids)
+                yield encoding.ids, unspaced_starts(line, encoding.offsets, starts, segment)
             elif is_open:
                 if end is not None:
                     yield [end], [True]

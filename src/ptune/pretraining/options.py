@@ -57,6 +57,9 @@ class PretrainConfig(Config):
     """Weight decay, not on biases and norms."""
     clip: Annotated[float, Field(ge=0)] = 1.0
     """Largest norm of the gradient."""
+    segmenter: Literal["characters", "jieba"] = "characters"
+    """What a whole word is in a script without spaces, for the masked objective: a character, or a
+    word that jieba finds (pip install jieba)."""
     mask_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
     """Share of the words that are masked."""
     held_out: Annotated[float, Field(ge=0, lt=0.5)] = 0.01

@@ -22,6 +22,7 @@ from ptune.errors import StoreError, first_fault
 from ptune.lm.identity.fingerprint import LMRecord
 from ptune.metrics.entities import Scheme
 from ptune.metrics.label_sets import MIDDLE
+from ptune.metrics.text_words import WordSplit
 from ptune.model.task import Pooling, Windows
 from ptune.settings import DecodingConfig, LayoutConfig, PiecesOfWord, ReaderName
 
@@ -116,6 +117,7 @@ class SavedPrompt(BaseModel):
     max_length: PositiveInt | None = None
     layout: LayoutConfig = LayoutConfig()
     scored_by: list[str] = []
+    metric_words: WordSplit = "auto"
     parts: str | None = None
     reading: SavedReading = SavedReading()
     by: tuple[str, str] | None = None

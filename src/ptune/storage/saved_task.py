@@ -35,6 +35,7 @@ SETTINGS = (
     "by",
     "temperature",
     "layout",
+    "metric_words",
     "parts",
 )
 READING_SETTINGS = ("pooling", "layer", "windows", "swap", "multi_label", "threshold")

@@ -69,6 +69,7 @@ def task_of(
         max_length=config.max_length,
         layout=config.data.layout,
         metrics=config.metrics,
+        metric_words=config.metric_words,
         parts=config.parts,
         pooling=reading.pooling or method.pooling,
         layer=reading.layer,

@@ -7,6 +7,7 @@ import tyro
 from pydantic import ConfigDict, Field, model_validator
 
 from ptune.metrics.entities import Scheme
+from ptune.metrics.text_words import WordSplit
 from ptune.settings import (
     Config,
     DecodingConfig,
@@ -286,6 +287,10 @@ class TaskConfig(Config):
     entity-precision, entity-recall, each also of one kind (entity-f1:person), and word-accuracy.
     By default accuracy, with multi_label f1-micro, with tag all of its own, or those that papers on
     table-to-text report."""
+    metric_words: WordSplit = "auto"
+    """How written answers are split into words for bleu, nist, rouge, cider and ter. auto: by the
+    script of the right texts, zh for Chinese, ja-mecab for Japanese (char where MeCab is not
+    installed), char for Thai, Lao, Khmer and Burmese, 13a for Latin letters, unicode for others."""
     stop_by: str = "loss"
     """For written answers: what decides on dev, the loss, or one of the metrics of what the LM
     writes."""

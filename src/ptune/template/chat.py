@@ -148,11 +148,11 @@ class _Chat:
         parts: list[Part] = []
         numbers: list[int] = []
         start = 0
-        for found in MARK.finditer(rendered):
-            parts += self._scaffold(rendered[start : found.start()])
-            numbers.append(int(found[2]))
-            parts.append(_trimmed(self.marked[int(found[2])], found))
-            start = found.end()
+        for matched in MARK.finditer(rendered):
+            parts += self._scaffold(rendered[start : matched.start()])
+            numbers.append(int(matched[2]))
+            parts.append(_trimmed(self.marked[int(matched[2])], matched))
+            start = matched.end()
         parts += self._scaffold(rendered[start:])
         if sorted(numbers) != list(range(len(self.marked))):
             raise TemplateError(
@@ -165,10 +165,10 @@ class _Chat:
         """What the chat template itself writes: its control tokens, and text between them."""
         parts: list[Part] = []
         start = 0
-        for found in self.tokens.control.finditer(text):
-            parts += [Text(text[start : found.start()])] if found.start() > start else []
-            parts.append(self.tokens.control_token(found[0]))
-            start = found.end()
+        for matched in self.tokens.control.finditer(text):
+            parts += [Text(text[start : matched.start()])] if matched.start() > start else []
+            parts.append(self.tokens.control_token(matched[0]))
+            start = matched.end()
         return [*parts, Text(text[start:])] if start < len(text) else parts
 
     def beginning(self, is_open: bool) -> tuple[str, int | None]:
@@ -180,8 +180,8 @@ class _Chat:
         except TemplateError:
             return "", None
         before, _, behind = whole.partition(mark)
-        found = self.tokens.control.match(behind.lstrip())
-        end = self.tokens.control_token(found[0]).id if found else None
+        matched = self.tokens.control.match(behind.lstrip())
+        end = self.tokens.control_token(matched[0]).id if matched else None
         open_prompt = self.render(is_open)
         gap = before[len(open_prompt) :] if before.startswith(open_prompt) else ""
         return gap if gap.isspace() else "", end
@@ -251,11 +251,13 @@ def _roles(messages: Sequence[dict[str, Any]]) -> str:
     return ", ".join(message["role"] for message in messages)
 
 
-def _trimmed(part: Part, found: re.Match[str]) -> Part:
+def _trimmed(part: Part, matched: re.Match[str]) -> Part:
     """The part; a field loses the white space that the chat template takes off at its edges."""
     if not isinstance(part, Field):
         return part
-    sides = [name for name, edge in (("trim:start", found[1]), ("trim:end", found[3])) if not edge]
+    sides = [
+        name for name, edge in (("trim:start", matched[1]), ("trim:end", matched[3])) if not edge
+    ]
     return replace(part, filters=(*part.filters, *((side, "") for side in sides)))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ptune.errors import TemplateError, nearest
 from ptune.template.parts import Field
+from ptune.writing_systems import ends_word, splits_no_character
 
 SENTENCE_ENDS = frozenset(".?!…。？！")  # these are taken off at a text's end only: .22 is a number
 
@@ -92,7 +93,7 @@ def filtered(value: str, filters: Sequence[tuple[str, str]]) -> str:
 
 def cut(text: str, spans: list[tuple[int, int]], limit: int, side: str | None) -> str:
     """At most ``limit`` tokens of the text, from its start or, with side "start", from its end. No
-    word is split where the rest holds a whole one.
+    word is split where the rest holds a whole one; in a script without spaces, no character.
 
     Args:
         spans: the first character and the end of each token of the text.
@@ -103,10 +104,20 @@ def cut(text: str, spans: list[tuple[int, int]], limit: int, side: str | None) -
         return ""
     if side == "start":
         start = spans[len(spans) - limit][0]
-        space = text.find(" ", start)
-        whole = start == 0 or text[start - 1].isspace() or space < 0
-        return text[start if whole else space :].lstrip()
+        if start and not text[start - 1].isspace():
+            start = _next(range(start, len(text)), text, start)
+        return text[start:].lstrip()
     end = spans[limit - 1][1]
-    space = text.rfind(" ", 0, end)
-    whole = text[end : end + 1].isspace() or space <= 0
-    return text[: end if whole else space].rstrip()
+    if not text[end : end + 1].isspace():
+        end = _next(range(end, 0, -1), text, end)
+    return text[:end].rstrip()
+
+
+def _next(positions: Sequence[int], text: str, position: int) -> int:
+    """The first of some positions at which the text may be cut between words; where there is none,
+    the first between characters."""
+    for tells in (ends_word, splits_no_character):
+        for near in positions:
+            if tells(text, near):
+                return near
+    return position

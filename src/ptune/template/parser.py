@@ -18,6 +18,7 @@ from ptune.template.parts import (
     quoted,
     unquoted,
 )
+from ptune.writing_systems import width
 
 FILTERS = ("shorten", "lower", "strip", "capitalize", "join")
 MAX_LEARNED = 10_000  # pseudo tokens of a run, or prefix vectors
@@ -263,8 +264,8 @@ class _Parser:
         source = self.source
         line_start = source.rfind("\n", 0, start) + 1
         line_end = source.find("\n", start) if "\n" in source[start:] else len(source)
-        carets = "^" * max(1, min(end or start + 1, line_end) - start)
-        indent = " " * (start - line_start)
+        carets = "^" * max(1, width(source[start : min(end or start + 1, line_end)]))
+        indent = " " * width(source[line_start:start])
         raise TemplateError(f"{message}\n  {source[line_start:line_end]}\n  {indent}{carets}")
 
 

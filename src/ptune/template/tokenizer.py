@@ -207,7 +207,7 @@ class Tokens:
 
     def without_control(self, text: str) -> str:
         """The text with the control tokens that are written in it spelt out."""
-        return self.control.sub(lambda found: " ".join(found[0]), text)
+        return self.control.sub(lambda matched: " ".join(matched[0]), text)
 
     @cached_property
     def mask(self) -> int | None:

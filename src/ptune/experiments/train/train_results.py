@@ -8,7 +8,7 @@ from ptune.errors import ConfigError
 from ptune.experiments.train.train_model import folder_of
 from ptune.experiments.train.train_setup import CHECKPOINT
 from ptune.lm.language_model import LanguageModel
-from ptune.metrics import intervals
+from ptune.metrics import intervals, text_words
 from ptune.metrics.labels import BASELINES
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.reports.schemas import Run
@@ -71,6 +71,8 @@ def score_test_rows(config: TaskConfig, model: PromptModel, rows: Sequence[Row],
     run.figures = judged.figures
     run.parts = judged.parts
     run.left_out = judged.left_out
+    if said := text_words.sentence(judged.split):
+        run.data_findings.append(said)
     run.outputs = judged.outputs
     run.seconds["write"] = round(judged.seconds, 1)
 

@@ -343,7 +343,7 @@ def _record(setup: _Setup, trained: _Trained, seconds: float) -> Run:
 def _report_figures(config: TaskConfig, run: Run, report: Callable[[str], None]) -> None:
     """Report the test figures, and how the baselines do on the same rows."""
     for sentence in run.data_findings:
-        if sentence.startswith("Leakage"):
+        if sentence.startswith(("Leakage", "The right texts")):
             report(sentence)
     figures = ", ".join(f"{name} {value:.4g}" for name, value in run.figures.items())
     report(f"{config.name}: {figures + '; ' if figures else ''}saved in {config.out}")

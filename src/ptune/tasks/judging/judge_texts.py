@@ -8,7 +8,7 @@ from ptune.answers.ensemble import most_said
 from ptune.base.progress import Progress
 from ptune.data.row import FileRow, place_of, spelled
 from ptune.errors import ConfigError, DataError, nearest
-from ptune.metrics import texts
+from ptune.metrics import text_words, texts
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.model.rows.examples import Shortening
 from ptune.model.running.generate import write
@@ -22,13 +22,14 @@ REPORTED = ("bleu", "nist", "meteor", "rouge-l", "cider", "ter", "chrf")
 @dataclass(frozen=True)
 class Judged:
     """What was written for some rows, and its figures: over all, and for each value of a field
-    apart."""
+    apart. ``split`` is how texts were split into words."""
 
     figures: dict[str, float]
     parts: dict[str, dict[str, float]]
     left_out: dict[str, str]
     outputs: list[Output]
     seconds: float
+    split: str
 
 
 def judge(
@@ -74,11 +75,14 @@ def judge(
         most_said([next(all_texts) for _ in row_examples]) for row_examples in examples
     ]
     seconds = time.monotonic() - began
-    figures, left_out = texts.score_all(written_texts, references, metrics)
+    split: str = target.task.metric_words
+    if split == "auto":
+        split = text_words.split_for(references)
+    figures, left_out = texts.score_all(written_texts, references, metrics, split)
     groups = _by_part(rows, parts)
     apart = {
         name: texts.score_all(
-            [written_texts[n] for n in numbers], [references[n] for n in numbers], metrics
+            [written_texts[n] for n in numbers], [references[n] for n in numbers], metrics, split
         )[0]
         for name, numbers in groups.items()
     }
@@ -86,7 +90,7 @@ def judge(
     for row, text, right in zip(rows, written_texts, references):
         fields = {name: value for name, value in row.items() if name != target.task.target}
         outputs.append(Output(row=fields, text=text, references=right))
-    return Judged(figures, apart if len(apart) > 1 else {}, left_out, outputs, seconds)
+    return Judged(figures, apart if len(apart) > 1 else {}, left_out, outputs, seconds, split)
 
 
 def check(
@@ -99,6 +103,8 @@ def check(
             the parts.
     """
     texts.check(metrics or REPORTED)
+    if lacking := text_words.unavailable(target.task.metric_words):
+        raise ConfigError(lacking)
     for number, row in enumerate(rows, 1):
         try:
             target.texts(row)
@@ -144,9 +150,10 @@ def dev_score(
 
     def score(model: PromptModel, task: int, rows: Sequence[Row]) -> float:
         examples = model.encode(task, rows, labelled=False, room=decoding.max_new_tokens)
-        figure = texts.score(
-            write(model, examples, decoding), [model.tasks[task].texts(row) for row in rows], [name]
-        )[name]
+        asked = model.tasks[task]
+        references = [asked.texts(row) for row in rows]
+        written = write(model, examples, decoding)
+        figure = texts.score(written, references, [name], asked.task.metric_words)[name]
         return -figure if name == "ter" else figure
 
     return score
