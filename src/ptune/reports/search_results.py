@@ -98,3 +98,21 @@ class Together(Finite):
     weights: list[float]
     figures: dict[str, float]
     calls: int
+
+
+class WrittenTemplate(Finite):
+    """A template that an LM wrote.
+
+    Attributes:
+        log_prob: of what it wrote, summed over the train rows.
+    """
+
+    template: str
+    log_prob: float
+
+
+class WrittenTemplates(Finite):
+    """Templates of one form that an LM wrote."""
+
+    templates: list[WrittenTemplate]
+    calls: int

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ptune.settings import Config, Device, Dtype, Lm, Seed
 
-By = Literal["mine", "paraphrase", "label-words", "gradient", "pez", "project"]
+By = Literal["mine", "paraphrase", "generate", "label-words", "gradient", "pez", "project"]
 
 
 class SearchConfig(Config):
@@ -22,8 +22,9 @@ class SearchConfig(Config):
     task: tyro.conf.Positional[pathlib.Path]
     """A task's YAML file, or the name of one that comes with ptune, such as sst2."""
     by: By
-    """mine: templates from sentences of a corpus. paraphrase: templates of a list. label-words:
-    words for the labels, by PETAL's likelihood ratio, LM-BFF's conditional probabilities and
+    """mine: templates from sentences of a corpus. paraphrase: templates of a list. generate:
+    templates that the LM writes between a row and its right word (LM-BFF). label-words: words for
+    the labels, by PETAL's likelihood ratio, LM-BFF's conditional probabilities and
     AutoPrompt's classifier. gradient: AutoPrompt, tokens that are exchanged one by one, by
     gradients. pez: a soft prompt that learns from its nearest words. project: a soft prompt that is
     trained, and then becomes words."""
@@ -41,15 +42,18 @@ class SearchConfig(Config):
     seed: Seed = 0
     """Of the draw of rows and of everything random in the search."""
     template: str | None = None
-    """gradient, pez, project: a template whose soft tokens are the places that are searched, such
-    as "{text} {soft:3} {mask}"; they may begin as words: {soft:"the capital of"}. By default the
-    task's own, or its first pattern with three before the answer."""
+    """generate, gradient, pez, project: a template whose soft tokens are the places that are
+    searched, such as "{text} {soft:3} {mask}"; they may begin as words:
+    {soft:"the capital of"}. By default the task's own, or its first pattern with three before the
+    answer."""
     steps: Annotated[int, Field(ge=1)] = 100
     """gradient: exchanges that are tried. pez: steps of the soft prompt. project: steps of its
     training."""
     candidates: Annotated[int, Field(ge=1)] = 10
     """gradient: tokens that are evaluated exactly at each step. project: near words that are
     compared at each place."""
+    beams: Annotated[int, Field(ge=1)] = 20
+    """generate: templates that are kept while they are written, token by token."""
     rate: Annotated[float, Field(gt=0)] = 0.1
     """pez: the learning rate."""
     whole_words: bool = False

@@ -16,7 +16,7 @@ from ptune.search.common import writing
 from ptune.search.common.running_search import Budget, RunningSearch, ranked
 from ptune.search.common.searched_task import of_task, read_task
 from ptune.search.options import SearchConfig
-from ptune.search.templates import mining, paraphrases
+from ptune.search.templates import infilling, mining, paraphrases
 from ptune.search.templates.corpus import sentences
 from ptune.search.templates.together import together
 from ptune.search.tokens import autoprompt, pez, projection
@@ -28,12 +28,13 @@ from ptune.tasks.schema import TaskConfig
 
 SIDE = ("out", "resume", "as_json", "device", "dtype", "lm", "task")
 OF_TASK = ("lm", "dtype", "title", "only", "out", "resume", "device")
-TEMPLATES = ("mine", "paraphrase")
+TEMPLATES = ("mine", "paraphrase", "generate")
 TOKENS = ("gradient", "pez", "project")
 OF_KIND: Mapping[str, Sequence[str]] = {
     "corpus": ("mine",),
     "paraphrases": ("paraphrase",),
-    "template": TOKENS,
+    "template": ("generate", *TOKENS),
+    "beams": ("generate",),
     "steps": TOKENS,
     "candidates": ("gradient", "project"),
     "rate": ("pez",),
@@ -76,7 +77,12 @@ def _paraphrase(search: RunningSearch, config: SearchConfig) -> Sequence[Candida
     return paraphrases.propose(search, paraphrases.read(config.paraphrases))
 
 
+def _generate(search: RunningSearch, config: SearchConfig) -> Sequence[CandidateScore]:
+    return infilling.propose(search, template_of(search, config.template), config.beams)
+
+
 SEARCHES: Mapping[str, Propose] = {
+    "generate": _generate,
     "mine": _mine,
     "paraphrase": _paraphrase,
     "label-words": _label_words,
