@@ -1,8 +1,9 @@
 """Options are parsed by tyro; what its messages repeat of the arguments is shown to the terminal
-and not obeyed."""
+and not obeyed, and a value of the wrong type is refused in a sentence."""
 
 import contextlib
 import io
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from ptune.base import terminal
 from ptune.settings import Config
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
+TYPES = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "{None}": "None"}
 
 
 def parse(
@@ -29,15 +31,43 @@ def parse(
     """
     settings: dict[str, Any] = {} if default is None else {"default": default}
     shown = [command, *arguments, *_texts(None if default is None else default.model_dump())]
-    if not any(map(terminal.COMMANDS.search, shown)):
-        return tyro.cli(options, args=arguments, prog=command, **settings)
-    output, errors = io.StringIO(), io.StringIO()
+    obeyed = any(map(terminal.COMMANDS.search, shown))
+    prog = terminal.clean(command) if obeyed else command
+    output, errors = io.StringIO() if obeyed else sys.stdout, io.StringIO()
     try:
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-            return tyro.cli(options, args=arguments, prog=terminal.clean(command), **settings)
+            return tyro.cli(options, args=arguments, prog=prog, **settings)
     finally:
-        sys.stdout.write(terminal.clean(output.getvalue()))
-        sys.stderr.write(terminal.clean(errors.getvalue()))
+        if isinstance(output, io.StringIO):
+            sys.stdout.write(terminal.clean(output.getvalue()))
+        message = _wrong_value(errors.getvalue(), arguments, command) or errors.getvalue()
+        sys.stderr.write(terminal.clean(message) if obeyed else message)
+
+
+def _wrong_value(message: str, arguments: Sequence[str], command: str) -> str:
+    """What is wrong with a value whose type does not fit; empty where the message is of another
+    fault.
+
+    Args:
+        message: the parser's, a box with the option's name, its type and its help.
+    """
+    fault = re.search(r"Error parsing (--[\w.-]+):", message)
+    kind = fault and re.search(rf"^\W*{re.escape(fault[1])} (\S+)\s*│?$", message, re.M)
+    if not fault or not kind:
+        return ""
+    option = fault[1].replace("_", "-")
+    values = [
+        value if is_joined else following
+        for argument, following in zip(arguments, [*arguments[1:], ""])
+        for name, is_joined, value in [argument.partition("=")]
+        if name.replace("_", "-") == option
+    ]
+    *others, last = [TYPES.get(name, name) for name in kind[1].split("|")[::-1]]
+    takes = f"{', '.join(others)} or {last}" if others else last
+    return (
+        f"ptune: {option} takes {takes}, and it is {values[-1] if values else ''!r}. "
+        f"Its help: {command} --help\n"
+    )
 
 
 def _texts(value: Any) -> Iterator[str]:

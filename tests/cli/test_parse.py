@@ -1,0 +1,23 @@
+"""Options whose values have the wrong type."""
+
+import pytest
+
+from ptune.cli.main import main
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["train", "trec", "--train.steps", "a_b"], "--train.steps takes a whole number or None"),
+        (["train", "trec", "--train.steps=a_b"], "--train.steps takes a whole number or None"),
+        (["predict", "x", "--at_least", "a_b"], "--at-least takes a number or None"),
+        (["serve", "--port", "a_b"], "--port takes a whole number"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused_in_one_sentence(arguments, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"ptune: {said}, and it is 'a_b'. Its help: ptune {arguments[0]}")
+    assert errors.count("\n") == 1
