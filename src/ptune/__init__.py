@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ptune.answers.extraction import Extraction
     from ptune.answers.label_words import Verbalizer
     from ptune.answers.readers.reader_table import READERS
     from ptune.answers.word_labels import WordLabels
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "DecodingConfig": "settings",
+    "Extraction": "answers.extraction",
     "LanguageModel": "lm.language_model",
     "PrefixSettings": "model.prompt_model",
     "PromptClassifier": "estimators.classifier",
@@ -39,6 +41,7 @@ _HOMES = {
 }
 __all__ = [
     "DecodingConfig",
+    "Extraction",
     "LanguageModel",
     "PrefixSettings",
     "PromptClassifier",

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from more_families import BY_LENGTH, MORE, more_families  # noqa: F401 (the last is a fixture)
 
+from ptune.answers.extraction import Extraction
 from ptune.answers.from_row import Choices, Span
 from ptune.answers.label_words import Verbalizer
 from ptune.answers.readers.reader_table import READERS
@@ -30,6 +31,7 @@ SEVERAL = Verbalizer.from_words(
 STEPWISE = Verbalizer(SEVERAL.labels, SEVERAL.words, order="most-probable-first")
 FIRST = Verbalizer(SEVERAL.labels, SEVERAL.words, order="left-to-right")
 CHOICES = Choices(("choices",))
+PART = Extraction("text")
 WORD_LABELS = WordLabels("words", ("O", "B-a", "I-a"), "all")
 TEMPLATES = {
     "words": ("{text} ? {mask}", ONE),
@@ -46,6 +48,7 @@ TEMPLATES = {
     "head": ("{prefix:4} {text} ?", ONE),
     "pooled": ("{prefix:3} {soft:1} {text}", ONE),
     "words with labels": ("{prefix:2} {soft:1} {words} .", WORD_LABELS),
+    "part of a text": ("{soft:2} {span} : {text} .", PART),
     "span": ("{prefix:1} {text} {mask}", Span("span")),
     "text": ("{prefix:2} {text} is {mask}", None),
 }
@@ -55,6 +58,7 @@ READER_OF = {
     "head": "head",
     "pooled": "head",
     "words with labels": "token-head",
+    "part of a text": "token-head",
 }
 
 
@@ -69,7 +73,8 @@ def build(family: str) -> PromptModel:
             verbalizer = SEVERAL
         if verbalizer is None and model.lm.kind == "masked":
             continue
-        if name in ("pooled", "words with labels") and model.lm.kind == "encoder-decoder":
+        reads_tokens = READER_OF.get(name) == "token-head"
+        if (name == "pooled" or reads_tokens) and model.lm.kind == "encoder-decoder":
             continue
         if model.lm.kind == "encoder-decoder" and name == "infix":
             text = "{prefix:2} {text} ? it is {mask}"
@@ -118,6 +123,8 @@ def encoded(model: PromptModel, mixture):
             row["label"] = "0"
         elif isinstance(model.tasks[task].verbalizer, Span):
             row["label"] = "true"
+        elif isinstance(model.tasks[task].verbalizer, Extraction):
+            row["label"] = words[0]
         elif isinstance(model.tasks[task].verbalizer, WordLabels):
             row["label"] = ["O"] * len(words)
         examples += model.encode(task, [row])

@@ -52,6 +52,11 @@ def of_statistic(count: int, statistic: Statistic) -> Interval | None:
     return float(low), float(high)
 
 
+def of_mean(figures_of_rows: np.ndarray) -> Interval | None:
+    """The interval of the mean of rows' figures (``of_statistic``)."""
+    return of_statistic(len(figures_of_rows), _mean_of(figures_of_rows))
+
+
 def sentence(intervals: Mapping[str, Interval]) -> str:
     """Intervals in words."""
     listed = ", ".join(f"{name} {low:.3f} to {high:.3f}" for name, (low, high) in intervals.items())

@@ -1,5 +1,6 @@
 """What no LM, or not this one, can be asked."""
 
+from ptune.answers.extraction import Extraction
 from ptune.answers.from_row import Choices, Span
 from ptune.answers.label_words import Verbalizer
 from ptune.answers.readers.reader import Reader
@@ -9,7 +10,7 @@ from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.rows import windows
 from ptune.model.task import Task
-from ptune.template.language import PrefixPart, Soft, Template, Text
+from ptune.template.language import Field, PrefixPart, Soft, Template, Text
 
 # methods for an encoder without a vocabulary head
 WITHOUT_WORDS = ("contrastive", "regression", "head", "p-tuning-v2+head")
@@ -22,8 +23,8 @@ def check_task(task: Task, lm: LanguageModel) -> None:
         ConfigError: it is such a task.
     """
     _check_types(task)
-    if isinstance(task.verbalizer, WordLabels):
-        _check_word_labels(task, task.verbalizer, lm)
+    if isinstance(task.verbalizer, WordLabels | Extraction):
+        _check_tokens(task, task.verbalizer, lm)
     if task.verbalizer is None and lm.kind == "masked":
         raise ConfigError(
             f"{task.name} asks for text, and a masked LM writes none: give it labels, or take a "
@@ -57,7 +58,9 @@ def _check_types(task: Task) -> None:
             f"The template of {task.name} is a {type(task.template).__name__}: make it with "
             "Template.parse(...)."
         )
-    if not isinstance(task.verbalizer, Verbalizer | Choices | Span | WordLabels | None):
+    if not isinstance(
+        task.verbalizer, Verbalizer | Choices | Span | WordLabels | Extraction | None
+    ):
         raise ConfigError(
             f"The verbalizer of {task.name} is a {type(task.verbalizer).__name__}: make it with "
             "Verbalizer.from_words({label: word, ...})."
@@ -71,11 +74,11 @@ def _check_reader(task: Task) -> None:
             f"The reader of {task.name} is {task.reader!r}, and should be a class: "
             f"ptune.READERS has one for each of {', '.join(READERS)}."
         )
-    if task.reader.reads_tokens and not isinstance(task.verbalizer, WordLabels):
+    if task.reader.reads_tokens and not isinstance(task.verbalizer, WordLabels | Extraction):
         raise ConfigError(
-            f"The reader of {task.name} ({task.reader.name}) reads every word of a row by itself, "
-            "and the row as a whole has its answer: take another, or say which field holds the "
-            "words (tag)."
+            f"The reader of {task.name} ({task.reader.name}) reads every token by itself, and the "
+            "row as a whole has its answer: take another, or say which field holds the words (tag) "
+            "or the text of which the answer is a part (extract)."
         )
     if task.reader.scores_words:
         return
@@ -96,12 +99,14 @@ def _check_reader(task: Task) -> None:
         )
 
 
-def _check_word_labels(task: Task, labels: WordLabels, lm: LanguageModel) -> None:
-    """Refuse what does not go together with a label for each word.
+def _check_tokens(task: Task, answers: WordLabels | Extraction, lm: LanguageModel) -> None:
+    """Refuse what does not go together with a label for each word, or with a part of a text.
 
     Raises:
         ConfigError: it is such a task.
     """
+    labels_words = isinstance(answers, WordLabels)
+    what = f"{task.name} {'labels each word' if labels_words else 'answers with a part of a text'}"
     unfitting = {
         "pooling": task.pooling != "first",
         "windows": task.windows != "none",
@@ -112,24 +117,48 @@ def _check_word_labels(task: Task, labels: WordLabels, lm: LanguageModel) -> Non
         f"combine {task.combine}": task.combine != "mean",
     }
     if names := [name for name, value in unfitting.items() if value]:
-        raise ConfigError(f"{task.name} labels each word, which does not go with {names[0]}.")
+        raise ConfigError(f"{what}, which does not go with {names[0]}.")
     if not task.reader.reads_tokens:
         raise ConfigError(
-            f"{task.name} labels each word, which a linear head reads: make it with "
-            'reader=READERS["token-head"].'
+            f'{what}, which a linear head reads: make it with reader=READERS["token-head"].'
         )
     if task.template.has_mask:
         raise ConfigError(
-            f"{task.name} labels each word, and reads the words themselves: leave {{mask}} out of "
-            "its template."
+            f"{what}, and reads the tokens of that: leave {{mask}} out of its template."
         )
     if lm.kind == "encoder-decoder":
         raise ConfigError(
-            f"{task.name} labels each word, and an encoder-decoder is read at its decoder: take a "
-            "masked or a causal LM."
+            f"{what}, and an encoder-decoder is read at its decoder: take a masked or a causal LM."
         )
-    if len(labels.labels) < 2 or len(set(labels.labels)) < len(labels.labels):
+    if isinstance(answers, Extraction):
+        _check_extraction(task, answers)
+    elif len(answers.labels) < 2 or len(set(answers.labels)) < len(answers.labels):
         raise ConfigError(f"{task.name} needs two labels at least, each of them once.")
+
+
+def _check_extraction(task: Task, extraction: Extraction) -> None:
+    """Refuse a template that does not have the text of which the answer is a part as it stands.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    parts = [
+        part
+        for part in task.template.parts
+        if isinstance(part, Field) and part.name == extraction.field
+    ]
+    if len(parts) != 1:
+        raise ConfigError(
+            f"The answer of {task.name} is a part of {extraction.field!r}, which its template "
+            f"{task.template.source!r} should have once."
+        )
+    if changed := [name for name, _ in parts[0].filters if name != "shorten"]:
+        raise ConfigError(
+            f"The answer of {task.name} is a part of {extraction.field!r} as it stands in the row, "
+            f"and the template changes that by {changed[0]}: leave it out."
+        )
+    if extraction.longest < 1:
+        raise ConfigError(f"An answer of {task.name} has one token at least (longest).")
 
 
 def _check_head(task: Task, lm: LanguageModel) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ptune.answers.bound_verbalizer import BoundVerbalizer
+from ptune.answers.extraction import Extraction
 from ptune.answers.from_row import Choices, Span
 from ptune.answers.readers.reader import Reader
 from ptune.answers.readers.word_reader import WordReader
@@ -21,8 +22,9 @@ from ptune.model.check_task import check_task
 from ptune.model.rows import encode_rows
 from ptune.model.rows.encode_rows import TaskChoice
 from ptune.model.rows.examples import Example, ScoredExample
+from ptune.model.rows.passages import PassageExample
 from ptune.model.rows.words import WordsExample
-from ptune.model.running import losses, scoring, word_answers
+from ptune.model.running import losses, scoring, token_answers
 from ptune.model.running.forward import (
     PromptVectors,
     batches_of,
@@ -126,7 +128,7 @@ class PromptModel:
         deep = template.prefix_length(self.lm.tokens)
         domain = self._domain(task, length, deep)
         bound = verbalizer if isinstance(verbalizer, BoundVerbalizer) else None
-        if isinstance(verbalizer, WordLabels):
+        if isinstance(verbalizer, WordLabels | Extraction):
             bound = verbalizer.bind({}, self.lm.tokens, template.place, self.lm.kind)
         new_reader = (reader or initialisation.reader(self.lm, task, bound)).to(self.lm.device)
         prompt = -1
@@ -164,8 +166,10 @@ class PromptModel:
 
     def _verbalizer(
         self, task: Task, template: Template
-    ) -> BoundVerbalizer | Choices | Span | WordLabels | None:
-        if task.verbalizer is None or isinstance(task.verbalizer, Choices | Span | WordLabels):
+    ) -> BoundVerbalizer | Choices | Span | WordLabels | Extraction | None:
+        if task.verbalizer is None or isinstance(
+            task.verbalizer, Choices | Span | WordLabels | Extraction
+        ):
             return task.verbalizer
         if task.reader.binds_words:
             return task.verbalizer.bind(self.lm.tokens, template.place, self.lm.kind)
@@ -494,7 +498,10 @@ class PromptModel:
         """
         if isinstance(first := examples[0], WordsExample):
             check_one_label(self, first.task, coverage, at_least)
-            return word_answers.answer(self, examples, scores)
+            return token_answers.words_answer(self, examples, scores)
+        if isinstance(first, PassageExample):
+            check_one_label(self, first.task, coverage, at_least)
+            return token_answers.passage_answer(self, examples, scores)
         shares = self.together(examples, scores).tolist()
         return label_answer(self, examples[0], shares, coverage, at_least)
 

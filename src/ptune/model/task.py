@@ -11,6 +11,7 @@ from torch.nn.functional import logsigmoid
 from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.answers.confidence import Confidence
 from ptune.answers.ensemble import Combine
+from ptune.answers.extraction import Extraction
 from ptune.answers.from_row import Choices, Span
 from ptune.answers.label_words import Verbalizer
 from ptune.answers.readers.reader import Answer, FillOutput, Reader
@@ -78,7 +79,8 @@ class Task:
         name: told apart by it in a bank.
         template: where fields, soft tokens and the answer stand.
         verbalizer: how the answer is read; None where the answer is text that the LM writes. Where
-            it is a label for each word (``WordLabels``), the reader is "token-head".
+            it is a label for each word (``WordLabels``), or a part of a text of the row
+            (``Extraction``), the reader is "token-head".
         target: the row's field that holds the right label, or the text, or a list of texts that are
             all right. To learn from another model, a list of each label's share.
         encoder: how the soft tokens' vectors are made: "lstm", "mlp" or "table".
@@ -127,7 +129,7 @@ class Task:
 
     name: str
     template: Template
-    verbalizer: Verbalizer | Choices | Span | WordLabels | None = None
+    verbalizer: Verbalizer | Choices | Span | WordLabels | Extraction | None = None
     target: str = "label"
     encoder: str = "lstm"
     init: str = "random"
@@ -170,7 +172,8 @@ class BoundTask:
 
     Attributes:
         template, domain: those of the task as this kind of LM takes them.
-        verbalizer: bound, or the choices or the span that each row binds, or the labels of words.
+        verbalizer: bound, or the choices or the span that each row binds, the labels of words, or
+            the text of which the answer is a part.
         prompt: the number of its prompt in the bank (-1: none).
         dropped: what was left out of the template.
         offset: what calibration takes off the log probability of each word.
@@ -182,7 +185,7 @@ class BoundTask:
 
     task: Task
     template: Template
-    verbalizer: BoundVerbalizer | Choices | Span | WordLabels | None
+    verbalizer: BoundVerbalizer | Choices | Span | WordLabels | Extraction | None
     prompt: int
     dropped: str = ""
     domain: Template | None = None

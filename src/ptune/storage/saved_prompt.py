@@ -17,6 +17,7 @@ from pydantic import (
 from ptune.answers.bound_verbalizer import Aggregate, Length, Order
 from ptune.answers.confidence import Confidence
 from ptune.answers.ensemble import Combine
+from ptune.answers.extraction import LONGEST
 from ptune.base import files
 from ptune.errors import StoreError, first_fault
 from ptune.lm.identity.fingerprint import LMRecord
@@ -84,6 +85,9 @@ class SavedReading(BaseModel):
     tag: str | None = None
     pieces: PiecesOfWord | None = None
     scheme: Scheme | None = None
+    extract: str | None = None
+    longest: PositiveInt = LONGEST
+    no_answer: bool = False
 
 
 class SavedPrompt(BaseModel):

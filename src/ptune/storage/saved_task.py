@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ptune.answers.extraction import LONGEST, Extraction
 from ptune.answers.from_row import Choices, Span
 from ptune.answers.label_words import Verbalizer
 from ptune.answers.readers.reader_table import READERS
@@ -134,6 +135,9 @@ def _saved_reading(bound: BoundTask) -> SavedReading:
         tag=verbalizer.field if isinstance(verbalizer, WordLabels) else None,
         pieces=verbalizer.pieces if isinstance(verbalizer, WordLabels) else None,
         scheme=verbalizer.scheme if isinstance(verbalizer, WordLabels) else None,
+        extract=verbalizer.field if isinstance(verbalizer, Extraction) else None,
+        longest=verbalizer.longest if isinstance(verbalizer, Extraction) else LONGEST,
+        no_answer=isinstance(verbalizer, Extraction) and verbalizer.no_answer,
     )
 
 
@@ -178,7 +182,9 @@ def as_table(note: SavedPrompt) -> SavedPrompt:
     return note.model_copy(update={"encoder": "table", "prefix": prefix})
 
 
-def _verbalizer(note: SavedPrompt) -> Verbalizer | Choices | Span | WordLabels | None:
+def _verbalizer(note: SavedPrompt) -> Verbalizer | Choices | Span | WordLabels | Extraction | None:
+    if note.reading.extract:
+        return Extraction(note.reading.extract, note.reading.longest, note.reading.no_answer)
     if note.reading.tag:
         labels = tuple(note.labels or ())
         return WordLabels(note.reading.tag, labels, note.reading.pieces, note.reading.scheme)

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ptune.answers.extraction import Extraction
 from ptune.answers.from_row import Choices, Span
 from ptune.answers.label_words import Verbalizer, allowed
 from ptune.answers.readers.reader_table import READERS
@@ -17,7 +18,14 @@ from ptune.model.prompt_model import PrefixSettings, PromptModel, Row, Task
 from ptune.prompts.bank import Prefix
 from ptune.tasks.layouts.lama import read_vocabulary
 from ptune.tasks.schema import TaskConfig, Words
-from ptune.tasks.task_members import Member, parsed, reader_of, shown_method, word_labels
+from ptune.tasks.task_members import (
+    Member,
+    extraction,
+    parsed,
+    reader_of,
+    shown_method,
+    word_labels,
+)
 from ptune.template.language import Template
 from ptune.training.methods import Method
 
@@ -81,7 +89,7 @@ def task_of(
 
 def _verbalizer(
     config: TaskConfig, lm: LanguageModel, member: Member, template: Template, method: Method
-) -> Verbalizer | Choices | Span | WordLabels | None:
+) -> Verbalizer | Choices | Span | WordLabels | Extraction | None:
     given = {
         "labels": member.words,
         "vocabulary": config.vocabulary,
@@ -96,8 +104,8 @@ def _verbalizer(
             "LM writes."
         )
     reading = config.reading
-    if labels := word_labels(config):
-        return labels
+    if answers := word_labels(config) or extraction(config):
+        return answers
     if (
         READERS[reading.by].scores_words
         and not member.words

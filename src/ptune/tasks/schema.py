@@ -153,6 +153,11 @@ class ReadingConfig(Config):
     iob1: I- may begin one too. bioes: E- ends one, S- stands alone. plain: labels have no parts, as
     parts of speech. Rows that break it are refused, and no answer does. By default what the labels
     look like: bio, bioes or plain."""
+    longest: Annotated[int, Field(ge=1)] | None = None
+    """For a task with extract: the most tokens of an answer; 30 by default."""
+    no_answer: bool = False
+    """For a task with extract: a text may have no answer, whose target is an empty list (SQuAD
+    2.0)."""
     words: pathlib.Path | None = None
     """A word list that extends the labels' words (KPT): a line for each label in the labels' order,
     its words with commas between."""
@@ -230,6 +235,10 @@ class TaskConfig(Config):
     """Sequence labelling: the field of a row that holds a list of words, each of which has one of
     the labels; the target is then the list of the words' labels. A trained linear head reads the
     words. Without a template the method puts its learned tokens before the words."""
+    extract: str | None = None
+    """Extractive question answering: the field of a row with the text of which the answer is a
+    part; the target is the right answer, a list of them, or SQuAD's text and answer_start. A
+    trained linear head reads where it begins and ends; a long text is read in windows."""
     multi_label: bool = False
     """A row may have none, one or several of the labels: its target is a list of them, or a cell
     that data.label_separator splits. Each label is then a decision of its own."""
@@ -285,8 +294,8 @@ class TaskConfig(Config):
     which less is better. With multi_label: f1-micro, f1-macro, f1-samples, subset-accuracy,
     hamming-score, and f1:good, precision:good, recall:good, auc:good. With tag: entity-f1,
     entity-precision, entity-recall, each also of one kind (entity-f1:person), and word-accuracy.
-    By default accuracy, with multi_label f1-micro, with tag all of its own, or those that papers on
-    table-to-text report."""
+    With extract: token-f1, exact-match (SQuAD's). By default accuracy, with multi_label f1-micro,
+    with tag or extract all of its own, or those that papers on table-to-text report."""
     metric_words: WordSplit = "auto"
     """How written answers are split into words for bleu, nist, rouge, cider and ter. auto: by the
     script of the right texts, zh for Chinese, ja-mecab for Japanese (char where MeCab is not
@@ -332,18 +341,30 @@ class TaskConfig(Config):
         return {**values, "labels": {label: label for label in labels}}
 
     @model_validator(mode="after")
-    def _check_tag(self) -> Self:
-        """Refuse what does not go together with a label for each word, or needs it."""
-        given = {"reading.pieces": self.reading.pieces, "reading.scheme": self.reading.scheme}
-        if self.tag is None:
-            if needless := [name for name, value in given.items() if value is not None]:
-                raise ValueError(f"{needless[0]} is of tasks that label each word: set tag")
+    def _check_tokens(self) -> Self:
+        """Refuse what does not go together with labels of words or parts of texts, or needs
+        those."""
+        reading = self.reading
+        needs = {
+            "pieces": ("tag", reading.pieces is not None),
+            "scheme": ("tag", reading.scheme is not None),
+            "longest": ("extract", reading.longest is not None),
+            "no_answer": ("extract", reading.no_answer),
+        }
+        for name, (key, is_given) in needs.items():
+            if is_given and getattr(self, key) is None:
+                what = "label each word" if key == "tag" else "answer with a part of a text"
+                raise ValueError(f"reading.{name} is of tasks that {what}: set {key}")
+        key = "tag" if self.tag else "extract"
+        if getattr(self, key) is None:
             return self
-        if not self.labels:
+        if self.tag and not self.labels:
             raise ValueError(
                 "tag gives each word one of some labels: list them, labels: [O, B-person, I-person]"
             )
         others = {
+            "extract": self.tag and self.extract,
+            "labels": self.extract and self.labels,
             "data.shots": self.data.shots,
             "data.relabel": self.data.relabel,
             "patterns": self.patterns,
@@ -355,12 +376,13 @@ class TaskConfig(Config):
             "parts": self.parts,
             f"combine {self.combine}": self.combine != "mean",
             "train.class_weights": self.train.class_weights,
-            f"reading.by {self.reading.by}": self.reading.by not in ("words", "token-head"),
-            "reading.words": self.reading.words or self.reading.refine,
+            f"reading.by {reading.by}": reading.by not in ("words", "token-head"),
+            "reading.words": reading.words or reading.refine,
             f"method {self.method}": self.method in ONE_LABEL_A_ROW,
         }
         if unfitting := [name for name, value in others.items() if value]:
-            raise ValueError(f"tag labels each word of a row, and {unfitting[0]} is of whole rows")
+            what = "labels each word of a row" if key == "tag" else "reads single tokens of a row"
+            raise ValueError(f"{key} {what}, and {unfitting[0]} is of whole rows")
         return self
 
     @model_validator(mode="after")

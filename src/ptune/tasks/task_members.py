@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ptune.answers.extraction import LONGEST, Extraction
 from ptune.answers.readers.reader import Reader
 from ptune.answers.readers.reader_table import READERS
 from ptune.answers.word_labels import WordLabels
@@ -98,14 +99,39 @@ def reader_of(config: TaskConfig, method: Method) -> type[Reader]:
     Raises:
         ConfigError: the method reads whole rows, and the task labels words.
     """
-    if not config.tag:
+    if not (config.tag or config.extract):
         return READERS[method.reader or config.reading.by]
     if method.reader not in (None, "head", "token-head"):
         raise ConfigError(
-            f"{config.name} labels each word (tag), and {method.name} reads whole rows: take "
+            f"{config.name} {_what(config)}, and {method.name} reads whole rows: take "
             f"{', '.join(FOR_WORDS)}."
         )
     return READERS["token-head"]
+
+
+def check_trained(config: TaskConfig, method: Method) -> None:
+    """Refuse a method that trains no head, where single tokens are read by one.
+
+    Raises:
+        ConfigError: it is such a method.
+    """
+    if (config.tag or config.extract) and method.tune in ("nothing", "head"):
+        raise ConfigError(
+            f"{config.name} {_what(config)}, by a head that is trained, and {method.name} trains "
+            f"none: take {', '.join(FOR_WORDS)}."
+        )
+
+
+def _what(config: TaskConfig) -> str:
+    return "labels each word (tag)" if config.tag else "answers with a part of a text (extract)"
+
+
+def extraction(config: TaskConfig) -> Extraction | None:
+    """The text of which a task's answers are parts; None where they are something else."""
+    if config.extract is None:
+        return None
+    reading = config.reading
+    return Extraction(config.extract, reading.longest or LONGEST, reading.no_answer)
 
 
 def word_labels(config: TaskConfig) -> WordLabels | None:

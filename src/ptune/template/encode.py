@@ -107,6 +107,11 @@ class RowEncoder:
         shortened = self.assemble(self.shortened(values, max_length))
         return replace(shortened, cut=len(encoded.ids) - len(shortened.ids))
 
+    def lead(self, row: Mapping[str, Any], field: Field) -> str:
+        """The space before a field that its tokens hold, where it stands in the row's input."""
+        values: dict[Field, str | Units] = {**self.template.texts(row), field: Units()}
+        return next(item.lead for item, _ in self._items(values) if isinstance(item, Units))
+
     def min_size(self, row: Mapping[str, Any]) -> int:
         """How many tokens and prefix vectors the row has when all that may be shortened is gone."""
         values = self.template.texts(row)

@@ -96,6 +96,29 @@ class Tokens:
         ends = [position for position, sign in enumerate(text) if sign.isspace()] + [len(text)]
         return list(zip([0, *ends], ends))
 
+    def pieces(self, text: str) -> list[tuple[int, int, int]]:
+        """The tokens of a text by itself, each with its first character and its end in the text. A
+        special token that is written in it stands there as an unknown one.
+
+        Raises:
+            ModelError: the tokenizer does not tell where its tokens stand.
+        """
+        if not self.tokenizer.is_fast:
+            raise ModelError(
+                f"{type(self.tokenizer).__name__} does not tell where its tokens stand in a text, "
+                "which a part of a text needs: take an LM with a fast tokenizer (tokenizer.json)."
+            )
+        _check_characters([text])
+        encoding = self.tokenizer(
+            text,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_offsets_mapping=True,
+        )
+        ids = [self.unknown if id_ in self._special_ids else id_ for id_ in encoding["input_ids"]]
+        self._check(ids)
+        return [(id_, *span) for id_, span in zip(ids, encoding["offset_mapping"])]
+
     def words(self, words: Sequence[str], place: Place) -> list[list[int]]:
         """The token ids of answer words where they stand at that place; many at once, as ``start``
         and ``follow`` would.

@@ -108,15 +108,14 @@ class Passage(Units):
 
     def pieces(self, tokens: Tokens, begins: bool) -> list[Piece]:
         start, end = self.window
-        ids = tokens.plain(self.lead + self.text)
-        return [Piece((token,)) for token in ids[start:end]]
+        return [Piece((token,)) for token, _, _ in tokens.pieces(self.lead + self.text)[start:end]]
 
     def spans(self, tokens: Tokens) -> list[tuple[int, int]]:
         """The first character and the end of each token of the whole text."""
         shift = len(self.lead)
         return [
             (max(0, start - shift), max(0, end - shift))
-            for start, end in tokens.spans(self.lead + self.text)
+            for _, start, end in tokens.pieces(self.lead + self.text)
         ]
 
     def part(self, start: int, end: int) -> Self:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ptune.answers.extraction import Extraction
 from ptune.answers.word_labels import WordLabels
 from ptune.base import files
 from ptune.base.interrupts import Interrupted, stoppable
@@ -24,7 +25,7 @@ from ptune.errors import ConfigError, DivergedError
 from ptune.model.confidence import keep_confidence
 from ptune.model.prompt_model import Example, PromptModel, Row, Task
 from ptune.model.rows.examples import ScoredExample
-from ptune.model.running import label_sets, word_answers
+from ptune.model.running import label_sets, token_answers
 from ptune.runs import identity
 from ptune.settings import TrainConfig
 from ptune.training.checkpoint import Checkpoint
@@ -64,9 +65,9 @@ def accuracy(scores: Sequence[torch.Tensor], examples: Sequence[Example]) -> flo
 
 def figure_on_dev(task: Task, scores: Sequence[torch.Tensor], examples: Sequence[Example]) -> float:
     """The dev score of a task with labels by default: the accuracy, or where rows have several
-    labels their f1-micro, or where words have labels that of the entities (``word_answers``)."""
-    if isinstance(task.verbalizer, WordLabels):
-        return word_answers.figure_on_dev(task.verbalizer, scores, examples)
+    labels their f1-micro, or where single tokens are read an F1 (``token_answers``)."""
+    if isinstance(task.verbalizer, WordLabels | Extraction):
+        return token_answers.figure_on_dev(task.verbalizer, scores, examples)
     if task.multi_label:
         return label_sets.f1_on_dev(scores, examples, task.threshold)
     return accuracy(scores, examples)

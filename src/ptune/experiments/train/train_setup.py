@@ -53,11 +53,7 @@ def resolve_method(config: TaskConfig) -> Method:
     reader = task_members.reader_of(config, method)
     if method.tune == "lm" and reader.is_trained:
         method = replace(method, tune="both")
-    if config.tag and method.tune in ("nothing", "head"):
-        raise ConfigError(
-            f"{config.name} labels each word (tag), by a head that is trained, and {method.name} "
-            f"trains none: take {', '.join(task_members.FOR_WORDS)}."
-        )
+    task_members.check_trained(config, method)
     _check_prompts(config, method)
     _check_combine(config)
     if config.train.class_weights and method.tune == "nothing":
@@ -128,7 +124,9 @@ def train_settings(config: TaskConfig) -> TrainConfig:
 
 def has_labels(config: TaskConfig) -> bool:
     """Whether the answer is a label, one of several choices, or right or wrong, and no text."""
-    return bool(config.labels or config.vocabulary or config.choices or config.span)
+    return bool(
+        config.labels or config.vocabulary or config.choices or config.span or config.extract
+    )
 
 
 def dev_score(config: TaskConfig, unlabeled: int = 0) -> str:
@@ -142,7 +140,7 @@ def dev_score(config: TaskConfig, unlabeled: int = 0) -> str:
         return "nearness to answers of PET's members to rows held out"
     if config.multi_label:
         return "f1-micro"
-    if config.tag:
+    if config.tag or config.extract:
         return judge_labels.metrics_of(config.model_copy(update={"metrics": ()}))[0]
     if has_labels(config):
         return "accuracy"

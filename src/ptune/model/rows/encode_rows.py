@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ptune.answers.bound_verbalizer import BoundVerbalizer
+from ptune.answers.extraction import Extraction
 from ptune.answers.from_row import Span
 from ptune.answers.word_labels import WordLabels
 from ptune.data.row import FileRow, label_of, place_of
@@ -25,6 +26,7 @@ from ptune.model.rows.examples import (
     TextExample,
     VocabularyExample,
 )
+from ptune.model.rows.passages import passage_example
 from ptune.model.rows.windows import windows_of
 from ptune.model.rows.words import words_example
 from ptune.model.task import BoundTask, Row
@@ -119,6 +121,8 @@ def _examples_of_row(
         return _text_examples(model, number, row, labelled, room)
     if isinstance(task.verbalizer, WordLabels):
         return [words_example(model, number, row, labelled, input_limit(model, task))]
+    if isinstance(task.verbalizer, Extraction):
+        return [passage_example(model, number, row, labelled, input_limit(model, task))]
     bound = task.bound(row, model.lm.tokens, model.lm.kind)
     variants = task.variants(row)
     if task.task.windows != "none":

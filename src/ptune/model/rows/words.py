@@ -44,7 +44,7 @@ class WordsExample(ScoredExample):
         task: BoundTask,
         reader: Reader,
     ) -> torch.Tensor:
-        scores = reader(_hidden_states(outputs))
+        scores = reader(hidden_states(outputs))
         right = [example.right[word] for example in examples for word in example.words]
         labels = torch.tensor(right, device=scores.device)
         losses = cross_entropy(scores, labels, reduction="none")
@@ -60,7 +60,7 @@ class WordsExample(ScoredExample):
         reader: Reader,
     ) -> Sequence[torch.Tensor]:
         """The log probabilities of the labels of each word [W, C]: the mean over its tokens."""
-        log_probs = reader(_hidden_states(outputs)).log_softmax(-1).cpu()
+        log_probs = reader(hidden_states(outputs)).log_softmax(-1).cpu()
         parts = log_probs.split([len(example.words) for example in examples])
         return [example._of_words(part) for example, part in zip(examples, parts)]
 
@@ -76,7 +76,7 @@ class WordsExample(ScoredExample):
         return float(cross_entropy(scores, torch.tensor(self.right)))
 
 
-def _hidden_states(outputs: Sequence[list[FillOutput]]) -> torch.Tensor:
+def hidden_states(outputs: Sequence[list[FillOutput]]) -> torch.Tensor:
     """The hidden states at all tokens that are read [A, H]."""
     return torch.cat([fill.hidden for fills in outputs for fill in fills])
 

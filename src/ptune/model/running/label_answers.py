@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ptune.answers.confidence import Confidence
+from ptune.answers.extraction import Extraction
 from ptune.answers.from_row import Choices, Span
 from ptune.answers.word_labels import WordLabels
 from ptune.errors import ConfigError
@@ -55,13 +56,15 @@ def check_one_label(
         ConfigError: one is asked for.
     """
     settings = model.tasks[task].task
-    labels_words = isinstance(settings.verbalizer, WordLabels)
-    has_one = settings.verbalizer is not None and not settings.multi_label and not labels_words
+    reads_tokens = isinstance(settings.verbalizer, WordLabels | Extraction)
+    has_one = settings.verbalizer is not None and not settings.multi_label and not reads_tokens
     if has_one or coverage is None and at_least is None:
         return
     what = (
         "a label for each word"
-        if labels_words
+        if isinstance(settings.verbalizer, WordLabels)
+        else "parts of texts as answers"
+        if reads_tokens
         else "several labels"
         if settings.multi_label
         else "texts as answers"

@@ -65,7 +65,8 @@ class PromptFiles:
         """
         note = read_saved_prompt(self.folders[0])  # those of all members say the same
         reading = note.reading
-        writes = note.labels is None and not reading.choices and reading.span is None
+        chooses = reading.choices or reading.span or reading.extract
+        writes = note.labels is None and not chooses
         return Description(
             id=self.id,
             task="text" if writes else "labels",

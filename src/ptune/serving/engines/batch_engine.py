@@ -18,6 +18,8 @@ from ptune.serving.problems import overlong
 from ptune.settings import DecodingConfig
 from ptune.survey.text_checks.unknown_text import of_row
 
+MORE = ("entities", "start", "end")
+"""What an answer may have beside its prediction and scores."""
 FREE = {"max_new_tokens": 1, "min_new_tokens": 0, "stop": (), "rows": 1}
 """Settings of writing in which rows of one batch may differ."""
 
@@ -115,7 +117,7 @@ class BatchEngine:
                     job.tokens,
                     job.unknown,
                     note,
-                    best.get("entities"),
+                    {name: best[name] for name in MORE if name in best},
                 )
             )
         for job, answer in zip(jobs, answers):

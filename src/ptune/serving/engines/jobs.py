@@ -25,14 +25,16 @@ class BatchNote:
 class LabelAnswer:
     """The best label of a row, or a list of its labels where it may have several; the probability
     of every label, the best first; and the share of the row's text that the LM cannot read. Where
-    each word has a label, a list of those, the probability of each, and the entities."""
+    each word has a label, a list of those, and the probability of each; where the answer is a part
+    of a text, that, and the probabilities of some. ``more`` holds the entities then, or where the
+    part begins and ends."""
 
     label: str | list[str]
     scores: dict[str, float] | list[float]
     tokens: int
     unknown: float
     batch: BatchNote
-    entities: list[dict[str, Any]] | None = None
+    more: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

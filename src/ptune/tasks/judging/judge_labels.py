@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import torch
 
+from ptune.answers.extraction import Extraction
 from ptune.answers.from_row import TRUTH, Choices, Span
 from ptune.answers.label_words import Verbalizer
 from ptune.answers.word_labels import WordLabels
 from ptune.lm.language_model import LanguageModel
+from ptune.metrics import answers as answer_metrics
 from ptune.metrics import entities, texts
 from ptune.metrics import label_sets as label_set_metrics
 from ptune.metrics.intervals import interval
@@ -17,7 +19,7 @@ from ptune.model.prompt_model import Example, PromptModel, Row
 from ptune.model.rows.examples import Shortening
 from ptune.model.running.label_answers import confidence_of
 from ptune.tasks import task_members
-from ptune.tasks.judging import judge_label_sets, judge_words
+from ptune.tasks.judging import judge_extractions, judge_label_sets, judge_words
 from ptune.tasks.judging.baselines import Question
 from ptune.tasks.judging.label_details import LabelDetails
 from ptune.tasks.schema import TaskConfig
@@ -110,6 +112,8 @@ def metrics_of(config: TaskConfig) -> tuple[str, ...]:
     """The figures of a task with labels, the main one first."""
     if labels := task_members.word_labels(config):
         return judge_words.metrics_of(labels, config.metrics)
+    if config.extract:
+        return config.metrics or answer_metrics.DEFAULT
     default = label_set_metrics.DEFAULT if config.multi_label else ("accuracy",)
     return config.metrics or default
 
@@ -124,6 +128,8 @@ def check_metrics(config: TaskConfig, rows: Sequence[Row]) -> None:
     """
     if words := task_members.word_labels(config):
         entities.check(metrics_of(config), words.labels, words.rules)
+    elif config.extract:
+        answer_metrics.check(metrics_of(config))
     elif config.multi_label:
         labels, separator = tuple(config.labels), config.data.label_separator
         present = judge_label_sets.present(rows, config.target, labels, separator)
@@ -184,6 +190,8 @@ def judge(
     """
     if isinstance(model.tasks[0].task.verbalizer, WordLabels):
         return judge_words.judge(model, rows, metrics, shortening, details)
+    if isinstance(model.tasks[0].task.verbalizer, Extraction):
+        return judge_extractions.judge(model, rows, metrics, shortening, details)
     if model.tasks[0].task.multi_label:
         return judge_label_sets.judge(model, rows, metrics, shortening)
     names, target, verbalizer = (

@@ -11,7 +11,7 @@ from ptune.errors import PtuneError
 from ptune.metrics import entities, intervals
 from ptune.model.prompt_model import PromptModel
 from ptune.model.rows.examples import Shortening
-from ptune.model.running.word_answers import labels_of
+from ptune.model.running.token_answers import labels_of
 from ptune.tasks.judging.label_details import LabelDetails
 
 Row = Mapping[str, Any]

@@ -71,11 +71,10 @@ def _shown(result: Any, tenant: Tenant, top: int | None) -> dict[str, Any]:
     scores = result.scores
     if isinstance(scores, dict):
         scores = dict(list(scores.items())[:top])
-    entities = {} if result.entities is None else {"entities": result.entities}
     return {
         "labels" if isinstance(result.label, list) else "label": result.label,
         "scores": scores,
-        **entities,
+        **result.more,
         "tokens": result.tokens,
         "unknown": result.unknown,
         "batch": shown_batch(tenant, result.batch),
