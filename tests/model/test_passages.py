@@ -25,7 +25,7 @@ ROWS = [
         "context": TEXT,
         "label": {"text": ["German"], "answer_start": [70]},
     },
-    {"question": "a city", "context": "Rome is a city in Italy", "label": ["Italy", "in Italy"]},
+    {"question": "a city", "context": "Rome is a city in Italy", "label": ["in Italy", "Italy"]},
 ]
 LONG = {"question": "the euro", "context": f"{TEXT} . " * 6 + "pay with the euro", "label": "euro"}
 BERT = "{prefix:2} {question} {sep} {context}"
@@ -104,6 +104,27 @@ def test_a_batch_is_its_rows_alone_packed_or_padded_whole_or_in_windows(family, 
     model.lm.packs = False
     for scores, other in zip(together, model.scores(examples)):
         torch.testing.assert_close(scores, other, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@torch.no_grad()
+def test_windows_are_read_in_the_order_of_the_text(family):
+    """Scores of windows are those that each gives by itself, put together."""
+    model = model_of(family, no_answer=True, max_length=40)
+    (example,) = model.encode(0, [LONG])
+    learned = model.learned([0])
+    values = {}
+    for fill in example.fills:
+        hidden = model.lm.read_rows([fill], [0], learned.vectors, learned.prefixes).hidden
+        tokens = example.tokens[len(values) :][: len(hidden)]
+        values |= dict(zip(tokens, model.reader(0).classifier(hidden)))
+    expected = torch.stack([values[token] for token in sorted(values)]).log_softmax(0)
+    torch.testing.assert_close(model.scores([example])[0], expected, atol=2e-5, rtol=2e-5)
+    without = example.tokens.index(len(example.spans))
+    sizes = [len(fill.answer_positions) for fill in example.fills]
+    assert without == (sizes[0] - 1 if family == "bert" else sum(sizes) - 1)
+    fill = example.fills[0 if family == "bert" else -1]
+    assert fill.answer_positions[-1] == (0 if family == "bert" else len(fill.ids) - 1)
 
 
 @pytest.mark.parametrize("seed", range(3))
