@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import http_serving, serving, starting, training
+from benchmarks import http_serving, searching, serving, starting, training
 from benchmarks.side import Work
 
 
@@ -93,6 +93,11 @@ CASES = {
         "labels and texts of all lengths for 256 clients over 1,000 prompts, GPT-2's shape",
         ("ptune", "no prompts", "ptune, continuous"),
         http_serving.mixed(256, 1000),
+    ),
+    "autoprompt": Case(
+        "a step of AutoPrompt, 16 candidates for 8 rows of 8 to 24 words, BERT-base shape",
+        ("ptune", "one by one"),
+        searching.step,
     ),
     "start": Case(
         "until the command line says how it is used",
