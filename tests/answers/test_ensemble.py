@@ -37,6 +37,17 @@ def test_a_tie_of_votes_is_decided_by_the_mean():
     )
 
 
+def test_the_surest_member_answers_by_hand():
+    """The smallest entropy decides, and neither the largest score nor the others' number."""
+    scores = [
+        torch.tensor([0.6, 0.3, 0.1]).log(),
+        torch.tensor([0.02, 0.9, 0.08]).log() - 9,
+        torch.tensor([0.6, 0.35, 0.05]).log() + 3,
+    ]
+    shares = combine(scores, "confident")
+    torch.testing.assert_close(shares, torch.tensor([0.02, 0.9, 0.08]))
+
+
 def test_the_text_that_most_wrote():
     assert most_said(["a", "b", "b"]) == "b" and most_said(["a", "b"]) == "a"
 

@@ -3,11 +3,14 @@ ones."""
 
 import pytest
 import tiny
+import torch
 from killing import killed_after_every_file
 
 from ptune.errors import ConfigError
 from ptune.experiments.options import ProbeConfig
 from ptune.experiments.probe import probe, probe_search
+from ptune.lm.language_model import LanguageModel
+from ptune.lm.source.random_weights import with_random_weights
 
 TOWNS = ("Vienna", "Rome", "Paris", "Berlin", "London", "Madrid")
 COLUMNS = ["manual", "mined", "mined-ensemble", "autoprompt", "pez"]
@@ -82,3 +85,16 @@ def test_a_search_that_cannot_run_is_refused_before_the_first(folder, tmp_path):
         run(folder, tmp_path / "b", search="")
     with pytest.raises(ConfigError, match="name texts with --corpus"):
         run(folder, tmp_path / "c", corpus=[])
+
+
+def test_the_control_has_random_weights_and_the_same_form(folder, tmp_path):
+    lm = LanguageModel.load(folder / "lm", device="cpu")
+    before, state = lm.fingerprint(), torch.get_rng_state()
+    first, again, other = (with_random_weights(lm, seed) for seed in (0, 0, 1))
+    assert first.fingerprint() == again.fingerprint() != other.fingerprint()
+    assert lm.fingerprint() == before != first.fingerprint()
+    assert torch.equal(torch.get_rng_state(), state) and first.kind == lm.kind
+    plain = run(folder, tmp_path / "plain", search="", corpus=[])
+    control = run(folder, tmp_path / "control", search="", corpus=[], control="random-lm")
+    assert control.settings["lm"].endswith("random weights")
+    assert control.methods["manual"] != plain.methods["manual"]

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-Combine = Literal["mean", "vote", "weighted"]
+Combine = Literal["mean", "vote", "weighted", "confident"]
 TIE = 1e-3
 
 
@@ -16,7 +16,8 @@ def combine(
 ) -> torch.Tensor:
     """The members' label scores [C] each, as one share of each label [C]: the mean of their
     probabilities; or the share of members that vote for it, a tie decided by the mean; or by the
-    weighted mean of their scores (PET, section 3.3).
+    weighted mean of their scores (PET, section 3.3); or as the one member answers whose
+    probabilities are the surest, of the smallest entropy: a prompt for each row.
 
     Args:
         scores: log probabilities of the labels, not normalised over them.
@@ -28,6 +29,8 @@ def combine(
     shares = torch.stack([label_scores.softmax(0) for label_scores in scores])
     if how == "mean":
         return shares.mean(0)
+    if how == "confident":
+        return shares[torch.special.entr(shares).sum(1).argmin()]
     votes = torch.bincount(
         shares.argmax(1), minlength=shares.shape[1]
     )  # whole numbers, so that a share below one only decides ties

@@ -68,6 +68,9 @@ class ProbeConfig(Config):
     """Steps of --search gradient, pez and project."""
     search_budget: Annotated[int, Field(ge=1)] | None = None
     """How many rows the LM may read at most in a search of a relation (ptune search, --budget)."""
+    control: Literal["random-lm"] | None = None
+    """random-lm: run all of it on an LM of the same form with random weights, which knows nothing:
+    what methods reach there they have learned from the train rows, and not recalled."""
     wordings: bool | None = None
     """Try the manual prompt in other wordings too, on dev and test. By default for the built-in
     facts only."""

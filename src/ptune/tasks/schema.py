@@ -258,9 +258,10 @@ class TaskConfig(Config):
     are added."""
     prompts: Annotated[int, Field(ge=1, le=1000)] = 1
     """Train so many prompts of different seeds together, which then answer as an ensemble."""
-    combine: Literal["mean", "vote", "weighted"] = "mean"
-    """How an ensemble answers: by the mean of its members' probabilities, by their vote, or by the
-    mean of their scores weighted by their accuracy on dev; of texts, always by vote."""
+    combine: Literal["mean", "vote", "weighted", "confident"] = "mean"
+    """How an ensemble answers: by the mean of its members' probabilities, by their vote, by the
+    mean of their scores weighted by their accuracy on dev, or to each row as the member does that
+    is the surest of it (confident); of texts, always by vote."""
     lm: Lm = "builtin"
     """builtin, a transformers folder, a .gguf file, or a name on the model hub."""
     continue_from: Annotated[pathlib.Path | None, tyro.conf.arg(name="from")] = None

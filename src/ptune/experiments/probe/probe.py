@@ -12,6 +12,7 @@ from ptune.experiments.options import ProbeConfig
 from ptune.experiments.probe import duration, probe_checks, probe_search, probe_setup
 from ptune.experiments.probe.probe_trials import Plan, original_weights, run_bank, trials_of
 from ptune.lm.language_model import LanguageModel
+from ptune.lm.source.random_weights import with_random_weights
 from ptune.reports.pages import probe_page
 from ptune.reports.schemas import Results, summarise, versions
 from ptune.reports.trial_results import FactsResult, divergences
@@ -79,6 +80,8 @@ def _set_up(
     facts = lama.read_facts(config.facts, relations, config.manual, report)
     tuned = any(method.tune in ("lm", "both") for method in methods)
     lm = LanguageModel.load(config.lm, device=config.device, dtype=config.dtype, tuned=tuned)
+    if config.control == "random-lm":
+        lm = with_random_weights(lm)
     problems, kept_relations, words = probe_setup.problems_of(config, lm, facts, report)
     plan = probe_setup.plan_of(config, lm, problems, methods)
     searches = probe_search.searches_of(config, [problem.name for problem in problems])
@@ -128,7 +131,7 @@ def _summarise(asked: _Probe, single: Sequence[FactsResult]) -> Results:
         {problem.name: problem.majority for problem in plan.problems},
         asked.dropped,
         {
-            "lm": config.lm,
+            "lm": plan.lm.source if config.control else config.lm,
             "facts": config.facts,
             "allowed": asked.allowed,
             "identity": plan.identity,
