@@ -137,7 +137,7 @@ def test_scores_searches_and_pipelines(lm, monkeypatch):
             lambda cls, *names, **options: loaded.append(names) or right(cls, *names, **options)
         ),
     )
-    prompt_estimator._frozen_lm.cache_clear()
+    prompt_estimator.frozen_lm.cache_clear()
     assert len(cross_val_score(classifier(lm), TEXTS, LABELS, cv=2)) == 2
     search = GridSearchCV(
         classifier(lm), {"method": ["manual", "p-tuning"], "random_state": [0, 1]}, cv=2

@@ -227,7 +227,7 @@ def test_a_length_from_which_a_row_changes_others_is_the_longest_that_is_taken(m
     assert LanguageModel(network, tokenizer).max_length == 80
     monkeypatch.setattr(network.model, "forward", warped)
     monkeypatch.setattr(batching, "PADDED", 1.0)
-    monkeypatch.setattr("ptune.lm.trials.trial.Trial._same_padded", lambda *_: True)
+    monkeypatch.setattr("ptune.lm.trials.trial.Trial.same_padded", lambda *_: True)
     assert LanguageModel(network, tokenizer).max_length == 8
 
 
@@ -413,7 +413,7 @@ def test_a_layer_that_a_prefix_would_miss_is_told():
         torch.zeros(hidden_states.shape[:2], dtype=torch.long)
     )
     with pytest.raises(ModelError, match="does not take a prefix into account at every layer"):
-        lm._trial().check_prefix(route)
+        lm.trial().check_prefix(route)
 
 
 # Training: gradients, checkpointing, number formats.

@@ -90,8 +90,8 @@ def test_behind_kept_contexts_all_is_as_in_whole_rows(family, monkeypatch):
             with monkeypatch.context() as patch:
                 patch.setattr(
                     Contexts,
-                    "_together",
-                    lambda self, texts, wrong=wrong, right=Contexts._together: wrong(
+                    "run_together",
+                    lambda self, texts, wrong=wrong, right=Contexts.run_together: wrong(
                         right(self, texts)
                     ),
                 )

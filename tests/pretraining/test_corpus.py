@@ -75,11 +75,11 @@ def test_a_text_that_has_changed_is_read_again(tmp_path, monkeypatch):
     """Also where it is as long as before, and where the first reading was cut short."""
     text, tokenizer = tmp_path / "a.txt", tiny.wordpiece()
     text.write_text("Vienna")
-    write = corpus._write
+    write = corpus.write_tokens
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(
             corpus,
-            "_write",
+            "write_tokens",
             lambda *arguments: [write(*arguments), exec("raise KeyboardInterrupt")],
         )
         corpus.tokenise(text, tokenizer, tmp_path / "t", None)

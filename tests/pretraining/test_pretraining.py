@@ -81,14 +81,14 @@ def test_what_diverges_is_not_saved(settings, text, tmp_path):
 
 
 def test_weights_too_large_for_the_saved_format_are_not_saved(text, tmp_path, monkeypatch):
-    train = p._Run.train
+    train = p.PretrainingRun.train
 
     def grown(run, report):
         train(run, report)
         with torch.no_grad():
             next(run.lm.model.parameters()).mul_(1e8)
 
-    monkeypatch.setattr(p._Run, "train", grown)
+    monkeypatch.setattr(p.PretrainingRun, "train", grown)
     with pytest.raises(DivergedError, match="too large for float16"):
         p.pretrain(config(text, tmp_path / "lm", steps=2, save_dtype="float16"), lambda _: None)
     assert not (tmp_path / "lm" / "model.safetensors").exists()

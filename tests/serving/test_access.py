@@ -95,7 +95,7 @@ def test_a_batch_does_not_name_others_prompts(served):
     ]
     for thread in threads:
         thread.start()
-    while len(server.scheduler._labels) < 2:
+    while len(server.scheduler.label_queue) < 2:
         paused.wait(0.01)
     paused.set()
     for thread in threads:

@@ -228,7 +228,7 @@ class PromptEstimator(BaseEstimator):
             return self.lm
         if chosen is not None and _tunes_lm(chosen):
             return LanguageModel.load(self.lm, device=self.device, dtype=self.dtype, tuned=True)
-        return _frozen_lm(str(self.lm), self.device, self.dtype)
+        return frozen_lm(str(self.lm), self.device, self.dtype)
 
     def _settings(self, chosen: Method) -> TrainConfig:
         """The method's settings of training, with those of ``train`` in their place.
@@ -304,7 +304,7 @@ class PromptEstimator(BaseEstimator):
 
 
 @lru_cache(maxsize=2)
-def _frozen_lm(source: str, device: str, dtype: str) -> LanguageModel:
+def frozen_lm(source: str, device: str, dtype: str) -> LanguageModel:
     """A frozen LM, which the estimators of a search share."""
     return LanguageModel.load(source, device=device, dtype=dtype)
 

@@ -94,7 +94,7 @@ class LanguageModel:
 
     def _try(self) -> None:
         """Find out what the LM can do, and refuse it where it takes no prompts."""
-        trial = self._trial()
+        trial = self.trial()
         self._check(trial)
         self.pads_left = trial.can_pad_left()
         self.forward.gathers = answer_positions.gather(
@@ -235,7 +235,7 @@ class LanguageModel:
     def hidden_width(self) -> int:
         """The width H of the last hidden states."""
         with torch.no_grad():
-            return int(self.hidden(one_row(self._trial().rows, 0)).shape[-1])
+            return int(self.hidden(one_row(self.trial().rows, 0)).shape[-1])
 
     @property
     def device(self) -> torch.device:
@@ -259,7 +259,7 @@ class LanguageModel:
         Raises:
             ModelError: the head cannot be told from the rest, or the LM needs it to be tied.
         """
-        self.head.untie(self._trial())
+        self.head.untie(self.trial())
         self.tune(False)
         for parameter in self.head_parameters():
             parameter.requires_grad_(True)
@@ -496,7 +496,7 @@ class LanguageModel:
             ModelError: they get none, as from some quantised LMs.
         """
         lost = capability_trials.parts_without_gradient(
-            self._trial(), self.embed if soft else None, self.route if deep else None
+            self.trial(), self.embed if soft else None, self.route if deep else None
         )
         if lost:
             raise ModelError(
@@ -552,7 +552,7 @@ class LanguageModel:
         start = self.start if self.kind == "encoder-decoder" else None
         return two_rows(self.tokens, start).to(self.device)
 
-    def _trial(self) -> Trial:
+    def trial(self) -> Trial:
         rows = self.trial_rows()
         return Trial(
             type(self.model).__name__,

@@ -81,7 +81,8 @@ def tokenise(
     )
     if not place.exists():
         files.write_folder(
-            place, lambda temporary: _write(text, tokenizer, pathlib.Path(temporary), end, segment)
+            place,
+            lambda temporary: write_tokens(text, tokenizer, pathlib.Path(temporary), end, segment),
         )
     documents = np.fromfile(place / "documents", np.int64)
     return Corpus(
@@ -112,7 +113,7 @@ def beginning(
     return Corpus(np.array(ids, np.int32), np.array(starts, np.bool_), np.array(documents))
 
 
-def _write(
+def write_tokens(
     text: pathlib.Path,
     tokenizer: Any,
     folder: pathlib.Path,

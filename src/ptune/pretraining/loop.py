@@ -64,7 +64,7 @@ def _pretrained(
     folder.claim(whole)
     _keep_tokenizer(config, lm)
     text = batches.read(config, lm)
-    run = _Run(config, lm, text, _new_head(config, lm))
+    run = PretrainingRun(config, lm, text, _new_head(config, lm))
     if config.resume:
         run.restore()
     size = sum(parameter.numel() for parameter in lm.model.parameters())
@@ -128,7 +128,7 @@ def _rehearse(config: PretrainConfig, lm: LanguageModel) -> None:
     if not sum(map(len, text.training)):
         return
     with without_trace(lm, tuned=True):
-        run = _Run(brief, lm, text, _new_head(config, lm))
+        run = PretrainingRun(brief, lm, text, _new_head(config, lm))
         try:
             run.step(run.batches.held_out(1)[0])
             run.held_out_figures()
@@ -136,7 +136,7 @@ def _rehearse(config: PretrainConfig, lm: LanguageModel) -> None:
             lm.tune(False)
 
 
-class _Run:
+class PretrainingRun:
     """A training run: the model, its optimiser, and the number of steps that were taken."""
 
     def __init__(

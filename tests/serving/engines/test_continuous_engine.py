@@ -31,7 +31,7 @@ def test_mixed_texts_and_labels_are_as_each_row_alone(server, prompts):
         else:
             assert given.texts == [wanted], one.prompt
     assert any(set(answer(one).batch.rows) == set(WRITING) for one in jobs if one.writes)
-    assert not server.scheduler.engine._writing and not len(server.scheduler.engine.writer)
+    assert not server.scheduler.engine.written and not len(server.scheduler.engine.writer)
 
 
 def test_a_text_joins_those_that_have_begun_and_leaves_when_it_ends(server, prompts):
@@ -98,14 +98,14 @@ def test_where_a_step_fails_the_rows_are_written_again_one_by_one(server, prompt
 def test_virtual_ids_are_not_used_twice_and_run_out_without_harm(server, prompts, monkeypatch):
     """Two versions of a prompt must never share a block of the cache."""
     writer = server.scheduler.engine.writer
-    before = writer._next_id
+    before = writer.next_id
     assert answer(job_of(server, "deep", TEXTS[3])).texts == [alone(prompts, "deep", TEXTS[3])]
-    server.scheduler.engine._virtual.clear()
+    server.scheduler.engine.virtual_prompts.clear()
     assert answer(job_of(server, "deep", TEXTS[3])).texts == [alone(prompts, "deep", TEXTS[3])]
-    assert writer._next_id > before
-    monkeypatch.setattr("ptune.lm.patches.paged_writing.LAST_ID", writer._next_id)
+    assert writer.next_id > before
+    monkeypatch.setattr("ptune.lm.patches.paged_writing.LAST_ID", writer.next_id)
     assert answer(job_of(server, "deep", TEXTS[3])).texts == [alone(prompts, "deep", TEXTS[3])]
-    assert writer._next_id == server.scheduler.engine.lm.forward.vocabulary_size + 3
+    assert writer.next_id == server.scheduler.engine.lm.forward.vocabulary_size + 3
 
 
 def job_of(server, prompt, text):

@@ -74,13 +74,13 @@ def test_a_mixed_batch_answers_as_each_row_alone(server, prompts):
 def test_rows_that_keep_coming_meet(server):
     """The first one does not go alone because the next come a moment later."""
     scheduler = server.scheduler
-    scheduler.wait, scheduler.rows, scheduler._seconds["labels"] = 0.25, 6, 60.0
+    scheduler.wait, scheduler.rows, scheduler.batch_seconds["labels"] = 0.25, 6, 60.0
     jobs = [job("film", TEXTS[0]) for _ in range(6)]
     for one in jobs:
         scheduler.submit([one])
         time.sleep(0.08)
     assert answer(jobs[0]).batch.rows == {"film": 6}
-    scheduler._seconds["labels"] = 0.0
+    scheduler.batch_seconds["labels"] = 0.0
     few = [job("film", TEXTS[0]) for _ in range(2)]
     for one in few:
         scheduler.submit([one])
@@ -157,7 +157,7 @@ def test_one_tenants_rows_do_not_hold_up_anothers(server):
 
 
 def test_a_full_queue_refuses_and_says_when(server):
-    server.scheduler._labels.most = 5
+    server.scheduler.label_queue.most = 5
     with Paused(server):
         server.scheduler.submit([job("film", TEXTS[0], "a") for _ in range(4)])
         with pytest.raises(Problem) as full:
@@ -170,7 +170,7 @@ def test_a_full_queue_refuses_and_says_when(server):
 
 
 def test_who_leaves_frees_the_place(server):
-    server.scheduler._labels.most = 3
+    server.scheduler.label_queue.most = 3
     with Paused(server):
         left = [job("film", TEXTS[0]) for _ in range(3)]
         server.scheduler.submit(left)

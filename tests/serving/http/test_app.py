@@ -319,7 +319,7 @@ def test_a_client_that_leaves_frees_its_place(server, client):
     assert asyncio.run(ask_and_leave(client.app, "/v1/completions", body)) == []
     server.scheduler.call(lambda: None).result()
     server.scheduler.call(lambda: None).result()
-    assert not server.scheduler._texts
+    assert not server.scheduler.text_queue
 
 
 async def ask_and_leave(app, path, body):

@@ -97,7 +97,7 @@ class PagedWriter:
     def __init__(self, lm: "LanguageModel", tokens: int, rows: int):
         check_version()
         self.lm, self.tokens, self.rows = lm, tokens, rows
-        self._next_id = lm.forward.vocabulary_size
+        self.next_id = lm.forward.vocabulary_size
         self._prompts: dict[str, VirtualPrompt | None] = {}
         self._number = 0
         self._filled = _Filled(self)
@@ -166,8 +166,8 @@ class PagedWriter:
             return None
         if len(deep) and (reason := self.lacks_prefixes):
             raise ModelError(reason)
-        prompt = VirtualPrompt(self._next_id, soft.to(device, dtype), deep.to(device, dtype))
-        self._next_id = prompt.end
+        prompt = VirtualPrompt(self.next_id, soft.to(device, dtype), deep.to(device, dtype))
+        self.next_id = prompt.end
         return prompt
 
     @property
@@ -185,7 +185,7 @@ class PagedWriter:
     @property
     def has_ids(self) -> bool:
         """Whether there are ids left; where not, ``renew`` when no text is being written."""
-        return self._next_id < LAST_ID
+        return self.next_id < LAST_ID
 
     def renew(self) -> None:
         """Forget all that the cache holds, and every virtual id."""
@@ -194,7 +194,7 @@ class PagedWriter:
         self._processor.reset()
         self._take_outputs()
         self._processor.cache.reset()
-        self._next_id = self.lm.forward.vocabulary_size
+        self.next_id = self.lm.forward.vocabulary_size
 
     def add(self, row: EncodedRow, prompt: VirtualPrompt | None, most: int) -> str:
         """Let a row be continued from the next step on.

@@ -77,7 +77,7 @@ class Contexts:
             len(row.ids) for row in rows
         ):
             return None
-        return self._together([row.ids[:start] for row, start in zip(rows, starts)]), [
+        return self.run_together([row.ids[:start] for row, start in zip(rows, starts)]), [
             _behind(row, start) for row, start in zip(rows, starts)
         ]
 
@@ -86,7 +86,7 @@ class Contexts:
         start = _start(row)
         return start if row.ids[:start] in self.chosen else 0
 
-    def _together(self, texts: Sequence[Ids]) -> Context:
+    def run_together(self, texts: Sequence[Ids]) -> Context:
         longest = max(map(len, texts))
         longest_values = self._values(max(texts, key=len))
         layers, two, heads, _, width = longest_values.shape

@@ -127,7 +127,7 @@ class Trial:
     @torch.no_grad()
     def check_padding(self) -> None:
         """Padding must not change the answers."""
-        if not self._same_padded(self.rows):
+        if not self.same_padded(self.rows):
             raise ModelError(
                 f"{self.name} answers differently when a row is padded: it ignores the attention "
                 f"mask, so rows of different lengths cannot share a batch. ptune cannot use it."
@@ -153,7 +153,7 @@ class Trial:
         columns = (
             rows.columns if rows.decoder is not None else rows.columns + shift * (rows.rows == 1)
         )
-        return self._same_padded(
+        return self.same_padded(
             replace(
                 rows,
                 ids=_rolled(rows.ids, shift),
@@ -208,7 +208,7 @@ class Trial:
         )
         return all(bool(gradient[..., start:end].any()) for start, end in route.parts)
 
-    def _same_padded(self, rows: Batch) -> bool:
+    def same_padded(self, rows: Batch) -> bool:
         """Whether the second row, which is padded, is answered as alone."""
         padded = self.run(rows)[1, rows.columns[rows.rows == 1]]
         return close(padded, self.run(one_row(rows, 1))[0, -1:])

@@ -54,7 +54,7 @@ def propose(search: RunningSearch, source: str, beams: int) -> list[CandidateSco
         shape = shapes[number]
         if not search.budget.allows(_calls(task.train, beams, lm, shape), reserved):
             return WrittenTemplates(templates=[], calls=0)
-        fill = _fill_masks if lm.kind == "masked" else _write_spans
+        fill = fill_masks if lm.kind == "masked" else write_spans
         return fill(search, source, shape, beams, allowed)
 
     def count(result: WrittenTemplates) -> None:
@@ -141,7 +141,7 @@ def _best(beams: Sequence[Beam], count: int) -> list[Beam]:
     return sorted(beams, key=lambda beam: (-beam[0], beam[1]))[:count]
 
 
-def _fill_masks(
+def fill_masks(
     search: RunningSearch, source: str, shape: Sequence[int], beams: int, allowed: torch.Tensor
 ) -> WrittenTemplates:
     """Fill runs of masks from left to right by beam search."""
@@ -230,7 +230,7 @@ class _Spans:
         return counts
 
 
-def _write_spans(
+def write_spans(
     search: RunningSearch, source: str, shape: Sequence[int], beams: int, allowed: torch.Tensor
 ) -> WrittenTemplates:
     """Let the decoder write all gaps by beam search, each closed by the sentinel of the next."""

@@ -53,8 +53,8 @@ class ContinuousEngine(BatchEngine):
         self.writer = PagedWriter(lm, tokens, rows)
         if self.writer.lacks_prefixes:
             log.info("Deep prefixes are written in batches: %s.", self.writer.lacks_prefixes)
-        self._virtual: weakref.WeakKeyDictionary[Bank, Virtual] = weakref.WeakKeyDictionary()
-        self._writing: dict[str, _Writing] = {}
+        self.virtual_prompts: weakref.WeakKeyDictionary[Bank, Virtual] = weakref.WeakKeyDictionary()
+        self.written: dict[str, _Writing] = {}
 
     def text_batch(self, jobs: Sequence[Job]) -> list[Job]:
         """The jobs that begin together with the first one."""
@@ -96,7 +96,7 @@ class ContinuousEngine(BatchEngine):
         try:
             for job in jobs:
                 self._begin(job)
-            while self._writing:
+            while self.written:
                 self._step()
                 between()
                 while (joining := more(self._joins_now)) is not None:
@@ -107,7 +107,7 @@ class ContinuousEngine(BatchEngine):
 
     @property
     def _jobs(self) -> list[Job]:
-        return [one.job for one in self._writing.values()]
+        return [one.job for one in self.written.values()]
 
     def _joins_now(self, job: Job) -> bool:
         return self.may_join(job) and self._fits([*self._jobs, job])
@@ -124,11 +124,11 @@ class ContinuousEngine(BatchEngine):
         prompt = self._virtual_prompt(model, model.tasks[example.task].prompt)
         name = self.writer.add(example.fills[0], prompt, job.settings.max_new_tokens)
         text = LiveText(model, job.settings.max_new_tokens, job.settings.stop)
-        self._writing[name] = _Writing(job, text, note_of([*self._jobs, job]))
+        self.written[name] = _Writing(job, text, note_of([*self._jobs, job]))
 
     def _virtual_prompt(self, model: PromptModel, number: int) -> VirtualPrompt | None:
         """The prompt with its ids, which it keeps for as long as it is in memory."""
-        prompts = self._virtual.setdefault(model.bank, {})
+        prompts = self.virtual_prompts.setdefault(model.bank, {})
         if number not in prompts and number >= 0:
             vectors, prefixes = model.bank.vectors([number]), model.bank.deep([number])
             prompts[number] = self.writer.virtual(vectors, prefixes)
@@ -137,17 +137,17 @@ class ContinuousEngine(BatchEngine):
     def _step(self) -> None:
         """Write one token of each text; those that nobody waits for any more end."""
         for name, token in self.writer.step().items():
-            one = self._writing[name]
+            one = self.written[name]
             take_token(one.job, one.text, token, one.note)
-        for name, one in list(self._writing.items()):
+        for name, one in list(self.written.items()):
             if one.text.end is not None or not one.job.is_wanted:
                 self.writer.cancel(name)
-                del self._writing[name]
+                del self.written[name]
 
     def _forget(self) -> None:
         """Give up what is being written, and all virtual ids."""
-        self._writing.clear()
-        self._virtual.clear()
+        self.written.clear()
+        self.virtual_prompts.clear()
         self.writer.renew()
 
 

@@ -50,13 +50,13 @@ class Scheduler:
         self.rows, self.wait, self.metrics = rows, wait, metrics
         self.prompts: Prompts | None = None
         self.engine: BatchEngine | None = None
-        self._labels, self._texts = FairQueue(queue), FairQueue(queue)
+        self.label_queue, self.text_queue = FairQueue(queue), FairQueue(queue)
         self._calls: list[Callable[[], None]] = []
         self._changed = threading.Condition()
         self._closing = False
         self._rate = 0.0  # rows a second, lately
         self._answered, self._busy = 0, 0.0  # rows and seconds that are not in it yet
-        self._seconds = {"labels": 0.0, "texts": 0.0}  # of the last batch of each kind
+        self.batch_seconds = {"labels": 0.0, "texts": 0.0}  # of the last batch of each kind
         metrics.waiting.set_function(self._waiting)
         self._thread = threading.Thread(target=self._run, name="ptune-lm", daemon=True)
         self._thread.start()
@@ -67,7 +67,7 @@ class Scheduler:
         Raises:
             Problem: too many rows wait already, or the server is stopping.
         """
-        queue = self._texts if jobs[0].writes else self._labels
+        queue = self.text_queue if jobs[0].writes else self.label_queue
         with self._changed:
             if self._closing:
                 raise Problem(
@@ -107,7 +107,7 @@ class Scheduler:
     def abandon(self) -> None:
         """Answer no more rows that wait."""
         with self._changed:
-            jobs = [*self._labels.clear(), *self._texts.clear()]
+            jobs = [*self.label_queue.clear(), *self.text_queue.clear()]
         for job in jobs:
             job.fail(overlong())
 
@@ -121,16 +121,16 @@ class Scheduler:
     def _work(self) -> None:
         """One round: what is asked of the thread, a batch of labels, and a batch of texts."""
         self._do_calls()
-        if self._labels:
+        if self.label_queue:
             self._score_some(self.rows)
-        if self._texts:
+        if self.text_queue:
             self._write_some()
 
     def _await_work(self) -> bool:
         """Wait until there is work; False when there will be none any more."""
         with self._changed:
             idle = False
-            while not (self._labels or self._texts or self._calls):
+            while not (self.label_queue or self.text_queue or self._calls):
                 if self._closing:
                     return False
                 idle = True
@@ -146,19 +146,19 @@ class Scheduler:
         end = time.monotonic() + max(self.wait, self._worth_waiting())
         waiting = 0
         while (now := self._waiting()) > waiting and time.monotonic() < end:
-            full = max(len(self._labels), len(self._texts)) >= self.rows
+            full = max(len(self.label_queue), len(self.text_queue)) >= self.rows
             if full or self._calls or self._closing:
                 return
             waiting = now
             self._changed.wait(self.wait)
 
     def _waiting(self) -> int:
-        return len(self._labels) + len(self._texts)
+        return len(self.label_queue) + len(self.text_queue)
 
     def _worth_waiting(self) -> float:
         """Seconds; where both kinds wait, those of the kind whose batches are the shorter."""
-        queues = {"labels": self._labels, "texts": self._texts}
-        seconds = (self._seconds[kind] for kind, queue in queues.items() if queue)
+        queues = {"labels": self.label_queue, "texts": self.text_queue}
+        seconds = (self.batch_seconds[kind] for kind, queue in queues.items() if queue)
         return SHARE * min(seconds, default=0.0)
 
     def _do_calls(self) -> None:
@@ -170,7 +170,7 @@ class Scheduler:
     def _score_some(self, most: int) -> None:
         assert self.engine is not None
         with self._changed:
-            jobs = self._labels.take(most)
+            jobs = self.label_queue.take(most)
         with _failing(jobs):
             for batch in self.engine.label_batches(self._prepared(jobs)):
                 self._run_batch("labels", batch, self.engine.score)
@@ -179,12 +179,12 @@ class Scheduler:
         engine = self.engine
         assert engine is not None
         with self._changed:
-            jobs = self._texts.take(self.rows)
+            jobs = self.text_queue.take(self.rows)
         with _failing(jobs):
             jobs = self._prepared(jobs)
             batch = engine.text_batch(jobs) if jobs else []
             with self._changed:
-                self._texts.put_back([job for job in jobs if job not in batch])
+                self.text_queue.put_back([job for job in jobs if job not in batch])
         if batch and engine.joins:
             self._write_with_joiners(engine, batch)
         elif batch:
@@ -217,27 +217,27 @@ class Scheduler:
     def _next_text(self, fits: Callable[[Job], bool]) -> Job | None:
         """The text whose turn it is, if it fits; else it stays the next one, so that the time
         comes when it does."""
-        while self._texts:
+        while self.text_queue:
             with self._changed:
-                jobs = self._texts.take(1)
+                jobs = self.text_queue.take(1)
             with _failing(jobs):
                 for job in self._prepared(jobs):
                     if fits(job):
                         return job
                     with self._changed:
-                        self._texts.put_back([job])
+                        self.text_queue.put_back([job])
                     return None
         return None
 
     def _between_tokens(self) -> None:
         """Answer what has come while a text is written. It runs as if nothing else did: what the
         call of the LM around it has set is not set here."""
-        if self._calls or (self._labels and not self._switches):
+        if self._calls or (self.label_queue and not self._switches):
             contextvars.Context().run(self._do_between)
 
     def _do_between(self) -> None:
         self._do_calls()
-        if self._labels and not self._switches:
+        if self.label_queue and not self._switches:
             self._score_some(ROWS_BETWEEN)
 
     @property
@@ -278,7 +278,7 @@ class Scheduler:
     ) -> None:
         clock = _Clock()
         self._run_apart_if_it_fails(jobs, run)
-        took = self._seconds[kind] = clock.lap()
+        took = self.batch_seconds[kind] = clock.lap()
         self._took(len(jobs), took)
         self.metrics.read(kind, jobs)
         self.metrics.ran(kind, len(jobs), took)
