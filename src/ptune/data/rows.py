@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 
 from ptune.data import row_files
+from ptune.data.formats.columnar import COLUMNAR, columnar_rows
 from ptune.data.formats.header import TABLES
 from ptune.data.formats.json_files import json_file_rows
 from ptune.data.formats.json_rows import row_of as row_of
@@ -15,7 +16,7 @@ from ptune.errors import DataError, nearest
 from ptune.settings import FileConfig
 
 JSON = (".jsonl", ".json", ".ndjson")
-FORMATS = (".jsonl", ".json", ".csv", ".tsv")
+FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 AS_IT_IS = FileConfig()
 
 
@@ -51,8 +52,11 @@ def iterate_rows(
     """The rows of a file one by one; see ``read_rows``."""
     path, notes = pathlib.Path(path), [] if notes is None else notes
     form = row_files.form_of(path)
+    rows: Iterator[FileRow]
     if form in JSON:
         rows = json_file_rows(path, form, options, skipped, notes)
+    elif form in COLUMNAR:
+        rows = columnar_rows(path, form, options)
     elif form in TABLES or options.separator:
         rows = table_rows(path, options, skipped, notes)
     else:

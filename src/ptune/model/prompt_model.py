@@ -15,6 +15,7 @@ from ptune.answers.from_row import Choices, Span
 from ptune.answers.readers.reader import Reader
 from ptune.answers.readers.word_reader import WordReader
 from ptune.answers.word_labels import WordLabels
+from ptune.data.in_memory import rows_from
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.lm.language_model import LanguageModel
 from ptune.model import initialisation
@@ -336,6 +337,7 @@ class PromptModel:
             TemplateError, DataError: a row does not fit, or no task takes it; its number is told.
         """
         examples = []
+        rows = rows_from(rows)
         chosen = encode_rows.chosen_tasks(self, rows, tasks)
         for number, (row, tasks_of_row) in enumerate(zip(rows, chosen), 1):
             examples_of_row = []

@@ -32,6 +32,17 @@ ONE_LABEL_A_ROW = (AUTO, "pet", "ipet", "contrastive", "next-sentence")
 class DataConfig(LayoutConfig):
     """Files of rows; a path in a YAML file is taken from the file's own folder."""
 
+    dataset: str | None = None
+    """Instead of files: a data set of the hub, or a folder of one; train, dev, test and unlabeled
+    are then its splits, such as train[:10%]. columns are those that are read."""
+    config: str | None = None
+    """Of a data set the configuration, where it has several."""
+    revision: str | None = None
+    """Of a data set of the hub the commit, branch or tag; the newest by default."""
+    split: str | None = None
+    """Of a data set the split to learn from, as train."""
+    streaming: bool = False
+    """Read a data set as it comes, no more of it than is asked for: train[:1000]."""
     train: pathlib.Path | None = None
     """Rows to learn from."""
     dev: pathlib.Path | None = None
@@ -70,8 +81,29 @@ class DataConfig(LayoutConfig):
                 if split not in allowed:
                     raise ValueError(f"{name} speaks of {split}, of which no file is given")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _split_is_train(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("split") is not None:
+            if values.get("train") is not None:
+                raise ValueError("split is the split to learn from, as train: give one of them")
+            split = values["split"]
+            return {**values, "train": split, "split": None}
+        return values
+
+    def _check_data_set(self) -> None:
+        """Refuse options of a data set where none is named.
+
+        Raises:
+            ValueError: it is so.
+        """
+        given = {"config": self.config, "revision": self.revision, "streaming": self.streaming}
+        if self.dataset is None and (stray := [name for name, value in given.items() if value]):
+            raise ValueError(f"{stray[0]} is of a data set: name one under dataset")
+
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
+        self._check_data_set()
         if self.form in ("e2e", "webnlg", "dart") and (
             unfitting := [name for name in ("unlabeled", "shots", "relabel") if getattr(self, name)]
         ):

@@ -10,7 +10,7 @@ from ptune.base import plain_files
 from ptune.data import yaml_files
 from ptune.errors import ConfigError
 from ptune.tasks.rows.splits import DATA_VARIABLE, SPLITS
-from ptune.tasks.schema import TaskConfig
+from ptune.tasks.schema import DataConfig, TaskConfig
 from ptune.tasks.yaml_faults import explained
 
 NO_PRESET = "None"  # the option --preset as it is written for no preset
@@ -58,10 +58,7 @@ def read(path: pathlib.Path, preset: str | None = None) -> TaskConfig:
         raise ConfigError(f"{path}: {explained(error)}") from error
     config = _as_the_code(_with_chat(config, path), path, preset or config.preset)
     folder = pathlib.Path() if ours else path.parent
-    files = {split: getattr(config.data, split) for split in SPLITS}
-    data = config.data.model_copy(
-        update={split: _placed(file, folder, path) for split, file in files.items() if file}
-    )
+    data = _placed_data(config.data, folder, path)
     reading = config.reading.model_copy(
         update={"words": folder / config.reading.words} if config.reading.words else {}
     )
@@ -77,6 +74,18 @@ def read(path: pathlib.Path, preset: str | None = None) -> TaskConfig:
                 if (value := getattr(config, name)) and name in config.model_fields_set
             },
         }
+    )
+
+
+def _placed_data(data: DataConfig, folder: pathlib.Path, path: pathlib.Path) -> DataConfig:
+    """The files, or the folder of a data set, as the task's folder has them."""
+    if data.dataset is not None:
+        name = _expanded(data.dataset, path)
+        is_folder = (folder / name).is_dir()
+        return data.model_copy(update={"dataset": str(folder / name) if is_folder else name})
+    files = {split: getattr(data, split) for split in SPLITS}
+    return data.model_copy(
+        update={split: _placed(file, folder, path) for split, file in files.items() if file}
     )
 
 

@@ -21,6 +21,7 @@ from ptune.answers.word_labels import WordLabels
 from ptune.base import files
 from ptune.base.interrupts import Interrupted, stoppable
 from ptune.base.progress import Progress
+from ptune.data.in_memory import rows_from
 from ptune.errors import ConfigError, DivergedError
 from ptune.model.confidence import keep_confidence
 from ptune.model.prompt_model import Example, PromptModel, Row, Task
@@ -100,7 +101,8 @@ def fit(
     rows. Where only prompts are trained, the tasks are trained together.
 
     Args:
-        data: the training rows and dev rows of each task, by the task's number or name.
+        data: the training rows and dev rows of each task, by the task's number or name; rows are a
+            list of dictionaries, a pandas or polars data frame, or a ``datasets.Dataset``.
         tune: what is trained: the prompt, the LM's vocabulary head, the LM, or prompt and LM. An LM
             serves one task at a time.
         metric: the dev score of tasks with labels; by default the accuracy, or where rows have
@@ -123,6 +125,8 @@ def fit(
     """
     config = config or TrainConfig()
     _check(data, config, tune, unlabeled)
+    data = {key: (rows_from(rows), rows_from(dev)) for key, (rows, dev) in data.items()}
+    unlabeled = rows_from(unlabeled)
     numbers = {key: model.number(key) if isinstance(key, str) else key for key in data}
     keep_confidence(model, list(numbers.values()), None)  # of the prompts as they were
     with _trainable(model, config, tune):

@@ -127,11 +127,12 @@ def _step(rows: int, sample: int) -> int:
 def _check_task(config: CheckConfig) -> tuple[Checked, Counts]:
     """Look at the files of a task, as training would."""
     from ptune.tasks import task_members, yaml_task
-    from ptune.tasks.rows import splits
+    from ptune.tasks.rows import data_sets, splits
 
     if len(config.files) > 1:
         raise DataError("A task is checked alone: give one YAML file, or files of rows.")
     task = yaml_task.read(config.files[0])
+    task = task.model_copy(update={"data": data_sets.as_files(task.data)})
     fields = task_members.fields(task)
     by_name = {field.name: field for field in fields}
     files = [

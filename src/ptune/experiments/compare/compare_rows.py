@@ -11,6 +11,7 @@ from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import Row
 from ptune.tasks import task_members, yaml_task
 from ptune.tasks.judging.judge_labels import check_metrics
+from ptune.tasks.rows import data_sets
 from ptune.tasks.rows.splits import read as read_rows
 from ptune.tasks.rows.splits import training_labels
 from ptune.tasks.schema import DataConfig, TaskConfig
@@ -67,6 +68,7 @@ def read_tasks(config: CompareConfig) -> list[TaskConfig]:
 
 def _read_task(config: CompareConfig, source: str) -> TaskConfig:
     task = yaml_task.read(pathlib.Path(source), config.preset)
+    task = task.model_copy(update={"data": data_sets.as_files(task.data)})
     if not (task.labels or task.choices or task.span):
         raise ConfigError(
             f"{task.name} has no labels, choices or span: compare is for tasks with labels; ptune "

@@ -30,6 +30,7 @@ from ptune.survey.text_checks import unknown_text
 from ptune.tasks import task_members
 from ptune.tasks.judging import judge_labels, judge_texts
 from ptune.tasks.pet_task import plan_of
+from ptune.tasks.rows import data_sets
 from ptune.tasks.schema import TaskConfig
 from ptune.training.loop import account, fit, lower_rates
 from ptune.training.methods import Method
@@ -109,6 +110,7 @@ def train(config: TaskConfig, report: Callable[[str], None] = terminal.print_lin
         DivergedError: the training, or that of one of the prompts, left no finite state to keep;
             that is not saved.
     """
+    config = config.model_copy(update={"data": data_sets.as_files(config.data)})
     if config.continue_from is not None:
         config = train_setup.continued(config)
     method = train_setup.resolve_method(config)

@@ -1,7 +1,7 @@
 """Rows of tasks become examples: the tasks that take a row, what is run to score it, and what is
 run to learn from it."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.answers.extraction import Extraction
 from ptune.answers.from_row import Span
 from ptune.answers.word_labels import WordLabels
+from ptune.data.in_memory import rows_from
 from ptune.data.row import FileRow, label_of, place_of
 from ptune.errors import ConfigError, DataError, PtuneError
 from ptune.model.rows.examples import (
@@ -47,7 +48,6 @@ def chosen_tasks(model: "PromptModel", rows: Sequence[Row], tasks: TaskChoice) -
         ConfigError: there is no such task, or there are not as many tasks as rows.
         DataError: no task takes a row; the message gives its number.
     """
-    check_rows(rows)
     if tasks is None:
         return [tasks_taking(model, row, number) for number, row in enumerate(rows, 1)]
     if isinstance(tasks, int | str):
@@ -58,28 +58,6 @@ def chosen_tasks(model: "PromptModel", rows: Sequence[Row], tasks: TaskChoice) -
             f"{len(rows)} rows."
         )
     return [[model.number(task)] for task in tasks]
-
-
-def check_rows(rows: object) -> None:
-    """Refuse what is no sequence of rows.
-
-    Raises:
-        DataError: it is a single row, a text, or holds something that has no fields.
-    """
-    if isinstance(rows, Mapping | str) or not isinstance(rows, Iterable):
-        hint = " Write [row] for a single row." if isinstance(rows, Mapping) else ""
-        raise DataError(
-            f"A list of rows is expected, each a dictionary of its fields, and this is "
-            f"a {type(rows).__name__}.{hint}"
-        )
-    if not isinstance(rows, Sequence):
-        return
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, Mapping):
-            raise DataError(
-                f"Row {number} is a {type(row).__name__}, and a row is a dictionary of its fields: "
-                '{"field": "text"}.'
-            )
 
 
 def tasks_taking(model: "PromptModel", row: Row, number: int) -> list[int]:
@@ -101,7 +79,7 @@ def encode_rows(
     model: "PromptModel", number: int, rows: Sequence[Row], labelled: bool, room: int, first: int
 ) -> Iterator[Example]:
     """The examples of rows of task ``number``; see ``PromptModel.encode``."""
-    check_rows(rows)
+    rows = rows_from(rows)
     name = model.tasks[number].task.name
     for row_number, row in enumerate(rows, first):
         try:

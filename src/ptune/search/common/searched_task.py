@@ -16,7 +16,7 @@ from ptune.reports.search_results import CandidateScore
 from ptune.search.options import SearchConfig
 from ptune.tasks import model_task, task_members, yaml_task
 from ptune.tasks.judging.judge_labels import check_metrics, metrics_of
-from ptune.tasks.rows import splits
+from ptune.tasks.rows import data_sets, splits
 from ptune.tasks.schema import TaskConfig
 from ptune.tasks.task_members import Member
 from ptune.training.loop import accuracy
@@ -113,7 +113,7 @@ def read_task(config: SearchConfig) -> TaskConfig:
         )
     draw = {"seed": config.seed, "test": None, "unlabeled": None}
     draw |= {} if config.shots is None else {"shots": config.shots}
-    data = task.data.model_copy(update=draw)
+    data = data_sets.as_files(task.data.model_copy(update=draw))
     if data.train is None or (data.dev is None and data.shots is None):
         raise ConfigError(
             f"{task.name} needs rows for train and for dev, by which candidates are ranked and "
