@@ -61,6 +61,8 @@ class SearchResults(Finite):
     ensembles: dict[str, float] = {}
     """The figure on dev of the kept templates together: by the mean of their probabilities, and
     with weights that were learned on train."""
+    wording: dict[str, float] = {}
+    """Rank correlations of the wording of all that were tried with the figure on train."""
     calls: int
     """How many rows the LM read."""
     budget: int | None = None
@@ -115,4 +117,15 @@ class WrittenTemplates(Finite):
     """Templates of one form that an LM wrote."""
 
     templates: list[WrittenTemplate]
+    calls: int
+
+
+class Wordings(Finite):
+    """What an LM says of templates as texts.
+
+    Attributes:
+        log_probs: the mean over the tokens of each text.
+    """
+
+    log_probs: list[float]
     calls: int

@@ -56,6 +56,10 @@ class SearchConfig(Config):
     """generate: templates that are kept while they are written, token by token."""
     rate: Annotated[float, Field(gt=0)] = 0.1
     """pez: the learning rate."""
+    analyse: bool = False
+    """Also tell what the wording of all that were tried has to do with their figures on train: rank
+    correlations with its perplexity to the LM, its length and its likeness to the hand-written
+    one."""
     whole_words: bool = False
     """gradient, pez, project: take words of letters alone, and no pieces of words or signs."""
     corpus: list[pathlib.Path] = []

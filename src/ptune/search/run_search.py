@@ -15,6 +15,7 @@ from ptune.runs.folder import working_in
 from ptune.search.common import writing
 from ptune.search.common.running_search import Budget, RunningSearch, ranked
 from ptune.search.common.searched_task import of_task, read_task
+from ptune.search.common.wording import correlations
 from ptune.search.options import SearchConfig
 from ptune.search.templates import infilling, mining, paraphrases
 from ptune.search.templates.corpus import sentences
@@ -136,7 +137,9 @@ def search(config: SearchConfig, report: Callable[[str], None] | None = None) ->
         )
         kept, tried = ranked(running, SEARCHES[config.by](running, config))
         ensembles = together(running, kept) if config.by in TEMPLATES else {}
+        wording = correlations(running, tried) if config.analyse else {}
         results = _results(config, running, kept, tried, ensembles)
+        results = results.model_copy(update={"wording": wording, "calls": running.budget.spent})
         _write(config, task, results)
     _show(config, results, console, report)
     return results
@@ -211,5 +214,7 @@ def _show(
         terminal.print_json(results.model_dump_json(indent=2))
         return
     console.print(search_page.table(results))
+    for name, value in results.wording.items():
+        report(f"Rank correlation of {name} with {results.metric} on train: {value:+.2f}")
     report(f"The LM read {results.calls:,} rows. Chosen on dev: {config.out / 'best.yaml'}")
     report(f"Results: {config.out / 'results.json'}   Report: {config.out / 'report.html'}")

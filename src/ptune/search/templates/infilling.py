@@ -13,11 +13,11 @@ from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import Row
 from ptune.reports.search_results import CandidateScore, WrittenTemplate, WrittenTemplates
 from ptune.search.common.running_search import RunningSearch
+from ptune.search.common.token_scores import log_probs
 from ptune.search.tokens.trigger import allowed_tokens, as_text
 from ptune.template.language import EncodedRow, Soft, Template, Text
 from ptune.template.parts import shown
 
-ROWS = 64  # that the LM reads at once
 SHAPES = 12  # combinations of lengths of the gaps that a masked LM fills at most
 Ids = tuple[int, ...]
 Beam = tuple[float, Ids]
@@ -123,18 +123,6 @@ def _rows(search: RunningSearch, template: Template) -> list[EncodedRow]:
         answer = lm.tokens.words([word], template.place)[0]
         encoded.append(template.encode(row, lm.tokens, "masked", task.max_length, answer))
     return encoded
-
-
-@torch.no_grad()
-def log_probs(lm: LanguageModel, rows: Sequence[EncodedRow]) -> torch.Tensor:
-    """The log probabilities of the tokens [A, V] at the answer positions of rows."""
-    parts = []
-    with lm.evaluating():
-        for start in range(0, len(rows), ROWS):
-            part = rows[start : start + ROWS]
-            scores = lm.read_rows(part, [-1] * len(part)).scores
-            parts.append(scores[:, : lm.words].log_softmax(-1).cpu())
-    return torch.cat(parts)
 
 
 def _best(beams: Sequence[Beam], count: int) -> list[Beam]:
