@@ -240,6 +240,8 @@ Form = Literal[
     "rte",
     "wic",
     "wsc",
+    "ax-b",
+    "ax-g",
 ]
 
 

@@ -15,7 +15,9 @@ import tiny
 
 from ptune.errors import ConfigError, DataError, DivergedError, TemplateError
 from ptune.experiments.options import ProbeConfig
+from ptune.experiments.probe import probe_setup
 from ptune.experiments.probe.probe import probe
+from ptune.lm.language_model import LanguageModel
 from ptune.reports.schemas import Results
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -374,3 +376,12 @@ def test_subjects_that_the_lm_does_not_know_are_refused_or_told(tmp_path):
     said = []
     probe(asked.model_copy(update={"allow_unknown": True}), said.append)
     assert sum("unknown to this LM's vocabulary" in line for line in said) == 3
+
+
+def test_the_vocabulary_of_the_papers_stands_beside_the_facts(tmp_path):
+    lm = LanguageModel(*tiny.tiny("bert"))
+    config = ProbeConfig(facts=str(tmp_path), vocab=pathlib.Path("paper"))
+    with pytest.raises(ConfigError, match="29k-vocab.json"):
+        probe_setup.allowed_words(config, lm)
+    (tmp_path / "29k-vocab.json").write_text('{"bert-base-cased": ["great"], "roberta": ["Ġbad"]}')
+    assert probe_setup.allowed_words(config, lm) == ["great"]

@@ -65,6 +65,14 @@ WSC = {
 }
 # One official row of each task, and the flat rows that it gives.
 TASKS = {
+    "ax-b": (
+        {"sentence1": "It rains.", "sentence2": "it is wet", "label": "entailment", "idx": 4},
+        [{"id": "4", "premise": "It rains.", "hypothesis": "it is wet", "label": "entailment"}],
+    ),
+    "ax-g": (
+        {"premise": "a .", "hypothesis": "b", "label": "not_entailment", "idx": 6, "pair_id": 551},
+        [{"id": "6", "premise": "a .", "hypothesis": "b", "label": "not_entailment"}],
+    ),
     "boolq": (
         {"question": "is it so", "passage": "It -- It is. ", "idx": 0, "label": True},
         [{"id": "0", "passage": "It -- It is.", "question": "is it so", "label": "true"}],

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from ptune.answers.confidence import rows_for
 from ptune.answers.ensemble import most_said
-from ptune.base import terminal
+from ptune.base import files, terminal
 from ptune.base.progress import Progress
 from ptune.data import answer_files
 from ptune.data.row import FileRow, place_of
@@ -34,6 +34,7 @@ from ptune.survey.text_checks import unknown_text
 from ptune.survey.text_checks.unknown_text import UnknownRows
 from ptune.tasks.judging import judge_labels, judge_texts
 from ptune.tasks.judging.label_details import LabelDetails
+from ptune.tasks.layouts import submission
 from ptune.tasks.layouts.forms import iterate, rows_of
 from ptune.tasks.rows.row_labels import with_labels_of
 
@@ -111,7 +112,11 @@ def predict(config: PredictConfig, report: Callable[[str], None] = terminal.prin
     check_one_label(model, 0, config.coverage, config.at_least)
     if config.coverage is not None:
         _check_coverage(model, config.coverage, report)
+    form = config.form or model.tasks[0].task.layout.form
+    if config.submission is not None:
+        _check_submission(config, form)
     abstained = 0
+    said: list[tuple[Row, str]] = []
 
     def answers(batch: list[list[Example]]) -> Iterator[dict[str, Any]]:
         nonlocal abstained
@@ -120,13 +125,44 @@ def predict(config: PredictConfig, report: Callable[[str], None] = terminal.prin
             scores_of_row = [next(scores) for _ in examples]
             answer = model.answer(examples, scores_of_row, config.coverage, config.at_least)
             abstained += answer["prediction"] is None
+            if config.submission is not None:
+                said.append((examples[0].row, answer["prediction"]))
             yield {**answer, "scores": _best(answer, config.top)}
 
     _stream(config, model, answers, 0, ANSWERS_AT_ONCE, report)
+    if config.submission is not None:
+        files.write_text(config.submission, submission.text(form, said))
+        report(f"For SuperGLUE's leaderboard: {config.submission}")
     if abstained:
         report(
             f"{rows_in_words(abstained)} without an answer: the best label has a probability below "
             f"{config.at_least:g} (--at-least)."
+        )
+
+
+def _check_submission(config: PredictConfig, form: str) -> None:
+    """Refuse a submission that would lack answers, or is of other rows.
+
+    Raises:
+        ConfigError: the reason.
+    """
+    submission.check(form)
+    lacking = {
+        "--resume": config.resume,
+        "--at-least": config.at_least,
+        "--skip-bad-lines": config.skip_bad_lines,
+    }
+    if given := next((name for name, value in lacking.items() if value), None):
+        raise ConfigError(
+            f"A submission has an answer to every row, some of which {given} leaves out: leave "
+            f"{given} out."
+        )
+    if config.data is None:
+        raise ConfigError("A submission answers an official test file: name it with --data.")
+    if config.submission is not None and config.submission.is_dir():
+        name = submission.FILES[form]
+        raise ConfigError(
+            f"{config.submission} is a folder: name the file, as {config.submission / name}.jsonl."
         )
 
 

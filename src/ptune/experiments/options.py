@@ -53,7 +53,8 @@ class ProbeConfig(Config):
     """How often the trained methods run, each time with another seed: --train.seed (0 by default)
     and those after it."""
     vocab: pathlib.Path | None = None
-    """The allowed answers: a file of words, or the paper's 29k-vocab.json. By default LAMA's common
+    """The allowed answers: a file of words, or paper, for the 29k-vocab.json of AutoPrompt's and
+    P-tuning's papers that stands beside the facts. By default LAMA's common
     vocabulary where the facts have it, else every whole word of the LM."""
     search: str = ""
     """Prompts that a program looks for on train and dev rows, with commas between, each a column of
@@ -192,6 +193,9 @@ class PredictConfig(FileConfig):
     share of its text that the LM does not know (unknown)."""
     lm: Lm | None = None
     """The LM; by default the one that the prompt names."""
+    submission: pathlib.Path | None = None
+    """Write the answers to SuperGLUE's official test rows, and to its diagnostics (--form ax-b,
+    ax-g), into this file too, in the form of its leaderboard: BoolQ.jsonl."""
     top: Annotated[int, Field(ge=1)] | None = None
     """Only the best labels' scores, where there are many."""
     coverage: Annotated[float, Field(gt=0, lt=1)] | None = None

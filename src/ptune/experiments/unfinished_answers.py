@@ -24,7 +24,17 @@ from ptune.model.prompt_model import PromptModel, Row
 from ptune.runs import identity
 from ptune.storage import prompt_folder
 
-NO_ANSWERS = ("prompt", "data", "out", "resume", "overwrite", "lm", "device", "skip_bad_lines")
+NO_ANSWERS = (
+    "prompt",
+    "data",
+    "out",
+    "resume",
+    "overwrite",
+    "lm",
+    "device",
+    "skip_bad_lines",
+    "submission",
+)
 
 
 class Finished:

@@ -1,6 +1,7 @@
 """What a probe is, before anything is run: its methods, its relations as tasks, what they share a
 batch with, and its identity."""
 
+import pathlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,6 +25,7 @@ from ptune.training.paper_settings import preset_method
 
 ALL = "manual,p-tuning,fine-tune,manual+fine-tune"  # P-tuning, section 4.1
 MOST_TOGETHER = 64  # prompts in one batch
+PAPER = pathlib.Path("paper")  # of --vocab: the vocabulary of the papers
 
 
 def listed(text: str) -> list[str]:
@@ -62,7 +64,7 @@ def problems_of(
     report: Callable[[str], None],
 ) -> tuple[list[ProbeTask], list[lama.Relation], Verbalizer]:
     """Relations restricted to the allowed answers, as problems of an experiment."""
-    words = _allowed_words(config, lm)
+    words = allowed_words(config, lm)
     verbalizer, names, _ = allowed(words, lm.tokens, "spaced")
     problems, relations = [], []
     for relation in (lama.restrict(fact_set, names, lm.tokens) for fact_set in facts):
@@ -83,11 +85,18 @@ def problems_of(
     return problems, relations, verbalizer
 
 
-def _allowed_words(config: ProbeConfig, lm: LanguageModel) -> list[str]:
+def allowed_words(config: ProbeConfig, lm: LanguageModel) -> list[str]:
     """The words that may be answers: those of a file, of the facts, or all whole words of the
     LM."""
     path = config.vocab
     common = lama.folder(config.facts) / "common_vocab_cased.txt"
+    if path == PAPER and not path.exists():
+        path = lama.folder(config.facts) / "29k-vocab.json"
+        if not path.exists():
+            raise ConfigError(
+                f"--vocab paper takes the papers' 29k-vocab.json, which {config.facts} does not "
+                "have beside its relations: name its file, or leave --vocab out."
+            )
     if path is None and common.exists():
         path = common
     return lama.read_vocabulary(path, lm.tokens) if path else lama.whole_words(lm.tokens)

@@ -40,6 +40,7 @@ def read(
             - "boolq": passage, question; the label "true" or "false".
             - "cb", "rte": premise, hypothesis; "entailment", "contradiction" or "neutral", and
               "entailment" or "not_entailment".
+            - "ax-b", "ax-g": the diagnostics, which a prompt of "rte" answers: the same fields.
             - "copa": premise, choice1, choice2, question ("cause" or "effect"), connective
               ("because" or "so"); "0" or "1". Besides, as the papers' code has them: lower1 and
               lower2, the choices with their first letter in lower case and no sign at their end,
@@ -101,6 +102,11 @@ def _flat(
         **{name: _text(raw, name, place) for name in names},
         **_label(raw, labels, place),
     }
+
+
+def _broad(raw: dict[str, Any], place: str) -> Iterator[dict[str, Any]]:
+    pair = {"premise": _text(raw, "sentence1", place), "hypothesis": _text(raw, "sentence2", place)}
+    yield from _flat(("premise", "hypothesis"), RTE, {**raw, **pair}, place)
 
 
 def _copa(raw: dict[str, Any], place: str) -> Iterator[dict[str, Any]]:
@@ -297,5 +303,7 @@ _READERS: dict[str, Callable[[dict[str, Any], str], Iterator[dict[str, Any]]]] =
     "rte": partial(_flat, ("premise", "hypothesis"), RTE),
     "wic": partial(_flat, ("word", "sentence1", "sentence2"), TRUTH),
     "wsc": _wsc,
+    "ax-b": _broad,
+    "ax-g": partial(_flat, ("premise", "hypothesis"), RTE),
 }
 FORMS = tuple(_READERS)
