@@ -56,7 +56,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tasks", default="trec,mr,sst2,sst5")
     parser.add_argument("--shots", type=int, default=16, help="rows of each label")
     parser.add_argument("--seeds", type=int, default=2, help="draws of each set, each a task")
-    parser.add_argument("--steps", type=int, default=CONTRASTIVE.train.steps)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--test", type=int, default=50, help="test rows of each task at most")
     parser.add_argument("--max-length", type=int, default=64, help="tokens of a text at most")
     parser.add_argument("--threads", type=int, default=2)
@@ -72,7 +72,7 @@ def _trained(lm: LanguageModel, draws: Sequence[Draw], chosen: argparse.Namespac
         number = model_task.add(model, draw.task, member, draw.train, name, CONTRASTIVE)
         data[number] = (draw.train, draw.train)
     steps = {"steps": chosen.steps, "evaluate_every": chosen.steps}
-    fit(model, data, CONTRASTIVE.train.model_copy(update=steps))
+    fit(model, data, CONTRASTIVE.train.replaced(steps))
     return model
 
 

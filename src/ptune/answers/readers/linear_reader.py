@@ -11,14 +11,16 @@ from ptune.answers.readers.reader import Reader
 
 STRENGTH = 10.0  # C of the regression: the inverse of how strongly large weights are punished
 ABSENT = -30.0  # the score of a label that no row had
+TEMPERATURE = 0.1  # cosines are divided by it: with a lower one the nearest rows count the most
+NEVER = -1e9  # how near a row is to itself: it does not pick itself
 
 
 class LinearReader(Reader):
     """Logistic regression on vectors of length one. It is computed from the training rows, and anew
     whenever the prompt before it has changed; no step of a training touches it.
 
-    What is trained by steps is the prompt: the vectors of two rows of one label are drawn to a
-    cosine of 1, those of two labels to a cosine of 0.
+    What is trained by steps is the prompt: of all rows of a batch, those of its own label are to be
+    the nearest to each row.
 
     Args:
         width: of the vectors, H.
@@ -61,23 +63,21 @@ class LinearReader(Reader):
 
 
 def contrast(hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Each row's part [B] in a loss of all pairs of different rows. The mean over the rows is half
-    the mean of (1 - cosine)^2 over pairs of one label, plus half the mean of cosine^2 over pairs of
-    two labels. A kind of pair that the batch does not have adds nothing.
+    """Each row's part [B] in the supervised contrast (Khosla et al. 2020, equation 2): a row picks
+    one of the others by a softmax over their cosines, divided by a temperature, and its part is the
+    mean of minus the log probability of those that have its label. A row that is the only one of
+    its label adds nothing.
 
     Args:
         hidden: [B, H].
         labels: the numbers of the right labels [B].
     """
     vectors = normalize(hidden.float(), dim=-1)
-    cosines = vectors @ vectors.T
-    same = labels[:, None] == labels
-    pairs = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    loss = cosines.new_zeros(len(labels))
-    for chosen, goal in ((same & pairs, 1.0), (~same, 0.0)):
-        errors = ((cosines - goal) ** 2).masked_fill(~chosen, 0.0)
-        loss = loss + 0.5 * len(labels) * errors.sum(1) / chosen.sum().clamp(min=1)
-    return loss
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    nearness = (vectors @ vectors.T / TEMPERATURE).masked_fill(itself, NEVER)
+    alike = (labels[:, None] == labels) & ~itself
+    log_shares = nearness.log_softmax(-1).masked_fill(~alike, 0.0)
+    return -log_shares.sum(-1) / alike.sum(-1).clamp(min=1)
 
 
 def regression(
