@@ -71,6 +71,8 @@ def test_templates_are_those_of_a_plain_loop(folder):
     assert counts == plain_templates(texts) and counts["[Y] is the great capital of [X]"] == 2
     proposed = mining.propose(running(folder, by="mine", corpus=[folder]), texts)
     assert proposed[0].source == "manual"
+    one_row = running(folder, by="mine", corpus=[folder], rows=1)
+    assert len(one_row.task.train) == 1 and mining.propose(one_row, texts) == proposed
     best = next(one for one in proposed if one.source == "mined, 2 times")
     assert "{country}" in best.template and "{mask}" in best.template
 

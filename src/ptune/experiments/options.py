@@ -252,6 +252,10 @@ class CompareConfig(Config):
     them, trained on one half and scored on the other (FewNLU)."""
     splits: Annotated[int, Field(ge=2)] = 4
     """How many halves."""
+    demonstrations: Annotated[int, Field(ge=1)] | None = None
+    """Write so many train rows of each label, with their right words, before each row, for the
+    methods that ask by a pattern as it stands (manual, manual+fine-tune): drawn from the half of
+    the label's train rows that is most like the row (LM-BFF). What does not fit is cut."""
     grid: bool = False
     """Train every pattern with every verbalizer, and show how far their figures are apart."""
     allow_unknown: bool = False

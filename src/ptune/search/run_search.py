@@ -116,7 +116,7 @@ def search(config: SearchConfig, report: Callable[[str], None] | None = None) ->
             "task": identity.of_settings(task, OF_TASK),
             "search": identity.of_settings(config, SIDE),
             "rows": {
-                "train": identity.of_rows(searched.train),
+                "train": identity.of_rows(searched.all_train),
                 "dev": identity.of_rows(searched.dev),
             },
         }

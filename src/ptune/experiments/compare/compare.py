@@ -11,7 +11,7 @@ from typing import Any
 from ptune.base import files, terminal
 from ptune.base.file_names import file_name
 from ptune.errors import ConfigError, DivergedError, PtuneError, nearest
-from ptune.experiments.compare import compare_checks
+from ptune.experiments.compare import compare_checks, demonstrations
 from ptune.experiments.compare.compare_methods import (
     pet_plan,
     run_baseline,
@@ -98,6 +98,8 @@ def compare(config: CompareConfig, report: Callable[[str], None] | None = None) 
         raise ConfigError(f"There is no method {unknown!r} to compare. {nearest(unknown, TITLES)}")
     names = [*BASELINES, *(name for name in names if name not in BASELINES)]
     tasks = read_tasks(config)
+    if config.demonstrations is not None:
+        demonstrations.check(tasks, config.demonstrations)
     with working_in(config.out, "ptune compare", config.resume) as folder:
         compared = _set_up(config, names, tasks, report)
         trials = _trials(compared)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ptune.answers.from_row import Choices
 from ptune.errors import DivergedError, TemplateError
+from ptune.experiments.compare import demonstrations
 from ptune.experiments.compare.compare_rows import FewShotSplit, readable_members
 from ptune.experiments.options import CompareConfig
 from ptune.experiments.train.train_results import parameter_counts
@@ -99,13 +100,24 @@ def run_method(
     """
     members = readable_members(split.task, method, lm)
     chosen = choose_member(config, lm, split, method, members, settings)
+    asked = [_with_examples(config, split, method, member) for member in members]
     if method.tune == "nothing":
-        grid = [_score_untrained(lm, split, method, member) for member in members]
+        grid = [_score_untrained(lm, rows, method, member) for rows, member in asked]
     elif config.grid:
-        grid = [_grid_point(lm, split, method, member, settings) for member in members]
+        grid = [_grid_point(lm, rows, method, member, settings) for rows, member in asked]
     else:
-        return MethodOutcome(**dict(_train_member(lm, split, method, members[chosen], settings)))
+        rows, member = asked[chosen]
+        return MethodOutcome(**dict(_train_member(lm, rows, method, member, settings)))
     return MethodOutcome(**dict(grid[chosen]), grid=[point for point in grid if point.figures])
+
+
+def _with_examples(
+    config: CompareConfig, split: FewShotSplit, method: Method, member: Member
+) -> tuple[FewShotSplit, Member]:
+    """The rows and the member, with labelled examples before each row where these are asked for."""
+    if config.demonstrations is None or not demonstrations.takes(method):
+        return split, member
+    return demonstrations.with_demonstrations(split, member, config.demonstrations)
 
 
 def _grid_point(

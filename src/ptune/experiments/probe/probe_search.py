@@ -216,6 +216,7 @@ def searched_task(lm: LanguageModel, problem: ProbeTask, rows: int) -> SearchedT
         asked=asked,
         figure=lambda scores, examples: problem.score(scores, examples)[problem.main],
         field="subject",
+        all_train=problem.train,
     )
 
 

@@ -36,6 +36,7 @@ class SearchedTask:
         target: the field of a row that holds the right answer.
         field: the field that templates ask about; None where they take several.
         train, dev: the rows by which candidates are scored. There are no test rows here.
+        all_train: the train rows that are not drawn too, in which templates are mined.
         metric: the name of the figure.
         asked: how a candidate asks the rows.
         figure: the figure of rows, from the scores of their labels; higher is better.
@@ -54,6 +55,7 @@ class SearchedTask:
     asked: Callable[[CandidateScore], Task]
     figure: Callable[[Sequence[torch.Tensor], Sequence[Example]], float]
     field: str | None = None
+    all_train: Sequence[Row] = ()
     max_length: int | None = None
     calibration: Calibration = "none"
 
@@ -166,6 +168,7 @@ def of_task(
         metric=metric,
         asked=asked,
         figure=figure,
+        all_train=rows["train"],
         field=names.pop() if len(names) == 1 else None,
         max_length=task.max_length,
         calibration=task.reading.calibration,

@@ -34,7 +34,7 @@ def propose(search: RunningSearch, sentences: Iterable[str]) -> list[CandidateSc
             f"{task.name} asks rows of several fields, and templates are mined for one: a subject "
             "and its answer."
         )
-    pairs = pairs_of([(str(row[task.field]), task.answers_of(row)) for row in task.train])
+    pairs = pairs_of([(str(row[task.field]), task.answers_of(row)) for row in task.all_train])
     counts = count(pairs, sentences)
     if not counts:
         raise ConfigError(
