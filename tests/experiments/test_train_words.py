@@ -191,9 +191,31 @@ def test_bad_rows_are_told_by_file_and_line(world, tmp_path, text, message):
         main.main(["check", str(world / "changed.yaml")])
 
 
-def test_compare_refuses(world):
+@pytest.mark.parametrize("command", [["compare"], ["search", "--by", "label-words"]])
+def test_what_is_of_whole_rows_refuses(world, command, capsys, tmp_path):
+    arguments = [command[0], str(world / "task.yaml"), *command[1:], "--out", str(tmp_path / "o")]
     with pytest.raises(SystemExit, match="2"):
-        main.main(["compare", str(world / "task.yaml")])
+        main.main(arguments)
+    assert "tag" in capsys.readouterr().err
+
+
+def test_inspect_shows_where_words_are_read(world, trained, capsys):
+    for what in ("task.yaml", "out"):
+        row = '{"words": ["Vienna", "lies"]}'
+        main.main(["inspect", str(world / what), "--row", row])
+        printed = capsys.readouterr().out
+        assert printed.count("the answer is read here") == 2 and "8 prefix vectors" in printed
+    main.main(["inspect", str(world / "task.yaml")])
+
+
+def test_json_is_not_taken_for_words(world, trained, tmp_path, capsys):
+    (tmp_path / "rows.jsonl").write_text('{"words": ["Vienna", "lies"]}\n')
+    command = ["predict", str(world / "out"), "--data", str(tmp_path / "rows.jsonl")]
+    with pytest.raises(SystemExit, match="2"):
+        main.main(command)
+    assert "give --form rows" in capsys.readouterr().err
+    main.main([*command, "--form", "rows"])
+    assert len(json.loads(capsys.readouterr().out)["ptune"]["prediction"]) == 2
 
 
 def test_a_label_without_training_rows_is_told(world, tmp_path):

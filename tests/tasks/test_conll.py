@@ -60,6 +60,25 @@ def test_a_bad_line_is_told(tmp_path, text, message):
         read(tmp_path, text)
 
 
+def test_a_file_of_json_is_none(tmp_path):
+    """A line of JSON with a space in it would be a word and a label."""
+    (tmp_path / "rows.jsonl").write_text('{"words": ["a"]}\n')
+    with pytest.raises(DataError, match="named as JSON"):
+        conll.read(tmp_path / "rows.jsonl", FileConfig())
+
+
+def test_wnut17_has_the_sentences_and_labels_that_it_should_have(data):
+    folder = data / "sequence" / "wnut17"
+    if not folder.is_dir():
+        pytest.skip(f"no WNUT17 at {folder}")
+    train, dev = (conll.read(folder / f"{name}.conll", FileConfig()) for name in ("train", "dev"))
+    kinds = ("corporation", "creative-work", "group", "location", "person", "product")
+    labels = ["O", *(f"{prefix}-{kind}" for kind in kinds for prefix in "BI")]
+    assert (len(train), len(dev)) == (3394, 1009)
+    assert sum(len(row["words"]) for row in train) == 62_730
+    assert not faults_of([*train, *dev], WordLabels("words", tuple(labels)), "label", True)
+
+
 def test_a_bad_line_leaves_out_its_sentence_alone(tmp_path):
     skipped = []
     rows = read(tmp_path, "a\tO\n\nb\nc\tO\n\nd\tO\n", skipped)

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from ptune.answers.word_labels import WordLabels
 from ptune.base import terminal
 from ptune.cli.options import InspectConfig
 from ptune.data.rows import row_of
@@ -16,7 +17,7 @@ from ptune.lm.language_model import LanguageModel, nearest_words
 from ptune.model.prompt_model import PromptModel
 from ptune.prompts import encoders
 from ptune.storage import prompt_folder
-from ptune.tasks import yaml_task
+from ptune.tasks import model_task, task_members, yaml_task
 from ptune.template.language import EncodedRow, Template, field_of
 
 MOST_DRAWN = 48
@@ -34,11 +35,19 @@ def inspect(config: InspectConfig) -> None:
     elif path.suffix in (".yaml", ".yml"):
         task = yaml_task.read(path)
         lm = LanguageModel.load(task.lm if config.lm is None else config.lm, device=config.device)
-        template, model, limit = Template.parse(task.template), None, task.max_length
+        if task.tag or task.extract:
+            model = PromptModel(lm)
+            model_task.add(model, task, task_members.members(task, lm=lm)[0], [])
+            template = model.tasks[0].task.template
+        else:
+            template, model, limit = Template.parse(task.template), None, task.max_length
     else:
         template, model = Template.parse(config.what), None
         lm = LanguageModel.load("builtin" if config.lm is None else config.lm, device=config.device)
-    encoded, dropped = encode(template, lm, row, limit)
+    if model and model.tasks[0].task.reader.reads_tokens:
+        encoded, dropped = first_input(model, row), ""
+    else:
+        encoded, dropped = encode(template, lm, row, limit)
     console.print(tokens_table(encoded, lm))
     if dropped:
         console.print(f"Left out, since a causal LM cannot see it: {dropped}", markup=False)
@@ -69,6 +78,18 @@ def _row(text: str | None) -> dict[str, Any] | None:
         return row_of(text) if text else None
     except ValueError as error:
         raise DataError(f'--row: {error}. Write --row \'{{"subject": "Vienna"}}\'.') from error
+
+
+def first_input(model: PromptModel, row: Mapping[str, Any] | None) -> EncodedRow:
+    """The input of a row of which single tokens are read, the first of several where it is long.
+
+    A field that the row lacks is filled with its name in angle brackets.
+    """
+    task, filled = model.tasks[0], dict(row or {})
+    for name in task.template.fields:
+        is_list = isinstance(task.verbalizer, WordLabels) and name == task.verbalizer.field
+        filled.setdefault(name, [f"<{name}>"] if is_list else f"<{name}>")
+    return model.encode(0, [filled], labelled=False)[0].fills[0]
 
 
 def encode(

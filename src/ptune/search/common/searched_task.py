@@ -104,6 +104,7 @@ def read_task(config: SearchConfig) -> TaskConfig:
     given = {
         "prompt_by": task.prompt_by,
         "multi_label": task.multi_label,
+        "tag": task.tag,
         "from": task.continue_from,
         "reading.refine": task.reading.refine,
         "reading.words": task.reading.words,

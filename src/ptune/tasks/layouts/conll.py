@@ -7,6 +7,7 @@ from typing import TextIO
 
 from ptune.data import row_files
 from ptune.data.row import FileRow
+from ptune.data.rows import JSON
 from ptune.errors import ConfigError, DataError
 from ptune.settings import FileConfig
 
@@ -34,6 +35,8 @@ def read(
         ConfigError: the names of the columns are not as many as the columns.
     """
     path = pathlib.Path(path)
+    if row_files.form_of(path) in JSON:
+        raise DataError(f"{path} is named as JSON, and a CoNLL file has a word on each line.")
     newline = row_files.line_end(path, options.encoding)
     rows: list[FileRow] = []
     with row_files.opened(path, options.encoding, newline, lenient=True) as stream:
