@@ -42,6 +42,8 @@ def check_task(task: Task, lm: LanguageModel) -> None:
         _check_label_sets(task)
     if task.loss == "vocabulary":
         _check_vocabulary_loss(task)
+    if task.loss == "hinge":
+        _check_hinge(task)
     if isinstance(task.verbalizer, Span) and (task.swap or task.domain):
         raise ConfigError(
             f"{task.name} spells a span, which has no scores of words for swap or a domain to "
@@ -112,7 +114,7 @@ def _check_tokens(task: Task, answers: WordLabels | Extraction, lm: LanguageMode
         "windows": task.windows != "none",
         "swap": task.swap,
         "a domain": task.domain,
-        'loss "vocabulary"': task.loss == "vocabulary",
+        f'loss "{task.loss}"': task.loss != "labels",
         "multi_label": task.multi_label,
         f"combine {task.combine}": task.combine != "mean",
     }
@@ -203,7 +205,7 @@ def _check_label_sets(task: Task) -> None:
     Raises:
         ConfigError: it is such a task.
     """
-    if not isinstance(task.verbalizer, Verbalizer) or task.loss == "vocabulary":
+    if not isinstance(task.verbalizer, Verbalizer) or task.loss != "labels":
         raise ConfigError(
             f"{task.name} has rows with several labels (multi_label), which goes with labels of "
             'its own that are decided one by one: labels, and loss "labels".'
@@ -266,6 +268,19 @@ def _check_vocabulary_loss(task: Task) -> None:
         raise ConfigError(
             f"{task.name} compares the answer with the whole vocabulary, where neither a reader "
             'nor swap nor a domain has a say: set loss to "labels".'
+        )
+
+
+def _check_hinge(task: Task) -> None:
+    """Refuse a margin where there is no right label to be ahead, or where rows are compared.
+
+    Raises:
+        ConfigError: it is such a task.
+    """
+    if not isinstance(task.verbalizer, Verbalizer | Choices) or task.reader.couples_rows:
+        raise ConfigError(
+            f"{task.name} has the loss hinge, by which the right label or choice is ahead of each "
+            "other one: that goes with labels or choices that are read by words, soft or a head."
         )
 
 

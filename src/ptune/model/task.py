@@ -27,7 +27,7 @@ from ptune.template.language import Kind, Template
 from ptune.template.tokenizer import Tokens
 
 Row = Mapping[str, Any]
-Loss = Literal["labels", "vocabulary"]
+Loss = Literal["labels", "vocabulary", "hinge"]
 Pooling = Literal["first", "mean"]
 Windows = Literal["none", "mean", "max"]
 
@@ -89,7 +89,8 @@ class Task:
             repeated to the prompt's length. Soft tokens that the template gives words start from
             those.
         loss: "vocabulary" compares the right answer with every token of the LM (as P-tuning's LAMA
-            code), "labels" with the other labels only (as PET).
+            code), "labels" with the other labels only (as PET), "hinge" likewise, by a margin (as
+            PET and P-tuning's code for choices).
         seed: of the initialisation.
         prefix: how a deep prefix is made, where the template has one.
         smoothing: of a written answer's loss: the share of each token's target that is spread over

@@ -106,7 +106,7 @@ class SavedPrompt(BaseModel):
     labels: list[str] | None
     words: list[list[str]] | None
     target: str
-    loss: Literal["labels", "vocabulary"]
+    loss: Literal["labels", "vocabulary", "hinge"]
     encoder: str
     init: str
     seed: int

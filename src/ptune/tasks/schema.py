@@ -312,8 +312,10 @@ class TaskConfig(Config):
     words of yours; the method's own by default."""
     prefix: PrefixConfig = PrefixConfig()
     """How a deep prefix is made."""
-    loss: Literal["labels", "vocabulary"] = "labels"
-    """Compare the right answer with the other labels, or with every token of the LM."""
+    loss: Literal["labels", "vocabulary", "hinge"] = "labels"
+    """Compare the right answer with the other labels by cross entropy, or with every token of the
+    LM; or hinge: with each other label or choice, until it is ahead by a margin of 1 (as PET with
+    words of several tokens, and P-tuning's code for choices)."""
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Label smoothing of written answers: the share of each token's target that is spread over the
     vocabulary."""

@@ -27,6 +27,7 @@ from ptune.model.rows.examples import (
     TextExample,
     VocabularyExample,
 )
+from ptune.model.rows.margins import MarginExample
 from ptune.model.rows.passages import passage_example
 from ptune.model.rows.windows import windows_of
 from ptune.model.rows.words import words_example
@@ -194,10 +195,9 @@ def _label_example(
             shares=shares,
         )
     label = bound.number(label_of(task.right(row), bound.labels))
-    if task.task.loss == "labels":
-        return LabelExample(
-            task=number, row=row, fills=fills, learn=fills, label=label, bound=bound
-        )
+    if task.task.loss != "vocabulary":
+        kind = MarginExample if task.task.loss == "hinge" else LabelExample
+        return kind(task=number, row=row, fills=fills, learn=fills, label=label, bound=bound)
     answer = bound.first_word(label)
     return VocabularyExample(
         task=number,
