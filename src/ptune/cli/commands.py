@@ -27,7 +27,7 @@ from ptune.pretraining.options import PretrainConfig
 from ptune.search.options import SearchConfig
 from ptune.serving.options import ServeConfig
 from ptune.settings import Config
-from ptune.storage.options import ExportConfig, ImportConfig
+from ptune.storage.options import ExportConfig, ImportConfig, PullConfig, PushConfig
 from ptune.tasks.options import NewConfig
 from ptune.tasks.schema import TaskConfig
 
@@ -166,6 +166,21 @@ def _import(arguments: Sequence[str]) -> None:
     import_prompt(config)
 
 
+def _push(arguments: Sequence[str]) -> None:
+    config = _parse(PushConfig, "push", arguments)
+    from ptune.storage.hub.push import push
+
+    push(config)
+
+
+def _pull(arguments: Sequence[str]) -> None:
+    config = _parse(PullConfig, "pull", arguments)
+    from ptune.storage.hub.pull import pull
+
+    commit = pull(config.repository, config.out, config.revision)
+    terminal.print_line(f"{config.out}: {config.repository} at commit {commit}")
+
+
 def _doctor(arguments: Sequence[str]) -> None:
     config = _parse(DoctorConfig, "doctor", arguments)
     from ptune.cli.doctor import doctor
@@ -269,6 +284,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "report": _report,
     "export": _export,
     "import": _import,
+    "push": _push,
+    "pull": _pull,
     "doctor": _doctor,
     "inspect": _inspect,
     "serve": _serve,
@@ -290,6 +307,8 @@ OPTIONS: dict[str, type[Config]] = {
     "report": ReportConfig,
     "export": ExportConfig,
     "import": ImportConfig,
+    "push": PushConfig,
+    "pull": PullConfig,
     "doctor": DoctorConfig,
     "inspect": InspectConfig,
     "serve": ServeConfig,

@@ -32,6 +32,8 @@ Prompt learning on frozen language models.
   report     put the runs of ptune train side by side, in a table and a page
   export     write a saved prompt in PEFT's or Google's form
   import     make a prompt of PEFT's adapter folder or Google's .npy file
+  push       put a saved prompt on the model hub, with a card
+  pull       fetch prompts from the model hub
   doctor     what is installed here, and what an LM can do with prompts
   inspect    draw a template as the LM sees it, or show what a prompt has learned
   pretrain   train a small LM from text files

@@ -1,4 +1,4 @@
-"""The options of ``ptune export`` and ``ptune import``."""
+"""The options of ``ptune export``, ``import``, ``push`` and ``pull``."""
 
 import pathlib
 from typing import Literal
@@ -39,3 +39,32 @@ class ImportConfig(Config):
     """The task's name."""
     target: str = "text"
     """The field of a row that holds the right text."""
+
+
+class PushConfig(Config):
+    """Put a saved prompt, or all of a run, into a repository of the model hub, with a model card
+    and, where PEFT can say the same, its files."""
+
+    prompt: tyro.conf.Positional[pathlib.Path]
+    """The folder of a saved prompt, or of a run with several."""
+    repository: tyro.conf.Positional[str]
+    """The repository: owner/name. It is made where it is not there."""
+    private: bool = False
+    """Make it a private one."""
+    dry_run: bool = False
+    """Show the files and the card, and send nothing."""
+    lm: Lm | None = None
+    """What the LM is called on the hub, where it was a folder of this machine."""
+    license: str | None = None
+    """The licence of the prompt, such as apache-2.0."""
+
+
+class PullConfig(Config):
+    """Fetch the prompts of a repository of the model hub: safetensors and JSON alone."""
+
+    repository: tyro.conf.Positional[str]
+    """The repository: owner/name, or owner/name@revision."""
+    out: tyro.conf.Positional[pathlib.Path]
+    """The folder for them."""
+    revision: str | None = None
+    """A commit, branch or tag; the newest by default. The commit is noted in hub.json."""

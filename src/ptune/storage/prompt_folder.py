@@ -21,6 +21,7 @@ from ptune.errors import ConfigError, StoreError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
 from ptune.prompts import encoders
+from ptune.storage.hub import repository
 from ptune.storage.saved_lm import check_lm, lm_of
 from ptune.storage.saved_prompt import (
     SavedPrompt,
@@ -112,7 +113,9 @@ def load(
     """Load saved prompts as one bank over one LM: ``load("a", "b")``, or ``load(["a", "b"])``.
 
     Args:
-        folders: those of the prompts; the LM may be given behind them without its name.
+        folders: those of the prompts, or repositories of the hub (owner/name, or
+            owner/name@revision), of which only safetensors and JSON are fetched; the LM may be
+            given behind them without its name.
         lm: the LM; without it, the one that the first prompt names is loaded: a folder where it
             lies from the prompt's folder, or where it lay when the prompt was saved.
         dtype: the LM's number format; "auto" is the one in which the prompt was trained, where that
@@ -196,10 +199,19 @@ def _paths(
                     "settings are given by name, as in "
                     f'load("a", "b", device="cpu").'
                 )
-            paths.append(pathlib.Path(folder))
+            paths += _on_this_machine(folder)
     if not paths:
         raise StoreError("No folder of a saved prompt is named.")
     return paths, lm
+
+
+def _on_this_machine(folder: files.Path) -> list[pathlib.Path]:
+    """A prompt's folder; of a repository of the hub those of its prompts, fetched."""
+    if isinstance(folder, str) and repository.names_repository(folder):
+        from ptune.storage.hub.pull import pulled
+
+        return folders_in(pulled(folder))
+    return [pathlib.Path(folder)]
 
 
 def template_of(folder: files.Path) -> str:

@@ -1,0 +1,158 @@
+"""Prompts on a model hub: sent with a card, fetched at a commit, nothing but plain data read."""
+
+import json
+import pickle
+import shutil
+
+import pytest
+import tiny
+import torch
+from hub_server import Hub
+
+from ptune.answers.label_words import Verbalizer
+from ptune.cli import main
+from ptune.errors import ConfigError, StoreError
+from ptune.lm.language_model import LanguageModel
+from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
+from ptune.storage import peft_format, prompt_folder
+from ptune.storage.hub import repository
+from ptune.storage.hub.pull import pull, pulled
+from ptune.template.language import Template
+
+ROWS = [{"x": "It was", "label": "a"}, {"x": "great film", "label": "b"}]
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub on this machine, and a folder to work in."""
+    server = Hub()
+    monkeypatch.setenv("HF_ENDPOINT", server.address)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.chdir(tmp_path)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def saved(folder, names=("t",), template="{prefix:2}{x} It is {mask}"):
+    """Prompts of a tiny causal LM in a folder; the LM."""
+    lm = LanguageModel(*tiny.tiny("gpt2"))
+    model = PromptModel(lm)
+    for name in names:
+        words = Verbalizer.from_words({"a": "Yes", "b": "No"})
+        task = Task(name, Template.parse(template), words, prefix=PrefixSettings(0))
+        model.add(task, ROWS)
+        place = folder if len(names) == 1 else folder / "prompts" / name
+        prompt_folder.save(model, place, name, {"accuracy": 0.75})
+        peft_format.export(model, place, name)
+    return lm, model
+
+
+def push(*arguments):
+    main.main(["push", "run", "me/films", "--lm", "owner/lm", *arguments])
+
+
+def test_a_prompt_goes_and_comes_back(hub, tmp_path, capsys):
+    lm, model = saved(tmp_path / "run")
+    push("--license", "mit", "--private")
+    assert hub.private == {"me/films": True} and "commit" in capsys.readouterr().out
+    assert sorted(list(hub.commits["me/films"].values())[-1]) == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "files.json",
+        "prompt.json",
+        "prompt.safetensors",
+    ]
+    loaded = prompt_folder.load("me/films", lm=lm)
+    first, second = model.encode(0, ROWS), loaded.encode(0, ROWS)
+    assert all(map(torch.equal, model.scores(first), loaded.scores(second)))
+    main.main(["pull", "me/films", "here"])
+    noted = json.loads((tmp_path / "here" / "hub.json").read_text())
+    assert noted["commit"] in hub.commits["me/films"] and noted["commit"] in capsys.readouterr().out
+    note = json.loads((tmp_path / "here" / "prompt.json").read_text())
+    assert note["lm"]["source"] == "owner/lm" and note["lm"]["absolute"] is None
+    adapter = json.loads((tmp_path / "here" / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == "owner/lm"
+
+
+def test_the_card_says_what_it_is(hub, tmp_path, capsys):
+    saved(tmp_path / "run")
+    push("--dry-run", "--license", "mit")
+    text = capsys.readouterr().out
+    assert hub.commits == {} and "Nothing was sent" in text
+    for part in ('license: "mit"', 'base_model: "owner/lm"', "{prefix:2}{x}", "| accuracy | 0.75"):
+        assert part in text
+    assert 'ptune.load("me/films")' in text and "PeftModel.from_pretrained" in text
+
+
+def test_a_bank_is_one_repository(hub, tmp_path):
+    lm, _ = saved(tmp_path / "run", ("t", "u"))
+    push()
+    loaded = prompt_folder.load("me/films", lm=lm)
+    assert [bound.task.name for bound in loaded.tasks] == ["t", "u"]
+
+
+def test_a_revision_is_pinned(hub, tmp_path):
+    lm, _ = saved(tmp_path / "run")
+    push()
+    first = list(hub.commits["me/films"])[0]
+    shutil.rmtree(tmp_path / "run")
+    saved(tmp_path / "run", template="{prefix:2}{x} It was {mask}")
+    push()
+    for name, end in ((f"me/films@{first}", "is"), ("me/films", "was")):
+        template = prompt_folder.load(name, lm=lm).tasks[0].task.template.source
+        assert template.endswith(f"It {end} {{mask}}")
+
+
+def test_a_pickle_is_never_fetched(hub, tmp_path):
+    lm, _ = saved(tmp_path / "run")
+    push()
+    hub.commit("me/films", {"training_args.bin": pickle.dumps(print), "evil.py": b"1 / 0"})
+    prompt_folder.load("me/films", lm=lm)
+    assert not {"training_args.bin", "evil.py"} & set(hub.fetched)
+    hub.commit("me/other", {"prompt.pkl": pickle.dumps(print)})
+    with pytest.raises(StoreError, match="holds no prompt"):
+        pulled("me/other")
+
+
+def test_another_lm_is_refused(hub, tmp_path):
+    saved(tmp_path / "run")
+    push()
+    with pytest.raises(StoreError, match="other weights"):
+        prompt_folder.load("me/films", lm=LanguageModel(*tiny.tiny("gpt2", seed=1)))
+
+
+def test_a_file_that_was_not_pushed_so_is_refused(hub, tmp_path):
+    saved(tmp_path / "run")
+    push()
+    content = list(hub.commits["me/films"].values())[-1]["prompt.safetensors"]
+    hub.commit("me/films", {"prompt.safetensors": content[:-1] + b"\x01"})
+    with pytest.raises(StoreError, match="SHA-256 differs"):
+        pull("me/films", tmp_path / "here")
+    assert not (tmp_path / "here").exists()
+
+
+def test_what_cannot_be_is_one_clear_message(hub, tmp_path, monkeypatch):
+    saved(tmp_path / "run")
+    with pytest.raises(StoreError, match="There is no me/nothing on the hub"):
+        prompt_folder.load("me/nothing")
+    with pytest.raises(StoreError, match="owner/name"):
+        pulled("nothing")
+    note = json.loads((tmp_path / "run" / "prompt.json").read_text())
+    note["lm"] |= {"source": str(tmp_path), "absolute": str(tmp_path)}
+    (tmp_path / "run" / "prompt.json").write_text(json.dumps(note))
+    from ptune.storage.hub.push import push as send
+    from ptune.storage.options import PushConfig
+
+    with pytest.raises(ConfigError, match="--lm owner/name"):
+        send(PushConfig(prompt=tmp_path / "run", repository="me/films"))
+
+
+def test_a_path_is_no_repository(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    assert repository.names_repository("me/films@v1") and not repository.names_repository("a/b")
+    for text in ("./a/c", "/a/c", "a", "a/b/c", "../a"):
+        assert not repository.names_repository(text)
