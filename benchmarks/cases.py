@@ -97,7 +97,12 @@ CASES = {
     "autoprompt": Case(
         "a step of AutoPrompt, 16 candidates for 8 rows of 8 to 24 words, BERT-base shape",
         ("ptune", "one by one"),
-        searching.step,
+        searching.step("bert", 8, 24),
+    ),
+    "autoprompt-causal": Case(
+        "a step of AutoPrompt, 16 candidates for 8 rows of 60 to 90 words, GPT-2 small's shape",
+        ("ptune", "one by one"),
+        searching.step("gpt2", 60, 90),
     ),
     "start": Case(
         "until the command line says how it is used",

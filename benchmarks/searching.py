@@ -2,7 +2,8 @@
 exactly. Beside it the plain loop of the papers' code, which evaluates one candidate after the
 other."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -20,13 +21,19 @@ from ptune.search.tokens.trigger import Trigger
 ROWS, PLACES, CANDIDATES, PLACE = 8, 5, 16, 2
 SOURCE = f"{{x}} {{soft:{PLACES}}} {{mask}}"
 START = tuple(range(300, 300 + PLACES))
+OPEN = contextlib.ExitStack()  # as long as the process
 WORDS = {"good": "w20", "bad": "w40"}
 
 
-def step(side: str, device: str, small: bool) -> Work:
-    """One step with ``CANDIDATES`` tokens on ``ROWS`` rows of 8 to 24 words."""
-    network, tokenizer = lms.lm("bert", device, small)
-    texts = lms.texts(lms.lengths(ROWS, 8, 24))
+def step(shape: str, shortest: int, longest: int) -> Callable[[str, str, bool], Work]:
+    """One step with ``CANDIDATES`` tokens on ``ROWS`` rows of so many words."""
+    return lambda side, device, small: _side(
+        side, *lms.lm(shape, device, small), device, (shortest, longest)
+    )
+
+
+def _side(side: str, network: nn.Module, tokenizer, device: str, words: tuple[int, int]) -> Work:
+    texts = lms.texts(lms.lengths(ROWS, *words))
     rows = [{"x": text, "label": list(WORDS)[n % 2]} for n, text in enumerate(texts)]
     if side == "one by one":
         inputs = _plain_inputs(tokenizer, texts, device)
@@ -36,6 +43,8 @@ def step(side: str, device: str, small: bool) -> Work:
     trigger = Trigger(search, SOURCE)
     numbers = torch.arange(len(lms.SPECIAL), search.task.lm.words)
     allowed = Allowed(numbers, numbers)
+
+    OPEN.enter_context(trigger.keeping_texts())
 
     def take() -> tuple[list[int], list[float]]:
         tried = autoprompt.exchanges(trigger, START, PLACE, trigger.examples, CANDIDATES, allowed)
@@ -78,11 +87,11 @@ def _search(lm: LanguageModel, rows: Sequence[dict[str, str]]) -> RunningSearch:
 
 
 def _plain_inputs(tokenizer, texts: Sequence[str], device: str) -> dict[str, torch.Tensor]:
-    """The rows with the start's tokens, padded to the longest, as the papers' code has them."""
+    """The rows with the start's tokens and a mask, padded to the longest, as the papers' code has
+    them."""
     words = " ".join(tokenizer.convert_ids_to_tokens(START))
-    inputs = tokenizer(
-        [f"{text} {words} [MASK]" for text in texts], padding=True, return_tensors="pt"
-    )
+    asked = [f"{text} {words} [MASK]" for text in texts]
+    inputs = tokenizer(asked, padding=True, return_tensors="pt")
     return {name: inputs[name].to(device) for name in ("input_ids", "attention_mask")}
 
 
@@ -94,9 +103,11 @@ def _plain_step(
     masks = ids == tokenizer.mask_token_id
     words = torch.tensor(tokenizer.convert_tokens_to_ids(list(WORDS.values())), device=ids.device)
     first = masks.float().argmax(1) - PLACES  # of the start's tokens
+    is_causal = network.config.model_type == "gpt2"  # which is read before the mask
+    read = masks.roll(-1, 1) if is_causal else masks
 
     def loss(**given: torch.Tensor) -> torch.Tensor:
-        logits = network(attention_mask=attention, **given).logits[masks]
+        logits = network(attention_mask=attention, **given).logits[read]
         return nn.functional.cross_entropy(logits[:, words], labels)
 
     table = network.get_input_embeddings()

@@ -193,3 +193,17 @@ def test_what_cannot_be_searched_is_refused_with_the_reason(tmp_path):
     for option, by in itertools.product(({"rate": 0.2}, {"steps": 3}), ("label-words",)):
         with pytest.raises(ConfigError, match="this search is by label-words"):
             search(config_of(tmp_path, by=by, **option), lambda line: None)
+
+
+def test_texts_that_are_kept_change_no_loss(tmp_path):
+    """A causal LM reads what stands before the places once; a masked LM keeps nothing."""
+    for family in ("gpt2", "bert"):
+        (tmp_path / family).mkdir()
+        _, trigger = trigger_of(tmp_path / family, family)
+        prompts = [(40, 41), (41, 42), (50, 40)]
+        plain = trigger.losses(prompts, trigger.examples)
+        with trigger.keeping_texts():
+            assert (trigger.lm.contexts is not None) == (family == "gpt2")
+            assert trigger.losses(prompts, trigger.examples) == pytest.approx(plain, abs=1e-5)
+            assert family == "bert" or trigger.lm.contexts.kept
+        assert trigger.lm.contexts is None

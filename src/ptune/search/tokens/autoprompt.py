@@ -74,7 +74,7 @@ def propose(
     reserved = search.reserved_for_last(CandidateScore(template=_words_only(trigger, state.ids)))
     rounds = range(0, settings.steps, ROUND)
 
-    with Progress("AutoPrompt", total=settings.steps) as progress:
+    with trigger.keeping_texts(), Progress("AutoPrompt", total=settings.steps) as progress:
 
         def run(number: int) -> TokenSteps:
             last = min(settings.steps, rounds[number] + ROUND)

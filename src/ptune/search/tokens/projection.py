@@ -3,15 +3,11 @@ is nearest to it, and the loss after each tells how much is lost."""
 
 import math
 import pathlib
-from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch.nn.functional import normalize
 
 from ptune.errors import ConfigError
-from ptune.model.prompt_model import PromptModel
-from ptune.prompts.encoders import Baked
 from ptune.reports.search_results import CandidateScore, SearchStep, SoftPrompt, TokenSteps
 from ptune.search.common.running_search import RunningSearch
 from ptune.search.tokens.autoprompt import GRADIENT
@@ -136,7 +132,7 @@ def projected(trigger: Trigger, soft: torch.Tensor, allowed: torch.Tensor, near:
     words = trigger.vectors
     likeness = normalize(soft, dim=-1) @ normalize(words[allowed], dim=-1).T
     order = likeness.max(-1).values.argsort(descending=True, stable=True).tolist()
-    losses = soft_losses(trigger, [vectors])
+    losses = trigger.vector_losses([vectors], trigger.examples)
     steps = [SearchStep(number=0, loss=losses[0], tried=1, text="(soft)")]
     ids: dict[int, int] = {}
     calls = trigger.calls(trigger.examples)
@@ -144,7 +140,7 @@ def projected(trigger: Trigger, soft: torch.Tensor, allowed: torch.Tensor, near:
         best = likeness[place].topk(min(near, len(allowed))).indices
         tokens = allowed.to(best.device)[best].tolist()
         tried = [_exchanged(vectors, place, words[token]) for token in tokens]
-        losses = soft_losses(trigger, tried)
+        losses = trigger.vector_losses(tried, trigger.examples)
         calls += len(tried) * trigger.calls(trigger.examples)
         chosen = min(range(len(losses)), key=lambda n: losses[n])
         vectors, ids[place] = tried[chosen], tokens[chosen]
@@ -161,20 +157,3 @@ def _exchanged(vectors: torch.Tensor, place: int, vector: torch.Tensor) -> torch
     changed = vectors.clone()
     changed[place] = vector
     return changed
-
-
-def soft_losses(trigger: Trigger, prompts: Sequence[torch.Tensor]) -> list[float]:
-    """The mean loss of each of some soft prompts [P, E] on the train rows: each is a prompt of one
-    bank, and all rows of all of them share batches."""
-    model = PromptModel(trigger.lm, max_length=trigger.task.max_length)
-    task = trigger.model.tasks[0].task
-    for number, vectors in enumerate(prompts):
-        model.add(replace(task, name=f"{task.name}/{number}"), encoder=Baked(vectors))
-    rows = [
-        replace(example, task=number)
-        for number in range(len(prompts))
-        for example in trigger.examples
-    ]
-    losses = model.text_losses(rows, model.evaluation_rows)
-    size = len(trigger.examples)
-    return [sum(losses[i : i + size]) / size for i in range(0, len(losses), size)]

@@ -1,6 +1,7 @@
 """The places of a template whose tokens are searched for: its runs of soft tokens. Tokens stand
 there as ids, so that a step tokenises nothing, and as text, which is what is written."""
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,9 +10,10 @@ import torch
 
 from ptune.errors import ConfigError, PtuneError, TemplateError
 from ptune.model.prompt_model import Example, PromptModel
-from ptune.prompts.encoders import Table
+from ptune.prompts.encoders import Baked, Table
 from ptune.reports.search_results import CandidateScore
 from ptune.search.common.running_search import RunningSearch
+from ptune.settings import TrainConfig
 from ptune.template.language import EncodedRow, PrefixPart, Soft, Template, Text
 from ptune.template.parts import shown
 from ptune.template.tokenizer import Tokens
@@ -117,8 +119,34 @@ class Trigger:
         assert weight.grad is not None
         return weight.grad.detach().clone(), float(losses.sum())
 
+    def keeping_texts(self) -> contextlib.AbstractContextManager[None]:
+        """While this is open, a causal LM computes what stands before the places once, for all
+        prompts that are tried there."""
+        rows = [row for example in self.examples for row in (*example.fills, *example.learn)]
+        return self.lm.keeping_contexts(rows, TrainConfig().context_mb)
+
+    def vector_losses(
+        self, prompts: Sequence[torch.Tensor], examples: Sequence[Example]
+    ) -> list[float]:
+        """The mean loss of each of some soft prompts [P, E]: each is a prompt of one bank, and all
+        rows of all of them share batches."""
+        model = PromptModel(self.lm, max_length=self.task.max_length)
+        task = self.model.tasks[0].task
+        for number, vectors in enumerate(prompts):
+            model.add(replace(task, name=f"{task.name}/{number}"), encoder=Baked(vectors))
+        rows = [
+            replace(example, task=number) for number in range(len(prompts)) for example in examples
+        ]
+        losses = model.text_losses(rows, model.evaluation_rows)
+        size = len(examples)
+        return [sum(losses[i : i + size]) / size for i in range(0, len(losses), size)]
+
     def losses(self, prompts: Sequence[Ids], examples: Sequence[Example]) -> list[float]:
-        """The mean loss of each of some prompts: all of them, for all rows, in the same batches."""
+        """The mean loss of each of some prompts: all of them, for all rows, in the same batches. As
+        vectors at the places where texts are kept (``keeping_texts``), else as tokens."""
+        if self.lm.contexts is not None:
+            vectors = [self.vectors[list(ids)].to(self.lm.dtype) for ids in prompts]
+            return self.vector_losses(vectors, examples)
         rows = [filled_example(example, ids) for ids in prompts for example in examples]
         losses = self.model.text_losses(rows, self.model.evaluation_rows)
         size = len(examples)
