@@ -70,7 +70,7 @@ class Extraction:
                 f"{nearest(target, map(str, row))}"
             )
         text = self.text(row)
-        answers = [_found(text, *answer, self.field) for answer in _answers(row[target], target)]
+        answers = [_located(text, *answer, self.field) for answer in _answers(row[target], target)]
         if not answers and not self.no_answer:
             raise DataError(
                 f"The field {target!r} holds no right answer: leave the row out, or say no_answer: "
@@ -126,7 +126,7 @@ def _answers(value: Any, target: str) -> list[tuple[str, int | None]]:
     return pairs
 
 
-def _found(text: str, answer: str, start: int | None, field: str) -> tuple[int, int]:
+def _located(text: str, answer: str, start: int | None, field: str) -> tuple[int, int]:
     """Where an answer stands in a text: where it is said to, or at its first place."""
     if start is not None and text[start : start + len(answer)] != answer:
         raise DataError(
