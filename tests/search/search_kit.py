@@ -1,11 +1,14 @@
 """Tiny tasks in which prompts are searched, and a slow plain reference for a candidate's scores."""
 
+import functools
 import json
 
+import pytest
 import tiny
 import torch
 
 from ptune.lm.language_model import LanguageModel
+from ptune.search import run_search
 from ptune.search.common.running_search import Budget, RunningSearch
 from ptune.search.common.searched_task import of_task, read_task
 from ptune.search.options import SearchConfig
@@ -43,11 +46,26 @@ def config_of(folder, **options):
     )
 
 
+@functools.cache
+def lm_of(family):
+    """A tiny LM of a family, the same for all tests."""
+    return LanguageModel(*tiny.tiny(family))
+
+
+def search(config, report):
+    """A search that takes its LM from ``lm_of`` and does not load it."""
+    file = config.task.parent / "lm" / "config.json"
+    lm = lm_of(json.loads(file.read_text())["model_type"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LanguageModel, "load", lambda *source, **options: lm)
+        return run_search.search(config, report)
+
+
 def running(folder, **options):
     """A search that keeps no files."""
     config = config_of(folder, **options)
     task = read_task(config)
-    lm = LanguageModel.load(task.lm, device="cpu")
+    lm = lm_of(json.loads((folder / "lm" / "config.json").read_text())["model_type"])
     searched = of_task(task, lm, config, lambda line: None)
     return RunningSearch(
         by=config.by,

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from search_kit import YAML, config_of, running, write_task
+from search_kit import YAML, config_of, running, search, write_task
 
 from ptune.errors import ConfigError
-from ptune.search.run_search import search
 from ptune.search.templates import infilling
 from ptune.search.tokens.trigger import allowed_tokens
 

@@ -7,11 +7,10 @@ from collections import Counter
 
 import pytest
 import torch
-from search_kit import config_of, log_probs_at_answer, running, word_id, write_task
+from search_kit import config_of, log_probs_at_answer, running, search, word_id, write_task
 
 from ptune.errors import ConfigError, DataError
 from ptune.reports.search_results import CandidateScore
-from ptune.search.run_search import search
 from ptune.search.templates import ensembles, mining, paraphrases
 from ptune.search.templates.corpus import sentences
 

@@ -5,12 +5,11 @@ import itertools
 import pytest
 import torch
 from killing import killed_after_every_file
-from search_kit import YAML, config_of, plain_score, running, write_task
+from search_kit import YAML, config_of, plain_score, running, search, write_task
 from torch.nn.functional import normalize
 
 from ptune.errors import ConfigError
 from ptune.search.common import candidates
-from ptune.search.run_search import search
 from ptune.search.tokens import autoprompt, pez, projection
 from ptune.search.tokens.trigger import Trigger, allowed_tokens, template_of
 
@@ -147,7 +146,7 @@ def test_a_soft_prompt_becomes_words_as_by_a_plain_loop(family, tmp_path):
 @pytest.mark.parametrize("by", ["gradient", "pez", "project"])
 def test_a_search_keeps_to_its_budget_and_a_kill_loses_nothing(by, tmp_path, monkeypatch):
     write_task(tmp_path)
-    options = {"by": by, "template": SOURCE, "keep": 2, "steps": 12}
+    options = {"by": by, "template": SOURCE, "keep": 2, "steps": 11}
     options |= {} if by == "pez" else {"candidates": 2}
 
     def run(name, **more):
@@ -163,6 +162,8 @@ def test_a_search_keeps_to_its_budget_and_a_kill_loses_nothing(by, tmp_path, mon
     assert short.calls <= whole.calls // 2 + 80 and len(short.tried) <= len(whole.tried)
     with pytest.raises(ConfigError, match="--budget 9 is too small"):
         run("none", budget=9)
+    if by == "pez":
+        return  # its steps are one part, as are those of a soft prompt
     killed_after_every_file(lambda: run("kills"), monkeypatch)
     for path in sorted((tmp_path / "whole").rglob("*.*")):
         if path.suffix in (".json", ".yaml"):

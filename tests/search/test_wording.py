@@ -3,11 +3,10 @@
 import pytest
 import torch
 from scipy.stats import spearmanr
-from search_kit import config_of, running, write_task
+from search_kit import config_of, running, search, write_task
 
 from ptune.reports.search_results import CandidateScore
 from ptune.search.common import wording
-from ptune.search.run_search import search
 
 TEMPLATES = (
     "{text} is {mask}",
