@@ -34,6 +34,8 @@ def test_columns_documents_and_comments(tmp_path):
     ]
     named = read(tmp_path, text, columns=("token", "pos", "ner"))
     assert list(named[0]) == ["token", "pos", "ner"]
+    unlabelled = read(tmp_path, "EU NNP\n", columns=("token", "pos", "ner"))
+    assert unlabelled == [{"token": ["EU"], "pos": ["NNP"]}]
     remarks = "# id = 1 2\n#hash\tO\nNew York\tB-a\n"
     assert read(tmp_path, remarks)[0]["words"] == ["#hash", "New York"]
     assert read(tmp_path, "only\nwords\n\nhere\n") == [
@@ -86,8 +88,8 @@ def test_a_bad_line_leaves_out_its_sentence_alone(tmp_path):
 
 
 def test_columns_that_are_not_as_many(tmp_path):
-    with pytest.raises(ConfigError, match="has 2 columns, and columns names 3"):
-        read(tmp_path, "a\tO\n", columns=("a", "b", "c"))
+    with pytest.raises(ConfigError, match="has 2 columns, and columns names 4"):
+        read(tmp_path, "a\tO\n", columns=("a", "b", "c", "d"))
 
 
 def test_labels_are_held_against_those_of_the_task_by_their_line(tmp_path):

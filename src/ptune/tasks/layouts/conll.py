@@ -21,7 +21,7 @@ def read(
 ) -> list[FileRow]:
     """The sentences of a file, each a row whose fields are lists: ``words``, the first column, and
     ``label``, the last, where there is more than one; the columns between are ``column 2`` and so
-    on. ``columns`` gives them other names.
+    on. ``columns`` gives them other names; a file without the last of those has no labels.
 
     Columns are parted by tabs, or in a file whose first line has none by white space. A line
     that begins with # and has no tab is a comment where the others have tabs.
@@ -108,6 +108,8 @@ class _File:
         between = [f"column {n}" for n in range(2, count)]
         default = [WORDS, *between, LABELS] if count > 1 else [WORDS]
         self.columns, self.first = self.options.columns or default, number
+        if count > 1 and count == len(self.columns) - 1:
+            self.columns = self.columns[:-1]  # a file that is to be labelled
         if len(self.columns) != count:
             raise ConfigError(
                 f"{self.path}, line {number} has {count} columns, and columns names "
