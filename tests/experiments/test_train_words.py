@@ -25,7 +25,7 @@ labels: [O, B-place, I-place]
 data: {form: conll, train: train.conll, dev: dev.conll, test: dev.conll}
 lm: ./lm
 method: p-tuning-v2+head
-train: {epochs: 6, batch_size: 4, learning_rate: 0.03}
+train: {epochs: 6, batch_size: 4, learning_rate: 0.03, evaluate_every: 8}
 device: cpu
 """
 SENTENCES = [

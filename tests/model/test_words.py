@@ -153,7 +153,8 @@ def test_an_ensemble_answers_by_the_mean_of_its_members():
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
 def test_training_learns_and_is_saved_as_trained(family, tmp_path):
     model = model_of(family, encoder="lstm")
-    history = fit(model, {0: (ROWS, ROWS)}, TrainConfig(steps=40, learning_rate=0.03))[0]
+    config = TrainConfig(steps=40, learning_rate=0.03, evaluate_every=20)
+    history = fit(model, {0: (ROWS, ROWS)}, config)[0]
     assert history.best.dev == 1.0  # the F1 of entities
     prompt_folder.save(model, tmp_path / "a")
     loaded = prompt_folder.load(tmp_path / "a", lm=model.lm)
@@ -165,7 +166,7 @@ def test_training_learns_and_is_saved_as_trained(family, tmp_path):
 
 
 def test_prompts_trained_together_are_those_trained_apart():
-    config = TrainConfig(steps=6, epochs=None, batch_size=2, learning_rate=0.01)
+    config = TrainConfig(steps=6, batch_size=2, learning_rate=0.01, evaluate_every=3)
     together = model_of("bert")
     add(together)
     fit(together, {0: (ROWS, ROWS), 1: (ROWS[::-1], ROWS)}, config)
