@@ -74,3 +74,20 @@ def test_a_saved_prompt_shows_its_nearest_words(lm, capsys, tmp_path):
 def test_a_bad_row(lm):
     with pytest.raises(DataError, match="a JSON object is expected"):
         inspect(InspectConfig(what="{x} {mask}", lm=lm("bert"), row="[1]"))
+
+
+@pytest.mark.parametrize(
+    "asked, shown",
+    [
+        ('method: pet\npatterns: ["It is {mask} : {text}", "{text} ( {mask} )"]\n', "[MASK]"),
+        ('method: regression\ntemplate: "{text}"\n', "[CLS]"),
+    ],
+)
+def test_a_task_is_shown_as_its_method_asks_it(asked, shown, lm, tmp_path, capsys):
+    """By its first pattern where it has no template, and without a mask where it needs none."""
+    file = tmp_path / "task.yaml"
+    labels = "labels: {good: good, bad: bad}\ntarget: label\ndata: {train: rows.csv}\n"
+    file.write_text(f"name: films\nlm: {lm('bert')}\n{asked}{labels}")
+    inspect(InspectConfig(what=str(file), row='{"text": "Austria"}'))
+    read_at = next(line for line in capsys.readouterr().out.splitlines() if "is read here" in line)
+    assert shown in read_at

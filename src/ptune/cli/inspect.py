@@ -26,12 +26,12 @@ MOST_DRAWN = 48
 def inspect(config: InspectConfig) -> None:
     """Print what a template, the template of a task, or a saved prompt looks like to the LM."""
     console, path = terminal.Console(), pathlib.Path(config.what)
-    row, limit = _row(config.row), None
+    row, model, limit, whole = _row(config.row), None, None, False
     if _is_folder(path):
         lm = LanguageModel.load(config.lm, device=config.device) if config.lm is not None else None
         model = prompt_folder.load(prompt_folder.folders_in(path)[0], lm, device=config.device)
-        template, lm = model.tasks[0].task.template, model.lm
-        limit = model.limit(0)
+        saved, lm = model.tasks[0].task, model.lm
+        template, limit, whole = saved.template, model.limit(0), saved.reader.mask != "needed"
     elif path.suffix in (".yaml", ".yml"):
         task = yaml_task.read(path)
         lm = LanguageModel.load(task.lm if config.lm is None else config.lm, device=config.device)
@@ -40,14 +40,17 @@ def inspect(config: InspectConfig) -> None:
             model_task.add(model, task, task_members.members(task, lm=lm)[0], [])
             template = model.tasks[0].task.template
         else:
-            template, model, limit = Template.parse(task.template), None, task.max_length
+            method, limit = task_members.shown_method(task, lm), task.max_length
+            first_member = task_members.members(task, method, lm)[0]
+            template = Template.parse(first_member.template)
+            whole = task_members.reader_of(task, method).mask != "needed"
     else:
-        template, model = Template.parse(config.what), None
+        template = Template.parse(config.what)
         lm = LanguageModel.load("builtin" if config.lm is None else config.lm, device=config.device)
     if model and model.tasks[0].task.reader.reads_tokens:
         encoded, dropped = first_input(model, row), ""
     else:
-        encoded, dropped = encode(template, lm, row, limit)
+        encoded, dropped = encode(template, lm, row, limit, whole)
     console.print(tokens_table(encoded, lm))
     if dropped:
         console.print(f"Left out, since a causal LM cannot see it: {dropped}", markup=False)
@@ -93,7 +96,11 @@ def first_input(model: PromptModel, row: Mapping[str, Any] | None) -> EncodedRow
 
 
 def encode(
-    template: Template, lm: LanguageModel, row: Mapping[str, Any] | None, limit: int | None = None
+    template: Template,
+    lm: LanguageModel,
+    row: Mapping[str, Any] | None,
+    limit: int | None = None,
+    whole: bool = False,
 ) -> tuple[EncodedRow, str]:
     """Encode a row with a template.
 
@@ -104,8 +111,9 @@ def encode(
 
     Args:
         limit: how many tokens an input may have, where that is less than the LM's limit.
+        whole: the template may have no ``{mask}``, since the input is read as a whole.
     """
-    usable, dropped = template.for_lm(lm.tokens, lm.kind)
+    usable, dropped = template.for_lm(lm.tokens, lm.kind, whole)
     filled = dict(row or {})
     for name in template.fields:
         with contextlib.suppress(KeyError):

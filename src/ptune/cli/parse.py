@@ -51,6 +51,10 @@ def _wrong_value(message: str, arguments: Sequence[str], command: str) -> str:
     Args:
         message: the parser's, a box with the option's name, its type and its help.
     """
+    lines = [line.strip(" │") for line in message.splitlines()]
+    if setting := re.search(r"Error parsing \w+: ([\w.]+): (.*?) (?:─{9}|-{9})", " ".join(lines)):
+        option = setting[1].replace("_", "-")
+        return f"ptune: --{option}: {setting[2].strip()} Its help: {command} --help\n"
     fault = re.search(r"Error parsing (--[\w.-]+):", message)
     kind = fault and re.search(rf"^\W*{re.escape(fault[1])} (\S+)\s*│?$", message, re.M)
     if not fault or not kind:

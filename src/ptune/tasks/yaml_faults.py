@@ -26,7 +26,7 @@ def explained(error: ValidationError) -> str:
         return f"the key {key!r} is missing."
     if first["type"] == "dict_type" and names[0] in WORDS_OF_LABELS:
         return f"{key} is a mapping of each label to its word, such as {_mapping(first)}."
-    return f"{key}: {reason(first)}."
+    return f"{key}: {reason(first)}." if key else f"{reason(first)}."
 
 
 def _mapping(detail: Mapping[str, Any]) -> str:
