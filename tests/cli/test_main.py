@@ -105,20 +105,19 @@ def test_faults_end_with_status_2_and_no_traceback(
     [
         (
             ["--data.take", "test", "0"],
-            "Error parsing data: take.test: Input should be greater than or equal to 1 (it is 0).",
+            "ptune: --data.take.test: Input should be greater than or equal to 1 (it is 0).",
         ),
         (
             ["--data.take", "unlabeled", "3"],
-            "Error parsing data: take speaks of unlabeled, of which no file is given.",
+            "ptune: --data: take speaks of unlabeled, of which no file is given.",
         ),
         (
             ["--decoding.texts", "3"],
-            "Error parsing decoding: 3 texts a row need sampling, or as many beams.",
+            "ptune: --decoding: 3 texts a row need sampling, or as many beams.",
         ),
         (
             ["--prompts", "0"],
-            "Error parsing TaskConfig: prompts: Input should be greater than or equal to 1 (it is "
-            "0).",
+            "ptune: --prompts: Input should be greater than or equal to 1 (it is 0).",
         ),
     ],
 )

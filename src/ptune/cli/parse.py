@@ -40,21 +40,34 @@ def parse(
     finally:
         if isinstance(output, io.StringIO):
             sys.stdout.write(terminal.clean(output.getvalue()))
-        message = _wrong_value(errors.getvalue(), arguments, command) or errors.getvalue()
+        message = _in_a_sentence(errors.getvalue(), arguments, command) or errors.getvalue()
         sys.stderr.write(terminal.clean(message) if obeyed else message)
 
 
-def _wrong_value(message: str, arguments: Sequence[str], command: str) -> str:
-    """What is wrong with a value whose type does not fit; empty where the message is of another
+def _in_a_sentence(message: str, arguments: Sequence[str], command: str) -> str:
+    """What is wrong with an option's value, in a sentence; empty where the message is of another
     fault.
 
     Args:
         message: the parser's, a box with the option's name, its type and its help.
     """
-    lines = [line.strip(" │") for line in message.splitlines()]
-    if setting := re.search(r"Error parsing \w+: ([\w.]+): (.*?) (?:─{9}|-{9})", " ".join(lines)):
-        option = setting[1].replace("_", "-")
-        return f"ptune: --{option}: {setting[2].strip()} Its help: {command} --help\n"
+    sentence = _refused_value(message) or _value_of_another_type(message, arguments)
+    return f"ptune: {sentence} Its help: {command} --help\n" if sentence else ""
+
+
+def _refused_value(message: str) -> str:
+    """Why a setting cannot have its value; empty where the message is of another fault."""
+    text = " ".join(line.strip(" │") for line in message.splitlines())
+    refused = re.search(r"Error parsing (\w+): (?:([\w.]+): )?(.*?) [─-]{9}", text)
+    if not refused:
+        return ""
+    section, key, reason = refused.groups()
+    names = [name for name in (section, key) if name and not name.endswith("Config")]
+    return f"--{'.'.join(names).replace('_', '-')}: {reason}" if names else reason
+
+
+def _value_of_another_type(message: str, arguments: Sequence[str]) -> str:
+    """Which type an option takes; empty where the message is of another fault."""
     fault = re.search(r"Error parsing (--[\w.-]+):", message)
     kind = fault and re.search(rf"^\W*{re.escape(fault[1])} (\S+)\s*│?$", message, re.M)
     if not fault or not kind:
@@ -68,10 +81,7 @@ def _wrong_value(message: str, arguments: Sequence[str], command: str) -> str:
     ]
     *others, last = [TYPES.get(name, name) for name in kind[1].split("|")[::-1]]
     takes = f"{', '.join(others)} or {last}" if others else last
-    return (
-        f"ptune: {option} takes {takes}, and it is {values[-1] if values else ''!r}. "
-        f"Its help: {command} --help\n"
-    )
+    return f"{option} takes {takes}, and it is {values[-1] if values else ''!r}."
 
 
 def _texts(value: Any) -> Iterator[str]:
