@@ -36,7 +36,7 @@ class Hub(ThreadingHTTPServer):
         commits[name] = files
         return name
 
-    def found(self, repository, revision):
+    def commit_of(self, repository, revision):
         """The name of a commit and its files; None where there is none."""
         commits = self.commits.get(repository, {})
         if commits and revision in (None, "main"):
@@ -73,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
             self._info(*match.groups())
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+).*", path):
-            commit = self.server.found(*match.groups())
+            commit = self.server.commit_of(*match.groups())
             entries = [
                 {"type": "file", "path": file, "size": len(content), "oid": "0"}
                 for file, content in (commit[1].items() if commit else ())
@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
             self._missing()
 
     def _info(self, repository, revision):
-        commit = self.server.found(repository, revision)
+        commit = self.server.commit_of(repository, revision)
         if commit is None:
             self._missing()
             return
@@ -95,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
         )
 
     def _file(self, repository, revision, file):
-        commit = self.server.found(repository, revision)
+        commit = self.server.commit_of(repository, revision)
         if commit is None or file not in commit[1]:
             self._missing()
             return
