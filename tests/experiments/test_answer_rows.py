@@ -103,6 +103,12 @@ NOT_OF_ANSWERS = {
     "data.shots",
     "data.seed",
     "data.references",
+    "data.dataset",
+    "data.config",
+    "data.revision",
+    "data.split",
+    "data.streaming",
+    "chat",  # a template under another key
 }  # which rows
 TRAINING = ("train.", "pet.")
 CHANGES: dict[str, tuple[dict, dict]] = {
@@ -121,6 +127,7 @@ CHANGES: dict[str, tuple[dict, dict]] = {
     "target_length": (WRITES, {"target_length": 2}),
     "metrics": (LABELS, {"metrics": ["f1-macro"]}),
     "parts": (WRITES, {"parts": "part"}),
+    "metric_words": (WRITES, {"metric_words": "char"}),
     "max_length": (LABELS, {"max_length": 12}),
     "reading.by": (LABELS, {"reading": {"by": "soft"}}),
     "reading.aggregate": (LABELS, {"reading": {"aggregate": "logit"}}),
