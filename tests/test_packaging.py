@@ -14,6 +14,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "ptune"
 MODULES = {
+    "huggingface-hub": "huggingface_hub",
     "charset-normalizer": "charset_normalizer",
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
@@ -23,7 +24,12 @@ MODULES = {
 # runs in an environment of its own, where ptune is not
 CONNECTOR = SOURCE / "serving" / "vllm" / "ptune_connector.py"
 # what an extra brings; who uses it says what to install where it is lacking
-OPTIONAL = {"meteor": {"nltk"}, "serve": {"fastapi", "uvicorn", "prometheus_client"}}
+OPTIONAL = {
+    "meteor": {"nltk"},
+    "serve": {"fastapi", "uvicorn", "prometheus_client"},
+    "data": {"datasets", "pyarrow"},
+    "chinese": {"jieba"},
+}
 
 
 def project():

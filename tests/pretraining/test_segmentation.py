@@ -48,7 +48,7 @@ def test_words_are_those_of_a_segmenter(monkeypatch):
 
 def test_a_segmenter_that_is_not_installed_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "jieba", None)
-    with pytest.raises(ConfigError, match="pip install jieba"):
+    with pytest.raises(ConfigError, match=r"pip install 'ptune\[chinese\]'"):
         segmentation.segmenter("jieba")
 
 

@@ -59,7 +59,7 @@ class PretrainConfig(Config):
     """Largest norm of the gradient."""
     segmenter: Literal["characters", "jieba"] = "characters"
     """What a whole word is in a script without spaces, for the masked objective: a character, or a
-    word that jieba finds (pip install jieba)."""
+    word that jieba finds (pip install 'ptune[chinese]')."""
     mask_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
     """Share of the words that are masked."""
     held_out: Annotated[float, Field(ge=0, lt=0.5)] = 0.01

@@ -37,8 +37,8 @@ def segmenter(name: str) -> Segmenter:
         import jieba  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            "The segmenter jieba is not installed: pip install jieba, or leave segmenter out, "
-            "which takes each character for a word."
+            "The segmenter jieba is not installed: pip install 'ptune[chinese]', or leave "
+            "segmenter out, which takes each character for a word."
         ) from error
     return jieba_words
 
