@@ -313,7 +313,7 @@ def test_faults_of_few_rows(tmp_path):
         ),
         (
             {"form": "superglue"},
-            "'boolq', 'cb', 'copa', 'multirc', 'record', 'rte', 'wic' or 'wsc'",
+            "'boolq', 'cb', 'copa', 'multirc', 'record', 'rte', 'wic', 'wsc', 'ax-b' or 'ax-g'",
         ),
     ],
 )
