@@ -6,9 +6,16 @@ BIN = .venv/bin
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	touch .venv
 
-.PHONY: test check site probe facts lm
+.PHONY: test newest check site probe facts lm
 test: .venv
 	$(BIN)/pytest
+
+# The tests on the newest transformers that pip finds; everything else as it is pinned.
+newest:
+	python3 -m venv .venv-newest
+	grep -v '^transformers==' constraints.txt > .venv-newest/constraints.txt
+	.venv-newest/bin/pip install -q -U -c .venv-newest/constraints.txt -e '.[dev]'
+	.venv-newest/bin/pytest
 
 check: .venv
 	$(BIN)/ruff check

@@ -270,7 +270,7 @@ def test_prefixes_one_after_the_other_are_all_seen_in_that_order():
     ids = example.fills[0].ids
     plain = lm.model(
         torch.tensor([ids]),
-        past_key_values=cache_of(lm, prefix),
+        **{lm.forward.cache_name: cache_of(lm, prefix)},
         attention_mask=torch.ones(1, len(ids) + 6, dtype=torch.long),
         position_ids=torch.arange(6, 6 + len(ids))[None],
     ).logits[0, -1]

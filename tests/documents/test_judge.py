@@ -34,7 +34,7 @@ def plain_nats(lm, context, ids, count, prefix=None):
     if prefix is not None:
         size = len(prefix)
         extra = {
-            "past_key_values": cache_of(lm, prefix),
+            lm.forward.cache_name: cache_of(lm, prefix),
             "attention_mask": torch.ones(1, size + len(ids), dtype=torch.long),
             "position_ids": torch.arange(size, size + len(ids))[None],
         }

@@ -134,7 +134,11 @@ def test_train_evaluate_generate(task, tmp_path, capsys):
     assert "3 texts a row need sampling" in capsys.readouterr().err
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
+    "ignore:`past_key_values` is deprecated:FutureWarning",  # PEFT's own, from transformers 5.24 on
+    "ignore:Both `past_key_values` and `cache` are set:FutureWarning",
+)
 def test_peft_loads_a_trained_folder_as_it_is(tmp_path, task):
     from peft import PeftModel
 

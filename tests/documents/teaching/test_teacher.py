@@ -55,7 +55,7 @@ def plain_loss(lm, prefix, one, row, settings):
     count = len(prefix)
     scored = network(
         torch.tensor([before + ids]),
-        past_key_values=cache,
+        **{lm.forward.cache_name: cache},
         attention_mask=torch.ones(1, count + len(before) + len(ids), dtype=torch.long),
         position_ids=torch.arange(count, count + len(before) + len(ids))[None],
     ).logits[0, len(before) :]
