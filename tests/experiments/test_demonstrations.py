@@ -66,7 +66,7 @@ def test_examples_are_of_the_half_that_is_most_alike(folder):
     split, _, member = drawn(folder)
     shelf = demonstrations.Shelf.of(split, Member("{text} is {mask}.", member.words), 1)
     for row in (*split.dev, *split.test):
-        likeness = shelf._likeness(f"{row['text']} is .")
+        likeness = shelf.likeness(f"{row['text']} is .")
         for places in shelf.rows.values():
             if row in split.train:
                 continue

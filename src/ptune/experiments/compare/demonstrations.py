@@ -101,7 +101,7 @@ class Shelf:
     def before(self, row: Row) -> Row:
         """A row with its examples: none of them is the row itself."""
         text = written(self.template, row, "")
-        likeness = self._likeness(text)
+        likeness = self.likeness(text)
         chance = random.Random(f"{self.seed} {text}")
         drawn = []
         for places in self.rows.values():
@@ -112,7 +112,7 @@ class Shelf:
         chance.shuffle(drawn)
         return changed(row, {**row, FIELD: " ".join(self.texts[place] for place in drawn)})
 
-    def _likeness(self, text: str) -> np.ndarray:
+    def likeness(self, text: str) -> np.ndarray:
         """How like each example is to a text (TF-IDF, cosine)."""
         vectors = self.vectoriser.transform([*self.inputs, text])
         return (vectors[:-1] @ vectors[-1].T).toarray()[:, 0]
