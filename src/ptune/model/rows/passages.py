@@ -2,7 +2,7 @@
 inputs as they need."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -10,7 +10,7 @@ import torch
 from ptune.answers.extraction import Extraction, tokens_of
 from ptune.answers.readers.reader import FillOutput, Reader
 from ptune.model.rows.examples import ScoredExample
-from ptune.model.rows.words import hidden_states
+from ptune.model.rows.words import hidden_states, read_at
 from ptune.model.task import BoundTask, Row
 from ptune.template.encode import RowEncoder
 from ptune.template.language import Field
@@ -126,14 +126,7 @@ def passage_example(
             mine.append(len(spans))
             positions.append(0 if lm.kind == "masked" else len(window.row.ids) - 1)
         if mine:
-            fill = replace(
-                window.row,
-                answer_positions=tuple(positions),
-                units=(),
-                layer=task.task.layer,
-                is_scored=False,
-            )
-            fills.append(fill)
+            fills.append(read_at(window, positions, task.task.layer))
             tokens += mine
     right = _right(extraction, row, task.task.target, spans) if labelled else ()
     return PassageExample(

@@ -76,6 +76,17 @@ class WordsExample(ScoredExample):
         return float(cross_entropy(scores, torch.tensor(self.right)))
 
 
+def read_at(window: Window, positions: Sequence[int], layer: int | None) -> EncodedRow:
+    """The input, whose hidden states are read at some positions and not its vocabulary scores."""
+    return replace(
+        window.row,
+        answer_positions=tuple(positions),
+        units=(),
+        layer=layer,
+        is_scored=False,
+    )
+
+
 def hidden_states(outputs: Sequence[list[FillOutput]]) -> torch.Tensor:
     """The hidden states at all tokens that are read [A, H]."""
     return torch.cat([fill.hidden for fills in outputs for fill in fills])
@@ -115,7 +126,7 @@ def words_example(
     fills, read_words = [], []
     for place, window in enumerate(windows):
         mine = [word for word, reader in enumerate(readers) if reader == place]
-        fill, of_fill = _read_at(window, mine, labels.read_pieces(lm.kind), task.task.layer)
+        fill, of_fill = _read_words(window, mine, labels.read_pieces(lm.kind), task.task.layer)
         if of_fill:
             fills.append(fill)
             read_words += of_fill
@@ -131,7 +142,7 @@ def words_example(
     )
 
 
-def _read_at(
+def _read_words(
     window: Window, words: Sequence[int], pieces: PiecesOfWord, layer: int | None
 ) -> tuple[EncodedRow, list[int]]:
     """The input, read at the tokens of some of its words, and the word of each token that is
@@ -143,11 +154,4 @@ def _read_at(
         of_word = {"first": [start], "last": [end - 1], "all": list(range(start, end))}[pieces]
         positions += of_word
         owners += [word] * len(of_word)
-    row = replace(
-        window.row,
-        answer_positions=tuple(positions),
-        units=(),
-        layer=layer,
-        is_scored=False,
-    )
-    return row, owners
+    return read_at(window, positions, layer), owners

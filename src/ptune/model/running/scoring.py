@@ -56,7 +56,7 @@ def _scores_of_batch(
         group = [example for i in members if isinstance(example := examples[i], ScoredExample)]
         task, reader = model.tasks[group[0].task], model.reader(group[0].task)
         values = type(group[0]).scores(group, [outputs[i] for i in members], task, reader)
-        scores |= dict(zip(members, values))
+        scores |= dict(zip(members, values, strict=True))
     return scores
 
 

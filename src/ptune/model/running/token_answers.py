@@ -12,9 +12,10 @@ from ptune.answers.word_labels import WordLabels
 from ptune.errors import ConfigError
 from ptune.metrics import answers as answer_metrics
 from ptune.metrics import entities
-from ptune.model.rows.examples import Example
+from ptune.model.rows.examples import Example, Shortening
 from ptune.model.rows.passages import PassageExample
 from ptune.model.rows.words import WordsExample
+from ptune.model.task import Row
 
 if TYPE_CHECKING:
     from ptune.model.prompt_model import PromptModel
@@ -32,6 +33,28 @@ def labels_of(model: "PromptModel", task: int) -> WordLabels:
     if not isinstance(labels, WordLabels):
         raise ConfigError(f"{model.tasks[task].task.name} labels no words.")
     return labels
+
+
+def predictions(
+    model: "PromptModel", rows: Sequence[Row], shortening: Shortening | None = None
+) -> list[Any]:
+    """The answer to each row, by the prompt that takes it, or by all of an ensemble.
+
+    Args:
+        shortening: counts the rows that are shortened.
+
+    Raises:
+        DataError, TemplateError, VerbalizerError: a row does not fit; the message gives its number.
+    """
+    encoded = [model.encode_for(row, number) for number, row in enumerate(rows, 1)]
+    if shortening is not None:
+        for examples in encoded:
+            shortening.count(examples)
+    scores = iter(model.scores([example for examples in encoded for example in examples]))
+    return [
+        model.answer(examples, [next(scores) for _ in examples])["prediction"]
+        for examples in encoded
+    ]
 
 
 def words_answer(

@@ -79,7 +79,7 @@ def _figure_and_loss(
 
 
 def chunks(
-    task: SearchedTask, candidates: Sequence[CandidateScore], rows: int, labels: int
+    candidates: Sequence[CandidateScore], rows: int, labels: int
 ) -> Iterator[Sequence[CandidateScore]]:
     """Candidates in lists that are scored at once."""
     size = max(1, min(TOGETHER, SCORES // max(1, rows * labels)))

@@ -107,7 +107,7 @@ def scored(
         split: "train" or "dev".
     """
     task = search.task
-    groups = list(scoring.chunks(task, candidates, len(rows), _labels(task, candidates)))
+    groups = list(scoring.chunks(candidates, len(rows), _labels(task, candidates)))
     best: list[float] = []
 
     def run(number: int) -> ScoredCandidates:

@@ -8,7 +8,7 @@ from ptune.metrics import answers as metrics
 from ptune.metrics import intervals
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.model.rows.examples import Shortening
-from ptune.model.running.token_answers import extraction_of
+from ptune.model.running.token_answers import extraction_of, predictions
 from ptune.tasks.judging.label_details import LabelDetails
 
 
@@ -33,15 +33,7 @@ def judge(
     names = names or metrics.DEFAULT
     metrics.check(names)
     extraction, target = extraction_of(model, 0), model.tasks[0].task.target
-    encoded = [model.encode_for(row, number) for number, row in enumerate(rows, 1)]
-    if shortening is not None:
-        for examples in encoded:
-            shortening.count(examples)
-    scores = iter(model.scores([example for examples in encoded for example in examples]))
-    said = [
-        model.answer(examples, [next(scores) for _ in examples])["prediction"]
-        for examples in encoded
-    ]
+    said = predictions(model, rows, shortening)
     right = [
         [extraction.text(row)[begin:end] for begin, end in extraction.right(row, target)]
         for row in rows

@@ -11,7 +11,7 @@ from ptune.errors import PtuneError
 from ptune.metrics import entities, intervals
 from ptune.model.prompt_model import PromptModel
 from ptune.model.rows.examples import Shortening
-from ptune.model.running.token_answers import labels_of
+from ptune.model.running.token_answers import labels_of, predictions
 from ptune.tasks.judging.label_details import LabelDetails
 
 Row = Mapping[str, Any]
@@ -81,15 +81,7 @@ def judge(
     labels, target = labels_of(model, 0), model.tasks[0].task.target
     names = metrics_of(labels, names)
     entities.check(names, labels.labels, labels.rules)
-    encoded = [model.encode_for(row, number) for number, row in enumerate(rows, 1)]
-    if shortening is not None:
-        for examples in encoded:
-            shortening.count(examples)
-    scores = iter(model.scores([example for examples in encoded for example in examples]))
-    said = [
-        model.answer(examples, [next(scores) for _ in examples])["prediction"]
-        for examples in encoded
-    ]
+    said = predictions(model, rows, shortening)
     right = [labels.names(labels.right(row, target)) for row in rows]
     if details is not None:
         for name in names:
