@@ -14,6 +14,7 @@ from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
 from ptune.settings import TrainConfig
 from ptune.storage import prompt_folder
+from ptune.tasks.judging import judge_extractions
 from ptune.template.language import Template
 from ptune.training.loop import fit
 
@@ -46,6 +47,18 @@ def model_of(family, text=None, no_answer=False, **settings):
     for parameter in model.bank.parameters_of(0):
         torch.nn.init.normal_(parameter, 0, 0.5, generator=torch.Generator().manual_seed(0))
     return model
+
+
+def test_each_row_is_judged_by_its_own_answer():
+    """Each row has as right answer what the prompt says to it; then one has another."""
+    model = model_of("bert")
+    said = [answer["prediction"] for answer in model.predict(ROWS)]
+    rows = [{**row, "label": answer} for row, answer in zip(ROWS, said)]
+    assert said[0] != said[-1]
+    assert judge_extractions.judge(model, rows, ["exact-match"]) == {"exact-match": 1.0}
+    rows[0]["label"] = next(word for word in TEXT.split() if word not in said[0])
+    judged = judge_extractions.judge(model, rows, ["exact-match"])
+    assert judged["exact-match"] == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])

@@ -13,6 +13,7 @@ from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
 from ptune.settings import TrainConfig
 from ptune.storage import prompt_folder
+from ptune.tasks.judging import judge_words
 from ptune.template.language import Template
 from ptune.training.loop import fit
 
@@ -99,6 +100,35 @@ def test_scores_and_gradients_are_those_of_plain_transformers(family, pieces):
     expected = [p.grad for p in (*vectors.parameters(), *head.parameters())]
     for one, other in zip(actual, expected):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_words_are_read_at_the_layer_that_is_asked_for(family):
+    network, _ = tiny.tiny(family)
+    model = model_of(family, "{words}", layer=1)
+    (example,) = model.encode(0, ROWS[1:2])
+    (fill,) = example.fills
+    with torch.no_grad():
+        states = network.base_model(torch.tensor([fill.ids]), output_hidden_states=True)
+        first, last = (states.hidden_states[n][0, list(fill.answer_positions)] for n in (1, -1))
+        head = model.reader(0).classifier
+        (scores,) = model.scores([example])
+        torch.testing.assert_close(scores, head(first).log_softmax(-1), atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(scores, head(last).log_softmax(-1), atol=1e-2)
+
+
+def test_each_row_is_judged_by_its_own_answer():
+    """All rows have the labels that the prompt gives them; then each word of one row is wrong."""
+    model = model_of("bert")
+    said = [answer["prediction"] for answer in model.predict(ROWS)]
+    assert len(set(map(len, said))) == len(ROWS)
+    rows = [{**row, "label": labels} for row, labels in zip(ROWS, said)]
+    assert judge_words.judge(model, rows, ["word-accuracy"]) == {"word-accuracy": 1.0}
+    wrong = ["B-a" if label == "O" else "O" for label in said[0]]
+    rows[0] = {**rows[0], "label": wrong}
+    words = sum(map(len, said))
+    expected = pytest.approx((words - len(wrong)) / words)
+    assert judge_words.judge(model, rows, ["word-accuracy"])["word-accuracy"] == expected
 
 
 @pytest.mark.parametrize("family", ["bert", "deberta", "modernbert", "gpt2", "llama", "gemma"])
