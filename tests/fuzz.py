@@ -200,6 +200,7 @@ SENSIBLE = [
     "{prefix:2} {text} = {mask}",
     "{text}",
     "words.txt",
+    "documents",
 ]
 YAML = """name: opinions
 template: "{soft:2} {text|shorten} {soft:2} {mask}"
@@ -232,6 +233,26 @@ COMMANDS = {
     "evaluate": ["prompt", "--data", "rows.jsonl"],
     "generate": ["writer", "--data", "rows.jsonl", "--decoding.max-new-tokens", "2"],
     "report": ["run", "--out", "OUT"],
+    "distil": [
+        "page.txt",
+        "--lm",
+        "causal",
+        "--out",
+        "OUT",
+        "--length",
+        "2",
+        "--cover",
+        "1",
+        "--slice-tokens",
+        "6",
+        "--train.steps",
+        "1",
+        "--train.batch-size",
+        "2",
+        "--device",
+        "cpu",
+    ],
+    "ask": ["documents", "Vienna ?", "--lm", "causal", "--decoding.max-new-tokens", "2"],
     "export": ["writer", "OUT"],
     "import": ["adapter", "OUT", "--lm", "causal", "--template", " {text} = {mask}"],
     "train": [
@@ -324,6 +345,39 @@ OPTIONS = {
         "--out",
     ],
     "report": ["--out"],
+    "distil": [
+        "--length",
+        "--ratio",
+        "--study",
+        "--study-share",
+        "--cover",
+        "--slice-tokens",
+        "--held-out",
+        "--start",
+        "--anchored",
+        "--previous",
+        "--top",
+        "--temperature",
+        "--window",
+        "--together",
+        "--judge",
+        "--beside",
+        "--seed",
+        "--template",
+        "--text",
+        "--name",
+        "--resume",
+    ],
+    "ask": [
+        "--document",
+        "--json",
+        "--decoding.beams",
+        "--decoding.sample",
+        "--decoding.temperature",
+        "--decoding.stop",
+        "--decoding.texts",
+        "--dtype",
+    ],
     "export": ["--to", "--lm"],
     "import": ["--name", "--target", "--template", "--lm"],
     "train": [
@@ -421,6 +475,7 @@ BOUNDED = {
     "--length": ["0", "8", "-3", "x"],
     "--splits": ["0", "2", "x"],
     "--batch-tokens": ["0", "8", "x"],
+    "--cover": ["0", "-1", "1", "x"],
 }  # costly beyond these, and rightly so
 
 
@@ -458,6 +513,7 @@ class Fuzzer:
             "rows.jsonl": "".join(json.dumps(row) + "\n" for row in ROWS).encode(),
             "text.txt": ("the film was great\n" * 40).encode(),
             "words.txt": b"great, best\nbad, worst\n",
+            "page.txt": " ".join(tiny.TEXT[:2])[:80].encode(),
             "facts.csv": b"subject,object,split\n"
             + b"".join(
                 f"Vienna{n},{w},{s}\n".encode()
@@ -466,6 +522,7 @@ class Fuzzer:
             ),
         }
         self.run(Case(["export", "writer", "adapter"]))
+        self.run(Case(["distil", *COMMANDS["distil"], "--out", "documents"]))
         self.run(
             Case(
                 [
@@ -484,8 +541,9 @@ class Fuzzer:
         )
         self.files |= {
             f"{name}/{path.name}": path.read_bytes()
-            for name in ("prompt", "writer", "adapter", "run")
+            for name in ("prompt", "writer", "adapter", "run", "documents")
             for path in (folder / name).iterdir()
+            if path.is_file()
         }
 
     def run(self, case: Case) -> str:
@@ -656,6 +714,7 @@ class Fuzzer:
             "writer": ["generate", *COMMANDS["generate"]],
             "adapter": ["import", *COMMANDS["import"]],
             "run": ["report", "run", "--out", "OUT"],
+            "documents": ["ask", *COMMANDS["ask"]],
         }[name.split("/")[0]]
         return Case(arguments, files={name: content})
 

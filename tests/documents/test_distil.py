@@ -7,12 +7,12 @@ import shutil
 import pytest
 import tiny
 import torch
-from killing import killed_after, killed_after_every_file
+from killing import killed_after
 from test_teacher import built, cache_of, lessons_of, lm_of
 from test_teacher import documents as three_documents
 
 import ptune
-from ptune.documents import ask, read_documents
+from ptune.documents import ask, read_documents, train_documents
 from ptune.documents.options import AskConfig, DistilConfig
 from ptune.documents.train_documents import distil
 from ptune.errors import ConfigError, DataError, StoreError
@@ -99,17 +99,14 @@ def test_what_is_learned_from_can_be_read(run):
     assert [text["answer"] for text in texts if "answer" in text] == ["Vienna", "Berlin", "Danube"]
 
 
-def test_a_run_that_is_killed_ends_as_one_that_is_not(world, run, tmp_path, monkeypatch):
+def test_a_run_that_is_killed_between_two_steps_ends_as_one_that_is_not(
+    world, run, tmp_path, monkeypatch
+):
     out = tmp_path / "out"
-
-    def again():
-        distil(config(world, out, resume=(out / "settings.json").exists()), quiet)
-
     settings = config(world, out).train.model_copy(update={"save_seconds": 0})
     with killed_after(3, monkeypatch):
         distil(config(world, out, train=settings), quiet)
-    written = killed_after_every_file(again, monkeypatch)
-    assert "prompt.safetensors" in written
+    distil(config(world, out, resume=True), quiet)
     assert state(out) == state(run[0])
 
 
@@ -129,6 +126,42 @@ def test_a_page_that_changed_is_told_and_nothing_is_lost(world, tmp_path):
     with pytest.raises(ConfigError, match="another documents.a"):
         distil(config(world, out, resume=True, **settings), quiet)
     assert (out / "prompts" / "a" / "prompt.json").exists()
+
+
+def test_a_changed_document_goes_on_from_its_old_prefix_and_the_others_are_kept(
+    world, run, tmp_path, monkeypatch
+):
+    pages, out, said, begun = tmp_path / "pages", tmp_path / "out", [], []
+    shutil.copytree(world / "pages", pages)
+    (pages / "danube.md").write_text(tiny.TEXT[1][:70])
+    settings = {"documents": [pages], "previous": run[0]}
+    with killed_after(2, monkeypatch):  # one of them is the rehearsal's
+        distil(config(world, out, **settings), quiet)
+    assert not (out / "prompts" / "danube").exists()
+
+    def beginning(model, data, *rest, **named):
+        begun.append(model.bank.prefixes[0]().detach().clone())
+        return fit(model, data, *rest, **named)
+
+    fit = train_documents.fit
+    monkeypatch.setattr(train_documents, "fit", beginning)
+    results = distil(config(world, out, resume=True, **settings), said.append)
+    assert [result.document for result in results] == ["austria", "berlin", "danube"]
+    for name in ("austria", "berlin"):
+        assert state(out / "prompts" / name) == state(run[0] / "prompts" / name)
+        assert f"{name} is as it was in {run[0]}: its prompt is kept." in said
+    before, after = (
+        ptune.load(folder / "prompts" / "danube").bank.prefixes[0]() for folder in (run[0], out)
+    )
+    assert torch.equal(begun[-1], before) and not torch.equal(before, after)
+    again = tmp_path / "again"
+    longer = {"length": 6, "study": None, "previous": out, "documents": [pages / "danube.md"]}
+    distil(config(world, again, **longer), quiet)
+    assert torch.equal(begun[-1][:4], after) and len(begun[-1]) == 6
+    with pytest.raises(StoreError, match="prompt of none of these documents .a"):
+        (pages / "a.txt").write_text(tiny.TEXT[0])
+        longer["documents"] = [pages / "a.txt"]
+        distil(config(world, tmp_path / "none", **longer), quiet)
 
 
 REFUSED = {

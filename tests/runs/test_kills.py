@@ -8,6 +8,8 @@ import tiny
 import torch
 from killing import killed_after_every_file
 
+from ptune.documents import train_documents
+from ptune.documents.options import DistilConfig
 from ptune.experiments import report_runs
 from ptune.experiments.compare import compare
 from ptune.experiments.options import CompareConfig, ProbeConfig
@@ -61,6 +63,9 @@ def world(tmp_path_factory):
     )
     for part in tiny.tiny("gpt2"):
         part.save_pretrained(path / "causal")
+    (path / "pages").mkdir()
+    for name, text in zip(("a", "b"), tiny.TEXT):
+        (path / "pages" / f"{name}.txt").write_text(text[:60])
     google_format.write(path / "p.npy", torch.ones(2, 32))
     return path
 
@@ -137,6 +142,24 @@ def pretrain_lm(world, out, resume):
     )
 
 
+def distil_documents(world, out, resume):
+    train_documents.distil(
+        DistilConfig(
+            documents=[world / "pages"],
+            lm=str(world / "causal"),
+            out=out,
+            length=2,
+            cover=1,
+            slice_tokens=6,
+            together=1,
+            train={"steps": 1, "batch_size": 2},
+            resume=resume,
+            device="cpu",
+        ),
+        quiet,
+    )
+
+
 def import_prompt(world, out, resume):
     convert.import_prompt(
         ImportConfig(
@@ -155,6 +178,7 @@ COMMANDS = {
     "probe": probe_facts,
     "compare": compare_methods,
     "pretrain": pretrain_lm,
+    "distil": distil_documents,
 }
 
 

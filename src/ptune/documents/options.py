@@ -74,6 +74,10 @@ class DistilConfig(Config):
     start: Start = "first"
     """What a prefix begins as: the keys and values of the document's first tokens, of tokens spaced
     evenly over it (as if they alone were a text), or random values of their scale."""
+    previous: pathlib.Path | None = None
+    """The out folder of an earlier run with the same LM. A document that has changed since begins
+    as its prefix there: of more vectors than now the last are left out, to fewer those of --start
+    are added. One that has not changed, nor its study text and settings, keeps its prompt."""
     anchored: bool = False
     """Leave a prefix's first vector as it began, as an anchor of attention."""
     top: Annotated[int, Field(ge=1)] = 20

@@ -4,14 +4,16 @@ import contextlib
 import functools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 
 from ptune.base import files, terminal
 from ptune.base.file_names import file_name
-from ptune.documents import read_documents
+from ptune.documents import earlier_run, read_documents
+from ptune.documents.earlier_run import EarlierDocument
 from ptune.documents.judge import PREFIX, judge, read_questions
 from ptune.documents.options import TRAINING, DistilConfig
 from ptune.documents.read_documents import SAVED, Document, SavedDocument
@@ -36,7 +38,7 @@ from ptune.training.rehearsal import short
 
 SIDE = {
     *("documents", "text", "name", "lm", "out", "judge", "beside", "resume", "device", "dtype"),
-    "train",
+    *("train", "previous"),
 }
 """Options that decide no result, or stand in the identity under another name."""
 
@@ -47,6 +49,7 @@ class Plan:
 
     Attributes:
         identity: all that decides the results, the documents aside.
+        earlier: what an earlier run made of these documents, by their names.
     """
 
     config: DistilConfig
@@ -54,6 +57,7 @@ class Plan:
     lessons: Sequence[Lessons]
     settings: TrainConfig
     identity: Mapping[str, Any]
+    earlier: Mapping[str, EarlierDocument]
 
     def of(self, name: str) -> Lessons:
         """The lessons of a document."""
@@ -80,7 +84,10 @@ def distil(
         _claim(folder, plan)
         run = functools.partial(_run_bank, plan, report)
         on_result = functools.partial(_report_result, report)
-        results = run_trials(_trials(plan), config.out, run, JsonResults(DocumentResult), on_result)
+        trials = _trials(plan)
+        _keep_unchanged(plan, trials, report)
+        results = run_trials(trials, config.out, run, JsonResults(DocumentResult), on_result)
+        results.sort(key=lambda result: names.index(result.document))
         _finish(plan, documents, questions, results, report)
     return results
 
@@ -108,7 +115,8 @@ def _plan(
         "settings": identity.of_settings(config, without=SIDE),
         "train": identity.of_settings(settings),
     }
-    return Plan(config, lm, planned, settings, whole)
+    earlier = earlier_run.read(config.previous, names, lm) if config.previous else {}
+    return Plan(config, lm, planned, settings, whole, earlier)
 
 
 def check_lm(lm: LanguageModel) -> None:
@@ -146,28 +154,51 @@ def _claim(folder: RunFolder, plan: Plan) -> None:
 
 
 def _trials(plan: Plan) -> list[Trial]:
-    """A trial for each document; those that are trained in one batch have the same bank."""
-    trials = []
-    for number, one in enumerate(plan.lessons):
-        name = one.document.name
-        bank = number // plan.config.together
-        decides = {
-            "document": one.document.identity,
-            "study": identity.of_rows(text.model_dump() for text in one.texts),
-        }
-        trials.append(
-            Trial(
-                method="document",
-                task=name,
-                seed=plan.config.seed,
-                shots=0,
-                settings={**plan.identity, **decides, "length": one.length},
-                file=f"results/{file_name(name)}.json",
-                scratch=f"training-{bank}",
-                bank=bank,
-            )
-        )
-    return trials
+    """A trial for each document, those whose prompts are kept first; those that are trained in one
+    batch have the same bank."""
+    kept: list[Trial] = []
+    learned: list[Trial] = []
+    for one in plan.lessons:
+        trial, earlier = _trial(plan, one), plan.earlier.get(one.document.name)
+        is_kept = earlier is not None and earlier.is_of(trial.record)
+        (kept if is_kept else learned).append(trial)
+    banks = [number // plan.config.together for number in range(len(learned))]
+    return kept + [
+        replace(trial, bank=bank, scratch=f"training-{bank}") for trial, bank in zip(learned, banks)
+    ]
+
+
+def _trial(plan: Plan, one: Lessons) -> Trial:
+    """The trial of a document."""
+    name = one.document.name
+    decides = {
+        "document": one.document.identity,
+        "study": identity.of_rows(text.model_dump() for text in one.texts),
+        "length": one.length,
+    }
+    if earlier := plan.earlier.get(name):
+        decides["begins"] = earlier.identity
+    return Trial(
+        method="document",
+        task=name,
+        seed=plan.config.seed,
+        shots=0,
+        settings={**plan.identity, **decides},
+        file=f"results/{file_name(name)}.json",
+        scratch=f"training-{file_name(name)}",
+    )
+
+
+def _keep_unchanged(plan: Plan, trials: Sequence[Trial], report: Callable[[str], None]) -> None:
+    """Take over what an earlier run made of documents that are as they were, and tell what the
+    others begin as."""
+    for trial in trials:
+        if earlier := plan.earlier.get(trial.task):
+            if trial.bank is None:
+                earlier_run.keep(earlier, trial, plan.config.out)
+                report(f"{trial.task} is as it was in {plan.config.previous}: its prompt is kept.")
+            else:
+                report(f"{trial.task} goes on from its prefix in {plan.config.previous}.")
 
 
 def _rehearse(plan: Plan) -> None:
@@ -177,7 +208,7 @@ def _rehearse(plan: Plan) -> None:
         Lessons(one.document, one.ids, one.length, _few(one), one.stretches)
         for one in plan.lessons[:2]
     ]
-    trial = Plan(plan.config, plan.lm, some, short(plan.settings), plan.identity)
+    trial = replace(plan, lessons=some, settings=short(plan.settings))
     with without_trace(plan.lm, False):
         _train(trial, some, None)
 
@@ -221,7 +252,8 @@ def _train(
     model = PromptModel(plan.lm)
     data = {}
     for one in some:
-        number = add(plan.config, model, one)
+        earlier = plan.earlier.get(one.document.name)
+        number = add(plan.config, model, one, earlier.vectors if earlier else None)
         kept = scratch and scratch / f"teacher-{file_name(one.document.name)}.safetensors"
         data[number] = lessons.rows(plan.config, model, number, one, kept)
     names = [one.document.name for one in some]
@@ -235,11 +267,26 @@ def _train(
     return model, histories
 
 
-def add(config: DistilConfig, model: PromptModel, one: Lessons) -> int:
-    """Put a document's prefix into a model, at its beginning; return the number of its task."""
+def add(
+    config: DistilConfig,
+    model: PromptModel,
+    one: Lessons,
+    earlier: torch.Tensor | None = None,
+) -> int:
+    """Put a document's prefix into a model, at its beginning; return the number of its task.
+
+    Args:
+        earlier: a prefix of it that was trained already.
+    """
     task = lessons.task_of(config, one.document.name, one.length)
     prefix = starts.prefix(
-        model.lm, one.ids, one.length, config.start, config.anchored, config.seed
+        model.lm,
+        one.ids,
+        one.length,
+        config.start,
+        anchored=config.anchored,
+        seed=config.seed,
+        earlier=earlier,
     )
     return model.add(task, prefix=prefix)
 
@@ -313,7 +360,7 @@ def _finish(
     for name in changed_since(config, documents):
         report(
             f"{name} is not as it was when this run began, which went on with the text that it "
-            "had read: distil it anew into another --out for the new text."
+            f"had read: for the new text, distil into another --out with --previous {config.out}."
         )
 
 

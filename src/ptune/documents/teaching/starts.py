@@ -31,7 +31,14 @@ class Anchored(nn.Module):
 
 
 def prefix(
-    lm: LanguageModel, ids: Sequence[int], length: int, start: Start, anchored: bool, seed: int
+    lm: LanguageModel,
+    ids: Sequence[int],
+    length: int,
+    start: Start,
+    *,
+    anchored: bool = False,
+    seed: int = 0,
+    earlier: torch.Tensor | None = None,
 ) -> nn.Module:
     """What makes the prefix of a document [P, W].
 
@@ -40,6 +47,7 @@ def prefix(
         length: P.
         anchored: the first vector is not trained.
         seed: of a random start.
+        earlier: a prefix that was trained already, as whose vectors the first ones begin.
     """
     whole = [*lm.tokens.before, *ids]
     if start == "random":
@@ -47,6 +55,8 @@ def prefix(
         vectors = _random(some, length, torch.Generator().manual_seed(seed))
     else:
         vectors = lm.activations(_chosen(whole, length, start))
+    if earlier is not None:
+        vectors = torch.cat([earlier[:length].to(vectors), vectors[len(earlier) :]])
     return Anchored(vectors.float()) if anchored else encoders.table_of(vectors.float())
 
 
