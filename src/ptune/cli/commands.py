@@ -1,6 +1,7 @@
 """The commands: each reads its options, and calls what does the work. Nothing heavy is imported
 before a command is chosen."""
 
+import functools
 import importlib.util
 import logging
 import os
@@ -133,7 +134,8 @@ def _predict(arguments: Sequence[str]) -> None:
     terminal.announce(f"Loading {config.prompt} and its LM ...")
     from ptune.experiments import answer_rows
 
-    answer_rows.predict(config, terminal.warn)
+    run = functools.partial(answer_rows.predict, config, terminal.warn)
+    _answer(run, "ptune predict", arguments, config.out)
 
 
 def _generate(arguments: Sequence[str]) -> None:
@@ -142,7 +144,20 @@ def _generate(arguments: Sequence[str]) -> None:
     terminal.announce(f"Loading {config.prompt} and its LM ...")
     from ptune.experiments import answer_rows
 
-    answer_rows.generate(config, terminal.warn)
+    run = functools.partial(answer_rows.generate, config, terminal.warn)
+    _answer(run, "ptune generate", arguments, config.out)
+
+
+def _answer(
+    run: Callable[[], object], command: str, arguments: Sequence[str], out: pathlib.Path | None
+) -> None:
+    """Answer rows; a run that writes into a folder says how to go on when Ctrl-C stops it."""
+    from ptune.data.answer_files import is_folder
+
+    if out is not None and is_folder(out):
+        _resumable(run, command, arguments, out)
+    else:
+        run()
 
 
 def _report(arguments: Sequence[str]) -> None:

@@ -43,6 +43,11 @@ class Writer(Protocol):
         names its columns and belongs to the first row."""
 
 
+def is_folder(path: pathlib.Path | None) -> bool:
+    """Whether answers go into a folder of files: one that is there, or a name without an ending."""
+    return path is not None and (not path.suffix or path.is_dir() and path.suffix not in FORMS)
+
+
 def check(
     path: pathlib.Path | None, read_from: pathlib.Path | None = None, may_replace: bool = True
 ) -> None:
@@ -59,7 +64,10 @@ def check(
     if path is None:
         return
     if path.suffix not in FORMS:
-        raise ConfigError(f"{path} is of no known form: its name should end in {', '.join(FORMS)}.")
+        raise ConfigError(
+            f"{path} is of no known form: its name should end in {', '.join(FORMS)}. A name "
+            "without an ending is a folder's, which takes any number of answers, Parquet too."
+        )
     if path.is_dir():
         raise ConfigError(f"{path} is a folder: give --out the name of a file.")
     for written_to in (path, partial_file(path)):
@@ -150,26 +158,29 @@ class Table:
             )
 
     def put(self, row: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
-        cells = _cells(answer, self.label_separator)
+        parts = cells(answer)
+        if isinstance(parts.get("prediction"), list) and isinstance(answer.get("scores"), Mapping):
+            for name in ("prediction", "probability"):
+                parts[name] = self.label_separator.join(map(_cell, parts[name]))
         columns = self.columns or []
         if not self.begun:
-            self.rows.writerow([*columns, *(f"{KEY}_{name}" for name in cells)])
+            self.rows.writerow([*columns, *(f"{KEY}_{name}" for name in parts)])
             self.begun = True
         self.rows.writerow(
-            [*(_cell(row.get(name)) for name in columns), *map(_cell, cells.values())]
+            [*(_cell(row.get(name)) for name in columns), *map(_cell, parts.values())]
         )
 
     def has(self, row: Mapping[str, Any], record: str) -> bool:
         columns = self.columns or []
         expected = [_cell(row.get(name)) for name in columns] if self.begun else columns
-        cells = next(csv.reader([record], delimiter=self.delimiter))
+        fields = next(csv.reader([record], delimiter=self.delimiter))
         self.begun = True
-        return cells[: len(columns)] == expected
+        return fields[: len(columns)] == expected
 
 
-def _cells(answer: Mapping[str, Any], label_separator: str) -> dict[str, Any]:
+def cells(answer: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of an answer that have a column: of the labels' scores only the best one's, of
-    several labels theirs, joined in the same order."""
+    several labels theirs, in the same order."""
     rest = dict(answer)
     if "scores" not in rest:
         return rest
@@ -178,8 +189,7 @@ def _cells(answer: Mapping[str, Any], label_separator: str) -> dict[str, Any]:
         return {"prediction": prediction, "probability": scores, **rest}
     probability = max(scores.values())
     if isinstance(prediction, list):
-        probability = label_separator.join(written(scores[label]) for label in prediction)
-        prediction = label_separator.join(prediction)
+        probability = [scores[label] for label in prediction]
     return {"prediction": prediction, "probability": probability, **rest}
 
 

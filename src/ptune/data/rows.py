@@ -56,7 +56,7 @@ def iterate_rows(
     if form in JSON:
         rows = json_file_rows(path, form, options, skipped, notes)
     elif form in COLUMNAR:
-        rows = columnar_rows(path, form, options)
+        rows = columnar_rows(path, options)
     elif form in TABLES or options.separator:
         rows = table_rows(path, options, skipped, notes)
     else:

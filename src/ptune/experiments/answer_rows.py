@@ -3,10 +3,9 @@
 import contextlib
 import json
 import pathlib
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -15,11 +14,13 @@ from ptune.answers.ensemble import most_said
 from ptune.base import files, terminal
 from ptune.base.progress import Progress
 from ptune.data import answer_files
-from ptune.data.row import FileRow, place_of
-from ptune.data.row_files import form_of, is_utf8
-from ptune.data.rows import JSON, row_of
+from ptune.data.answer_files import is_folder
+from ptune.data.row import FileRow
+from ptune.data.rows import row_of
+from ptune.data.shards.listing import is_table_of_files
 from ptune.errors import ConfigError, DataError, PtuneError, TemplateError, reason
-from ptune.experiments import unfinished_answers
+from ptune.experiments import answer_shards, unfinished_answers
+from ptune.experiments.answer_batches import Answering, in_form, options_for
 from ptune.experiments.options import EvaluateConfig, GenerateConfig, PredictConfig
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics import intervals, text_words
@@ -27,11 +28,10 @@ from ptune.model.prompt_model import Example, PromptModel, Row
 from ptune.model.rows.examples import Shortening
 from ptune.model.running.generate import write_all
 from ptune.model.running.label_answers import check_one_label, confidence_of
-from ptune.settings import DecodingConfig, FileConfig, LayoutConfig
+from ptune.settings import DecodingConfig, LayoutConfig
 from ptune.storage import prompt_folder
 from ptune.survey.findings import rows_in_words
 from ptune.survey.text_checks import unknown_text
-from ptune.survey.text_checks.unknown_text import UnknownRows
 from ptune.tasks.judging import judge_labels, judge_texts
 from ptune.tasks.judging.label_details import LabelDetails
 from ptune.tasks.layouts import submission
@@ -40,14 +40,6 @@ from ptune.tasks.rows.row_labels import with_labels_of
 
 ANSWERS_AT_ONCE = 64
 STANDARD_INPUT = "standard input"
-SKIPPING = " --skip-bad-lines leaves such rows out, and says which."
-
-
-class Answered(Protocol):
-    """Answers a batch: for each row, which is one example for each prompt that takes it, what is
-    put out beside it."""
-
-    def __call__(self, batch: list[list[Example]]) -> Iterator[dict[str, Any]]: ...
 
 
 def evaluate(
@@ -107,7 +99,7 @@ def evaluate(
 def predict(config: PredictConfig, report: Callable[[str], None] = terminal.print_line) -> None:
     """Answer rows, as many at once as share a batch, and put them out in their order; see
     ``ptune.data.answer_files``."""
-    answer_files.check(config.out, config.data, config.resume or config.overwrite)
+    _check_out(config)
     model = _model(config)
     check_one_label(model, 0, config.coverage, config.at_least)
     if config.coverage is not None:
@@ -129,7 +121,7 @@ def predict(config: PredictConfig, report: Callable[[str], None] = terminal.prin
                 said.append((examples[0].row, answer["prediction"]))
             yield {**answer, "scores": _best(answer, config.top)}
 
-    _stream(config, model, answers, 0, ANSWERS_AT_ONCE, report)
+    _stream(Answering(config, model, answers, room=0, most=ANSWERS_AT_ONCE), report)
     if config.submission is not None:
         files.write_text(config.submission, submission.text(form, said))
         report(f"For SuperGLUE's leaderboard: {config.submission}")
@@ -138,6 +130,24 @@ def predict(config: PredictConfig, report: Callable[[str], None] = terminal.prin
             f"{rows_in_words(abstained)} without an answer: the best label has a probability below "
             f"{config.at_least:g} (--at-least)."
         )
+
+
+def _check_out(config: PredictConfig | GenerateConfig) -> None:
+    """Refuse what answers cannot be written to, and rows that need a folder for their answers.
+
+    Raises:
+        ConfigError: the reason.
+    """
+    if is_folder(config.out):
+        answer_shards.check(config)
+        return
+    if config.data is not None and is_table_of_files(config.data):
+        raise ConfigError(
+            f"{config.data} may be many files, and their answers go into as many: give --out a "
+            "folder, a name without an ending."
+        )
+    path = pathlib.Path(config.data) if config.data is not None else None
+    answer_files.check(config.out, path, config.resume or config.overwrite)
 
 
 def _check_submission(config: PredictConfig, form: str) -> None:
@@ -159,6 +169,8 @@ def _check_submission(config: PredictConfig, form: str) -> None:
         )
     if config.data is None:
         raise ConfigError("A submission answers an official test file: name it with --data.")
+    if is_folder(config.out):
+        raise ConfigError("A submission is one file: leave --out out, or give it a file's name.")
     if config.submission is not None and config.submission.is_dir():
         name = submission.FILES[form]
         raise ConfigError(
@@ -195,7 +207,7 @@ def _best(answer: Mapping[str, Any], most: int | None) -> dict[str, float] | lis
 def generate(config: GenerateConfig, report: Callable[[str], None] = terminal.print_line) -> None:
     """Write text for rows of any users, mixed in batches, and put them out in their order. Where
     several texts are asked for, an ensemble gives those of all its members."""
-    answer_files.check(config.out, config.data, config.resume or config.overwrite)
+    _check_out(config)
     model = _model(config)
     decoding = _decoding(config, model)
 
@@ -210,7 +222,8 @@ def generate(config: GenerateConfig, report: Callable[[str], None] = terminal.pr
             else:
                 yield {"texts": [text for texts_of_member in by_member for text in texts_of_member]}
 
-    _stream(config, model, texts, decoding.max_new_tokens, decoding.rows, report)
+    room, most = decoding.max_new_tokens, decoding.rows
+    _stream(Answering(config, model, texts, room=room, most=most), report)
 
 
 def _texts(model: PromptModel, rows: Sequence[Row]) -> list[str]:
@@ -233,7 +246,7 @@ def _rows_with_answers(
     """The rows of the file that is to be scored, read as the prompt's own files were."""
     notes: list[str] = []
     options = options_for(config.data, config, layout)
-    rows = _read(
+    rows = in_form(
         layout, config.form, lambda form: rows_of(config.data, form, skipped, options, notes)
     )
     for note in notes:
@@ -242,112 +255,50 @@ def _rows_with_answers(
     return with_labels_of(rows, names, target, config.data, config.split)
 
 
-def options_for(path: pathlib.Path, given: FileConfig, kept: FileConfig) -> FileConfig:
-    """How a file is read: as is asked for, and else as the prompt's own files were, as far as that
-    is for a file of this kind."""
-    options = {name: getattr(kept, name) for name in FileConfig.model_fields}
-    if form_of(path) in JSON:
-        options |= dict.fromkeys(("separator", "quoting", "columns", "skip_lines"))
-    else:
-        options |= {"record_path": None}
-    if options["encoding"] and is_utf8(path):
-        options["encoding"] = None
-    asked = {
-        name: value
-        for name in FileConfig.model_fields
-        if (value := getattr(given, name)) is not None
-    }
-    return FileConfig(**{**options, **asked})
-
-
-def _read(layout: LayoutConfig, form: str | None, read: Callable[[str], Any]) -> Any:
-    """Read a file in the form that is asked for, or in that of the prompt's own files."""
-    try:
-        return read(form or layout.form)
-    except DataError as error:
-        if form or layout.form == "rows":
-            raise
-        raise DataError(
-            f"{error} The prompt was trained on files of the form {layout.form!r}; give --form "
-            "rows for a file of "
-            f"plain rows."
-        ) from error
-
-
-def _stream(
-    config: PredictConfig | GenerateConfig,
-    model: PromptModel,
-    answered: Answered,
-    room: int,
-    most: int,
-    report: Callable[[str], None],
-) -> None:
+def _stream(answering: Answering, report: Callable[[str], None]) -> None:
     """Read rows, answer them in batches, and put out each with its answer."""
-    skipped: list[str] | None = [] if config.skip_bad_lines else None
-    layout, shortening = model.tasks[0].task.layout, Shortening()
-    unknown = UnknownRows(model.lm.tokens)
-    notes: list[str] = []
+    config = answering.config
+    if is_folder(config.out):
+        answer_shards.answer(answering, report)
+        return
     if config.data is None:
-        rows: Iterable[Row] = _standard_input(skipped, _row_as_json(model))
+        rows: Iterable[Row] = _standard_input(answering.skipped, _row_as_json(answering.model))
     else:
-        path = config.data
-        options = options_for(path, config, layout)
-        rows = _read(layout, config.form, lambda form: iterate(path, form, skipped, options, notes))
+        rows = answering.rows_of(pathlib.Path(config.data))
 
     answered_rows = 0
-    with unfinished_answers.opened(config, model, most) as (out, writer, finished):
-        progress = _progress(config, layout, finished.count)
+    with unfinished_answers.opened(config, answering.model, answering.most) as sink:
+        out, writer, finished = sink
+        progress = _progress(answering, finished.count)
         with progress or contextlib.nullcontext():
-            for batch in _batches(model, rows, writer, room, most, skipped):
-                shares = [_count(model, examples, shortening, unknown) for examples in batch]
+            for batch in answering.batches(rows, writer.check):
+                shares = answering.count(batch)
                 answered_rows += len(batch)
                 if finished.takes([examples[0].row for examples in batch]):
                     continue
-                for examples, answer, share in zip(batch, answered(batch), shares):
-                    cut = max(example.cut for example in examples)
-                    marks = {"shortened": cut, "unknown": round(share, 4)} if config.explain else {}
-                    writer.put(examples[0].row, {**answer, **marks})
+                for row, answer in answering.answers(batch, shares):
+                    writer.put(row, answer)
                 out.flush()
                 if progress:
                     progress.advance(len(batch))
         finished.check_used()
-    for note in notes:
-        report(note)
-    for message in skipped or ():
+    for message in answering.skipped or ():
         report(f"Skipped: {message}")
-    if unread := unknown.sentence():
-        report(unread)
-    if shortened := shortening.sentence("rows", model.limit(0)):
-        report(shortened)
+    answering.report(report)
     if config.out is not None:
         report(f"{rows_in_words(answered_rows)} answered: {config.out}")
 
 
-def _count(
-    model: PromptModel,
-    examples: Sequence[Example],
-    shortening: Shortening,
-    unknown: UnknownRows,
-) -> float:
-    """Count a row's tokens that were left out, and those that the LM does not know; return the
-    share of its text that cannot be read."""
-    shortening.count(examples)
-    first = examples[0]
-    texts = model.tasks[first.task].template.texts(first.row).values()
-    place = place_of(first.row, unknown.all.texts + 1)
-    return unknown.count(" ".join(texts), first.fills[0].ids, place)
-
-
-def _progress(
-    config: PredictConfig | GenerateConfig, layout: LayoutConfig, done: int
-) -> Progress | None:
+def _progress(answering: Answering, done: int) -> Progress | None:
     """A bar over the rows of a file, where the answers go to another; a file that cannot be counted
     has none."""
+    config, layout = answering.config, answering.layout
     if config.out is None or config.data is None:
         return None
-    options = options_for(config.data, config, layout)
+    path = pathlib.Path(config.data)
+    options = options_for(path, config, layout)
     try:
-        total = sum(1 for _ in iterate(config.data, config.form or layout.form, [], options))
+        total = sum(1 for _ in iterate(path, config.form or layout.form, [], options))
     except PtuneError:
         return None
     return Progress("rows", total, done)
@@ -406,42 +357,3 @@ def _standard_input(skipped: list[str] | None, example: str) -> Iterator[FileRow
             if skipped is None:
                 raise DataError(message) from error
             skipped.append(message)
-
-
-def _batches(
-    model: PromptModel,
-    rows: Iterable[Row],
-    writer: answer_files.Writer,
-    room: int,
-    most: int,
-    skipped: list[str] | None,
-) -> Iterator[list[list[Example]]]:
-    """Rows in batches, tokenised for the prompts that take them. A bad row is skipped, or ends it,
-    but never before the rows ahead of it are given out."""
-    batch: list[list[Example]] = []
-    fault: PtuneError | None = None
-    numbered = enumerate(rows, 1)
-    while fault is None:
-        try:
-            number, row = next(numbered)
-        except StopIteration:
-            break
-        except PtuneError as error:
-            of_a_line = isinstance(error, DataError) and re.search(r"\bline \d", str(error))
-            fault = DataError(f"{error}{SKIPPING}") if of_a_line else error
-            break
-        try:
-            writer.check(row)
-            batch.append(model.encode_for(row, number, labelled=False, room=room))
-        except PtuneError as error:
-            if skipped is None:
-                fault = DataError(f"{error}{SKIPPING}")
-            else:
-                skipped.append(str(error))
-        if len(batch) == most:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-    if fault is not None:
-        raise fault

@@ -1,10 +1,11 @@
 """The options of the commands that run experiments or answer rows."""
 
+import os
 import pathlib
 from typing import Annotated, Literal
 
 import tyro
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ptune.settings import (
     Config,
@@ -17,6 +18,9 @@ from ptune.settings import (
     Lm,
     TrainOverrides,
 )
+
+RowsPlace = Annotated[str, BeforeValidator(lambda place: os.fspath(place))]
+"""A file, a folder, a pattern, or a URL."""
 
 
 class ProbeConfig(Config):
@@ -101,16 +105,21 @@ class GenerateConfig(FileConfig):
 
     prompt: tyro.conf.Positional[pathlib.Path]
     """The folder of a saved prompt, or of a task with prompt_by."""
-    data: pathlib.Path | None = None
-    """Rows: .jsonl, .csv or .tsv; JSON lines from standard input by default."""
+    data: RowsPlace | None = None
+    """Rows: .jsonl, .csv, .tsv, .parquet, .arrow or .feather; JSON lines from standard input by
+    default. With a folder as --out also a folder of such files, a pattern ('rows/*.parquet'), or a
+    URL that fsspec reads (s3://...)."""
     form: Form | None = None
     """rows, or the layout of a table-to-text set or of one of SuperGLUE's tasks; by default that of
     the files that the prompt was trained on. Standard input holds rows."""
     out: pathlib.Path | None = None
-    """Where the texts go: .jsonl, .csv or .tsv; JSON lines to standard output by default."""
+    """Where the texts go: .jsonl, .csv or .tsv; a folder (a name without an ending), which takes
+    any number of rows and gets files of their form; JSON lines to standard output by default."""
+    shard_rows: Annotated[int, Field(ge=1)] = 16_384
+    """Rows of a file in such a folder; a run that is killed loses the answers of one at most."""
     resume: bool = False
     """Go on behind the answers that a run which was stopped left beside the file of --out
-    (.partial)."""
+    (.partial), or in its folder."""
     overwrite: bool = False
     """Write the answers in the place of the file that --out names, where there is one."""
     explain: bool = False
@@ -176,16 +185,21 @@ class PredictConfig(FileConfig):
 
     prompt: tyro.conf.Positional[pathlib.Path]
     """The folder of a saved prompt."""
-    data: pathlib.Path | None = None
-    """Rows: .jsonl, .csv or .tsv; JSON lines from standard input by default."""
+    data: RowsPlace | None = None
+    """Rows: .jsonl, .csv, .tsv, .parquet, .arrow or .feather; JSON lines from standard input by
+    default. With a folder as --out also a folder of such files, a pattern ('rows/*.parquet'), or a
+    URL that fsspec reads (s3://...)."""
     form: Form | None = None
     """rows, or the layout of a table-to-text set or of one of SuperGLUE's tasks; by default that of
     the files that the prompt was trained on. Standard input holds rows."""
     out: pathlib.Path | None = None
-    """Where the answers go: .jsonl, .csv or .tsv; JSON lines to standard output by default."""
+    """Where the answers go: .jsonl, .csv or .tsv; a folder (a name without an ending), which takes
+    any number of rows and gets files of their form; JSON lines to standard output by default."""
+    shard_rows: Annotated[int, Field(ge=1)] = 16_384
+    """Rows of a file in such a folder; a run that is killed loses the answers of one at most."""
     resume: bool = False
     """Go on behind the answers that a run which was stopped left beside the file of --out
-    (.partial)."""
+    (.partial), or in its folder."""
     overwrite: bool = False
     """Write the answers in the place of the file that --out names, where there is one."""
     explain: bool = False

@@ -34,6 +34,7 @@ NO_ANSWERS = (
     "device",
     "skip_bad_lines",
     "submission",
+    "shard_rows",
 )
 
 
@@ -121,7 +122,7 @@ def opened(
     partial = partial_file(config.out)
     note = partial.with_name(f"{partial.name}.json")
     with _held(partial):
-        whole = _identity(config, model)
+        whole = identity_of(config, model)
         finished = Finished()
         if config.resume:
             _check_same(config.out, note, whole)
@@ -159,7 +160,7 @@ def _held(partial: pathlib.Path) -> Iterator[None]:
         lock.release()
 
 
-def _identity(config: PredictConfig | GenerateConfig, model: PromptModel) -> dict[str, Any]:
+def identity_of(config: PredictConfig | GenerateConfig, model: PromptModel) -> dict[str, Any]:
     """All that decides the answers but the rows."""
     whole = {
         "command": type(config).__name__,

@@ -1,0 +1,176 @@
+"""Rows answered batch by batch, whatever they come from and wherever the answers go."""
+
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from ptune.data.row import place_of
+from ptune.data.row_files import form_of, is_utf8
+from ptune.data.rows import JSON
+from ptune.errors import DataError, PtuneError
+from ptune.experiments.options import GenerateConfig, PredictConfig
+from ptune.model.prompt_model import Example, PromptModel, Row
+from ptune.model.rows.examples import Shortening
+from ptune.settings import FileConfig, LayoutConfig
+from ptune.survey.text_checks.unknown_text import UnknownRows
+from ptune.tasks.layouts.forms import iterate
+
+SKIPPING = " --skip-bad-lines leaves such rows out, and says which."
+
+
+class Answered(Protocol):
+    """Answers a batch: for each row, which is one example for each prompt that takes it, what is
+    put out beside it."""
+
+    def __call__(self, batch: list[list[Example]]) -> Iterator[dict[str, Any]]: ...
+
+
+class Answering:
+    """How rows are answered, and what is noted of them meanwhile.
+
+    Attributes:
+        answered: answers a batch.
+        room: the tokens of an answer, for which each row leaves room.
+        most: the rows of a batch.
+        skipped: what was wrong with the rows that were left out; None where none may be.
+        notes: what was decided about the files.
+    """
+
+    def __init__(
+        self,
+        config: PredictConfig | GenerateConfig,
+        model: PromptModel,
+        answered: Answered,
+        *,
+        room: int,
+        most: int,
+    ):
+        self.config, self.model, self.answered = config, model, answered
+        self.room, self.most = room, most
+        self.layout = model.tasks[0].task.layout
+        self.skipped: list[str] | None = [] if config.skip_bad_lines else None
+        self.notes: list[str] = []
+        self.shortening, self.unknown = Shortening(), UnknownRows(model.lm.tokens)
+
+    def rows_of(self, path: pathlib.Path) -> Iterator[Any]:
+        """The rows of a file, read as the prompt's own files were where nothing else is asked
+        for."""
+        options = options_for(path, self.config, self.layout)
+        return in_form(
+            self.layout,
+            self.config.form,
+            lambda form: iterate(path, form, self.skipped, options, self.notes),
+        )
+
+    def forget_skipped(self) -> None:
+        """Forget what was wrong with rows, once it is written down."""
+        if self.skipped is not None:
+            self.skipped.clear()
+
+    def encoded(self, row: Row, number: int) -> list[Example]:
+        """A row, tokenised for the prompts that take it."""
+        return self.model.encode_for(row, number, labelled=False, room=self.room)
+
+    def batches(
+        self, rows: Iterable[Row], check: Callable[[Row], None]
+    ) -> Iterator[list[list[Example]]]:
+        """Rows in batches, tokenised for the prompts that take them. A bad row is skipped, or ends
+        it, but never before the rows ahead of it are given out.
+
+        Args:
+            check: refuses a row that cannot be put out with an answer.
+        """
+        batch: list[list[Example]] = []
+        fault: PtuneError | None = None
+        numbered = enumerate(rows, 1)
+        while fault is None:
+            try:
+                number, row = next(numbered)
+            except StopIteration:
+                break
+            except PtuneError as error:
+                of_a_line = isinstance(error, DataError) and re.search(r"\bline \d", str(error))
+                fault = DataError(f"{error}{SKIPPING}") if of_a_line else error
+                break
+            try:
+                check(row)
+                batch.append(self.encoded(row, number))
+            except PtuneError as error:
+                if self.skipped is None:
+                    fault = DataError(f"{error}{SKIPPING}")
+                else:
+                    self.skipped.append(str(error))
+            if len(batch) == self.most:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+        if fault is not None:
+            raise fault
+
+    def count(self, batch: Sequence[Sequence[Example]]) -> list[float]:
+        """Count the tokens that were left out of a batch's rows, and those that the LM does not
+        know; return for each row the share of its text that cannot be read."""
+        return [self._count(examples) for examples in batch]
+
+    def _count(self, examples: Sequence[Example]) -> float:
+        self.shortening.count(examples)
+        first = examples[0]
+        texts = self.model.tasks[first.task].template.texts(first.row).values()
+        place = place_of(first.row, self.unknown.all.texts + 1)
+        return self.unknown.count(" ".join(texts), first.fills[0].ids, place)
+
+    def answers(
+        self, batch: list[list[Example]], shares: Sequence[float]
+    ) -> Iterator[tuple[Row, Mapping[str, Any]]]:
+        """The rows of a batch, each with all that is put out beside it.
+
+        Args:
+            shares: as ``count`` returned them.
+        """
+        for examples, answer, share in zip(batch, self.answered(batch), shares):
+            cut = max(example.cut for example in examples)
+            marks = {"shortened": cut, "unknown": round(share, 4)} if self.config.explain else {}
+            yield examples[0].row, {**answer, **marks}
+
+    def report(self, report: Callable[[str], None]) -> None:
+        """Say what was noted."""
+        for note in dict.fromkeys(self.notes):
+            report(note)
+        if unread := self.unknown.sentence():
+            report(unread)
+        if shortened := self.shortening.sentence("rows", self.model.limit(0)):
+            report(shortened)
+
+
+def options_for(path: pathlib.Path, given: FileConfig, kept: FileConfig) -> FileConfig:
+    """How a file is read: as is asked for, and else as the prompt's own files were, as far as that
+    is for a file of this kind."""
+    options = {name: getattr(kept, name) for name in FileConfig.model_fields}
+    if form_of(path) in JSON:
+        options |= dict.fromkeys(("separator", "quoting", "columns", "skip_lines"))
+    else:
+        options |= {"record_path": None}
+    if options["encoding"] and is_utf8(path):
+        options["encoding"] = None
+    asked = {
+        name: value
+        for name in FileConfig.model_fields
+        if (value := getattr(given, name)) is not None
+    }
+    return FileConfig(**{**options, **asked})
+
+
+def in_form(layout: LayoutConfig, form: str | None, read: Callable[[str], Any]) -> Any:
+    """Read a file in the form that is asked for, or in that of the prompt's own files."""
+    try:
+        return read(form or layout.form)
+    except DataError as error:
+        if form or layout.form == "rows":
+            raise
+        raise DataError(
+            f"{error} The prompt was trained on files of the form {layout.form!r}; give --form "
+            "rows for a file of "
+            f"plain rows."
+        ) from error

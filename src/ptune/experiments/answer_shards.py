@@ -1,0 +1,268 @@
+"""Tables of any size: the files of a folder are answered piece by piece, each into a file of its
+own.
+
+``manifest.jsonl`` in the folder of the answers names each file that is whole: the rows that it is
+of, how many it holds, those that were left out, and a hash of its content. A run that was killed
+goes on behind the last of them.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ptune.base.progress import Progress
+from ptune.data.formats.columnar import COLUMNAR
+from ptune.data.formats.header import TABLES
+from ptune.data.row import FileRow
+from ptune.data.shards.answers import checker, write_answers
+from ptune.data.shards.listing import ENDINGS, ShardFile, shard_files
+from ptune.data.shards.pieces import Piece, check_same_columns, columnar_pieces, pieces
+from ptune.errors import ConfigError, DataError, PtuneError, StoreError
+from ptune.experiments import unfinished_answers
+from ptune.experiments.answer_batches import Answering, options_for
+from ptune.experiments.options import GenerateConfig, PredictConfig
+from ptune.model.prompt_model import Row
+from ptune.runs import identity
+from ptune.runs.folder import working_in
+from ptune.survey.findings import rows_in_words
+
+MANIFEST = "manifest.jsonl"
+
+
+def check(config: PredictConfig | GenerateConfig) -> None:
+    """Refuse, before an LM is loaded, rows that are not a table of files, and folders that their
+    answers cannot go to.
+
+    Raises:
+        ConfigError: the reason.
+        DataError: the files cannot be read, or do not have the same columns.
+    """
+    if config.data is None:
+        raise ConfigError(
+            "A folder of answers is of rows in files: name them with --data, or give --out the "
+            "name of a .jsonl file."
+        )
+    if config.overwrite:
+        raise ConfigError(
+            f"--overwrite replaces a file, and {config.out} is a folder's name: choose another "
+            "--out, or remove the folder."
+        )
+    assert config.out is not None
+    within = pathlib.Path(config.data)
+    if within.is_dir() and config.out.resolve().is_relative_to(within.resolve()):
+        raise ConfigError(
+            f"The rows are all files in {config.data}, and --out {config.out} would add others: "
+            "choose a folder beside it."
+        )
+    check_same_columns(shard_files(config.data))
+
+
+@dataclass
+class Manifest:
+    """The files of answers that are whole, written down one by one.
+
+    Attributes:
+        records: what was written down.
+    """
+
+    folder: pathlib.Path
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    def read(self) -> None:
+        """Take up what an earlier run wrote down; a line that a kill cut short is dropped.
+
+        Raises:
+            StoreError: a file is not as it was written down.
+        """
+        path = self.folder / MANIFEST
+        if not path.exists():
+            return
+        whole = path.read_bytes()
+        whole = whole[: whole.rfind(b"\n") + 1]
+        self.records = [json.loads(line) for line in whole.splitlines()]
+        os.truncate(path, len(whole))
+        for record in self.records:
+            if record["file"] is None:
+                continue
+            file = self.folder / record["file"]
+            if not file.exists() or identity.of_file(file) != record["sha256"]:
+                raise StoreError(
+                    f"{file} is {'changed' if file.exists() else 'gone'} since it was written: put "
+                    "it back, or begin anew with another --out."
+                )
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Write down a file that is whole."""
+        with open(self.folder / MANIFEST, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        self.records.append(dict(record))
+
+    def finished(self, name: str) -> list[dict[str, Any]]:
+        """The records of the pieces of a file of rows."""
+        return [record for record in self.records if record["from"] == name]
+
+    @property
+    def rows(self) -> int:
+        """How many rows were read."""
+        return sum(record["rows"] + len(record["left_out"]) for record in self.records)
+
+
+def answer(answering: Answering, report: Callable[[str], None]) -> None:
+    """Answer all files of a table.
+
+    Raises:
+        ConfigError: the folder holds another run, or the rows have changed since it was begun.
+        DataError: a row, or a file, is at fault.
+    """
+    config = answering.config
+    assert config.data is not None and config.out is not None
+    table = shard_files(config.data)
+    total = check_same_columns(table)
+    _check_first_rows(answering, table)
+    command = f"ptune {type(config).__name__.removesuffix('Config').lower()}"
+    with working_in(config.out, command, config.resume) as run:
+        whole = unfinished_answers.identity_of(config, answering.model)
+        run.claim({**whole, "shard rows": config.shard_rows, "rows": _hashes(table)})
+        manifest = Manifest(config.out)
+        manifest.read()
+        progress = _progress(table, total, manifest)
+        with _kept(config.out, manifest), progress:
+            for file in table:
+                for rows in _answer_file(answering, file, manifest):
+                    progress.advance(rows if total else 0)
+                progress.advance(0 if total else 1)
+    answering.report(report)
+    left_out = sum(len(record["left_out"]) for record in manifest.records)
+    if left_out:
+        report(f"{rows_in_words(left_out)} left out: {config.out / MANIFEST} says why.")
+    answered_rows = sum(record["rows"] for record in manifest.records)
+    parts = sum(record["file"] is not None for record in manifest.records)
+    report(f"{rows_in_words(answered_rows)} answered, in {parts} files: {config.out}")
+
+
+def _progress(table: list[ShardFile], total: int | None, manifest: Manifest) -> Progress:
+    """A bar over the rows, or over the files where these do not say how many rows they have."""
+    return Progress("rows", total, manifest.rows) if total else Progress("files", len(table))
+
+
+def _hashes(table: list[ShardFile]) -> dict[str, str]:
+    """A hash of each file's content; of one that is elsewhere, of what its system says of it."""
+    return {
+        file.name: file.system.ukey(file.path)
+        if file.system
+        else identity.of_file(pathlib.Path(file.path))
+        for file in table
+    }
+
+
+def _check_first_rows(answering: Answering, table: list[ShardFile]) -> None:
+    """Refuse, before the first step, files that lack what the prompt reads, and tables with other
+    columns than the first one has. Files that are elsewhere are looked into when their turn comes.
+
+    Raises:
+        PtuneError: a file is at fault; it and the line are told.
+    """
+    columns: list[str] | None = None
+    for file in table:
+        if file.system is not None:
+            continue
+        row = next(answering.rows_of(pathlib.Path(file.path)), None)
+        if row is None:
+            continue
+        columns = list(row) if columns is None else columns
+        if file.ending in TABLES and list(row) != columns:
+            raise DataError(
+                f"{file.name} has the columns {', '.join(row)}, and {table[0].name} has "
+                f"{', '.join(columns)}: all files of a table have the same."
+            )
+        with contextlib.suppress(*(() if answering.skipped is None else (PtuneError,))):
+            answering.encoded(row, 1)
+    answering.forget_skipped()
+
+
+def _answer_file(answering: Answering, file: ShardFile, manifest: Manifest) -> Iterator[int]:
+    """Answer the pieces of a file that have no answers yet; yield the number of rows of each."""
+    finished, size = manifest.finished(file.name), answering.config.shard_rows
+    if finished and finished[-1]["rows_read"] < size:
+        return
+    with file.on_disk() as path:
+        for number, piece in enumerate(_pieces(answering, file, path)):
+            if number >= len(finished):
+                manifest.add(_answer_piece(answering, file, piece, manifest))
+                yield len(piece.rows)
+            answering.forget_skipped()
+    if answering.skipped:  # lines behind the last row
+        manifest.add(_record(file, Piece(()), None, 0, answering.skipped))
+        answering.forget_skipped()
+
+
+def _pieces(answering: Answering, file: ShardFile, path: pathlib.Path) -> Iterator[Piece]:
+    """The rows of a file in pieces."""
+    size = answering.config.shard_rows
+    if file.ending in COLUMNAR:
+        return columnar_pieces(path, options_for(path, answering.config, answering.layout), size)
+    return pieces(answering.rows_of(path), size)
+
+
+def _answer_piece(
+    answering: Answering, file: ShardFile, piece: Piece, manifest: Manifest
+) -> dict[str, Any]:
+    """Answer the rows of a piece into a file, and return what is written down of it."""
+    ending, separator = ENDINGS[file.ending], answering.layout.label_separator
+    answers: list[tuple[Row, Mapping[str, Any]]] = []
+    for batch in answering.batches(piece.rows, checker(ending)):
+        answers += answering.answers(batch, answering.count(batch))
+    path = manifest.folder / f"part-{len(manifest.records):06d}{ending}"
+    if answers:
+        write_answers(path, piece, answers, separator)
+    return _record(file, piece, path if answers else None, len(answers), answering.skipped or ())
+
+
+def _record(
+    file: ShardFile,
+    piece: Piece,
+    path: pathlib.Path | None,
+    count: int,
+    left_out: Sequence[str],
+) -> dict[str, Any]:
+    """What is written down of a piece that was answered.
+
+    Args:
+        path: the file of the answers; None where no row of the piece has one.
+        count: how many answers there are.
+        left_out: what was wrong with the other rows.
+    """
+    lines = [row.line for row in piece.rows if isinstance(row, FileRow)]
+    return {
+        "file": path.name if path else None,
+        "from": file.name,
+        "lines": [lines[0], lines[-1]] if lines else [],
+        "rows_read": len(piece.rows),
+        "rows": count,
+        "left_out": list(left_out),
+        "sha256": identity.of_file(path) if path else None,
+    }
+
+
+@contextlib.contextmanager
+def _kept(folder: pathlib.Path, manifest: Manifest) -> Iterator[None]:
+    """Say with a fault that ends the block what is finished.
+
+    Raises:
+        PtuneError: the fault.
+    """
+    try:
+        yield
+    except PtuneError as error:
+        if not manifest.records:
+            raise
+        raise type(error)(
+            f"{error} The answers to {rows_in_words(manifest.rows)} before are in {folder}; "
+            "--resume goes on behind them."
+        ) from error
