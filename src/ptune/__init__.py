@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ptune.estimators.generator import PromptGenerator
     from ptune.lm.language_model import LanguageModel
     from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
+    from ptune.runs.logs.training_log import LogEntry, TrainingLog
     from ptune.settings import DecodingConfig, TrainConfig
     from ptune.storage.prompt_folder import load, save
     from ptune.template.language import Template
@@ -23,6 +24,7 @@ _HOMES = {
     "DecodingConfig": "settings",
     "Extraction": "answers.extraction",
     "LanguageModel": "lm.language_model",
+    "LogEntry": "runs.logs.training_log",
     "PrefixSettings": "model.prompt_model",
     "PromptClassifier": "estimators.classifier",
     "PromptGenerator": "estimators.generator",
@@ -32,6 +34,7 @@ _HOMES = {
     "Task": "model.prompt_model",
     "Template": "template.language",
     "TrainConfig": "settings",
+    "TrainingLog": "runs.logs.training_log",
     "Verbalizer": "answers.label_words",
     "WordLabels": "answers.word_labels",
     "fit": "training.loop",
@@ -43,6 +46,7 @@ __all__ = [
     "DecodingConfig",
     "Extraction",
     "LanguageModel",
+    "LogEntry",
     "PrefixSettings",
     "PromptClassifier",
     "PromptGenerator",
@@ -52,6 +56,7 @@ __all__ = [
     "Task",
     "Template",
     "TrainConfig",
+    "TrainingLog",
     "Verbalizer",
     "WordLabels",
     "fit",

@@ -24,6 +24,7 @@ else:
 Device = str
 Seed = Annotated[int, Field(ge=-(2**31), lt=2**32)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
+LogName = Literal["jsonl", "tensorboard", "trackio", "wandb"]
 EncoderName = Literal["lstm", "mlp", "table"]
 Preset = Literal["code", "paper"]
 ReaderName = Literal["words", "soft", "prototypes", "head", "linear", "pair", "token-head"]
@@ -117,7 +118,7 @@ class DecodingConfig(Config):
 
 
 EPOCHS = 20  # of a training for which neither epochs nor steps are given
-SIDE = {"save_seconds", "context_mb", "source", "allow_unknown"}  # settings that change no result
+SIDE = {"save_seconds", "context_mb", "source", "allow_unknown", "log"}  # they change no result
 
 
 class TrainConfig(Config):

@@ -10,7 +10,7 @@ import torch
 from ptune.answers.label_words import Verbalizer
 from ptune.cli import main
 from ptune.errors import ConfigError, DataError, DivergedError, PtuneError
-from ptune.experiments.train import train_checks, train_results, train_task
+from ptune.experiments.train import train_auto, train_checks, train_results, train_task
 from ptune.experiments.train.train_task import train
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import labelled
@@ -616,3 +616,19 @@ def test_a_run_stands_beside_its_baselines_and_says_where_it_is_behind(
     )
     assert json.loads((tmp_path / "out" / "run.json").read_text())["baselines"] == run.baselines
     assert "without prompts, on the same rows" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_the_log_of_a_run_stands_in_its_folder(world, tmp_path):
+    """It is no part of what the run is: the same run goes on with another log, or none."""
+    train(task(world, tmp_path / "out", log=("jsonl",)), lambda _: None)
+    lines = (tmp_path / "out" / "log.jsonl").read_text().splitlines()
+    entries = [json.loads(line) for line in lines]
+    assert [entry["step"] for entry in entries if "loss" in entry] == [1, 2, 3, 4, 5, 6]
+    assert {entry["training"] for entry in entries} == {"towns"}
+    train(task(world, tmp_path / "out", resume=True), lambda _: None)
+
+
+def test_method_auto_has_no_log(world, tmp_path):
+    text = YAML.replace("encoder: lstm", "method: auto").replace("train: {epochs: 2", "#")
+    with pytest.raises(ConfigError, match="towns says log: leave that out"):
+        train_auto.train(task(world, tmp_path / "out", text, log=("jsonl",)), lambda _: None)

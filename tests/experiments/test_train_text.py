@@ -310,3 +310,21 @@ def test_a_killed_run_of_prefixes_goes_on(tmp_path):
         )
     assert len(seen) == max(looks[-1]["step"] for looks in history) - 3, "it began anew"
     assert all(map(torch.equal, parameters(resumed), parameters(whole)))
+
+
+def test_a_log_shows_what_is_written_and_changes_nothing():
+    class Written(list):
+        def begin(self, training, step): ...
+
+        def write(self, entry):
+            self.extend(entry.texts)
+
+        def flush(self): ...
+
+    log, values = Written(), []
+    for logs in ((), (log,)):
+        model = build("gpt2")
+        fit(model, DATA, TrainConfig(steps=2, evaluate_every=1), logs=logs)
+        values.append([p.detach().clone() for p in model.bank.parameters()])
+    assert all(torch.equal(*pair) for pair in zip(*values))
+    assert len(log) == 2 * 3 * 2 and all(log)

@@ -1,3 +1,4 @@
+import json
 import math
 import os
 import pathlib
@@ -23,6 +24,8 @@ from ptune.model.prompt_model import PromptModel, Task
 from ptune.model.rows.encode_rows import encode_row
 from ptune.model.rows.examples import HiddenWordsExample
 from ptune.model.running import losses as model_losses
+from ptune.runs.logs.json_lines import JsonLinesLog
+from ptune.runs.logs.open_logs import opened_logs
 from ptune.settings import TrainConfig
 from ptune.template.language import Template
 from ptune.training import loop, prompt_training
@@ -872,3 +875,71 @@ def test_a_tuned_head_moves_alone():
         name.startswith("cls.predictions.") for name in moved
     )
     assert not any(p.requires_grad for p in model.lm.model.parameters())
+
+
+class Entries:
+    """A log of one's own: all that it is told."""
+
+    def __init__(self):
+        self.begun, self.written, self.flushed = [], [], 0
+
+    def begin(self, training, step):
+        self.begun.append((training, step))
+
+    def write(self, entry):
+        self.written.append(entry)
+
+    def flush(self):
+        self.flushed = len(self.written)
+
+
+def test_a_log_is_told_every_step_and_changes_nothing():
+    """Two tasks together, with the norm of the gradient before clipping; the weights are those of
+    the training without a log, to the bit."""
+    log = Entries()
+    settings = TrainConfig(steps=4, batch_size=4, evaluate_every=2, clip=0.01, patience=0)
+    models = []
+    for logs in ((), (log,)):
+        model, data = bank([0, 1])
+        histories = fit(model, data, settings, logs=logs, label="two")
+        models.append(states(model))
+    assert apart(*models) == 0
+    assert log.begun == [("two", 0)] and log.flushed == len(log.written)
+    one = [entry for entry in log.written if entry.task == "task 1"]
+    steps = [entry for entry in one if "loss" in entry.figures]
+    evaluations = [entry for entry in one if "dev_score" in entry.figures]
+    assert [entry.step for entry in steps] == [1, 2, 3, 4]
+    assert [entry.figures["dev_loss"] for entry in evaluations] == [
+        evaluation.dev_loss for evaluation in histories["task 1"].history
+    ]
+    losses = [entry.figures["loss"] for entry in steps]
+    assert sum(losses[:2]) / 2 == pytest.approx(evaluations[0].figures["train_loss"], abs=1e-6)
+    assert min(entry.figures["gradient_norm"] for entry in steps) > 0.01
+    assert steps[-1].figures["tokens_per_second"] > 0
+
+
+def test_a_killed_training_goes_on_in_the_same_log(monkeypatch, tmp_path):
+    """Killed behind a checkpoint: the log has each step once, with the figures of a training that
+    was not killed."""
+    settings = {"steps": 8, "batch_size": 4, "evaluate_every": 4, "patience": 0}
+    figures = []
+    for folder, kill in (("whole", None), ("killed", 6)):
+        place = tmp_path / folder
+        with opened_logs(("jsonl",), place, {}) as logs:
+            if kill:
+                model, data = bank([0])
+                often = TrainConfig(**settings, save_seconds=0)
+                with killed_after(kill, monkeypatch):
+                    fit(model, data, often, folder=place, logs=logs)
+                log = JsonLinesLog(place / "log.jsonl")
+                log.begin("another", 0)
+                log.stream.write('{"training": "training", "task": "task 0", "step": 7}\n')
+                log.close()
+            model, data = bank([0])
+            fit(model, data, TrainConfig(**settings), folder=place, resume=bool(kill), logs=logs)
+        entries = map(json.loads, (place / "log.jsonl").read_text().splitlines())
+        figures.append(
+            [{k: v for k, v in entry.items() if k != "tokens_per_second"} for entry in entries]
+        )
+    assert figures[0] == figures[1]
+    assert [entry["step"] for entry in figures[1]] == [1, 2, 3, 4, 4, 5, 6, 7, 8, 8]

@@ -12,6 +12,7 @@ from ptune.settings import (
     Device,
     Dtype,
     Lm,
+    LogName,
     Seed,
     TrainConfig,
     TrainOverrides,
@@ -46,6 +47,9 @@ class DistilConfig(Config):
     """The causal LM: a transformers folder, a .gguf file, or a name on the model hub."""
     out: pathlib.Path = pathlib.Path("documents")
     """The folder for the prompts, results.json, report.html and what is needed to resume."""
+    log: tuple[LogName, ...] = ()
+    """Where losses, rates and dev scores of the trainings go while they run, one or several: jsonl
+    (log.jsonl in out), tensorboard (tensorboard/ in out), trackio, wandb; nowhere by default."""
     length: Annotated[int, Field(ge=1)] | None = None
     """Vectors in the prefix of every document; by default --ratio decides."""
     ratio: Annotated[float, Field(gt=0, lt=1)] = 0.1

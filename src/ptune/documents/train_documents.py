@@ -27,6 +27,8 @@ from ptune.reports.pages import documents_page
 from ptune.reports.trial_results import DocumentResult, JudgedContext
 from ptune.runs import identity
 from ptune.runs.folder import RunFolder, working_in
+from ptune.runs.logs.open_logs import check_logs, opened_logs
+from ptune.runs.logs.training_log import TrainingLog
 from ptune.runs.trials import JsonResults, Trial, run_trials
 from ptune.runs.without_trace import without_trace
 from ptune.settings import TrainConfig
@@ -50,6 +52,7 @@ class Plan:
     Attributes:
         identity: all that decides the results, the documents aside.
         earlier: what an earlier run made of these documents, by their names.
+        logs: what gets the figures of trainings while they run.
     """
 
     config: DistilConfig
@@ -58,6 +61,7 @@ class Plan:
     settings: TrainConfig
     identity: Mapping[str, Any]
     earlier: Mapping[str, EarlierDocument]
+    logs: Sequence[TrainingLog] = ()
 
     def of(self, name: str) -> Lessons:
         """The lessons of a document."""
@@ -77,10 +81,15 @@ def distil(
     questions = read_questions(config.judge, names) if config.judge else []
     for other in config.beside:
         judged_in(other)
-    with working_in(config.out, "ptune distil", config.resume) as folder:
-        plan = _plan(config, documents, report)
+    check_logs(config.log)
+    settings = config.model_dump(mode="json")
+    with (
+        working_in(config.out, "ptune distil", config.resume) as folder,
+        opened_logs(config.log, config.out, settings) as logs,
+    ):
+        plan = replace(_plan(config, documents, report), logs=logs)
         if folder.begun is None:
-            _rehearse(plan)
+            _rehearse(replace(plan, logs=()))
         _claim(folder, plan)
         run = functools.partial(_run_bank, plan, report)
         on_result = functools.partial(_report_result, report)
@@ -260,7 +269,13 @@ def _train(
     label = f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
     try:
         histories = fit(
-            model, data, plan.settings, folder=scratch, resume=True, label=f"distil {label}"
+            model,
+            data,
+            plan.settings,
+            folder=scratch,
+            resume=True,
+            label=f"distil {label}",
+            logs=plan.logs,
         )
     except DivergedError as error:
         return model, error.trained

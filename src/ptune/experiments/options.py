@@ -16,6 +16,7 @@ from ptune.settings import (
     FileConfig,
     Form,
     Lm,
+    LogName,
     TrainOverrides,
 )
 
@@ -86,6 +87,9 @@ class ProbeConfig(Config):
     empty."""
     out: pathlib.Path = pathlib.Path("probe")
     """The folder for results.json, report.html, the prompts and what is needed to resume."""
+    log: tuple[LogName, ...] = ()
+    """Where losses, rates and dev scores of the trainings go while they run, one or several: jsonl
+    (log.jsonl in out), tensorboard (tensorboard/ in out), trackio, wandb; nowhere by default."""
     resume: bool = False
     """Go on with the run in the out folder."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
@@ -277,6 +281,9 @@ class CompareConfig(Config):
     empty."""
     out: pathlib.Path = pathlib.Path("compare")
     """The folder for results.json, report.html and what is needed to resume."""
+    log: tuple[LogName, ...] = ()
+    """Where losses, rates and dev scores of the trainings go while they run, one or several: jsonl
+    (log.jsonl in out), tensorboard (tensorboard/ in out), trackio, wandb; nowhere by default."""
     resume: bool = False
     """Go on with the run in the out folder."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False

@@ -16,6 +16,7 @@ from ptune.settings import (
     EncoderName,
     LayoutConfig,
     Lm,
+    LogName,
     PetConfig,
     PiecesOfWord,
     PrefixConfig,
@@ -357,6 +358,10 @@ class TaskConfig(Config):
     """Training settings that replace the method's own."""
     out: pathlib.Path = pathlib.Path("trained")
     """The folder for the prompt, its figures, and what is needed to resume."""
+    log: tuple[LogName, ...] = ()
+    """Where losses, rates, dev scores and written samples go while it trains, one or several:
+    jsonl (log.jsonl in out), tensorboard (tensorboard/ in out), trackio, wandb; nowhere by
+    default."""
     resume: bool = False
     """Go on with the run in the out folder."""
     device: Device = "auto"

@@ -28,9 +28,12 @@ from ptune.model.prompt_model import Example, PromptModel, Row, Task
 from ptune.model.rows.examples import ScoredExample
 from ptune.model.running import label_sets, token_answers
 from ptune.runs import identity
+from ptune.runs.logs.step_log import StepLog
+from ptune.runs.logs.training_log import TrainingLog
 from ptune.settings import TrainConfig
 from ptune.training.checkpoint import Checkpoint
 from ptune.training.prompt_training import PromptTraining, TrainingHistory, Tune
+from ptune.training.watching import log_evaluation, log_step
 
 Metric = Callable[[Sequence[torch.Tensor], Sequence[Example]], float]
 TextMetric = Callable[[PromptModel, int, Sequence[Row]], float]
@@ -96,6 +99,7 @@ def fit(
     folder: files.Path | None = None,
     resume: bool = False,
     label: str = "training",
+    logs: Sequence[TrainingLog] = (),
 ) -> dict[int | str, TrainingHistory]:
     """Train tasks on their training rows and restore the best state of each, judged on its dev
     rows. Where only prompts are trained, the tasks are trained together.
@@ -113,7 +117,9 @@ def fit(
             the weight ``config.auxiliary`` (PET, section 3.2).
         folder: where checkpoints are written; without a folder nothing is saved.
         resume: continue from the checkpoint in ``folder``, if there is one.
-        label: the text beside the progress bar.
+        label: the text beside the progress bar, and the training's name in logs.
+        logs: what gets losses, rates and dev scores while it runs (``TrainingLog``); they change no
+            result.
 
     Raises:
         ConfigError, DataError: nothing to train, or no rows.
@@ -145,7 +151,9 @@ def fit(
                 checkpoint.restore(jobs)
         with _keeping_contexts(model, jobs, config, tune):
             evaluate = functools.partial(_evaluate, model, metric=metric, texts=texts)
-            _run(model, jobs, config, evaluate, checkpoint, label)
+            log = StepLog(logs, label, max(job.step for job in jobs))
+            _run(model, jobs, config, evaluate, checkpoint, log)
+            log.flush()
         if checkpoint and all(job.trained.best is None for job in jobs):
             checkpoint.file.unlink(missing_ok=True)  # so that the folder may be begun anew
         for job in jobs:
@@ -264,23 +272,29 @@ def _run(
     config: TrainConfig,
     evaluate: Callable[[Sequence[PromptTraining]], None],
     checkpoint: Checkpoint | None,
-    label: str,
+    log: StepLog,
 ) -> None:
     saved = time.monotonic()
     done = sum(job.steps if job.done else job.step for job in jobs)
-    with Progress(label, sum(job.steps for job in jobs), done) as progress, stoppable() as stopped:
+    steps = sum(job.steps for job in jobs)
+    with Progress(log.training, steps, done) as progress, stoppable() as stopped:
         while active := [job for job in jobs if not job.done]:
             take_step(model, active, config)
             progress.advance(len(active), loss=active[0].losses[-1])
+            log_step(log, active)
             if due := [job for job in active if job.due]:
+                log.write_steps()
                 evaluate(due)
+                log_evaluation(log, model, due)
                 progress.advance(
                     sum(job.steps - job.step for job in due if job.done),
                     dev=max(_last(job) for job in due),
                 )
             over = checkpoint is not None and checkpoint.at_end and all(job.done for job in jobs)
             if checkpoint and (over or stopped() or time.monotonic() - saved > config.save_seconds):
+                log.flush()
                 checkpoint.save(jobs)
+                log.restart_clock()
                 saved = time.monotonic()
             if stopped():
                 raise Interrupted(

@@ -85,6 +85,8 @@ class PromptTraining:
         self.order = torch.zeros(0, dtype=torch.long)
         self.step, self.stale, self.done = 0, 0, False
         self.losses: list[torch.Tensor] = []
+        self.gradient_norm: torch.Tensor | None = None
+        self.step_tokens = 0
         self.best_state = [parameter.detach().clone() for parameter in self.parameters]
         self.trained = TrainingHistory()
         if tune != "prompt":  # dropout of an LM that is tuned
@@ -112,7 +114,10 @@ class PromptTraining:
         if position == 0:
             self.order = torch.randperm(len(self.rows), generator=self.generator)
         size = self.config.batch_size
-        return [self.rows[i] for i in self.order[position * size : (position + 1) * size].tolist()]
+        numbers = self.order[position * size : (position + 1) * size].tolist()
+        drawn = [self.rows[i] for i in numbers]
+        self.step_tokens = sum(len(row.ids) for example in drawn for row in example.learn)
+        return drawn
 
     def weight(self, example: Example) -> float:
         """How much a training row counts in the loss, by its label."""
@@ -143,15 +148,21 @@ class PromptTraining:
         return model.hidden_words(self.task, [self.unlabeled[i] for i in drawn], self.generator)
 
     def update(self) -> None:
-        """Take one step of this task's optimiser."""
-        if self.config.clip:
-            nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        """Take one step of this task's optimiser, and note the norm of its gradient before
+        clipping."""
+        self.gradient_norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip or math.inf)
         share = rate_share(self.step, self.steps, self.steps_an_epoch, self.config)
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * share
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.step += 1
+
+    @property
+    def step_figures(self) -> dict[str, Any]:
+        """What a log says of the last step; tensors, where fetching them would wait."""
+        rates = {group["rate_name"]: group["lr"] for group in self.optimiser.param_groups}
+        return {"loss": self.losses[-1], **rates, "gradient_norm": self.gradient_norm}
 
     @property
     def due(self) -> bool:
@@ -248,11 +259,16 @@ def _parameter_groups(
     if not prompt:
         reader = model.reader(task).parameters()
         prompt = [parameter for parameter in reader if parameter.requires_grad]
-    groups = [{"params": prompt, "peak": config.learning_rate}] if prompt else []
+    groups = [_group("learning_rate", prompt, config)] if prompt else []
     if tune != "prompt":
         of_lm = [parameter for parameter in model.lm.model.parameters() if parameter.requires_grad]
-        groups.append({"params": of_lm, "peak": config.lm_learning_rate})
+        groups.append(_group("lm_learning_rate", of_lm, config))
     return groups
+
+
+def _group(name: str, parameters: list[nn.Parameter], config: TrainConfig) -> dict[str, Any]:
+    """Parameters with the name of their learning rate and its peak."""
+    return {"params": parameters, "rate_name": name, "peak": getattr(config, name)}
 
 
 def _prompt_parameters(model: PromptModel, task: int) -> list[nn.Parameter]:

@@ -36,6 +36,8 @@ from ptune.reports.schemas import Comparison
 from ptune.reports.trial_results import ComparedResult, MethodOutcome, divergences
 from ptune.runs import identity
 from ptune.runs.folder import RunFolder, working_in
+from ptune.runs.logs.open_logs import check_logs, opened_logs
+from ptune.runs.logs.training_log import TrainingLog
 from ptune.runs.trials import JsonResults, Trial, run_trials
 from ptune.settings import TrainConfig
 from ptune.tasks.schema import TaskConfig
@@ -52,6 +54,7 @@ BESIDE = (
     "resume",
     "as_json",
     "device",
+    "log",
 )  # settings that change no single result
 
 
@@ -63,6 +66,7 @@ class _Comparison:
         names: the methods and baselines, in order.
         splits: the rows of every task, number of shots and seed.
         identity: all that the results depend on, beside a result's own method, shots and seed.
+        logs: what gets the figures of trainings while they run.
     """
 
     config: CompareConfig
@@ -72,6 +76,7 @@ class _Comparison:
     lm: LanguageModel
     identity: dict[str, Any]
     report: Callable[[str], None]
+    logs: Sequence[TrainingLog] = ()
 
     def split(self, trial: Trial) -> FewShotSplit:
         """The rows of a trial."""
@@ -100,8 +105,13 @@ def compare(config: CompareConfig, report: Callable[[str], None] | None = None) 
     tasks = read_tasks(config)
     if config.demonstrations is not None:
         demonstrations.check(tasks, config.demonstrations)
-    with working_in(config.out, "ptune compare", config.resume) as folder:
-        compared = _set_up(config, names, tasks, report)
+    check_logs(config.log)
+    settings = config.model_dump(mode="json")
+    with (
+        working_in(config.out, "ptune compare", config.resume) as folder,
+        opened_logs(config.log, config.out, settings) as logs,
+    ):
+        compared = replace(_set_up(config, names, tasks, report), logs=logs)
         trials = _trials(compared)
         _check(compared, trials)
         results = _run(compared, trials, folder)
@@ -239,11 +249,11 @@ def _outcome(
         return run_baseline(lm, split, name)
     settings = settings_of(config, split, method(name))
     if name not in PET:
-        return run_method(config, lm, split, method(name), settings)
+        return run_method(config, lm, split, method(name), settings, compared.logs)
     assert scratch is not None
     plan = pet_plan(config, lm, split, method(name), settings)
-    label = f"{TITLES[name]}, {split.task.name}"
-    return run_pet(lm, split, plan, scratch, label, compared.report)
+    label = f"{TITLES[name]}, {split.name}"
+    return run_pet(lm, split, plan, scratch, label, compared.report, compared.logs)
 
 
 def _summarise(compared: _Comparison, results: Sequence[ComparedResult]) -> Comparison:

@@ -16,6 +16,7 @@ from ptune.metrics.labels import BASELINES, MAJORITY, labelled, mean, most_frequ
 from ptune.model.confidence import fit_confidence
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.reports.trial_results import EnsembleMember, MethodOutcome, PatternResult
+from ptune.runs.logs.training_log import TrainingLog
 from ptune.settings import TrainConfig, TrainOverrides
 from ptune.tasks import model_task
 from ptune.tasks.judging import baselines
@@ -88,11 +89,13 @@ def run_method(
     split: FewShotSplit,
     method: Method,
     settings: TrainConfig,
+    logs: Sequence[TrainingLog] = (),
 ) -> MethodOutcome:
     """Run a method on a split; the LM is afterwards as it was before.
 
     Args:
         settings: how the method trains (``settings_of``).
+        logs: what gets the figures of the method's training; with ``grid`` of all of them.
 
     Raises:
         PtuneError: the method cannot be run on this task or LM.
@@ -104,10 +107,13 @@ def run_method(
     if method.tune == "nothing":
         grid = [_score_untrained(lm, rows, method, member) for rows, member in asked]
     elif config.grid:
-        grid = [_grid_point(lm, rows, method, member, settings) for rows, member in asked]
+        grid = [
+            _grid_point(lm, rows, method, member, settings, logs, f", pattern {number}")
+            for number, (rows, member) in enumerate(asked, 1)
+        ]
     else:
         rows, member = asked[chosen]
-        return MethodOutcome(**dict(_train_member(lm, rows, method, member, settings)))
+        return MethodOutcome(**dict(_train_member(lm, rows, method, member, settings, logs)))
     return MethodOutcome(**dict(grid[chosen]), grid=[point for point in grid if point.figures])
 
 
@@ -121,12 +127,18 @@ def _with_examples(
 
 
 def _grid_point(
-    lm: LanguageModel, split: FewShotSplit, method: Method, member: Member, settings: TrainConfig
+    lm: LanguageModel,
+    split: FewShotSplit,
+    method: Method,
+    member: Member,
+    settings: TrainConfig,
+    logs: Sequence[TrainingLog] = (),
+    pattern: str = "",
 ) -> PatternResult:
     """One member trained and scored; without figures where its training diverged and left nothing
     to keep."""
     try:
-        return _train_member(lm, split, method, member, settings)
+        return _train_member(lm, split, method, member, settings, logs, pattern)
     except DivergedError as error:
         return PatternResult(
             template=member.template, words=member.words, diverged=True, reason=str(error)
@@ -235,7 +247,13 @@ def _splits_score(
 
 
 def _train_member(
-    lm: LanguageModel, split: FewShotSplit, method: Method, member: Member, settings: TrainConfig
+    lm: LanguageModel,
+    split: FewShotSplit,
+    method: Method,
+    member: Member,
+    settings: TrainConfig,
+    logs: Sequence[TrainingLog] = (),
+    pattern: str = "",
 ) -> PatternResult:
     """Train one member, score it on test, and put the LM back as it was."""
     weights = lm.weights() if method.tune != "prompt" else None
@@ -248,7 +266,8 @@ def _train_member(
             {number: (split.train, split.dev)},
             settings,
             tune=method.tune,  # type: ignore[arg-type]
-            label=f"{method.title}, {split.task.name}",
+            label=f"{method.title}, {split.name}{pattern}",
+            logs=logs,
         )[number]
         fit_confidence(model, [number], split.dev, _is_scaled(split.task))
         details = LabelDetails()
@@ -303,6 +322,7 @@ def run_pet(
     folder: pathlib.Path,
     label: str,
     report: Callable[[str], None],
+    logs: Sequence[TrainingLog] = (),
 ) -> MethodOutcome:
     """PET or iPET: the ensemble and the classifier that learns from it; the classifier is
     scored.
@@ -311,6 +331,7 @@ def run_pet(
         plan: what PET does (``pet_plan``).
         folder: where it keeps what is finished.
         label: the text beside the progress bar.
+        logs: what gets the figures of its trainings.
 
     Raises:
         PtuneError: a row does not fit.
@@ -329,6 +350,7 @@ def run_pet(
             label=label,
             report=report,
             rehearsed=True,
+            logs=logs,
         )
         fit_confidence(outcome.model, [0], split.dev, _is_scaled(split.task))
         details = LabelDetails()

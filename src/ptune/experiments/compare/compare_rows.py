@@ -43,6 +43,12 @@ class FewShotSplit:
     zero_shot: dict[str, float] = field(default_factory=dict)
 
     @property
+    def name(self) -> str:
+        """What tells the split apart, for progress bars and logs."""
+        shots = f", {self.shots} shots" if self.shots else ""
+        return f"{self.task.name}{shots}, seed {self.seed}"
+
+    @property
     def main_metric(self) -> str:
         """The figure that the task is judged by."""
         return (self.task.metrics or ("accuracy",))[0]

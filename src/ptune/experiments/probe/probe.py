@@ -17,6 +17,7 @@ from ptune.reports.pages import probe_page
 from ptune.reports.schemas import Results, summarise, versions
 from ptune.reports.trial_results import FactsResult, divergences
 from ptune.runs.folder import RunFolder, working_in
+from ptune.runs.logs.open_logs import check_logs, opened_logs
 from ptune.runs.trials import JsonResults, Trial, run_trials, unfinished
 from ptune.tasks.layouts import lama
 from ptune.training.loop import lower_rates
@@ -60,8 +61,14 @@ def probe(config: ProbeConfig, report: Callable[[str], None] | None = None) -> R
     console = terminal.Console(stderr=config.as_json)
     report = report or partial(console.print, markup=False, highlight=False, soft_wrap=True)
     methods = probe_setup.methods_of(config)
-    with working_in(config.out, "ptune probe", config.resume) as folder:
+    check_logs(config.log)
+    settings = config.model_dump(mode="json")
+    with (
+        working_in(config.out, "ptune probe", config.resume) as folder,
+        opened_logs(config.log, config.out, settings) as logs,
+    ):
         asked = _set_up(config, methods, folder, report)
+        asked = replace(asked, plan=replace(asked.plan, logs=logs))
         single = _run(asked, report)
         results = _summarise(asked, single)
         _show(asked, results, console, report)

@@ -4,6 +4,7 @@ are run."""
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from ptune.lm.language_model import LanguageModel, nearest_words
 from ptune.model.prompt_model import Example, Loss, PrefixSettings, PromptModel, Row, Task
 from ptune.reports.trial_results import AnsweredRow, FactsResult, Wording
 from ptune.runs import identity
+from ptune.runs.logs.training_log import TrainingLog
 from ptune.runs.trials import Trial
 from ptune.settings import TrainConfig
 from ptune.storage import prompt_folder
@@ -61,6 +63,7 @@ class Plan:
         wordings: whether the manual prompt is tried in other words too.
         searches: the prompts that a program looks for.
         identity: all that the results depend on.
+        logs: what gets the figures of trainings while they run.
     """
 
     lm: LanguageModel
@@ -72,6 +75,7 @@ class Plan:
     wordings: bool = True
     searches: "Searches | None" = None
     identity: Mapping[str, Any] = field(default_factory=dict)
+    logs: Sequence[TrainingLog] = ()
 
     def method(self, trial: Trial) -> Method:
         """The method of a trial."""
@@ -165,7 +169,11 @@ def run_bank(
     model = PromptModel(plan.lm)
     tasks = [add_problem(model, method, problem, config.seed) for problem in problems]
     try:
-        histories = _train(model, method, dict(zip(tasks, problems)), config, scratch)
+        label = f"{method.title}, {_names(problems)}"
+        label += f", seed {config.seed}" if plan.seeds > 1 else ""
+        by_task = dict(zip(tasks, problems))
+        train = partial(fit, model, config=config, folder=scratch, label=label, logs=plan.logs)
+        histories = _train(train, method, by_task)
         for task, trial in zip(tasks, trials):
             result = _result(plan, model, trial, task, histories.get(task), config)
             if method.tune == "prompt" and result.figures and plan.out is not None:
@@ -177,28 +185,26 @@ def run_bank(
             plan.lm.restore(original)
 
 
+def _names(problems: Sequence[ProbeTask]) -> str:
+    first, *others = [problem.name for problem in problems]
+    return f"{first} and {len(others)} more" if others else first
+
+
 def _train(
-    model: PromptModel,
+    train: Callable[..., Mapping[Any, TrainingHistory]],
     method: Method,
     problems: Mapping[int, ProbeTask],
-    config: TrainConfig,
-    scratch: pathlib.Path | None,
 ) -> Mapping[Any, TrainingHistory]:
-    """Train what the method trains; return how it went for each task, by its number."""
+    """Train what the method trains; return how it went for each task, by its number.
+
+    Args:
+        train: ``fit`` with the model and its settings.
+    """
     if method.tune == "nothing":
         return {}
-    first, *others = [problem.name for problem in problems.values()]
-    names = f"{first} and {len(others)} more" if others else first
+    data = {task: (problem.train, problem.dev) for task, problem in problems.items()}
     try:
-        return fit(
-            model,
-            {task: (problem.train, problem.dev) for task, problem in problems.items()},
-            config,
-            tune=method.tune,
-            folder=scratch,
-            resume=True,
-            label=f"{method.title}, {names}",
-        )
+        return train(data, tune=method.tune, resume=True)
     except DivergedError as error:
         return error.trained
 

@@ -233,6 +233,7 @@ def _check(config: TaskConfig) -> None:
     said += [
         f"train.{name}" for name in config.train.model_dump(exclude_none=True) if name != "seed"
     ]
+    said += ["log"] if config.log else []
     said += ["tune"] if config.tune not in (None, "prompt") else []
     if said:
         raise ConfigError(

@@ -24,6 +24,8 @@ from ptune.model.prompt_model import PromptModel
 from ptune.model.running import label_sets
 from ptune.reports.schemas import Run
 from ptune.runs.folder import RunFolder, working_in
+from ptune.runs.logs.open_logs import check_logs, opened_logs
+from ptune.runs.logs.training_log import TrainingLog
 from ptune.settings import TrainConfig
 from ptune.storage import prompt_folder
 from ptune.survey.text_checks import unknown_text
@@ -56,6 +58,7 @@ class _Setup:
         start: prompts as which new ones begin.
         identity: all that the outcome depends on.
         data_findings: what is odd about the rows.
+        logs: what gets the figures of the training while it runs.
     """
 
     config: TaskConfig
@@ -68,6 +71,7 @@ class _Setup:
     identity: Mapping[str, Any]
     report: Callable[[str], None]
     data_findings: Sequence[str]
+    logs: Sequence[TrainingLog] = ()
 
     def claim_folder(self) -> None:
         """Claim the folder, once all that can be checked before the first step is checked."""
@@ -115,15 +119,24 @@ def train(config: TaskConfig, report: Callable[[str], None] = terminal.print_lin
         config = train_setup.continued(config)
     method = train_setup.resolve_method(config)
     train_setup.check_out(config)
-    with working_in(config.out, "ptune train", config.resume, adds=bool(config.only)) as folder:
-        return _train_in(config, method, folder, report)
+    check_logs(config.log)
+    settings = config.model_dump(mode="json")
+    with (
+        working_in(config.out, "ptune train", config.resume, adds=bool(config.only)) as folder,
+        opened_logs(config.log, config.out, settings) as logs,
+    ):
+        return _train_in(config, method, folder, logs, report)
 
 
 def _train_in(
-    config: TaskConfig, method: Method, folder: RunFolder, report: Callable[[str], None]
+    config: TaskConfig,
+    method: Method,
+    folder: RunFolder,
+    logs: Sequence[TrainingLog],
+    report: Callable[[str], None],
 ) -> Run:
     """The training, in a folder that is held."""
-    setup = _set_up(config, method, folder, report)
+    setup = replace(_set_up(config, method, folder, report), logs=logs)
     if folder.begun is not None:
         folder.claim(setup.identity, free=MAY_CHANGE if config.only else ())
     if train_setup.is_finished(config):
@@ -197,7 +210,15 @@ def _train_pet(setup: _Setup) -> _Trained:
     setup.claim_folder()
     folder = config.out / "pet"
     outcome = pet.pet(
-        lm, plan, *learned, folder, config.resume, config.name, report, rehearsed=True
+        lm,
+        plan,
+        *learned,
+        folder,
+        config.resume,
+        config.name,
+        report,
+        rehearsed=True,
+        logs=setup.logs,
     )
     for member in outcome.members:
         report(
@@ -242,6 +263,7 @@ def _train_prompts(setup: _Setup) -> _Trained:
             label=config.name,
             unlabeled=rows.splits["unlabeled"],
             texts=judge_texts.dev_score(config.stop_by, config.decoding),
+            logs=setup.logs,
         )
     except DivergedError as error:
         histories, lost = error.trained, error

@@ -1,0 +1,1 @@
+"""Figures of trainings while they run, for whoever wants to watch: ``ptune train --log``."""
