@@ -14,6 +14,7 @@ from test_teacher import documents as three_documents
 import ptune
 from ptune.documents import ask, read_documents, train_documents
 from ptune.documents.options import AskConfig, DistilConfig
+from ptune.documents.teaching import self_study
 from ptune.documents.train_documents import distil
 from ptune.errors import ConfigError, DataError, StoreError
 from ptune.reports import figure_files
@@ -108,6 +109,25 @@ def test_a_run_that_is_killed_between_two_steps_ends_as_one_that_is_not(
         distil(config(world, out, train=settings), quiet)
     distil(config(world, out, resume=True), quiet)
     assert state(out) == state(run[0])
+
+
+def test_what_the_lm_writes_is_learned_from_and_written_once(world, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    settings = {"documents": [world / "pages" / "austria.txt"], "study": None, "written": 4}
+    with pytest.raises(ConfigError, match="takes 80 tokens, which is too little"):
+        distil(config(world, out, **settings), quiet)
+    monkeypatch.setattr(self_study, "ROOM", 12)
+    monkeypatch.setattr(self_study, "TOKENS", 6)
+    with killed_after(2, monkeypatch):  # one of them is the rehearsal's
+        distil(config(world, out, **settings), quiet)
+    texts = [json.loads(line) for line in (out / "study.jsonl").read_text().splitlines()]
+    written = [text for text in texts if "written" in text]
+    assert {"summary", "outline", "use"} >= {text["written"] for text in written} and written
+    monkeypatch.setattr(self_study, "write", None)
+    (result,) = distil(config(world, out, resume=True, **settings), quiet)
+    assert result.written + sum(text.get("held_out", False) for text in written) == len(written)
+    with pytest.raises(ValueError, match="leave nothing for slices"):
+        config(world, out, written=1, study_share=0.5, written_share=0.5)
 
 
 def test_a_page_that_changed_is_told_and_nothing_is_lost(world, tmp_path):

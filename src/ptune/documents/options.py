@@ -4,7 +4,7 @@ import pathlib
 from typing import Annotated, Literal
 
 import tyro
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ptune.settings import (
     Config,
@@ -67,6 +67,11 @@ class DistilConfig(Config):
     learned is how the LM answers with the document before it."""
     study_share: Annotated[float, Field(gt=0, lt=1)] = 0.25
     """The share of what is learned from that they make up, repeated as often as that takes."""
+    written: Annotated[int, Field(ge=0)] = 0
+    """How many texts the LM writes of each document and learns from too: questions with answers,
+    summaries, outlines and uses of a slice in turn. Those that are no such text are left out."""
+    written_share: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    """The share of what is learned from that these make up."""
     cover: Annotated[float, Field(gt=0)] = 32
     """In how many slices each token of a document stands, on average."""
     slice_tokens: Annotated[int, Field(ge=2)] = 40
@@ -112,6 +117,15 @@ class DistilConfig(Config):
     """The LM's number format; auto is float32 on a CPU, bfloat16 on a GPU."""
     train: TrainOverrides = TrainOverrides()
     """Training settings that replace the usual ones (300 steps of 8 rows a document)."""
+
+    @model_validator(mode="after")
+    def _leave_room_for_slices(self) -> "DistilConfig":
+        if self.study and self.written and self.study_share + self.written_share >= 1:
+            raise ValueError(
+                f"study_share ({self.study_share:g}) and written_share ({self.written_share:g}) "
+                "leave nothing for slices of the documents: they are less than 1 together"
+            )
+        return self
 
 
 class AskConfig(Config):

@@ -91,6 +91,7 @@ def distil(
         if folder.begun is None:
             _rehearse(replace(plan, logs=()))
         _claim(folder, plan)
+        plan = _with_written(plan)
         run = functools.partial(_run_bank, plan, report)
         on_result = functools.partial(_report_result, report)
         trials = _trials(plan)
@@ -147,19 +148,36 @@ def check_lm(lm: LanguageModel) -> None:
 
 
 def _claim(folder: RunFolder, plan: Plan) -> None:
-    """Mark the folder with what the run is, and keep what is learned from."""
+    """Mark the folder with what the run is, and keep the documents."""
     hashes = {one.document.name: one.document.identity for one in plan.lessons}
     folder.claim({**plan.identity, "documents": hashes})
-    texts = [text for one in plan.lessons for text in one.texts]
-    for name, entries in (
-        ("study.jsonl", texts),
-        (
-            SAVED,
-            [SavedDocument(name=one.document.name, text=one.document.text) for one in plan.lessons],
-        ),
-    ):
-        if not (folder.path / name).exists():
-            study.write(folder.path / name, entries)
+    if not (folder.path / SAVED).exists():
+        documents = [one.document for one in plan.lessons]
+        saved = [SavedDocument(name=one.name, text=one.text) for one in documents]
+        study.write(folder.path / SAVED, saved)
+
+
+def _with_written(plan: Plan) -> Plan:
+    """Let the LM write study text where that is asked for, and keep all that is learned from. What
+    it has written of a document is read where the run was stopped after that."""
+    file = plan.config.out / "study.jsonl"
+    if plan.config.written:
+        parts = plan.config.out / "written"
+        lessons_of = [_written_once(plan, one, parts) for one in plan.lessons]
+        plan = replace(plan, lessons=lessons_of)
+    if not file.exists():
+        study.write(file, [text for one in plan.lessons for text in one.texts])
+    return plan
+
+
+def _written_once(plan: Plan, one: Lessons, folder: pathlib.Path) -> Lessons:
+    """The lessons of a document with what the LM writes of it, which is kept in a file."""
+    file = folder / f"{file_name(one.document.name)}.jsonl"
+    if file.exists():
+        return replace(one, texts=(*one.texts, *study.read_written(file)))
+    whole = lessons.with_written(plan.config, plan.lm, one)
+    study.write(file, whole.texts[len(one.texts) :])
+    return whole
 
 
 def _trials(plan: Plan) -> list[Trial]:
@@ -316,7 +334,8 @@ def _result(plan: Plan, one: Lessons, history: TrainingHistory) -> DocumentResul
         document_bytes=len(one.ids) * vector,
         prefix_bytes=one.length * vector,
         slices=sum(text.start is not None for text in learned),
-        given=sum(text.start is None for text in learned),
+        given=sum(text.start is None and not text.written for text in learned),
+        written=sum(bool(text.written) for text in learned),
         held_out=len(one.texts) - len(learned),
         history=history.history,
         best=history.best,

@@ -441,6 +441,19 @@ class LanguageModel:
         """
         return writing.write(self, batch, vectors, prefixes, copies, settings)
 
+    def write_behind(
+        self, before: Sequence[int], rows: Sequence[Sequence[int]], **settings: Any
+    ) -> list[list[int]]:
+        """Let a causal LM continue rows that stand behind one text, whose keys and values are
+        computed once: the new tokens of each row, up to its end.
+
+        Args:
+            before: the tokens of the text.
+            rows: the tokens behind it.
+            settings: of transformers' ``GenerationConfig``, as in ``write``.
+        """
+        return writing.write_behind(self, before, rows, settings)
+
     def prefixed(
         self,
         batch: Batch,

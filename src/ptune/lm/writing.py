@@ -2,8 +2,9 @@
 caches."""
 
 import copy
+import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +13,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from ptune.errors import ModelError
 from ptune.lm.batch import Batch, Side
+from ptune.lm.patches.text_cache import Context
 from ptune.lm.source.loading import first_line
 from ptune.lm.trials.capabilities import Capability
 from ptune.lm.trials.trial import FAILURES, Trial, close
@@ -118,6 +120,47 @@ def write(
             "ignore", message="Passing `no_repeat_ngram_size` with `inputs_embeds`"
         )
         return _generate(lm.model, **inputs, **options)
+
+
+@torch.no_grad()
+def write_behind(
+    lm: "LanguageModel",
+    before: Sequence[int],
+    rows: Sequence[Sequence[int]],
+    settings: dict[str, Any],
+) -> list[list[int]]:
+    """Let a causal LM continue rows that stand behind one text; arguments as in
+    ``LanguageModel.write_behind``."""
+    values = lm.context_values(tuple(before))[:, :, None]
+    settings = settings | {"eos_token_id": lm.ends, "pad_token_id": lm.tokens.pad}
+    written: dict[int, list[int]] = {}
+    with lm.length_switches.lock, lm.evaluating():
+        for numbers in _of_equal_length(rows, 16 if lm.writes_together else 1):
+            context = Context(
+                values.expand(-1, -1, len(numbers), -1, -1, -1),
+                torch.full((len(numbers),), len(before), device=lm.device),
+            )
+            ids = torch.tensor([[*before, *rows[n]] for n in numbers], device=lm.device)
+            output = _generate(
+                lm.model,
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                generation_config=GenerationConfig(use_cache=True, **settings),
+                **{lm.forward.cache_name: context.cache()},
+            )
+            for number, row in zip(numbers, output[:, ids.shape[1] :].tolist()):
+                written[number] = list(itertools.takewhile(lambda token: token not in lm.ends, row))
+    return [written[number] for number in range(len(rows))]
+
+
+def _of_equal_length(rows: Sequence[Sequence[int]], most: int) -> Iterator[list[int]]:
+    """The numbers of rows that are written for in one call: so many at most, without padding, which
+    would stand between the text and a row and count in the window of an LM that has one."""
+    order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
+    for _, alike in itertools.groupby(order, lambda number: len(rows[number])):
+        numbers = list(alike)
+        for start in range(0, len(numbers), most):
+            yield numbers[start : start + most]
 
 
 def check_batch(lm: "LanguageModel", batch: Batch, copies: int) -> None:

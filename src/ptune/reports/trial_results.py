@@ -153,6 +153,8 @@ class DocumentResult(Finite):
     """How many slices were learned from."""
     given: int
     """How many of the user's texts and questions were."""
+    written: int = 0
+    """How many texts that the LM wrote were."""
     held_out: int
     """How many texts were held out."""
     steps: int

@@ -3,7 +3,7 @@ teacher says of it."""
 
 import pathlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -13,7 +13,7 @@ from ptune.base.progress import Progress
 from ptune.documents import retrieval
 from ptune.documents.options import DistilConfig
 from ptune.documents.read_documents import Document
-from ptune.documents.teaching import study, teacher
+from ptune.documents.teaching import self_study, study, teacher
 from ptune.documents.teaching.study import Study
 from ptune.documents.teaching.teacher import Asked, Stretch
 from ptune.errors import ConfigError, DataError
@@ -80,6 +80,8 @@ def plan(
     room = config.window
     if lm.max_length is not None:
         longest = max(_longest(lm, text) for text in texts)
+        if config.written:
+            longest = max(longest, config.slice_tokens + self_study.ROOM)
         room = min(room, lm.max_length - longest)
         if min(room, lm.max_length - longest - length) < config.slice_tokens:
             raise ConfigError(
@@ -89,6 +91,15 @@ def plan(
             )
     stretches = teacher.stretches(document, lm, room)
     return Lessons(document, ids, length, tuple(texts), tuple(stretches))
+
+
+def with_written(config: DistilConfig, lm: LanguageModel, one: Lessons) -> Lessons:
+    """The same with texts that the LM writes of the document, some of them held out."""
+    slices = [text for text in one.texts if text.start is not None]
+    texts = self_study.write(
+        lm, one.document.name, slices, one.stretches, config.written, config.seed
+    )
+    return replace(one, texts=(*one.texts, *study.hold_out(texts, config.held_out, config.seed)))
 
 
 def _longest(lm: LanguageModel, text: Study) -> int:
@@ -148,9 +159,8 @@ def rows(
 
     learned = [text for text in lessons.texts if not text.held_out]
     held_out = [text for text in lessons.texts if text.held_out]
-    return [row(text) for text in study.in_shares(learned, config.study_share)], [
-        row(text) for text in held_out
-    ]
+    chosen = study.in_shares(learned, config.study_share, config.written_share)
+    return [row(text) for text in chosen], [row(text) for text in held_out]
 
 
 def _asked(model: PromptModel, number: int, lessons: Lessons, text: Study) -> Asked:
@@ -169,8 +179,10 @@ def _asked(model: PromptModel, number: int, lessons: Lessons, text: Study) -> As
     else:
         ids = tuple(tokens.follow(f"\n{text.text}"))
         places = tuple(range(len(ids)))
-        start = text.start or 0
-        end = start + len(text.text)
+        start, end = text.start or 0, (text.start or 0) + len(text.text)
+        if text.start is None:
+            part = lessons.stretch_for(text.text)
+            start, end = part.start, part.end
     source = identity.of_value([document.identity, ids, places])
     return Asked(ids, places, teacher.stretch_of(lessons.stretches, start, end), source)
 

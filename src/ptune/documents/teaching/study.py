@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ptune.base import files
+from ptune.base import files, plain_files
 from ptune.data.rows import read_rows
 from ptune.documents.read_documents import Document
-from ptune.errors import DataError, first_fault, nearest
+from ptune.errors import DataError, StoreError, first_fault, nearest
 from ptune.template.tokenizer import Tokens
 
 LEAST = 5  # texts of which some are held out
@@ -25,6 +25,7 @@ class Study(BaseModel):
     Attributes:
         document: the document's name.
         start: where a slice begins in the document, in characters.
+        written: what kind of text the LM wrote; empty for slices and what the user gave.
         held_out: it is not learned from: it tells when learning turns into learning by heart.
     """
 
@@ -35,6 +36,7 @@ class Study(BaseModel):
     question: str = ""
     answer: str = ""
     start: int | None = None
+    written: str = ""
     held_out: bool = False
 
 
@@ -91,6 +93,19 @@ def read(path: pathlib.Path, names: Sequence[str]) -> list[Study]:
     return texts
 
 
+def read_written(file: pathlib.Path) -> list[Study]:
+    """The texts that a run let the LM write of a document, from its out folder.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    try:
+        lines = plain_files.read_text(file).splitlines()
+        return [Study.model_validate_json(line) for line in lines]
+    except (OSError, ValueError, ValidationError) as error:
+        raise StoreError(f"{file} is damaged: a text is missing or is no JSON.") from error
+
+
 def hold_out(texts: Sequence[Study], share: float, seed: int) -> list[Study]:
     """The same texts of one document, of which a share is held out; none of fewer than five."""
     count = max(1, round(share * len(texts))) if len(texts) >= LEAST else 0
@@ -101,14 +116,22 @@ def hold_out(texts: Sequence[Study], share: float, seed: int) -> list[Study]:
     ]
 
 
-def in_shares(texts: Sequence[Study], share: float) -> list[Study]:
-    """Texts to learn from, the user's as often as it takes for them to be this share of all."""
+def in_shares(
+    texts: Sequence[Study], given_share: float, written_share: float = 0.0
+) -> list[Study]:
+    """Texts to learn from: slices, and what the user gave and the LM wrote, both as often as it
+    takes for them to be these shares of all."""
     drawn = [text for text in texts if text.start is not None]
-    given = [text for text in texts if text.start is None]
-    if not given:
-        return drawn
-    wanted = max(len(given), round(share / (1 - share) * len(drawn)))
-    return [*drawn, *(given[number % len(given)] for number in range(wanted))]
+    given = [text for text in texts if text.start is None and not text.written]
+    written = [text for text in texts if text.written]
+    sources = [(some, share) for some, share in ((given, given_share), (written, written_share))]
+    sources = [(some, share) for some, share in sources if some]
+    rest = 1 - sum(share for _, share in sources)
+    chosen = list(drawn)
+    for some, share in sources:
+        wanted = max(len(some), round(share / rest * len(drawn)))
+        chosen += (some[number % len(some)] for number in range(wanted))
+    return chosen
 
 
 def write(path: pathlib.Path, texts: Sequence[BaseModel]) -> None:
