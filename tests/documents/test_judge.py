@@ -7,7 +7,7 @@ import torch
 from test_distil import config, quiet, world  # noqa: F401
 from test_teacher import cache_of, lessons_of
 
-from ptune import load
+from ptune import DecodingConfig, load
 from ptune.documents import judge, read_documents
 from ptune.documents.train_documents import distil, judged_in
 from ptune.errors import DataError, StoreError
@@ -72,6 +72,45 @@ def test_nats_are_those_of_plain_transformers(judged):
     assert prefix_figures.vectors == 4
     assert prefix_figures.bytes == 4 * lm.route.width * 4
     assert {one.questions for one in contexts} == {3}
+
+
+@pytest.mark.parametrize(
+    "written, right, is_same",
+    [("Vienna.", "vienna", True), (" the  Danube ", "The Danube", True), ("Rome", "Romes", False)],
+)
+def test_answers_are_compared_without_capitals_and_full_stops(written, right, is_same):
+    assert (judge._plain(written) == judge._plain(right)) == is_same
+
+
+def test_answers_are_written_beside_each_context_and_compared(judged):
+    out, contexts = judged
+    writing = [one for one in contexts if one.exact is not None]
+    kinds = {"whole document", "prefix", "retrieval", "first tokens", "no document"}
+    assert {one.kind for one in writing} == kinds and len(writing) == 5
+    assert all(one.tokens_a_second > 0 for one in writing)
+    model = load(prompt_folder.folders_in(out))
+    text = next(one.text for one in read_documents.saved_in(out) if one.name == "austria")
+    number, tokens = model.number("austria"), model.lm.tokens
+    row = {"document": "austria", "question": "the capital ?", "answer": "Vienna"}
+    example = model.encode(number, [row])[0]
+    ahead, asked = tokens.start(text), example.fills[0].ids
+    count = len(example.answer) + judge.MORE
+    ids = [*ahead, *asked]
+    behind = tokens.tokenizer.decode(greedy(model.lm, ids, count)[len(ids) :])
+    (beside,) = model.generate([row], number, DecodingConfig(max_new_tokens=count))
+    for right, is_exact in ((behind, True), ("Rome", False)):
+        answer = judge._answer_behind(model.lm, ahead, asked, None, example, right)
+        assert (answer.is_exact, answer.tokens) == (is_exact, count)
+    assert judge._answer_with_prefix(model, example, beside).is_exact
+    assert not judge._answer_with_prefix(model, example, behind).is_exact
+
+
+def greedy(lm, ids, count):
+    """A text and its likeliest continuation, from plain transformers."""
+    with torch.no_grad():
+        for _ in range(count):
+            ids = [*ids, int(lm.model(torch.tensor([ids])).logits[0, -1].argmax())]
+    return ids
 
 
 def test_retrieval_takes_the_nearest_sentences_in_the_order_of_the_document(judged):

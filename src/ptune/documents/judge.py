@@ -18,13 +18,16 @@ from ptune.errors import DataError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
 from ptune.model.rows.examples import TextExample
+from ptune.model.running import generate
 from ptune.model.running.losses import losses
 from ptune.reports.trial_results import JudgedContext
+from ptune.settings import DecodingConfig
 from ptune.template.language import EncodedRow
 
 NONE, WHOLE, PREFIX = "no document", "whole document", "prefix"
 FIRST, FOUND = "first tokens", "retrieval"
 TIMES = (2, 5, 10, 20, 50)  # how many times smaller the texts are that are tried
+MORE = 4  # tokens that may be written beyond those of the right answer
 PIECE = re.compile(r"[^.;\n]*(?:[.;\n]+\s*|$)")
 
 
@@ -38,6 +41,7 @@ class Reading:
         vectors: how many tokens, or vectors of a prefix, stand before the question.
         seconds: to read question and answer, the keys and values before them being there.
         seconds_before: to compute those.
+        written: what the LM writes as its answer; None where it was not asked to.
     """
 
     nats: float
@@ -45,6 +49,22 @@ class Reading:
     vectors: int
     seconds: float
     seconds_before: float = 0.0
+    written: "Answer | None" = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer that the LM wrote, word by word the likeliest one.
+
+    Attributes:
+        is_exact: whether it is the right one, up to capitals, spaces and a full stop.
+        tokens, seconds: how many were written, and how long that took, the keys and values of what
+            stands before the question being there.
+    """
+
+    is_exact: bool
+    tokens: int
+    seconds: float
 
 
 def read_questions(path: pathlib.Path, names: Sequence[str]) -> list[Study]:
@@ -97,23 +117,33 @@ def _read(
     before = time.perf_counter()
     nats = float(losses(model, [example], None))
     seconds = time.perf_counter() - before
-    read = {(PREFIX, 0.0): Reading(nats, len(example.answer), lessons.length, seconds)}
-    read[NONE, 0.0] = _beside(lm, example, ())
+    written = _answer_with_prefix(model, example, question.answer)
+    size = len(example.answer)
+    read = {(PREFIX, 0.0): Reading(nats, size, lessons.length, seconds, written=written)}
+    right = question.answer
+    read[NONE, 0.0] = _beside(lm, example, (), right)
     ids = lessons.ids
     start = tuple(lm.tokens.before)
     # as the teacher reads it: the stretch of a long document where the question is answered
     whole = lessons.stretch_for(f"{question.question} {question.answer}").text
-    read[WHOLE, 0.0] = _beside(lm, example, (*start, *lm.tokens.start(whole)))
+    read[WHOLE, 0.0] = _beside(lm, example, (*start, *lm.tokens.start(whole)), right)
     for times in (0.0, *TIMES):
         if budget := int(len(ids) / times) if times else lessons.length:
             first, nearest = ids[:budget], nearest_sentences(lm, lessons, question.question, budget)
-            read[FIRST, times] = _beside(lm, example, (*start, *first))
-            read[FOUND, times] = _beside(lm, example, (*start, *nearest))
+            wanted = None if times else right
+            read[FIRST, times] = _beside(lm, example, (*start, *first), wanted)
+            read[FOUND, times] = _beside(lm, example, (*start, *nearest), wanted)
     return read
 
 
-def _beside(lm: LanguageModel, example: TextExample, context: tuple[int, ...]) -> Reading:
-    """A question read behind other tokens, or behind none."""
+def _beside(
+    lm: LanguageModel, example: TextExample, context: tuple[int, ...], right: str | None = None
+) -> Reading:
+    """A question read behind other tokens, or behind none.
+
+    Args:
+        right: the right answer, where the LM is to write one too.
+    """
     encoded = replace(example.learn[0], prefix=())
     skipped = len(lm.tokens.before) if context else 0
     row = EncodedRow(
@@ -123,13 +153,53 @@ def _beside(lm: LanguageModel, example: TextExample, context: tuple[int, ...]) -
         tuple(place - skipped for place in encoded.answer_positions),
     )
     before = time.perf_counter()
-    shared = teacher.shared(lm.context_values(context), 1) if context else None
+    values = lm.context_values(context) if context else None
+    shared = None if values is None else teacher.shared(values, 1)
     ready = time.perf_counter()
     log_probs = lm.read(lm.collate([row], [-1], context=shared)).scores.log_softmax(-1)
     answer = torch.tensor(example.answer, device=log_probs.device)
     nats = -float(log_probs.gather(1, answer[:, None]).sum())
     done = time.perf_counter()
-    return Reading(nats, len(example.answer), len(context), done - ready, ready - before)
+    written = None
+    if right is not None:
+        asked = example.fills[0].ids[skipped:]
+        ahead = context or asked[:1]  # something has to stand before what is asked
+        behind = asked if context else asked[1:]
+        written = _answer_behind(lm, ahead, behind, values, example, right)
+    size = len(example.answer)
+    return Reading(nats, size, len(context), done - ready, ready - before, written)
+
+
+def _answer_behind(
+    lm: LanguageModel,
+    ahead: Sequence[int],
+    asked: Sequence[int],
+    values: torch.Tensor | None,
+    example: TextExample,
+    right: str,
+) -> Answer:
+    """The answer that the LM writes to a question behind some tokens."""
+    values = lm.context_values(tuple(ahead)) if values is None else values
+    before = time.perf_counter()
+    (ids,) = lm.write_behind(ahead, [asked], values, max_new_tokens=len(example.answer) + MORE)
+    seconds = time.perf_counter() - before
+    text = lm.tokens.tokenizer.decode(ids, skip_special_tokens=True).split("\n")[0]
+    return Answer(_plain(text) == _plain(right), len(ids), seconds)
+
+
+def _answer_with_prefix(model: PromptModel, example: TextExample, right: str) -> Answer:
+    """The answer that the LM writes to a question beside a prefix."""
+    most = len(example.answer) + MORE
+    before = time.perf_counter()
+    (text,) = generate.write(model, [example], DecodingConfig(max_new_tokens=most))
+    seconds = time.perf_counter() - before
+    tokens = max(1, len(model.lm.tokens.follow(text)))
+    return Answer(_plain(text.split("\n")[0]) == _plain(right), tokens, seconds)
+
+
+def _plain(text: str) -> str:
+    """A text without capitals, and without what may stand around an answer."""
+    return " ".join(text.casefold().split()).rstrip(". ")
 
 
 def nearest_sentences(lm: LanguageModel, lessons: Lessons, question: str, budget: int) -> list[int]:
@@ -174,10 +244,22 @@ def _summed_up(
                 seconds=_mean([reading.seconds for reading in all_readings]),
                 seconds_before=_mean([reading.seconds_before for reading in all_readings]),
                 questions=len(all_readings),
+                **_of_written([reading.written for reading in all_readings if reading.written]),
             )
         )
     order = (WHOLE, PREFIX, FOUND, FIRST, NONE)
     return sorted(judged, key=lambda one: (order.index(one.kind), one.smaller))
+
+
+def _of_written(answers: Sequence[Answer]) -> dict[str, float]:
+    """How many written answers are right, and how fast they were written."""
+    if not answers:
+        return {}
+    seconds = sum(answer.seconds for answer in answers)
+    return {
+        "exact": sum(answer.is_exact for answer in answers) / len(answers),
+        "tokens_a_second": round(sum(answer.tokens for answer in answers) / seconds, 2),
+    }
 
 
 def _nats(readings: Sequence[Reading]) -> float:

@@ -442,7 +442,11 @@ class LanguageModel:
         return writing.write(self, batch, vectors, prefixes, copies, settings)
 
     def write_behind(
-        self, before: Sequence[int], rows: Sequence[Sequence[int]], **settings: Any
+        self,
+        before: Sequence[int],
+        rows: Sequence[Sequence[int]],
+        values: torch.Tensor | None = None,
+        **settings: Any,
     ) -> list[list[int]]:
         """Let a causal LM continue rows that stand behind one text, whose keys and values are
         computed once: the new tokens of each row, up to its end.
@@ -450,9 +454,10 @@ class LanguageModel:
         Args:
             before: the tokens of the text.
             rows: the tokens behind it.
+            values: its keys and values (``context_values``), where they are there already.
             settings: of transformers' ``GenerationConfig``, as in ``write``.
         """
-        return writing.write_behind(self, before, rows, settings)
+        return writing.write_behind(self, before, rows, values, settings)
 
     def prefixed(
         self,

@@ -127,11 +127,12 @@ def write_behind(
     lm: "LanguageModel",
     before: Sequence[int],
     rows: Sequence[Sequence[int]],
+    values: torch.Tensor | None,
     settings: dict[str, Any],
 ) -> list[list[int]]:
     """Let a causal LM continue rows that stand behind one text; arguments as in
     ``LanguageModel.write_behind``."""
-    values = lm.context_values(tuple(before))[:, :, None]
+    values = (lm.context_values(tuple(before)) if values is None else values)[:, :, None]
     settings = settings | {"eos_token_id": lm.ends, "pad_token_id": lm.tokens.pad}
     written: dict[int, list[int]] = {}
     with lm.length_switches.lock, lm.evaluating():

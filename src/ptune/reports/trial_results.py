@@ -187,6 +187,11 @@ class JudgedContext(Finite):
     """To read a question and its answer, on average."""
     seconds_before: float
     """To compute the keys and values before them."""
+    exact: float | None = None
+    """The share of questions whose answer the LM writes as it should be, up to capitals, spaces and
+    a full stop; None where it wrote none."""
+    tokens_a_second: float | None = None
+    """How many it writes, the keys and values before the question being there."""
     questions: int
 
 
