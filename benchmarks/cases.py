@@ -99,6 +99,11 @@ CASES = {
         ("ptune", "one by one"),
         searching.step("bert", 8, 24),
     ),
+    "autoprompt-facts": Case(
+        "a step of AutoPrompt, 16 candidates for 56 facts of LAMA's lengths, MiniLM's shape",
+        ("ptune", "one by one"),
+        searching.facts("minilm"),
+    ),
     "autoprompt-causal": Case(
         "a step of AutoPrompt, 16 candidates for 8 rows of 60 to 90 words, GPT-2 small's shape",
         ("ptune", "one by one"),

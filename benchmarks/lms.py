@@ -22,6 +22,12 @@ WIDER = {
     "gpt2": 2,
     "t5": 1,
 }  # so that a wrong mask or position shows, and rounding does not
+MINILM = {
+    "hidden_size": 384,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 12,
+    "intermediate_size": 1536,
+}
 SMALL = {
     "bert": {
         "hidden_size": 64,
@@ -43,11 +49,13 @@ SMALL = {
 
 
 def lm(shape: str, device: str, small: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """An LM of BERT-base's, GPT-2 small's or T5-small's shape, in evaluation mode; ``small`` has
-    two narrow layers."""
+    """An LM of BERT-base's, MiniLM's, GPT-2 small's or T5-small's shape, in evaluation mode;
+    ``small`` has two narrow layers."""
     torch.manual_seed(0)
     ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "decoder_start_token_id": 0}
-    config = AutoConfig.for_model(shape, **(SMALL[shape] if small else {}), **ends)
+    sizes = MINILM if shape == "minilm" else {}
+    shape = "bert" if shape == "minilm" else shape
+    config = AutoConfig.for_model(shape, **(SMALL[shape] if small else sizes), **ends)
     model = CLASSES[shape].from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():

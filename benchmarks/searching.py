@@ -3,6 +3,7 @@ exactly. Beside it the plain loop of the papers' code, which evaluates one candi
 other."""
 
 import contextlib
+import random
 from collections.abc import Callable, Sequence
 
 import torch
@@ -19,6 +20,9 @@ from ptune.search.tokens.autoprompt import Allowed
 from ptune.search.tokens.trigger import Trigger
 
 ROWS, PLACES, CANDIDATES, PLACE = 8, 5, 16, 2
+FACTS = 56  # rows of a step in AutoPrompt's search for facts
+SUBJECTS = (950, 4297, 5561, 4832, 2975, 1835, 1081, 569, 312, 173, 108, 81, 38, 27)
+"""How many of the subjects of LAMA's train rows have 1, 2, 3, ... tokens of BERT's vocabulary."""
 SOURCE = f"{{x}} {{soft:{PLACES}}} {{mask}}"
 START = tuple(range(300, 300 + PLACES))
 OPEN = contextlib.ExitStack()  # as long as the process
@@ -27,17 +31,24 @@ WORDS = {"good": "w20", "bad": "w40"}
 
 def step(shape: str, shortest: int, longest: int) -> Callable[[str, str, bool], Work]:
     """One step with ``CANDIDATES`` tokens on ``ROWS`` rows of so many words."""
+    lengths = lms.lengths(ROWS, shortest, longest)
+    return lambda side, device, small: _side(side, *lms.lm(shape, device, small), device, lengths)
+
+
+def facts(shape: str) -> Callable[[str, str, bool], Work]:
+    """One step on ``FACTS`` rows as short as LAMA's subjects; on fewer if it is small."""
+    lengths = random.Random(0).choices(range(1, 1 + len(SUBJECTS)), SUBJECTS, k=FACTS)
     return lambda side, device, small: _side(
-        side, *lms.lm(shape, device, small), device, (shortest, longest)
+        side, *lms.lm(shape, device, small), device, lengths[:ROWS] if small else lengths
     )
 
 
-def _side(side: str, network: nn.Module, tokenizer, device: str, words: tuple[int, int]) -> Work:
-    texts = lms.texts(lms.lengths(ROWS, *words))
+def _side(side: str, network: nn.Module, tokenizer, device: str, lengths: list[int]) -> Work:
+    texts = lms.texts(lengths)
     rows = [{"x": text, "label": list(WORDS)[n % 2]} for n, text in enumerate(texts)]
     if side == "one by one":
         inputs = _plain_inputs(tokenizer, texts, device)
-        labels = torch.tensor([n % 2 for n in range(ROWS)], device=device)
+        labels = torch.tensor([n % 2 for n in range(len(rows))], device=device)
         return _work(network, lambda: _plain_step(network, tokenizer, inputs, labels))
     search = _search(LanguageModel(network, tokenizer), rows)
     trigger = Trigger(search, SOURCE)

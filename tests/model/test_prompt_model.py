@@ -109,6 +109,30 @@ def test_a_baked_prompt_answers_exactly_as_the_unbaked(encoder):
     assert all(map(torch.equal, before, model.scores(rows)))
 
 
+def test_more_short_rows_than_long_ones_share_a_batch(monkeypatch):
+    """A limit that is given is kept whatever the lengths, and the scores are the same."""
+    model = one()
+    short = [{"text": "film", "label": "ab"[n % 2]} for n in range(40)]
+    long = [{"text": "great film " * 15, "label": "a"} for _ in range(20)]
+    sizes: list[int] = []
+    read = model.lm.read_rows
+    monkeypatch.setattr(
+        model.lm, "read_rows", lambda rows, *more: (sizes.append(len(rows)), read(rows, *more))[1]
+    )
+    examples = model.encode(0, [*long, *short])
+    scores = model.scores(examples)
+    assert (model.evaluation_rows, sizes) == (16, [44, 16])
+    sizes.clear()
+    losses = model.text_losses(examples, 16)
+    assert sizes == [44, 16]
+    sizes.clear()
+    in_sevens = model.scores(examples, rows=7)
+    assert max(sizes) == 7
+    assert torch.allclose(torch.stack(scores), torch.stack(in_sevens), atol=1e-5)
+    expected = [example.loss_of_scores(row) for example, row in zip(examples, in_sevens)]
+    assert losses == pytest.approx(expected, abs=1e-5)
+
+
 def test_a_bank_of_one_is_the_plain_module():
     model = one()
     assert torch.equal(model.bank.vectors([0]), model.bank.encoders[0]()[None])

@@ -398,7 +398,7 @@ class PromptModel:
         the labels. Examples of like length share a batch; dropout is off.
 
         Args:
-            rows: how many rows the LM runs at once.
+            rows: how many rows the LM runs at once; by default as many as it does well.
             finite: refuse scores that are no finite numbers; training, which looks at its losses,
                 takes them as they are.
 
@@ -408,7 +408,7 @@ class PromptModel:
         """
         scoring.check_labels(self, examples)
         with self.evaluating():
-            scores = scoring.score_examples(self, examples, rows or self.evaluation_rows)
+            scores = scoring.score_examples(self, examples, rows)
         if finite:
             scoring.check_finite(self, examples, scores)
         return scores

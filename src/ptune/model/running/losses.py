@@ -7,10 +7,12 @@ import torch
 
 from ptune.model.rows.examples import Example, LabelExample
 from ptune.model.running.forward import (
+    WHOLE,
     PromptVectors,
     batches_of,
     group_alike,
     prompt_vectors,
+    room,
     run_examples,
 )
 
@@ -123,12 +125,12 @@ def _parts(
 
 
 def text_losses(model: "PromptModel", examples: Sequence[Example], rows: int) -> list[float]:
-    """The loss of each example as a number, ``rows`` at once."""
+    """The loss of each example as a number, ``rows`` at once; more where they are short."""
     by_number: dict[int, float] = {}
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].learn[0].ids))
     learned = prompt_vectors(model, [example.task for example in examples])
-    for start in range(0, len(order), rows):
-        batch = order[start : start + rows]
+    sizes = room([example.learn for example in examples])
+    for batch in batches_of(order, sizes, rows * WHOLE):
         values = losses(model, [examples[i] for i in batch], learned)
         by_number |= dict(zip(batch, values.tolist()))
     return [by_number[number] for number in range(len(examples))]

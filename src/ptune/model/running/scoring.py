@@ -1,6 +1,6 @@
 """Label scores of examples, from what the LM says at their answers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,13 @@ from ptune.answers.readers.reader import FillOutput
 from ptune.errors import ConfigError, DivergedError
 from ptune.model.rows.examples import Example, ScoredExample, SpanExample
 from ptune.model.running.forward import (
+    WHOLE,
     PromptVectors,
     batches_of,
     fill_counts,
     group_alike,
     prompt_vectors,
+    room,
     run_examples,
 )
 from ptune.model.running.stepwise import is_stepwise, spelt_scores, stepwise_words
@@ -26,16 +28,22 @@ if TYPE_CHECKING:
 
 
 def score_examples(
-    model: "PromptModel", examples: Sequence[Example], rows: int
+    model: "PromptModel", examples: Sequence[Example], limit: int | None
 ) -> list[torch.Tensor]:
-    """The label scores [C] of each example, on the CPU; see ``PromptModel.scores``."""
+    """The label scores [C] of each example, on the CPU; see ``PromptModel.scores``.
+
+    Args:
+        limit: how many rows the LM runs at once; by default as many as it does well, more where
+            they are short.
+    """
+    rows = limit or model.evaluation_rows
     learned = prompt_vectors(model, [example.task for example in examples])
     numbers = range(len(examples))
     stepwise = [i for i in numbers if is_stepwise(model, examples[i])]
     spelt = {i: row for i in numbers if isinstance(row := examples[i], SpanExample)}
     together = sorted(set(numbers) - {*stepwise, *spelt}, key=lambda i: (examples[i].length, i))
     scores: dict[int, torch.Tensor] = {}
-    for batch in batches_of(together, fill_counts(examples), rows):
+    for batch in _batches(examples, together, limit, rows):
         scores |= _scores_of_batch(model, examples, batch, learned)
     words = stepwise_words(model, [examples[i] for i in stepwise], learned, rows)
     for number, words_of_row in zip(stepwise, words):
@@ -44,6 +52,15 @@ def score_examples(
         scores[number] = model.reader(task).scores(inputs, bound)[0].cpu()
     scores |= dict(zip(spelt, spelt_scores(model, list(spelt.values()), learned, rows)))
     return [scores[number] for number in numbers]
+
+
+def _batches(
+    examples: Sequence[Example], numbers: Sequence[int], limit: int | None, rows: int
+) -> Iterator[list[int]]:
+    """The numbers of the examples that are scored at once."""
+    if limit is not None:
+        return batches_of(numbers, fill_counts(examples), limit)
+    return batches_of(numbers, room([example.fills for example in examples]), rows * WHOLE)
 
 
 def _scores_of_batch(

@@ -56,7 +56,8 @@ def first_order(
         vectors: of all tokens [V, E].
         allowed: the numbers of the tokens that may stand there [A].
     """
-    return (vectors[allowed] - vectors[current]) @ gradient
+    change = vectors @ gradient
+    return change[allowed] - change[current]
 
 
 def propose(
