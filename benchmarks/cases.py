@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import http_serving, searching, serving, starting, training
+from benchmarks import documents, http_serving, searching, serving, starting, training
 from benchmarks.side import Work
 
 
@@ -58,6 +58,16 @@ CASES = {
         "41 P-tuning prompts with 8 rows each, as many as LAMA's relations, BERT-base shape",
         ("together", "one by one", *training.FLOORS),
         training.bank(41),
+    ),
+    "document": Case(
+        "a document's prefix of 40, taught by 8 slices of 40 tokens, GPT-2 small's shape",
+        TRAINED,
+        documents.cartridge,
+    ),
+    "documents": Case(
+        "four documents' prefixes of 40, taught by 8 slices of 40 tokens each, GPT-2's shape",
+        ("together", "one by one", *training.FLOORS),
+        documents.bank,
     ),
     "context": Case(
         "8 soft tokens behind 200 tokens, GPT-2 small's shape, 8 rows",

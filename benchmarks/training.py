@@ -55,7 +55,7 @@ def cloze(rows: int) -> Callable[[str, str, bool], Work]:
                 ]
                 return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
-            return _work(
+            return work(
                 network,
                 loss,
                 [p for p in theirs.parameters() if p.requires_grad],
@@ -79,7 +79,7 @@ def cloze(rows: int) -> Callable[[str, str, bool], Work]:
         ]
         if side in FLOORS:
             return floor(side, model, examples)
-        return _work(
+        return work(
             network,
             lambda: model.losses(examples).mean(),
             list(model.bank.parameters()),
@@ -127,7 +127,7 @@ def spread(side: str, device: str, small: bool) -> Work:
                 logits[ids == tokenizer.mask_token_id].log_softmax(-1)[:, answers], targets[number]
             )
 
-        return _work(network, batch_loss, [weight], weight, rows // size)
+        return work(network, batch_loss, [weight], weight, rows // size)
     model = PromptModel(LanguageModel(network, tokenizer))
     number = model.add(
         Task(
@@ -146,7 +146,7 @@ def spread(side: str, device: str, small: bool) -> Work:
     ]
     if side in FLOORS:
         return floor(side, model, examples)
-    return _work(
+    return work(
         network,
         lambda number: model.losses(examples[number * size : (number + 1) * size]).mean(),
         [weight],
@@ -180,7 +180,7 @@ def prefix(side: str, device: str, small: bool) -> Work:
             labels[row, : len(x.split())] = -100
             labels[row, len(x.split()) + len(y.split()) + 1 :] = -100
         values = theirs(torch.arange(count, device=device)[None])[0]
-        return _work(
+        return work(
             network,
             lambda: wrapped(**full, labels=labels).loss,
             [p for p in theirs.parameters() if p.requires_grad],
@@ -202,7 +202,7 @@ def prefix(side: str, device: str, small: bool) -> Work:
     for mine, other in ((encoder.embedding, theirs.embedding), (encoder.mlp, theirs.transform)):
         mine.load_state_dict(other.state_dict())
     answers = sum(len(example.answer) for example in examples)
-    return _work(
+    return work(
         network,
         lambda: model.losses(examples).sum() / answers,
         list(model.bank.parameters()),
@@ -226,7 +226,7 @@ def prompt_tuning(side: str, device: str, small: bool) -> Work:
         table.data[:soft].copy_(start)
         inputs = tokenizer(sources, padding=True, return_tensors="pt").to(device)
         labels = tokenizer(targets, return_tensors="pt")["input_ids"].to(device)
-        return _work(network, lambda: wrapped(**inputs, labels=labels).loss, [table], table[:soft])
+        return work(network, lambda: wrapped(**inputs, labels=labels).loss, [table], table[:soft])
     model = PromptModel(LanguageModel(network, tokenizer))
     number = model.add(Task("t5", Template.parse(f"{{soft:{soft}}} {{x}}"), None, encoder="table"))
     weight = model.bank.encoders[0].embedding.weight
@@ -234,7 +234,7 @@ def prompt_tuning(side: str, device: str, small: bool) -> Work:
     examples = model.encode(number, [{"x": x, "label": y} for x, y in zip(sources, targets)])
     if side in FLOORS:
         return floor(side, model, examples)
-    return _work(network, lambda: model.losses(examples).sum() / (3 * rows), [weight], weight)
+    return work(network, lambda: model.losses(examples).sum() / (3 * rows), [weight], weight)
 
 
 def bank(prompts: int) -> Callable[[str, str, bool], Work]:
@@ -323,7 +323,7 @@ def context(side: str, device: str, small: bool) -> Work:
                 targets,
             )
 
-        return _work(network, loss, [vectors], vectors)
+        return work(network, loss, [vectors], vectors)
     model = PromptModel(LanguageModel(network, tokenizer))
     number = model.add(
         Task(
@@ -347,11 +347,11 @@ def context(side: str, device: str, small: bool) -> Work:
     return (
         floor(side, model, examples)
         if side in FLOORS
-        else _work(network, lambda: model.losses(examples).mean(), [weight], weight)
+        else work(network, lambda: model.losses(examples).mean(), [weight], weight)
     )
 
 
-def _work(
+def work(
     network: nn.Module,
     loss: Callable[..., torch.Tensor],
     parameters: Sequence[nn.Parameter],

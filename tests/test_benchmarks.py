@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 pytest.importorskip("peft")
-from benchmarks import few_labels
+from benchmarks import documents, few_labels
 from benchmarks.__main__ import compare, figures
 from benchmarks.cases import CASES
 from ptune.cli import commands, main
@@ -87,6 +87,20 @@ def test_a_small_case_runs(case, tmp_path):
     assert all(
         result["seconds"] > 0 and result["times_as_fast"] > 0 for result in cases[case].values()
     )
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT asks for it
+@pytest.mark.parametrize("case", ["document", "documents"])
+def test_a_document_learns_in_peft_and_alone_as_here(case):
+    if not hasattr(documents.peft, "CartridgeConfig"):
+        pytest.skip("this PEFT has no cartridges")
+    ours, other = (CASES[case].build(name, "cpu", True) for name in CASES[case].sides[:2])
+    compare(case, [side("ptune", ours.proof()), side("other", other.proof())])
+    ours.step()
+    with pytest.raises(SystemExit, match="compute different things"):
+        compare(case, [side("ptune", ours.proof()), side("other", other.proof())])
+    other.step()
+    compare(case, [side("ptune", ours.proof()), side("other", other.proof())])
 
 
 def test_without_the_repository(monkeypatch, tmp_path, capsys):
