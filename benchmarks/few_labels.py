@@ -31,8 +31,9 @@ from ptune.model.prompt_model import PromptModel, Row
 from ptune.tasks import model_task, task_members, yaml_task
 from ptune.tasks.judging import baselines
 from ptune.tasks.judging.judge_labels import question
+from ptune.tasks.resolved import resolve
+from ptune.tasks.resolved.task_form import USUAL, TaskForm
 from ptune.tasks.rows import few_shot, splits
-from ptune.tasks.schema import TaskConfig
 from ptune.template.language import Template
 from ptune.training.loop import fit
 from ptune.training.methods import METHODS, method
@@ -46,7 +47,7 @@ TASKS = "trec,mr,sst2,sst5,agnews"
 class Draw:
     """The rows of one task that are learned from, drawn by a seed, and those that are answered."""
 
-    task: TaskConfig
+    form: TaskForm
     shots: int
     seed: int
     train: Sequence[Row]
@@ -54,9 +55,9 @@ class Draw:
 
     def right(self, answers: Sequence[int]) -> float:
         """The share of the test rows whose answers, numbers of labels, are right."""
-        labels = list(self.task.labels)
+        labels = self.form.answers.names
         pairs = zip(self.test, answers, strict=True)
-        return mean([str(row[self.task.target]) == labels[answer] for row, answer in pairs])
+        return mean([str(row[self.form.target]) == labels[answer] for row, answer in pairs])
 
 
 def main() -> None:
@@ -72,7 +73,7 @@ def main() -> None:
     lm = LanguageModel.load(str(chosen.lm), device="cpu")
     with _SetFit(chosen) as side:
         for draw, name in itertools.product(draws, names):
-            file = chosen.out / f"{draw.task.name}-{draw.shots}-{draw.seed}-{name}.json"
+            file = chosen.out / f"{draw.form.name}-{draw.shots}-{draw.seed}-{name}.json"
             if not file.exists():
                 result = side.run(draw) if name == SETFIT else _run(lm, draw, name, chosen)
                 result["accuracy"] = draw.right(result.pop("answers"))
@@ -80,7 +81,7 @@ def main() -> None:
             kept = json.loads(file.read_text())
             print(f"{file.stem}: {kept['accuracy']:.3f}, {kept['cpu_seconds']:.0f} s", flush=True)
     for count in shots:
-        _show(chosen.out, dict.fromkeys(draw.task.name for draw in draws), names, count)
+        _show(chosen.out, dict.fromkeys(draw.form.name for draw in draws), names, count)
 
 
 def _arguments() -> argparse.Namespace:
@@ -110,12 +111,12 @@ def draws_of(
     those of its first seed."""
     for name in tasks:
         task = yaml_task.read(pathlib.Path(name))
-        labels = tuple(task.labels)
+        form, labels = resolve.task_form(task), tuple(task.labels)
         data = task.data.model_copy(update={"shots": None, "take": {"test": most_test_rows}})
-        rows = splits.read(data, task.target, labels, fields=task_members.fields(task))
+        rows = splits.read(data, task.target, labels, fields=task_members.fields(form))
         for count, seed in itertools.product(shots, range(seeds)):
             train = few_shot.sample(rows["train"], count, seed, task.target, labels)
-            yield Draw(task, count, seed, train, rows["test"])
+            yield Draw(form, count, seed, train, rows["test"])
 
 
 def _run(lm: LanguageModel, draw: Draw, name: str, chosen: argparse.Namespace) -> dict[str, Any]:
@@ -123,9 +124,9 @@ def _run(lm: LanguageModel, draw: Draw, name: str, chosen: argparse.Namespace) -
     if name in BASELINES:
         return _baseline(lm, draw, name)
     preset, model = method(name), PromptModel(lm, max_length=chosen.max_length)
-    member = task_members.members(draw.task, preset, lm)[0]
+    member = task_members.members(draw.form, preset, lm)[0]
     began = time.perf_counter(), time.process_time()
-    number = model_task.add(model, draw.task, member, draw.train, method=preset)
+    number = model_task.add(model, draw.form, member, draw.train, method=preset, learning=USUAL)
     if preset.tune != "nothing":
         steps = preset.train.planned_steps(-(-len(draw.train) // preset.train.batch_size))
         update = {"seed": draw.seed, "patience": 0, "evaluate_every": steps}
@@ -144,10 +145,12 @@ def _run(lm: LanguageModel, draw: Draw, name: str, chosen: argparse.Namespace) -
 
 def _baseline(lm: LanguageModel, draw: Draw, name: str) -> dict[str, Any]:
     began = time.perf_counter(), time.process_time()
-    asked = question(draw.task, lm, list(draw.train), list(draw.test), ())
+    asked = question(
+        draw.form, lm, train=list(draw.train), test=list(draw.test), training_labels=()
+    )
     shares = baselines.shares(asked, lm, name)
     if shares is None:
-        sys.exit(f"{name} cannot answer {draw.task.name}.")
+        sys.exit(f"{name} cannot answer {draw.form.name}.")
     return {
         "answers": shares.argmax(1).tolist(),
         "seconds": time.perf_counter() - began[0],
@@ -193,11 +196,11 @@ class _SetFit:
         )
 
     def _job(self, draw: Draw) -> dict[str, Any]:
-        labels, target = list(draw.task.labels), draw.task.target
+        labels, target = draw.form.answers.names, draw.form.target
         return {
             "lm": str(self.chosen.lm.expanduser().resolve()),
-            "train": [(_text(draw.task, row), labels.index(row[target])) for row in draw.train],
-            "test": [_text(draw.task, row) for row in draw.test],
+            "train": [(_text(draw.form, row), labels.index(row[target])) for row in draw.train],
+            "test": [_text(draw.form, row) for row in draw.test],
             "pairs": self.chosen.pairs,
             "max_length": self.chosen.max_length,
             "seed": draw.seed,
@@ -205,9 +208,9 @@ class _SetFit:
         }
 
 
-def _text(task: TaskConfig, row: Row) -> str:
+def _text(form: TaskForm, row: Row) -> str:
     """A row's text as ptune's methods read it."""
-    return " ".join(Template.parse(task_members.inputs(task)).texts(row).values())
+    return " ".join(Template.parse(task_members.inputs(form)).texts(row).values())
 
 
 def _show(out: pathlib.Path, tasks: Iterable[str], names: Sequence[str], shots: int) -> None:

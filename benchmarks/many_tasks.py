@@ -18,6 +18,7 @@ from benchmarks.few_labels import Draw, draws_of
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
 from ptune.tasks import model_task, task_members
+from ptune.tasks.resolved.task_form import USUAL
 from ptune.training.loop import fit
 from ptune.training.methods import method
 
@@ -67,9 +68,11 @@ def _trained(lm: LanguageModel, draws: Sequence[Draw], chosen: argparse.Namespac
     """The draws' prompts, trained together."""
     model, data = PromptModel(lm, max_length=chosen.max_length), {}
     for draw in draws:
-        member = task_members.members(draw.task, CONTRASTIVE, lm)[0]
-        name = f"{draw.task.name}, draw {draw.seed}"
-        number = model_task.add(model, draw.task, member, draw.train, name, CONTRASTIVE)
+        member = task_members.members(draw.form, CONTRASTIVE, lm)[0]
+        name = f"{draw.form.name}, draw {draw.seed}"
+        number = model_task.add(
+            model, draw.form, member, draw.train, method=CONTRASTIVE, learning=USUAL, name=name
+        )
         data[number] = (draw.train, draw.train)
     steps = {"steps": chosen.steps, "evaluate_every": chosen.steps}
     fit(model, data, CONTRASTIVE.train.replaced(steps))

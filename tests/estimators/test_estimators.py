@@ -243,8 +243,8 @@ def test_a_method_is_chosen_and_saved(lm, tmp_path, monkeypatch):
     np.testing.assert_array_equal(loaded.predict_proba(TEXTS), estimator.predict_proba(TEXTS))
     choose = classifier_module.choose
 
-    def both(config, lm, rows, **options):
-        selection, (one,) = choose(config, lm, rows, **options)
+    def both(form, lm, rows, **options):
+        selection, (one,) = choose(form, lm, rows, **options)
         return selection, [one, one]
 
     monkeypatch.setattr(classifier_module, "choose", both)

@@ -23,6 +23,7 @@ from ptune.settings import DecodingOverrides
 from ptune.storage import prompt_folder
 from ptune.tasks import model_task, task_members
 from ptune.tasks.judging import judge_labels, judge_texts
+from ptune.tasks.resolved import resolve
 from ptune.tasks.schema import TaskConfig
 
 FAR = "in the east of Austria on the Danube and in the west of Italy " * 2
@@ -217,13 +218,15 @@ def lms():
 
 
 def built(config: TaskConfig, lm: LanguageModel) -> PromptModel:
-    model = PromptModel(lm)
+    model, form, method = PromptModel(lm), resolve.task_form(config), resolve.shown_method(config)
     model_task.add(
         model,
-        config,
-        task_members.members(config, lm=lm)[0],
+        form,
+        task_members.members(form, method, lm)[0],
         ROWS,
-        "a" if config.prompt_by else None,
+        method=method,
+        learning=resolve.learning(config),
+        name="a" if config.prompt_by else None,
     )
     return model
 

@@ -10,7 +10,8 @@ import pytest
 
 from ptune.cli import main
 from ptune.tasks import task_members, yaml_task
-from ptune.tasks.rows.splits import read as read_splits
+from ptune.tasks.resolved import resolve
+from ptune.tasks.rows import task_rows
 
 TEAMS = ("post", "money")
 TEXTS = [f"{word} number {number}" for number in range(6) for word in ("parcel", "invoice")]
@@ -36,8 +37,8 @@ def rows_by_yaml(folder, page):
     """The rows of all splits that the printed task reads, as text and label."""
     (folder / "task.yaml").write_text(page)
     task = yaml_task.read(folder / "task.yaml")
-    fields = task_members.fields(task)
-    splits = read_splits(task.data, task.target, tuple(task.labels), fields=fields)
+    form = resolve.task_form(task)
+    fields, splits = task_members.fields(form), task_rows.read(form, task.data)
     return {
         split: [(*(row[field.name] for field in fields), row.get(task.target)) for row in rows]
         for split, rows in splits.items()

@@ -103,10 +103,10 @@ def test_a_run_that_is_killed_goes_on_behind_what_it_has_tried(task, monkeypatch
 def test_what_answers_together_is_saved_as_an_ensemble(task, monkeypatch):
     choose = train_auto.choose
 
-    def both(config, lm, rows, **options):
-        selection, chosen = choose(config, lm, rows, **options)
+    def both(form, lm, rows, **options):
+        selection, chosen = choose(form, lm, rows, **options)
         names = ["regression", "contrastive"]
-        short = [one for one in train_auto.candidates(config, lm, False) if one.name in names]
+        short = [one for one in train_auto.candidates(form, lm, False) if one.name in names]
         for one in short:
             settings = one.method.train.replaced({"steps": 2})
             object.__setattr__(one, "method", train_auto.replace(one.method, train=settings))
@@ -158,10 +158,11 @@ def test_a_task_with_verbalizers_and_unlabelled_rows_may_become_pets_classifier(
     }
     choose = train_auto.choose
 
-    def pet_alone(config, lm, rows, **options):
+    def pet_alone(form, lm, rows, **options):
         assert len(options["unlabeled"]) == 6
-        selection, _ = choose(config, lm, rows, **options)
-        fitting = train_auto.candidates(config, lm, True, options["unlabeled"])
+        selection, _ = choose(form, lm, rows, **options)
+        unlabeled, pet = options["unlabeled"], options["pet"]
+        fitting = train_auto.candidates(form, lm, True, unlabeled, pet=pet)
         one = next(one for one in fitting if one.name == "pet")
         method = train_auto.replace(one.method, train=one.method.train.replaced(quick))
         chosen = train_auto.replace(one, method=method)

@@ -270,7 +270,7 @@ def test_the_trial_changes_nothing(world, tmp_path, monkeypatch, method):
         YAML if method != "fine-tune" else YAML.replace("{soft:2} ", "")
     ) + f"method: {method}\n"
     tried = train(task(world, tmp_path / "tried", text), lambda _: None)
-    monkeypatch.setattr(train_checks, "rehearse", lambda *arguments: None)
+    monkeypatch.setattr(train_checks, "rehearse", lambda *arguments, **options: None)
     plain = train(task(world, tmp_path / "plain", text), lambda _: None)
     assert tried.history == plain.history and tried.figures == plain.figures
     tensors = [(tmp_path / name / "prompt.safetensors").read_bytes() for name in ("tried", "plain")]

@@ -11,6 +11,7 @@ from ptune.model.prompt_model import PromptModel, Task
 from ptune.model.running.forward import run_rows
 from ptune.prompts import encoders
 from ptune.tasks import model_task, task_members
+from ptune.tasks.resolved import resolve
 from ptune.tasks.schema import TaskConfig
 from ptune.template.language import Template
 
@@ -409,8 +410,10 @@ def test_a_task_that_does_not_fit_leaves_nothing_behind():
         labels={"a": "Yes", "b": "No"},
         reading={"calibration": "prior"},
     )
+    form, method = resolve.task_form(config), resolve.shown_method(config)
+    member = task_members.members(form, method)[0]
     with pytest.raises(ConfigError, match="no rows over which a prior"):
-        model_task.add(model, config, task_members.members(config)[0], [])
+        model_task.add(model, form, member, [], method=method, learning=resolve.learning(config))
     assert len(model.tasks) == len(model.bank) == 1
 
 

@@ -19,6 +19,8 @@ from ptune.model.running.forward import run_rows
 from ptune.settings import TrainConfig
 from ptune.storage import prompt_folder
 from ptune.tasks import model_task, task_members
+from ptune.tasks.resolved import resolve
+from ptune.tasks.resolved.task_form import USUAL
 from ptune.tasks.schema import TaskConfig
 from ptune.template.language import Template
 from ptune.training.loop import fit
@@ -336,7 +338,9 @@ def test_saved_and_loaded(tmp_path):
 def test_from_a_file():
     model = model_of()
     config = TaskConfig(name="t", template=TEMPLATE, span="who", method="manual")
-    task = model_task.task_of(config, model.lm, task_members.members(config)[0])
+    form, method = resolve.task_form(config), resolve.shown_method(config)
+    member = task_members.members(form, method)[0]
+    task = model_task.task_of(form, model.lm, member, method=method, learning=USUAL)
     assert task.verbalizer == Span("who") and PromptModel(model.lm).add(task) == 0
     assert TaskConfig.model_fields["span"].description
 

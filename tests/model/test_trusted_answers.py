@@ -16,6 +16,7 @@ from ptune.model.prompt_model import PromptModel
 from ptune.settings import TrainConfig
 from ptune.storage import prompt_folder
 from ptune.tasks import model_task, task_members
+from ptune.tasks.resolved import resolve
 from ptune.tasks.schema import TaskConfig
 from ptune.training.loop import fit
 
@@ -46,8 +47,11 @@ def lm():
 
 def built(lm, prompts=1, **more):
     model, config = PromptModel(lm), TaskConfig.model_validate({**RAW, "prompts": prompts, **more})
-    for number, member in enumerate(task_members.members(config, lm=lm) * prompts, 1):
-        model_task.add(model, config, member, ROWS, str(number) if prompts > 1 else None)
+    form, method = resolve.task_form(config), resolve.shown_method(config, lm)
+    asked = {"method": method, "learning": resolve.learning(config)}
+    for number, member in enumerate(task_members.members(form, method, lm) * prompts, 1):
+        name = str(number) if prompts > 1 else None
+        model_task.add(model, form, member, ROWS, name=name, **asked)
     return model
 
 

@@ -66,7 +66,15 @@ def running(folder, **options):
     config = config_of(folder, **options)
     task = read_task(config)
     lm = lm_of(json.loads((folder / "lm" / "config.json").read_text())["model_type"])
-    searched = of_task(task, lm, config, lambda line: None)
+    searched = of_task(
+        task.form,
+        task.data,
+        lm,
+        learning=task.learning,
+        most_rows=config.rows,
+        seed=config.seed,
+        report=lambda line: None,
+    )
     return RunningSearch(
         by=config.by,
         task=searched,

@@ -13,18 +13,19 @@ from ptune.selection import choice, training
 from ptune.selection.candidates import candidates, with_best_patterns
 from ptune.selection.choice import choose
 from ptune.selection.cross_validation import ALWAYS_LEARNED, folds, out_of_fold
-from ptune.tasks.schema import TaskConfig
+from ptune.settings import PetConfig
+from ptune.tasks.resolved.task_form import Answers, TaskForm
 
 TEXTS = ["great film", "terrible film", "the best", "the worst", "Vienna is great", "bad Rome"]
 ROWS = [
     {"text": f"{text} {number}", "label": "good" if number % 2 else "bad"}
     for number, text in enumerate([*TEXTS, *TEXTS])
 ]
-TASK = TaskConfig(
+TASK = TaskForm(
     name="films",
     template="{text|shorten} {soft:2} it is {mask}",
     patterns=("{text|shorten} it is {mask}", "It is {mask} : {text|shorten}"),
-    labels={"good": "great", "bad": "bad"},
+    answers=Answers({"good": "great", "bad": "bad"}),
 )
 
 
@@ -37,14 +38,8 @@ def of(name, lm, **settings):
     """A candidate with a short training."""
     (chosen,) = [one for one in candidates(TASK, lm, True) if one.name == name]
     settings = {"steps": 2, "epochs": None} | settings
-    return type(chosen)(
-        chosen.name,
-        chosen.task,
-        chosen.method.__class__(
-            **{**vars(chosen.method), "train": chosen.method.train.replaced(settings)}
-        ),
-        chosen.member,
-    )
+    method = replace(chosen.method, train=chosen.method.train.replaced(settings))
+    return replace(chosen, method=method)
 
 
 def test_folds_have_as_many_rows_of_each_label_and_keep_equal_texts_together():
@@ -173,15 +168,17 @@ def test_nothing_fits_an_encoder_decoder_without_words(monkeypatch):
         candidates(TASK, t5, tune_lm=False)
 
 
-WORDS = TASK.model_copy(update={"verbalizers": ({"good": "best", "bad": "worst"},)})
+WORDS = replace(
+    TASK, answers=replace(TASK.answers, verbalizers=({"good": "best", "bad": "worst"},))
+)
 QUICK = {"steps": 2, "epochs": None}
 
 
 def pet_of(lm, task=WORDS):
     """PET with trainings of two steps."""
-    pet = task.pet.model_copy(update={"distil": task.pet.distil.model_copy(update=QUICK)})
-    task = task.model_copy(update={"pet": pet})
-    (chosen,) = [one for one in candidates(task, lm, True, ROWS[:6]) if one.name == "pet"]
+    pet = PetConfig(distil=PetConfig().distil.model_copy(update=QUICK))
+    fitting = candidates(task, lm, True, ROWS[:6], pet=pet)
+    (chosen,) = [one for one in fitting if one.name == "pet"]
     method = replace(chosen.method, train=chosen.method.train.replaced({"steps": 2}))
     return replace(chosen, method=method)
 

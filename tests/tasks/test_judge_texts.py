@@ -20,6 +20,7 @@ from ptune.settings import DecodingConfig, DecodingOverrides
 from ptune.storage import prompt_folder
 from ptune.tasks import yaml_task
 from ptune.tasks.judging import judge_texts
+from ptune.tasks.resolved import resolve
 from ptune.tasks.rows.splits import by_prompt
 from ptune.tasks.schema import TaskConfig
 
@@ -248,10 +249,23 @@ def test_dev_is_looked_at_by_what_is_written(task, tmp_path):
         train_task.train(change(yaml_task.read(task), stop_by="blue", out=tmp_path / "other"))
 
 
+def built(config, lm, rows):
+    """The untrained model of a task, and its tasks."""
+    parts = resolve.training(config)
+    return train_model.build(
+        lm,
+        rows,
+        form=parts.form,
+        method=parts.method,
+        learning=parts.learning,
+        output=parts.output,
+    )
+
+
 def test_of_a_figure_that_should_be_low_less_is_more(task, monkeypatch):
     from ptune.lm.language_model import LanguageModel
 
-    model, _ = train_model.build(
+    model, _ = built(
         yaml_task.read(task),
         LanguageModel.load(yaml_task.read(task).lm, device="cpu"),
         {None: ROWS},
@@ -348,7 +362,7 @@ def test_a_users_gradient_comes_from_his_own_rows_alone(task):
     config = change(yaml_task.read(task), prompt_by="user")
     from ptune.lm.language_model import LanguageModel
 
-    model, tasks = train_model.build(
+    model, tasks = built(
         config, LanguageModel.load(config.lm, device="cpu"), by_prompt(ROWS, "user", "train")
     )
     batch = [example for row in ROWS for example in model.encode(tasks[row["user"]], [row])]

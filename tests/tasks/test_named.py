@@ -17,11 +17,14 @@ from ptune.experiments.options import CompareConfig
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
 from ptune.tasks import model_task, yaml_task
+from ptune.tasks.resolved import resolve
+from ptune.tasks.resolved.task_form import USUAL
 from ptune.tasks.rows.splits import SPLITS, read
 from ptune.tasks.schema import TaskConfig
 from ptune.tasks.task_members import Member
 from ptune.template.language import Sep, Soft, Template
 from ptune.template.tokenizer import Tokens
+from ptune.training.methods import METHODS
 
 GPT2 = Tokens(tiny.byte_level(False))
 FOLDER = pathlib.Path(ptune.__file__).parent / "tasks" / "named"
@@ -251,6 +254,7 @@ def some(rows):
 @pytest.mark.parametrize("name", TASKS)
 def test_real_rows_in_a_masked_lm(name, data, lm):
     config, rows = rows_of(name, data)
+    form = resolve.task_form(config)
     assert all(
         set(Template.parse(text).fields) <= set(rows["test"][0])
         for text in (config.template, *config.patterns)
@@ -258,7 +262,8 @@ def test_real_rows_in_a_masked_lm(name, data, lm):
     for text in (config.template, *config.patterns):
         for words in (config.labels, *config.verbalizers):
             model = PromptModel(lm)
-            task = model_task.task_of(config, lm, Member(text, words))
+            member = Member(text, words)
+            task = model_task.task_of(form, lm, member, method=METHODS["p-tuning"], learning=USUAL)
             model.add(task)
             for split in SPLITS if words is config.labels else ():
                 for example in model.encode(0, some(rows[split]), labelled=split != "unlabeled"):

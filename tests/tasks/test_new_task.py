@@ -12,9 +12,11 @@ from ptune.cli import main
 from ptune.errors import ConfigError, DataError
 from ptune.survey.columns import Roles
 from ptune.survey.task_text import TaskText
-from ptune.tasks import task_members, yaml_task
+from ptune.tasks import yaml_task
 from ptune.tasks.new_task import columns, new, split_rows
 from ptune.tasks.options import NewConfig
+from ptune.tasks.resolved import resolve
+from ptune.tasks.rows import task_rows
 from ptune.tasks.rows.splits import read as read_splits
 from ptune.training.methods import METHODS
 
@@ -296,13 +298,7 @@ def test_a_column_with_several_labels_becomes_a_task_of_several(lm, tmp_path, mo
     task = yaml_task.read(pathlib.Path("t.yaml"))
     assert task.multi_label and list(task.labels) == ["city", "film", "people"]
     assert "40 rows, 3 labels" in pathlib.Path("t.yaml").read_text()
-    read = read_splits(
-        task.data,
-        task.target,
-        tuple(task.labels),
-        fields=task_members.fields(task),
-        multi_label=True,
-    )
+    read = task_rows.read(resolve.task_form(task), task.data)
     assert {name: len(split) for name, split in read.items() if split}.keys() == {
         "train",
         "dev",

@@ -6,9 +6,9 @@ from ptune.errors import ConfigError
 from ptune.experiments.compare import compare_rows
 from ptune.experiments.options import CompareConfig, ProbeConfig
 from ptune.experiments.probe import probe_setup
-from ptune.experiments.train import train_setup
 from ptune.settings import PetConfig
 from ptune.tasks import task_members
+from ptune.tasks.resolved import resolve
 from ptune.tasks.schema import TaskConfig
 from ptune.training.methods import METHODS
 from ptune.training.paper_settings import PAPER, PAPER_PET, preset_method, preset_pet
@@ -19,15 +19,16 @@ TASK = {"name": "t", "patterns": ["{x} {mask}"], "labels": {"a": "great", "b": "
 def test_a_papers_settings_take_the_place_of_ours_and_a_tasks_that_of_both():
     assert preset_method("prompt-tuning", None) is METHODS["prompt-tuning"]
     task = TaskConfig.model_validate({**TASK, "method": "prompt-tuning", "preset": "paper"})
-    settings = train_setup.train_settings(task)
+    parts = resolve.training(task)
+    settings = parts.train
     assert (settings.optimiser, settings.learning_rate, settings.steps) == ("adafactor", 0.3, 30000)
-    assert task_members.members(task)[0].template == "{soft:100} {x} {mask}"
-    assert task_members.shown_method(task, None).init == "labels"
+    assert task_members.members(parts.form, parts.method)[0].template == "{soft:100} {x} {mask}"
+    assert parts.method.init == resolve.shown_method(task).init == "labels"
     changed = task.model_copy(update={"train": task.train.model_copy(update={"steps": 7})})
-    assert train_setup.train_settings(changed).steps == 7
-    assert train_setup.train_settings(changed).learning_rate == 0.3
-    ours = TaskConfig.model_validate({**TASK, "method": "prompt-tuning"})
-    assert task_members.members(ours)[0].template == "{soft:20} {x} {mask}"
+    settings = resolve.training(changed).train
+    assert (settings.steps, settings.learning_rate) == (7, 0.3)
+    ours = resolve.training(TaskConfig.model_validate({**TASK, "method": "prompt-tuning"}))
+    assert task_members.members(ours.form, ours.method)[0].template == "{soft:20} {x} {mask}"
 
 
 def test_of_pet_what_the_task_says_stays():

@@ -18,6 +18,7 @@ from ptune.model.prompt_model import PromptModel
 from ptune.prompts import encoders
 from ptune.storage import prompt_folder
 from ptune.tasks import model_task, task_members, yaml_task
+from ptune.tasks.resolved import resolve
 from ptune.template.language import EncodedRow, Template, field_of
 
 MOST_DRAWN = 48
@@ -35,15 +36,16 @@ def inspect(config: InspectConfig) -> None:
     elif path.suffix in (".yaml", ".yml"):
         task = yaml_task.read(path)
         lm = LanguageModel.load(task.lm if config.lm is None else config.lm, device=config.device)
-        if task.tag or task.extract:
+        form, method = resolve.task_form(task), resolve.shown_method(task, lm)
+        member = task_members.members(form, method, lm)[0]
+        if form.answers.are_read_at_tokens:
             model = PromptModel(lm)
-            model_task.add(model, task, task_members.members(task, lm=lm)[0], [])
+            learning = resolve.learning(task)
+            model_task.add(model, form, member, [], method=method, learning=learning)
             template = model.tasks[0].task.template
         else:
-            method, limit = task_members.shown_method(task, lm), task.max_length
-            first_member = task_members.members(task, method, lm)[0]
-            template = Template.parse(first_member.template)
-            whole = task_members.reader_of(task, method).mask != "needed"
+            limit, template = form.max_length, Template.parse(member.template)
+            whole = task_members.reader_of(form, method).mask != "needed"
     else:
         template = Template.parse(config.what)
         lm = LanguageModel.load("builtin" if config.lm is None else config.lm, device=config.device)

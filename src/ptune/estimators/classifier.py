@@ -15,6 +15,8 @@ from ptune.lm.language_model import LanguageModel
 from ptune.selection import training
 from ptune.selection.choice import MINUTES, Selection, choose
 from ptune.survey import proposals
+from ptune.tasks.resolved import resolve
+from ptune.tasks.resolved.task_form import Learning, TaskForm
 from ptune.tasks.schema import AUTO, TaskConfig
 
 
@@ -108,22 +110,27 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         labels = [str(label) for label in self.classes_]
         target = free_name("label", self.fields_)
         config = self._config(lm, labels, target)
+        form, learning = resolve.task_form(config), resolve.learning(config)
         rows = [{**row, target: labels[number]} for row, number in zip(rows, numbers)]
         self.selection_: Selection | None = None
         if chosen is None:
-            self._choose(config, lm, rows)
+            self._choose(form, learning, lm, rows)
         else:
-            self._train(config, chosen, lm, rows, numbers.tolist())
-        self.words_ = dict(config.labels)
+            self._train(form, learning, chosen, lm, rows=rows, strata=numbers.tolist())
+        self.words_ = dict(form.answers.labels)
         return self
 
-    def _choose(self, config: TaskConfig, lm: LanguageModel, rows: Sequence[Row]) -> None:
+    def _choose(
+        self, form: TaskForm, learning: Learning, lm: LanguageModel, rows: Sequence[Row]
+    ) -> None:
         """Choose among the methods that leave the LM as it is, and train the best on all rows.
 
         Raises:
             PtuneError: no method fits, or the training diverged.
         """
-        self.selection_, chosen = choose(config, lm, rows, minutes=self.minutes, tune_lm=False)
+        self.selection_, chosen = choose(
+            form, lm, rows, learning=learning, minutes=self.minutes, tune_lm=False
+        )
         trained = training.train(chosen, lm, rows, confidence=self.selection_.confidence)
         self.model_ = trained.model
         self.template_ = self.model_.tasks[0].task.template.source

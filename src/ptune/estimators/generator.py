@@ -11,6 +11,7 @@ from ptune.estimators.prompt_estimator import PromptEstimator, seed_of
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics import texts as text_metrics
 from ptune.survey import proposals
+from ptune.tasks.resolved import resolve
 from ptune.tasks.schema import TaskConfig
 from ptune.training.methods import Method
 
@@ -68,7 +69,8 @@ class PromptGenerator(PromptEstimator):
             decoding=dict(self.decoding or {}),
         )
         rows = [{**row, target: text} for row, text in zip(rows, texts)]
-        self._train(config, chosen, lm, rows, None)
+        form, learning = resolve.task_form(config), resolve.learning(config)
+        self._train(form, learning, chosen, lm, rows=rows, strata=None)
         return self
 
     def _template(self, chosen: Method, lm: LanguageModel) -> str:

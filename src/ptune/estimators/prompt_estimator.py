@@ -21,7 +21,8 @@ from ptune.model.prompt_model import PromptModel
 from ptune.settings import TrainConfig, TrainOverrides
 from ptune.storage import prompt_folder
 from ptune.tasks import model_task, task_members
-from ptune.tasks.schema import AUTO, TaskConfig
+from ptune.tasks.resolved.task_form import Learning, TaskForm
+from ptune.tasks.schema import AUTO
 from ptune.training.loop import fit as train_prompts
 from ptune.training.methods import Method, method
 
@@ -246,9 +247,11 @@ class PromptEstimator(BaseEstimator):
 
     def _train(
         self,
-        config: TaskConfig,
+        form: TaskForm,
+        learning: Learning,
         chosen: Method,
         lm: LanguageModel,
+        *,
         rows: list[Row],
         strata: Sequence[Any] | None,
     ) -> None:
@@ -263,7 +266,12 @@ class PromptEstimator(BaseEstimator):
         train, dev = self._halves(rows, strata)
         model = PromptModel(lm, max_length=self.max_length)
         number = model_task.add(
-            model, config, task_members.members(config, chosen, lm)[0], train, method=chosen
+            model,
+            form,
+            task_members.members(form, chosen, lm)[0],
+            train,
+            method=chosen,
+            learning=learning,
         )
         self.history_ = []
         if chosen.tune != "nothing":

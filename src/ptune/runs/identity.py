@@ -64,20 +64,49 @@ def of_settings(settings: BaseModel, without: Collection[str] = ()) -> dict[str,
     Raises:
         DataError: a file cannot be read.
     """
+    return with_contents(deciding(settings, without))
+
+
+def deciding(settings: BaseModel, without: Collection[str] = ()) -> dict[str, Any]:
+    """The settings that are given, without those that change no result; files by their paths, as
+    ``with_contents`` takes them.
+
+    Args:
+        without: names of other settings that are left out, those of settings within them too.
+    """
     content: dict[str, Any] = {}
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if name in without or name in SIDE or value is None:
             continue
         if isinstance(value, BaseModel):
-            content[name] = of_settings(value, without)
-        elif isinstance(value, pathlib.Path):
-            content[name] = of_file(value)
-        elif isinstance(value, list) and any(isinstance(file, pathlib.Path) for file in value):
-            content[name] = [of_file(file) for file in value]
+            content[name] = deciding(value, without)
+        elif isinstance(value, pathlib.Path) or _names_files(value):
+            content[name] = value
         else:
             content[name] = settings.model_dump(mode="json", include={name})[name]
     return content
+
+
+def with_contents(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in which each file stands by its content.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    content: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, pathlib.Path):
+            content[name] = of_file(value)
+        elif _names_files(value):
+            content[name] = [of_file(file) for file in value]
+        else:
+            content[name] = with_contents(value) if isinstance(value, Mapping) else value
+    return content
+
+
+def _names_files(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(file, pathlib.Path) for file in value)
 
 
 def of_file(path: pathlib.Path) -> str:

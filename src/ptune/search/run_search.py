@@ -14,7 +14,7 @@ from ptune.runs import identity
 from ptune.runs.folder import working_in
 from ptune.search.common import writing
 from ptune.search.common.running_search import Budget, RunningSearch, ranked
-from ptune.search.common.searched_task import of_task, read_task
+from ptune.search.common.searched_task import SearchParts, of_task, read_task
 from ptune.search.common.wording import correlations
 from ptune.search.options import SearchConfig
 from ptune.search.templates import infilling, mining, paraphrases
@@ -25,10 +25,8 @@ from ptune.search.tokens.trigger import template_of
 from ptune.search.words import label_words
 from ptune.tasks import yaml_task
 from ptune.tasks.layouts.lama import read_vocabulary
-from ptune.tasks.schema import TaskConfig
 
 SIDE = ("out", "resume", "as_json", "device", "dtype", "lm", "task")
-OF_TASK = ("lm", "dtype", "title", "only", "out", "resume", "device")
 TEMPLATES = ("mine", "paraphrase", "generate")
 TOKENS = ("gradient", "pez", "project")
 OF_KIND: Mapping[str, Sequence[str]] = {
@@ -109,11 +107,19 @@ def search(config: SearchConfig, report: Callable[[str], None] | None = None) ->
     check_options(config)
     task = read_task(config)
     with working_in(config.out, "ptune search", config.resume) as folder:
-        lm = LanguageModel.load(task.lm, device=config.device, dtype=config.dtype)
-        searched = of_task(task, lm, config, report)
+        lm = LanguageModel.load(task.source.name, device=config.device, dtype=config.dtype)
+        searched = of_task(
+            task.form,
+            task.data,
+            lm,
+            learning=task.learning,
+            most_rows=config.rows,
+            seed=config.seed,
+            report=report,
+        )
         whole = {
             "lm": identity.of_lm(lm),
-            "task": identity.of_settings(task, OF_TASK),
+            "task": identity.with_contents(task.deciding),
             "search": identity.of_settings(config, SIDE),
             "rows": {
                 "train": identity.of_rows(searched.all_train),
@@ -193,12 +199,13 @@ def _results(
     )
 
 
-def _write(config: SearchConfig, task: TaskConfig, results: SearchResults) -> None:
+def _write(config: SearchConfig, task: SearchParts, results: SearchResults) -> None:
     """Write the tasks of what was chosen, results.json and the page."""
-    data = writing.data_of(yaml_task.read(config.task)) | (
+    data = writing.data_of(yaml_task.read(config.task).data) | (
         {} if config.shots is None else {"shots": config.shots}
     )
-    writing.write(task, {**data, "seed": config.seed}, results.candidates, config.out)
+    written = {**task.written, "data": {**data, "seed": config.seed}}
+    writing.write(task.form, written, results.candidates, config.out)
     files.write_json(config.out / "results.json", results.model_dump(mode="json"))
     search_page.write(results, config.out)
 

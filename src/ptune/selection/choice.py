@@ -16,11 +16,12 @@ from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import BASELINES, TFIDF, deviation, labelled
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.runs.trials import JsonResults, Trial, run_trials
-from ptune.selection.candidates import Candidate, candidates, with_best_patterns
+from ptune.selection.candidates import USUAL_PET, Candidate, candidates, with_best_patterns
 from ptune.selection.cross_validation import ALWAYS_LEARNED, folds, out_of_fold
-from ptune.tasks import model_task
+from ptune.settings import PetConfig
 from ptune.tasks.judging import baselines
-from ptune.tasks.schema import AUTO, TaskConfig
+from ptune.tasks.resolved.task_form import USUAL, Learning, TaskForm
+from ptune.tasks.schema import AUTO
 
 FOLDS = 3
 MINUTES = 2.0
@@ -95,7 +96,7 @@ class Selection(BaseModel):
 class _HeldOut:
     """The rows with their right labels, and in which fold each is held out."""
 
-    task: TaskConfig
+    form: TaskForm
     rows: Sequence[Row]
     fold_of: Sequence[int]
 
@@ -106,45 +107,47 @@ class _HeldOut:
 
     @property
     def metric(self) -> str:
-        return (self.task.metrics or ("accuracy",))[0]
+        return (self.form.judging.metrics or ("accuracy",))[0]
 
     def label(self, number: int) -> str:
-        return str(self.rows[number][self.task.target])
+        return str(self.rows[number][self.form.target])
 
     def figure(self, shares: Shares, numbers: Sequence[int]) -> float:
         """The main figure on some rows."""
-        labels = list(self.task.labels)
+        labels = self.form.answers.names
         values = [shares[number] for number in numbers]
         answers = [labels[int(np.argmax(value))] for value in values]
         rows = [self.rows[number] for number in numbers]
-        figures = labelled([self.metric], rows, answers, self.task.target, labels, values)
+        figures = labelled([self.metric], rows, answers, self.form.target, labels, values)
         return next(iter(figures.values()))
 
     def loss(self, shares: Shares) -> float:
         """The mean of minus the log probability of the right label."""
-        labels = list(self.task.labels)
+        labels = self.form.answers.names
         right = [shares[n][labels.index(self.label(n))] for n in self.numbers]
         return float(-np.log(np.clip(right, 1e-6, 1)).mean())
 
     def confidence(self, shares: Shares) -> Confidence:
         """What the answers say about the probabilities."""
-        labels = list(self.task.labels)
+        labels = self.form.answers.names
         values = torch.tensor([shares[number] for number in self.numbers])
         right = [labels.index(self.label(number)) for number in self.numbers]
-        return Confidence.fitted(values, right, self.task.reading.temperature == "dev")
+        return Confidence.fitted(values, right, self.form.reading.temperature == "dev")
 
     def is_right(self, shares: Shares) -> np.ndarray:
         """Which rows are answered rightly."""
-        labels = list(self.task.labels)
+        labels = self.form.answers.names
         best = [labels[int(np.argmax(shares[n]))] for n in self.numbers]
         return np.array([answer == self.label(n) for n, answer in zip(self.numbers, best)])
 
 
 def choose(
-    task: TaskConfig,
+    form: TaskForm,
     lm: LanguageModel,
     rows: Sequence[Row],
     *,
+    learning: Learning = USUAL,
+    pet: PetConfig = USUAL_PET,
     unlabeled: Sequence[Row] = (),
     minutes: float = MINUTES,
     tune_lm: bool = True,
@@ -155,6 +158,8 @@ def choose(
     """Try what fits on the labelled rows, each answered by what did not learn from it, and choose.
 
     Args:
+        learning: how prompts begin; its seed is also that of the folds and of the trainings.
+        pet: how PET goes about it.
         unlabeled: rows without labels, for methods that learn from those.
         minutes: what trying and the last training may take together, as far as it can be told
             before: a candidate that would take longer is left out. The first is always tried.
@@ -170,14 +175,14 @@ def choose(
     Raises:
         ConfigError: nothing fits this task and LM, or there are too few rows to hold some out.
     """
-    seed = task.train.seed or 0
-    held_out = _HeldOut(task, rows, folds(rows, task.target, FOLDS, seed))
+    seed = learning.seed
+    held_out = _HeldOut(form, rows, folds(rows, form.target, FOLDS, seed))
     if len(held_out.numbers) < FOLDS:
         raise ConfigError(
-            f"{task.name} has {len(rows)} labelled rows, of which none can be held out to tell "
+            f"{form.name} has {len(rows)} labelled rows, of which none can be held out to tell "
             "methods apart: label a few of every kind, or name a method."
         )
-    fitting = candidates(task, lm, tune_lm, unlabeled)
+    fitting = candidates(form, lm, tune_lm, unlabeled, learning=learning, pet=pet)
     tried = {candidate.name: candidate for candidate in fitting}
     first = next(iter(tried.values()))
     seconds_a_pass = _seconds_a_pass(first, lm, rows)
@@ -243,8 +248,7 @@ def line(attempt: Attempt, metric: str) -> str:
 def _seconds_a_pass(candidate: Candidate, lm: LanguageModel, rows: Sequence[Row]) -> float:
     """What a row takes to run through the LM once, by a clock, when it has run before."""
     model = PromptModel(lm)
-    add = model_task.add
-    task = add(model, candidate.task, candidate.member, rows[:TIMED], method=candidate.method)
+    task = candidate.add(model, rows[:TIMED])
     examples = model.encode(task, rows[:TIMED])
     model.scores(examples)
     began = time.monotonic()
@@ -292,7 +296,13 @@ def _try_tf_idf(held_out: _HeldOut, lm: LanguageModel) -> Answered:
     for fold in sorted(set(held_out.fold_of) - {ALWAYS_LEARNED}):
         held = [n for n, number in enumerate(held_out.fold_of) if number == fold]
         learned = [row for row, number in zip(held_out.rows, held_out.fold_of) if number != fold]
-        asked = question(held_out.task, lm, learned, [held_out.rows[n] for n in held], ())
+        asked = question(
+            held_out.form,
+            lm,
+            train=learned,
+            test=[held_out.rows[n] for n in held],
+            training_labels=(),
+        )
         values = baselines.shares(asked, lm, TFIDF)
         if values is None:
             note = "the rows have no words that could be counted"
@@ -332,7 +342,7 @@ def _chosen(
     )
     if not ranked:
         reasons = "; ".join(f"{name}: {known[name].attempt.note}" for name in tried)
-        raise ConfigError(f"No method could be tried on {held_out.task.name}. {reasons}")
+        raise ConfigError(f"No method could be tried on {held_out.form.name}. {reasons}")
     names, shares = [ranked[0].name], known[ranked[0].name].shares
     frozen = [attempt.name for attempt in ranked if not tried[attempt.name].tunes_lm][:2]
     if len(frozen) == 2 and frozen[0] == names[0]:

@@ -8,7 +8,6 @@ import torch
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.selection.candidates import Candidate, PetCandidate
-from ptune.tasks import model_task
 from ptune.training.loop import fit
 from ptune.training.pattern_exploiting import pet
 
@@ -102,9 +101,7 @@ def _tuned(
 
 
 def _add(model: PromptModel, candidate: Candidate, rows: Sequence[Row], fold: int) -> int:
-    return model_task.add(
-        model, candidate.task, candidate.member, rows, f"fold {fold + 1}", candidate.method
-    )
+    return candidate.add(model, rows, f"fold {fold + 1}")
 
 
 def _learned(rows: Sequence[Row], fold_of: Sequence[int], fold: int) -> list[Row]:

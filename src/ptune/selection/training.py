@@ -10,7 +10,6 @@ from ptune.lm.language_model import LanguageModel
 from ptune.model.confidence import keep_confidence
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.selection.candidates import Candidate, PetCandidate
-from ptune.tasks import model_task
 from ptune.training.loop import fit
 from ptune.training.pattern_exploiting import pet
 from ptune.training.prompt_training import TrainingHistory
@@ -44,9 +43,7 @@ def untrained(
     model, tasks = PromptModel(lm), {}
     for number, candidate in enumerate(chosen, 1):
         name = str(number) if len(chosen) > 1 else None
-        tasks[name] = model_task.add(
-            model, candidate.task, candidate.member, rows, name, candidate.method
-        )
+        tasks[name] = candidate.add(model, rows, name)
     return model, tasks
 
 

@@ -14,28 +14,24 @@ from ptune.base import plain_files
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
 from ptune.model import calibration
-from ptune.model.prompt_model import PrefixSettings, PromptModel, Row, Task
+from ptune.model.prompt_model import PromptModel, Row, Task
 from ptune.prompts.bank import Prefix
 from ptune.tasks.layouts.lama import read_vocabulary
-from ptune.tasks.schema import TaskConfig, Words
-from ptune.tasks.task_members import (
-    Member,
-    extraction,
-    parsed,
-    reader_of,
-    shown_method,
-    word_labels,
-)
+from ptune.tasks.resolved.task_form import Learning, TaskForm
+from ptune.tasks.schema import Words
+from ptune.tasks.task_members import Member, parsed, reader_of
 from ptune.template.language import Template
 from ptune.training.methods import Method
 
 
 def task_of(
-    config: TaskConfig,
+    form: TaskForm,
     lm: LanguageModel,
     member: Member,
+    *,
+    method: Method,
+    learning: Learning,
     name: str | None = None,
-    method: Method | None = None,
 ) -> Task:
     """One way to ask the task, as the model takes it.
 
@@ -46,98 +42,100 @@ def task_of(
     Raises:
         ConfigError: the task says what no LM, or not this one, can be asked.
     """
-    template, method, reading = (
-        parsed(config, member.template),
-        method or shown_method(config, lm),
-        config.reading,
-    )
-    prefix = PrefixSettings(
-        method.hidden if config.prefix.hidden is None else config.prefix.hidden,
-        config.prefix.init or method.prefix_init,
-        config.prefix.attentions,
-    )
+    template, method = parsed(form, member.template), learning.applied_to(method)
+    reading, judging = form.reading, form.judging
     return Task(
-        config.name if name is None else f"{config.name}/{name}",
+        form.name if name is None else f"{form.name}/{name}",
         template,
-        _verbalizer(config, lm, member, template, method),
-        config.target,
-        config.encoder or method.encoder,
-        config.init or method.init,
-        config.loss,
-        (config.train.seed or 0) + member.seed,
-        prefix,
-        config.smoothing,
-        config.target_length,
-        config.decoding,
-        config.combine,
-        None if config.prompt_by is None else (config.prompt_by, str(name)),
-        reader_of(config, method),
+        _verbalizer(form, lm, member, template, method),
+        form.target,
+        method.encoder,
+        method.init,
+        learning.loss,
+        learning.seed + member.seed,
+        learning.prefix_of(method),
+        learning.smoothing,
+        learning.target_length,
+        form.decoding,
+        form.combine,
+        None if form.prompt_by is None else (form.prompt_by, str(name)),
+        reader_of(form, method),
         reading.swap,
         None if reading.domain is None else Template.parse(reading.domain),
-        max_length=config.max_length,
-        layout=config.data.layout,
-        metrics=config.metrics,
-        metric_words=config.metric_words,
-        parts=config.parts,
+        max_length=form.max_length,
+        layout=form.layout,
+        metrics=judging.metrics,
+        metric_words=judging.metric_words,
+        parts=judging.parts,
         pooling=reading.pooling or method.pooling,
         layer=reading.layer,
         windows=reading.windows,
-        multi_label=config.multi_label,
+        multi_label=form.answers.multi_label,
         threshold=reading.threshold,
     )
 
 
 def _verbalizer(
-    config: TaskConfig, lm: LanguageModel, member: Member, template: Template, method: Method
+    form: TaskForm, lm: LanguageModel, member: Member, template: Template, method: Method
 ) -> Verbalizer | Choices | Span | WordLabels | Extraction | None:
-    given = {
-        "labels": member.words,
-        "vocabulary": config.vocabulary,
-        "choices": config.choices,
-        "span": config.span,
-    }
-    if len(both := [name for name, value in given.items() if value]) > 1:
-        raise ConfigError(
-            f"{config.name} has {' and '.join(both)}: the answer is one of labels (each with its "
-            "words), of a vocabulary (a file of allowed "
-            "answers), of choices in the row, or a span; without any of them it is text that the "
-            "LM writes."
-        )
-    reading = config.reading
-    if answers := word_labels(config) or extraction(config):
-        return answers
+    answers, reading = form.answers, form.reading
+    _check_one_kind(form, member)
+    if answers.are_read_at_tokens:
+        return answers.word_labels or answers.extraction
     if (
         READERS[reading.by].scores_words
         and not member.words
         and (reading.words or reading.refine or reading.aggregate == "logit")
     ):
-        raise ConfigError(f"{config.name} has no label words to extend, thin out or aggregate.")
-    if config.span:
-        return Span(config.span)
-    if config.choices:
-        return Choices(config.choices, reading.order, reading.length)
-    if config.vocabulary:
+        raise ConfigError(f"{form.name} has no label words to extend, thin out or aggregate.")
+    if answers.span:
+        return Span(answers.span)
+    if answers.choices:
+        return Choices(answers.choices, reading.order, reading.length)
+    if answers.vocabulary:
         return allowed(
-            read_vocabulary(config.vocabulary, lm.tokens),
+            read_vocabulary(answers.vocabulary, lm.tokens),
             lm.tokens,
             template.for_lm(lm.tokens, lm.kind)[0].place,
         )[0]
     if READERS[method.reader or reading.by].words_are_relations:
-        return Verbalizer.from_words(_relations(config, member))
+        return Verbalizer.from_words(_relations(form, member))
     if not member.words:
         return None
     words = _extended(member.words, reading.words) if reading.words else member.words
     return Verbalizer.from_words(words, reading.aggregate, reading.order, reading.length)
 
 
-def _relations(config: TaskConfig, member: Member) -> Words:
-    """The relations that stand for each label, where a next-sentence head reads."""
-    if tuple(config.relations) not in ((), tuple(member.words)):
+def _check_one_kind(form: TaskForm, member: Member) -> None:
+    """Refuse answers of two kinds.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    given = {
+        "labels": member.words,
+        "vocabulary": form.answers.vocabulary,
+        "choices": form.answers.choices,
+        "span": form.answers.span,
+    }
+    if len(both := [name for name, value in given.items() if value]) > 1:
         raise ConfigError(
-            f"The relations of {config.name} are for {list(config.relations)}, and its labels are "
+            f"{form.name} has {' and '.join(both)}: the answer is one of labels (each with its "
+            "words), of a vocabulary (a file of allowed "
+            "answers), of choices in the row, or a span; without any of them it is text that the "
+            "LM writes."
+        )
+
+
+def _relations(form: TaskForm, member: Member) -> Words:
+    """The relations that stand for each label, where a next-sentence head reads."""
+    relations = form.answers.relations
+    if tuple(relations) not in ((), tuple(member.words)):
+        raise ConfigError(
+            f"The relations of {form.name} are for {list(relations)}, and its labels are "
             f"{list(member.words)}."
         )
-    return config.relations or member.words
+    return relations or member.words
 
 
 def _extended(words: Words, path: pathlib.Path) -> dict[str, list[str]]:
@@ -169,11 +167,13 @@ def _extended(words: Words, path: pathlib.Path) -> dict[str, list[str]]:
 
 def add(
     model: PromptModel,
-    config: TaskConfig,
+    form: TaskForm,
     member: Member,
     rows: Sequence[Row],
+    *,
+    method: Method,
+    learning: Learning,
     name: str | None = None,
-    method: Method | None = None,
     begun: "Begun | None" = None,
 ) -> int:
     """Put one way to ask the task into a model: its words thinned out, its prompt initialised, its
@@ -187,42 +187,37 @@ def add(
         PtuneError: the task does not fit the LM or the prompt that it begins from; the model is
             then as before.
     """
-    task = task_of(config, model.lm, member, name, method)
-    reading = config.reading
-    if reading.refine:
-        trial = PromptModel(model.lm, max_length=model.max_length)
-        words = calibration.refine(trial, trial.add(task, rows), rows)
-        member = Member(
-            member.template,
-            {
-                label: list(words_of_label)
-                for label, words_of_label in zip(words.labels, words.words)
-            },
-            member.seed,
-        )
-        task = task_of(
-            config.model_copy(update={"reading": reading.model_copy(update={"words": None})}),
-            model.lm,
-            member,
-            name,
-            method,
-        )
-    if begun is not None and config.encoder not in (None, begun.encoder):
+    task = task_of(form, model.lm, member, method=method, learning=learning, name=name)
+    if form.reading.refine:
+        member = _thinned_out(model, member, task, rows)
+        form = replace(form, reading=form.reading.model_copy(update={"words": None}))
+        task = task_of(form, model.lm, member, method=method, learning=learning, name=name)
+    if begun is not None and learning.encoder not in (None, begun.encoder):
         raise ConfigError(
             f"The prompt to go on from was trained with an encoder {begun.encoder!r}, and "
-            f"{config.name} asks for {config.encoder!r}."
+            f"{form.name} asks for {learning.encoder!r}."
         )
     with model.as_before_if_it_fails():
         number = model.add(task, rows) if begun is None else begun.add(model, task, rows)
-        calibration.calibrate(model, number, _calibration(config, task), rows)
+        calibration.calibrate(model, number, _calibration(form, task), rows)
     return number
 
 
-def _calibration(config: TaskConfig, task: Task) -> calibration.Calibration:
+def _thinned_out(model: PromptModel, member: Member, task: Task, rows: Sequence[Row]) -> Member:
+    """A member without the words that the LM hardly says, or that speak for another label."""
+    trial = PromptModel(model.lm, max_length=model.max_length)
+    words = calibration.refine(trial, trial.add(task, rows), rows)
+    kept: Words = {
+        label: list(words_of_label) for label, words_of_label in zip(words.labels, words.words)
+    }
+    return replace(member, words=kept)
+
+
+def _calibration(form: TaskForm, task: Task) -> calibration.Calibration:
     """What is taken off the words' scores. Where each word decides by itself whether a row has its
     label, that is at least its mean probability, so that the decision begins at even chances."""
-    how = config.reading.calibration
-    if config.multi_label and task.reader.scores_words and how == "none" and not task.domain:
+    how = form.reading.calibration
+    if task.multi_label and task.reader.scores_words and how == "none" and not task.domain:
         return "prior"
     return how
 

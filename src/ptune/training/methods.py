@@ -17,6 +17,7 @@ WAITED = 30  # steps without a gain before it stops
 AUTO = "tries several of these on the labelled rows (--minutes), and takes the best"
 SENTENCE = "The capital of Austria, on the Danube, is Vienna."  # what a prefix may begin as
 AUTO_NAME = "auto"
+PET = ("pet", "ipet")
 What = Literal["nothing", "prompt", "head", "lm", "both"]
 
 

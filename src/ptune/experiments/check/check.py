@@ -19,7 +19,8 @@ from ptune.template.language import Field, Template, TemplateError, text_of
 if TYPE_CHECKING:
     from ptune.experiments.check.check_lengths import TokenCounts
     from ptune.lm.source.reading import Reading
-    from ptune.tasks.schema import TaskConfig
+    from ptune.tasks.resolved.task_form import TaskForm
+    from ptune.tasks.schema import DataConfig
 
 YAML = (".yaml", ".yml")
 NAMED = pathlib.Path(__file__).parents[2] / "tasks" / "named"
@@ -127,18 +128,19 @@ def _step(rows: int, sample: int) -> int:
 def _check_task(config: CheckConfig) -> tuple[Checked, Counts]:
     """Look at the files of a task, as training would."""
     from ptune.tasks import task_members, yaml_task
+    from ptune.tasks.resolved import resolve
     from ptune.tasks.rows import data_sets, splits
 
     if len(config.files) > 1:
         raise DataError("A task is checked alone: give one YAML file, or files of rows.")
     task = yaml_task.read(config.files[0])
-    task = task.model_copy(update={"data": data_sets.as_files(task.data)})
-    fields = task_members.fields(task)
+    data, form = data_sets.as_files(task.data), resolve.task_form(task)
+    fields = task_members.fields(form)
     by_name = {field.name: field for field in fields}
     files = [
-        CheckedFile(path, split, split, task.data.form, task.data.layout)
+        CheckedFile(path, split, split, data.form, data.layout)
         for split in splits.SPLITS
-        if (path := getattr(task.data, split)) is not None
+        if (path := getattr(data, split)) is not None
     ]
     if not files:
         raise DataError(f"{config.files[0]} names no files of rows under data.")
@@ -151,33 +153,25 @@ def _check_task(config: CheckConfig) -> tuple[Checked, Counts]:
 
     roles = Roles(
         tuple(by_name),
-        task.target if task.labels else None,
-        None if task.labels else task.target,
-        task.tag is not None,
+        form.target if form.answers.labels else None,
+        None if form.answers.labels else form.target,
+        form.answers.word_labels is not None,
     )
     checked = check_files.survey(files, lambda first: roles, text)
-    _refused_by_training(task, checked)
+    _refused_by_training(form, data, checked)
     reading = _reading(config.lm or task.lm)
-    limits = [limit for limit in (config.max_length, task.max_length) if limit is not None]
-    template = task_members.parsed(task, task_members.members(task)[0].template)
+    limits = [limit for limit in (config.max_length, form.max_length) if limit is not None]
+    member = task_members.members(form, resolve.shown_method(task))[0]
+    template = task_members.parsed(form, member.template)
     assert reading is not None
     return checked, _token_counts(config, checked, template, reading, min(limits, default=None))
 
 
-def _refused_by_training(task: "TaskConfig", checked: Checked) -> None:
+def _refused_by_training(form: "TaskForm", data: "DataConfig", checked: Checked) -> None:
     """Put what training would refuse to what is wrong with the first file."""
-    from ptune.tasks import task_members
-    from ptune.tasks.rows import splits
+    from ptune.tasks.rows import task_rows
 
     try:
-        splits.read(
-            task.data,
-            task.target,
-            tuple(task.labels),
-            task.prompt_by,
-            task_members.fields(task),
-            multi_label=task.multi_label,
-            words=task_members.word_labels(task),
-        )
+        task_rows.read(form, data)
     except DataError as error:
         checked.files[0].faults.append(str(error))

@@ -3,7 +3,7 @@ seed."""
 
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,6 +20,8 @@ from ptune.experiments.compare.compare_methods import (
     settings_of,
 )
 from ptune.experiments.compare.compare_rows import (
+    BESIDE,
+    BESIDE_TASK,
     FewShotSplit,
     draw_all,
     is_impossible,
@@ -28,7 +30,6 @@ from ptune.experiments.compare.compare_rows import (
 )
 from ptune.experiments.compare.compare_summary import behind_baselines, summarise
 from ptune.experiments.options import CompareConfig
-from ptune.experiments.train.train_setup import PET
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import BASELINES
 from ptune.reports.pages import compare_page
@@ -40,22 +41,12 @@ from ptune.runs.logs.open_logs import check_logs, opened_logs
 from ptune.runs.logs.training_log import TrainingLog
 from ptune.runs.trials import JsonResults, Trial, run_trials
 from ptune.settings import TrainConfig
-from ptune.tasks.schema import TaskConfig
-from ptune.training.methods import METHODS, method
+from ptune.tasks.resolved.parts import TaskParts
+from ptune.training.methods import METHODS, PET, method
 
 TITLES = BASELINES | {
     name: preset.title for name, preset in METHODS.items() if name != "fine-tune"
 }  # what may be compared
-BESIDE = (
-    "methods",
-    "seeds",
-    "shots",
-    "out",
-    "resume",
-    "as_json",
-    "device",
-    "log",
-)  # settings that change no single result
 
 
 @dataclass(frozen=True)
@@ -71,18 +62,23 @@ class _Comparison:
 
     config: CompareConfig
     names: Sequence[str]
-    tasks: Sequence[TaskConfig]
+    tasks: Sequence[TaskParts]
     splits: Sequence[FewShotSplit]
     lm: LanguageModel
     identity: dict[str, Any]
     report: Callable[[str], None]
     logs: Sequence[TrainingLog] = ()
 
+    @property
+    def may_be_unknown(self) -> list[str]:
+        """The tasks whose texts may be unknown to the LM."""
+        return [task.form.name for task in self.tasks if task.allow_unknown]
+
     def split(self, trial: Trial) -> FewShotSplit:
         """The rows of a trial."""
         drawn = (trial.task, trial.shots, trial.seed)
         return next(
-            split for split in self.splits if (split.task.name, split.shots, split.seed) == drawn
+            split for split in self.splits if (split.form.name, split.shots, split.seed) == drawn
         )
 
 
@@ -104,7 +100,7 @@ def compare(config: CompareConfig, report: Callable[[str], None] | None = None) 
     names = [*BASELINES, *(name for name in names if name not in BASELINES)]
     tasks = read_tasks(config)
     if config.demonstrations is not None:
-        demonstrations.check(tasks, config.demonstrations)
+        demonstrations.check([task.form for task in tasks], config.demonstrations)
     check_logs(config.log)
     settings = config.model_dump(mode="json")
     with (
@@ -124,13 +120,15 @@ def compare(config: CompareConfig, report: Callable[[str], None] | None = None) 
 def _set_up(
     config: CompareConfig,
     names: Sequence[str],
-    tasks: Sequence[TaskConfig],
+    tasks: Sequence[TaskParts],
     report: Callable[[str], None],
 ) -> _Comparison:
     """Draw the rows of all tasks, and load the LM."""
     splits = [split for task in tasks for split in draw_all(config, task)]
     tuned = any(METHODS[name].tune in ("head", "lm", "both") for name in names if name in METHODS)
-    lm = LanguageModel.load(tasks[0].lm, device=config.device, dtype=config.dtype, tuned=tuned)
+    lm = LanguageModel.load(
+        tasks[0].source.name, device=config.device, dtype=config.dtype, tuned=tuned
+    )
     whole = _identity(config, lm, tasks)
     return _Comparison(config, names, tasks, splits, lm, whole, report)
 
@@ -151,7 +149,7 @@ def _rows_identity(split: FewShotSplit) -> dict[str, str]:
 
 
 def _trial(compared: _Comparison, split: FewShotSplit, name: str, rows: dict[str, str]) -> Trial:
-    task, shots, seed = split.task.name, split.shots, split.seed
+    task, shots, seed = split.form.name, split.shots, split.seed
     shared = {key: value for key, value in compared.identity.items() if key != "tasks"}
     settings = {
         **shared,
@@ -179,13 +177,14 @@ def _check(compared: _Comparison, trials: Sequence[Trial]) -> None:
     """Check the rows of the first draw of each task, and try each method that has no result for it
     yet on two of them; of a task without any results, that the LM can read its texts too."""
     config, out = compared.config, compared.config.out
-    first_splits = {split.task.name: split for split in reversed(compared.splits)}
+    first_splits = {split.form.name: split for split in reversed(compared.splits)}
     for name, split in first_splits.items():
         of_task = [trial for trial in trials if trial.task == name and trial.method in METHODS]
         begun = {trial.method for trial in of_task if (out / trial.file).exists()}
         names = [trial.method for trial in of_task if trial.method not in begun]
         if not begun:
-            compare_checks.check_texts(config, compared.lm, split, compared.report)
+            allowed = config.allow_unknown or name in compared.may_be_unknown
+            compare_checks.check_texts(compared.lm, split, allowed, compared.report)
         untried = [method(name) for name in dict.fromkeys(names)]
         compare_checks.check_rows(compared.lm, split, untried, compared.report)
         compare_checks.rehearse(config, compared.lm, split, untried)
@@ -300,26 +299,29 @@ def _report_faults(
         )
 
 
-def _shown(config: CompareConfig, tasks: Sequence[TaskConfig]) -> dict[str, Any]:
+def _shown(config: CompareConfig, tasks: Sequence[TaskParts]) -> dict[str, Any]:
     """The settings in the words of the command and of the tasks' files, for the page."""
     settings = config.model_dump(mode="json", exclude={*BESIDE, "tasks"})
-    names = [task.name for task in tasks]
-    by_task = {
-        f"task {task.name}": task.model_dump(mode="json", exclude={"out", "resume", "device"})
-        for task in tasks
-    }
+    names = [task.form.name for task in tasks]
+    by_task = {f"task {task.form.name}": _without_run(task.settings) for task in tasks}
     return {**settings, "tasks": names, **by_task}
 
 
+def _without_run(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's settings without those of a single run."""
+    beside = ("out", "resume", "device")
+    return {name: value for name, value in settings.items() if name not in beside}
+
+
 def _identity(
-    config: CompareConfig, lm: LanguageModel, tasks: Sequence[TaskConfig]
+    config: CompareConfig, lm: LanguageModel, tasks: Sequence[TaskParts]
 ) -> dict[str, Any]:
     """All that the results depend on, beside a result's own task, method, shots and seed."""
-    beside = [*BESIDE, "lm", "dtype", "title", "only"]
+    beside = (*BESIDE, *BESIDE_TASK, "tasks")
     return {
-        **identity.of_settings(config, [*beside, "tasks"]),
+        **identity.of_settings(config, beside),
         "lm": identity.of_lm(lm),
-        "tasks": {task.name: identity.of_settings(task, beside) for task in tasks},
+        "tasks": {task.form.name: identity.with_contents(task.deciding) for task in tasks},
     }
 
 

@@ -9,36 +9,36 @@ from ptune.experiments.compare.compare_methods import pet_plan, run_method, sett
 from ptune.experiments.compare.compare_rows import FewShotSplit, is_impossible, readable_members
 from ptune.experiments.options import CompareConfig
 from ptune.experiments.train.train_rows import texts_that_are_read
-from ptune.experiments.train.train_setup import PET
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
 from ptune.model.rows.examples import Shortening
 from ptune.runs.without_trace import without_trace
 from ptune.survey.text_checks import unknown_text
 from ptune.tasks import model_task
-from ptune.tasks.schema import TaskConfig
 from ptune.tasks.task_members import Member
 from ptune.training import rehearsal
-from ptune.training.methods import Method
+from ptune.training.methods import PET, Method
 from ptune.training.pattern_exploiting import pet
 
 
 def check_texts(
-    config: CompareConfig,
     lm: LanguageModel,
     split: FewShotSplit,
+    allow_unknown: bool,
     report: Callable[[str], None],
 ) -> None:
     """Report how much of a task's texts the LM cannot read.
 
+    Args:
+        allow_unknown: however much it is.
+
     Raises:
-        DataError: it is more than a tenth, which neither the command nor the task allows.
+        DataError: it is more than a tenth.
     """
-    task = split.task
+    form = split.form
     rows = {kind: getattr(split, kind) for kind in ("train", "dev", "test", "unlabeled")}
-    texts = [(f"{where} of {task.name}", texts) for where, texts in texts_that_are_read(task, rows)]
-    allow = config.allow_unknown or task.allow_unknown
-    for sentence in unknown_text.check(texts, lm.tokens, allow):
+    texts = [(f"{where} of {form.name}", texts) for where, texts in texts_that_are_read(form, rows)]
+    for sentence in unknown_text.check(texts, lm.tokens, allow_unknown):
         report(sentence)
 
 
@@ -59,14 +59,14 @@ def check_rows(
     reported: set[str] = set()
     checked: set[str] = set()
     for method in methods:
-        for member, model in _models(split.task, method, lm):
+        for member, model in _models(split, method, lm):
             if member.template in checked:
                 continue
             checked.add(member.template)
             for kind, rows_of_kind in rows.items():
                 shortening = Shortening()
                 rehearsal.try_rows(model, 0, rows_of_kind, shortening)
-                name = f"{kind} rows of {split.task.name}"
+                name = f"{kind} rows of {split.form.name}"
                 sentence = shortening.sentence(name, model.limit(0))
                 if sentence and kind not in reported:
                     reported.add(kind)
@@ -74,15 +74,17 @@ def check_rows(
 
 
 def _models(
-    task: TaskConfig, method: Method, lm: LanguageModel
+    split: FewShotSplit, method: Method, lm: LanguageModel
 ) -> Iterator[tuple[Member, PromptModel]]:
     """The templates and words by which a method asks the task, each with an untrained model that
     asks so; none where the method cannot be run on this LM, which its result then says."""
     try:
-        for member in readable_members(task, method, lm):
+        for member in readable_members(split.form, method, lm):
             model = PromptModel(lm)
-            bound = model_task.task_of(task, lm, member, method=method)
-            model.add(replace(bound, init="random"))
+            task = model_task.task_of(
+                split.form, lm, member, method=method, learning=split.learning
+            )
+            model.add(replace(task, init="random"))
             yield member, model
     except (TemplateError, VerbalizerError, ModelError) as error:
         if error.of_row:
@@ -124,12 +126,12 @@ def _brief(lm: LanguageModel, split: FewShotSplit, method: Method) -> FewShotSpl
     """A split with two rows of each kind, judged by its accuracy: other metrics may need more
     rows."""
     train = split.train[: rehearsal.ROWS]
-    for _, model in _models(split.task, method, lm):
+    for _, model in _models(split, method, lm):
         train = rehearsal.rows_that_teach(model, 0, split.train)
         break
     return replace(
         split,
-        task=split.task.model_copy(update={"metrics": ()}),
+        form=replace(split.form, judging=replace(split.form.judging, metrics=())),
         train=train,
         dev=split.dev[: rehearsal.ROWS],
         test=split.test[: rehearsal.ROWS],

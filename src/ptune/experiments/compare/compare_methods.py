@@ -17,14 +17,14 @@ from ptune.model.confidence import fit_confidence
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.reports.trial_results import EnsembleMember, MethodOutcome, PatternResult
 from ptune.runs.logs.training_log import TrainingLog
-from ptune.settings import TrainConfig, TrainOverrides
+from ptune.settings import TrainConfig
 from ptune.tasks import model_task
 from ptune.tasks.judging import baselines
-from ptune.tasks.judging.judge_labels import judge, labels_of, question
+from ptune.tasks.judging.judge_labels import judge, question
 from ptune.tasks.judging.label_details import LabelDetails
 from ptune.tasks.pet_task import plan_of
+from ptune.tasks.resolved.task_form import TaskForm
 from ptune.tasks.rows import few_shot
-from ptune.tasks.schema import TaskConfig
 from ptune.tasks.task_members import Member
 from ptune.training.loop import account, fit
 from ptune.training.methods import Method
@@ -42,14 +42,15 @@ def run_baseline(lm: LanguageModel, split: FewShotSplit, name: str) -> MethodOut
     """
     if name == MAJORITY:
         return MethodOutcome(figures=_majority(split))
-    if not split.task.labels:
-        raise TemplateError(f"{split.task.name} has no labels for {BASELINES[name]} to choose.")
-    asked = question(split.task, lm, split.train, split.test, split.training_labels)
+    form = split.form
+    if not form.answers.labels:
+        raise TemplateError(f"{form.name} has no labels for {BASELINES[name]} to choose.")
+    asked = question(
+        form, lm, train=split.train, test=split.test, training_labels=split.training_labels
+    )
     figures = baselines.figures(asked, lm, [name])
     if not figures:
-        raise TemplateError(
-            f"{split.task.name} has too little to learn from for {BASELINES[name]}."
-        )
+        raise TemplateError(f"{form.name} has too little to learn from for {BASELINES[name]}.")
     return MethodOutcome(figures=figures[name])
 
 
@@ -64,22 +65,22 @@ def _majority(split: FewShotSplit) -> dict[str, float]:
 def _constant(split: FewShotSplit, label: str) -> dict[str, float]:
     """The figures of one label for all test rows; where rows bring their choices, of the choice of
     that number."""
-    task = split.task
-    labels = labels_of(task)
+    form = split.form
+    labels = form.answers.shared
     shares = [[float(name == label) for name in labels]] * len(split.test)
     figures: dict[str, float] = {}
-    for metric in task.metrics or ("accuracy",):
+    for metric in form.judging.metrics or ("accuracy",):
         if metric.startswith("record"):
-            answers = [_choice(task, row, label) for row in split.test]
+            answers = [_choice(form.answers.choices, row, label) for row in split.test]
         else:
             answers = [label] * len(split.test)
-        figures |= labelled([metric], split.test, answers, task.target, labels, shares)
+        figures |= labelled([metric], split.test, answers, form.target, labels, shares)
     return figures
 
 
-def _choice(task: TaskConfig, row: Row, label: str) -> str:
+def _choice(choices: tuple[str, ...], row: Row, label: str) -> str:
     """The text of a row's choice; none where the row has fewer."""
-    texts = Choices(task.choices).texts(row)
+    texts = Choices(choices).texts(row)
     return texts[int(label)] if int(label) < len(texts) else ""
 
 
@@ -101,7 +102,7 @@ def run_method(
         PtuneError: the method cannot be run on this task or LM.
         DivergedError: its training left no finite state to keep.
     """
-    members = readable_members(split.task, method, lm)
+    members = readable_members(split.form, method, lm)
     chosen = choose_member(config, lm, split, method, members, settings)
     asked = [_with_examples(config, split, method, member) for member in members]
     if method.tune == "nothing":
@@ -148,7 +149,7 @@ def _grid_point(
 def settings_of(config: CompareConfig, split: FewShotSplit, method: Method) -> TrainConfig:
     """A method's training: as many steps and evaluations as the comparison sets, and the rates of
     the command, of the task, or else of the method."""
-    task_settings = split.task.train.model_dump(exclude_none=True)
+    task_settings = split.overrides.model_dump(exclude_none=True)
     command_settings = config.train.model_dump(exclude_none=True)
     return method.train.replaced(
         _steps(config) | task_settings | command_settings | {"seed": split.seed}
@@ -167,23 +168,23 @@ def _untrained(
     lm: LanguageModel, split: FewShotSplit, method: Method, member: Member
 ) -> PromptModel:
     """A model whose only task is a member, of which nothing is trained."""
-    model = PromptModel(lm, max_length=split.task.max_length)
-    model_task.add(model, split.task, member, split.train, method=method)
+    model = PromptModel(lm, max_length=split.form.max_length)
+    model_task.add(model, split.form, member, split.train, method=method, learning=split.learning)
     return model
 
 
-def _is_scaled(task: TaskConfig) -> bool:
+def _is_scaled(form: TaskForm) -> bool:
     """Whether a temperature corrects the probabilities of a task's labels."""
-    return task.reading.temperature == "dev"
+    return form.reading.temperature == "dev"
 
 
 def _score_untrained(
     lm: LanguageModel, split: FewShotSplit, method: Method, member: Member
 ) -> PatternResult:
     model = _untrained(lm, split, method, member)
-    fit_confidence(model, [0], split.dev, _is_scaled(split.task))
+    fit_confidence(model, [0], split.dev, _is_scaled(split.form))
     details = LabelDetails()
-    figures = judge(model, split.test, split.task.metrics, details=details)
+    figures = judge(model, split.test, split.form.judging.metrics, details=details)
     return PatternResult(
         template=member.template,
         words=member.words,
@@ -209,7 +210,7 @@ def choose_member(
         scores = [_zero_shot_score(lm, split, method, member) for member in members]
     else:
         halves = few_shot.splits(
-            [*split.train, *split.dev], config.splits, split.seed, split.task.target
+            [*split.train, *split.dev], config.splits, split.seed, split.form.target
         )
         scores = [_splits_score(lm, split, method, member, settings, halves) for member in members]
     return max(range(len(members)), key=lambda number: (scores[number], -number))
@@ -224,7 +225,7 @@ def _zero_shot_score(
     plain = Member(member.template.replace(front, "", 1), member.words)
     if str(plain) not in split.zero_shot:
         model = _untrained(lm, split, method_of("manual"), plain)
-        figures = judge(model, [*split.train, *split.dev], split.task.metrics)
+        figures = judge(model, [*split.train, *split.dev], split.form.judging.metrics)
         split.zero_shot[str(plain)] = figures[split.main_metric]
     return split.zero_shot[str(plain)]
 
@@ -257,9 +258,11 @@ def _train_member(
 ) -> PatternResult:
     """Train one member, score it on test, and put the LM back as it was."""
     weights = lm.weights() if method.tune != "prompt" else None
-    model = PromptModel(lm, max_length=split.task.max_length)
-    task = split.task.model_copy(update={"train": TrainOverrides(seed=split.seed)})
-    number = model_task.add(model, task, member, split.train, method=method)
+    model = PromptModel(lm, max_length=split.form.max_length)
+    learning = replace(split.learning, seed=split.seed)
+    number = model_task.add(
+        model, split.form, member, split.train, method=method, learning=learning
+    )
     try:
         history = fit(
             model,
@@ -269,9 +272,9 @@ def _train_member(
             label=f"{method.title}, {split.name}{pattern}",
             logs=logs,
         )[number]
-        fit_confidence(model, [number], split.dev, _is_scaled(split.task))
+        fit_confidence(model, [number], split.dev, _is_scaled(split.form))
         details = LabelDetails()
-        figures = judge(model, split.test, split.task.metrics, details=details)
+        figures = judge(model, split.test, split.form.judging.metrics, details=details)
         trained, kept = parameter_counts(model, [number], method)
     finally:
         if weights is not None:
@@ -306,13 +309,21 @@ def pet_plan(
     """
     if not split.unlabeled:
         raise TemplateError(
-            f"{split.task.name} has no unlabelled rows for {method.name} to learn from."
+            f"{split.form.name} has no unlabelled rows for {method.name} to learn from."
         )
-    if not split.task.labels:
-        raise TemplateError(f"{split.task.name} has no labels for a classifier to choose between.")
-    members = readable_members(split.task, method, lm)
-    task = split.task.model_copy(update={"train": TrainOverrides(seed=split.seed)})
-    return plan_of(task, lm, method, members, settings, **_steps(config))
+    if not split.form.answers.labels:
+        raise TemplateError(f"{split.form.name} has no labels for a classifier to choose between.")
+    members = readable_members(split.form, method, lm)
+    return plan_of(
+        split.form,
+        lm,
+        method,
+        members,
+        learning=replace(split.learning, seed=split.seed),
+        pet=split.pet,
+        train=settings,
+        **_steps(config),
+    )
 
 
 def run_pet(
@@ -352,9 +363,9 @@ def run_pet(
             rehearsed=True,
             logs=logs,
         )
-        fit_confidence(outcome.model, [0], split.dev, _is_scaled(split.task))
+        fit_confidence(outcome.model, [0], split.dev, _is_scaled(split.form))
         details = LabelDetails()
-        figures = judge(outcome.model, split.test, split.task.metrics, details=details)
+        figures = judge(outcome.model, split.test, split.form.judging.metrics, details=details)
     finally:
         lm.restore(weights)
     size = sum(parameter.numel() for parameter in lm.model.parameters())

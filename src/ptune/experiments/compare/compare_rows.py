@@ -9,15 +9,31 @@ from ptune.errors import ConfigError, ModelError, PtuneError, TemplateError, Ver
 from ptune.experiments.options import CompareConfig
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import Row
+from ptune.settings import PetConfig, TrainOverrides
 from ptune.tasks import task_members, yaml_task
 from ptune.tasks.judging.judge_labels import check_metrics
+from ptune.tasks.resolved import resolve
+from ptune.tasks.resolved.parts import TaskParts
+from ptune.tasks.resolved.task_form import Learning, TaskForm
 from ptune.tasks.rows import data_sets
 from ptune.tasks.rows.splits import read as read_rows
 from ptune.tasks.rows.splits import training_labels
-from ptune.tasks.schema import DataConfig, TaskConfig
+from ptune.tasks.schema import DataConfig
 from ptune.tasks.task_members import Member
 from ptune.template.language import Template
 from ptune.training.methods import Method
+
+BESIDE = (
+    "methods",
+    "seeds",
+    "shots",
+    "out",
+    "resume",
+    "as_json",
+    "device",
+    "log",
+)  # settings that change no single result
+BESIDE_TASK = ("lm", "dtype", "title", "only")  # of a task, that change none either
 
 
 @dataclass(frozen=True)
@@ -25,6 +41,10 @@ class FewShotSplit:
     """What the methods learn from and are scored on, which is the same for all of them.
 
     Attributes:
+        form: the task.
+        learning: how its prompts learn.
+        pet: how PET goes about it.
+        overrides: its settings of training.
         shots: rows of each label; 0 for a task that has its own few-shot files.
         training_labels: the labels of all rows that the task has to learn from, of which ``train``
             holds a few.
@@ -32,7 +52,10 @@ class FewShotSplit:
             is trained, filled in as it is computed.
     """
 
-    task: TaskConfig
+    form: TaskForm
+    learning: Learning
+    pet: PetConfig
+    overrides: TrainOverrides
     shots: int
     seed: int
     train: list[Row]
@@ -46,33 +69,33 @@ class FewShotSplit:
     def name(self) -> str:
         """What tells the split apart, for progress bars and logs."""
         shots = f", {self.shots} shots" if self.shots else ""
-        return f"{self.task.name}{shots}, seed {self.seed}"
+        return f"{self.form.name}{shots}, seed {self.seed}"
 
     @property
     def main_metric(self) -> str:
         """The figure that the task is judged by."""
-        return (self.task.metrics or ("accuracy",))[0]
+        return (self.form.judging.metrics or ("accuracy",))[0]
 
 
-def read_tasks(config: CompareConfig) -> list[TaskConfig]:
-    """The tasks that are compared, with the command's LM, test rows and longest input in place of
-    their own.
+def read_tasks(config: CompareConfig) -> list[TaskParts]:
+    """The tasks that are compared, resolved, with the command's LM, test rows and longest input in
+    place of their own.
 
     Raises:
         ConfigError: a task has no labels, two have the same name, or they name different LMs.
     """
     tasks = [_read_task(config, source) for source in config.tasks]
-    if len(sources := {task.lm for task in tasks}) > 1:
+    if len(sources := {task.source.name for task in tasks}) > 1:
         raise ConfigError(
             f"The tasks name different LMs ({', '.join(sorted(sources))}): choose one with --lm."
         )
-    names = [task.name for task in tasks]
+    names = [task.form.name for task in tasks]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"Two of the tasks are called {repeated!r}: give each a different name.")
     return tasks
 
 
-def _read_task(config: CompareConfig, source: str) -> TaskConfig:
+def _read_task(config: CompareConfig, source: str) -> TaskParts:
     task = yaml_task.read(pathlib.Path(source), config.preset)
     task = task.model_copy(update={"data": data_sets.as_files(task.data)})
     if not (task.labels or task.choices or task.span):
@@ -96,18 +119,19 @@ def _read_task(config: CompareConfig, source: str) -> TaskConfig:
             "it out, or run ptune train, and put its runs together by ptune report."
         )
     take = dict(task.data.take) | ({"test": config.test} if config.test else {})
-    return task.model_copy(
+    task = task.model_copy(
         update={
             "lm": task.lm if config.lm is None else config.lm,
             "data": task.data.model_copy(update={"take": take}),
             "max_length": config.max_length or task.max_length,
         }
     )
+    return resolve.task_parts(task, beside=(*BESIDE, *BESIDE_TASK))
 
 
-def _shots(config: CompareConfig, task: TaskConfig) -> list[int]:
+def _shots(config: CompareConfig, data: DataConfig) -> list[int]:
     """How many rows of each label; 0 for a task that has its own few-shot files."""
-    if task.data.shots is None:
+    if data.shots is None:
         return [0]
     numbers = listed(config.shots)
     if not all(number.isdigit() and int(number) for number in numbers):
@@ -115,7 +139,7 @@ def _shots(config: CompareConfig, task: TaskConfig) -> list[int]:
             "--shots takes whole numbers with commas between, such as 16,32; it is "
             f"{config.shots!r}."
         )
-    return [int(number) for number in numbers] or [task.data.shots]
+    return [int(number) for number in numbers] or [data.shots]
 
 
 def listed(text: str) -> list[str]:
@@ -123,46 +147,47 @@ def listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def draw_all(config: CompareConfig, task: TaskConfig) -> list[FewShotSplit]:
+def draw_all(config: CompareConfig, task: TaskParts) -> list[FewShotSplit]:
     """What the methods learn from for every number of shots and every seed. The metrics are checked
     on the test rows.
 
     Raises:
         PtuneError: the rows or the metrics are at fault.
     """
-    labels_to_learn_from = training_labels(task.data, task.target, tuple(task.labels))
-    drawn = [
-        _draw(task, shots, seed, labels_to_learn_from)
-        for shots in _shots(config, task)
-        for seed in range(config.seeds)
-    ]
-    check_metrics(task, drawn[0].test)
+    form, data = task.form, task.data
+    labels_to_learn_from = training_labels(data, form.target, form.answers.names)
+    drawn = []
+    for shots in _shots(config, data):
+        for seed in range(config.seeds):
+            rows = _draw(form, data, shots, seed)
+            split = FewShotSplit(
+                form=form,
+                learning=task.learning,
+                pet=task.pet,
+                overrides=task.overrides,
+                shots=shots,
+                seed=seed,
+                training_labels=labels_to_learn_from,
+                train=rows["train"],
+                dev=rows["dev"],
+                test=rows["test"],
+                unlabeled=rows["unlabeled"],
+            )
+            drawn.append(split)
+    check_metrics(form, drawn[0].test)
     return drawn
 
 
-def _draw(task: TaskConfig, shots: int, seed: int, labels_to_learn_from: list[str]) -> FewShotSplit:
-    """The rows of one seed; the test rows are the same for all seeds.
-
-    Args:
-        labels_to_learn_from: the labels of all rows that the task has to learn from.
-    """
+def _draw(form: TaskForm, data: DataConfig, shots: int, seed: int) -> dict[str, list[Row]]:
+    """The rows of one seed by their split; the test rows are the same for all seeds."""
     changes = {"seed": seed} | ({"shots": shots} if shots else {})
-    data: DataConfig = task.data.model_copy(update=changes)
-    labels = tuple(task.labels)
-    rows = read_rows(data, task.target, labels, fields=task_members.fields(task))
-    test = rows["test"]
+    drawn = data.model_copy(update=changes)
+    labels = form.answers.names
+    rows = read_rows(drawn, form.target, labels, fields=task_members.fields(form))
     if seed:
-        test = read_rows(data.model_copy(update={"seed": 0}), task.target, labels)["test"]
-    return FewShotSplit(
-        task=task,
-        shots=shots,
-        seed=seed,
-        train=rows["train"],
-        dev=rows["dev"],
-        test=test,
-        unlabeled=rows["unlabeled"],
-        training_labels=labels_to_learn_from,
-    )
+        first = drawn.model_copy(update={"seed": 0})
+        rows["test"] = read_rows(first, form.target, labels)["test"]
+    return rows
 
 
 def is_impossible(error: PtuneError, method: str) -> bool:
@@ -174,28 +199,28 @@ def is_impossible(error: PtuneError, method: str) -> bool:
     return isinstance(error, TemplateError) or method == "next-sentence"
 
 
-def readable_members(task: TaskConfig, method: Method, lm: LanguageModel) -> list[Member]:
+def readable_members(form: TaskForm, method: Method, lm: LanguageModel) -> list[Member]:
     """The templates and words by which a method asks the task and that an LM of this kind can read.
 
     Raises:
         TemplateError: there is none.
         ConfigError: the task has no pattern or template for the method.
     """
-    if not task.patterns:
+    if not form.patterns:
         raise ConfigError(
-            f"{task.name} has no patterns, by which methods are compared: hand-written templates, "
+            f"{form.name} has no patterns, by which methods are compared: hand-written templates, "
             "beside the template with soft tokens."
         )
-    if method.reader and not task.labels:
-        raise TemplateError(f"{task.name} has no labels for {method.name} to choose between.")
+    if method.reader and not form.answers.labels:
+        raise TemplateError(f"{form.name} has no labels for {method.name} to choose between.")
     members, reason = [], None
     whole = READERS[method.reader or "words"].mask != "needed"
-    for member in task_members.members(task, method, lm):
+    for member in task_members.members(form, method, lm):
         try:
             Template.parse(member.template).for_lm(lm.tokens, lm.kind, whole)
             members.append(member)
         except TemplateError as error:
             reason = error
     if not members:
-        raise reason or TemplateError(f"{task.name} has no template.")
+        raise reason or TemplateError(f"{form.name} has no template.")
     return members

@@ -13,8 +13,8 @@ from ptune.data.row import label_of
 from ptune.errors import ConfigError
 from ptune.experiments.compare.compare_rows import FewShotSplit
 from ptune.model.prompt_model import Row
+from ptune.tasks.resolved.task_form import TaskForm
 from ptune.tasks.rows.row_labels import changed
-from ptune.tasks.schema import TaskConfig
 from ptune.tasks.task_members import Member
 from ptune.template.fields import filtered
 from ptune.template.language import Field, Mask, Sep, Template, Text
@@ -29,21 +29,21 @@ def takes(method: Method) -> bool:
     return method.frame == "<pattern>" and method.reader is None
 
 
-def check(tasks: Sequence[TaskConfig], number: int) -> None:
+def check(forms: Sequence[TaskForm], number: int) -> None:
     """Refuse examples where a task has none of their kind.
 
     Raises:
         ConfigError: its labels are not the same for all rows, or its rows have such a field.
     """
-    for task in tasks:
-        if not task.labels:
+    for form in forms:
+        if not form.answers.labels:
             raise ConfigError(
-                f"{task.name} has no labels of which examples could be drawn: leave "
+                f"{form.name} has no labels of which examples could be drawn: leave "
                 f"--demonstrations {number} out."
             )
-        if any(FIELD in Template.parse(pattern).fields for pattern in task.patterns):
+        if any(FIELD in Template.parse(pattern).fields for pattern in form.patterns):
             raise ConfigError(
-                f"The rows of {task.name} have a field {FIELD!r}, the name under which examples "
+                f"The rows of {form.name} have a field {FIELD!r}, the name under which examples "
                 "stand: call it otherwise."
             )
 
@@ -89,7 +89,7 @@ class Shelf:
         rows: dict[str, list[int]] = {label: [] for label in member.words}
         texts, inputs = [], []
         for place, row in enumerate(split.train):
-            label = label_of(row[split.task.target], list(member.words))
+            label = label_of(row[split.form.target], list(member.words))
             words = member.words[label]
             rows[label].append(place)
             texts.append(written(template, row, words if isinstance(words, str) else words[0]))

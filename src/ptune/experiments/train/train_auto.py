@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 from ptune.base import files, terminal
-from ptune.errors import ConfigError
 from ptune.experiments.train import train_checks, train_results, train_setup
 from ptune.experiments.train.train_rows import TaskRows, texts_that_are_read
 from ptune.lm.language_model import LanguageModel
@@ -24,23 +23,11 @@ from ptune.selection.choice import MINUTES, Selection, choose
 from ptune.selection.training import Chosen
 from ptune.survey.text_checks import unknown_text
 from ptune.tasks.judging import judge_labels
+from ptune.tasks.resolved import resolve
+from ptune.tasks.resolved.parts import SelectionParts
 from ptune.tasks.schema import AUTO, TaskConfig
 
 SELECTION = "selection.json"
-# what a task may not say, since every method that is tried says it itself
-SAID_BY_METHODS = (
-    "prompt_by",
-    "only",
-    "prompts",
-    "continue_from",
-    "encoder",
-    "init",
-    "prefix",
-    "loss",
-    "choices",
-    "span",
-    "vocabulary",
-)
 
 
 def train(config: TaskConfig, report: Callable[[str], None] = terminal.print_line) -> Run:
@@ -53,50 +40,70 @@ def train(config: TaskConfig, report: Callable[[str], None] = terminal.print_lin
     Raises:
         PtuneError: the task, its rows or the LM are at fault, or no method fits.
     """
-    _check(config)
-    with working_in(config.out, "ptune train", config.resume) as folder:
-        return _train_in(config, folder, report)
+    parts = resolve.selection(config)
+    output = parts.output
+    with working_in(output.folder, "ptune train", output.resume) as folder:
+        return _train_in(parts, folder, report)
 
 
-def _train_in(config: TaskConfig, folder: RunFolder, report: Callable[[str], None]) -> Run:
-    rows = TaskRows.read(config, report)
-    judge_labels.check_metrics(config, rows.splits["test"] or rows.splits["train"])
+def _train_in(parts: SelectionParts, folder: RunFolder, report: Callable[[str], None]) -> Run:
+    form, output, source = parts.form, parts.output, parts.source
+    rows = TaskRows.read(form, parts.data, report)
+    judge_labels.check_metrics(form, rows.splits["test"] or rows.splits["train"])
     labelled = [*rows.splits["train"], *rows.splits["dev"]]
-    tune_lm = config.tune != "prompt"
-    lm = LanguageModel.load(config.lm, device=config.device, dtype=config.dtype, tuned=tune_lm)
-    for sentence in unknown_text.check(
-        texts_that_are_read(config, rows.splits), lm.tokens, config.allow_unknown
-    ):
+    lm = LanguageModel.load(
+        source.name, device=source.device, dtype=source.dtype, tuned=parts.tunes_lm
+    )
+    texts = texts_that_are_read(form, rows.splits)
+    for sentence in unknown_text.check(texts, lm.tokens, parts.allow_unknown):
         report(sentence)
-    whole = train_setup.run_identity(config, lm)
+    whole = {"lm": identity.of_lm(lm), **identity.with_contents(parts.deciding)}
     if folder.begun is not None:
         folder.claim(whole)
-    if train_setup.is_finished(config):
-        return train_results.finished_run(config, report)
-    cheapest = candidates(config, lm, tune_lm)[:1]
-    model, tasks = training.untrained(cheapest, lm, labelled)
-    train_checks.check_rows(config, model, tasks, rows, ["train", "dev", "test"], report)
-    baselines = train_results.baseline_figures(config, lm, labelled, rows.splits["test"])
+    if train_setup.is_finished(output):
+        return train_results.finished_run(output.folder, report)
+    _check_rows(parts, lm, rows, labelled, report)
+    baselines = train_results.baseline_figures(
+        form, parts.data, lm, train=labelled, test=rows.splits["test"]
+    )
     if folder.begun is None:
         folder.claim(whole)
     began = time.monotonic()
-    selection, chosen = _select(config, lm, labelled, rows.splits["unlabeled"], whole, report)
-    trained = training.train(chosen, lm, labelled, config.out, config.resume, selection.confidence)
+    selection, chosen = _select(parts, lm, labelled, rows.splits["unlabeled"], whole, report)
+    trained = training.train(
+        chosen, lm, labelled, output.folder, output.resume, selection.confidence
+    )
     seconds = time.monotonic() - began
-    run = _record(config, lm, rows, selection, chosen, trained, seconds)
+    run = _record(parts, lm, rows, selection, chosen, trained)
+    run.seconds["train"] = round(seconds, 1)
     run.baselines = baselines
     method = replace(chosen[0].method, tune=chosen[0].method.tune if len(chosen) == 1 else "prompt")
-    train_results.save(config, trained.model, trained.tasks, method, run)
-    train_results.score_test_rows(config, trained.model, rows.splits["test"], run)
-    train_results.save_figures(config, run)
+    train_results.save(output.folder, trained.model, trained.tasks, method, run)
+    train_results.score_test_rows(form, trained.model, rows.splits["test"], run)
+    train_results.save_figures(output.folder, run)
     figures = ", ".join(f"{name} {value:.4g}" for name, value in run.figures.items())
-    report(f"{config.name}: {figures + '; ' if figures else ''}saved in {config.out}")
-    train_results.report_beside(config, run, report)
+    report(f"{form.name}: {figures + '; ' if figures else ''}saved in {output.folder}")
+    train_results.report_beside(form, run, report)
     return run
 
 
+def _check_rows(
+    parts: SelectionParts,
+    lm: LanguageModel,
+    rows: TaskRows,
+    labelled: Sequence[Row],
+    report: Callable[[str], None],
+) -> None:
+    """Refuse rows that do not fit the cheapest method, before anything is tried."""
+    cheapest = candidates(parts.form, lm, parts.tunes_lm, learning=parts.learning)[:1]
+    model, tasks = training.untrained(cheapest, lm, labelled)
+    splits = ["train", "dev", "test"]
+    judging = parts.form.judging
+    train_checks.check_rows(model, tasks, rows, splits=splits, judging=judging, report=report)
+
+
 def _select(
-    config: TaskConfig,
+    parts: SelectionParts,
     lm: LanguageModel,
     rows: Sequence[Row],
     unlabeled: Sequence[Row],
@@ -108,18 +115,21 @@ def _select(
     Args:
         whole: all that the outcome of the run depends on.
     """
+    folder = parts.output.folder
     selection, chosen = choose(
-        config,
+        parts.form,
         lm,
         rows,
+        learning=parts.learning,
+        pet=parts.pet,
         unlabeled=unlabeled,
-        minutes=config.minutes or MINUTES,
-        tune_lm=config.tune != "prompt",
+        minutes=parts.minutes or MINUTES,
+        tune_lm=parts.tunes_lm,
         report=report,
-        folder=config.out,
+        folder=folder,
         identity=identity.of_value(whole),
     )
-    files.write_json(config.out / SELECTION, selection.model_dump(mode="json"))
+    files.write_json(folder / SELECTION, selection.model_dump(mode="json"))
     for sentence in account(selection):
         report(sentence)
     return selection, chosen
@@ -166,13 +176,12 @@ def _untried(selection: Selection) -> str:
 
 
 def _record(
-    config: TaskConfig,
+    parts: SelectionParts,
     lm: LanguageModel,
     rows: TaskRows,
     selection: Selection,
     chosen: Sequence[Candidate],
     trained: Chosen,
-    seconds: float,
 ) -> Run:
     """What run.json says before the test rows are scored."""
     names = {number: trained.model.tasks[number].task.name for number in trained.tasks.values()}
@@ -187,11 +196,11 @@ def _record(
         if history.best
     }
     return Run(
-        name=config.name,
+        name=parts.form.name,
         method=AUTO,
-        title=config.title or f"auto: {' and '.join(one.method.title for one in chosen)}",
+        title=parts.title or f"auto: {' and '.join(one.method.title for one in chosen)}",
         template=" | ".join(candidate.member.template for candidate in chosen),
-        lm=config.lm,
+        lm=parts.source.name,
         lm_parameters=sum(parameter.numel() for parameter in lm.model.parameters()),
         rows=rows.counts(),
         history={
@@ -200,8 +209,7 @@ def _record(
         },
         best=best,
         dev_score=f"{selection.metric} of rows held out",
-        seconds={"train": round(seconds, 1)},
-        settings=config.model_dump(mode="json"),
+        settings=dict(parts.settings),
         versions={
             name: importlib.metadata.version(name) for name in ("ptune", "torch", "transformers")
         },
@@ -213,30 +221,3 @@ def _record(
         steps={name: history.step for name, history in histories.items()},
         selection=selection.model_dump(mode="json"),
     )
-
-
-def _check(config: TaskConfig) -> None:
-    """Refuse a task that is not one of labels, or that says what the methods that are tried say.
-
-    Raises:
-        ConfigError: it is one.
-    """
-    if not config.labels:
-        raise ConfigError(
-            f"method auto chooses between methods for labels, and {config.name} has none: name a "
-            "method (ptune methods lists them)."
-        )
-    default = TaskConfig(name="default")
-    said = [name for name in SAID_BY_METHODS if getattr(config, name) != getattr(default, name)]
-    said += ["preset"] if config.preset == "paper" else []
-    said += ["reading.by"] if config.reading.by != "words" else []
-    said += [
-        f"train.{name}" for name in config.train.model_dump(exclude_none=True) if name != "seed"
-    ]
-    said += ["log"] if config.log else []
-    said += ["tune"] if config.tune not in (None, "prompt") else []
-    if said:
-        raise ConfigError(
-            f"method auto takes every method as it is, and {config.name} says {', '.join(said)}: "
-            "leave that out, or name a method."
-        )

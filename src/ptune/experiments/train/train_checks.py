@@ -13,7 +13,7 @@ from ptune.model.prompt_model import PromptModel, Row
 from ptune.model.rows.examples import Shortening
 from ptune.settings import TrainConfig
 from ptune.tasks.judging import judge_labels, judge_texts
-from ptune.tasks.schema import TaskConfig
+from ptune.tasks.resolved.task_form import Judging, TaskForm
 from ptune.training import rehearsal
 from ptune.training.loop import accuracy
 from ptune.training.methods import Method
@@ -22,11 +22,12 @@ from ptune.training.prompt_training import TrainingHistory
 
 
 def check_rows(
-    config: TaskConfig,
     model: PromptModel,
     tasks: Mapping[str | None, int],
     rows: TaskRows,
+    *,
     splits: Sequence[str],
+    judging: Judging,
     report: Callable[[str], None],
 ) -> None:
     """Tokenise every row for every task that takes it, and compute the figures as if all answers
@@ -51,11 +52,11 @@ def check_rows(
         return
     if left_out := rows.counts()["test"] - len(scored):
         report(
-            f"{left_out} test rows have a {config.prompt_by} without a prompt here, and are not "
+            f"{left_out} test rows have a {rows.prompt_by} without a prompt here, and are not "
             "scored."
         )
     if bound.verbalizer is None:
-        judge_texts.check(bound, scored, config.metrics, config.parts)
+        judge_texts.check(bound, scored, judging.metrics, judging.parts)
 
 
 def untrained_classifier(lm: LanguageModel, plan: Plan) -> PromptModel:
@@ -66,13 +67,14 @@ def untrained_classifier(lm: LanguageModel, plan: Plan) -> PromptModel:
 
 
 def rehearse(
-    config: TaskConfig,
     model: PromptModel,
     tasks: Mapping[str | None, int],
     data: Mapping[int, tuple[list[Row], list[Row]]],
-    settings: TrainConfig,
-    method: Method,
     rows: TaskRows,
+    *,
+    form: TaskForm,
+    method: Method,
+    train: TrainConfig,
 ) -> None:
     """Run on two rows, with a copy of the model, all that comes after the model is built: a step,
     an evaluation on dev, weights, figures.
@@ -84,21 +86,21 @@ def rehearse(
     Raises:
         PtuneError: something does not fit together.
     """
-    brief = config.decoding.model_copy(
-        update={"max_new_tokens": max(1, config.decoding.min_new_tokens, 2)}
+    brief = form.decoding.model_copy(
+        update={"max_new_tokens": max(1, form.decoding.min_new_tokens, 2)}
     )
     twin = rehearsal.one_step(
         model,
         data,
-        settings,
+        train,
         tune=method.tune,  # type: ignore[arg-type]
-        texts=judge_texts.dev_score(config.stop_by, brief),
+        texts=judge_texts.dev_score(form.judging.stop_by, brief),
         unlabeled=rows.splits["unlabeled"],
     )
     scored = rows.scored(tasks)[: rehearsal.ROWS]
     has_labels = twin.tasks[0].verbalizer is not None
     with contextlib.suppress(DivergedError):
-        if is_weighted(config, has_labels):
+        if is_weighted(form.combine, has_labels):
             weigh(twin, tasks, rows.of("dev", None)[: rehearsal.ROWS], {})
         if scored and has_labels:
             judge_labels.judge(twin, scored)

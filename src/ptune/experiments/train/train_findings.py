@@ -11,16 +11,16 @@ from ptune.survey import findings
 from ptune.survey.text_checks.duplicates import SeenTexts
 from ptune.survey.text_checks.texts import Texts
 from ptune.tasks import task_members
-from ptune.tasks.schema import TaskConfig
+from ptune.tasks.resolved.task_form import TaskForm
 from ptune.template.language import Field, text_of
 
 LOOKED_AT = ("train", "dev", "test")
 
 
-def of_rows(config: TaskConfig, rows: TaskRows) -> list[str]:
+def of_rows(form: TaskForm, rows: TaskRows) -> list[str]:
     """Sentences about texts that stand twice or in two splits, that are damaged or empty, and about
     rare labels."""
-    fields = task_members.fields(config)
+    fields = task_members.fields(form)
     sentences = []
     with SeenTexts() as seen:
         for split in LOOKED_AT:
@@ -29,18 +29,18 @@ def of_rows(config: TaskConfig, rows: TaskRows) -> list[str]:
                 line = row.line if isinstance(row, FileRow) else number
                 text = _text(row, fields)
                 texts.add(text, line)
-                seen.add(text, _answer(row, config), split, line)
+                seen.add(text, _answer(row, form), split, line)
             sentences += findings.of_texts(texts, f"{split}: ")
         duplicates = seen.duplicates() if fields else None
-    if config.labels:
-        answers = [_answer(row, config) for row in rows.splits["train"]]
-        if config.tag:
-            answers = [label for row in rows.splits["train"] for label in row[config.target]]
-        elif config.multi_label:
+    if form.answers.labels:
+        answers = [_answer(row, form) for row in rows.splits["train"]]
+        if form.answers.word_labels:
+            answers = [label for row in rows.splits["train"] for label in row[form.target]]
+        elif form.answers.multi_label:
             answers = [
                 label
                 for row in rows.splits["train"]
-                for label in label_names(row[config.target], config.data.label_separator)
+                for label in label_names(row[form.target], form.layout.label_separator)
             ]
         sentences += findings.of_labels(Counter(answers), "train: ")
     return sentences + (findings.of_duplicates(duplicates) if duplicates else [])
@@ -57,6 +57,6 @@ def _text(row: Row, fields: Sequence[Field]) -> str:
     return " ".join(texts)
 
 
-def _answer(row: Row, config: TaskConfig) -> str:
-    value = row.get(config.target)
-    return "" if value is None else label_of(value, tuple(config.labels))
+def _answer(row: Row, form: TaskForm) -> str:
+    value = row.get(form.target)
+    return "" if value is None else label_of(value, form.answers.names)

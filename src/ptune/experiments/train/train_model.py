@@ -1,8 +1,9 @@
 """The model of a task that is trained: new prompts, and those that go on."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 
 from ptune.base.file_names import file_name
 from ptune.errors import ConfigError
@@ -11,21 +12,27 @@ from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Task
 from ptune.storage import prompt_folder
 from ptune.tasks import model_task, task_members
-from ptune.tasks.schema import TaskConfig
+from ptune.tasks.resolved.parts import Output
+from ptune.tasks.resolved.task_form import Learning, TaskForm
+from ptune.training.methods import Method
 
 MAY_CHANGE = ("seed", "layout", "metrics", "parts")  # fields of a task whose prompt goes on
 
 
-def folder_of(config: TaskConfig, value: str | None) -> pathlib.Path:
-    """Where a prompt is saved: in the out folder, or in a folder of its name in there."""
-    return config.out if value is None else config.out / "prompts" / file_name(value)
+def folder_of(folder: pathlib.Path, value: str | None) -> pathlib.Path:
+    """Where a prompt is saved: in the run's folder, or in a folder of its name in there."""
+    return folder if value is None else folder / "prompts" / file_name(value)
 
 
 def build(
-    config: TaskConfig,
     lm: LanguageModel,
     rows: RowsByPrompt,
     start: PromptModel | None = None,
+    *,
+    form: TaskForm,
+    method: Method,
+    learning: Learning,
+    output: Output,
 ) -> tuple[PromptModel, dict[str | None, int]]:
     """The model, and the number of each prompt's task: new prompts, and of those that ``only``
     names the ones that are saved already, which go on.
@@ -38,16 +45,13 @@ def build(
         ConfigError: ``only`` names a value that no row has, or a saved prompt was trained with
             other settings.
     """
-    if unknown := next((value for value in config.only if value not in rows), None):
-        raise ConfigError(f"No training row has {config.prompt_by} {unknown!r}.")
-    members = task_members.members(config, lm=lm)
-    values = _values(config, rows, len(members))
-    saved = [
-        value
-        for value in values
-        if config.only and (folder_of(config, value) / "prompt.json").exists()
-    ]
-    model = _load_saved(config, lm, saved, members[0]) if saved else PromptModel(lm)
+    only = output.only
+    if unknown := next((value for value in only if value not in rows), None):
+        raise ConfigError(f"No training row has {form.prompt_by} {unknown!r}.")
+    members = task_members.members(form, method, lm)
+    values = _values(only, rows, len(members))
+    asked = partial(model_task.task_of, form, lm, members[0], method=method, learning=learning)
+    model, saved = _load_saved(lm, output, values, asked)
     tasks: dict[str | None, int] = {value: number for number, value in enumerate(saved)}
     if len(members) == 1:
         members = members * len(values)
@@ -55,32 +59,42 @@ def build(
         if value not in tasks:
             tasks[value] = model_task.add(
                 model,
-                config,
+                form,
                 member,
-                rows_of_prompt(rows, value, config.prompt_by),
-                value,
+                rows_of_prompt(rows, value, form.prompt_by),
+                method=method,
+                learning=learning,
+                name=value,
                 begun=_start_of(start, value, number),
             )
     return model, tasks
 
 
-def _values(config: TaskConfig, rows: RowsByPrompt, members: int) -> list[str | None]:
+def _values(only: Sequence[str], rows: RowsByPrompt, members: int) -> list[str | None]:
     """The names of the prompts: the values of ``prompt_by``, the numbers of an ensemble's members,
     or None alone."""
     if members > 1:
         return [str(number) for number in range(1, members + 1)]
-    return [value for value in rows if value in config.only or not config.only] or [None]
+    return [value for value in rows if value in only or not only] or [None]
 
 
 def _load_saved(
-    config: TaskConfig, lm: LanguageModel, values: list[str | None], member: task_members.Member
-) -> PromptModel:
-    """The saved prompts, which are checked to be those of this task."""
-    folders = [folder_of(config, value) for value in values]
-    model = prompt_folder.load(folders, lm, trainable=True)
-    for bound, value, folder in zip(model.tasks, values, folders):
-        _check_same(bound.task, model_task.task_of(config, lm, member, value), folder)
-    return model
+    lm: LanguageModel, output: Output, values: list[str | None], asked: Callable[..., Task]
+) -> tuple[PromptModel, list[str | None]]:
+    """The prompts that are saved already and go on, which are checked to be those of this task,
+    and their values of ``prompt_by``; where ``only`` names none, a model without prompts.
+
+    Args:
+        asked: the task by its name.
+    """
+    folders = {value: folder_of(output.folder, value) for value in values if output.only}
+    saved = [value for value, folder in folders.items() if (folder / "prompt.json").exists()]
+    if not saved:
+        return PromptModel(lm), []
+    model = prompt_folder.load([folders[value] for value in saved], lm, trainable=True)
+    for bound, value in zip(model.tasks, saved):
+        _check_same(bound.task, asked(name=value), folders[value])
+    return model, saved
 
 
 def _check_same(saved: Task, requested: Task, folder: pathlib.Path) -> None:

@@ -1,6 +1,7 @@
 """What a training leaves: its prompts or LM, its figures on the test rows, and its report."""
 
 import contextlib
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 from ptune.base import files
@@ -15,8 +16,9 @@ from ptune.reports.schemas import Run
 from ptune.storage import peft_format, prompt_folder
 from ptune.tasks.judging import baselines, judge_labels, judge_texts
 from ptune.tasks.judging.label_details import LabelDetails
+from ptune.tasks.resolved.task_form import TaskForm
 from ptune.tasks.rows.splits import training_labels
-from ptune.tasks.schema import TaskConfig
+from ptune.tasks.schema import DataConfig
 from ptune.training.methods import Method
 
 
@@ -43,31 +45,36 @@ def parameter_counts(model: PromptModel, tasks: Sequence[int], method: Method) -
 
 
 def baseline_figures(
-    config: TaskConfig, lm: LanguageModel, train: Sequence[Row], test: Sequence[Row]
+    form: TaskForm,
+    data: DataConfig,
+    lm: LanguageModel,
+    *,
+    train: Sequence[Row],
+    test: Sequence[Row],
 ) -> dict[str, dict[str, float]]:
     """The figures of the baselines, by the LM as it is before any training."""
-    if not (config.labels and train and test) or config.tag:
+    labels = form.answers.names
+    if not (labels and train and test) or form.answers.word_labels:
         return {}
-    labels_to_learn_from: list[str] = []
-    if not config.multi_label:
-        labels_to_learn_from = training_labels(config.data, config.target, tuple(config.labels))
-    asked = judge_labels.question(config, lm, train, test, labels_to_learn_from)
+    to_learn = [] if form.answers.multi_label else training_labels(data, form.target, labels)
+    asked = judge_labels.question(form, lm, train=train, test=test, training_labels=to_learn)
     return baselines.figures(asked, lm)
 
 
-def score_test_rows(config: TaskConfig, model: PromptModel, rows: Sequence[Row], run: Run) -> None:
+def score_test_rows(form: TaskForm, model: PromptModel, rows: Sequence[Row], run: Run) -> None:
     """Score the test rows of all prompts as one set, and write the figures into the run."""
+    judging = form.judging
     if not rows:
         return
     if model.tasks[0].verbalizer is not None:
         details = LabelDetails()
-        run.figures = judge_labels.judge(model, rows, config.metrics, details=details)
+        run.figures = judge_labels.judge(model, rows, judging.metrics, details=details)
         run.confusion = details.confusion
         run.calibration = details.calibration
         run.wrong = details.wrong
         run.intervals = details.intervals
         return
-    judged = judge_texts.judge(model, rows, config.decoding, config.metrics, config.parts)
+    judged = judge_texts.judge(model, rows, form.decoding, judging.metrics, judging.parts)
     run.figures = judged.figures
     run.parts = judged.parts
     run.left_out = judged.left_out
@@ -78,7 +85,7 @@ def score_test_rows(config: TaskConfig, model: PromptModel, rows: Sequence[Row],
 
 
 def save(
-    config: TaskConfig,
+    folder: pathlib.Path,
     model: PromptModel,
     tasks: Mapping[str | None, int],
     method: Method,
@@ -87,45 +94,50 @@ def save(
     """Save the tuned LM, where there is one, and each prompt with its best figures on dev; with
     them PEFT's own files, where they can say the same."""
     if method.tune in ("head", "lm", "both"):
-        model.lm.save(config.out / "lm")
-        model.lm.source = str(config.out / "lm")
+        model.lm.save(folder / "lm")
+        model.lm.source = str(folder / "lm")
     for value, number in tasks.items():
         best = run.best.get(model.tasks[number].task.name)
         figures = {}
         if best:
             figures = {f"dev {run.dev_score}": best["dev"], "dev loss": best["dev_loss"]}
-        folder = folder_of(config, value)
-        prompt_folder.save(model, folder, number, figures, encoder=True)
+        place = folder_of(folder, value)
+        prompt_folder.save(model, place, number, figures, encoder=True)
         if method.tune == "prompt":
             with contextlib.suppress(ConfigError):
-                peft_format.export(model, folder, number)
+                peft_format.export(model, place, number)
 
 
-def save_figures(config: TaskConfig, run: Run) -> None:
+def save_figures(folder: pathlib.Path, run: Run) -> None:
     """Write run.json, the page and the test figures beside what is saved, and end the run."""
     from ptune.reports.pages import runs_page
 
-    if run.figures and (config.out / "prompt.json").exists():
+    if run.figures and (folder / "prompt.json").exists():
         figures = {f"test {name}": figure for name, figure in run.figures.items()}
-        prompt_folder.note_metrics(config.out, figures)
-    files.write_json(config.out / "run.json", run.model_dump(mode="json"))
-    runs_page.write([run], config.out)
-    (config.out / CHECKPOINT).unlink(missing_ok=True)
+        prompt_folder.note_metrics(folder, figures)
+    files.write_json(folder / "run.json", run.model_dump(mode="json"))
+    runs_page.write([run], folder)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
-def finished_run(config: TaskConfig, report: Callable[[str], None]) -> Run:
-    """The run in the out folder; its page is written where a kill left it without one."""
+def finished_run(folder: pathlib.Path, report: Callable[[str], None]) -> Run:
+    """The run in its folder; its page is written where a kill left it without one."""
     from ptune.reports.pages import runs_page
 
-    run = runs_page.read([config.out])[0]
-    if not (config.out / "report.html").exists():
-        runs_page.write([run], config.out)
-    report(f"The run in {config.out} is finished; for another choose another --out.")
+    run = runs_page.read([folder])[0]
+    if not (folder / "report.html").exists():
+        runs_page.write([run], folder)
+    report(f"The run in {folder} is finished; for another choose another --out.")
     return run
 
 
 def add_other_prompts(
-    config: TaskConfig, lm: LanguageModel, rows: Mapping[str | None, list[Row]], run: Run
+    form: TaskForm,
+    folder: pathlib.Path,
+    lm: LanguageModel,
+    *,
+    rows: Mapping[str | None, list[Row]],
+    run: Run,
 ) -> None:
     """Put beside the prompts that were trained what the earlier run says of the other prompts of
     their bank, and score all as one set.
@@ -135,9 +147,9 @@ def add_other_prompts(
     """
     from ptune.reports.pages import runs_page
 
-    before = runs_page.read([config.out])[0]
+    before = runs_page.read([folder])[0]
     trained_now = {*run.history, *run.lost}
-    model = prompt_folder.load(prompt_folder.folders_in(config.out), lm)
+    model = prompt_folder.load(prompt_folder.folders_in(folder), lm)
     others = {bound.task.name for bound in model.tasks} - trained_now
     for field in ("history", "best", "steps", "answer_tokens"):
         earlier = getattr(before, field)
@@ -151,17 +163,17 @@ def add_other_prompts(
     run.seconds["train"] = round(run.seconds["train"] + before.seconds.get("train", 0.0), 1)
     owners = {bound.task.by[1] for bound in model.tasks if bound.task.by}
     scored = [row for value in rows if value in owners for row in rows[value]]
-    score_test_rows(config, model, scored, run)
+    score_test_rows(form, model, scored, run)
 
 
-def report_beside(config: TaskConfig, run: Run, report: Callable[[str], None]) -> None:
+def report_beside(form: TaskForm, run: Run, report: Callable[[str], None]) -> None:
     """Report how much the figures depend on the test rows, what a user would get without prompts,
     and last of all whether that is better."""
     if run.intervals:
         report(intervals.sentence(run.intervals))
     if not (run.baselines and run.figures):
         return
-    metric = judge_labels.metrics_of(config)[0]
+    metric = judge_labels.metrics_of(form)[0]
     scores = {name: figures[metric] for name, figures in run.baselines.items()}
     listed = "; ".join(f"{BASELINES[name]} {score:.4g}" for name, score in scores.items())
     report(f"Baselines without prompts, on the same rows, {metric}: {listed}")
@@ -169,5 +181,5 @@ def report_beside(config: TaskConfig, run: Run, report: Callable[[str], None]) -
         name, score = ahead
         report(
             f"This run ({run.figures[metric]:.4g}) is behind a baseline, {BASELINES[name]} "
-            f"({score:.4g}): {baselines.advice(config.method, config.multi_label)}."
+            f"({score:.4g}): {baselines.advice(run.method, form.answers.multi_label)}."
         )

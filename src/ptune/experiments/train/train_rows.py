@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from ptune.model.prompt_model import Row
 from ptune.tasks import task_members
+from ptune.tasks.resolved.task_form import TaskForm
+from ptune.tasks.rows import task_rows
 from ptune.tasks.rows.splits import by_prompt
-from ptune.tasks.rows.splits import read as read_splits
-from ptune.tasks.schema import TaskConfig
+from ptune.tasks.schema import DataConfig
 from ptune.template.language import text_of
 
 RowsByPrompt = Mapping[str | None, list[Row]]
@@ -29,27 +30,18 @@ class TaskRows:
     prompt_by: str | None
 
     @classmethod
-    def read(cls, config: TaskConfig, report: Callable[[str], None]) -> "TaskRows":
+    def read(cls, form: TaskForm, data: DataConfig, report: Callable[[str], None]) -> "TaskRows":
         """Read the task's files.
 
         Raises:
             PtuneError: a file or a row is at fault.
         """
-        splits = read_splits(
-            config.data,
-            config.target,
-            tuple(config.labels),
-            config.prompt_by,
-            task_members.fields(config),
-            report,
-            config.multi_label,
-            task_members.word_labels(config),
-        )
+        splits = task_rows.read(form, data, report)
         grouped = {
-            split: by_prompt(splits[split], config.prompt_by, split)
+            split: by_prompt(splits[split], form.prompt_by, split)
             for split in ("train", "dev", "test")
         }
-        return cls(splits, grouped, config.prompt_by)
+        return cls(splits, grouped, form.prompt_by)
 
     def of(self, split: str, value: str | None) -> list[Row]:
         """The rows of one prompt; the members of an ensemble share theirs."""
@@ -79,11 +71,11 @@ def rows_of_prompt(rows: RowsByPrompt, value: str | None, prompt_by: str | None)
 
 
 def texts_that_are_read(
-    config: TaskConfig, splits: Mapping[str, Sequence[Row]]
+    form: TaskForm, splits: Mapping[str, Sequence[Row]]
 ) -> list[tuple[str, list[str]]]:
     """For each split that has rows its name in a sentence, and of each row the texts of the fields
     that the task reads, joined."""
-    fields = task_members.fields(config)
+    fields = task_members.fields(form)
     if not fields:
         return []
     return [

@@ -1,6 +1,7 @@
 """Training a task: its prompts, or the LM, saved with their figures on the test rows."""
 
 import importlib.metadata
+import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,25 +18,27 @@ from ptune.experiments.train import (
     train_setup,
 )
 from ptune.experiments.train.train_rows import TaskRows, texts_that_are_read
-from ptune.experiments.train.train_setup import CHECKPOINT, PET
+from ptune.experiments.train.train_setup import CHECKPOINT
 from ptune.lm.language_model import LanguageModel
 from ptune.model.confidence import fit_confidence
-from ptune.model.prompt_model import PromptModel
+from ptune.model.prompt_model import PromptModel, Row
 from ptune.model.running import label_sets
 from ptune.reports.schemas import Run
+from ptune.runs import identity
 from ptune.runs.folder import RunFolder, working_in
 from ptune.runs.logs.open_logs import check_logs, opened_logs
 from ptune.runs.logs.training_log import TrainingLog
-from ptune.settings import TrainConfig
 from ptune.storage import prompt_folder
 from ptune.survey.text_checks import unknown_text
 from ptune.tasks import task_members
 from ptune.tasks.judging import judge_labels, judge_texts
 from ptune.tasks.pet_task import plan_of
-from ptune.tasks.rows import data_sets
+from ptune.tasks.resolved import resolve
+from ptune.tasks.resolved.parts import TrainingParts
+from ptune.tasks.resolved.task_form import TaskForm
 from ptune.tasks.schema import TaskConfig
 from ptune.training.loop import account, fit, lower_rates
-from ptune.training.methods import Method
+from ptune.training.methods import PET, Method
 from ptune.training.pattern_exploiting import pet
 from ptune.training.prompt_training import TrainingHistory
 
@@ -61,9 +64,7 @@ class _Setup:
         logs: what gets the figures of the training while it runs.
     """
 
-    config: TaskConfig
-    method: Method
-    settings: TrainConfig
+    parts: TrainingParts
     rows: TaskRows
     lm: LanguageModel
     start: PromptModel | None
@@ -114,108 +115,126 @@ def train(config: TaskConfig, report: Callable[[str], None] = terminal.print_lin
         DivergedError: the training, or that of one of the prompts, left no finite state to keep;
             that is not saved.
     """
-    config = config.model_copy(update={"data": data_sets.as_files(config.data)})
-    if config.continue_from is not None:
-        config = train_setup.continued(config)
-    method = train_setup.resolve_method(config)
-    train_setup.check_out(config)
-    check_logs(config.log)
-    settings = config.model_dump(mode="json")
+    parts = resolve.training(config)
+    output = parts.output
+    train_setup.check_out(output, parts.form.prompt_by)
+    check_logs(output.log)
+    adds = bool(output.only)
     with (
-        working_in(config.out, "ptune train", config.resume, adds=bool(config.only)) as folder,
-        opened_logs(config.log, config.out, settings) as logs,
+        working_in(output.folder, "ptune train", output.resume, adds=adds) as folder,
+        opened_logs(output.log, output.folder, parts.settings) as logs,
     ):
-        return _train_in(config, method, folder, logs, report)
+        return _train_in(parts, folder, logs, report)
 
 
 def _train_in(
-    config: TaskConfig,
-    method: Method,
+    parts: TrainingParts,
     folder: RunFolder,
     logs: Sequence[TrainingLog],
     report: Callable[[str], None],
 ) -> Run:
     """The training, in a folder that is held."""
-    setup = replace(_set_up(config, method, folder, report), logs=logs)
+    setup = replace(_set_up(parts, folder, report), logs=logs)
+    output, form = parts.output, parts.form
     if folder.begun is not None:
-        folder.claim(setup.identity, free=MAY_CHANGE if config.only else ())
-    if train_setup.is_finished(config):
-        return train_results.finished_run(config, report)
+        folder.claim(setup.identity, free=MAY_CHANGE if output.only else ())
+    if train_setup.is_finished(output):
+        return train_results.finished_run(output.folder, report)
     began = time.monotonic()
-    trained = _train_pet(setup) if method.name in PET else _train_prompts(setup)
+    trained = _train_pet(setup) if parts.method.name in PET else _train_prompts(setup)
     model, tasks, rows = trained.model, trained.tasks, setup.rows
-    if train_setup.is_weighted(config, model.tasks[0].verbalizer is not None):
+    if train_setup.is_weighted(form.combine, model.tasks[0].verbalizer is not None):
         train_checks.weigh(model, tasks, rows.of("dev", None), trained.histories)
-    _fit_confidence(setup.config, trained, rows)
+    _fit_confidence(trained, rows, scaled=form.reading.temperature == "dev")
     run = _record(setup, trained, time.monotonic() - began)
-    config = setup.config
-    train_results.save(config, model, tasks, trained.method, run)
-    try:
-        if config.only and (config.out / "run.json").exists():
-            train_results.add_other_prompts(config, setup.lm, rows.by_prompt["test"], run)
-        else:
-            train_results.score_test_rows(config, model, rows.scored(tasks), run)
-    except PtuneError as error:
-        raise type(error)(
-            f"{error} What was trained is saved in {config.out}; ptune evaluate scores it."
-        ) from error
-    train_results.save_figures(config, run)
-    _report_figures(config, run, report)
+    train_results.save(output.folder, model, tasks, trained.method, run)
+    _score(setup, trained, run)
+    train_results.save_figures(output.folder, run)
+    _report_figures(form, output.folder, run, report)
     if trained.lost:
         raise DivergedError(f"{trained.lost} All other prompts are saved.", trained.histories)
     return run
 
 
-def _set_up(
-    config: TaskConfig, method: Method, folder: RunFolder, report: Callable[[str], None]
-) -> _Setup:
+def _set_up(parts: TrainingParts, folder: RunFolder, report: Callable[[str], None]) -> _Setup:
     """Read the rows, then the LM, and check that they fit together."""
-    rows = TaskRows.read(config, report)
-    judge_labels.check_metrics(config, rows.splits["test"] or rows.splits["dev"])
-    data_findings = train_findings.of_rows(config, rows)
-    lm, start = train_setup.load_lm(config, method), None
-    texts = texts_that_are_read(config, rows.splits)
-    for sentence in unknown_text.check(texts, lm.tokens, config.allow_unknown):
+    form, source = parts.form, parts.source
+    rows = TaskRows.read(form, parts.data, report)
+    judge_labels.check_metrics(form, rows.splits["test"] or rows.splits["dev"])
+    data_findings = train_findings.of_rows(form, rows)
+    lm, start = train_setup.load_lm(source, parts.method), None
+    texts = texts_that_are_read(form, rows.splits)
+    for sentence in unknown_text.check(texts, lm.tokens, parts.allow_unknown):
         report(sentence)
-    if config.continue_from is not None:
-        folders = prompt_folder.folders_in(config.continue_from)
+    if source.continue_from is not None:
+        folders = prompt_folder.folders_in(source.continue_from)
         start = prompt_folder.load(folders, lm, trainable=True)
-        config = config.model_copy(update={"lm": lm.source})
     return _Setup(
-        config=config,
-        method=method,
-        settings=train_setup.train_settings(config),
+        parts=parts,
         rows=rows,
         lm=lm,
         start=start,
         folder=folder,
-        identity=train_setup.run_identity(config, lm),
+        identity={"lm": identity.of_lm(lm), **identity.with_contents(parts.deciding)},
         report=report,
         data_findings=data_findings,
     )
 
 
+def _score(setup: _Setup, trained: _Trained, run: Run) -> None:
+    """Score the test rows of the prompts that were trained, or of all in the folder.
+
+    Raises:
+        PtuneError: they cannot be scored; what was trained is saved.
+    """
+    form, output, rows = setup.parts.form, setup.parts.output, setup.rows
+    try:
+        if output.only and (output.folder / "run.json").exists():
+            train_results.add_other_prompts(
+                form, output.folder, setup.lm, rows=rows.by_prompt["test"], run=run
+            )
+        else:
+            train_results.score_test_rows(form, trained.model, rows.scored(trained.tasks), run)
+    except PtuneError as error:
+        raise type(error)(
+            f"{error} What was trained is saved in {output.folder}; ptune evaluate scores it."
+        ) from error
+
+
 def _train_pet(setup: _Setup) -> _Trained:
     """PET: its members label the unlabelled rows, and the classifier that learns from those is what
     the task keeps."""
-    config, lm, splits, report = setup.config, setup.lm, setup.rows.splits, setup.report
+    parts, lm, splits, report = setup.parts, setup.lm, setup.rows.splits, setup.report
+    form, output, method = parts.form, parts.output, parts.method
     tasks: dict[str | None, int] = {None: 0}
-    plan = plan_of(config, lm, setup.method, task_members.members(config, lm=lm), setup.settings)
+    plan = plan_of(
+        form,
+        lm,
+        method,
+        task_members.members(form, method, lm),
+        learning=parts.learning,
+        pet=parts.pet,
+        train=parts.train,
+    )
     classifier = train_checks.untrained_classifier(lm, plan)
-    train_checks.check_rows(config, classifier, tasks, setup.rows, ["test"], report)
-    figures = train_results.baseline_figures(config, lm, splits["train"], splits["test"])
+    train_checks.check_rows(
+        classifier, tasks, setup.rows, splits=["test"], judging=form.judging, report=report
+    )
+    figures = train_results.baseline_figures(
+        form, parts.data, lm, train=splits["train"], test=splits["test"]
+    )
     learned = (splits["train"], splits["dev"], splits["unlabeled"])
     if setup.folder.begun is None:
         pet.rehearse(lm, plan, *learned)
     setup.claim_folder()
-    folder = config.out / "pet"
+    folder = output.folder / "pet"
     outcome = pet.pet(
         lm,
         plan,
         *learned,
         folder,
-        config.resume,
-        config.name,
+        output.resume,
+        form.name,
         report,
         rehearsed=True,
         logs=setup.logs,
@@ -227,58 +246,94 @@ def _train_pet(setup: _Setup) -> _Trained:
         )
     report(f"Together on dev: {', '.join(f'{score:.3f}' for score in outcome.ensembles)}")
     _report_model(outcome.model, report)
-    method = replace(setup.method, tune="both")
+    method = replace(method, tune="both")
     return _Trained(outcome.model, tasks, method, figures, {0: outcome.trained})
 
 
 def _train_prompts(setup: _Setup) -> _Trained:
     """Train the prompts of the task, or the LM, or nothing."""
-    config, rows, method = setup.config, setup.rows, setup.method
-    model, tasks = train_model.build(config, setup.lm, rows.by_prompt["train"], setup.start)
-    train_checks.check_rows(config, model, tasks, rows, ["train", "dev", "test"], setup.report)
-    scored = rows.splits["test"] if config.only else rows.scored(tasks)
-    figures = train_results.baseline_figures(config, setup.lm, rows.splits["train"], scored)
+    parts, rows = setup.parts, setup.rows
+    form, method, output = parts.form, parts.method, parts.output
+    model, tasks = train_model.build(
+        setup.lm,
+        rows.by_prompt["train"],
+        setup.start,
+        form=form,
+        method=method,
+        learning=parts.learning,
+        output=output,
+    )
+    splits = ["train", "dev", "test"]
+    train_checks.check_rows(
+        model, tasks, rows, splits=splits, judging=form.judging, report=setup.report
+    )
+    scored = rows.splits["test"] if output.only else rows.scored(tasks)
+    figures = train_results.baseline_figures(
+        form, parts.data, setup.lm, train=rows.splits["train"], test=scored
+    )
     _report_model(model, setup.report)
     if method.tune == "nothing":
         setup.claim_folder()
-        for value, number in tasks.items():
-            if dev := rows.of("dev", value):
-                label_sets.choose_threshold(model, number, model.encode(number, dev))
+        _choose_thresholds(model, tasks, rows)
         return _Trained(model, tasks, method, figures)
     data = {
         number: (rows.of("train", value), rows.of("dev", value)) for value, number in tasks.items()
     }
-    if not (config.out / CHECKPOINT).exists():
-        train_checks.rehearse(config, model, tasks, data, setup.settings, method, rows)
+    if not (output.folder / CHECKPOINT).exists():
+        train_checks.rehearse(model, tasks, data, rows, form=form, method=method, train=parts.train)
     setup.claim_folder()
-    lost = None
-    try:
-        histories = fit(
-            model,
-            data,
-            setup.settings,
-            tune=method.tune,
-            folder=config.out,
-            resume=config.resume,
-            label=config.name,
-            unlabeled=rows.splits["unlabeled"],
-            texts=judge_texts.dev_score(config.stop_by, config.decoding),
-            logs=setup.logs,
-        )
-    except DivergedError as error:
-        histories, lost = error.trained, error
-        if not config.prompt_by or all(history.best is None for history in histories.values()):
-            raise
+    histories, lost = _fit(setup, model, data)
+    if lost is not None:
         tasks = {value: number for value, number in tasks.items() if histories[number].best}
     trained = _Trained(model, tasks, method, figures, histories, lost)
     _report_training(setup, trained)
     return trained
 
 
-def _fit_confidence(config: TaskConfig, trained: _Trained, rows: TaskRows) -> None:
+def _fit(
+    setup: _Setup, model: PromptModel, data: Mapping[int, tuple[list[Row], list[Row]]]
+) -> tuple[Mapping[int | str, TrainingHistory], DivergedError | None]:
+    """Train; of many prompts some may diverge, which is raised when the others are saved.
+
+    Args:
+        data: the training and the dev rows by the number of their task.
+
+    Raises:
+        DivergedError: no prompt is left.
+    """
+    parts = setup.parts
+    form, output = parts.form, parts.output
+    try:
+        histories = fit(
+            model,
+            data,
+            parts.train,
+            tune=parts.method.tune,  # type: ignore[arg-type]
+            folder=output.folder,
+            resume=output.resume,
+            label=form.name,
+            unlabeled=setup.rows.splits["unlabeled"],
+            texts=judge_texts.dev_score(form.judging.stop_by, form.decoding),
+            logs=setup.logs,
+        )
+    except DivergedError as error:
+        histories = error.trained
+        if not form.prompt_by or all(history.best is None for history in histories.values()):
+            raise
+        return histories, error
+    return histories, None
+
+
+def _choose_thresholds(model: PromptModel, tasks: Mapping[str | None, int], rows: TaskRows) -> None:
+    """Choose, where a row may have several labels, from which probability it has one."""
+    for value, number in tasks.items():
+        if dev := rows.of("dev", value):
+            label_sets.choose_threshold(model, number, model.encode(number, dev))
+
+
+def _fit_confidence(trained: _Trained, rows: TaskRows, scaled: bool) -> None:
     """Let the prompts keep what their dev rows say about their probabilities."""
-    scaled = config.reading.temperature == "dev"
-    if not config.prompt_by:
+    if not rows.prompt_by:
         tasks = list(trained.tasks.values())
         fit_confidence(trained.model, tasks, rows.of("dev", None), scaled)
         return
@@ -308,7 +363,7 @@ def _report_training(setup: _Setup, trained: _Trained) -> None:
     sentences = [
         sentence
         for number, history in histories.items()
-        for sentence in account(trained.name(number), history, setup.settings)
+        for sentence in account(trained.name(number), history, setup.parts.train)
     ]
     for sentence in sentences[:MOST_SENTENCES]:
         setup.report(sentence)
@@ -318,24 +373,25 @@ def _report_training(setup: _Setup, trained: _Trained) -> None:
         setup.report(
             "Training diverged (the loss was no finite number any more); the best state "
             "before that is kept. "
-            f"To train on, {lower_rates(setup.settings, setup.method.tune)}."
+            f"To train on, {lower_rates(setup.parts.train, setup.parts.method.tune)}."
         )
 
 
 def _record(setup: _Setup, trained: _Trained, seconds: float) -> Run:
     """What run.json says before the test rows are scored."""
-    config = setup.config
+    parts, form, lm = setup.parts, setup.parts.form, setup.lm
+    name = parts.source.name if setup.start is None else lm.source
     trained_parameters, kept_parameters = train_results.parameter_counts(
         trained.model, list(trained.tasks.values()), trained.method
     )
     histories = {trained.name(number): history for number, history in trained.histories.items()}
     return Run(
-        name=config.name,
-        method=config.method,
-        title=config.title or setup.method.title,
-        template=config.template or " | ".join(config.patterns),
-        lm=config.lm,
-        lm_parameters=sum(parameter.numel() for parameter in setup.lm.model.parameters()),
+        name=form.name,
+        method=parts.method.name,
+        title=parts.title or parts.method.title,
+        template=form.template or " | ".join(form.patterns),
+        lm=name,
+        lm_parameters=sum(parameter.numel() for parameter in lm.model.parameters()),
         rows=setup.rows.counts(),
         data_findings=list(setup.data_findings),
         history={
@@ -343,16 +399,16 @@ def _record(setup: _Setup, trained: _Trained, seconds: float) -> Run:
             for name, history in histories.items()
         },
         best={name: vars(history.best) for name, history in histories.items() if history.best},
-        dev_score=train_setup.dev_score(config, len(setup.rows.splits["unlabeled"])),
+        dev_score=_dev_score(setup),
         seconds={"train": round(seconds, 1)},
-        settings=config.model_dump(mode="json"),
+        settings={**parts.settings, "lm": name},
         versions={
             name: importlib.metadata.version(name) for name in ("ptune", "torch", "transformers")
         },
         trained_parameters=trained_parameters,
         kept_parameters=kept_parameters,
         baselines=trained.baselines,
-        train=setup.settings.model_dump(mode="json") if histories else {},
+        train=parts.train.model_dump(mode="json") if histories else {},
         steps={name: history.step for name, history in histories.items()},
         answer_tokens={
             name: history.answer_tokens
@@ -364,13 +420,24 @@ def _record(setup: _Setup, trained: _Trained, seconds: float) -> Run:
     )
 
 
-def _report_figures(config: TaskConfig, run: Run, report: Callable[[str], None]) -> None:
+def _dev_score(setup: _Setup) -> str:
+    """What the best state is chosen by, in words."""
+    parts = setup.parts
+    if parts.method.name in PET:
+        unlabeled = len(setup.rows.splits["unlabeled"])
+        return train_setup.score_of_pet(parts.form, parts.pet, unlabeled)
+    return train_setup.dev_score(parts.form)
+
+
+def _report_figures(
+    form: TaskForm, folder: pathlib.Path, run: Run, report: Callable[[str], None]
+) -> None:
     """Report the test figures, and how the baselines do on the same rows."""
     for sentence in run.data_findings:
         if sentence.startswith(("Leakage", "The right texts")):
             report(sentence)
     figures = ", ".join(f"{name} {value:.4g}" for name, value in run.figures.items())
-    report(f"{config.name}: {figures + '; ' if figures else ''}saved in {config.out}")
+    report(f"{form.name}: {figures + '; ' if figures else ''}saved in {folder}")
     for name, reason in run.left_out.items():
         report(f"Without {name}: {reason}")
-    train_results.report_beside(config, run, report)
+    train_results.report_beside(form, run, report)

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -13,16 +13,22 @@ from ptune.metrics.labels import labelled
 from ptune.model.calibration import CONTENT_FREE, Calibration
 from ptune.model.prompt_model import Example, PromptModel, Row, Task
 from ptune.reports.search_results import CandidateScore
+from ptune.search.common import writing
 from ptune.search.options import SearchConfig
 from ptune.tasks import model_task, task_members, yaml_task
 from ptune.tasks.judging.judge_labels import check_metrics, metrics_of
-from ptune.tasks.rows import data_sets, splits
-from ptune.tasks.schema import TaskConfig
+from ptune.tasks.resolved import resolve
+from ptune.tasks.resolved.parts import TaskParts
+from ptune.tasks.resolved.task_form import Learning, TaskForm
+from ptune.tasks.rows import data_sets, task_rows
+from ptune.tasks.schema import DataConfig
 from ptune.tasks.task_members import Member
 from ptune.training.loop import accuracy
 from ptune.training.methods import method
 
 Drawn = TypeVar("Drawn")
+# of a task, the settings that change no candidate's score
+BESIDE_TASK = ("lm", "dtype", "title", "only", "out", "resume", "device")
 
 
 @dataclass(frozen=True)
@@ -88,8 +94,20 @@ class SearchedTask:
         return {piece.lower() for text in (*listed, *right) for piece in text.split()}
 
 
-def read_task(config: SearchConfig) -> TaskConfig:
-    """The task of a search, with the command's LM and draw of rows, and without its test rows.
+@dataclass(frozen=True, kw_only=True)
+class SearchParts(TaskParts):
+    """A task that is searched for, resolved.
+
+    Attributes:
+        written: what its file says, for the files of what is chosen.
+    """
+
+    written: Mapping[str, Any]
+
+
+def read_task(config: SearchConfig) -> SearchParts:
+    """The task of a search, resolved, with the command's LM and draw of rows, and without its test
+    rows.
 
     Raises:
         ConfigError: the task's answers are no labels and no words of a vocabulary, or it has
@@ -123,47 +141,57 @@ def read_task(config: SearchConfig) -> TaskConfig:
             "chosen: name both under data, or let --shots draw both from train."
         )
     lm = task.lm if config.lm is None else config.lm
-    return task.model_copy(update={"data": data, "lm": lm})
+    task = task.model_copy(update={"data": data, "lm": lm})
+    written = task.model_dump(mode="json", exclude_unset=True, exclude=writing.LEFT_OUT)
+    return SearchParts(**vars(resolve.task_parts(task, BESIDE_TASK)), written=written)
 
 
 def of_task(
-    task: TaskConfig, lm: LanguageModel, config: SearchConfig, report: Callable[[str], None]
+    form: TaskForm,
+    data: DataConfig,
+    lm: LanguageModel,
+    *,
+    learning: Learning,
+    most_rows: int,
+    seed: int,
+    report: Callable[[str], None],
 ) -> SearchedTask:
     """The task with its rows, as a search takes it.
+
+    Args:
+        most_rows: by how many rows of each kind candidates are scored.
+        seed: of their draw.
 
     Raises:
         DataError, ConfigError: the rows or the metric are at fault.
     """
-    rows = splits.read(
-        task.data, task.target, tuple(task.labels), fields=task_members.fields(task), report=report
-    )
-    drawn = {name: few(rows[name], config.rows, config.seed, name) for name in ("train", "dev")}
-    check_metrics(task, drawn["dev"])
-    metric = metrics_of(task)[0]
-    if task.vocabulary and metric != "accuracy":
-        raise ConfigError(f"{task.name}: answers of a vocabulary are judged by accuracy.")
+    rows = task_rows.read(form, data, report)
+    drawn = {name: few(rows[name], most_rows, seed, name) for name in ("train", "dev")}
+    check_metrics(form, drawn["dev"])
+    metric, labels = metrics_of(form)[0], form.answers.names
+    if form.answers.vocabulary and metric != "accuracy":
+        raise ConfigError(f"{form.name}: answers of a vocabulary are judged by accuracy.")
 
     def asked(candidate: CandidateScore) -> Task:
-        member = Member(candidate.template, candidate.words or task.labels)
-        return model_task.task_of(task, lm, member, method=method("manual"))
+        member = Member(candidate.template, candidate.words or form.answers.labels)
+        return model_task.task_of(form, lm, member, method=method("manual"), learning=learning)
 
     def figure(scores: Sequence[torch.Tensor], examples: Sequence[Example]) -> float:
         if metric == "accuracy":
             return accuracy(scores, examples)
-        labels = tuple(task.labels)
         names = [labels[int(one.argmax())] for one in scores]
         shares = [one.softmax(0).tolist() for one in scores]
         asked = [example.row for example in examples]
-        return labelled([metric], asked, names, task.target, labels, shares)[metric]
+        return labelled([metric], asked, names, form.target, labels, shares)[metric]
 
-    names = {field.name for field in task_members.fields(task)}
+    names = {field.name for field in task_members.fields(form)}
     return SearchedTask(
-        name=task.name,
+        name=form.name,
         lm=lm,
-        patterns=task.patterns or ((task.template,) if "{soft" not in task.template else ()),
-        template=task.template,
-        words=task.labels,
-        target=task.target,
+        patterns=form.patterns or ((form.template,) if "{soft" not in form.template else ()),
+        template=form.template,
+        words=form.answers.labels,
+        target=form.target,
         train=drawn["train"],
         dev=drawn["dev"],
         metric=metric,
@@ -171,8 +199,8 @@ def of_task(
         figure=figure,
         all_train=rows["train"],
         field=names.pop() if len(names) == 1 else None,
-        max_length=task.max_length,
-        calibration=task.reading.calibration,
+        max_length=form.max_length,
+        calibration=form.reading.calibration,
     )
 
 

@@ -8,57 +8,60 @@ from typing import Any
 
 from ptune.base import files
 from ptune.reports.search_results import CandidateScore
-from ptune.tasks.schema import TaskConfig
+from ptune.tasks.resolved.task_form import TaskForm
+from ptune.tasks.schema import DataConfig
 
 LEFT_OUT = {"out", "resume", "device", "code", "preset", "patterns", "labels", "verbalizers"}
 
 
 def write(
-    task: TaskConfig, data: Mapping[str, Any], kept: Sequence[CandidateScore], folder: pathlib.Path
+    form: TaskForm,
+    written: Mapping[str, Any],
+    kept: Sequence[CandidateScore],
+    folder: pathlib.Path,
 ) -> None:
     """Write best.yaml, the task with the best candidate alone, and kept.yaml, with all that were
     kept.
 
     Args:
-        data: the rows of the task, test rows too, as its own file names them.
+        written: what else the task's file says: its LM, and its rows, test rows too.
         kept: the best first.
     """
-    words = [one.words for one in kept if one.words] or [task.labels]
+    words = [one.words for one in kept if one.words] or [form.answers.labels]
     different = list({json.dumps(one): one for one in words}.values())
     templates = list(dict.fromkeys(one.template for one in kept))
-    files.write_text(folder / "best.yaml", _yaml(task, data, templates[:1], words[:1]))
-    files.write_text(folder / "kept.yaml", _yaml(task, data, templates, different))
+    files.write_text(folder / "best.yaml", _yaml(form, written, templates[:1], words[:1]))
+    files.write_text(folder / "kept.yaml", _yaml(form, written, templates, different))
 
 
 def _yaml(
-    task: TaskConfig,
-    data: Mapping[str, Any],
+    form: TaskForm,
+    written: Mapping[str, Any],
     templates: Sequence[str],
     words: Sequence[Mapping[str, Any]],
 ) -> str:
     """A task's file, every value written as JSON, which YAML holds."""
-    template = {"template": templates[0]} if "{soft" not in task.template else {}
+    template = {"template": templates[0]} if "{soft" not in form.template else {}
     content = {
-        **task.model_dump(mode="json", exclude_unset=True, exclude=LEFT_OUT),
+        **written,
         **template,
         "patterns": list(templates),
-        "lm": _absolute(task.lm),
-        "data": data,
+        "lm": _absolute(written["lm"]),
     }
-    if task.labels:
+    if form.answers.labels:
         content |= {"labels": words[0], "verbalizers": list(words[1:])}
-    if task.vocabulary:
-        content["vocabulary"] = str(task.vocabulary.resolve())
+    if form.answers.vocabulary:
+        content["vocabulary"] = str(form.answers.vocabulary.resolve())
     given = {name: value for name, value in content.items() if value not in (None, [], "")}
     lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in given.items()]
     return "\n".join(lines) + "\n"
 
 
-def data_of(task: TaskConfig) -> dict[str, Any]:
+def data_of(data: DataConfig) -> dict[str, Any]:
     """The rows of a task, their files by whole paths."""
-    content = task.data.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    content = data.model_dump(mode="json", exclude_unset=True, exclude_none=True)
     for split in ("train", "dev", "test", "unlabeled"):
-        if (file := getattr(task.data, split)) is not None:
+        if (file := getattr(data, split)) is not None:
             content[split] = str(file) if "${" in str(file) else str(file.resolve())
     return content
 

@@ -22,7 +22,7 @@ from ptune.tasks import task_members
 from ptune.tasks.judging import judge_extractions, judge_label_sets, judge_words
 from ptune.tasks.judging.baselines import Question
 from ptune.tasks.judging.label_details import LabelDetails
-from ptune.tasks.schema import TaskConfig
+from ptune.tasks.resolved.task_form import Answers, TaskForm
 from ptune.template.language import Template
 
 
@@ -103,22 +103,21 @@ def _answer(
     )
 
 
-def labels_of(config: TaskConfig) -> tuple[str, ...]:
-    """The labels that all rows of a task share; none where rows bring their own answers."""
-    return TRUTH if config.span else tuple(config.labels)
+def default_metrics(answers: Answers) -> tuple[str, ...]:
+    """The figures of a kind of labels where none are asked for, the main one first."""
+    if answers.word_labels:
+        return judge_words.metrics_of(answers.word_labels, ())
+    if answers.extraction:
+        return answer_metrics.DEFAULT
+    return label_set_metrics.DEFAULT if answers.multi_label else ("accuracy",)
 
 
-def metrics_of(config: TaskConfig) -> tuple[str, ...]:
+def metrics_of(form: TaskForm) -> tuple[str, ...]:
     """The figures of a task with labels, the main one first."""
-    if labels := task_members.word_labels(config):
-        return judge_words.metrics_of(labels, config.metrics)
-    if config.extract:
-        return config.metrics or answer_metrics.DEFAULT
-    default = label_set_metrics.DEFAULT if config.multi_label else ("accuracy",)
-    return config.metrics or default
+    return form.judging.metrics or default_metrics(form.answers)
 
 
-def check_metrics(config: TaskConfig, rows: Sequence[Row]) -> None:
+def check_metrics(form: TaskForm, rows: Sequence[Row]) -> None:
     """Refuse, before anything is trained, metrics that cannot be computed on the rows that will be
     scored.
 
@@ -126,24 +125,26 @@ def check_metrics(config: TaskConfig, rows: Sequence[Row]) -> None:
         ConfigError: a metric is unknown, or cannot be computed on these labels.
         DataError: a row lacks a field that a metric needs.
     """
-    if words := task_members.word_labels(config):
-        entities.check(metrics_of(config), words.labels, words.rules)
-    elif config.extract:
-        answer_metrics.check(metrics_of(config))
-    elif config.multi_label:
-        labels, separator = tuple(config.labels), config.data.label_separator
-        present = judge_label_sets.present(rows, config.target, labels, separator)
-        label_set_metrics.check(metrics_of(config), labels, present)
-    elif config.labels or config.choices or config.span or config.vocabulary:
-        check_first(config.metrics)
-        check(metrics_of(config), rows, config.target, labels_of(config))
+    answers, metrics = form.answers, metrics_of(form)
+    if words := answers.word_labels:
+        entities.check(metrics, words.labels, words.rules)
+    elif answers.extraction:
+        answer_metrics.check(metrics)
+    elif answers.multi_label:
+        labels, separator = answers.names, form.layout.label_separator
+        present = judge_label_sets.present(rows, form.target, labels, separator)
+        label_set_metrics.check(metrics, labels, present)
+    elif answers.are_chosen:
+        check_first(form.judging.metrics)
+        check(metrics, rows, form.target, answers.shared)
     else:
-        texts.check(config.metrics)
+        texts.check(form.judging.metrics)
 
 
 def question(
-    config: TaskConfig,
+    form: TaskForm,
     lm: LanguageModel,
+    *,
     train: Sequence[Row],
     test: Sequence[Row],
     training_labels: Sequence[str],
@@ -156,18 +157,18 @@ def question(
     Raises:
         ConfigError: the task's templates read no field of the rows.
     """
-    inputs = Template.parse(task_members.inputs(config, lm)).for_lm(lm.tokens, lm.kind, True)[0]
+    inputs = Template.parse(task_members.inputs(form, lm)).for_lm(lm.tokens, lm.kind, True)[0]
     return Question(
         train,
         test,
-        tuple(config.labels),
+        form.answers.names,
         training_labels,
         inputs,
-        config.target,
-        metrics_of(config),
-        config.max_length,
-        config.multi_label,
-        config.data.label_separator,
+        form.target,
+        metrics_of(form),
+        form.max_length,
+        form.answers.multi_label,
+        form.layout.label_separator,
     )
 
 

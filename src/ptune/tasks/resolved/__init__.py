@@ -1,0 +1,1 @@
+"""A task's configuration resolved into plain values, each with one subject."""

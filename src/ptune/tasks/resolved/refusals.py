@@ -1,0 +1,146 @@
+"""What of a task's settings cannot go together, said before rows are read or an LM is loaded."""
+
+from ptune.errors import ConfigError
+from ptune.settings import TrainOverrides
+from ptune.tasks import task_members
+from ptune.tasks.resolved.parts import Output
+from ptune.tasks.resolved.task_form import TaskForm
+from ptune.tasks.schema import DataConfig, TaskConfig
+from ptune.training.methods import PET, Method
+
+# what a task may not say with method auto, since every method that is tried says it itself
+SAID_BY_METHODS = (
+    "prompt_by",
+    "only",
+    "prompts",
+    "continue_from",
+    "encoder",
+    "init",
+    "prefix",
+    "loss",
+    "choices",
+    "span",
+    "vocabulary",
+)
+
+
+def check_selection(config: TaskConfig) -> None:
+    """Refuse method auto on a task that is not one of labels, or that says what the methods that
+    are tried say.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if not config.labels:
+        raise ConfigError(
+            f"method auto chooses between methods for labels, and {config.name} has none: name a "
+            "method (ptune methods lists them)."
+        )
+    default = TaskConfig(name="default")
+    said = [name for name in SAID_BY_METHODS if getattr(config, name) != getattr(default, name)]
+    said += ["preset"] if config.preset == "paper" else []
+    said += ["reading.by"] if config.reading.by != "words" else []
+    said += [
+        f"train.{name}" for name in config.train.model_dump(exclude_none=True) if name != "seed"
+    ]
+    said += ["log"] if config.log else []
+    said += ["tune"] if config.tune not in (None, "prompt") else []
+    if said:
+        raise ConfigError(
+            f"method auto takes every method as it is, and {config.name} says {', '.join(said)}: "
+            "leave that out, or name a method."
+        )
+
+
+def check_minutes(config: TaskConfig) -> None:
+    """Refuse the minutes of a choice where a method is named.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    if config.minutes is not None:
+        raise ConfigError(
+            f"minutes is what method auto may take, and the method is {config.method}: leave it "
+            "out; steps and epochs under train say how long a training is."
+        )
+
+
+def check_method(form: TaskForm, method: Method, data: DataConfig) -> None:
+    """Refuse several prompts, of users or of an ensemble, where the method cannot train them, and
+    members that cannot answer together.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    if form.prompt_by and method.tune != "prompt":
+        raise ConfigError(
+            f"prompt_by gives each {form.prompt_by} its own prompt, and {method.name} trains "
+            "none: take prefix-tuning or another."
+        )
+    if method.name in PET and form.prompt_by:
+        raise ConfigError(
+            f"prompt_by gives each {form.prompt_by} its own prompt, and {method.name} trains one "
+            "classifier for all rows."
+        )
+    _check_ensemble(form, method)
+    if form.prompt_by and form.combine != "mean":
+        raise ConfigError(
+            f"combine: {form.combine} says how the members of an ensemble answer together, and "
+            "with prompt_by one prompt answers each row: leave combine out."
+        )
+    if form.combine == "weighted" and not data.dev:
+        raise ConfigError(
+            "combine: weighted weighs the members of an ensemble by their accuracy on dev rows: "
+            "give data.dev."
+        )
+
+
+def _check_ensemble(form: TaskForm, method: Method) -> None:
+    """Refuse several prompts for one row where the method or the task has room for one alone."""
+    is_ensemble = len(task_members.members(form, method)) > 1
+    if (
+        is_ensemble
+        and method.name not in PET
+        and (form.prompt_by or method.tune not in ("prompt", "nothing"))
+    ):
+        raise ConfigError(
+            "An ensemble goes with a method that trains prompts or nothing, and without "
+            "prompt_by; method pet tunes an LM for each member."
+        )
+    if form.answers.multi_label and is_ensemble:
+        raise ConfigError(
+            f"{form.name} has {len(form.patterns)} patterns, which answer together, and with "
+            "multi_label one prompt answers each row: leave one pattern."
+        )
+    if form.prompts > 1 and method.tune == "nothing":
+        raise ConfigError(
+            f"{form.prompts} prompts of different seeds go with a method that trains prompts."
+        )
+
+
+def check_settings(form: TaskForm, method: Method, overrides: TrainOverrides) -> None:
+    """Refuse settings of training and of judging that the method or the task cannot obey.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if overrides.class_weights and method.tune == "nothing":
+        raise ConfigError(
+            f"class_weights weighs the rows of a training, and {method.name} trains nothing: leave "
+            "it out, or take another method (ptune methods lists them)."
+        )
+    if form.judging.parts and not form.answers.are_written:
+        raise ConfigError(
+            "parts gives the figures of written answers apart, and this task has labels: leave "
+            "parts out."
+        )
+
+
+def check_only(form: TaskForm, output: Output) -> None:
+    """Refuse prompts that are named where the task has one prompt for all rows.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    if output.only and not form.prompt_by:
+        raise ConfigError("only names values of prompt_by, and the task has none.")

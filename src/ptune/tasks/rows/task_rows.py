@@ -1,0 +1,32 @@
+"""The rows of a task, read and checked as its form asks."""
+
+from collections.abc import Callable
+
+from ptune.tasks import task_members
+from ptune.tasks.resolved.task_form import TaskForm
+from ptune.tasks.rows import splits
+from ptune.tasks.rows.few_shot import Row
+from ptune.tasks.schema import DataConfig
+
+
+def read(
+    form: TaskForm, data: DataConfig, report: Callable[[str], None] | None = None
+) -> dict[str, list[Row]]:
+    """The rows of every split, as ``splits.read`` gives them.
+
+    Args:
+        report: gets what was decided about a file and could have been otherwise.
+
+    Raises:
+        PtuneError: a file or a row is at fault.
+    """
+    return splits.read(
+        data,
+        form.target,
+        form.answers.names,
+        form.prompt_by,
+        task_members.fields(form),
+        report,
+        form.answers.multi_label,
+        form.answers.word_labels,
+    )
