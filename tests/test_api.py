@@ -3,6 +3,7 @@
 import ast
 import pathlib
 import re
+from collections.abc import Iterator
 
 import pytest
 
@@ -80,6 +81,44 @@ def test_what_needs_no_torch_loads_none():
     for package in ("errors", "settings", "data", "template", "survey"):
         files = source_files(package)
         assert files and not any("import torch" in file.read_text() for file in files)
+
+
+AT_THE_DOOR = (
+    "tasks/schema.py",  # what a YAML file may say
+    "tasks/yaml_task.py",  # is read
+    "tasks/yaml_faults.py",
+    "tasks/resolved/resolve.py",  # and resolved
+    "tasks/resolved/refusals.py",
+    "cli/train.py",
+)
+TOP = {
+    "experiments/train/train_task.py": ["train"],
+    "experiments/train/train_auto.py": ["train"],
+    "estimators/classifier.py": ["_config"],  # which returns one
+}
+
+
+def test_a_tasks_whole_configuration_stays_at_the_door():
+    """Behind it, functions and classes take the parts that they need."""
+    source, whole = ROOT / "src" / "ptune", {}
+    for path in source.rglob("*.py"):
+        name = str(path.relative_to(source))
+        takers = [one for one, types in annotations_in(path) if "TaskConfig" in types]
+        if takers and name not in AT_THE_DOOR:
+            whole[name] = takers
+    assert whole == TOP
+
+
+def annotations_in(path: pathlib.Path) -> Iterator[tuple[str, str]]:
+    """The functions of a file with the types of what they take and return, and its classes with
+    those of their fields."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            returned = ast.unparse(node.returns) if node.returns else ""
+            yield node.name, f"{ast.unparse(node.args)} {returned}"
+        elif isinstance(node, ast.ClassDef):
+            fields = [line.annotation for line in node.body if isinstance(line, ast.AnnAssign)]
+            yield node.name, " ".join(map(ast.unparse, fields))
 
 
 def source_files(package: str) -> list[pathlib.Path]:
