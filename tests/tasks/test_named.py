@@ -222,7 +222,7 @@ def test_the_commands_take_the_papers_code(tmp_path):
     with pytest.raises(SystemExit):  # what stands under code is for the file alone
         read_task(["copa", "code:code-config"])
     (compared,) = read_tasks(CompareConfig(tasks=["copa"], preset="code"))
-    assert compared.choices == ("lower1", "lower2")
+    assert compared.form.answers.choices == ("lower1", "lower2")
     file = tmp_path / "t.yaml"
     file.write_text((FOLDER / "copa.yaml").read_text("utf-8") + "preset: code\n", "utf-8")
     assert yaml_task.read(file).choices == ("lower1", "lower2")

@@ -1,5 +1,6 @@
 """``ptune search``: candidates are proposed, scored on train, and the best of them on dev."""
 
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -14,17 +15,18 @@ from ptune.runs import identity
 from ptune.runs.folder import working_in
 from ptune.search.common import writing
 from ptune.search.common.running_search import Budget, RunningSearch, ranked
-from ptune.search.common.searched_task import SearchParts, of_task, read_task
+from ptune.search.common.searched_task import of_task, read_task
 from ptune.search.common.wording import correlations
 from ptune.search.options import SearchConfig
-from ptune.search.templates import infilling, mining, paraphrases
+from ptune.search.templates import infilling, mining
+from ptune.search.templates import paraphrases as paraphrasing
 from ptune.search.templates.corpus import sentences
 from ptune.search.templates.together import together
 from ptune.search.tokens import autoprompt, pez, projection
 from ptune.search.tokens.trigger import template_of
 from ptune.search.words import label_words
-from ptune.tasks import yaml_task
 from ptune.tasks.layouts.lama import read_vocabulary
+from ptune.tasks.resolved.task_form import TaskForm
 
 SIDE = ("out", "resume", "as_json", "device", "dtype", "lm", "task")
 TEMPLATES = ("mine", "paraphrase", "generate")
@@ -42,42 +44,48 @@ OF_KIND: Mapping[str, Sequence[str]] = {
     "words_per_label": ("label-words",),
 }
 """The kinds of search that an option is of."""
-Propose = Callable[[RunningSearch, SearchConfig], Sequence[CandidateScore]]
+Propose = Callable[..., Sequence[CandidateScore]]
 
 
-def _label_words(search: RunningSearch, config: SearchConfig) -> Sequence[CandidateScore]:
-    words = read_vocabulary(config.words, search.task.lm.tokens) if config.words else None
-    return label_words.propose(search, words, config.words_per_label)
+def _label_words(
+    search: RunningSearch, *, words: pathlib.Path | None, words_per_label: int
+) -> Sequence[CandidateScore]:
+    listed = read_vocabulary(words, search.task.lm.tokens) if words else None
+    return label_words.propose(search, listed, words_per_label)
 
 
-def _gradient(search: RunningSearch, config: SearchConfig) -> Sequence[CandidateScore]:
-    source = template_of(search, config.template)
-    settings = autoprompt.Settings(config.steps, config.candidates)
-    return autoprompt.propose(search, source, settings, config.whole_words)
+def _gradient(
+    search: RunningSearch, *, template: str | None, steps: int, candidates: int, whole_words: bool
+) -> Sequence[CandidateScore]:
+    settings = autoprompt.Settings(steps, candidates)
+    return autoprompt.propose(search, template_of(search, template), settings, whole_words)
 
 
-def _pez(search: RunningSearch, config: SearchConfig) -> Sequence[CandidateScore]:
-    source = template_of(search, config.template)
-    return pez.propose(search, source, config.steps, config.rate, config.whole_words)
+def _pez(
+    search: RunningSearch, *, template: str | None, steps: int, rate: float, whole_words: bool
+) -> Sequence[CandidateScore]:
+    return pez.propose(search, template_of(search, template), steps, rate, whole_words)
 
 
-def _project(search: RunningSearch, config: SearchConfig) -> Sequence[CandidateScore]:
-    source = template_of(search, config.template)
-    near = config.candidates
-    return projection.propose(search, source, config.steps, near, config.whole_words)
+def _project(
+    search: RunningSearch, *, template: str | None, steps: int, candidates: int, whole_words: bool
+) -> Sequence[CandidateScore]:
+    source = template_of(search, template)
+    return projection.propose(search, source, steps, candidates, whole_words)
 
 
-def _mine(search: RunningSearch, config: SearchConfig) -> Sequence[CandidateScore]:
-    return mining.propose(search, sentences(config.corpus))
+def _mine(search: RunningSearch, *, corpus: Sequence[pathlib.Path]) -> Sequence[CandidateScore]:
+    return mining.propose(search, sentences(corpus))
 
 
-def _paraphrase(search: RunningSearch, config: SearchConfig) -> Sequence[CandidateScore]:
-    assert config.paraphrases is not None
-    return paraphrases.propose(search, paraphrases.read(config.paraphrases))
+def _paraphrase(search: RunningSearch, *, paraphrases: pathlib.Path) -> Sequence[CandidateScore]:
+    return paraphrasing.propose(search, paraphrasing.read(paraphrases))
 
 
-def _generate(search: RunningSearch, config: SearchConfig) -> Sequence[CandidateScore]:
-    return infilling.propose(search, template_of(search, config.template), config.beams)
+def _generate(
+    search: RunningSearch, *, template: str | None, beams: int
+) -> Sequence[CandidateScore]:
+    return infilling.propose(search, template_of(search, template), beams)
 
 
 SEARCHES: Mapping[str, Propose] = {
@@ -89,7 +97,7 @@ SEARCHES: Mapping[str, Propose] = {
     "pez": _pez,
     "project": _project,
 }
-"""What proposes the candidates of each kind of search."""
+"""What proposes the candidates of each kind of search, with the options of that kind."""
 
 
 def search(config: SearchConfig, report: Callable[[str], None] | None = None) -> SearchResults:
@@ -141,13 +149,17 @@ def search(config: SearchConfig, report: Callable[[str], None] | None = None) ->
             f"{lm.source}: {lm.kind} LM; {len(searched.train)} train and {len(searched.dev)} "
             "dev rows"
         )
-        kept, tried = ranked(running, SEARCHES[config.by](running, config))
+        kept, tried = ranked(running, SEARCHES[config.by](running, **_options_of_kind(config)))
         ensembles = together(running, kept) if config.by in TEMPLATES else {}
         wording = correlations(running, tried) if config.analyse else {}
-        results = _results(config, running, kept, tried, ensembles)
-        results = results.model_copy(update={"wording": wording, "calls": running.budget.spent})
-        _write(config, task, results)
-    _show(config, results, console, report)
+        results = _results(running, kept, tried, ensembles)
+        shown = config.model_dump(mode="json", exclude={*SIDE}, exclude_none=True)
+        results = results.model_copy(update={"wording": wording, "settings": shown})
+        _write(task.form, task.written, results, config.out)
+    if config.as_json:
+        terminal.print_json(results.model_dump_json(indent=2))
+    else:
+        _show(results, config.out, console, report)
     return results
 
 
@@ -169,13 +181,17 @@ def check_options(config: SearchConfig) -> None:
             )
 
 
+def _options_of_kind(config: SearchConfig) -> dict[str, Any]:
+    """The options that the search's kind has to itself."""
+    return {name: getattr(config, name) for name, kinds in OF_KIND.items() if config.by in kinds}
+
+
 def _settings(whole: Mapping[str, Any]) -> dict[str, Any]:
     """The identity of a search in the records of its parts."""
     return {name: identity.of_value(value) for name, value in whole.items()}
 
 
 def _results(
-    config: SearchConfig,
     running: RunningSearch,
     kept: list[CandidateScore],
     tried: list[CandidateScore],
@@ -184,7 +200,7 @@ def _results(
     task = running.task
     return SearchResults(
         task=task.name,
-        by=config.by,
+        by=running.by,
         metric=task.metric,
         lm=task.lm.source,
         rows={"train": len(task.train), "dev": len(task.dev)},
@@ -193,35 +209,30 @@ def _results(
         steps=running.steps,
         ensembles=ensembles,
         calls=running.budget.spent,
-        budget=config.budget,
-        settings=config.model_dump(mode="json", exclude={*SIDE}, exclude_none=True),
+        budget=running.budget.limit,
+        settings={},
         versions=versions(),
     )
 
 
-def _write(config: SearchConfig, task: SearchParts, results: SearchResults) -> None:
+def _write(
+    form: TaskForm, written: Mapping[str, Any], results: SearchResults, folder: pathlib.Path
+) -> None:
     """Write the tasks of what was chosen, results.json and the page."""
-    data = writing.data_of(yaml_task.read(config.task).data) | (
-        {} if config.shots is None else {"shots": config.shots}
-    )
-    written = {**task.written, "data": {**data, "seed": config.seed}}
-    writing.write(task.form, written, results.candidates, config.out)
-    files.write_json(config.out / "results.json", results.model_dump(mode="json"))
-    search_page.write(results, config.out)
+    writing.write(form, written, results.candidates, folder)
+    files.write_json(folder / "results.json", results.model_dump(mode="json"))
+    search_page.write(results, folder)
 
 
 def _show(
-    config: SearchConfig,
     results: SearchResults,
+    folder: pathlib.Path,
     console: terminal.Console,
     report: Callable[[str], None],
 ) -> None:
-    """Print the results as JSON, or as a table with the names of the files that hold them."""
-    if config.as_json:
-        terminal.print_json(results.model_dump_json(indent=2))
-        return
+    """Print the results as a table with the names of the files that hold them."""
     console.print(search_page.table(results))
     for name, value in results.wording.items():
         report(f"Rank correlation of {name} with {results.metric} on train: {value:+.2f}")
-    report(f"The LM read {results.calls:,} rows. Chosen on dev: {config.out / 'best.yaml'}")
-    report(f"Results: {config.out / 'results.json'}   Report: {config.out / 'report.html'}")
+    report(f"The LM read {results.calls:,} rows. Chosen on dev: {folder / 'best.yaml'}")
+    report(f"Results: {folder / 'results.json'}   Report: {folder / 'report.html'}")

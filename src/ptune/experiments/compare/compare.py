@@ -3,7 +3,7 @@ seed."""
 
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from ptune.base.file_names import file_name
 from ptune.errors import ConfigError, DivergedError, PtuneError, nearest
 from ptune.experiments.compare import compare_checks, demonstrations
 from ptune.experiments.compare.compare_methods import (
+    Procedure,
     pet_plan,
     run_baseline,
     run_method,
@@ -54,25 +55,26 @@ class _Comparison:
     """A comparison that was set up.
 
     Attributes:
+        procedure: how each method is run.
         names: the methods and baselines, in order.
         splits: the rows of every task, number of shots and seed.
+        may_be_unknown: the tasks whose texts may be unknown to the LM.
+        out: the folder.
+        shown: the settings, for the page.
         identity: all that the results depend on, beside a result's own method, shots and seed.
         logs: what gets the figures of trainings while they run.
     """
 
-    config: CompareConfig
+    procedure: Procedure
     names: Sequence[str]
-    tasks: Sequence[TaskParts]
     splits: Sequence[FewShotSplit]
+    may_be_unknown: Collection[str]
     lm: LanguageModel
-    identity: dict[str, Any]
+    out: pathlib.Path
+    shown: Mapping[str, Any]
+    identity: Mapping[str, Any]
     report: Callable[[str], None]
     logs: Sequence[TrainingLog] = ()
-
-    @property
-    def may_be_unknown(self) -> list[str]:
-        """The tasks whose texts may be unknown to the LM."""
-        return [task.form.name for task in self.tasks if task.allow_unknown]
 
     def split(self, trial: Trial) -> FewShotSplit:
         """The rows of a trial."""
@@ -112,7 +114,10 @@ def compare(config: CompareConfig, report: Callable[[str], None] | None = None) 
         _check(compared, trials)
         results = _run(compared, trials, folder)
         comparison = _summarise(compared, results)
-    _show(config, comparison, console, report)
+    if config.as_json:
+        terminal.print_json(comparison.model_dump_json(indent=2))
+    else:
+        _show(comparison, config.out, console, report)
     _report_faults(comparison, results, report)
     return comparison
 
@@ -124,13 +129,36 @@ def _set_up(
     report: Callable[[str], None],
 ) -> _Comparison:
     """Draw the rows of all tasks, and load the LM."""
-    splits = [split for task in tasks for split in draw_all(config, task)]
+    splits = [split for task in tasks for split in draw_all(task, config.shots, config.seeds)]
     tuned = any(METHODS[name].tune in ("head", "lm", "both") for name in names if name in METHODS)
     lm = LanguageModel.load(
         tasks[0].source.name, device=config.device, dtype=config.dtype, tuned=tuned
     )
-    whole = _identity(config, lm, tasks)
-    return _Comparison(config, names, tasks, splits, lm, whole, report)
+    allowed = [task.form.name for task in tasks if task.allow_unknown or config.allow_unknown]
+    return _Comparison(
+        procedure=_procedure(config),
+        names=names,
+        splits=splits,
+        may_be_unknown=allowed,
+        lm=lm,
+        out=config.out,
+        shown=_shown(config, tasks),
+        identity=_identity(config, lm, tasks),
+        report=report,
+    )
+
+
+def _procedure(config: CompareConfig) -> Procedure:
+    """How the command wants each method to be run."""
+    return Procedure(
+        steps=config.steps,
+        evaluations=config.looks,
+        overrides=config.train,
+        select=config.select,
+        halves=config.splits,
+        demonstrations=config.demonstrations,
+        grid=config.grid,
+    )
 
 
 def _trials(compared: _Comparison) -> list[Trial]:
@@ -160,7 +188,7 @@ def _trial(compared: _Comparison, split: FewShotSplit, name: str, rows: dict[str
     if name not in BASELINES:
         settings |= {
             "method": identity.of_value(repr(replace(method(name), train=TrainConfig()))),
-            "training": identity.of_settings(settings_of(compared.config, split, method(name))),
+            "training": identity.of_settings(settings_of(compared.procedure, split, method(name))),
         }
     return Trial(
         method=name,
@@ -176,18 +204,17 @@ def _trial(compared: _Comparison, split: FewShotSplit, name: str, rows: dict[str
 def _check(compared: _Comparison, trials: Sequence[Trial]) -> None:
     """Check the rows of the first draw of each task, and try each method that has no result for it
     yet on two of them; of a task without any results, that the LM can read its texts too."""
-    config, out = compared.config, compared.config.out
     first_splits = {split.form.name: split for split in reversed(compared.splits)}
     for name, split in first_splits.items():
         of_task = [trial for trial in trials if trial.task == name and trial.method in METHODS]
-        begun = {trial.method for trial in of_task if (out / trial.file).exists()}
+        begun = {trial.method for trial in of_task if (compared.out / trial.file).exists()}
         names = [trial.method for trial in of_task if trial.method not in begun]
         if not begun:
-            allowed = config.allow_unknown or name in compared.may_be_unknown
+            allowed = name in compared.may_be_unknown
             compare_checks.check_texts(compared.lm, split, allowed, compared.report)
         untried = [method(name) for name in dict.fromkeys(names)]
         compare_checks.check_rows(compared.lm, split, untried, compared.report)
-        compare_checks.rehearse(config, compared.lm, split, untried)
+        compare_checks.rehearse(compared.procedure, compared.lm, split, untried)
 
 
 def _run(compared: _Comparison, trials: Sequence[Trial], folder: RunFolder) -> list[ComparedResult]:
@@ -199,7 +226,7 @@ def _run(compared: _Comparison, trials: Sequence[Trial], folder: RunFolder) -> l
     compared.report(f"{lm.source}: {lm.kind} LM, {size / 1e6:.1f} M parameters, on {lm.device}")
     return run_trials(
         trials,
-        compared.config.out,
+        compared.out,
         partial(_run_trial, compared),
         JsonResults(ComparedResult),
         partial(_report_result, compared.report),
@@ -243,42 +270,38 @@ def _outcome(
     compared: _Comparison, split: FewShotSplit, name: str, scratch: pathlib.Path | None
 ) -> MethodOutcome:
     """What a method or a baseline gives on a split."""
-    config, lm = compared.config, compared.lm
+    procedure, lm = compared.procedure, compared.lm
     if name in BASELINES:
         return run_baseline(lm, split, name)
-    settings = settings_of(config, split, method(name))
+    settings = settings_of(procedure, split, method(name))
     if name not in PET:
-        return run_method(config, lm, split, method(name), settings, compared.logs)
+        return run_method(procedure, lm, split, method(name), settings, compared.logs)
     assert scratch is not None
-    plan = pet_plan(config, lm, split, method(name), settings)
+    plan = pet_plan(procedure, lm, split, method(name), settings)
     label = f"{TITLES[name]}, {split.name}"
     return run_pet(lm, split, plan, scratch, label, compared.report, compared.logs)
 
 
 def _summarise(compared: _Comparison, results: Sequence[ComparedResult]) -> Comparison:
     """Write results.json and the page from the results of single trials."""
-    config = compared.config
     titles = {name: TITLES[name] for name in compared.names}
-    shown = {**_shown(config, compared.tasks), "identity": compared.identity}
+    shown = {**compared.shown, "identity": compared.identity}
     comparison = summarise(results, titles, shown)
-    files.write_json(config.out / "results.json", comparison.model_dump(mode="json"))
-    compare_page.write(comparison, results, config.out)
+    files.write_json(compared.out / "results.json", comparison.model_dump(mode="json"))
+    compare_page.write(comparison, results, compared.out)
     return comparison
 
 
 def _show(
-    config: CompareConfig,
     comparison: Comparison,
+    folder: pathlib.Path,
     console: terminal.Console,
     report: Callable[[str], None],
 ) -> None:
-    """Print the comparison as JSON, or as tables with the names of the files that hold it."""
-    if config.as_json:
-        terminal.print_json(comparison.model_dump_json(indent=2))
-        return
+    """Print the comparison as tables with the names of the files that hold it."""
     for table in compare_page.tables(comparison):
         console.print(table)
-    report(f"Results: {config.out / 'results.json'}   Report: {config.out / 'report.html'}")
+    report(f"Results: {folder / 'results.json'}   Report: {folder / 'report.html'}")
 
 
 def _report_faults(

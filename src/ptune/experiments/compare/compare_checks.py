@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from ptune.errors import ModelError, PtuneError, TemplateError, VerbalizerError
-from ptune.experiments.compare.compare_methods import pet_plan, run_method, settings_of
+from ptune.experiments.compare.compare_methods import Procedure, pet_plan, run_method, settings_of
 from ptune.experiments.compare.compare_rows import FewShotSplit, is_impossible, readable_members
-from ptune.experiments.options import CompareConfig
 from ptune.experiments.train.train_rows import texts_that_are_read
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
@@ -92,7 +91,7 @@ def _models(
 
 
 def rehearse(
-    config: CompareConfig, lm: LanguageModel, split: FewShotSplit, methods: Sequence[Method]
+    procedure: Procedure, lm: LanguageModel, split: FewShotSplit, methods: Sequence[Method]
 ) -> None:
     """Run each method on two rows of a task and for one step, by the very code that runs the
     trials, and keep nothing. A method that cannot do the task is passed over, which its result then
@@ -102,24 +101,19 @@ def rehearse(
         PtuneError: something does not fit together.
     """
     for method in methods:
-        settings = settings_of(config, split, method)
+        settings = settings_of(procedure, split, method)
         try:
             with without_trace(lm, tuned=False):
                 if method.name in PET:
-                    plan = pet_plan(config, lm, split, method, settings)
+                    plan = pet_plan(procedure, lm, split, method, settings)
                     pet.rehearse(lm, plan, split.train, split.dev, split.unlabeled)
                 else:
-                    brief = config.model_copy(update={"select": _brief_choice(config)})
                     few = _brief(lm, split, method)
-                    run_method(brief, lm, few, method, rehearsal.short(settings))
+                    short = rehearsal.short(settings)
+                    run_method(procedure.brief(), lm, few, method, short)
         except PtuneError as error:
             if not is_impossible(error, method.name):
                 raise
-
-
-def _brief_choice(config: CompareConfig) -> str:
-    """How a rehearsal chooses a pattern: of two rows there are no halves."""
-    return "zero-shot" if config.select == "splits" else config.select
 
 
 def _brief(lm: LanguageModel, split: FewShotSplit, method: Method) -> FewShotSplit:

@@ -3,13 +3,13 @@ test rows are scored."""
 
 import pathlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from ptune.answers.from_row import Choices
 from ptune.errors import DivergedError, TemplateError
 from ptune.experiments.compare import demonstrations
 from ptune.experiments.compare.compare_rows import FewShotSplit, readable_members
-from ptune.experiments.options import CompareConfig
 from ptune.experiments.train.train_results import parameter_counts
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import BASELINES, MAJORITY, labelled, mean, most_frequent
@@ -17,7 +17,7 @@ from ptune.model.confidence import fit_confidence
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.reports.trial_results import EnsembleMember, MethodOutcome, PatternResult
 from ptune.runs.logs.training_log import TrainingLog
-from ptune.settings import TrainConfig
+from ptune.settings import TrainConfig, TrainOverrides
 from ptune.tasks import model_task
 from ptune.tasks.judging import baselines
 from ptune.tasks.judging.judge_labels import judge, question
@@ -31,6 +31,38 @@ from ptune.training.methods import Method
 from ptune.training.methods import method as method_of
 from ptune.training.pattern_exploiting import pet
 from ptune.training.pattern_exploiting.pet_plan import Plan
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """How a comparison runs every method, whatever the task.
+
+    Attributes:
+        steps: of each training at most.
+        evaluations: looks at dev during a training.
+        overrides: settings of training in the place of the methods' and the tasks' own.
+        select: which pattern and words a method takes: "first", "zero-shot" or "splits".
+        halves: how many random halves of the rows decide, with "splits".
+        demonstrations: how many rows of each label stand before a row; None for none.
+        grid: every pattern is trained with all words.
+    """
+
+    steps: int
+    evaluations: int
+    overrides: TrainOverrides
+    select: Literal["first", "zero-shot", "splits"]
+    halves: int
+    demonstrations: int | None
+    grid: bool
+
+    def brief(self) -> "Procedure":
+        """The same on two rows, of which there are no halves."""
+        return replace(self, select="zero-shot") if self.select == "splits" else self
+
+    def lengths(self) -> dict[str, int]:
+        """How long a training is, and how often it is looked at."""
+        every = max(1, self.steps // self.evaluations)
+        return {"steps": self.steps, "evaluate_every": every, "patience": 0}
 
 
 def run_baseline(lm: LanguageModel, split: FewShotSplit, name: str) -> MethodOutcome:
@@ -85,7 +117,7 @@ def _choice(choices: tuple[str, ...], row: Row, label: str) -> str:
 
 
 def run_method(
-    config: CompareConfig,
+    procedure: Procedure,
     lm: LanguageModel,
     split: FewShotSplit,
     method: Method,
@@ -103,11 +135,11 @@ def run_method(
         DivergedError: its training left no finite state to keep.
     """
     members = readable_members(split.form, method, lm)
-    chosen = choose_member(config, lm, split, method, members, settings)
-    asked = [_with_examples(config, split, method, member) for member in members]
+    chosen = choose_member(procedure, lm, split, method, members, settings)
+    asked = [_with_examples(procedure, split, method, member) for member in members]
     if method.tune == "nothing":
         grid = [_score_untrained(lm, rows, method, member) for rows, member in asked]
-    elif config.grid:
+    elif procedure.grid:
         grid = [
             _grid_point(lm, rows, method, member, settings, logs, f", pattern {number}")
             for number, (rows, member) in enumerate(asked, 1)
@@ -119,12 +151,12 @@ def run_method(
 
 
 def _with_examples(
-    config: CompareConfig, split: FewShotSplit, method: Method, member: Member
+    procedure: Procedure, split: FewShotSplit, method: Method, member: Member
 ) -> tuple[FewShotSplit, Member]:
     """The rows and the member, with labelled examples before each row where these are asked for."""
-    if config.demonstrations is None or not demonstrations.takes(method):
+    if procedure.demonstrations is None or not demonstrations.takes(method):
         return split, member
-    return demonstrations.with_demonstrations(split, member, config.demonstrations)
+    return demonstrations.with_demonstrations(split, member, procedure.demonstrations)
 
 
 def _grid_point(
@@ -146,22 +178,14 @@ def _grid_point(
         )
 
 
-def settings_of(config: CompareConfig, split: FewShotSplit, method: Method) -> TrainConfig:
+def settings_of(procedure: Procedure, split: FewShotSplit, method: Method) -> TrainConfig:
     """A method's training: as many steps and evaluations as the comparison sets, and the rates of
     the command, of the task, or else of the method."""
     task_settings = split.overrides.model_dump(exclude_none=True)
-    command_settings = config.train.model_dump(exclude_none=True)
+    command_settings = procedure.overrides.model_dump(exclude_none=True)
     return method.train.replaced(
-        _steps(config) | task_settings | command_settings | {"seed": split.seed}
+        procedure.lengths() | task_settings | command_settings | {"seed": split.seed}
     )
-
-
-def _steps(config: CompareConfig) -> dict[str, int]:
-    return {
-        "steps": config.steps,
-        "evaluate_every": max(1, config.steps // config.looks),
-        "patience": 0,
-    }
 
 
 def _untrained(
@@ -194,7 +218,7 @@ def _score_untrained(
 
 
 def choose_member(
-    config: CompareConfig,
+    procedure: Procedure,
     lm: LanguageModel,
     split: FewShotSplit,
     method: Method,
@@ -204,13 +228,13 @@ def choose_member(
     """The number of the template and words that the method takes, by the few labelled rows alone:
     the first, that of the best untrained LM (``zero-shot``), or that of the best mean dev score
     over random halves of the rows (``splits``)."""
-    if config.select == "first" or len(members) == 1:
+    if procedure.select == "first" or len(members) == 1:
         return 0
-    if config.select == "zero-shot" or method.tune == "nothing":
+    if procedure.select == "zero-shot" or method.tune == "nothing":
         scores = [_zero_shot_score(lm, split, method, member) for member in members]
     else:
         halves = few_shot.splits(
-            [*split.train, *split.dev], config.splits, split.seed, split.form.target
+            [*split.train, *split.dev], procedure.halves, split.seed, split.form.target
         )
         scores = [_splits_score(lm, split, method, member, settings, halves) for member in members]
     return max(range(len(members)), key=lambda number: (scores[number], -number))
@@ -296,7 +320,7 @@ def _train_member(
 
 
 def pet_plan(
-    config: CompareConfig,
+    procedure: Procedure,
     lm: LanguageModel,
     split: FewShotSplit,
     method: Method,
@@ -322,7 +346,7 @@ def pet_plan(
         learning=replace(split.learning, seed=split.seed),
         pet=split.pet,
         train=settings,
-        **_steps(config),
+        **procedure.lengths(),
     )
 
 

@@ -129,15 +129,18 @@ def _read_task(config: CompareConfig, source: str) -> TaskParts:
     return resolve.task_parts(task, beside=(*BESIDE, *BESIDE_TASK))
 
 
-def _shots(config: CompareConfig, data: DataConfig) -> list[int]:
-    """How many rows of each label; 0 for a task that has its own few-shot files."""
+def _shots(text: str, data: DataConfig) -> list[int]:
+    """How many rows of each label; 0 for a task that has its own few-shot files.
+
+    Args:
+        text: the numbers that the command names, with commas between.
+    """
     if data.shots is None:
         return [0]
-    numbers = listed(config.shots)
+    numbers = listed(text)
     if not all(number.isdigit() and int(number) for number in numbers):
         raise ConfigError(
-            "--shots takes whole numbers with commas between, such as 16,32; it is "
-            f"{config.shots!r}."
+            f"--shots takes whole numbers with commas between, such as 16,32; it is {text!r}."
         )
     return [int(number) for number in numbers] or [data.shots]
 
@@ -147,9 +150,13 @@ def listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def draw_all(config: CompareConfig, task: TaskParts) -> list[FewShotSplit]:
+def draw_all(task: TaskParts, shots: str, seeds: int) -> list[FewShotSplit]:
     """What the methods learn from for every number of shots and every seed. The metrics are checked
     on the test rows.
+
+    Args:
+        shots: the numbers that the command names, with commas between; the task's own without any.
+        seeds: how many.
 
     Raises:
         PtuneError: the rows or the metrics are at fault.
@@ -157,15 +164,15 @@ def draw_all(config: CompareConfig, task: TaskParts) -> list[FewShotSplit]:
     form, data = task.form, task.data
     labels_to_learn_from = training_labels(data, form.target, form.answers.names)
     drawn = []
-    for shots in _shots(config, data):
-        for seed in range(config.seeds):
-            rows = _draw(form, data, shots, seed)
+    for number in _shots(shots, data):
+        for seed in range(seeds):
+            rows = _draw(form, data, number, seed)
             split = FewShotSplit(
                 form=form,
                 learning=task.learning,
                 pet=task.pet,
                 overrides=task.overrides,
-                shots=shots,
+                shots=number,
                 seed=seed,
                 training_labels=labels_to_learn_from,
                 train=rows["train"],

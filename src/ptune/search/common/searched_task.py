@@ -132,17 +132,20 @@ def read_task(config: SearchConfig) -> SearchParts:
             f"{task.name} has {others[0]}, with which ptune search cannot score a candidate as it "
             "stands: leave it out while you search."
         )
-    draw = {"seed": config.seed, "test": None, "unlabeled": None}
-    draw |= {} if config.shots is None else {"shots": config.shots}
-    data = data_sets.as_files(task.data.model_copy(update=draw))
+    draw = {} if config.shots is None else {"shots": config.shots}
+    draw["seed"] = config.seed
+    scored = {**draw, "test": None, "unlabeled": None}
+    data = data_sets.as_files(task.data.model_copy(update=scored))
     if data.train is None or (data.dev is None and data.shots is None):
         raise ConfigError(
             f"{task.name} needs rows for train and for dev, by which candidates are ranked and "
             "chosen: name both under data, or let --shots draw both from train."
         )
     lm = task.lm if config.lm is None else config.lm
+    rows = {**writing.data_of(task.data), **draw}
     task = task.model_copy(update={"data": data, "lm": lm})
-    written = task.model_dump(mode="json", exclude_unset=True, exclude=writing.LEFT_OUT)
+    said = task.model_dump(mode="json", exclude_unset=True, exclude=writing.LEFT_OUT)
+    written = {**said, "data": rows}
     return SearchParts(**vars(resolve.task_parts(task, BESIDE_TASK)), written=written)
 
 
