@@ -382,6 +382,6 @@ def test_the_vocabulary_of_the_papers_stands_beside_the_facts(tmp_path):
     lm = LanguageModel(*tiny.tiny("bert"))
     config = ProbeConfig(facts=str(tmp_path), vocab=pathlib.Path("paper"))
     with pytest.raises(ConfigError, match="29k-vocab.json"):
-        probe_setup.allowed_words(config, lm)
+        probe_setup.allowed_words(config.vocab, config.facts, lm)
     (tmp_path / "29k-vocab.json").write_text('{"bert-base-cased": ["great"], "roberta": ["Ġbad"]}')
-    assert probe_setup.allowed_words(config, lm) == ["great"]
+    assert probe_setup.allowed_words(config.vocab, config.facts, lm) == ["great"]

@@ -39,12 +39,18 @@ class _Probe:
     Attributes:
         dropped: for each relation how many rows were left out, since their answer is not allowed.
         allowed: how many answers are allowed.
+        out: the folder.
+        lm, facts: their names, as the command has them.
+        shown_lm: what the LM is called in the results.
     """
 
-    config: ProbeConfig
     plan: Plan
     dropped: dict[str, int]
     allowed: int
+    out: pathlib.Path
+    lm: str
+    facts: str
+    shown_lm: str
 
     @property
     def labels(self) -> dict[str, str]:
@@ -71,7 +77,10 @@ def probe(config: ProbeConfig, report: Callable[[str], None] | None = None) -> R
         asked = replace(asked, plan=replace(asked.plan, logs=logs))
         single = _run(asked, report)
         results = _summarise(asked, single)
-        _show(asked, results, console, report)
+        if config.as_json:
+            terminal.print_json(results.model_dump_json(indent=2))
+        else:
+            _show(asked, results, console, report)
         _report_divergences(single, methods, report)
     return results
 
@@ -89,12 +98,30 @@ def _set_up(
     lm = LanguageModel.load(config.lm, device=config.device, dtype=config.dtype, tuned=tuned)
     if config.control == "random-lm":
         lm = with_random_weights(lm)
-    problems, kept_relations, words = probe_setup.problems_of(config, lm, facts, report)
-    plan = probe_setup.plan_of(config, lm, problems, methods)
-    searches = probe_search.searches_of(config, [problem.name for problem in problems])
-    whole = probe_setup.identity_of(config, plan, words)
+    allowed = probe_setup.allowed_words(config.vocab, config.facts, lm)
+    problems, kept_relations, words = probe_setup.problems_of(lm, facts, allowed, report)
+    is_builtin = config.facts == "builtin"
+    plan = probe_setup.plan_of(
+        lm,
+        problems,
+        methods,
+        seeds=config.seeds,
+        out=config.out,
+        together=config.together,
+        wordings=is_builtin if config.wordings is None else config.wordings,
+    )
+    searches = probe_search.searches_of(
+        [problem.name for problem in problems],
+        text=config.search,
+        corpus=config.corpus,
+        facts=config.facts,
+        rows=config.search_rows,
+        steps=config.search_steps,
+        budget=config.search_budget,
+    )
+    whole = probe_setup.identity_of(plan, words)
     if searches is not None:
-        whole["searches"] = probe_search.identity_of(config, searches)
+        whole["searches"] = probe_search.identity_of(searches)
     plan = replace(plan, searches=searches, identity=whole)
     if folder.begun is None:
         probe_checks.check_subjects(plan, config.allow_unknown, report)
@@ -103,12 +130,20 @@ def _set_up(
     kept = folder.claim(plan.identity, {"together": plan.together})
     plan = replace(plan, together=kept["together"])
     dropped = {relation.name: sum(relation.dropped.values()) for relation in kept_relations}
-    return _Probe(config, plan, dropped, len(words.labels))
+    return _Probe(
+        plan=plan,
+        dropped=dropped,
+        allowed=len(words.labels),
+        out=config.out,
+        lm=config.lm,
+        facts=config.facts,
+        shown_lm=lm.source if config.control else config.lm,
+    )
 
 
 def _run(asked: _Probe, report: Callable[[str], None]) -> list[FactsResult]:
     """Run the trials that have no results yet; return the results of all."""
-    plan, out = asked.plan, asked.config.out
+    plan, out = asked.plan, asked.out
     trials = trials_of(plan)
     searched = probe_search.trials_of(plan)
     report(duration.sentence(duration.seconds_at_most(plan, unfinished(trials, out))))
@@ -130,7 +165,7 @@ def _run(asked: _Probe, report: Callable[[str], None]) -> list[FactsResult]:
 
 def _summarise(asked: _Probe, single: Sequence[FactsResult]) -> Results:
     """Write results.json and the page from the results of single trials."""
-    config, plan = asked.config, asked.plan
+    plan = asked.plan
     results = summarise(
         single,
         {method.name: method.title for method in _columns(plan)},
@@ -138,16 +173,16 @@ def _summarise(asked: _Probe, single: Sequence[FactsResult]) -> Results:
         {problem.name: problem.majority for problem in plan.problems},
         asked.dropped,
         {
-            "lm": plan.lm.source if config.control else config.lm,
-            "facts": config.facts,
+            "lm": asked.shown_lm,
+            "facts": asked.facts,
             "allowed": asked.allowed,
             "identity": plan.identity,
         },
         versions(),
     )
-    notes = [BUILTIN_NOTE] if (config.lm, config.facts) == ("builtin", "builtin") else []
-    files.write_json(config.out / "results.json", results.model_dump(mode="json"))
-    probe_page.write(results, single, asked.labels, notes, config.out)
+    notes = [BUILTIN_NOTE] if asked.lm == asked.facts == "builtin" else []
+    files.write_json(asked.out / "results.json", results.model_dump(mode="json"))
+    probe_page.write(results, single, asked.labels, notes, asked.out)
     return results
 
 
@@ -159,16 +194,12 @@ def _columns(plan: Plan) -> list[Method]:
 def _show(
     asked: _Probe, results: Results, console: terminal.Console, report: Callable[[str], None]
 ) -> None:
-    """Print the results as JSON, or as a table with the names of the files that hold them."""
-    config = asked.config
-    if config.as_json:
-        terminal.print_json(results.model_dump_json(indent=2))
-        return
+    """Print the results as a table with the names of the files that hold them."""
     console.print(probe_page.table(results, asked.labels))
     report(probe_page.wordings_line(results))
-    if config.lm == "builtin":
+    if asked.lm == "builtin":
         report(BUILTIN_NOTE)
-    report(f"Results: {config.out / 'results.json'}   Report: {config.out / 'report.html'}")
+    report(f"Results: {asked.out / 'results.json'}   Report: {asked.out / 'report.html'}")
 
 
 def _report_divergences(

@@ -9,7 +9,6 @@ from typing import Any
 
 from ptune.base.file_names import file_name
 from ptune.errors import ConfigError, nearest
-from ptune.experiments.options import ProbeConfig
 from ptune.experiments.probe.probe_trials import Plan, ProbeTask, Searches, answers, judged
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Task
@@ -44,28 +43,40 @@ COLUMNS = {
 TEXTS = ("mine", "paraphrase")  # searches that begin with a hand-written prompt
 
 
-def searches_of(config: ProbeConfig, names: Sequence[str]) -> Searches | None:
+def searches_of(
+    names: Sequence[str],
+    *,
+    text: str,
+    corpus: Sequence[pathlib.Path],
+    facts: str,
+    rows: int,
+    steps: int,
+    budget: int | None,
+) -> Searches | None:
     """The searches of a probe; None where there are none.
 
     Args:
         names: of the relations.
+        text: the kinds of search, with commas between, or "all".
+        corpus: texts to mine; the evidence that the facts bring along without any.
+        rows, steps, budget: of each search.
 
     Raises:
         ConfigError: a kind of search is unknown, or there is nothing to mine from.
     """
-    text = ",".join(COLUMNS) if config.search == "all" else config.search
+    text = ",".join(COLUMNS) if text == "all" else text
     kinds = [part.strip() for part in text.split(",") if part.strip()]
     if unknown := next((kind for kind in kinds if kind not in COLUMNS), None):
         raise ConfigError(f"There is no search {unknown!r}. {nearest(unknown, COLUMNS)}")
     if not kinds:
-        if config.corpus:
+        if corpus:
             raise ConfigError("--corpus is of --search mine: name that too, or leave it out.")
         return None
     columns = {
         kind: [Method(name, title, "", "nothing") for name, title in COLUMNS[kind].items()]
         for kind in kinds
     }
-    files = {name: config.corpus or [_evidence(config, name)] for name in names}
+    files = {name: list(corpus) or [_evidence(facts, name)] for name in names}
     lacking = next((file for name in names for file in files[name] if not file.exists()), None)
     if "mine" in kinds and lacking is not None:
         raise ConfigError(
@@ -73,23 +84,24 @@ def searches_of(config: ProbeConfig, names: Sequence[str]) -> Searches | None:
         )
     return Searches(
         columns=columns,
-        rows=config.search_rows,
-        steps=config.search_steps,
-        budget=config.search_budget,
+        rows=rows,
+        steps=steps,
+        budget=budget,
+        corpus=corpus,
         sentences=lambda name: sentences(files[name]),
     )
 
 
-def _evidence(config: ProbeConfig, name: str) -> pathlib.Path:
+def _evidence(facts: str, name: str) -> pathlib.Path:
     """LAMA's train rows of a relation, which have sentences."""
-    return lama.folder(config.facts) / "original" / name / "train.jsonl"
+    return lama.folder(facts) / "original" / name / "train.jsonl"
 
 
-def identity_of(config: ProbeConfig, searches: Searches) -> dict[str, Any]:
+def identity_of(searches: Searches) -> dict[str, Any]:
     """All that decides what the searches choose."""
     return {
         "kinds": list(searches.columns),
-        "corpus": [identity.of_file(file) for file in config.corpus],
+        "corpus": [identity.of_file(file) for file in searches.corpus],
         "rows": searches.rows,
         "steps": searches.steps,
         "budget": searches.budget,

@@ -58,13 +58,16 @@ def methods_of(config: ProbeConfig) -> list[Method]:
 
 
 def problems_of(
-    config: ProbeConfig,
     lm: LanguageModel,
     facts: Sequence[lama.Relation],
+    words: Sequence[str],
     report: Callable[[str], None],
 ) -> tuple[list[ProbeTask], list[lama.Relation], Verbalizer]:
-    """Relations restricted to the allowed answers, as problems of an experiment."""
-    words = allowed_words(config, lm)
+    """Relations restricted to the allowed answers, as problems of an experiment.
+
+    Args:
+        words: the allowed answers.
+    """
     verbalizer, names, _ = allowed(words, lm.tokens, "spaced")
     problems, relations = [], []
     for relation in (lama.restrict(fact_set, names, lm.tokens) for fact_set in facts):
@@ -85,16 +88,15 @@ def problems_of(
     return problems, relations, verbalizer
 
 
-def allowed_words(config: ProbeConfig, lm: LanguageModel) -> list[str]:
+def allowed_words(path: pathlib.Path | None, facts: str, lm: LanguageModel) -> list[str]:
     """The words that may be answers: those of a file, of the facts, or all whole words of the
     LM."""
-    path = config.vocab
-    common = lama.folder(config.facts) / "common_vocab_cased.txt"
+    common = lama.folder(facts) / "common_vocab_cased.txt"
     if path == PAPER and not path.exists():
-        path = lama.folder(config.facts) / "29k-vocab.json"
+        path = lama.folder(facts) / "29k-vocab.json"
         if not path.exists():
             raise ConfigError(
-                f"--vocab paper takes the papers' 29k-vocab.json, which {config.facts} does not "
+                f"--vocab paper takes the papers' 29k-vocab.json, which {facts} does not "
                 "have beside its relations: name its file, or leave --vocab out."
             )
     if path is None and common.exists():
@@ -148,8 +150,20 @@ def _manual(
 
 
 def plan_of(
-    config: ProbeConfig, lm: LanguageModel, problems: Sequence[ProbeTask], methods: Sequence[Method]
+    lm: LanguageModel,
+    problems: Sequence[ProbeTask],
+    methods: Sequence[Method],
+    *,
+    seeds: int,
+    out: pathlib.Path,
+    together: int | None,
+    wordings: bool,
 ) -> Plan:
+    """What is asked, and how many prompts train together: as many as fit, where that is not said.
+
+    Raises:
+        ConfigError: the facts have no hand-written prompt, which a method needs.
+    """
     if any(m.template == "manual" for m in methods) and not any(p.manual for p in problems):
         raise ConfigError(
             "These facts have no hand-written prompt that this LM can read: give one with "
@@ -165,12 +179,11 @@ def plan_of(
         how_many_together(lm, m.encoder, length, m.train.batch_size, len(problems))
         for m, length in prompts
     ]
-    together = config.together or min(fitting, default=1)
-    wordings = config.facts == "builtin" if config.wordings is None else config.wordings
-    return Plan(lm, problems, methods, config.seeds, config.out, together, wordings)
+    together = together or min(fitting, default=1)
+    return Plan(lm, problems, methods, seeds, out, together, wordings)
 
 
-def identity_of(config: ProbeConfig, plan: Plan, words: Verbalizer) -> dict[str, Any]:
+def identity_of(plan: Plan, words: Verbalizer) -> dict[str, Any]:
     """All that the results hang on."""
     methods = {
         m.name: {
@@ -186,7 +199,7 @@ def identity_of(config: ProbeConfig, plan: Plan, words: Verbalizer) -> dict[str,
     return {
         "lm": identity.of_lm(plan.lm),
         "allowed answers": identity.of_value(words.labels),
-        "seeds": config.seeds,
+        "seeds": plan.seeds,
         "methods": methods,
         "facts of": {p.name: _identity_of(p) for p in plan.problems},
         "wordings": plan.wordings,

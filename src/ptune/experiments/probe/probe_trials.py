@@ -93,6 +93,7 @@ class Searches:
     Attributes:
         columns: for each kind of search its columns in the table.
         rows, steps, budget: of each search.
+        corpus: the texts that are mined, where they are not those of the facts.
         sentences: those from which the templates of a relation are mined, by its name.
     """
 
@@ -100,6 +101,7 @@ class Searches:
     rows: int
     steps: int
     budget: int | None
+    corpus: Sequence[pathlib.Path]
     sentences: Callable[[str], Iterator[str]]
 
     @property
