@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import serving_kit
+import torch
 from serving_kit import TEXTS
 
 from ptune import PromptModel, Task, Template, Verbalizer, load, save
@@ -358,6 +359,21 @@ async def ask_and_leave(app, path, body):
 
 
 LAST = {"type": "http.response.body", "body": b""}
+
+
+def test_the_nearest_words_of_each_soft_token_are_told(client, prompts):
+    model = load(prompts / "film", serving_kit.lm())
+    vectors = model.bank.encoders[0]().detach()
+    embeddings = model.lm.embed(torch.arange(model.lm.words))
+    answer = client.get("/v1/words/film").json()
+    assert answer["id"] == "film" and len(answer["words"]) == len(vectors) > 0
+    for near, vector in zip(answer["words"], vectors):
+        likeness = torch.nn.functional.cosine_similarity(vector[None], embeddings)
+        likeness[model.lm.tokens.tokenizer.all_special_ids] = -2
+        assert near[0] == model.lm.tokens.show(int(likeness.argmax())) and len(near) == 5
+    problem(client.get("/v1/words/nothing"), 404)
+    without = [name for name, (text, _) in serving_kit.TEMPLATES.items() if "soft" not in text]
+    assert all(client.get(f"/v1/words/{name}").json()["words"] == [] for name in without)
 
 
 def test_the_page_and_all_that_it_needs_come_from_the_server(client):

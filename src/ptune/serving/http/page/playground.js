@@ -77,6 +77,9 @@ function change() {
     const prompt = prompts.get($(side).value);
     $(`${side}-template`).replaceChildren(...(prompt ? prompt.parts.map(drawn) : []));
     $(`${side}-result`).replaceChildren();
+    $(`${side}-near`).hidden = !prompt || !prompt.parts.some((part) => part.kind === "soft");
+    $(`${side}-near`).open = false;
+    $(`${side}-words`).replaceChildren();
   }
   drawFields();
   showPrograms();
@@ -98,6 +101,20 @@ function drawn(part) {
   for (let i = 0; i < dots; i += 1) node.append(element("span", { className: "dot" }));
   if (part.count > dots) node.append(` ${part.count}`);
   return node;
+}
+
+// A line for each soft token, in the order of the template.
+async function showWords(side) {
+  const list = $(`${side}-words`);
+  if (!$(`${side}-near`).open || list.children.length) return;
+  const name = $(side).value;
+  try {
+    const { words } = await fetchJson(`/v1/words/${name}`);
+    if ($(side).value !== name) return;
+    list.replaceChildren(...words.map((near) => element("li", {}, near.join(", "))));
+  } catch (error) {
+    tell(error.message, true);
+  }
 }
 
 function drawFields() {
@@ -212,5 +229,8 @@ $("ask").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) ask();
 });
 $("stop").addEventListener("click", () => running && running.abort());
-SIDES.forEach((side) => $(side).addEventListener("change", change));
+SIDES.forEach((side) => {
+  $(side).addEventListener("change", change);
+  $(`${side}-near`).addEventListener("toggle", () => showWords(side));
+});
 begin();

@@ -6,6 +6,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
+from ptune.lm.language_model import nearest_words
+from ptune.prompts import encoders
 from ptune.serving.access import Tenant
 from ptune.serving.bank import bank_folder
 from ptune.serving.bank.prompt_files import Description
@@ -17,6 +19,7 @@ from ptune.template.language import Field, Mask, Part, PrefixPart, Sep, Soft, Te
 from ptune.template.parts import shown
 
 router = APIRouter(tags=["prompts"])
+SHOWN = 100  # soft tokens of a prompt whose nearest words are told
 
 
 @router.get("/v1/models")
@@ -31,6 +34,27 @@ async def models(request: Request, tenant: User) -> dict[str, Any]:
 async def model(name: str, request: Request, tenant: User) -> dict[str, Any]:
     """One prompt."""
     return _shown(description_of(server_of(request), tenant, name, "model"))
+
+
+@router.get("/v1/words/{name:path}")
+async def words(name: str, request: Request, tenant: User) -> dict[str, Any]:
+    """The words of the LM's vocabulary that each soft token of a prompt is nearest to."""
+    server = server_of(request)
+    description_of(server, tenant, name, "model")
+
+    def nearest() -> list[list[str]]:
+        try:
+            model = server.prompts.get(name).model
+        except KeyError:
+            raise unknown_prompt(name, "model") from None
+        bound = model.tasks[0]
+        if not bound.task.template.prompt_length(model.lm.tokens):
+            return []
+        vectors = encoders.bake(model.bank.encoders[bound.prompt])
+        return nearest_words(model.lm, vectors[:SHOWN])
+
+    near = await asyncio.wrap_future(server.scheduler.call(nearest))
+    return {"id": name, "words": near}
 
 
 @router.put("/v1/prompts/{name}")
