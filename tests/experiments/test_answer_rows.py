@@ -77,6 +77,7 @@ NOT_OF_ANSWERS = {
     "version",
     "out",
     "resume",
+    "log",
     "device",  # names, places
     "method",
     "tune",
