@@ -23,6 +23,7 @@ from ptune.experiments.options import (
     GenerateConfig,
     PredictConfig,
     ProbeConfig,
+    SweepConfig,
 )
 from ptune.pretraining.options import PretrainConfig
 from ptune.search.options import SearchConfig
@@ -45,6 +46,13 @@ def _compare(arguments: Sequence[str]) -> None:
     from ptune.experiments.compare.compare import compare
 
     _resumable(lambda: compare(config), "ptune compare", arguments, config.out)
+
+
+def _sweep(arguments: Sequence[str]) -> None:
+    config = _parse(SweepConfig, "sweep", arguments)
+    from ptune.experiments.sweep.sweep import sweep
+
+    _resumable(lambda: sweep(config), "ptune sweep", arguments, config.out)
 
 
 def _search(arguments: Sequence[str]) -> None:
@@ -286,6 +294,7 @@ def _resumable(
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "probe": _probe,
     "compare": _compare,
+    "sweep": _sweep,
     "search": _search,
     "check": _check,
     "new": _new,
@@ -310,6 +319,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 OPTIONS: dict[str, type[Config]] = {
     "probe": ProbeConfig,
     "compare": CompareConfig,
+    "sweep": SweepConfig,
     "search": SearchConfig,
     "check": CheckConfig,
     "new": NewConfig,

@@ -18,6 +18,7 @@ Prompt learning on frozen language models.
 
   probe      find out what a frozen LM knows: manual prompts and P-tuning side by side
   compare    methods side by side on tasks with labels: few shots, several seeds, one table
+  sweep      tasks trained with many settings, by several processes; one table
   search     let a program look for prompts and label words, by train and dev rows
   check      look at files of rows: what they hold, what is odd, and the YAML that reads them
   new        make a task's YAML file from a table of texts and labels

@@ -102,6 +102,26 @@ class ProbeConfig(Config):
     """Training settings that replace the methods' own."""
 
 
+class SweepConfig(Config):
+    """Train tasks with many settings: every point of a grid, or of a list, is a run in a folder of
+    its own; one table and page at the end. The same command goes on where a run was killed, and may
+    be started several times, on machines that share the folder too: no run is done twice.
+
+    The file: {tasks: [task.yaml], grid: {method: [p-tuning, prompt-tuning], train.learning_rate:
+    [0.001, 0.01], train.seed: [0, 1, 2]}, list: [{...}, {...}]}. Keys are those of a task's file,
+    with dots between; entries of list hold settings that go together, each with the whole grid."""
+
+    file: tyro.conf.Positional[pathlib.Path]
+    """The YAML file of the sweep; tasks in it are files beside it, or names of those that come with
+    ptune."""
+    out: pathlib.Path = pathlib.Path("sweep")
+    """The folder for the runs, results.json and report.html."""
+    workers: Annotated[int, Field(ge=1)] = 1
+    """Processes on this machine that share the work."""
+    dry_run: bool = False
+    """Print the commands of the runs, and train nothing."""
+
+
 class GenerateConfig(FileConfig):
     """Let the LM write, with a saved prompt (or the prompts of many users): rows in, rows out. In
     JSON lines a row comes back with one more field, ptune, which holds its text: {"ptune": {"text":

@@ -112,8 +112,9 @@ def _here(data: str) -> list[ShardFile]:
     if path.exists() or not PATTERN.search(data):
         return [ShardFile(path.name, data)]
     root = pathlib.Path(path.anchor or ".")
-    matches = root.glob(str(path.relative_to(path.anchor)))
-    return [ShardFile(str(file), str(file)) for file in sorted(matches) if file.is_file()]
+    with _speaking_of(data):
+        matches = sorted(root.glob(str(path.relative_to(path.anchor))))
+    return [ShardFile(str(file), str(file)) for file in matches if file.is_file()]
 
 
 def _elsewhere(data: str) -> list[ShardFile]:

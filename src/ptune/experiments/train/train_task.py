@@ -34,7 +34,7 @@ from ptune.tasks import task_members
 from ptune.tasks.judging import judge_labels, judge_texts
 from ptune.tasks.pet_task import plan_of
 from ptune.tasks.resolved import resolve
-from ptune.tasks.resolved.parts import TrainingParts
+from ptune.tasks.resolved.parts import LMSource, TrainingParts
 from ptune.tasks.resolved.task_form import TaskForm
 from ptune.tasks.schema import TaskConfig
 from ptune.training.loop import account, fit, lower_rates
@@ -115,7 +115,19 @@ def train(config: TaskConfig, report: Callable[[str], None] = terminal.print_lin
         DivergedError: the training, or that of one of the prompts, left no finite state to keep;
             that is not saved.
     """
-    parts = resolve.training(config)
+    return train_parts(resolve.training(config), report)
+
+
+def train_parts(
+    parts: TrainingParts,
+    report: Callable[[str], None],
+    load: Callable[[LMSource, Method], LanguageModel] = train_setup.load_lm,
+) -> Run:
+    """A training whose configuration is resolved; see ``train``.
+
+    Args:
+        load: gives the LM, once all that can be told without it is.
+    """
     output = parts.output
     train_setup.check_out(output, parts.form.prompt_by)
     check_logs(output.log)
@@ -124,17 +136,12 @@ def train(config: TaskConfig, report: Callable[[str], None] = terminal.print_lin
         working_in(output.folder, "ptune train", output.resume, adds=adds) as folder,
         opened_logs(output.log, output.folder, parts.settings) as logs,
     ):
-        return _train_in(parts, folder, logs, report)
+        return _train_in(replace(_set_up(parts, folder, report, load), logs=logs))
 
 
-def _train_in(
-    parts: TrainingParts,
-    folder: RunFolder,
-    logs: Sequence[TrainingLog],
-    report: Callable[[str], None],
-) -> Run:
+def _train_in(setup: _Setup) -> Run:
     """The training, in a folder that is held."""
-    setup = replace(_set_up(parts, folder, report), logs=logs)
+    parts, folder, report = setup.parts, setup.folder, setup.report
     output, form = parts.output, parts.form
     if folder.begun is not None:
         folder.claim(setup.identity, free=MAY_CHANGE if output.only else ())
@@ -156,13 +163,18 @@ def _train_in(
     return run
 
 
-def _set_up(parts: TrainingParts, folder: RunFolder, report: Callable[[str], None]) -> _Setup:
+def _set_up(
+    parts: TrainingParts,
+    folder: RunFolder,
+    report: Callable[[str], None],
+    load: Callable[[LMSource, Method], LanguageModel],
+) -> _Setup:
     """Read the rows, then the LM, and check that they fit together."""
     form, source = parts.form, parts.source
     rows = TaskRows.read(form, parts.data, report)
     judge_labels.check_metrics(form, rows.splits["test"] or rows.splits["dev"])
     data_findings = train_findings.of_rows(form, rows)
-    lm, start = train_setup.load_lm(source, parts.method), None
+    lm, start = load(source, parts.method), None
     texts = texts_that_are_read(form, rows.splits)
     for sentence in unknown_text.check(texts, lm.tokens, parts.allow_unknown):
         report(sentence)

@@ -1,0 +1,1 @@
+"""``ptune sweep``: tasks trained with many settings, by any number of processes in one folder."""

@@ -1,0 +1,184 @@
+"""A sweep as its YAML file describes it: tasks, a grid of settings, a list of others."""
+
+import itertools
+import pathlib
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from ptune.base import plain_files
+from ptune.data import yaml_files
+from ptune.errors import ConfigError, PtuneError, nearest
+from ptune.runs import identity
+from ptune.runs.trials import Trial
+from ptune.tasks import yaml_task
+from ptune.tasks.resolved import resolve
+from ptune.tasks.resolved.parts import TrainingParts
+from ptune.tasks.schema import AUTO, TaskConfig
+
+KEYS = ("tasks", "grid", "list")
+OF_THE_SWEEP = ("out", "resume", "only", "minutes")
+SEED = "train.seed"
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """One training of a sweep.
+
+    Attributes:
+        file: the task's file, or the name of one of ours, as the sweep names it.
+        settings: what the sweep sets in it, by keys such as "train.learning_rate".
+        trial: all that decides the result.
+    """
+
+    file: str
+    settings: Mapping[str, Any]
+    parts: TrainingParts
+    trial: Trial
+
+    @property
+    def name(self) -> str:
+        """What its files are called: a hash of all that decides the result."""
+        return self.trial.identity[:16]
+
+    @property
+    def command(self) -> str:
+        """The command that trains the same."""
+        options = [
+            text
+            for key, value in self.settings.items()
+            for text in (f"--{key.replace('_', '-')}", *_values(value))
+        ]
+        return f"ptune train {shlex.join([self.file, *options])}"
+
+
+def _values(value: Any) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, list) else [str(value)]
+
+
+def read_sweep(path: pathlib.Path) -> list[SweepRun]:
+    """The runs of a sweep's YAML file.
+
+    Raises:
+        ConfigError: the file is no sweep, or a run cannot be; its settings are told.
+    """
+    raw = _read(path)
+    tasks = raw.get("tasks")
+    names = [tasks] if isinstance(tasks, str) else tasks
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise ConfigError(f"{path} names no task: tasks: [first.yaml, second.yaml]")
+    runs = [
+        _run(path, name, settings)
+        for name in names
+        for settings in _settings(path, raw.get("grid"), raw.get("list"))
+    ]
+    _check_different(path, runs)
+    return runs
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        raw = yaml_files.parse(plain_files.read_text(path, "utf-8-sig"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(f"The sweep's file {path} cannot be read: {reason}.") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} should hold keys and values: tasks, grid, list.")
+    if unknown := next((key for key in raw if key not in KEYS), None):
+        raise ConfigError(f"{path}: a sweep has no key {unknown!r}. {nearest(unknown, KEYS)}")
+    return raw
+
+
+def _settings(path: pathlib.Path, grid: Any, listed: Any) -> Iterator[dict[str, Any]]:
+    """Each entry of the list with each point of the grid.
+
+    Raises:
+        ConfigError: they are of another form.
+    """
+    if not isinstance(grid or {}, dict):
+        raise ConfigError(f"{path}: grid holds keys with lists of values: train.seed: [0, 1]")
+    entries = listed or [{}]
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ConfigError(f"{path}: list holds settings that go together: - {{method: manual}}")
+    for key, values in (grid or {}).items():
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"{path}: grid.{key} holds a list of values: {key}: [..., ...]")
+        if key in {key for entry in entries for key in entry}:
+            raise ConfigError(f"{path}: {key} stands in grid and in list: which is meant?")
+    for entry in entries:
+        for point in itertools.product(*(grid or {}).values()):
+            yield {**entry, **dict(zip(grid or {}, point))}
+
+
+def _run(path: pathlib.Path, name: str, settings: Mapping[str, Any]) -> SweepRun:
+    """A run, once its settings are checked.
+
+    Raises:
+        ConfigError: they cannot be.
+    """
+    told = ", ".join(f"{key}: {value}" for key, value in settings.items()) or "no settings"
+    if taken := next((key for key in settings if key in OF_THE_SWEEP), None):
+        raise ConfigError(f"{path}: {taken} is the sweep's to say, not a setting of its runs.")
+    beside = path.parent / name
+    try:
+        parts = _parts(beside if beside.exists() else pathlib.Path(name), settings)
+    except ValidationError as error:
+        reason = yaml_task.explained(error)
+        raise ConfigError(f"{path}, {name} with {told}: {reason}") from error
+    except PtuneError as error:
+        raise ConfigError(f"{path}, {name} with {told}: {error}") from error
+    trial = Trial(
+        method=parts.method.name,
+        task=parts.form.name,
+        seed=parts.train.seed,
+        shots=0,
+        settings={
+            "lm": parts.source.name,
+            "dtype": parts.source.dtype,
+            **identity.with_contents(parts.deciding),
+        },
+        file="",
+        scratch="",
+    )
+    trial = replace(trial, file=f"results/{trial.identity[:16]}.json")
+    return SweepRun(str(beside if beside.exists() else name), settings, parts, trial)
+
+
+def _parts(file: pathlib.Path, settings: Mapping[str, Any]) -> TrainingParts:
+    """A task with a run's settings in their places, resolved.
+
+    Raises:
+        PtuneError, ValidationError: there is no such training.
+    """
+    config = yaml_task.read(file, settings.get("preset"))
+    raw = config.model_dump(exclude_unset=True)
+    for key, value in settings.items():
+        *sections, last = key.split(".")
+        place = raw
+        for section in sections:
+            place[section] = dict(place.get(section) or {})
+            place = place[section]
+        place[last] = value
+    config = TaskConfig.model_validate(raw)
+    if config.method == AUTO:
+        raise ConfigError("method: auto is a choice among methods itself: name methods.")
+    return resolve.training(config)
+
+
+def _check_different(path: pathlib.Path, runs: Sequence[SweepRun]) -> None:
+    """Refuse two runs of the same.
+
+    Raises:
+        ConfigError: there are such.
+    """
+    first: dict[str, SweepRun] = {}
+    for run in runs:
+        if run.name in first:
+            raise ConfigError(
+                f"{path}: two runs are the same: `{first[run.name].command}` and "
+                f"`{run.command}`. Leave one out."
+            )
+        first[run.name] = run

@@ -1,0 +1,86 @@
+"""What the runs of a sweep gave, as its files hold it and the page reads it."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from ptune.reports.trial_results import Finite
+
+
+class SweepOutcome(Finite):
+    """A run of a sweep that is done."""
+
+    name: str
+    task: str
+    settings: dict[str, Any]
+    """What the sweep set."""
+    command: str
+    """What trains the same."""
+    dev: float | None = None
+    """The dev score of the state that is kept; of several prompts their mean."""
+    dev_score: str = ""
+    """What it is."""
+    figures: dict[str, float] = {}
+    """On the test rows."""
+    seconds: float = 0
+    error: str = ""
+    """Why it has no result."""
+
+
+class SweepResults(Finite):
+    """What ``ptune sweep`` writes to results.json."""
+
+    runs: list[SweepOutcome]
+    versions: dict[str, str] = {}
+
+    @property
+    def keys(self) -> list[str]:
+        """The settings in which runs differ, the seed aside."""
+        names = dict.fromkeys(key for run in self.runs for key in run.settings)
+        return [
+            name
+            for name in names
+            if name != "train.seed" and len({str(run.settings.get(name)) for run in self.runs}) > 1
+        ]
+
+    @property
+    def metric(self) -> str:
+        """The first figure on test."""
+        return next((name for run in self.runs for name in run.figures), "test")
+
+    def groups(self) -> list["SweepGroup"]:
+        """The runs that differ in their seeds alone, together; the best on dev first."""
+        together: dict[str, list[SweepOutcome]] = {}
+        for run in self.runs:
+            rest = {key: value for key, value in run.settings.items() if key != "train.seed"}
+            together.setdefault(f"{run.task} {rest}", []).append(run)
+        groups = [SweepGroup(self.metric, runs) for runs in together.values()]
+        order = lambda group: (group.runs[0].task, group.dev is None, -(group.dev or 0))
+        return sorted(groups, key=order)
+
+    def best(self) -> list[SweepOutcome]:
+        """Of each task the run with the best dev score."""
+        best: dict[str, SweepOutcome] = {}
+        for run in self.runs:
+            ahead = best.get(run.task)
+            if run.dev is not None and (ahead is None or ahead.dev is None or run.dev > ahead.dev):
+                best[run.task] = run
+        return list(best.values())
+
+
+class SweepGroup:
+    """Runs that differ in their seeds alone.
+
+    Attributes:
+        dev, test: means over those that have the figure; None where none has.
+        deviation: of the test figure; None of a single one.
+    """
+
+    def __init__(self, metric: str, runs: Sequence[SweepOutcome]):
+        self.runs = runs
+        dev = [run.dev for run in runs if run.dev is not None]
+        test = [run.figures[metric] for run in runs if metric in run.figures]
+        self.dev = statistics.fmean(dev) if dev else None
+        self.test = statistics.fmean(test) if test else None
+        self.deviation = statistics.stdev(test) if len(test) > 1 else None
+        self.failed = sum(bool(run.error) for run in runs)

@@ -1,0 +1,197 @@
+"""A sweep is its runs, each as if it were trained alone: none twice, none lost."""
+
+import json
+import threading
+from dataclasses import replace
+from types import SimpleNamespace
+
+import killing
+import pytest
+import tiny
+
+from ptune.errors import ConfigError, PtuneError
+from ptune.experiments.options import SweepConfig
+from ptune.experiments.sweep import sweep_worker
+from ptune.experiments.sweep.sweep import sweep
+from ptune.experiments.sweep.sweep_file import read_sweep
+from ptune.experiments.train import train_task
+from ptune.tasks.resolved import resolve
+
+ROWS = [
+    {"text": f"{word} film", "label": label}
+    for word, label in (("great", "good"), ("best", "good"), ("worst", "bad"), ("bad", "bad"))
+]
+TASK = """
+name: films
+template: "{soft:2} {text} {mask}"
+labels: {good: great, bad: bad}
+lm: LM
+encoder: table
+device: cpu
+data: {train: rows.jsonl, dev: rows.jsonl, test: rows.jsonl}
+train: {steps: 2, batch_size: 2}
+"""
+SWEEP = """
+tasks: films.yaml
+grid: {train.seed: [0, 1]}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    network, tokenizer = tiny.tiny("bert")
+    network.save_pretrained(tmp_path / "LM")
+    tokenizer.save_pretrained(tmp_path / "LM")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (tmp_path / "films.yaml").write_text(TASK.replace("LM", str(tmp_path / "LM")))
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def swept(folder, out="out", **more):
+    lines: list[str] = []
+    config = SweepConfig(file=folder / "sweep.yaml", out=folder / out, **more)
+    return sweep(config, lines.append), lines
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The folders' names of the runs that were trained, none of which is trained."""
+    names: list[str] = []
+
+    def train(parts, *more):
+        names.append(parts.output.folder.name)
+        if parts.train.seed == 2:
+            raise PtuneError("It diverged.")
+        rate = parts.overrides.learning_rate or 0.5
+        best = {} if parts.method.name == "manual" else {"films": {"dev": rate}}
+        figures, seconds = {"accuracy": rate / 2}, {"train": 1.0}
+        return SimpleNamespace(best=best, dev_score="accuracy", figures=figures, seconds=seconds)
+
+    monkeypatch.setattr(train_task, "train_parts", train)
+    return names
+
+
+def vectors(folder, out="out"):
+    return {
+        path.parent.name: path.read_bytes()
+        for path in (folder / out / "runs").glob("*/prompt.safetensors")
+    }
+
+
+def test_a_killed_sweep_goes_on_and_is_its_runs_alone(folder, monkeypatch):
+    with killing.killed_after(5, monkeypatch):
+        swept(folder)
+    kept = {path.name for path in (folder / "out" / "results").iterdir()}
+    assert len(kept) == 1 and len(list((folder / "out" / "runs").iterdir())) == 2
+    trained, train = [], train_task.train_parts
+    counted = lambda parts, *more: trained.append(parts.output.folder.name) or train(parts, *more)
+    monkeypatch.setattr(train_task, "train_parts", counted)
+    results, lines = swept(folder)
+    assert "2 runs, 1 of which have their results" in lines[0]
+    assert [f"{name}.json" for name in trained] == [
+        f"{run.name}.json" for run in results.runs if f"{run.name}.json" not in kept
+    ]
+    assert [run.settings for run in results.runs] == [{"train.seed": "0"}, {"train.seed": "1"}]
+    assert len(set(vectors(folder).values())) == 2
+    for run, outcome in zip(read_sweep(folder / "sweep.yaml"), results.runs, strict=True):
+        output = replace(run.parts.output, folder=folder / run.name)
+        alone = train(replace(run.parts, output=output), lambda message: None)
+        assert outcome.figures == alone.figures and outcome.dev == alone.best["films"]["dev"]
+        prompt = (folder / run.name / "prompt.safetensors").read_bytes()
+        assert vectors(folder)[run.name] == prompt
+    best = max(results.runs, key=lambda run: run.dev)
+    assert results.best() == [best] and best.command in lines[-2]
+    page = (folder / "out" / "report.html").read_text()
+    assert best.command in page and [len(group.runs) for group in results.groups()] == [2]
+
+
+def test_the_command_of_a_run_trains_the_same(folder):
+    from ptune.cli.train import read_task
+
+    for run in read_sweep(folder / "sweep.yaml"):
+        program, command, *arguments = run.command.split()
+        assert (program, command) == ("ptune", "train")
+        parts = resolve.training(read_task(arguments))
+        assert (parts.deciding, parts.source) == (run.parts.deciding, run.parts.source)
+
+
+def test_any_number_of_workers_do_each_run_once(folder, trained, monkeypatch):
+    (folder / "sweep.yaml").write_text(
+        f"tasks: films.yaml\ngrid: {{train.seed: {[*range(3, 30)]}}}"
+    )
+    runs, out = read_sweep(folder / "sweep.yaml"), folder / "out"
+    monkeypatch.setattr(sweep_worker, "SECONDS_BETWEEN_TRIES", 0.02)
+    threads = [
+        threading.Thread(target=sweep_worker.work, args=(runs, out, lambda line: None))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(trained) == sorted(run.name for run in runs) and len(trained) == 27
+    assert len(list((out / "results").iterdir())) == 27
+    assert not [path for path in (out / "leases").iterdir() if path.name[0] != "."]
+
+
+def test_a_run_that_fails_is_told_and_costs_no_other(folder, trained):
+    rates = "grid: {train.learning_rate: [0.5, 0.7, 0.6], train.seed: [1, 2, 3]}"
+    (folder / "sweep.yaml").write_text(f"tasks: films.yaml\n{rates}")
+    results, lines = swept(folder)
+    assert [run.error for run in results.runs] == ["", "It diverged.", ""] * 3
+    assert sum(line.startswith("Failed: ptune train") for line in lines) == 3
+    groups = [
+        (g.runs[0].settings["train.learning_rate"], g.failed, g.dev) for g in results.groups()
+    ]
+    assert groups == [("0.7", 1, 0.7), ("0.6", 1, 0.6), ("0.5", 1, 0.5)]
+    assert results.best()[0].settings["train.learning_rate"] == "0.7"
+    assert "3 (1 failed)" in (folder / "out" / "report.html").read_text()
+
+
+def test_a_sweep_that_grows_keeps_its_results(folder, trained):
+    (folder / "sweep.yaml").write_text("tasks: films.yaml\ngrid: {train.seed: [0]}\n")
+    swept(folder)
+    more = "tasks: [films.yaml]\nlist: [{method: manual}, {train.seed: 0}]\n"
+    (folder / "sweep.yaml").write_text(more)
+    results, lines = swept(folder)
+    assert "1 of which have" in lines[0] and len(trained) == 2
+    assert [run.dev for run in results.runs] == [None, 0.5]
+    assert results.groups()[0].runs[0] == results.runs[1]  # what has no dev score stands last
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tasks: films.yaml\ngrids: {a: [1]}", "no key 'grids'. .*grid"),
+        ("grid: {train.seed: [0]}", "names no task"),
+        ("tasks: nothing.yaml", "nothing.yaml with no settings: .*cannot be read"),
+        ("tasks: films.yaml\ngrid: {train.seed: 3}", "grid.train.seed holds a list"),
+        ("tasks: films.yaml\ngrid: {train.rate: [3]}", "with train.rate: 3: .*rate"),
+        ("tasks: films.yaml\ngrid: {train.steps: [x]}", "with train.steps: x: .*train.steps"),
+        ("tasks: films.yaml\ngrid: {method: [p-tunin]}", "with method: p-tunin: .*p-tuning"),
+        ("tasks: films.yaml\ngrid: {method: [auto]}", "name methods"),
+        ("tasks: films.yaml\ngrid: {out: [a]}", "out is the sweep's to say"),
+        ("tasks: films.yaml\ngrid: {train.seed: [0, 0]}", "two runs are the same"),
+        ("tasks: films.yaml\ngrid: {train.seed: [0]}\nlist: [{train.seed: 1}]", "which is meant"),
+        ("tasks: films.yaml\nlist: [a]", "settings that go together"),
+        ("- films.yaml", "keys and values"),
+        ("tasks: films.yaml\ngrid: {data.train: [none.jsonl]}", "none.jsonl cannot be read"),
+    ],
+)
+def test_a_bad_sweep_is_refused_before_the_first_step(text, message, folder, monkeypatch):
+    monkeypatch.setattr(train_task, "train_parts", lambda *given: pytest.fail("it was begun"))
+    (folder / "sweep.yaml").write_text(text)
+    with pytest.raises(PtuneError, match=message):
+        swept(folder)
+    assert not (folder / "out").exists()
+
+
+def test_a_sweep_stays_out_of_other_folders(folder):
+    (folder / "out").mkdir()
+    (folder / "out" / "mine").touch()
+    with pytest.raises(ConfigError, match="out holds mine"):
+        swept(folder)
+    _, lines = swept(folder, dry_run=True)
+    assert len(lines) == 2 and all(line.startswith("ptune train") for line in lines)
