@@ -39,6 +39,8 @@ TRAIN = """
 `ptune train TASK.yaml [OPTIONS]` trains what the file describes. Its options are the keys of the
 file ([reference](reference-task.md)), and overrule it.
 
+`ptune train TASK.yaml --estimate` prints how much memory that takes, by part, and loads no LM.
+
 `ptune train TABLE.csv [--text COLUMN] [--label COLUMN] [OPTIONS]` first makes such a file of a table
 (.csv, .tsv, .jsonl), as `ptune new` does, beside the folder of the run: `--out FOLDER` gives
 `FOLDER.yaml`, and without `--out` the folder is `TABLE-trained`. A file of that name that is there

@@ -94,6 +94,7 @@ AT_THE_DOOR = (
 TOP = {
     "experiments/train/train_task.py": ["train"],
     "experiments/train/train_auto.py": ["train"],
+    "experiments/estimate/estimate.py": ["estimate"],
     "estimators/classifier.py": ["_config"],  # which returns one
 }
 

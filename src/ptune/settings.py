@@ -220,6 +220,21 @@ def _overrides(config: type[Config], doc: str) -> Any:
 
 
 TrainOverrides: Any = _overrides(TrainConfig, "Training settings that replace the method's own.")
+_RATE_OR_AUTO: Any = (
+    Annotated[float, Field(gt=0)] | Literal["auto"] | None,
+    Field(
+        None,
+        description="Peak learning rate of the prompt. auto: the prompt is tried at five rates "
+        "around the method's own, in one batch for a few steps, and the one that is best on "
+        "dev trains it from the beginning.",
+    ),
+)
+TaskTrainOverrides: Any = create_model(
+    "TaskTrainOverrides",
+    __base__=TrainOverrides,
+    __doc__="Training settings of a task that replace the method's own.",
+    learning_rate=_RATE_OR_AUTO,
+)
 DecodingOverrides: Any = _overrides(
     DecodingConfig, "Settings of writing that replace the task's own."
 )

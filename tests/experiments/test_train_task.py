@@ -10,6 +10,7 @@ import torch
 from ptune.answers.label_words import Verbalizer
 from ptune.cli import main
 from ptune.errors import ConfigError, DataError, DivergedError, PtuneError
+from ptune.experiments import learning_rate
 from ptune.experiments.train import train_auto, train_checks, train_results, train_task
 from ptune.experiments.train.train_task import train
 from ptune.lm.language_model import LanguageModel
@@ -632,3 +633,30 @@ def test_method_auto_has_no_log(world, tmp_path):
     text = YAML.replace("encoder: lstm", "method: auto").replace("train: {epochs: 2", "#")
     with pytest.raises(ConfigError, match="towns says log: leave that out"):
         train_auto.train(task(world, tmp_path / "out", text, log=("jsonl",)), lambda _: None)
+
+
+def test_the_learning_rate_that_is_found_is_as_good_as_given(world, tmp_path, monkeypatch):
+    """The training at the rate that was chosen on dev is the training that was given it; a run that
+    goes on does not try again."""
+    monkeypatch.setattr(learning_rate, "FACTORS", (1e-3, 1.0, 1e30))
+    found, lines = YAML.replace("{epochs: 2", "{learning_rate: auto, steps: 2"), []
+    train(task(world, tmp_path / "found", found), lines.append)
+    (line,) = [line for line in lines if line.startswith("Learning rate ")]
+    tried = json.loads((tmp_path / "found" / "learning-rate.json").read_text())
+    assert f"Learning rate {tried['rate']:g}," in line and len(tried["tried"]) == 2
+    best = max(tried["tried"], key=lambda rate: (tried["tried"][rate], -float(rate)))
+    assert float(best) == tried["rate"]
+    given = found.replace("auto", str(tried["rate"]))
+    train(task(world, tmp_path / "given", given), lambda _: None)
+    same = [(tmp_path / name / "prompt.safetensors").read_bytes() for name in ("found", "given")]
+    assert same[0] == same[1]
+    run = json.loads((tmp_path / "found" / "run.json").read_text())
+    assert run["train"]["learning_rate"] == tried["rate"]
+    monkeypatch.setattr(learning_rate, "_tried", None)
+    assert learning_rate.find(None, {}, None, tmp_path / "found", None) == tried["rate"]
+
+
+def test_a_rate_to_find_is_of_prompts(world, tmp_path):
+    text = YAML.replace("{epochs: 2", "{learning_rate: auto, steps: 2")
+    with pytest.raises(ConfigError, match="auto tries rates of a prompt, and fine-tune trains"):
+        train(task(world, tmp_path / "out", text, method="fine-tune"), lambda _: None)

@@ -943,3 +943,16 @@ def test_a_killed_training_goes_on_in_the_same_log(monkeypatch, tmp_path):
         )
     assert figures[0] == figures[1]
     assert [entry["step"] for entry in figures[1]] == [1, 2, 3, 4, 4, 5, 6, 7, 8, 8]
+
+
+def test_each_task_at_a_rate_of_its_own_is_the_task_alone_at_that_rate():
+    settings = {"steps": 6, "batch_size": 4, "patience": 0, "decay": "linear"}
+    together, data = bank([0, 1], torch.float64)
+    rates = {"task 0": 1e-2, "task 1": 1e-3}
+    fit(together, data, TrainConfig(**settings), rates=rates)
+    for number, rate in enumerate(rates.values()):
+        alone, data_alone = bank([number], torch.float64)
+        fit(alone, data_alone, TrainConfig(**settings, learning_rate=rate))
+        assert apart(states(together)[number : number + 1], states(alone)) < 1e-9
+        swapped = states(bank([number], torch.float64)[0])
+        assert apart(states(alone), swapped) > 1e-4

@@ -33,6 +33,8 @@ from ptune.storage.options import ExportConfig, ImportConfig, PullConfig, PushCo
 from ptune.tasks.options import NewConfig
 from ptune.tasks.schema import TaskConfig
 
+ESTIMATE = "--estimate"
+
 
 def _probe(arguments: Sequence[str]) -> None:
     config = _parse(ProbeConfig, "probe", arguments)
@@ -248,7 +250,12 @@ def _bench(arguments: Sequence[str]) -> None:
 
 def _train(arguments: Sequence[str]) -> None:
     _quieten_libraries()
-    task = read_task(arguments)
+    task = read_task([argument for argument in arguments if argument != ESTIMATE])
+    if ESTIMATE in arguments:
+        from ptune.experiments.estimate.estimate import estimate
+
+        estimate(task)
+        return
     terminal.announce(f"Loading LM {task.lm} ...")
     from ptune.experiments.train import train_auto, train_task
     from ptune.tasks.schema import AUTO

@@ -24,7 +24,8 @@ def read_task(arguments: Sequence[str]) -> TaskConfig:
             "usage: ptune train TASK.yaml [OPTIONS]\n       ptune train TABLE.csv [--text COLUMN] "
             "[--label COLUMN] [--skip-bad-lines] [OPTIONS]\n\n"
             "Any key of the file can be set from the command line. Of a table (.csv, .tsv, "
-            ".jsonl) a file is made first, as by ptune new.\n"
+            ".jsonl) a file is made first, as by ptune new.\n--estimate prints how much memory the "
+            "training takes, by part, and loads no LM.\n"
         )
         parse(TaskConfig, ["--help"], "ptune train TASK.yaml", TaskConfig(name=OF_THE_FILE))
     from ptune.data.formats.header import TABLES

@@ -23,7 +23,7 @@ from ptune.settings import (
     Preset,
     ReaderName,
     Seed,
-    TrainOverrides,
+    TaskTrainOverrides,
 )
 
 AUTO = "auto"  # instead of a method: one is to be chosen
@@ -354,7 +354,7 @@ class TaskConfig(Config):
     method's own by default."""
     pet: PetConfig = PetConfig()
     """How PET goes about it."""
-    train: TrainOverrides = TrainOverrides()
+    train: TaskTrainOverrides = TaskTrainOverrides()
     """Training settings that replace the method's own."""
     out: pathlib.Path = pathlib.Path("trained")
     """The folder for the prompt, its figures, and what is needed to resume."""

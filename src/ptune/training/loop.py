@@ -100,6 +100,7 @@ def fit(
     resume: bool = False,
     label: str = "training",
     logs: Sequence[TrainingLog] = (),
+    rates: Mapping[Any, float] | None = None,
 ) -> dict[int | str, TrainingHistory]:
     """Train tasks on their training rows and restore the best state of each, judged on its dev
     rows. Where only prompts are trained, the tasks are trained together.
@@ -120,6 +121,7 @@ def fit(
         label: the text beside the progress bar, and the training's name in logs.
         logs: what gets losses, rates and dev scores while it runs (``TrainingLog``); they change no
             result.
+        rates: the peak learning rate of each task's prompt, in place of the one in ``config``.
 
     Raises:
         ConfigError, DataError: nothing to train, or no rows.
@@ -137,14 +139,16 @@ def fit(
     keep_confidence(model, list(numbers.values()), None)  # of the prompts as they were
     with _trainable(model, config, tune):
         jobs = [
-            PromptTraining(model, numbers[key], rows, dev, config, tune, unlabeled)
+            PromptTraining(model, numbers[key], rows, dev, config_of_task, tune, unlabeled)
             for key, (rows, dev) in data.items()
+            for config_of_task in [_at_rate(config, rates, key)]
         ]
         if tune == "prompt":
             _check_gradients(model, jobs)
         checkpoint = None
         if folder is not None:
             whole = _identity(model, jobs, data, config, tune, unlabeled)
+            whole |= {"rates": list(rates.values())} if rates else {}
             file = pathlib.Path(folder) / "checkpoint.safetensors"
             checkpoint = Checkpoint(file, whole, tune == "prompt")
             if resume and file.exists():
@@ -163,6 +167,13 @@ def fit(
             job.trained.planned, job.trained.step = job.steps, job.step
             job.trained.answer_tokens = job.answer_tokens
     return _histories(dict(zip(data, jobs)), config, tune)
+
+
+def _at_rate(config: TrainConfig, rates: Mapping[Any, float] | None, key: Any) -> TrainConfig:
+    """The settings of one task's training."""
+    if rates is None:
+        return config
+    return config.model_copy(update={"learning_rate": rates[key]})
 
 
 def _check(

@@ -113,6 +113,11 @@ def _read_task(config: CompareConfig, source: str) -> TaskParts:
             f"{task.name} labels the words of its rows (tag), and compare draws rows of one label "
             "each: ptune train and ptune report do such tasks."
         )
+    if task.train.learning_rate == "auto":
+        raise ConfigError(
+            f"{task.name} says learning_rate: auto, and compare trains every method at a given "
+            "rate: give a number, or run ptune train."
+        )
     if task.preset == "paper":
         raise ConfigError(
             f"{task.name} says preset: paper, and compare gives all methods as many steps: leave "

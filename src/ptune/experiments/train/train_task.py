@@ -10,6 +10,7 @@ from typing import Any
 from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.base import terminal
 from ptune.errors import DivergedError, PtuneError
+from ptune.experiments import learning_rate
 from ptune.experiments.train import (
     train_checks,
     train_findings,
@@ -28,6 +29,7 @@ from ptune.runs import identity
 from ptune.runs.folder import RunFolder, working_in
 from ptune.runs.logs.open_logs import check_logs, opened_logs
 from ptune.runs.logs.training_log import TrainingLog
+from ptune.settings import TrainConfig
 from ptune.storage import prompt_folder
 from ptune.survey.text_checks import unknown_text
 from ptune.tasks import task_members
@@ -89,6 +91,7 @@ class _Trained:
         method: what is saved by, and counted by: PET saves an LM with its classifier.
         histories: how each task's training went; empty where nothing was trained.
         lost: raised when all other prompts are saved.
+        settings: those of the training, with the learning rate that was found.
     """
 
     model: PromptModel
@@ -97,6 +100,7 @@ class _Trained:
     baselines: dict[str, dict[str, float]]
     histories: Mapping[int | str, TrainingHistory] = field(default_factory=dict)
     lost: DivergedError | None = None
+    settings: TrainConfig | None = None
 
     def name(self, number: int | str) -> str:
         """The name of a task."""
@@ -294,12 +298,23 @@ def _train_prompts(setup: _Setup) -> _Trained:
     if not (output.folder / CHECKPOINT).exists():
         train_checks.rehearse(model, tasks, data, rows, form=form, method=method, train=parts.train)
     setup.claim_folder()
+    setup = _with_rate(setup, model, data)
     histories, lost = _fit(setup, model, data)
     if lost is not None:
         tasks = {value: number for value, number in tasks.items() if histories[number].best}
-    trained = _Trained(model, tasks, method, figures, histories, lost)
+    trained = _Trained(model, tasks, method, figures, histories, lost, setup.parts.train)
     _report_training(setup, trained)
     return trained
+
+
+def _with_rate(setup: _Setup, model: PromptModel, data: learning_rate.Data) -> _Setup:
+    """The same with the learning rate that is best on dev, where it is to be found."""
+    parts = setup.parts
+    if not parts.finds_rate:
+        return setup
+    rate = learning_rate.find(model, data, parts.train, parts.output.folder, setup.report)
+    settings = parts.train.model_copy(update={"learning_rate": rate})
+    return replace(setup, parts=replace(parts, train=settings))
 
 
 def _fit(
@@ -420,7 +435,7 @@ def _record(setup: _Setup, trained: _Trained, seconds: float) -> Run:
         trained_parameters=trained_parameters,
         kept_parameters=kept_parameters,
         baselines=trained.baselines,
-        train=parts.train.model_dump(mode="json") if histories else {},
+        train=(trained.settings or parts.train).model_dump(mode="json") if histories else {},
         steps={name: history.step for name, history in histories.items()},
         answer_tokens={
             name: history.answer_tokens

@@ -88,10 +88,12 @@ class TrainingParts(RunParts):
     Attributes:
         method: with what the task tunes in place of what the method does.
         train: the method's settings of training, with the task's in their places.
+        finds_rate: the learning rate is to be found around the one in ``train``.
     """
 
     method: Method
     train: TrainConfig
+    finds_rate: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -129,6 +129,11 @@ def check_settings(form: TaskForm, method: Method, overrides: TrainOverrides) ->
             f"class_weights weighs the rows of a training, and {method.name} trains nothing: leave "
             "it out, or take another method (ptune methods lists them)."
         )
+    if overrides.learning_rate == "auto" and (method.tune != "prompt" or method.name in PET):
+        raise ConfigError(
+            f"learning_rate: auto tries rates of a prompt, and {method.name} trains more than "
+            "that, or nothing: give a number."
+        )
     if form.judging.parts and not form.answers.are_written:
         raise ConfigError(
             "parts gives the figures of written answers apart, and this task has labels: leave "

@@ -49,12 +49,15 @@ def training(config: TaskConfig) -> TrainingParts:
     refusals.check_method(parts.form, method, parts.data)
     refusals.check_settings(parts.form, method, parts.overrides)
     refusals.check_only(parts.form, output)
+    finds_rate = parts.overrides.learning_rate == "auto"
+    without = {"learning_rate"} if finds_rate else set()
     return TrainingParts(
         **vars(parts),
         output=output,
         title=config.title,
         method=method,
-        train=method.train.replaced(parts.overrides.model_dump()),
+        train=method.train.replaced(parts.overrides.model_dump(exclude=without)),
+        finds_rate=finds_rate,
     )
 
 

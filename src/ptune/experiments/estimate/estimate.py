@@ -1,0 +1,141 @@
+"""``ptune train --estimate``: the memory of a task's training, by part, before its LM is loaded."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from transformers import AutoConfig
+
+from ptune.base import terminal
+from ptune.errors import ConfigError
+from ptune.experiments.estimate.memory_of_training import (
+    Memory,
+    PromptShape,
+    StepShape,
+    memory_of_step,
+)
+from ptune.experiments.train.train_rows import TaskRows
+from ptune.lm.source import loading, model_files
+from ptune.model.running.losses import CPU_TOKENS
+from ptune.model.task import Row
+from ptune.tasks import task_members
+from ptune.tasks.resolved import resolve
+from ptune.tasks.resolved.task_form import TaskForm
+from ptune.tasks.schema import AUTO, TaskConfig
+from ptune.template.encode import EncodedRow
+from ptune.template.language import Kind, Template
+from ptune.template.tokenizer import Tokens
+from ptune.training.methods import PET, Method
+
+LONGEST = 200  # rows whose tokens are counted: those with the most characters
+LIBRARIES = 85 * 2**20  # modules and buffers of PyTorch that come with a first LM and a first step
+KEPT_FREE = 0.2  # the share of what each step takes and frees that the allocator keeps beside it
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The memory of a training, and what a step runs at once."""
+
+    memory: Memory
+    shape: StepShape
+
+    def lines(self) -> list[str]:
+        """The table that is printed."""
+        memory = self.memory
+        parts = {
+            "weights of the LM": memory.weights,
+            "activations": memory.activations,
+            "prompt, its gradient, its best state": memory.prompt,
+            "gradients and best state of the LM": memory.tuned_lm,
+            "optimiser": memory.optimiser,
+            "kept by the allocator": round(KEPT_FREE * memory.taken_each_step),
+            "libraries": LIBRARIES,
+        }
+        parts["together"] = sum(parts.values())
+        shape = self.shape
+        head = f"{shape.rows} rows of {shape.tokens} tokens run at once:"
+        return [head, *(f"{name:38}{size / 2**20:10.1f} MiB" for name, size in parts.items())]
+
+
+def estimate(config: TaskConfig, report: Callable[[str], None] = terminal.print_line) -> Estimate:
+    """Estimate the memory of a task's training, and print it. The tokenizer, the LM's config and
+    the rows are read; no weight is.
+
+    Raises:
+        ConfigError: the method trains several models, or the LM is a .gguf file.
+        PtuneError: the task, its rows or the LM are at fault.
+    """
+    if config.method in (AUTO, *PET) or config.lm.endswith(".gguf"):
+        raise ConfigError(
+            f"--estimate is of one training of an LM with a config.json, and this task has method "
+            f"{config.method} and LM {config.lm}."
+        )
+    parts = resolve.training(config)
+    method, form, settings = parts.method, parts.form, parts.train
+    rows = TaskRows.read(form, parts.data, lambda _: None).splits["train"]
+    folder, where = loading.locate(config.lm)
+    with loading.quiet_loading(config.lm, pathlib.Path(folder)):
+        model_files.check(folder, **where)
+        lm_config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **where)
+        tokens = Tokens(loading.load_tokenizer(config.lm))
+    kind = loading.kind_of(lm_config, tokens.tokenizer)
+    device = loading.choose_device(config.device)
+    dtype = loading.choose_dtype(config.dtype, device)
+    tunes_lm = method.tune != "prompt"
+    template = task_members.parsed(form, task_members.members(form, method)[0].template)
+    template = template.for_lm(tokens, kind, whole=True)[0]
+    size = -(-settings.batch_size // settings.accumulate)
+    limit = CPU_TOKENS if device.type == "cpu" else 0
+    shape = _shape(_encoded(template, tokens, kind, rows, form), size, limit)
+    prompt = _prompt(parts.learning.applied_to(method), template, tokens)
+    dtype = (
+        dtype if not tunes_lm or dtype.itemsize >= 4 else loading.choose_dtype("float32", device)
+    )
+    memory = memory_of_step(lm_config, kind, dtype, shape, prompt, tunes_lm, settings)
+    result = Estimate(memory, shape)
+    for line in result.lines():
+        report(line)
+    return result
+
+
+def _encoded(
+    template: Template, tokens: Tokens, kind: Kind, rows: Sequence[Row], form: TaskForm
+) -> list[EncodedRow]:
+    """The longest rows, as the LM gets them."""
+    longest = sorted(rows, key=lambda row: -sum(len(str(value)) for value in row.values()))
+    answers = [
+        tokens.follow(str(row[form.target])) if form.answers.are_written else [None]
+        for row in longest[:LONGEST]
+    ]
+    return [
+        template.encode(row, tokens, kind, form.max_length, answer)
+        for row, answer in zip(longest, answers)
+    ]
+
+
+def _shape(encoded: Sequence[EncodedRow], size: int, limit: int) -> StepShape:
+    """What a step of ``size`` of the longest rows runs at once.
+
+    Args:
+        limit: tokens that run at once at most; 0 for all.
+    """
+    longest = max(encoded, key=lambda row: row.size)
+    rows = max(1, min(size, limit // longest.size)) if limit else size
+    return StepShape(
+        rows=rows,
+        tokens=longest.size,
+        answers=max(len(row.answer_positions) for row in encoded),
+        decoder=max(len(row.decoder or ()) for row in encoded),
+    )
+
+
+def _prompt(method: Method, template: Template, tokens: Tokens) -> PromptShape:
+    """The vectors that the task trains."""
+    if method.tune not in ("prompt", "both"):
+        return PromptShape(0)
+    return PromptShape(
+        length=template.prompt_length(tokens),
+        encoder=method.encoder,
+        deep=template.prefix_length(tokens),
+        hidden=method.hidden,
+    )

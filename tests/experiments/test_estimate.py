@@ -1,0 +1,93 @@
+"""The memory of a training, before its LM is loaded."""
+
+import json
+
+import pytest
+import tiny
+import torch
+
+from ptune.errors import ConfigError
+from ptune.experiments.estimate.estimate import KEPT_FREE, LIBRARIES, estimate
+from ptune.experiments.estimate.live_memory import LiveMemory
+from ptune.experiments.estimate.memory_of_training import PromptShape, StepShape, memory_of_step
+from ptune.settings import TrainConfig
+from ptune.tasks import yaml_task
+
+TASK = """
+name: towns
+template: "{soft:2} {x} is {mask}"
+labels: {a: great, b: bad}
+data: {train: rows.jsonl, dev: rows.jsonl}
+lm: ./lm
+encoder: table
+train: {steps: 2, batch_size: 4}
+device: cpu
+"""
+KINDS = {"bert": "masked", "gpt2": "causal", "t5": "encoder-decoder"}
+
+
+def test_live_memory_counts_what_lives_at_once():
+    with LiveMemory() as live:
+        first = torch.zeros(256)
+        second = torch.ones(256)
+        del first
+        third = second.view(16, 16) + 1
+    assert live.peak == live.now == 2048
+    del second, third
+    assert live.now == 0
+
+
+@pytest.mark.parametrize("family", list(KINDS))
+def test_parts_are_those_of_the_lm(family):
+    """Weights to the byte; more rows take more activations, and layers computed again fewer."""
+    network, _ = tiny.tiny(family)
+    weights = sum(parameter.nbytes for parameter in network.parameters())
+
+    def of(rows, tunes_lm=False, **settings):
+        shape = StepShape(rows, 40, 1, 2 if family == "t5" else 0)
+        return memory_of_step(
+            config=network.config,
+            kind=KINDS[family],
+            dtype=torch.float32,
+            shape=shape,
+            prompt=PromptShape(3),
+            tunes_lm=tunes_lm,
+            settings=TrainConfig(**settings),
+        )
+
+    one, two = of(8), of(16)
+    width = network.get_input_embeddings().weight.shape[1]
+    buffers = sum(buffer.nbytes for buffer in network.buffers())
+    assert one.weights == pytest.approx(weights + buffers, rel=0.01)
+    assert one.prompt == 3 * 3 * width * 4 and one.optimiser == 2 * 3 * width * 4
+    assert 1.6 < two.activations / one.activations < 2.1
+    assert of(16, recompute=True).activations < 0.9 * two.activations
+    tuned = of(8, tunes_lm=True)
+    assert tuned.tuned_lm == pytest.approx(2 * weights, rel=0.01)
+    assert tuned.optimiser == pytest.approx(2 * weights + one.optimiser, rel=0.01)
+
+
+@pytest.fixture
+def task(tmp_path):
+    for part in tiny.tiny("bert"):
+        part.save_pretrained(tmp_path / "lm")
+    rows = [{"x": "Vienna film " * n, "label": label} for n, label in ((1, "a"), (4, "b"))]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "task.yaml").write_text(TASK)
+    return yaml_task.read(tmp_path / "task.yaml")
+
+
+def test_a_task_is_estimated_from_its_longest_row_without_weights(task, tmp_path):
+    (tmp_path / "lm" / "model.safetensors").unlink()
+    lines = []
+    result = estimate(task, lines.append)
+    assert (result.shape.rows, result.shape.tokens) == (4, 14)
+    assert lines[0] == "4 rows of 14 tokens run at once:"
+    memory = result.memory
+    total = memory.total + LIBRARIES + round(KEPT_FREE * memory.activations)
+    assert lines[-1].split() == ["together", f"{total / 2**20:.1f}", "MiB"]
+
+
+def test_a_method_of_several_trainings_is_not_estimated(task):
+    with pytest.raises(ConfigError, match="of one training .* method pet"):
+        estimate(task.model_copy(update={"method": "pet"}))
