@@ -100,6 +100,14 @@ def test_faults_end_with_status_2_and_no_traceback(
     assert status == 2 and message in " ".join(errors.split()) and "Traceback" not in errors
 
 
+def test_one_of_several_processes_of_torchrun_is_refused(capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(capsys, "methods")[0] in (0, None)  # set by something else
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    status, _, errors = main(capsys, "methods")
+    assert status == 2 and "torchrun started 2 processes, and ptune trains in one" in errors
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

@@ -108,4 +108,20 @@ def _command(name: str = "--help", *rest: str) -> None:
     elif name not in COMMANDS:
         raise PtuneError(f"There is no command {name!r}. {nearest(name, COMMANDS)}")
     else:
+        _refuse_ranks()
         COMMANDS[name](rest)
+
+
+def _refuse_ranks() -> None:
+    """Refuse to run as one of several processes of torchrun, each of which would do all of the
+    work.
+
+    Raises:
+        PtuneError: it is one.
+    """
+    count = os.environ.get("WORLD_SIZE", "1")
+    if "TORCHELASTIC_RUN_ID" in os.environ and count != "1":
+        raise PtuneError(
+            f"torchrun started {count} processes, and ptune trains in one: start it as ptune, or "
+            "with --nproc-per-node 1."
+        )
