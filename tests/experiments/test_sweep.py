@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -62,6 +63,7 @@ def trained(monkeypatch):
 
     def train(parts, *more):
         names.append(parts.output.folder.name)
+        time.sleep(0.01)  # so that others come by meanwhile
         if parts.train.seed == 2:
             raise PtuneError("It diverged.")
         rate = parts.overrides.learning_rate or 0.5
