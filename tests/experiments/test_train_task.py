@@ -639,14 +639,14 @@ def test_the_learning_rate_that_is_found_is_as_good_as_given(world, tmp_path, mo
     """The training at the rate that was chosen on dev is the training that was given it; a run that
     goes on does not try again."""
     monkeypatch.setattr(learning_rate, "FACTORS", (1e-3, 1.0, 1e30))
-    found, lines = YAML.replace("{epochs: 2", "{learning_rate: auto, steps: 2"), []
-    train(task(world, tmp_path / "found", found), lines.append)
+    auto_yaml, lines = YAML.replace("{epochs: 2", "{learning_rate: auto, steps: 2"), []
+    train(task(world, tmp_path / "found", auto_yaml), lines.append)
     (line,) = [line for line in lines if line.startswith("Learning rate ")]
     tried = json.loads((tmp_path / "found" / "learning-rate.json").read_text())
     assert f"Learning rate {tried['rate']:g}," in line and len(tried["tried"]) == 2
     best = max(tried["tried"], key=lambda rate: (tried["tried"][rate], -float(rate)))
     assert float(best) == tried["rate"]
-    given = found.replace("auto", str(tried["rate"]))
+    given = auto_yaml.replace("auto", str(tried["rate"]))
     train(task(world, tmp_path / "given", given), lambda _: None)
     same = [(tmp_path / name / "prompt.safetensors").read_bytes() for name in ("found", "given")]
     assert same[0] == same[1]
