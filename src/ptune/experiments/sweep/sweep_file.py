@@ -119,7 +119,7 @@ def _run(path: pathlib.Path, name: str, settings: Mapping[str, Any]) -> SweepRun
     Raises:
         ConfigError: they cannot be.
     """
-    told = ", ".join(f"{key}: {value}" for key, value in settings.items()) or "no settings"
+    shown = ", ".join(f"{key}: {value}" for key, value in settings.items()) or "no settings"
     if taken := next((key for key in settings if key in OF_THE_SWEEP), None):
         raise ConfigError(f"{path}: {taken} is the sweep's to say, not a setting of its runs.")
     beside = path.parent / name
@@ -127,9 +127,9 @@ def _run(path: pathlib.Path, name: str, settings: Mapping[str, Any]) -> SweepRun
         parts = _parts(beside if beside.exists() else pathlib.Path(name), settings)
     except ValidationError as error:
         reason = yaml_task.explained(error)
-        raise ConfigError(f"{path}, {name} with {told}: {reason}") from error
+        raise ConfigError(f"{path}, {name} with {shown}: {reason}") from error
     except PtuneError as error:
-        raise ConfigError(f"{path}, {name} with {told}: {error}") from error
+        raise ConfigError(f"{path}, {name} with {shown}: {error}") from error
     trial = Trial(
         method=parts.method.name,
         task=parts.form.name,
