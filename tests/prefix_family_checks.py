@@ -2,6 +2,7 @@
 and values that are concatenated by hand: prefixes, infixes, both depths at once and none."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import pytest
 import reference
@@ -107,19 +108,26 @@ def check_mixed_batch_by_hand(family: str, side: str) -> None:
     torch.testing.assert_close(scores(model, rows, side), expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
-def check_losses_and_gradients(family: str, recompute: bool, tolerance: float = TOLERANCE) -> None:
-    """The losses of a mixed batch, and the gradients of its prompts, are those of its rows."""
+def check_losses_and_gradients(
+    family: str, recomputed: Sequence[bool] = (False,), tolerance: float = TOLERANCE
+) -> None:
+    """The losses of a mixed batch, and the gradients of its prompts, are those of its rows.
+
+    Args:
+        recomputed: whether activations are computed anew for the gradients; each is tried.
+    """
     model = build(family)
     rows = examples(model)
     parameters = list(model.bank.parameters())
     expected = torch.stack([reference.loss(model, row) for row in rows])
     expected_gradients = torch.autograd.grad(expected.sum(), parameters)
     assert all(gradient.abs().max() > 0 for gradient in expected_gradients)
-    model.lm.recompute(recompute)
-    actual = model.losses(rows)
-    gradients = torch.autograd.grad(actual.sum(), parameters)
-    model.lm.recompute(False)
-    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
-    for ours, theirs in zip(gradients, expected_gradients):
-        scale = theirs.abs().max().clamp(min=1)
-        torch.testing.assert_close(ours / scale, theirs / scale, atol=tolerance, rtol=tolerance)
+    for recompute in recomputed:
+        model.lm.recompute(recompute)
+        actual = model.losses(rows)
+        gradients = torch.autograd.grad(actual.sum(), parameters)
+        model.lm.recompute(False)
+        torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
+        for ours, theirs in zip(gradients, expected_gradients):
+            scale = theirs.abs().max().clamp(min=1)
+            torch.testing.assert_close(ours / scale, theirs / scale, atol=tolerance, rtol=tolerance)

@@ -65,7 +65,7 @@ def test_figures_are_medians_of_a_rounds_ratios():
     )
 
 
-@pytest.mark.parametrize("case", ["cloze-8"])
+@pytest.mark.parametrize("case", ["autoprompt"])  # it has the fewest sides, a process each
 def test_a_small_case_runs(case, tmp_path):
     main.main(
         [
@@ -90,9 +90,9 @@ def test_a_small_case_runs(case, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT asks for it
-@pytest.mark.parametrize("case", ["document", "documents"])
-def test_a_document_learns_in_peft_and_alone_as_here(case):
-    if not hasattr(documents.peft, "CartridgeConfig"):
+@pytest.mark.parametrize("case", ["cloze-8", "document", "documents"])
+def test_a_prompt_learns_in_peft_and_alone_as_here(case):
+    if "document" in case and not hasattr(documents.peft, "CartridgeConfig"):
         pytest.skip("this PEFT has no cartridges")
     ours, other = (CASES[case].build(name, "cpu", True) for name in CASES[case].sides[:2])
     compare(case, [side("ptune", ours.proof()), side("other", other.proof())])

@@ -184,7 +184,7 @@ def test_a_real_kill(world, tmp_path):
         "ptune",
         "probe",
         "--methods",
-        "manual,p-tuning,fine-tune",
+        "manual,p-tuning",
         "--lm",
         world / "lm",
         "--facts",
@@ -193,6 +193,8 @@ def test_a_real_kill(world, tmp_path):
         "cpu",
         "--wordings",
         "True",
+        "--together",
+        "1",
         "--train.epochs",
         "12",
         "--train.patience",
@@ -217,7 +219,7 @@ def test_a_real_kill(world, tmp_path):
     assert process.wait() == -signal.SIGKILL, "the run was over before it was killed"
     subprocess.run([*command, "--out", out, "--resume"], check=True, **quiet)
     given = {"epochs": 12, "patience": 0, "batch_size": 2}
-    probe(config(world, tmp_path / "whole", methods="manual,p-tuning,fine-tune", train=given))
+    probe(config(world, tmp_path / "whole", methods="manual,p-tuning", together=1, train=given))
     assert (out / "results.json").read_bytes() == (tmp_path / "whole" / "results.json").read_bytes()
 
 

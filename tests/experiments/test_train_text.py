@@ -1,11 +1,6 @@
 """Training on answers that are text: the loss by hand, rows that are too long, and runs that stop
 and go on."""
 
-import os
-import pathlib
-import signal
-import subprocess
-import sys
 
 import pytest
 import reference
@@ -272,44 +267,6 @@ def test_a_run_that_is_stopped_and_resumed_is_the_run_that_was_not(
             == history
         )
         assert all(map(torch.equal, parameters(resumed), whole))
-
-
-def killed(folder: str) -> None:
-    """A run that is killed in its fourth step."""
-    step, count = loop.take_step, []
-
-    def dying(*arguments):
-        count.append(1)
-        if len(count) == 4:
-            os.kill(os.getpid(), signal.SIGKILL)
-        step(*arguments)
-
-    loop.take_step = dying
-    fit(build("gpt2"), DATA, TrainConfig(**CONFIG), folder=folder)
-
-
-def test_a_killed_run_of_prefixes_goes_on(tmp_path):
-    code = (
-        f"import sys, torch; sys.path[:0] = [{str(pathlib.Path(__file__).parents[1])!r}, "
-        f"{str(pathlib.Path(__file__).parent)!r}]; "
-        "torch.set_num_threads(1)\n"
-        f"import test_train_text; test_train_text.killed(sys.argv[1])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    assert done.returncode == -signal.SIGKILL and (tmp_path / "checkpoint.safetensors").exists()
-    whole, resumed = build("gpt2"), build("gpt2")
-    history = histories(fit(whole, DATA, TrainConfig(**CONFIG)))
-    seen, step = [], loop.take_step
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "take_step", lambda *arguments: seen.append(1) or step(*arguments))
-        assert (
-            histories(fit(resumed, DATA, TrainConfig(**CONFIG), folder=tmp_path, resume=True))
-            == history
-        )
-    assert len(seen) == max(looks[-1]["step"] for looks in history) - 3, "it began anew"
-    assert all(map(torch.equal, parameters(resumed), parameters(whole)))
 
 
 def test_a_log_shows_what_is_written_and_changes_nothing():

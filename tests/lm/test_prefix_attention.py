@@ -97,8 +97,7 @@ def test_scores_of_more_families(name, side):
 @pytest.mark.parametrize("name", MORE)
 def test_gradients_of_more_families(name):
     tolerance = 5 * TOLERANCE  # T5 does not scale its scores, which rounds more
-    deep.check_losses_and_gradients(name, recompute=False, tolerance=tolerance)
-    deep.check_losses_and_gradients(name, recompute=True, tolerance=tolerance)
+    deep.check_losses_and_gradients(name, recomputed=(False, True), tolerance=tolerance)
 
 
 @pytest.mark.parametrize("name", [name for name in MORE if name not in ("mpnet", "eager bert")])
@@ -184,7 +183,7 @@ def test_lms_that_compute_by_length(name):
         for row in example.fills
     }
     assert min(lengths) < 8 and max(lengths) > 12
-    deep.check_losses_and_gradients(name, recompute=False)
+    deep.check_losses_and_gradients(name)
     if name not in ("phi3", "phimoe"):  # below
         decoding.check_mixed_batch_with_cache(name)
 

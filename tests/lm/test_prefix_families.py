@@ -26,10 +26,9 @@ def test_mixed_batch_is_its_rows_by_hand(family, side):
     check_mixed_batch_by_hand(family, side)
 
 
-@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_losses_and_gradients(family, recompute):
-    check_losses_and_gradients(family, recompute)
+def test_losses_and_gradients(family):
+    check_losses_and_gradients(family, recomputed=(False, True))
 
 
 @pytest.mark.parametrize(
