@@ -17,6 +17,7 @@ from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
 from ptune.storage import prompt_folder
 from ptune.tasks import model_task, task_members
+from ptune.tasks.resolved import resolve
 from ptune.tasks.schema import TaskConfig
 
 LABELS = {
@@ -49,8 +50,10 @@ def prompts(tmp_path_factory):
         model = PromptModel(LanguageModel(*tiny.tiny(family)))
         config = TaskConfig.model_validate(raw)
         rows = [{"text": "great film", "label": "good", "y": "bad"}]
-        members = task_members.members(config, lm=model.lm)
-        model_task.add(model, config, members[0], rows, None)
+        form, method = resolve.task_form(config), resolve.shown_method(config)
+        member = task_members.members(form, method, model.lm)[0]
+        learning = resolve.learning(config)
+        model_task.add(model, form, member, rows, method=method, learning=learning, name=None)
         prompt_folder.save(model, path / name)
         models[path / name] = model
     return models
