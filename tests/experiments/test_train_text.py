@@ -13,7 +13,6 @@ from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
 from ptune.settings import TrainConfig
 from ptune.template.language import Template
-from ptune.training import loop
 from ptune.training.loop import fit
 
 CITIES = {
