@@ -11,8 +11,16 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+FOLDERS = ("src", "tests", "benchmarks", "scripts")
+
+
 @pytest.mark.parametrize(
-    "command", [("ruff", "check", "--no-cache"), ("mypy", "--cache-dir", "/dev/null")]
+    "command",
+    [
+        ("ruff", "check", "--no-cache"),
+        ("ruff", "format", "--check", "--no-cache", *FOLDERS),
+        ("mypy", "--cache-dir", "/dev/null"),
+    ],
 )
 def test_nothing_to_mend(command):
     done = subprocess.run(
@@ -38,7 +46,7 @@ def names_bound_in(path: pathlib.Path) -> Iterator[tuple[str, int]]:
             yield node.name, node.lineno
 
 
-@pytest.mark.parametrize("folder", ["src", "tests", "benchmarks", "scripts"])
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_a_name_says_what_it_holds(folder):
     empty = [
         f"{path}:{line} {name}"

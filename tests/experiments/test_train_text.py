@@ -1,7 +1,6 @@
 """Training on answers that are text: the loss by hand, rows that are too long, and runs that stop
 and go on."""
 
-
 import pytest
 import reference
 import tiny
