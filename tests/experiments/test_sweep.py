@@ -10,7 +10,7 @@ import killing
 import pytest
 import tiny
 
-from ptune.errors import ConfigError, PtuneError
+from ptune.errors import ConfigError, DivergedError, PtuneError
 from ptune.experiments.options import SweepConfig
 from ptune.experiments.sweep import sweep_worker
 from ptune.experiments.sweep.sweep import sweep
@@ -150,6 +150,44 @@ def test_a_run_that_fails_is_told_and_costs_no_other(folder, trained):
     assert groups == [("0.7", 1, 0.7), ("0.6", 1, 0.6), ("0.5", 1, 0.5)]
     assert results.best()[0].settings["train.learning_rate"] == "0.7"
     assert "3 (1 failed)" in (folder / "out" / "report.html").read_text()
+
+
+def test_what_failed_is_tried_again_and_what_diverged_is_not(folder, monkeypatch):
+    (folder / "sweep.yaml").write_text("tasks: films.yaml\ngrid: {train.seed: [0, 1]}\n")
+    tried, faults = [], {0: PtuneError("The disk is full."), 1: DivergedError("It diverged.")}
+
+    def train(parts, *more):
+        tried.append(parts.train.seed)
+        if parts.train.seed in faults:
+            raise faults[parts.train.seed]
+        return SimpleNamespace(best={}, dev_score="", figures={"accuracy": 1.0}, seconds={})
+
+    monkeypatch.setattr(train_task, "train_parts", train)
+    with pytest.raises(ConfigError, match="No run has a result"):
+        swept(folder)
+    del faults[0]
+    results, _ = swept(folder)
+    assert tried == [0, 1, 0]
+    assert [run.error for run in results.runs] == ["", "It diverged."]
+
+
+def test_an_lm_of_other_weights_is_another_run(folder):
+    before = read_sweep(folder / "sweep.yaml")
+    with open(folder / "LM" / "model.safetensors", "r+b") as weights:
+        weights.seek(-1, 2)
+        weights.write(b"\x01")
+    now = read_sweep(folder / "sweep.yaml")
+    assert not {run.name for run in before} & {run.name for run in now}
+
+
+def test_rows_are_checked_for_each_task_of_the_same_file(folder, trained):
+    """The second task has other labels than the rows."""
+    text = (folder / "films.yaml").read_text()
+    (folder / "second.yaml").write_text(text.replace("{good: great, bad: bad}", "{good: great}"))
+    (folder / "sweep.yaml").write_text("tasks: [films.yaml, second.yaml]\n")
+    with pytest.raises(PtuneError, match="bad"):
+        swept(folder)
+    assert not trained and not (folder / "out").exists()
 
 
 def test_a_sweep_that_grows_keeps_its_results(folder, trained):

@@ -25,6 +25,8 @@ class SweepOutcome(Finite):
     seconds: float = 0
     error: str = ""
     """Why it has no result."""
+    diverged: bool = False
+    """Whether it has none since its training diverged."""
 
 
 class SweepResults(Finite):

@@ -24,7 +24,7 @@ def sweep(
     config: SweepConfig, report: Callable[[str], None] = terminal.print_line
 ) -> SweepResults | None:
     """Do all runs of a sweep, and put their figures into a table and a page. Runs whose results are
-    there are not done again.
+    there are not done again; those that failed are, but for trainings that diverged.
 
     Raises:
         ConfigError: the file is no sweep, or the folder holds something else.
@@ -37,6 +37,7 @@ def sweep(
         return None
     _check_rows(runs)
     _claim(config.out)
+    _forget_failures(runs, config.out)
     finished = sum((config.out / run.trial.file).exists() for run in runs)
     report(f"{len(runs)} runs, {finished} of which have their results already")
     if config.workers == 1:
@@ -57,7 +58,8 @@ def _check_rows(runs: Sequence[SweepRun]) -> None:
     """
     checked = set()
     for run in runs:
-        if (key := of_value(run.parts.data.model_dump(mode="json"))) not in checked:
+        key = of_value([repr(run.parts.form), run.parts.data.model_dump(mode="json")])
+        if key not in checked:
             checked.add(key)
             TaskRows.read(run.parts.form, run.parts.data, lambda message: None)
 
@@ -73,6 +75,17 @@ def _claim(out: pathlib.Path) -> None:
     check_empty(out)
     with working_in(out / CLAIM, "ptune sweep", adds=True) as folder:
         folder.claim({})
+
+
+def _forget_failures(runs: Sequence[SweepRun], out: pathlib.Path) -> None:
+    """Remove what says that a run failed, so that it is tried again; a training that diverged would
+    diverge again."""
+    for run in runs:
+        file = out / run.trial.file
+        if file.exists():
+            outcome = SweepOutcome.model_validate(files.read_json(file))
+            if outcome.error and not outcome.diverged:
+                file.unlink(missing_ok=True)
 
 
 def _work_together(config: SweepConfig, runs: Sequence[SweepRun]) -> None:

@@ -70,8 +70,9 @@ def read_sweep(path: pathlib.Path) -> list[SweepRun]:
     names = [tasks] if isinstance(tasks, str) else tasks
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise ConfigError(f"{path} names no task: tasks: [first.yaml, second.yaml]")
+    lms: dict[str, str] = {}
     runs = [
-        _run(path, name, settings)
+        _run(path, name, settings, lms)
         for name in names
         for settings in _settings(path, raw.get("grid"), raw.get("list"))
     ]
@@ -113,8 +114,13 @@ def _settings(path: pathlib.Path, grid: Any, listed: Any) -> Iterator[dict[str, 
             yield {**entry, **dict(zip(grid or {}, point))}
 
 
-def _run(path: pathlib.Path, name: str, settings: Mapping[str, Any]) -> SweepRun:
+def _run(
+    path: pathlib.Path, name: str, settings: Mapping[str, Any], lms: dict[str, str]
+) -> SweepRun:
     """A run, once its settings are checked.
+
+    Args:
+        lms: what tells the LMs of runs before from others (``_lm``).
 
     Raises:
         ConfigError: they cannot be.
@@ -136,7 +142,7 @@ def _run(path: pathlib.Path, name: str, settings: Mapping[str, Any]) -> SweepRun
         seed=parts.train.seed,
         shots=0,
         settings={
-            "lm": parts.source.name,
+            "lm": _lm(parts.source.name, lms),
             "dtype": parts.source.dtype,
             **identity.with_contents(parts.deciding),
         },
@@ -145,6 +151,18 @@ def _run(path: pathlib.Path, name: str, settings: Mapping[str, Any]) -> SweepRun
     )
     trial = replace(trial, file=f"results/{trial.identity[:16]}.json")
     return SweepRun(str(beside if beside.exists() else name), settings, parts, trial)
+
+
+def _lm(name: str, known: dict[str, str]) -> str:
+    """What tells an LM from others: the content of its folder or file, or its name on the hub.
+
+    Args:
+        known: what was computed before, by the LM's name; added to.
+    """
+    path = pathlib.Path(name)
+    if name not in known:
+        known[name] = identity.of_file(path) if path.exists() else name
+    return known[name]
 
 
 def _parts(file: pathlib.Path, settings: Mapping[str, Any]) -> TrainingParts:

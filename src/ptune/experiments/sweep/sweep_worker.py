@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ptune.base import files
-from ptune.errors import ConfigError, PtuneError
+from ptune.errors import ConfigError, DivergedError, PtuneError
 from ptune.experiments.sweep.sweep_file import SweepRun, read_sweep
 from ptune.experiments.train import train_setup, train_task
 from ptune.lm.language_model import LanguageModel
@@ -96,7 +96,8 @@ def _outcome(run: SweepRun, folder: pathlib.Path, load: KeptLm) -> SweepOutcome:
     try:
         trained = train_task.train_parts(parts, lambda message: None, load)
     except PtuneError as error:
-        return outcome.model_copy(update={"error": str(error)})
+        failure = {"error": str(error), "diverged": isinstance(error, DivergedError)}
+        return outcome.model_copy(update=failure)
     update = {
         "dev": _dev(trained),
         "dev_score": trained.dev_score,
