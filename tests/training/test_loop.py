@@ -949,6 +949,8 @@ def test_each_task_at_a_rate_of_its_own_is_the_task_alone_at_that_rate():
     settings = {"steps": 6, "batch_size": 4, "patience": 0, "decay": "linear"}
     together, data = bank([0, 1], torch.float64)
     rates = {"task 0": 1e-2, "task 1": 1e-3}
+    with pytest.raises(ConfigError, match=r"rates is of \['task 0'\], and the tasks are"):
+        fit(together, data, TrainConfig(**settings), rates={"task 0": 1e-2})
     fit(together, data, TrainConfig(**settings), rates=rates)
     for number, rate in enumerate(rates.values()):
         alone, data_alone = bank([number], torch.float64)

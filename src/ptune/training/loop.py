@@ -132,7 +132,7 @@ def fit(
         Interrupted: Ctrl-C or a termination signal arrived; a checkpoint was written before.
     """
     config = config or TrainConfig()
-    _check(data, config, tune, unlabeled)
+    _check(data, config, tune, unlabeled, rates)
     data = {key: (rows_from(rows), rows_from(dev)) for key, (rows, dev) in data.items()}
     unlabeled = rows_from(unlabeled)
     numbers = {key: model.number(key) if isinstance(key, str) else key for key in data}
@@ -181,6 +181,7 @@ def _check(
     config: TrainConfig,
     tune: Tune,
     unlabeled: Sequence[Row],
+    rates: Mapping[Any, float] | None,
 ) -> None:
     """Refuse what cannot be trained so."""
     if not isinstance(config, TrainConfig):
@@ -203,6 +204,10 @@ def _check(
         raise ConfigError(
             "The auxiliary loss hides words of unlabelled rows, and there are none: give some, or "
             "set its weight to 0."
+        )
+    if rates is not None and rates.keys() != data.keys():
+        raise ConfigError(
+            f"rates is of {list(rates)}, and the tasks are {list(data)}: give one rate for each."
         )
 
 
