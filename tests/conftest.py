@@ -6,6 +6,7 @@ import pathlib
 import pytest
 import torch
 from hypothesis import settings
+from matplotlib.figure import Figure
 
 pytest.register_assert_rewrite("prefix_family_checks", "writing_checks")
 settings.register_profile("thorough", max_examples=500)
@@ -34,3 +35,11 @@ def minilm_mlm() -> pathlib.Path:
     if not path.is_dir():
         pytest.skip(f"no LM at {path}; set PTUNE_MODELS to the folder that holds minilm-mlm")
     return path
+
+
+@pytest.fixture(autouse=True)
+def no_drawings(request, monkeypatch):
+    """Plots are drawn in tests/reports alone; elsewhere an empty drawing stands in, since a page
+    takes longer to draw than a tiny LM to train."""
+    if (ROOT / "tests" / "reports") not in request.path.parents:
+        monkeypatch.setattr(Figure, "savefig", lambda self, to, **more: to.write("<svg></svg>"))

@@ -1,5 +1,6 @@
 """The design that all pages share: layout, colours, plots, and the rule for what counts as best."""
 
+import functools
 import io
 import pathlib
 import warnings
@@ -196,13 +197,18 @@ def count(parameters: int) -> str:
 def render(template: str, **values: Any) -> str:
     """A page from a template in this folder; text is escaped, except where the template calls it
     safe."""
-    environment = jinja2.Environment(
+    return _templates().get_template(template).render(**values)
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+    """The templates in this folder, each of which is parsed once."""
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(**values)
 
 
 def svg(figure: Figure, description: str) -> str:
