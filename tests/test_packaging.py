@@ -27,7 +27,7 @@ CONNECTOR = SOURCE / "serving" / "vllm" / "ptune_connector.py"
 OPTIONAL = {
     "meteor": {"nltk"},
     "serve": {"fastapi", "uvicorn", "prometheus_client"},
-    "data": {"datasets", "pyarrow"},
+    "data": {"datasets", "pyarrow", "fsspec"},
     "chinese": {"jieba"},
 }
 

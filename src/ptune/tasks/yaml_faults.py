@@ -2,6 +2,7 @@
 value that does not fit."""
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
@@ -14,10 +15,13 @@ from ptune.tasks.schema import TaskConfig
 WORDS_OF_LABELS = ("labels", "verbalizers", "relations")  # keys that map each label to its words
 
 
+ONE_OF_SEVERAL = re.compile(r"constrained-|literal\[")  # pydantic's names of forms of a value
+
+
 def explained(error: ValidationError) -> str:
     """The first fault of a task's file; a key that is unknown explains one that is missing."""
     first = min(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
-    names = list(map(str, first["loc"]))
+    names = [name for name in map(str, first["loc"]) if not ONE_OF_SEVERAL.match(name)]
     key = ".".join(names)
     if first["type"] == "extra_forbidden":
         section = ".".join(name for name in names[:-1] if not name.isdecimal())
