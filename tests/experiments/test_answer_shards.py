@@ -269,6 +269,19 @@ def test_what_is_wrong_with_a_table_is_told_before_the_first_step(answer, tmp_pa
     refused(ConfigError, "name them with --data", None)
 
 
+def test_an_empty_file_is_refused_and_hidden_ones_are_named(answer, tmp_path):
+    data = spread(tmp_path / "rows", "jsonl")
+    (data / "_SUCCESS").write_text("")
+    (data / ".part.jsonl").write_text('{"text": "great"}')
+    lines = answer(data)
+    assert "Not read, since a name begins with a dot or a line: .part.jsonl, _SUCCESS" in lines
+    (data / "empty.jsonl").touch()
+    with pytest.raises(DataError, match="empty.jsonl is empty: mend it, or take it out of"):
+        answer(data, "other")
+    with pytest.raises(ConfigError, match="There is no file or folder .*nowhere"):
+        answer(tmp_path / "nowhere", "third")
+
+
 def test_parquet_files_of_other_columns_or_damaged_are_refused(answer, tmp_path):
     data = spread(tmp_path / "rows", "parquet")
     import pyarrow

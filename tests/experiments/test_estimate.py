@@ -6,12 +6,13 @@ import pytest
 import tiny
 import torch
 
-from ptune.errors import ConfigError
+from ptune.errors import ConfigError, PtuneError
 from ptune.experiments.estimate.estimate import KEPT_FREE, LIBRARIES, estimate
 from ptune.experiments.estimate.live_memory import LiveMemory
 from ptune.experiments.estimate.memory_of_training import PromptShape, StepShape, memory_of_step
 from ptune.settings import TrainConfig
 from ptune.tasks import yaml_task
+from ptune.tasks.schema import TaskConfig
 
 TASK = """
 name: towns
@@ -91,3 +92,19 @@ def test_a_task_is_estimated_from_its_longest_row_without_weights(task, tmp_path
 def test_a_method_of_several_trainings_is_not_estimated(task):
     with pytest.raises(ConfigError, match="of one training .* method pet"):
         estimate(task.model_copy(update={"method": "pet"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "manual"}, "manual trains nothing"),
+        ({"tune": "head"}, "trains a head alone"),
+        ({"prompts": 2}, "trains several in one batch"),
+        ({"train": {"learning_rate": "auto"}}, "trains several in one batch"),
+        ({"data": {}}, "has no rows to train on"),
+    ],
+)
+def test_what_is_no_training_of_one_prompt_is_not_estimated(task, changes, message):
+    config = TaskConfig.model_validate({**task.model_dump(exclude_unset=True), **changes})
+    with pytest.raises(PtuneError, match=message):
+        estimate(config, lambda line: None)

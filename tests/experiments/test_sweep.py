@@ -10,12 +10,13 @@ import killing
 import pytest
 import tiny
 
-from ptune.errors import ConfigError, DivergedError, PtuneError
+from ptune.errors import ConfigError, DivergedError, PtuneError, StoreError
 from ptune.experiments.options import SweepConfig
 from ptune.experiments.sweep import sweep_worker
 from ptune.experiments.sweep.sweep import sweep
 from ptune.experiments.sweep.sweep_file import read_sweep
 from ptune.experiments.train import train_task
+from ptune.reports.sweep_results import SweepResults
 from ptune.tasks.resolved import resolve
 
 ROWS = [
@@ -54,6 +55,14 @@ def swept(folder, out="out", **more):
     lines: list[str] = []
     config = SweepConfig(file=folder / "sweep.yaml", out=folder / out, **more)
     return sweep(config, lines.append), lines
+
+
+def swept_with_failures(folder, message):
+    """The results of a sweep of which some runs fail, and its lines."""
+    lines: list[str] = []
+    with pytest.raises(PtuneError, match=message):
+        sweep(SweepConfig(file=folder / "sweep.yaml", out=folder / "out"), lines.append)
+    return SweepResults.model_validate_json((folder / "out" / "results.json").read_text()), lines
 
 
 @pytest.fixture
@@ -141,7 +150,7 @@ def test_any_number_of_workers_do_each_run_once(folder, trained, monkeypatch):
 def test_a_run_that_fails_is_told_and_costs_no_other(folder, trained):
     rates = "grid: {train.learning_rate: [0.5, 0.7, 0.6], train.seed: [1, 2, 3]}"
     (folder / "sweep.yaml").write_text(f"tasks: films.yaml\n{rates}")
-    results, lines = swept(folder)
+    results, lines = swept_with_failures(folder, "3 of 9 runs failed")
     assert [run.error for run in results.runs] == ["", "It diverged.", ""] * 3
     assert sum(line.startswith("Failed: ptune train") for line in lines) == 3
     groups = [
@@ -163,10 +172,9 @@ def test_what_failed_is_tried_again_and_what_diverged_is_not(folder, monkeypatch
         return SimpleNamespace(best={}, dev_score="", figures={"accuracy": 1.0}, seconds={})
 
     monkeypatch.setattr(train_task, "train_parts", train)
-    with pytest.raises(ConfigError, match="No run has a result"):
-        swept(folder)
+    swept_with_failures(folder, "2 of 2 runs failed")
     del faults[0]
-    results, _ = swept(folder)
+    results, _ = swept_with_failures(folder, "1 of 2 runs failed")
     assert tried == [0, 1, 0]
     assert [run.error for run in results.runs] == ["", "It diverged."]
 
@@ -183,7 +191,11 @@ def test_an_lm_of_other_weights_is_another_run(folder):
 def test_rows_are_checked_for_each_task_of_the_same_file(folder, trained):
     """The second task has other labels than the rows."""
     text = (folder / "films.yaml").read_text()
-    (folder / "second.yaml").write_text(text.replace("{good: great, bad: bad}", "{good: great}"))
+    (folder / "second.yaml").write_text(
+        text.replace("{good: great, bad: bad}", "{good: great}").replace(
+            "name: films", "name: second"
+        )
+    )
     (folder / "sweep.yaml").write_text("tasks: [films.yaml, second.yaml]\n")
     with pytest.raises(PtuneError, match="bad"):
         swept(folder)
@@ -217,15 +229,29 @@ def test_a_sweep_that_grows_keeps_its_results(folder, trained):
         ("tasks: films.yaml\ngrid: {train.seed: [0]}\nlist: [{train.seed: 1}]", "which is meant"),
         ("tasks: films.yaml\nlist: [a]", "settings that go together"),
         ("- films.yaml", "keys and values"),
+        ("tasks: films.yaml\nlist: [{train: {steps: 3}}]", "train is a section.*train.KEY"),
+        ("tasks: films.yaml\nlist: [{method.x: 3}]", "'method' is no section"),
+        ("tasks: films.yaml\nlist: [{data.train.x: 3}]", "'train' is no section"),
+        ("tasks: films.yaml\nlist: [{chat: [a]}]", "chat is set in a task's file"),
+        ("tasks: [films.yaml, other.yaml]", "are both called 'films'"),
         ("tasks: films.yaml\ngrid: {data.train: [none.jsonl]}", "none.jsonl cannot be read"),
     ],
 )
 def test_a_bad_sweep_is_refused_before_the_first_step(text, message, folder, monkeypatch):
     monkeypatch.setattr(train_task, "train_parts", lambda *given: pytest.fail("it was begun"))
+    (folder / "other.yaml").write_text((folder / "films.yaml").read_text())
     (folder / "sweep.yaml").write_text(text)
     with pytest.raises(PtuneError, match=message):
         swept(folder)
     assert not (folder / "out").exists()
+
+
+def test_a_result_that_is_none_is_named(folder, trained):
+    swept(folder)
+    file = next((folder / "out" / "results").iterdir())
+    file.write_text("{}")
+    with pytest.raises(StoreError, match=f"{file.name} does not hold the result of a run"):
+        swept(folder)
 
 
 def test_a_sweep_stays_out_of_other_folders(folder):

@@ -85,6 +85,7 @@ def test_a_data_set_is_read_as_files(door, monkeypatch):
         ({"combine": "weighted"}, "give data.dev"),
         ({"prompts": 2, "method": "manual"}, "2 prompts of different seeds"),
         ({"prompts": 2, "method": "fine-tune"}, "An ensemble goes with a method that trains"),
+        ({"log": ("jsonl",), "method": "manual"}, "log tells .* manual trains nothing"),
         ({"parts": "part"}, "this task has labels: leave parts out"),
         ({"patterns": ("{x} {mask}",), "template": "", "method": "p-tuning"}, "has no template"),
     ],

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,11 +20,11 @@ from ptune.data.formats.columnar import COLUMNAR
 from ptune.data.formats.header import TABLES
 from ptune.data.row import FileRow
 from ptune.data.shards.answers import checker, write_answers
-from ptune.data.shards.listing import ENDINGS, ShardFile, shard_files
+from ptune.data.shards.listing import ENDINGS, ShardFile, passed_over, shard_files
 from ptune.data.shards.pieces import Piece, check_same_columns, columnar_pieces, pieces
 from ptune.errors import ConfigError, DataError, PtuneError, StoreError
 from ptune.experiments import unfinished_answers
-from ptune.experiments.answer_batches import Answering, options_for
+from ptune.experiments.answer_batches import SKIPPING, Answering, options_for
 from ptune.experiments.options import GenerateConfig, PredictConfig
 from ptune.model.prompt_model import Row
 from ptune.runs import identity
@@ -31,6 +32,7 @@ from ptune.runs.folder import working_in
 from ptune.survey.findings import rows_in_words
 
 MANIFEST = "manifest.jsonl"
+OF_A_LINE = re.compile(r"\bline \d")  # in a message about one row
 
 
 def check(config: PredictConfig | GenerateConfig) -> None:
@@ -124,7 +126,7 @@ def answer(answering: Answering, report: Callable[[str], None]) -> None:
     assert config.data is not None and config.out is not None
     table = shard_files(config.data)
     total = check_same_columns(table)
-    _check_first_rows(answering, table)
+    _check_first_rows(answering, config.data, table)
     command = f"ptune {type(config).__name__.removesuffix('Config').lower()}"
     with working_in(config.out, command, config.resume) as run:
         whole = unfinished_answers.identity_of(config, answering.model)
@@ -138,6 +140,8 @@ def answer(answering: Answering, report: Callable[[str], None]) -> None:
                     progress.advance(rows if total else 0)
                 progress.advance(0 if total else 1)
     answering.report(report)
+    if names := passed_over(config.data):
+        report(f"Not read, since a name begins with a dot or a line: {', '.join(names)}")
     left_out = sum(len(record["left_out"]) for record in manifest.records)
     if left_out:
         report(f"{rows_in_words(left_out)} left out: {config.out / MANIFEST} says why.")
@@ -161,7 +165,7 @@ def _hashes(table: list[ShardFile]) -> dict[str, str]:
     }
 
 
-def _check_first_rows(answering: Answering, table: list[ShardFile]) -> None:
+def _check_first_rows(answering: Answering, data: str, table: list[ShardFile]) -> None:
     """Refuse, before the first step, files that lack what the prompt reads, and tables with other
     columns than the first one has. Files that are elsewhere are looked into when their turn comes.
 
@@ -172,6 +176,8 @@ def _check_first_rows(answering: Answering, table: list[ShardFile]) -> None:
     for file in table:
         if file.system is not None:
             continue
+        if not pathlib.Path(file.path).stat().st_size:
+            raise DataError(f"{file.name} is empty: mend it, or take it out of {data}.")
         row = next(answering.rows_of(pathlib.Path(file.path)), None)
         if row is None:
             continue
@@ -260,9 +266,10 @@ def _kept(folder: pathlib.Path, manifest: Manifest) -> Iterator[None]:
     try:
         yield
     except PtuneError as error:
+        hint = SKIPPING if OF_A_LINE.search(str(error)) and SKIPPING not in str(error) else ""
         if not manifest.records:
-            raise
+            raise type(error)(f"{error}{hint}") from error
         raise type(error)(
-            f"{error} The answers to {rows_in_words(manifest.rows)} before are in {folder}; "
+            f"{error}{hint} The answers to {rows_in_words(manifest.rows)} before are in {folder}; "
             "--resume goes on behind them."
         ) from error

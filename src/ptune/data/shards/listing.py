@@ -109,7 +109,9 @@ def _here(data: str) -> list[ShardFile]:
     if path.is_dir():
         names = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
         return [ShardFile(name, str(path / name)) for name in sorted(names) if _is_data(name)]
-    if path.exists() or not PATTERN.search(data):
+    if not path.exists() and not PATTERN.search(data):
+        raise ConfigError(f"There is no file or folder {data}.")
+    if path.exists():
         return [ShardFile(path.name, data)]
     root = pathlib.Path(path.anchor or ".")
     with _speaking_of(data):
@@ -136,6 +138,16 @@ def _elsewhere(data: str) -> list[ShardFile]:
             paths = [path]
             system.info(path)
     return [ShardFile(system.unstrip_protocol(file), file, system) for file in sorted(paths)]
+
+
+def passed_over(data: str) -> list[str]:
+    """The files of a folder of this machine that are none of its table, since they are hidden or
+    marks."""
+    path = pathlib.Path(data)
+    if URL.match(data) or not path.is_dir():
+        return []
+    names = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    return sorted(name for name in names if not _is_data(name))
 
 
 @contextlib.contextmanager

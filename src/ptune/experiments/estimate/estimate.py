@@ -20,6 +20,7 @@ from ptune.model.running.losses import CPU_TOKENS
 from ptune.model.task import Row
 from ptune.tasks import task_members
 from ptune.tasks.resolved import resolve
+from ptune.tasks.resolved.parts import TrainingParts
 from ptune.tasks.resolved.task_form import TaskForm
 from ptune.tasks.schema import AUTO, TaskConfig
 from ptune.template.encode import EncodedRow
@@ -72,7 +73,10 @@ def estimate(config: TaskConfig, report: Callable[[str], None] = terminal.print_
         )
     parts = resolve.training(config)
     method, form, settings = parts.method, parts.form, parts.train
+    _check(parts)
     rows = TaskRows.read(form, parts.data, lambda _: None).splits["train"]
+    if not rows:
+        raise ConfigError(f"{form.name} has no rows to train on: give data.train.")
     folder, where = loading.locate(config.lm)
     with loading.quiet_loading(config.lm, pathlib.Path(folder)):
         model_files.check(folder, **where)
@@ -96,6 +100,26 @@ def estimate(config: TaskConfig, report: Callable[[str], None] = terminal.print_
     for line in result.lines():
         report(line)
     return result
+
+
+def _check(parts: TrainingParts) -> None:
+    """Refuse what is no training of one prompt or of a whole LM.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    method, form = parts.method, parts.form
+    if method.tune in ("nothing", "head"):
+        trains = "nothing" if method.tune == "nothing" else "a head alone"
+        raise ConfigError(
+            f"--estimate is of a training of a prompt or of an LM, and {method.name} trains "
+            f"{trains}."
+        )
+    if form.prompt_by or parts.finds_rate or len(task_members.members(form, method)) > 1:
+        raise ConfigError(
+            f"--estimate is of one prompt, and {form.name} trains several in one batch, as users "
+            "have, an ensemble, or learning_rate: auto."
+        )
 
 
 def _encoded(

@@ -7,13 +7,13 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 from ptune.base import files, terminal
-from ptune.errors import ConfigError, PtuneError
+from ptune.errors import PtuneError
 from ptune.experiments.options import SweepConfig
 from ptune.experiments.sweep.sweep_file import SweepRun, read_sweep
 from ptune.experiments.sweep.sweep_worker import work, work_apart
 from ptune.experiments.train.train_rows import TaskRows
 from ptune.reports.pages import sweep_page
-from ptune.reports.sweep_results import SweepOutcome, SweepResults
+from ptune.reports.sweep_results import SweepResults, read_outcome
 from ptune.runs.folder import check_empty, working_in
 from ptune.runs.identity import of_value
 
@@ -28,7 +28,8 @@ def sweep(
 
     Raises:
         ConfigError: the file is no sweep, or the folder holds something else.
-        PtuneError: a task's rows are at fault, or the processes ended before all was done.
+        PtuneError: a task's rows are at fault, the processes ended before all was done, or some of
+            the runs failed, after all others were done.
     """
     runs = read_sweep(config.file)
     if config.dry_run:
@@ -83,7 +84,7 @@ def _forget_failures(runs: Sequence[SweepRun], out: pathlib.Path) -> None:
     for run in runs:
         file = out / run.trial.file
         if file.exists():
-            outcome = SweepOutcome.model_validate(files.read_json(file))
+            outcome = read_outcome(file)
             if outcome.error and not outcome.diverged:
                 file.unlink(missing_ok=True)
 
@@ -100,10 +101,14 @@ def _work_together(config: SweepConfig, runs: Sequence[SweepRun]) -> None:
         start.Process(target=work_apart, args=(config.file, config.out, threads))
         for _ in range(config.workers)
     ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    finally:
+        for worker in workers:
+            worker.terminate()
     if lacking := [run for run in runs if not (config.out / run.trial.file).exists()]:
         raise PtuneError(
             f"The processes ended, and {len(lacking)} of {len(runs)} runs have no result. The same "
@@ -113,7 +118,7 @@ def _work_together(config: SweepConfig, runs: Sequence[SweepRun]) -> None:
 
 def _gathered(runs: Sequence[SweepRun], out: pathlib.Path) -> SweepResults:
     """The results of all runs, written together with their page."""
-    outcomes = [SweepOutcome.model_validate(files.read_json(out / run.trial.file)) for run in runs]
+    outcomes = [read_outcome(out / run.trial.file) for run in runs]
     versions = {name: importlib.metadata.version(name) for name in ("ptune", "torch")}
     results = SweepResults(runs=outcomes, versions=versions)
     files.write_json(out / "results.json", results.model_dump(mode="json"))
@@ -131,5 +136,8 @@ def _report(results: SweepResults, out: pathlib.Path, report: Callable[[str], No
     for run in failed:
         report(f"Failed: {run.command}: {run.error}")
     report(f"Report: {out / 'report.html'}")
-    if len(failed) == len(results.runs):
-        raise ConfigError("No run has a result.")
+    if failed:
+        raise PtuneError(
+            f"{len(failed)} of {len(results.runs)} runs failed, as is told above. The same command "
+            "tries them again, but for trainings that diverged."
+        )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ptune.base import plain_files
 from ptune.data import yaml_files
@@ -21,6 +21,7 @@ from ptune.tasks.schema import AUTO, TaskConfig
 
 KEYS = ("tasks", "grid", "list")
 OF_THE_SWEEP = ("out", "resume", "only", "minutes")
+OF_A_FILE = ("name", "chat", "code", "verbalizers")  # what no option of ptune train says
 SEED = "train.seed"
 
 
@@ -50,9 +51,13 @@ class SweepRun:
         options = [
             text
             for key, value in self.settings.items()
-            for text in (f"--{key.replace('_', '-')}", *_values(value))
+            for text in (f"--{_option(key)}", *_values(value))
         ]
         return f"ptune train {shlex.join([self.file, *options])}"
+
+
+def _option(key: str) -> str:
+    return "from" if key == "continue_from" else key.replace("_", "-")
 
 
 def _values(value: Any) -> list[str]:
@@ -128,6 +133,8 @@ def _run(
     shown = ", ".join(f"{key}: {value}" for key, value in settings.items()) or "no settings"
     if taken := next((key for key in settings if key in OF_THE_SWEEP), None):
         raise ConfigError(f"{path}: {taken} is the sweep's to say, not a setting of its runs.")
+    if taken := next((key for key in settings if key in OF_A_FILE), None):
+        raise ConfigError(f"{path}: {taken} is set in a task's file: name two files under tasks.")
     beside = path.parent / name
     try:
         parts = _parts(beside if beside.exists() else pathlib.Path(name), settings)
@@ -174,26 +181,55 @@ def _parts(file: pathlib.Path, settings: Mapping[str, Any]) -> TrainingParts:
     config = yaml_task.read(file, settings.get("preset"))
     raw = config.model_dump(exclude_unset=True)
     for key, value in settings.items():
-        *sections, last = key.split(".")
-        place = raw
-        for section in sections:
-            place[section] = dict(place.get(section) or {})
-            place = place[section]
-        place[last] = value
+        _put(raw, key, value)
     config = TaskConfig.model_validate(raw)
     if config.method == AUTO:
         raise ConfigError("method: auto is a choice among methods itself: name methods.")
     return resolve.training(config)
 
 
+def _put(raw: dict[str, Any], key: str, value: Any) -> None:
+    """Put a setting into a task, at a key such as "train.steps".
+
+    Raises:
+        ConfigError: the key is of a whole section, or stands under none.
+    """
+    *sections, last = key.split(".")
+    place, config = raw, TaskConfig
+    for section in sections:
+        config = _section(config, section)
+        if config is None:
+            raise ConfigError(
+                f"{section!r} is no section of a task's file, as {key} would have it."
+            )
+        place[section] = dict(place.get(section) or {})
+        place = place[section]
+    if _section(config, last) is not None:
+        raise ConfigError(f"{last} is a section: set its keys one by one, as {key}.KEY.")
+    place[last] = value
+
+
+def _section(config: Any, name: str) -> Any:
+    """The settings of a section of a task's file; None where it has none of that name."""
+    kind = config.model_fields[name].annotation if name in config.model_fields else None
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
 def _check_different(path: pathlib.Path, runs: Sequence[SweepRun]) -> None:
-    """Refuse two runs of the same.
+    """Refuse two runs of the same, and two tasks of one name.
 
     Raises:
         ConfigError: there are such.
     """
     first: dict[str, SweepRun] = {}
+    files: dict[str, str] = {}
     for run in runs:
+        name = run.parts.form.name
+        if files.setdefault(name, run.file) != run.file:
+            raise ConfigError(
+                f"{path}: the tasks of {files[name]} and {run.file} are both called {name!r}: give "
+                "one another name, since the table tells them apart by it."
+            )
         if run.name in first:
             raise ConfigError(
                 f"{path}: two runs are the same: `{first[run.name].command}` and "

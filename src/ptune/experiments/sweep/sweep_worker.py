@@ -1,6 +1,7 @@
 """A process that works on a sweep: it takes runs that nobody does, until all have their results."""
 
 import contextlib
+import multiprocessing
 import pathlib
 import statistics
 import time
@@ -42,20 +43,23 @@ class KeptLm:
 
 
 def work(
-    runs: Sequence[SweepRun], out: pathlib.Path, report: Callable[[str], None], wait: bool = True
+    runs: Sequence[SweepRun],
+    out: pathlib.Path,
+    report: Callable[[str], None],
+    is_over: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Do the runs that have no result and that no other process does.
+    """Do the runs that have no result and that no other process does, and stay until those of other
+    processes have their results too, since these may be killed.
 
     Args:
-        wait: stay until those of other processes have their results too, since these may be
-            killed.
+        is_over: whether no further run is to be begun.
     """
     leases, load = Leases(out / "leases"), KeptLm()
     while pending := [run for run in runs if not (out / run.trial.file).exists()]:
-        done = [run for run in pending if _do(run, out, leases, load, report)]
+        done = [run for run in pending if not is_over() and _do(run, out, leases, load, report)]
+        if is_over():
+            return
         if not done:
-            if not wait:
-                return
             time.sleep(SECONDS_BETWEEN_TRIES)
 
 
@@ -125,5 +129,7 @@ def work_apart(file: pathlib.Path, out: pathlib.Path, threads: int) -> None:
     from ptune.base.interrupts import Interrupted
 
     torch.set_num_threads(threads)
+    starter = multiprocessing.parent_process()
+    is_over = lambda: starter is not None and not starter.is_alive()  # noqa: E731
     with contextlib.suppress(KeyboardInterrupt, Interrupted):
-        work(read_sweep(file), out, terminal.print_line)
+        work(read_sweep(file), out, terminal.print_line, is_over)

@@ -149,3 +149,15 @@ def check_only(form: TaskForm, output: Output) -> None:
     """
     if output.only and not form.prompt_by:
         raise ConfigError("only names values of prompt_by, and the task has none.")
+
+
+def check_log(method: Method, output: Output) -> None:
+    """Refuse a log where there is no training to tell of.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    if output.log and method.tune == "nothing":
+        raise ConfigError(
+            f"log tells what a training does, and {method.name} trains nothing: leave it out."
+        )

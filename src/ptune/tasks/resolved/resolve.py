@@ -49,6 +49,7 @@ def training(config: TaskConfig) -> TrainingParts:
     refusals.check_method(parts.form, method, parts.data)
     refusals.check_settings(parts.form, method, parts.overrides)
     refusals.check_only(parts.form, output)
+    refusals.check_log(method, output)
     finds_rate = parts.overrides.learning_rate == "auto"
     without = {"learning_rate"} if finds_rate else set()
     return TrainingParts(
