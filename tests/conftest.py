@@ -43,3 +43,11 @@ def no_drawings(request, monkeypatch):
     takes longer to draw than a tiny LM to train."""
     if (ROOT / "tests" / "reports") not in request.path.parents:
         monkeypatch.setattr(Figure, "savefig", lambda self, to, **more: to.write("<svg></svg>"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """A test that sets the number of threads, as benchmarks do, sets it for itself alone."""
+    yield
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
