@@ -72,7 +72,7 @@ def answer(prompts, monkeypatch, tmp_path):
             "texts": (GenerateConfig, answer_rows.generate),
         }[name]
         lines: list[str] = []
-        more = {"shard_rows": 4, "device": "cpu", **more}
+        more = {"device": "cpu", **({} if pathlib.Path(out).suffix else {"shard_rows": 4}), **more}
         command(options(prompt=prompt, data=data, out=tmp_path / out, **more), lines.append)
         return lines
 
@@ -267,6 +267,12 @@ def test_what_is_wrong_with_a_table_is_told_before_the_first_step(answer, tmp_pa
     refused(ConfigError, "--out a folder", out="answers.jsonl")
     refused(ConfigError, "--overwrite replaces a file", overwrite=True)
     refused(ConfigError, "name them with --data", None)
+
+
+def test_rows_of_a_file_are_refused_where_there_is_one_file(answer, tmp_path):
+    data = spread(tmp_path / "rows", "jsonl")
+    with pytest.raises(ConfigError, match="--shard-rows is of answers that go into a folder"):
+        answer(next(data.iterdir()), "answers.jsonl", shard_rows=4)
 
 
 def test_an_empty_file_is_refused_and_hidden_ones_are_named(answer, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 
+from ptune.cli import main
 from ptune.errors import ConfigError, PtuneError
 from ptune.experiments.estimate.estimate import KEPT_FREE, LIBRARIES, estimate
 from ptune.experiments.estimate.live_memory import LiveMemory
@@ -87,6 +88,15 @@ def test_a_task_is_estimated_from_its_longest_row_without_weights(task, tmp_path
     memory = result.memory
     total = memory.total + LIBRARIES + round(KEPT_FREE * memory.activations)
     assert lines[-1].split() == ["together", f"{total / 2**20:.1f}", "MiB"]
+
+
+def test_of_a_table_no_file_is_written_for_an_estimate(tmp_path, capsys):
+    table = tmp_path / "rows.csv"
+    table.write_text("text,label\ngreat,a\nbad,b\n")
+    with pytest.raises(SystemExit) as ended:
+        main.main(["train", str(table), "--estimate"])
+    assert ended.value.code == 2 and "make one of" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
 
 
 def test_a_method_of_several_trainings_is_not_estimated(task):

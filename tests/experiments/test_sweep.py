@@ -16,6 +16,7 @@ from ptune.experiments.sweep import sweep_worker
 from ptune.experiments.sweep.sweep import sweep
 from ptune.experiments.sweep.sweep_file import read_sweep
 from ptune.experiments.train import train_task
+from ptune.reports import figure_files
 from ptune.reports.sweep_results import SweepResults
 from ptune.tasks.resolved import resolve
 
@@ -246,11 +247,22 @@ def test_a_bad_sweep_is_refused_before_the_first_step(text, message, folder, mon
     assert not (folder / "out").exists()
 
 
+def test_a_finished_sweep_starts_no_process_and_has_no_table_of_methods(
+    folder, trained, monkeypatch
+):
+    swept(folder)
+    monkeypatch.setattr("multiprocessing.get_context", lambda kind: pytest.fail("it was started"))
+    results, _ = swept(folder, workers=2)
+    assert len(results.runs) == len(trained) == 2
+    with pytest.raises(StoreError, match="holds a sweep .* name those, .*runs"):
+        figure_files.figure_rows([folder / "out"])
+
+
 def test_a_result_that_is_none_is_named(folder, trained):
     swept(folder)
     file = next((folder / "out" / "results").iterdir())
     file.write_text("{}")
-    with pytest.raises(StoreError, match=f"{file.name} does not hold the result of a run"):
+    with pytest.raises(StoreError, match=f"{file.name} holds no result of a trial"):
         swept(folder)
 
 

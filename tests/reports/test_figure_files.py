@@ -111,7 +111,7 @@ def test_what_cannot_be_written_is_refused(folders, tmp_path):
         figure_files.write(folders, tmp_path / "table.xlsx")
     with pytest.raises(StoreError, match="No run is named"):
         figure_files.write([], tmp_path / "table.csv")
-    with pytest.raises(StoreError, match="holds a probe, a comparison or documents, whose page is"):
+    with pytest.raises(StoreError, match="holds no single run .a probe, .* and its page is"):
         runs_page.read([tmp_path / "probe"])
     (tmp_path / "probe" / "results.json").write_text("[]")
     with pytest.raises(StoreError, match="does not have the form of the results of ptune probe"):

@@ -28,7 +28,7 @@ from ptune.runs.logs.json_lines import JsonLinesLog
 from ptune.runs.logs.open_logs import opened_logs
 from ptune.settings import TrainConfig
 from ptune.template.language import Template
-from ptune.training import loop, prompt_training
+from ptune.training import loop, prompt_training, rehearsal
 from ptune.training.loop import account, fit
 
 WORDS = Verbalizer.from_words({"a": "Yes", "b": "No"})
@@ -389,6 +389,8 @@ def test_dropout_of_a_frozen_lm_is_off_and_of_a_tuned_one_on():
 
 def test_what_cannot_be_trained():
     model, data = bank([0])
+    with pytest.raises(DataError, match="task 0 has 13 training rows and 0 dev rows"):
+        rehearsal.one_step(model, {0: (data["task 0"][0], [])}, TrainConfig(), tune="prompt")
     with pytest.raises(DataError, match="task 0 has 0 training rows and 6 dev rows"):
         fit(model, {0: ([], data["task 0"][1])})
     number = model.add(Task("manual", Template.parse("{x} is {mask}"), WORDS))

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from ptune.base import terminal
 from ptune.cli.options import DoctorConfig, InspectConfig, ReportConfig
 from ptune.cli.parse import AnyConfig, parse
-from ptune.cli.train import read_task
+from ptune.cli.train import names_table, read_task
 from ptune.documents.options import AskConfig, DistilConfig
-from ptune.errors import PtuneError
+from ptune.errors import ConfigError, PtuneError
 from ptune.experiments.options import (
     CheckConfig,
     CompareConfig,
@@ -250,7 +250,13 @@ def _bench(arguments: Sequence[str]) -> None:
 
 def _train(arguments: Sequence[str]) -> None:
     _quieten_libraries()
-    task = read_task([argument for argument in arguments if argument != ESTIMATE])
+    options = [argument for argument in arguments if argument != ESTIMATE]
+    if ESTIMATE in arguments and names_table(options):
+        raise ConfigError(
+            f"--estimate is of a task's file: make one of {options[0]} by ptune new, or leave it "
+            "out."
+        )
+    task = read_task(options)
     if ESTIMATE in arguments:
         from ptune.experiments.estimate.estimate import estimate
 

@@ -28,16 +28,25 @@ def read_task(arguments: Sequence[str]) -> TaskConfig:
             "training takes, by part, and loads no LM.\n"
         )
         parse(TaskConfig, ["--help"], "ptune train TASK.yaml", TaskConfig(name=OF_THE_FILE))
-    from ptune.data.formats.header import TABLES
-    from ptune.data.row_files import form_of
-    from ptune.data.rows import JSON
     from ptune.tasks import yaml_task
 
     file, options = pathlib.Path(arguments[0]), list(arguments[1:])
-    if form_of(file) in (*TABLES, *JSON) or _is_other_file(file):
+    if names_table(arguments):
         file, options = _table_to_task(arguments)
     default = yaml_task.read(file, _preset(options))
     return parse(TaskConfig, options, f"ptune train {arguments[0]}", default)
+
+
+def names_table(arguments: Sequence[str]) -> bool:
+    """Whether the first argument names a table, of which a task's file is made first."""
+    from ptune.data.formats.header import TABLES
+    from ptune.data.row_files import form_of
+    from ptune.data.rows import JSON
+
+    if not arguments or arguments[0].startswith("-"):
+        return False
+    file = pathlib.Path(arguments[0])
+    return form_of(file) in (*TABLES, *JSON) or _is_other_file(file)
 
 
 def _preset(options: Sequence[str]) -> str | None:

@@ -146,6 +146,11 @@ def _check_out(config: PredictConfig | GenerateConfig) -> None:
             f"{config.data} may be many files, and their answers go into as many: give --out a "
             "folder, a name without an ending."
         )
+    if config.shard_rows is not None:
+        raise ConfigError(
+            "--shard-rows is of answers that go into a folder: give --out a name without an "
+            "ending, or leave it out."
+        )
     path = pathlib.Path(config.data) if config.data is not None else None
     answer_files.check(config.out, path, config.resume or config.overwrite)
 

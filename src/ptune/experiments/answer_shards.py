@@ -32,6 +32,7 @@ from ptune.runs.folder import working_in
 from ptune.survey.findings import rows_in_words
 
 MANIFEST = "manifest.jsonl"
+SHARD_ROWS = 16_384  # where nothing else is asked for
 OF_A_LINE = re.compile(r"\bline \d")  # in a message about one row
 
 
@@ -130,7 +131,7 @@ def answer(answering: Answering, report: Callable[[str], None]) -> None:
     command = f"ptune {type(config).__name__.removesuffix('Config').lower()}"
     with working_in(config.out, command, config.resume) as run:
         whole = unfinished_answers.identity_of(config, answering.model)
-        run.claim({**whole, "shard rows": config.shard_rows, "rows": _hashes(table)})
+        run.claim({**whole, "shard rows": rows_of_a_file(config), "rows": _hashes(table)})
         manifest = Manifest(config.out)
         manifest.read()
         progress = _progress(table, total, manifest)
@@ -148,6 +149,11 @@ def answer(answering: Answering, report: Callable[[str], None]) -> None:
     answered_rows = sum(record["rows"] for record in manifest.records)
     parts = sum(record["file"] is not None for record in manifest.records)
     report(f"{rows_in_words(answered_rows)} answered, in {parts} files: {config.out}")
+
+
+def rows_of_a_file(config: PredictConfig | GenerateConfig) -> int:
+    """How many rows a file of answers has at most."""
+    return config.shard_rows or SHARD_ROWS
 
 
 def _progress(table: list[ShardFile], total: int | None, manifest: Manifest) -> Progress:
@@ -194,7 +200,7 @@ def _check_first_rows(answering: Answering, data: str, table: list[ShardFile]) -
 
 def _answer_file(answering: Answering, file: ShardFile, manifest: Manifest) -> Iterator[int]:
     """Answer the pieces of a file that have no answers yet; yield the number of rows of each."""
-    finished, size = manifest.finished(file.name), answering.config.shard_rows
+    finished, size = manifest.finished(file.name), rows_of_a_file(answering.config)
     if finished and finished[-1]["rows_read"] < size:
         return
     with file.on_disk() as path:
@@ -210,7 +216,7 @@ def _answer_file(answering: Answering, file: ShardFile, manifest: Manifest) -> I
 
 def _pieces(answering: Answering, file: ShardFile, path: pathlib.Path) -> Iterator[Piece]:
     """The rows of a file in pieces."""
-    size = answering.config.shard_rows
+    size = rows_of_a_file(answering.config)
     if file.ending in COLUMNAR:
         return columnar_pieces(path, options_for(path, answering.config, answering.layout), size)
     return pieces(answering.rows_of(path), size)

@@ -139,8 +139,9 @@ class GenerateConfig(FileConfig):
     out: pathlib.Path | None = None
     """Where the texts go: .jsonl, .csv or .tsv; a folder (a name without an ending), which takes
     any number of rows and gets files of their form; JSON lines to standard output by default."""
-    shard_rows: Annotated[int, Field(ge=1)] = 16_384
-    """Rows of a file in such a folder; a run that is killed loses the answers of one at most."""
+    shard_rows: Annotated[int, Field(ge=1)] | None = None
+    """Rows of a file in such a folder, 16,384 by default; a run that is killed loses the answers of
+    one at most."""
     resume: bool = False
     """Go on behind the answers that a run which was stopped left beside the file of --out
     (.partial), or in its folder."""
@@ -202,10 +203,8 @@ class EvaluateConfig(FileConfig):
 
 class PredictConfig(FileConfig):
     """Answer rows with a saved prompt: rows in, rows out. In JSON lines a row comes back with one
-    more field, ptune, which holds its
-    answer: {"ptune": {"prediction": "good", "scores": {"good": 0.9, "bad": 0.1}}}; in a table with
-        two more columns,
-    ptune_prediction and ptune_probability."""
+    more field, ptune, which holds its answer: {"ptune": {"prediction": "good", "scores": {"good":
+    0.9, "bad": 0.1}}}; in a table with two more columns, ptune_prediction and ptune_probability."""
 
     prompt: tyro.conf.Positional[pathlib.Path]
     """The folder of a saved prompt."""
@@ -219,8 +218,9 @@ class PredictConfig(FileConfig):
     out: pathlib.Path | None = None
     """Where the answers go: .jsonl, .csv or .tsv; a folder (a name without an ending), which takes
     any number of rows and gets files of their form; JSON lines to standard output by default."""
-    shard_rows: Annotated[int, Field(ge=1)] = 16_384
-    """Rows of a file in such a folder; a run that is killed loses the answers of one at most."""
+    shard_rows: Annotated[int, Field(ge=1)] | None = None
+    """Rows of a file in such a folder, 16,384 by default; a run that is killed loses the answers of
+    one at most."""
     resume: bool = False
     """Go on behind the answers that a run which was stopped left beside the file of --out
     (.partial), or in its folder."""

@@ -106,6 +106,11 @@ def _read_results(path: pathlib.Path) -> Results | Comparison:
             f"{path.parent} holds a search (ptune search), whose scores are of train and dev rows: "
             f"ptune compare {path.parent / 'best.yaml'} scores its choice on test rows."
         )
+    if isinstance(content, dict) and "runs" in content:
+        raise StoreError(
+            f"{path.parent} holds a sweep (ptune sweep), whose runs have folders of their own: "
+            f"name those, {path.parent / 'runs' / '*'}."
+        )
     if isinstance(content, dict) and "cells" in content:
         return _validated(path, Comparison, "the results of ptune compare")
     return _validated(path, Results, "the results of ptune probe")

@@ -1,14 +1,9 @@
 """What the runs of a sweep gave, as its files hold it and the page reads it."""
 
-import pathlib
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
-from ptune.base import files
-from ptune.errors import StoreError
 from ptune.reports.trial_results import Finite
 
 
@@ -32,18 +27,6 @@ class SweepOutcome(Finite):
     """Why it has no result."""
     diverged: bool = False
     """Whether it has none since its training diverged."""
-
-
-def read_outcome(file: pathlib.Path) -> SweepOutcome:
-    """The result of a run as its file holds it.
-
-    Raises:
-        StoreError: it is none.
-    """
-    try:
-        return SweepOutcome.model_validate(files.read_json(file))
-    except ValidationError as error:
-        raise StoreError(f"{file} does not hold the result of a run: remove it.") from error
 
 
 class SweepResults(Finite):

@@ -104,7 +104,7 @@ class JsonResults(Generic[Form]):
             key = ".".join(map(str, fault["loc"]))
             raise StoreError(
                 f"{file} holds no result of a trial ({key}: {fault['msg']}): remove it, and go on "
-                "with --resume."
+                "with the run."
             ) from error
 
     def write(self, file: pathlib.Path, result: Form, record: Mapping[str, Any]) -> None:

@@ -16,7 +16,6 @@ from ptune.tasks.yaml_faults import explained
 NO_PRESET = "None"  # the option --preset as it is written for no preset
 PATHS = ("vocabulary", "out", "continue_from")
 NAMED = pathlib.Path(__file__).parent / "named"
-FOR_WORDS = ("p-tuning-v2+head", "prefix-tuning", "p-tuning", "prompt-tuning-adamw", "head")
 WORDS = ("labels", "verbalizers", "relations", "relabel")  # keys under which everything is a text
 
 

@@ -139,10 +139,13 @@ def fit(
     keep_confidence(model, list(numbers.values()), None)  # of the prompts as they were
     with _trainable(model, config, tune):
         jobs = [
-            PromptTraining(model, numbers[key], rows, dev, config_of_task, tune, unlabeled)
+            PromptTraining(
+                model, numbers[key], rows, dev, _at_rate(config, rates, key), tune, unlabeled
+            )
             for key, (rows, dev) in data.items()
-            for config_of_task in [_at_rate(config, rates, key)]
         ]
+        for job in jobs:
+            job.is_watched = bool(logs)
         if tune == "prompt":
             _check_gradients(model, jobs)
         checkpoint = None

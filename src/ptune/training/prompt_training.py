@@ -51,6 +51,18 @@ class TrainingHistory:
         return self.best is not None and self.history[-1].loss < FALLING * self.best.loss
 
 
+def check_splits(name: str, rows: Sequence[Row], dev: Sequence[Row]) -> None:
+    """Refuse a training without rows to learn from, or without rows that choose its best state.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not rows or not dev:
+        raise DataError(
+            f"{name} has {len(rows)} training rows and {len(dev)} dev rows; it needs some of both."
+        )
+
+
 class PromptTraining:
     """The training of one task: its rows, parameters, optimiser and progress."""
 
@@ -85,8 +97,9 @@ class PromptTraining:
         self.order = torch.zeros(0, dtype=torch.long)
         self.step, self.stale, self.done = 0, 0, False
         self.losses: list[torch.Tensor] = []
+        self.is_watched = False
         self.gradient_norm: torch.Tensor | None = None
-        self.step_tokens = 0
+        self.drawn: list[Example] = []
         self.best_state = [parameter.detach().clone() for parameter in self.parameters]
         self.trained = TrainingHistory()
         if tune != "prompt":  # dropout of an LM that is tuned
@@ -94,11 +107,7 @@ class PromptTraining:
 
     def _take_rows(self, model: PromptModel, rows: Sequence[Row], dev: Sequence[Row]) -> None:
         """Tokenise the rows."""
-        if not rows or not dev:
-            raise DataError(
-                f"{self.name} has {len(rows)} training rows and {len(dev)} dev rows; it needs "
-                "some of both."
-            )
+        check_splits(self.name, rows, dev)
         self.rows = [example for example in model.encode(self.task, rows) if example.learn]
         self.dev = model.encode(self.task, dev)
         self.writes, self.dev_rows = model.tasks[self.task].verbalizer is None, dev
@@ -115,9 +124,8 @@ class PromptTraining:
             self.order = torch.randperm(len(self.rows), generator=self.generator)
         size = self.config.batch_size
         numbers = self.order[position * size : (position + 1) * size].tolist()
-        drawn = [self.rows[i] for i in numbers]
-        self.step_tokens = sum(len(row.ids) for example in drawn for row in example.learn)
-        return drawn
+        self.drawn = [self.rows[i] for i in numbers]
+        return self.drawn
 
     def weight(self, example: Example) -> float:
         """How much a training row counts in the loss, by its label."""
@@ -148,15 +156,24 @@ class PromptTraining:
         return model.hidden_words(self.task, [self.unlabeled[i] for i in drawn], self.generator)
 
     def update(self) -> None:
-        """Take one step of this task's optimiser, and note the norm of its gradient before
-        clipping."""
-        self.gradient_norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip or math.inf)
+        """Take one step of this task's optimiser. Where a log is told of it, the norm of the
+        gradient before clipping is noted."""
+        if self.config.clip:
+            self.gradient_norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        elif self.is_watched:
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            self.gradient_norm = nn.utils.get_total_norm(gradients)
         share = rate_share(self.step, self.steps, self.steps_an_epoch, self.config)
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * share
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.step += 1
+
+    @property
+    def step_tokens(self) -> int:
+        """How many tokens the rows of the last step have."""
+        return sum(len(row.ids) for example in self.drawn for row in example.learn)
 
     @property
     def step_figures(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from ptune.model.rows.examples import Shortening
 from ptune.runs.without_trace import without_trace
 from ptune.settings import TrainConfig
 from ptune.training.loop import TextMetric, fit
-from ptune.training.prompt_training import Tune
+from ptune.training.prompt_training import Tune, check_splits
 
 ROWS = 2
 MOST_TASKS = 8
@@ -65,6 +65,8 @@ def one_step(
     Raises:
         PtuneError: as ``fit``.
     """
+    for task, (rows, dev) in data.items():
+        check_splits(model.tasks[task].task.name, rows, dev)
     twin = copy_of(model)
     some = {
         task: (rows_that_teach(twin, task, rows), dev[:ROWS])

@@ -10,10 +10,10 @@ from ptune.base import files, terminal
 from ptune.errors import PtuneError
 from ptune.experiments.options import SweepConfig
 from ptune.experiments.sweep.sweep_file import SweepRun, read_sweep
-from ptune.experiments.sweep.sweep_worker import work, work_apart
+from ptune.experiments.sweep.sweep_worker import RESULTS, work, work_apart
 from ptune.experiments.train.train_rows import TaskRows
 from ptune.reports.pages import sweep_page
-from ptune.reports.sweep_results import SweepResults, read_outcome
+from ptune.reports.sweep_results import SweepResults
 from ptune.runs.folder import check_empty, working_in
 from ptune.runs.identity import of_value
 
@@ -43,7 +43,7 @@ def sweep(
     report(f"{len(runs)} runs, {finished} of which have their results already")
     if config.workers == 1:
         work(runs, config.out, report)
-    else:
+    elif finished < len(runs):
         _work_together(config, runs)
     results = _gathered(runs, config.out)
     _report(results, config.out, report)
@@ -84,7 +84,7 @@ def _forget_failures(runs: Sequence[SweepRun], out: pathlib.Path) -> None:
     for run in runs:
         file = out / run.trial.file
         if file.exists():
-            outcome = read_outcome(file)
+            outcome, _ = RESULTS.read(file)
             if outcome.error and not outcome.diverged:
                 file.unlink(missing_ok=True)
 
@@ -118,7 +118,7 @@ def _work_together(config: SweepConfig, runs: Sequence[SweepRun]) -> None:
 
 def _gathered(runs: Sequence[SweepRun], out: pathlib.Path) -> SweepResults:
     """The results of all runs, written together with their page."""
-    outcomes = [read_outcome(out / run.trial.file) for run in runs]
+    outcomes = [RESULTS.read(out / run.trial.file)[0] for run in runs]
     versions = {name: importlib.metadata.version(name) for name in ("ptune", "torch")}
     results = SweepResults(runs=outcomes, versions=versions)
     files.write_json(out / "results.json", results.model_dump(mode="json"))

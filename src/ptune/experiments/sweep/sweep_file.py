@@ -53,7 +53,7 @@ class SweepRun:
             for key, value in self.settings.items()
             for text in (f"--{_option(key)}", *_values(value))
         ]
-        return f"ptune train {shlex.join([self.file, *options])}"
+        return f"ptune train {shlex.join([self.file, *options, '--out', self.name])}"
 
 
 def _option(key: str) -> str:

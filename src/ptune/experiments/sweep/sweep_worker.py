@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ptune.base import files
 from ptune.errors import ConfigError, DivergedError, PtuneError
 from ptune.experiments.sweep.sweep_file import SweepRun, read_sweep
 from ptune.experiments.train import train_setup, train_task
@@ -17,10 +16,12 @@ from ptune.reports.schemas import Run
 from ptune.reports.sweep_results import SweepOutcome
 from ptune.runs.folder import NOTE, held
 from ptune.runs.leases import Leases
+from ptune.runs.trials import JsonResults
 from ptune.tasks.resolved.parts import LMSource
 from ptune.training.methods import Method
 
 SECONDS_BETWEEN_TRIES = 1.0
+RESULTS = JsonResults(SweepOutcome)
 
 
 class KeptLm:
@@ -75,7 +76,7 @@ def _do(
         if not is_mine or (out / run.trial.file).exists() or _is_worked_in(out / "runs" / run.name):
             return False
         outcome = _outcome(run, out / "runs" / run.name, load)
-        files.write_json(out / run.trial.file, outcome.model_dump(mode="json"))
+        RESULTS.write(out / run.trial.file, outcome, run.trial.record)
         report(f"{run.command}: {outcome.error or _in_words(outcome)}")
         return True
 

@@ -43,9 +43,9 @@ def read(folders: Sequence[pathlib.Path]) -> list[Run]:
 def _read(folder: pathlib.Path) -> Run:
     if figure_files.has_own_page(folder):
         raise StoreError(
-            f"{folder} holds a probe, a comparison or documents, whose page is "
-            f"{folder / 'report.html'}; with --table the figures of the first two are written as "
-            "CSV or LaTeX."
+            f"{folder} holds no single run (a probe, a comparison, a search, a sweep or "
+            f"documents), and its page is {folder / 'report.html'}; with --table the figures of a "
+            "probe or a comparison are written as CSV or LaTeX."
         )
     return figure_files.read_run(folder)
 
