@@ -55,3 +55,13 @@ def test_a_name_says_what_it_holds(folder):
         if name.strip("_") in NOTHING_SAYS
     ]
     assert not empty, empty
+
+
+def test_a_file_of_tests_runs_alone():
+    """What files of tests of several folders share stands beside these folders: pytest finds a file
+    in another folder of tests only where it collects that folder too."""
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            module = node.module if isinstance(node, ast.ImportFrom) else None
+            if module and module.startswith("test_"):
+                assert (path.parent / f"{module}.py").exists(), f"{path} imports from {module}"

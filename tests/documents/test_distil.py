@@ -7,9 +7,8 @@ import shutil
 import pytest
 import tiny
 import torch
+from documents_kit import built, cache_of, config, lessons_of, lm_of, quiet, three_texts
 from killing import killed_after
-from test_teacher import built, cache_of, lessons_of, lm_of
-from test_teacher import documents as three_documents
 
 import ptune
 from ptune.documents import ask, read_documents, train_documents
@@ -19,48 +18,6 @@ from ptune.documents.train_documents import distil
 from ptune.errors import ConfigError, DataError, StoreError
 from ptune.reports import figure_files
 from ptune.storage import prompt_folder
-
-FAST = {"steps": 4, "batch_size": 2, "evaluate_every": 2}
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A tiny causal LM, three documents and questions."""
-    path = tmp_path_factory.mktemp("world")
-    for part in tiny.tiny("gpt2"):
-        part.save_pretrained(path / "lm")
-    (path / "pages").mkdir()
-    (path / "pages" / "austria.txt").write_text(tiny.TEXT[0])
-    (path / "pages" / "danube.md").write_text(f"# Danube\n\n{tiny.TEXT[1][:60]}")
-    (path / "pages" / "berlin.html").write_text(f"<h1>Berlin</h1><p>{tiny.TEXT[2][:60]}</p>")
-    questions = [
-        {"document": "austria", "question": "the capital ?", "answer": "Vienna"},
-        {"document": "danube", "question": "the river ?", "answer": "Danube"},
-        {"document": "berlin", "question": "a city ?", "answer": "Berlin"},
-    ]
-    (path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in questions))
-    return path
-
-
-def config(world, out, **settings):
-    return DistilConfig(
-        **{
-            "documents": [world / "pages"],
-            "lm": str(world / "lm"),
-            "out": out,
-            "length": 4,
-            "cover": 2,
-            "slice_tokens": 6,
-            "study": world / "questions.jsonl",
-            "device": "cpu",
-            "train": FAST,
-        }
-        | settings
-    )
-
-
-def quiet(*lines):
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -312,7 +269,7 @@ def test_a_document_whose_prompt_was_deleted_is_not_asked_and_the_others_are(run
 def test_prefixes_one_after_the_other_are_all_seen_in_that_order():
     lm = lm_of("llama")
     settings = DistilConfig(documents=["a"], lm="tiny", length=3, cover=1, slice_tokens=6)
-    planned = [lessons_of(lm, settings, name, text) for name, text in three_documents()]
+    planned = [lessons_of(lm, settings, name, text) for name, text in three_texts()]
     model, _ = built(lm, settings, *planned)
     number = ask.compose(model, [2, 0])
     (example,) = model.encode(number, [{"question": "people ?"}], labelled=False)

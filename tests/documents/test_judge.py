@@ -4,8 +4,7 @@ import pathlib
 
 import pytest
 import torch
-from test_distil import config, quiet, world  # noqa: F401
-from test_teacher import cache_of, lessons_of
+from documents_kit import cache_of, config, lessons_of, quiet
 
 from ptune import DecodingConfig, load
 from ptune.documents import judge, read_documents
@@ -17,7 +16,7 @@ from ptune.storage import prompt_folder
 
 
 @pytest.fixture(scope="module")
-def judged(world, tmp_path_factory):  # noqa: F811
+def judged(world, tmp_path_factory):
     """A run that was judged when it was over."""
     out = tmp_path_factory.mktemp("judged") / "out"
     distil(config(world, out), quiet)
@@ -155,7 +154,7 @@ def test_the_page_says_what_share_of_the_document_the_prefix_gives():
     assert documents_page.answer([]) == ""
 
 
-def test_the_page_is_written_with_a_curve_of_several_runs(judged, world, tmp_path):  # noqa: F811
+def test_the_page_is_written_with_a_curve_of_several_runs(judged, world, tmp_path):
     out, _ = judged
     page = (out / "report.html").read_text()
     assert "austria" in page and "retrieval" in page and page.count("<svg") == 2
@@ -167,7 +166,7 @@ def test_the_page_is_written_with_a_curve_of_several_runs(judged, world, tmp_pat
         distil(config(world, tmp_path / "third", judge=questions, beside=[tmp_path]), quiet)
 
 
-def test_what_is_judged_are_questions(world, tmp_path):  # noqa: F811
+def test_what_is_judged_are_questions(world, tmp_path):
     (tmp_path / "q.jsonl").write_text('{"document": "austria", "text": "a town"}\n')
     with pytest.raises(DataError, match="a text without a question"):
         distil(config(world, tmp_path / "out", judge=tmp_path / "q.jsonl"), quiet)

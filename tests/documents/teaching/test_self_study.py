@@ -3,7 +3,7 @@ text, and what is no text of its kind is left out."""
 
 import pytest
 import torch
-from test_teacher import TEXT, lm_of
+from documents_kit import TEXT, lm_of
 
 from ptune.documents.teaching import self_study, study
 from ptune.documents.teaching.study import Study

@@ -4,42 +4,21 @@ gradient, on tiny causal LMs of many kinds."""
 import pytest
 import tiny
 import torch
+from documents_kit import TEXT, built, cache_of, lessons_of, lm_of, three_texts
 
-from ptune import LanguageModel, PromptModel, TrainConfig
-from ptune.documents import train_documents
+from ptune import LanguageModel, TrainConfig
 from ptune.documents.options import DistilConfig
 from ptune.documents.read_documents import Document
-from ptune.documents.teaching import lessons, teacher
-from ptune.documents.teaching.study import Study
+from ptune.documents.teaching import teacher
 from ptune.training.loop import fit
 
 KINDS = ("gpt2", "llama", "qwen", "gemma")
-TEXT = " ".join(tiny.TEXT[:2])[:90]
 
 
 def config(**settings):
     return DistilConfig(
         documents=["a.txt"], lm="tiny", length=4, cover=1, slice_tokens=8, **settings
     )
-
-
-def lm_of(family):
-    return LanguageModel(*tiny.tiny(family))
-
-
-def lessons_of(lm, settings, name="a", text=TEXT):
-    given = [Study(document=name, question="the capital ?", answer="Vienna")]
-    return lessons.plan(settings, lm, Document(name, text, f"{name}.txt"), given)
-
-
-def built(lm, settings, *planned):
-    """A model with the prefixes of documents at their starts, and the rows of each."""
-    model = PromptModel(lm)
-    data = {}
-    for one in planned:
-        number = train_documents.add(settings, model, one)
-        data[number] = lessons.rows(settings, model, number, one, None)
-    return model, data
 
 
 def plain_loss(lm, prefix, one, row, settings):
@@ -68,18 +47,6 @@ def plain_loss(lm, prefix, one, row, settings):
         rest, other = 1 - p.sum(), 1 - q.sum()
         total = total + (p * (p / q).log()).sum() + rest * (rest / other).log()
     return settings.temperature**2 * total / len(says)
-
-
-def cache_of(lm, prefix):
-    """The values of a prefix [P, W] as transformers' own cache."""
-    from transformers import DynamicCache
-
-    cache = DynamicCache()
-    for layer, site in enumerate(sorted(lm.route.sites, key=lambda site: site.start)):
-        both = prefix[:, site.start : site.end].unflatten(-1, (2, site.heads, site.size))
-        keys, values = both.permute(1, 2, 0, 3)
-        cache.update(keys[None], values[None], layer)
-    return cache
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
@@ -135,7 +102,7 @@ def test_the_teacher_is_the_lm_with_the_whole_document_before_the_text(family):
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_a_bank_of_documents_learns_as_each_does_alone(family):
     lm, settings = lm_of(family), config()
-    planned = [lessons_of(lm, settings, name, text) for name, text in documents()]
+    planned = [lessons_of(lm, settings, name, text) for name, text in three_texts()]
     training = TrainConfig(
         optimiser="adam", learning_rate=1e-2, batch_size=3, steps=4, evaluate_every=4
     )
@@ -146,10 +113,6 @@ def test_a_bank_of_documents_learns_as_each_does_alone(family):
         fit(alone, rows, training)
         together = model.bank.parameters_of(number)[0]
         torch.testing.assert_close(together, alone.bank.parameters_of(0)[0], rtol=1e-4, atol=1e-5)
-
-
-def documents():
-    return [("a", TEXT), ("b", " ".join(tiny.TEXT[2:])[:100]), ("c", tiny.TEXT[1])]
 
 
 def test_a_long_document_is_taught_by_stretches_under_their_headings():
