@@ -100,6 +100,26 @@ def test_faults_end_with_status_2_and_no_traceback(
     assert status == 2 and message in " ".join(errors.split()) and "Traceback" not in errors
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "task.yaml"],
+        ["train", "task.yaml", "--estimate"],
+        ["train", "task.yaml", "--method", "auto"],
+        ["compare", "task.yaml"],
+        ["probe", "--facts", "/nowhere"],
+        ["serve", "/nowhere"],
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read(
+    capsys, monkeypatch, tmp_path, arguments
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "task.yaml").write_text(TASK)
+    status, _, errors = main(capsys, *arguments, "--device", "tpu")
+    assert status == 2 and "no device 'tpu'" in errors and "This machine has" in errors
+
+
 def test_one_of_several_processes_of_torchrun_is_refused(capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(capsys, "methods")[0] in (0, None)  # set by something else

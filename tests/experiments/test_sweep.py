@@ -66,6 +66,32 @@ def swept_with_failures(folder, message):
     return SweepResults.model_validate_json((folder / "out" / "results.json").read_text()), lines
 
 
+def test_files_that_a_sweep_names_lie_beside_it_as_those_of_a_task_do(folder, tmp_path):
+    (folder / "sweeps").mkdir()
+    (folder / "sweeps" / "few.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
+    (folder / "sweeps" / "sweep.yaml").write_text(
+        "tasks: ../films.yaml\n"
+        "grid: {data.train: [few.jsonl, ../rows.jsonl], lm: [../LM], continue_from: [old]}"
+    )
+    with pytest.raises(ConfigError, match="no .*sweeps/old, as continue_from names"):
+        read_sweep(folder / "sweeps" / "sweep.yaml")
+    (folder / "sweeps" / "sweep.yaml").write_text(
+        "tasks: ../films.yaml\ngrid: {data.train: [few.jsonl, ../rows.jsonl], lm: [../LM]}"
+    )
+    few, whole = read_sweep(folder / "sweeps" / "sweep.yaml")
+    assert few.parts.data.train.read_text().count("\n") == 1
+    assert whole.parts.data.train.read_text().count("\n") == len(ROWS)
+    assert f"--data.train {folder}/sweeps/few.jsonl --lm {folder}/sweeps/../LM" in few.command
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_device_that_is_not_there_is_refused_before_any_run(folder, dry_run):
+    (folder / "sweep.yaml").write_text(SWEEP.replace("{", "{device: [tpu], "))
+    with pytest.raises(ConfigError, match="device: tpu.*no device 'tpu'.*This machine has .*cpu"):
+        swept(folder, dry_run=dry_run)
+    assert not (folder / "out").exists()
+
+
 @pytest.fixture
 def trained(monkeypatch):
     """The folders' names of the runs that were trained, none of which is trained."""

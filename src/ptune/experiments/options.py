@@ -113,7 +113,7 @@ class SweepConfig(Config):
 
     file: tyro.conf.Positional[pathlib.Path]
     """The YAML file of the sweep; tasks in it are files beside it, or names of those that come with
-    ptune."""
+    ptune. Other paths in it are taken from its folder too."""
     out: pathlib.Path = pathlib.Path("sweep")
     """The folder for the runs, results.json and report.html."""
     workers: Annotated[int, Field(ge=1)] = 1

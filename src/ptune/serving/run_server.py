@@ -16,6 +16,7 @@ import uvicorn
 
 from ptune.base import terminal
 from ptune.errors import ConfigError
+from ptune.lm.source.loading import choose_device
 from ptune.serving.access import new_token
 from ptune.serving.http.app import create_app
 from ptune.serving.options import ServeConfig
@@ -35,6 +36,7 @@ def serve(config: ServeConfig) -> None:
         _print_token(config.new_token)
         return
     _check_address(config)
+    choose_device(config.device)
     logging.basicConfig(level=logging.WARNING)
     _log_to_terminal()
     server = PromptServer(config)

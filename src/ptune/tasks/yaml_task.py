@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -15,6 +16,7 @@ from ptune.tasks.yaml_faults import explained
 
 NO_PRESET = "None"  # the option --preset as it is written for no preset
 PATHS = ("vocabulary", "out", "continue_from")
+FILES = (*PATHS, "reading.words", *(f"data.{split}" for split in SPLITS))
 NAMED = pathlib.Path(__file__).parent / "named"
 WORDS = ("labels", "verbalizers", "relations", "relabel")  # keys under which everything is a text
 
@@ -61,12 +63,11 @@ def read(path: pathlib.Path, preset: str | None = None) -> TaskConfig:
     reading = config.reading.model_copy(
         update={"words": folder / config.reading.words} if config.reading.words else {}
     )
-    lm = _expanded(config.lm, path)
     return config.model_copy(
         update={
             "data": data,
             "reading": reading,
-            "lm": str(folder / lm) if _lies_in(folder, lm) else lm,
+            "lm": placed_value("lm", config.lm, folder, path),
             **{
                 name: folder / value
                 for name in PATHS
@@ -79,13 +80,36 @@ def read(path: pathlib.Path, preset: str | None = None) -> TaskConfig:
 def _placed_data(data: DataConfig, folder: pathlib.Path, path: pathlib.Path) -> DataConfig:
     """The files, or the folder of a data set, as the task's folder has them."""
     if data.dataset is not None:
-        name = _expanded(data.dataset, path)
-        is_folder = (folder / name).is_dir()
-        return data.model_copy(update={"dataset": str(folder / name) if is_folder else name})
+        placed = placed_value("data.dataset", data.dataset, folder, path)
+        return data.model_copy(update={"dataset": placed})
     files = {split: getattr(data, split) for split in SPLITS}
     return data.model_copy(
         update={split: _placed(file, folder, path) for split, file in files.items() if file}
     )
+
+
+def placed_value(key: str, value: Any, folder: pathlib.Path, path: pathlib.Path) -> Any:
+    """The value of a key such as data.train: a file, or an LM or a data set that is a folder, as it
+    is found from another folder; any other value as it is.
+
+    Args:
+        folder: where it lies from.
+        path: the file that names it, for messages.
+
+    Raises:
+        ConfigError: it names a variable that is not set.
+    """
+    if not isinstance(value, str):
+        return value
+    if key in FILES:
+        return str(_placed(pathlib.Path(value), folder, path))
+    if key == "lm":
+        name = _expanded(value, path)
+        return str(folder / name) if _lies_in(folder, name) else name
+    if key == "data.dataset":
+        name = _expanded(value, path)
+        return str(folder / name) if (folder / name).is_dir() else name
+    return value
 
 
 def _with_chat(config: TaskConfig, path: pathlib.Path) -> TaskConfig:

@@ -32,6 +32,7 @@ from ptune.experiments.compare.compare_rows import (
 from ptune.experiments.compare.compare_summary import behind_baselines, summarise
 from ptune.experiments.options import CompareConfig
 from ptune.lm.language_model import LanguageModel
+from ptune.lm.source.loading import choose_device
 from ptune.metrics.labels import BASELINES
 from ptune.reports.pages import compare_page
 from ptune.reports.schemas import Comparison
@@ -96,6 +97,7 @@ def compare(config: CompareConfig, report: Callable[[str], None] | None = None) 
     """
     console = terminal.Console(stderr=config.as_json)
     report = report or partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    choose_device(config.device)
     names = listed(config.methods)
     if unknown := next((name for name in names if name not in TITLES), None):
         raise ConfigError(f"There is no method {unknown!r} to compare. {nearest(unknown, TITLES)}")

@@ -12,6 +12,7 @@ from ptune.experiments.options import ProbeConfig
 from ptune.experiments.probe import duration, probe_checks, probe_search, probe_setup
 from ptune.experiments.probe.probe_trials import Plan, original_weights, run_bank, trials_of
 from ptune.lm.language_model import LanguageModel
+from ptune.lm.source.loading import choose_device
 from ptune.lm.source.random_weights import with_random_weights
 from ptune.reports.pages import probe_page
 from ptune.reports.schemas import Results, summarise, versions
@@ -66,6 +67,7 @@ def probe(config: ProbeConfig, report: Callable[[str], None] | None = None) -> R
     """
     console = terminal.Console(stderr=config.as_json)
     report = report or partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    choose_device(config.device)
     methods = probe_setup.methods_of(config)
     check_logs(config.log)
     settings = config.model_dump(mode="json")

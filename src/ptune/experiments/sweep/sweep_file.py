@@ -77,7 +77,7 @@ def read_sweep(path: pathlib.Path) -> list[SweepRun]:
         raise ConfigError(f"{path} names no task: tasks: [first.yaml, second.yaml]")
     lms: dict[str, str] = {}
     runs = [
-        _run(path, name, settings, lms)
+        _run(path, name, _placed(path, settings), lms)
         for name in names
         for settings in _settings(path, raw.get("grid"), raw.get("list"))
     ]
@@ -117,6 +117,27 @@ def _settings(path: pathlib.Path, grid: Any, listed: Any) -> Iterator[dict[str, 
     for entry in entries:
         for point in itertools.product(*(grid or {}).values()):
             yield {**entry, **dict(zip(grid or {}, point))}
+
+
+def _placed(path: pathlib.Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings whose files lie where the sweep's file names them from: from its own folder, as
+    those in a task's file do.
+
+    Raises:
+        ConfigError: one is not there, or names a variable of the environment that is not set.
+    """
+    placed = {
+        key: yaml_task.placed_value(key, value, path.parent, path)
+        for key, value in settings.items()
+    }
+    for key in placed.keys() & set(yaml_task.FILES):
+        file = str(placed[key])
+        if "${" not in file and not pathlib.Path(file).exists():
+            raise ConfigError(
+                f"{path}: there is no {file}, as {key} names it: files that a sweep names "
+                "are looked for from its own folder."
+            )
+    return placed
 
 
 def _run(

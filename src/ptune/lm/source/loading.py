@@ -78,15 +78,22 @@ def choose_device(device: str) -> torch.device:
         if name not in DEVICES:
             meant = OTHER_NAMES.get(name.lower())
             hint = f"Did you mean {meant!r}?" if meant else nearest(name, DEVICES)
-            raise ConfigError(
-                f"There is no device {device!r}. {hint} --device auto takes a GPU if there is one, "
-                "else the CPU."
-            ) from error
+            raise ConfigError(f"There is no device {device!r}. {hint} {_devices_here()}") from error
+        reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"The device {device!r} is not there: {str(error).splitlines()[0]} Use --device auto "
-            "or cpu."
+            f"The device {device!r} is not there: {reason} {_devices_here()}"
         ) from error
     return torch.device(device)
+
+
+def _devices_here() -> str:
+    """A sentence with the devices of this machine."""
+    cuda = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    others = [kind for kind in ("mps", "xpu") if getattr(torch, kind).is_available()]
+    return (
+        f"This machine has {', '.join([*cuda, *others, 'cpu'])}; --device auto takes a GPU if "
+        "there is one, else the CPU."
+    )
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:

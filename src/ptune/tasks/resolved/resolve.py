@@ -9,6 +9,7 @@ from ptune.answers.extraction import LONGEST, Extraction
 from ptune.answers.word_labels import WordLabels
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
+from ptune.lm.source.loading import choose_device
 from ptune.runs import identity
 from ptune.storage import prompt_folder
 from ptune.tasks import task_members
@@ -35,9 +36,10 @@ def training(config: TaskConfig) -> TrainingParts:
     """A training by the method that the task names.
 
     Raises:
-        PtuneError: the method is not known, the task's settings do not go together, or a data set
-            or a prompt to go on from cannot be read.
+        PtuneError: the method is not known, the task's settings do not go together, a data set or a
+            prompt to go on from cannot be read, or the device is not there.
     """
+    choose_device(config.device)
     config = config.model_copy(update={"data": data_sets.as_files(config.data)})
     if config.continue_from is not None:
         config = _continued(config)
@@ -66,9 +68,10 @@ def selection(config: TaskConfig) -> SelectionParts:
     """A training whose method is chosen among several.
 
     Raises:
-        PtuneError: the task has no labels, says what the methods that are tried say themselves, or
-            its data set cannot be read.
+        PtuneError: the task has no labels, says what the methods that are tried say themselves, its
+            data set cannot be read, or the device is not there.
     """
+    choose_device(config.device)
     refusals.check_selection(config)
     config = config.model_copy(update={"data": data_sets.as_files(config.data)})
     return SelectionParts(
