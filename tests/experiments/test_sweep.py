@@ -15,6 +15,7 @@ from ptune.experiments.options import SweepConfig
 from ptune.experiments.sweep import sweep_worker
 from ptune.experiments.sweep.sweep import sweep
 from ptune.experiments.sweep.sweep_file import read_sweep
+from ptune.experiments.sweep.sweep_worker import Sweep
 from ptune.experiments.train import train_task
 from ptune.reports import figure_files
 from ptune.reports.sweep_results import SweepResults
@@ -108,7 +109,13 @@ def trained(monkeypatch):
         return SimpleNamespace(best=best, dev_score="accuracy", figures=figures, seconds=seconds)
 
     monkeypatch.setattr(train_task, "train_parts", train)
+    monkeypatch.setattr(sweep_worker, "train_together", cannot_be)
     return names
+
+
+def cannot_be(*given):
+    """No joint training: each run is trained alone."""
+    raise PtuneError("They cannot be trained together.")
 
 
 def vectors(folder, out="out"):
@@ -120,13 +127,13 @@ def vectors(folder, out="out"):
 
 def test_a_killed_sweep_goes_on_and_is_its_runs_alone(folder, monkeypatch):
     with killing.killed_after(5, monkeypatch):
-        swept(folder)
+        swept(folder, together=1)
     kept = {path.name for path in (folder / "out" / "results").iterdir()}
     assert len(kept) == 1 and len(list((folder / "out" / "runs").iterdir())) == 2
     trained, train = [], train_task.train_parts
     counted = lambda parts, *more: trained.append(parts.output.folder.name) or train(parts, *more)
     monkeypatch.setattr(train_task, "train_parts", counted)
-    results, lines = swept(folder)
+    results, lines = swept(folder, together=1)
     assert "2 runs, 1 of which have their results" in lines[0]
     assert [f"{name}.json" for name in trained] == [
         f"{run.name}.json" for run in results.runs if f"{run.name}.json" not in kept
@@ -160,9 +167,10 @@ def test_any_number_of_workers_do_each_run_once(folder, trained, monkeypatch):
         f"tasks: films.yaml\ngrid: {{train.seed: {[*range(3, 30)]}}}"
     )
     runs, out = read_sweep(folder / "sweep.yaml"), folder / "out"
+    shared = Sweep(runs, out, failed={}, together=2)
     monkeypatch.setattr(sweep_worker, "SECONDS_BETWEEN_TRIES", 0.02)
     threads = [
-        threading.Thread(target=sweep_worker.work, args=(runs, out, lambda line: None))
+        threading.Thread(target=sweep_worker.work, args=(shared, lambda line: None))
         for _ in range(4)
     ]
     for thread in threads:
@@ -199,6 +207,7 @@ def test_what_failed_is_tried_again_and_what_diverged_is_not(folder, monkeypatch
         return SimpleNamespace(best={}, dev_score="", figures={"accuracy": 1.0}, seconds={})
 
     monkeypatch.setattr(train_task, "train_parts", train)
+    monkeypatch.setattr(sweep_worker, "train_together", cannot_be)
     swept_with_failures(folder, "2 of 2 runs failed")
     del faults[0]
     results, _ = swept_with_failures(folder, "1 of 2 runs failed")

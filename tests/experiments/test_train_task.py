@@ -83,15 +83,15 @@ def test_what_diverged_before_its_first_look_is_not_saved(world, tmp_path, metho
 
 
 def test_of_many_prompts_those_that_did_not_diverge_are_saved(world, tmp_path, monkeypatch):
-    real = train_task.fit
+    real = train_task.fit_together
 
-    def spoilt(model, data, *given, **more):
-        trained = real(model, data, *given, **more)
+    def spoilt(*given, **more):
+        (trained,) = real(*given, **more)
         trained[1].best, trained[1].diverged = None, True
-        raise DivergedError("The training of towns/bob diverged.", trained)
+        return [trained]
 
-    monkeypatch.setattr(train_task, "fit", spoilt)
-    with pytest.raises(DivergedError, match="towns/bob diverged. All other prompts are saved."):
+    monkeypatch.setattr(train_task, "fit_together", spoilt)
+    with pytest.raises(DivergedError, match="towns/bob diverged .* All other prompts are saved."):
         train(task(world, tmp_path / "out", YAML + "prompt_by: user\n"), lambda _: None)
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     saved = [json.loads(path.read_text()) for path in tmp_path.rglob("prompt.json")]

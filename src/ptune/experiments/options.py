@@ -118,6 +118,9 @@ class SweepConfig(Config):
     """The folder for the runs, results.json and report.html."""
     workers: Annotated[int, Field(ge=1)] = 1
     """Processes on this machine that share the work."""
+    together: Annotated[int, Field(ge=1)] = 8
+    """Runs of one LM whose prompts are trained together at most, in the same calls of the LM; each
+    ends as it would alone. 1 trains each by itself, which takes the least memory."""
     dry_run: bool = False
     """Print the commands of the runs, and train nothing."""
 

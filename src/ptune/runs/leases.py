@@ -10,7 +10,7 @@ import os
 import pathlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import psutil
 from filelock import FileLock
@@ -33,28 +33,42 @@ class Leases:
     @contextlib.contextmanager
     def taken(self, name: str) -> Iterator[bool]:
         """Hold a lease for the time of the block; False where another process holds it."""
-        if not self._take(name):
-            yield False
+        with self.some_taken([name]) as names:
+            yield bool(names)
+
+    @contextlib.contextmanager
+    def some_taken(self, names: Sequence[str], most: int = 1) -> Iterator[list[str]]:
+        """Hold, for the time of the block, the first leases of some that no other process holds.
+
+        Args:
+            most: how many are taken at most.
+        """
+        mine = self._take(names, most)
+        if not mine:
+            yield mine
             return
         over = threading.Event()
-        beats = threading.Thread(target=self._beat, args=(name, over), daemon=True)
+        beats = threading.Thread(target=self._beat, args=(mine, over), daemon=True)
         beats.start()
         try:
-            yield True
+            yield mine
         finally:
             over.set()
             beats.join()
-            (self.folder / name).unlink(missing_ok=True)
+            for name in mine:
+                (self.folder / name).unlink(missing_ok=True)
 
-    def _take(self, name: str) -> bool:
-        lease = self.folder / name
+    def _take(self, names: Sequence[str], most: int) -> list[str]:
+        process, mine = psutil.Process(), list[str]()
+        machine, began = socket.gethostname(), process.create_time()
+        holder = {"host": machine, "process": process.pid, "began": began}
         with self.one_by_one:
-            if lease.exists() and not self._is_free(lease):
-                return False
-            process = psutil.Process()
-            holder = {"host": socket.gethostname(), "process": process.pid}
-            files.write_json(lease, {**holder, "began": process.create_time()})
-            return True
+            for name in names:
+                lease = self.folder / name
+                if len(mine) < most and (not lease.exists() or self._is_free(lease)):
+                    files.write_json(lease, holder)
+                    mine.append(name)
+        return mine
 
     def _is_free(self, lease: pathlib.Path) -> bool:
         """Whether the holder of a lease has ended, as far as can be seen from here."""
@@ -70,10 +84,11 @@ class Leases:
         clock.touch()
         return clock.stat().st_mtime - lease.stat().st_mtime > STALE_SECONDS
 
-    def _beat(self, name: str, over: threading.Event) -> None:
+    def _beat(self, names: Sequence[str], over: threading.Event) -> None:
         while not over.wait(BEAT_SECONDS):
-            with contextlib.suppress(OSError):
-                os.utime(self.folder / name)
+            for name in names:
+                with contextlib.suppress(OSError):
+                    os.utime(self.folder / name)
 
 
 def _runs(process: int, began: float) -> bool:

@@ -11,7 +11,8 @@ import functools
 import json
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,11 +33,59 @@ from ptune.runs.logs.step_log import StepLog
 from ptune.runs.logs.training_log import TrainingLog
 from ptune.settings import TrainConfig
 from ptune.training.checkpoint import Checkpoint
-from ptune.training.prompt_training import PromptTraining, TrainingHistory, Tune
+from ptune.training.prompt_training import (
+    Metric,
+    PromptTraining,
+    TextMetric,
+    TrainingHistory,
+    Tune,
+)
 from ptune.training.watching import log_evaluation, log_step
 
-Metric = Callable[[Sequence[torch.Tensor], Sequence[Example]], float]
-TextMetric = Callable[[PromptModel, int, Sequence[Row]], float]
+__all__ = ["Metric", "TextMetric", "Training", "fit", "fit_together"]
+OF_A_STEP = ("accumulate", "recompute", "context_mb", "save_seconds")
+"""Settings in which trainings that share their steps agree."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What one call of ``fit`` trains, as a value; the attributes are arguments of ``fit``."""
+
+    data: Mapping[Any, tuple[Sequence[Row], Sequence[Row]]]
+    config: TrainConfig
+    metric: Metric | None = None
+    texts: TextMetric | None = None
+    unlabeled: Sequence[Row] = ()
+    folder: files.Path | None = None
+    resume: bool = False
+    rates: Mapping[Any, float] | None = None
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one training has in the joint steps: its tasks' trainings by their keys."""
+
+    jobs: Mapping[Any, PromptTraining]
+    checkpoint: Checkpoint | None
+
+    @property
+    def is_done(self) -> bool:
+        return all(job.done for job in self.jobs.values())
+
+    def is_to_be_saved(self, is_time: bool) -> bool:
+        """Whether its checkpoint is to be written after a step in which it took part.
+
+        Args:
+            is_time: whether those of all trainings are.
+        """
+        return self.checkpoint is not None and (
+            is_time or (self.checkpoint.at_end and self.is_done)
+        )
+
+    def save(self) -> None:
+        """Write the checkpoint, where one is kept."""
+        if self.checkpoint:
+            self.checkpoint.save(list(self.jobs.values()))
 
 
 def account(name: str, trained: TrainingHistory, config: TrainConfig) -> list[str]:
@@ -131,45 +180,114 @@ def fit(
             of all of them.
         Interrupted: Ctrl-C or a termination signal arrived; a checkpoint was written before.
     """
-    config = config or TrainConfig()
-    _check(data, config, tune, unlabeled, rates)
-    data = {key: (rows_from(rows), rows_from(dev)) for key, (rows, dev) in data.items()}
-    unlabeled = rows_from(unlabeled)
-    numbers = {key: model.number(key) if isinstance(key, str) else key for key in data}
-    keep_confidence(model, list(numbers.values()), None)  # of the prompts as they were
-    with _trainable(model, config, tune):
-        jobs = [
-            PromptTraining(
-                model, numbers[key], rows, dev, _at_rate(config, rates, key), tune, unlabeled
-            )
-            for key, (rows, dev) in data.items()
-        ]
+    training = Training(
+        data,
+        TrainConfig() if config is None else config,
+        metric,
+        texts,
+        unlabeled,
+        folder,
+        resume,
+        rates,
+    )
+    (histories,) = fit_together(model, [training], tune=tune, label=label, logs=logs)
+    check_kept(model, histories, training.config, tune)
+    return histories
+
+
+def fit_together(
+    model: PromptModel,
+    trainings: Sequence[Training],
+    *,
+    tune: Tune = "prompt",
+    label: str = "training",
+    logs: Sequence[TrainingLog] = (),
+) -> list[dict[int | str, TrainingHistory]]:
+    """Several trainings of tasks of one model, each of which ends as by a ``fit`` of its own: they
+    share the calls of the LM, and each has its settings, its checkpoint and its end.
+
+    Args:
+        tune, label, logs: as for ``fit``.
+
+    Returns:
+        For each training how it went for its tasks. Where a task's loss was not finite at its first
+        evaluation there is no best state (``check_kept``).
+
+    Raises:
+        ConfigError, DataError, ModelError, Interrupted: as ``fit``; or two trainings differ in what
+            a joint step has once (``OF_A_STEP``), or train the same task.
+    """
+    for training in trainings:
+        _check(training, tune)
+    _check_together(model, trainings, tune)
+    trainings = [_with_rows(training) for training in trainings]
+    shared = trainings[0].config
+    with _trainable(model, shared, tune):
+        all_jobs = [_jobs(model, training, tune) for training in trainings]
+        jobs = [job for jobs in all_jobs for job in jobs.values()]
         for job in jobs:
             job.is_watched = bool(logs)
         if tune == "prompt":
             _check_gradients(model, jobs)
-        checkpoint = None
-        if folder is not None:
-            whole = _identity(model, jobs, data, config, tune, unlabeled)
-            whole |= {"rates": list(rates.values())} if rates else {}
-            file = pathlib.Path(folder) / "checkpoint.safetensors"
-            checkpoint = Checkpoint(file, whole, tune == "prompt")
-            if resume and file.exists():
-                checkpoint.restore(jobs)
-        with _keeping_contexts(model, jobs, config, tune):
-            evaluate = functools.partial(_evaluate, model, metric=metric, texts=texts)
+        parts = [_part(model, *pair, tune) for pair in zip(trainings, all_jobs)]
+        with _keeping_contexts(model, jobs, shared, tune):
             log = StepLog(logs, label, max(job.step for job in jobs))
-            _run(model, jobs, config, evaluate, checkpoint, log)
+            _run(model, parts, shared, log)
             log.flush()
-        if checkpoint and all(job.trained.best is None for job in jobs):
-            checkpoint.file.unlink(missing_ok=True)  # so that the folder may be begun anew
-        for job in jobs:
-            job.restore_best()
-            model.solve_reader(job.task, job.rows)
-            label_sets.choose_threshold(model, job.task, job.dev)
-            job.trained.planned, job.trained.step = job.steps, job.step
-            job.trained.answer_tokens = job.answer_tokens
-    return _histories(dict(zip(data, jobs)), config, tune)
+        return [_finish(model, part) for part in parts]
+
+
+def _with_rows(training: Training) -> Training:
+    """The same with its rows as lists of dictionaries."""
+    data = {key: (rows_from(rows), rows_from(dev)) for key, (rows, dev) in training.data.items()}
+    return replace(training, data=data, unlabeled=rows_from(training.unlabeled))
+
+
+def _jobs(model: PromptModel, training: Training, tune: Tune) -> dict[Any, PromptTraining]:
+    """The trainings of the single tasks."""
+    jobs = {}
+    for key, (rows, dev) in training.data.items():
+        number = _number(model, key)
+        keep_confidence(model, [number], None)  # of the prompt as it was
+        config = _at_rate(training.config, training.rates, key)
+        job = PromptTraining(model, number, rows, dev, config, tune, training.unlabeled)
+        job.metric, job.texts = training.metric, training.texts
+        jobs[key] = job
+    return jobs
+
+
+def _part(
+    model: PromptModel, training: Training, jobs: Mapping[Any, PromptTraining], tune: Tune
+) -> _Part:
+    """A training's part of the joint steps, gone on from its checkpoint where it is resumed."""
+    if training.folder is None:
+        return _Part(jobs, None)
+    whole = _identity(model, list(jobs.values()), training, tune)
+    whole |= {"rates": list(training.rates.values())} if training.rates else {}
+    file = pathlib.Path(training.folder) / "checkpoint.safetensors"
+    checkpoint = Checkpoint(file, whole, tune == "prompt")
+    if training.resume and file.exists():
+        checkpoint.restore(list(jobs.values()))
+    return _Part(jobs, checkpoint)
+
+
+def _finish(model: PromptModel, part: _Part) -> dict[int | str, TrainingHistory]:
+    """Restore the best states of a training, and return how it went."""
+    jobs = part.jobs.values()
+    if part.checkpoint and all(job.trained.best is None for job in jobs):
+        part.checkpoint.file.unlink(missing_ok=True)  # so that the folder may be begun anew
+    for job in jobs:
+        job.restore_best()
+        model.solve_reader(job.task, job.rows)
+        label_sets.choose_threshold(model, job.task, job.dev)
+        job.trained.planned, job.trained.step = job.steps, job.step
+        job.trained.answer_tokens = job.answer_tokens
+    return {key: job.trained for key, job in part.jobs.items()}
+
+
+def _number(model: PromptModel, key: Any) -> int:
+    """The number of a task by its key in the rows."""
+    return model.number(key) if isinstance(key, str) else key
 
 
 def _at_rate(config: TrainConfig, rates: Mapping[Any, float] | None, key: Any) -> TrainConfig:
@@ -179,14 +297,9 @@ def _at_rate(config: TrainConfig, rates: Mapping[Any, float] | None, key: Any) -
     return config.model_copy(update={"learning_rate": rates[key]})
 
 
-def _check(
-    data: Mapping[Any, tuple[Sequence[Row], Sequence[Row]]],
-    config: TrainConfig,
-    tune: Tune,
-    unlabeled: Sequence[Row],
-    rates: Mapping[Any, float] | None,
-) -> None:
+def _check(training: Training, tune: Tune) -> None:
     """Refuse what cannot be trained so."""
+    data, config, rates = training.data, training.config, training.rates
     if not isinstance(config, TrainConfig):
         raise ConfigError(
             f"The settings of a training are a TrainConfig, and this is a {type(config).__name__}: "
@@ -199,11 +312,7 @@ def _check(
             "fit takes a dictionary with a pair for each task, the rows to learn from and those "
             'that choose the best state: fit(model, {"task": (train_rows, dev_rows)}).'
         )
-    if tune != "prompt" and len(data) > 1:
-        raise ConfigError(
-            "The LM is tuned for one task at a time; only prompts can be trained together."
-        )
-    if config.auxiliary and not unlabeled:
+    if config.auxiliary and not training.unlabeled:
         raise ConfigError(
             "The auxiliary loss hides words of unlabelled rows, and there are none: give some, or "
             "set its weight to 0."
@@ -212,6 +321,24 @@ def _check(
         raise ConfigError(
             f"rates is of {list(rates)}, and the tasks are {list(data)}: give one rate for each."
         )
+
+
+def _check_together(model: PromptModel, trainings: Sequence[Training], tune: Tune) -> None:
+    """Refuse trainings that cannot share their steps."""
+    keys = [key for training in trainings for key in training.data]
+    if tune != "prompt" and len(keys) > 1:
+        raise ConfigError(
+            "The LM is tuned for one task at a time; only prompts can be trained together."
+        )
+    if len({_number(model, key) for key in keys}) < len(keys):
+        raise ConfigError(f"A task is trained once, and of {keys} some are the same.")
+    for name in OF_A_STEP:
+        values = list(dict.fromkeys(getattr(training.config, name) for training in trainings))
+        if len(values) > 1:
+            raise ConfigError(
+                f"Trainings that share their steps have one {name}, and these have "
+                f"{values[0]} and {values[1]}: train them apart."
+            )
 
 
 @contextlib.contextmanager
@@ -250,22 +377,31 @@ def _keeping_contexts(
     return model.lm.keeping_contexts(rows, config.context_mb if tune == "prompt" else 0)
 
 
-def _histories(
-    jobs: Mapping[Any, PromptTraining], config: TrainConfig, tune: Tune
-) -> dict[int | str, TrainingHistory]:
-    """How each training went.
+def check_kept(
+    model: PromptModel,
+    histories: Mapping[int | str, TrainingHistory],
+    config: TrainConfig,
+    tune: Tune = "prompt",
+) -> None:
+    """Refuse a training one of whose tasks has no finite state to keep.
+
+    Args:
+        histories: how it went for each task, by its number or name.
 
     Raises:
-        DivergedError: one left no finite state to keep.
+        DivergedError: there is such a task; the error carries all histories.
     """
-    trained = {key: job.trained for key, job in jobs.items()}
-    if lost := [job.name for job in jobs.values() if job.trained.best is None]:
+    lost = [
+        model.tasks[_number(model, key)].task.name
+        for key, history in histories.items()
+        if history.best is None
+    ]
+    if lost:
         raise DivergedError(
             f"{_diverged(lost)} before the first look at dev, so there is no state to keep: "
             f"{lower_rates(config, tune)}.",
-            trained,
+            dict(histories),
         )
-    return trained
 
 
 def _diverged(names: Sequence[str]) -> str:
@@ -285,42 +421,48 @@ def lower_rates(config: TrainConfig, tune: str) -> str:
     return "lower " + " and ".join(f"{name} (it is {getattr(config, name):g})" for name in names)
 
 
-def _run(
-    model: PromptModel,
-    jobs: Sequence[PromptTraining],
-    config: TrainConfig,
-    evaluate: Callable[[Sequence[PromptTraining]], None],
-    checkpoint: Checkpoint | None,
-    log: StepLog,
-) -> None:
+def _run(model: PromptModel, parts: Sequence[_Part], shared: TrainConfig, log: StepLog) -> None:
+    """Take joint steps until all tasks are done.
+
+    Args:
+        shared: the settings that a joint step has once.
+    """
     saved = time.monotonic()
+    jobs = [job for part in parts for job in part.jobs.values()]
     done = sum(job.steps if job.done else job.step for job in jobs)
     steps = sum(job.steps for job in jobs)
     with Progress(log.training, steps, done) as progress, stoppable() as stopped:
         while active := [job for job in jobs if not job.done]:
-            take_step(model, active, config)
+            running = [part for part in parts if not part.is_done]
+            take_step(model, active, shared)
             progress.advance(len(active), loss=active[0].losses[-1])
             log_step(log, active)
             if due := [job for job in active if job.due]:
                 log.write_steps()
-                evaluate(due)
+                _evaluate(model, due)
                 log_evaluation(log, model, due)
                 progress.advance(
                     sum(job.steps - job.step for job in due if job.done),
                     dev=max(_last(job) for job in due),
                 )
-            over = checkpoint is not None and checkpoint.at_end and all(job.done for job in jobs)
-            if checkpoint and (over or stopped() or time.monotonic() - saved > config.save_seconds):
+            is_time = stopped() or time.monotonic() - saved > shared.save_seconds
+            if unsaved := [part for part in running if part.is_to_be_saved(is_time)]:
                 log.flush()
-                checkpoint.save(jobs)
+                for part in unsaved:
+                    part.save()
                 log.restart_clock()
-                saved = time.monotonic()
+                saved = time.monotonic() if is_time else saved
             if stopped():
-                raise Interrupted(
-                    f"Stopped; {checkpoint.file} holds all that was trained."
-                    if checkpoint
-                    else "Stopped; nothing was saved."
-                )
+                raise Interrupted(_stopped(parts))
+
+
+def _stopped(parts: Sequence[_Part]) -> str:
+    """What was saved of trainings that were stopped."""
+    kept = [part.checkpoint.file for part in parts if part.checkpoint]
+    if not kept:
+        return "Stopped; nothing was saved."
+    others = f" and {len(kept) - 1} more" if kept[1:] else ""
+    return f"Stopped; {kept[0]}{others} {'hold' if others else 'holds'} all that was trained."
 
 
 def take_step(model: PromptModel, jobs: Sequence[PromptTraining], config: TrainConfig) -> None:
@@ -333,11 +475,11 @@ def take_step(model: PromptModel, jobs: Sequence[PromptTraining], config: TrainC
         before = len(drawn)
         parts = [batch[part :: config.accumulate] for batch in batches]
         for job, batch, some in zip(jobs, batches, parts):
-            share = (1 - config.auxiliary) / len(batch)
+            share = (1 - job.config.auxiliary) / len(batch)
             drawn += [(job, example, share * job.weight(example)) for example in some]
         for job, batch, some in zip(jobs, batches, parts):
             drawn += [
-                (job, example, config.auxiliary / len(batch))
+                (job, example, job.config.auxiliary / len(batch))
                 for example in job.hidden(model, len(some))
             ]
         sizes.append(len(drawn) - before)
@@ -350,12 +492,7 @@ def take_step(model: PromptModel, jobs: Sequence[PromptTraining], config: TrainC
         job.update()
 
 
-def _evaluate(
-    model: PromptModel,
-    jobs: Sequence[PromptTraining],
-    metric: Metric | None,
-    texts: TextMetric | None,
-) -> None:
+def _evaluate(model: PromptModel, jobs: Sequence[PromptTraining]) -> None:
     """Evaluate several tasks, with the dev rows of all of them in the same batches."""
     chosen, written = [job for job in jobs if not job.writes], [job for job in jobs if job.writes]
     for job in jobs:
@@ -364,7 +501,7 @@ def _evaluate(
     for job in chosen:
         dev_scores = [next(scores) for _ in job.dev]
         dev_loss = mean_loss(dev_scores, job.dev)
-        figure = metric or functools.partial(figure_on_dev, model.tasks[job.task].task)
+        figure = job.metric or functools.partial(figure_on_dev, model.tasks[job.task].task)
         job.evaluate(dev_loss, functools.partial(figure, dev_scores, job.dev))
     losses = iter(model.text_losses([example for job in written for example in job.dev]))
     for job in written:
@@ -372,7 +509,7 @@ def _evaluate(
         job.evaluate(
             dev_loss,
             lambda dev_loss=dev_loss, job=job: (  # type: ignore[misc]
-                texts(model, job.task, job.dev_rows) if texts else -dev_loss
+                job.texts(model, job.task, job.dev_rows) if job.texts else -dev_loss
             ),
         )
 
@@ -382,12 +519,7 @@ def _last(job: PromptTraining) -> float:
 
 
 def _identity(
-    model: PromptModel,
-    jobs: Sequence[PromptTraining],
-    data: Mapping[Any, tuple[Sequence[Row], Sequence[Row]]],
-    config: TrainConfig,
-    tune: Tune,
-    unlabeled: Sequence[Row],
+    model: PromptModel, jobs: Sequence[PromptTraining], training: Training, tune: Tune
 ) -> dict[str, Any]:
     """Everything that determines the result, as JSON values, before anything is trained."""
     tasks = {job.name: identity.of_task(model.tasks[job.task].task) for job in jobs}
@@ -396,7 +528,7 @@ def _identity(
             "training rows": identity.of_rows(training_rows),
             "dev rows": identity.of_rows(dev),
         }
-        for job, (training_rows, dev) in zip(jobs, data.values())
+        for job, (training_rows, dev) in zip(jobs, training.data.values())
     }
     return json.loads(
         json.dumps(
@@ -404,8 +536,8 @@ def _identity(
                 "order of tasks": list(tasks),
                 "task": tasks,
                 "rows of": rows,
-                "unlabelled rows": identity.of_rows(unlabeled),
-                "train": identity.of_settings(config),
+                "unlabelled rows": identity.of_rows(training.unlabeled),
+                "train": identity.of_settings(training.config),
                 "tune": tune,
                 "max_length": model.max_length,
                 "lm": identity.of_lm(model.lm),

@@ -21,6 +21,8 @@ from ptune.template.language import EncodedRow
 from ptune.training import class_weights
 
 Tune = Literal["prompt", "head", "lm", "both"]
+Metric = Callable[[Sequence[torch.Tensor], Sequence[Example]], float]
+TextMetric = Callable[[PromptModel, int, Sequence[Row]], float]
 EXPONENTIAL = 0.98
 FALLING = 0.98  # a loss below this share of another one is lower
 
@@ -64,7 +66,11 @@ def check_splits(name: str, rows: Sequence[Row], dev: Sequence[Row]) -> None:
 
 
 class PromptTraining:
-    """The training of one task: its rows, parameters, optimiser and progress."""
+    """The training of one task: its rows, parameters, optimiser and progress.
+
+    Attributes:
+        metric, texts: what gives its dev score, in place of what does by default (``fit``).
+    """
 
     def __init__(
         self,
@@ -98,6 +104,8 @@ class PromptTraining:
         self.step, self.stale, self.done = 0, 0, False
         self.losses: list[torch.Tensor] = []
         self.is_watched = False
+        self.metric: Metric | None = None
+        self.texts: TextMetric | None = None
         self.gradient_norm: torch.Tensor | None = None
         self.drawn: list[Example] = []
         self.best_state = [parameter.detach().clone() for parameter in self.parameters]

@@ -3,13 +3,14 @@ with a copy that is thrown away."""
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.model.rows.examples import Shortening
 from ptune.runs.without_trace import without_trace
 from ptune.settings import TrainConfig
-from ptune.training.loop import TextMetric, fit
+from ptune.training.loop import TextMetric, Training, fit_together
 from ptune.training.prompt_training import Tune, check_splits
 
 ROWS = 2
@@ -65,24 +66,32 @@ def one_step(
     Raises:
         PtuneError: as ``fit``.
     """
-    for task, (rows, dev) in data.items():
-        check_splits(model.tasks[task].task.name, rows, dev)
+    training = Training(data, config, texts=texts, unlabeled=unlabeled)
+    return one_step_together(model, [training], tune=tune)
+
+
+def one_step_together(
+    model: PromptModel, trainings: Sequence[Training], *, tune: Tune = "prompt"
+) -> PromptModel:
+    """As ``one_step``, for trainings that share their steps."""
+    for training in trainings:
+        for task, (rows, dev) in training.data.items():
+            check_splits(model.tasks[task].task.name, rows, dev)
     twin = copy_of(model)
+    brief = [_brief(twin, training) for training in trainings]
+    with without_trace(model.lm, tune != "prompt"):
+        fit_together(twin, brief, tune=tune, label="one step, to try it")
+    return twin
+
+
+def _brief(twin: PromptModel, training: Training) -> Training:
+    """One step on two rows of the first tasks of a training; nothing of it is kept."""
     some = {
         task: (rows_that_teach(twin, task, rows), dev[:ROWS])
-        for task, (rows, dev) in list(data.items())[:MOST_TASKS]
+        for task, (rows, dev) in list(training.data.items())[:MOST_TASKS]
     }
-    with without_trace(model.lm, tune != "prompt"):
-        fit(
-            twin,
-            some,
-            short(config),
-            tune=tune,
-            texts=texts,
-            unlabeled=unlabeled,
-            label="one step, to try it",
-        )
-    return twin
+    config = short(training.config)
+    return replace(training, data=some, config=config, folder=None, resume=False)
 
 
 def rows_that_teach(model: PromptModel, task: int, rows: Sequence[Row]) -> list[Any]:

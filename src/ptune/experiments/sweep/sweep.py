@@ -5,12 +5,15 @@ import multiprocessing
 import os
 import pathlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from multiprocessing import connection
 
 from ptune.base import files, terminal
+from ptune.base.interrupts import Interrupted, deaf, stoppable
 from ptune.errors import PtuneError
 from ptune.experiments.options import SweepConfig
 from ptune.experiments.sweep.sweep_file import SweepRun, read_sweep
-from ptune.experiments.sweep.sweep_worker import RESULTS, work, work_apart
+from ptune.experiments.sweep.sweep_worker import RESULTS, Sweep, failed_before, work, work_apart
 from ptune.experiments.train.train_rows import TaskRows
 from ptune.reports.pages import sweep_page
 from ptune.reports.sweep_results import SweepResults
@@ -18,6 +21,7 @@ from ptune.runs.folder import check_empty, working_in
 from ptune.runs.identity import of_value
 
 CLAIM = "sweep"
+SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def sweep(
@@ -38,13 +42,15 @@ def sweep(
         return None
     _check_rows(runs)
     _claim(config.out)
-    _forget_failures(runs, config.out)
-    finished = sum((config.out / run.trial.file).exists() for run in runs)
-    report(f"{len(runs)} runs, {finished} of which have their results already")
+    failed = failed_before(runs, config.out)
+    shared = Sweep(runs, config.out, failed, config.together)
+    unfinished = len(shared.pending)
+    report(f"{len(runs)} runs, {len(runs) - unfinished} of which have their results already")
     if config.workers == 1:
-        work(runs, config.out, report)
-    elif finished < len(runs):
-        _work_together(config, runs)
+        work(shared, report)
+    elif unfinished:
+        most = min(config.together, -(-unfinished // config.workers))
+        _work_together(config, replace(shared, together=most))
     results = _gathered(runs, config.out)
     _report(results, config.out, report)
     return results
@@ -78,42 +84,40 @@ def _claim(out: pathlib.Path) -> None:
         folder.claim({})
 
 
-def _forget_failures(runs: Sequence[SweepRun], out: pathlib.Path) -> None:
-    """Remove what says that a run failed, so that it is tried again; a training that diverged would
-    diverge again."""
-    for run in runs:
-        file = out / run.trial.file
-        if file.exists():
-            outcome, _ = RESULTS.read(file)
-            if outcome.error and not outcome.diverged:
-                file.unlink(missing_ok=True)
-
-
-def _work_together(config: SweepConfig, runs: Sequence[SweepRun]) -> None:
+def _work_together(config: SweepConfig, shared: Sweep) -> None:
     """Let several processes do the runs.
 
     Raises:
+        Interrupted: this one was asked to end; the others have ended, and saved their trainings.
         PtuneError: all of them ended before all was done.
     """
     start = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // config.workers)
+    options = {"out": shared.out, "failed": shared.failed, "together": shared.together}
     workers = [
-        start.Process(target=work_apart, args=(config.file, config.out, threads))
+        start.Process(target=work_apart, args=(config.file, options, threads))
         for _ in range(config.workers)
     ]
-    try:
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-    finally:
-        for worker in workers:
-            worker.terminate()
-    if lacking := [run for run in runs if not (config.out / run.trial.file).exists()]:
-        raise PtuneError(
-            f"The processes ended, and {len(lacking)} of {len(runs)} runs have no result. The same "
-            "command goes on with them."
-        )
+    with stoppable() as stopped:
+        try:
+            with deaf():  # they are asked to end by this process alone
+                for worker in workers:
+                    worker.start()
+            while alive := [worker.sentinel for worker in workers if worker.is_alive()]:
+                if stopped():
+                    break
+                connection.wait(alive, SECONDS_BETWEEN_LOOKS)
+        finally:
+            for worker in workers:
+                worker.terminate()
+            for worker in workers:
+                worker.join()
+        lacking = len(shared.pending)
+        counts = f"{lacking} of {len(shared.runs)} runs have no result"
+        if stopped():
+            raise Interrupted(f"Stopped; {counts}, and what was trained of them is saved.")
+    if lacking:
+        raise PtuneError(f"The processes ended, and {counts}. The same command goes on with them.")
 
 
 def _gathered(runs: Sequence[SweepRun], out: pathlib.Path) -> SweepResults:

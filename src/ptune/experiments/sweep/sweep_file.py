@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from ptune.base import plain_files
 from ptune.data import yaml_files
 from ptune.errors import ConfigError, PtuneError, nearest
+from ptune.experiments.sweep.train_together import bank_of
 from ptune.runs import identity
 from ptune.runs.trials import Trial
 from ptune.tasks import yaml_task
@@ -177,7 +178,8 @@ def _run(
         file="",
         scratch="",
     )
-    trial = replace(trial, file=f"results/{trial.identity[:16]}.json")
+    bank = bank_of(parts, _lm(parts.source.name, lms))
+    trial = replace(trial, file=f"results/{trial.identity[:16]}.json", bank=bank)
     return SweepRun(str(beside if beside.exists() else name), settings, parts, trial)
 
 

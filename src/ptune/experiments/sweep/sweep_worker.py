@@ -2,83 +2,170 @@
 
 import contextlib
 import multiprocessing
+import os
 import pathlib
+import signal
 import statistics
+import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+from ptune.base import terminal
+from ptune.base.interrupts import Interrupted
 from ptune.errors import ConfigError, DivergedError, PtuneError
 from ptune.experiments.sweep.sweep_file import SweepRun, read_sweep
-from ptune.experiments.train import train_setup, train_task
+from ptune.experiments.sweep.train_together import FAULTS, train_together
+from ptune.experiments.train import train_results, train_setup, train_task
 from ptune.lm.language_model import LanguageModel
+from ptune.model.prompt_model import Row
 from ptune.reports.schemas import Run
 from ptune.reports.sweep_results import SweepOutcome
+from ptune.runs import identity
 from ptune.runs.folder import NOTE, held
 from ptune.runs.leases import Leases
 from ptune.runs.trials import JsonResults
-from ptune.tasks.resolved.parts import LMSource
+from ptune.tasks.resolved.parts import LMSource, TrainingParts
+from ptune.tasks.resolved.task_form import TaskForm
+from ptune.tasks.schema import DataConfig
 from ptune.training.methods import Method
 
 SECONDS_BETWEEN_TRIES = 1.0
 RESULTS = JsonResults(SweepOutcome)
+State = tuple[int, int]
 
 
 class KeptLm:
-    """Loads LMs, and keeps the last one for the next run where none of its weights are trained."""
+    """Loads LMs, and keeps the last one for the next runs where none of its weights are trained;
+    with it the figures of baselines, which no training changes."""
 
     def __init__(self) -> None:
         self.key: tuple[str, ...] = ()
         self.lm: LanguageModel | None = None
+        self.figures: dict[str, train_results.Figures] = {}
 
     def __call__(self, source: LMSource, method: Method) -> LanguageModel:
         key = (source.name, source.device, source.dtype)
         is_frozen = method.tune in ("prompt", "nothing") and source.continue_from is None
         if self.lm is not None and is_frozen and key == self.key:
             return self.lm
-        self.lm = None
+        self.lm, self.figures = None, {}
         loaded = train_setup.load_lm(source, method)
         if is_frozen:
             self.key, self.lm = key, loaded
         return loaded
 
+    def baseline_figures(
+        self,
+        form: TaskForm,
+        data: DataConfig,
+        lm: LanguageModel,
+        *,
+        train: Sequence[Row],
+        test: Sequence[Row],
+    ) -> train_results.Figures:
+        """The figures of the baselines, computed once for each task and its rows."""
+        key = identity.of_value(
+            [repr(form), data.model_dump(mode="json"), *map(identity.of_rows, (train, test))]
+        )
+        if key not in self.figures or lm is not self.lm:
+            self.figures[key] = train_results.baseline_figures(
+                form, data, lm, train=train, test=test
+            )
+        return self.figures[key]
 
-def work(
-    runs: Sequence[SweepRun],
-    out: pathlib.Path,
-    report: Callable[[str], None],
-    is_over: Callable[[], bool] = lambda: False,
-) -> None:
-    """Do the runs that have no result and that no other process does, and stay until those of other
-    processes have their results too, since these may be killed.
 
-    Args:
-        is_over: whether no further run is to be begun.
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep as a process works on it.
+
+    Attributes:
+        failed: the runs that failed before and are tried again, by name, with the state of the file
+            that says so: once it is another one, they were tried.
+        together: how many runs are trained together at most.
     """
-    leases, load = Leases(out / "leases"), KeptLm()
-    while pending := [run for run in runs if not (out / run.trial.file).exists()]:
-        done = [run for run in pending if not is_over() and _do(run, out, leases, load, report)]
-        if is_over():
-            return
-        if not done:
+
+    runs: Sequence[SweepRun]
+    out: pathlib.Path
+    failed: Mapping[str, State]
+    together: int
+
+    @property
+    def pending(self) -> list[SweepRun]:
+        """The runs that lack a result."""
+        return [run for run in self.runs if self.is_pending(run)]
+
+    def is_pending(self, run: SweepRun) -> bool:
+        """Whether a run has no result, or one that says that it failed before."""
+        state = state_of(self.out / run.trial.file)
+        return state is None or state == self.failed.get(run.name)
+
+    def folder_of(self, run: SweepRun) -> pathlib.Path:
+        """Where a run is trained."""
+        return self.out / "runs" / run.name
+
+
+def state_of(file: pathlib.Path) -> State | None:
+    """What tells a file from one that is written in its place; None where there is none."""
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def failed_before(runs: Sequence[SweepRun], out: pathlib.Path) -> dict[str, State]:
+    """The runs that failed, which are tried again, with the states of their results; a training
+    that diverged would diverge again."""
+    failed = {}
+    for run in runs:
+        file = out / run.trial.file
+        if (state := state_of(file)) is not None:
+            outcome, _ = RESULTS.read(file)
+            if outcome.error and not outcome.diverged:
+                failed[run.name] = state
+    return failed
+
+
+def work(sweep: Sweep, report: Callable[[str], None]) -> None:
+    """Do the runs that have no result and that no other process does, and stay until those of other
+    processes have their results too, since these may be killed."""
+    leases, load = Leases(sweep.out / "leases"), KeptLm()
+    while pending := sweep.pending:
+        if not any(_do(sweep, group, leases, load, report) for group in _banks(pending)):
             time.sleep(SECONDS_BETWEEN_TRIES)
 
 
+def _banks(runs: Sequence[SweepRun]) -> list[list[SweepRun]]:
+    """The runs that can be trained together in one list."""
+    banks: dict[Hashable, list[SweepRun]] = {}
+    for run in runs:
+        key = run.name if run.trial.bank is None else run.trial.bank
+        banks.setdefault(key, []).append(run)
+    return list(banks.values())
+
+
 def _do(
-    run: SweepRun,
-    out: pathlib.Path,
+    sweep: Sweep,
+    bank: Sequence[SweepRun],
     leases: Leases,
     load: KeptLm,
     report: Callable[[str], None],
 ) -> bool:
-    """Do a run, if nobody does or did it; return whether it was done here."""
-    with leases.taken(run.name) as is_mine:
-        if not is_mine or (out / run.trial.file).exists() or _is_worked_in(out / "runs" / run.name):
-            return False
-        outcome = _outcome(run, out / "runs" / run.name, load)
-        RESULTS.write(out / run.trial.file, outcome, run.trial.record)
-        report(f"{run.command}: {outcome.error or _in_words(outcome)}")
-        return True
+    """Do some runs of a bank that nobody does or did; return whether there are such."""
+    with leases.some_taken([run.name for run in bank], sweep.together) as names:
+        mine = [
+            run
+            for run in bank
+            if run.name in names
+            and sweep.is_pending(run)
+            and not _is_worked_in(sweep.folder_of(run))
+        ]
+        for run, outcome in _outcomes(sweep, mine, load):
+            RESULTS.write(sweep.out / run.trial.file, outcome, run.trial.record)
+            report(f"{run.command}: {outcome.error or _in_words(outcome)}")
+        return bool(mine)
 
 
 def _is_worked_in(folder: pathlib.Path) -> bool:
@@ -90,18 +177,45 @@ def _is_worked_in(folder: pathlib.Path) -> bool:
         return True
 
 
-def _outcome(run: SweepRun, folder: pathlib.Path, load: KeptLm) -> SweepOutcome:
-    """Train, or go on training, and return what it gave."""
+def _outcomes(
+    sweep: Sweep, runs: Sequence[SweepRun], load: KeptLm
+) -> Iterator[tuple[SweepRun, SweepOutcome]]:
+    """Train runs, or go on training them: together, where they are several, and where that fails,
+    each alone."""
+    alone = dict(enumerate(runs))
+    if len(runs) > 1:
+        parts = [_parts_of(sweep, run) for run in runs]
+        with contextlib.suppress(*FAULTS):
+            for number, trained in train_together(parts, load, load.baseline_figures):
+                run = alone.pop(number)
+                yield run, _outcome(run, trained)
+    for run in alone.values():
+        yield run, _outcome(run, _trained_alone(_parts_of(sweep, run), load))
+
+
+def _parts_of(sweep: Sweep, run: SweepRun) -> TrainingParts:
+    """The training of a run in its folder, where it goes on if it was begun."""
+    folder = sweep.folder_of(run)
+    output = replace(run.parts.output, folder=folder, resume=(folder / NOTE).exists())
+    return replace(run.parts, output=output)
+
+
+def _trained_alone(parts: TrainingParts, load: KeptLm) -> Run | Exception:
+    try:
+        return train_task.train_parts(parts, lambda message: None, load)
+    except FAULTS as error:
+        return error
+
+
+def _outcome(run: SweepRun, trained: Run | Exception) -> SweepOutcome:
+    """What a run gave, as the table has it."""
     outcome = SweepOutcome(
         name=run.name, task=run.parts.form.name, settings=dict(run.settings), command=run.command
     )
-    resume = (folder / NOTE).exists()
-    output = replace(run.parts.output, folder=folder, resume=resume)
-    parts = replace(run.parts, output=output)
-    try:
-        trained = train_task.train_parts(parts, lambda message: None, load)
-    except PtuneError as error:
-        failure = {"error": str(error), "diverged": isinstance(error, DivergedError)}
+    if isinstance(trained, Exception):
+        is_ours = isinstance(trained, PtuneError)
+        message = str(trained) if is_ours else f"{type(trained).__name__}: {trained}"
+        failure = {"error": message, "diverged": isinstance(trained, DivergedError)}
         return outcome.model_copy(update=failure)
     update = {
         "dev": _dev(trained),
@@ -122,15 +236,25 @@ def _in_words(outcome: SweepOutcome) -> str:
     return ", ".join([*dev, *(f"{name} {value:.3f}" for name, value in outcome.figures.items())])
 
 
-def work_apart(file: pathlib.Path, out: pathlib.Path, threads: int) -> None:
-    """What a process of its own does."""
+def work_apart(file: pathlib.Path, options: Mapping[str, Any], threads: int) -> None:
+    """What a process of its own does.
+
+    Args:
+        options: those of ``Sweep``, the runs aside.
+    """
     import torch
 
-    from ptune.base import terminal
-    from ptune.base.interrupts import Interrupted
-
     torch.set_num_threads(threads)
-    starter = multiprocessing.parent_process()
-    is_over = lambda: starter is not None and not starter.is_alive()  # noqa: E731
+    watch = threading.Thread(target=_end_with_the_starter, daemon=True)
+    watch.start()
     with contextlib.suppress(KeyboardInterrupt, Interrupted):
-        work(read_sweep(file), out, terminal.print_line, is_over)
+        work(Sweep(read_sweep(file), **options), terminal.print_line)
+
+
+def _end_with_the_starter() -> None:
+    """Ask this process to end, as by a signal, once the one that started it is gone; a training is
+    saved then."""
+    starter = multiprocessing.parent_process()
+    assert starter is not None
+    starter.join()
+    os.kill(os.getpid(), signal.SIGTERM)

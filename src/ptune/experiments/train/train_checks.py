@@ -11,11 +11,11 @@ from ptune.experiments.train.train_setup import is_weighted
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.model.rows.examples import Shortening
-from ptune.settings import TrainConfig
+from ptune.settings import DecodingConfig
 from ptune.tasks.judging import judge_labels, judge_texts
 from ptune.tasks.resolved.task_form import Judging, TaskForm
 from ptune.training import rehearsal
-from ptune.training.loop import accuracy
+from ptune.training.loop import Training, accuracy
 from ptune.training.methods import Method
 from ptune.training.pattern_exploiting.pet_plan import Plan
 from ptune.training.prompt_training import TrainingHistory
@@ -69,34 +69,48 @@ def untrained_classifier(lm: LanguageModel, plan: Plan) -> PromptModel:
 def rehearse(
     model: PromptModel,
     tasks: Mapping[str | None, int],
-    data: Mapping[int, tuple[list[Row], list[Row]]],
+    training: Training,
     rows: TaskRows,
     *,
     form: TaskForm,
     method: Method,
-    train: TrainConfig,
 ) -> None:
     """Run on two rows, with a copy of the model, all that comes after the model is built: a step,
     an evaluation on dev, weights, figures.
 
     Args:
         tasks: the number of each prompt's task.
-        data: the training and the dev rows by the number of their task.
+        training: what is trained, texts written as short as can be (``brief``).
 
     Raises:
         PtuneError: something does not fit together.
     """
-    brief = form.decoding.model_copy(
-        update={"max_new_tokens": max(1, form.decoding.min_new_tokens, 2)}
-    )
-    twin = rehearsal.one_step(
+    twin = rehearsal.one_step_together(
         model,
-        data,
-        train,
+        [training],
         tune=method.tune,  # type: ignore[arg-type]
-        texts=judge_texts.dev_score(form.judging.stop_by, brief),
-        unlabeled=rows.splits["unlabeled"],
     )
+    try_figures(twin, tasks, rows, form)
+
+
+def brief(form: TaskForm) -> DecodingConfig:
+    """How texts are written where the training is only tried: as short as can be."""
+    least = max(1, form.decoding.min_new_tokens, 2)
+    return form.decoding.model_copy(update={"max_new_tokens": least})
+
+
+def try_figures(
+    twin: PromptModel, tasks: Mapping[str | None, int], rows: TaskRows, form: TaskForm
+) -> None:
+    """Compute on two rows, with a copy of the model, all that comes after the training: weights,
+    figures.
+
+    Args:
+        tasks: the number of each prompt's task.
+
+    Raises:
+        PtuneError: something does not fit together.
+    """
     scored = rows.scored(tasks)[: rehearsal.ROWS]
     has_labels = twin.tasks[0].verbalizer is not None
     with contextlib.suppress(DivergedError):
@@ -105,7 +119,7 @@ def rehearse(
         if scored and has_labels:
             judge_labels.judge(twin, scored)
         elif scored:
-            judge_texts.judge(twin, scored, brief, ("bleu",))
+            judge_texts.judge(twin, scored, brief(form), ("bleu",))
 
 
 def weigh(

@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from ptune.base import files
 from ptune.errors import ConfigError
@@ -20,6 +21,22 @@ from ptune.tasks.resolved.task_form import TaskForm
 from ptune.tasks.rows.splits import training_labels
 from ptune.tasks.schema import DataConfig
 from ptune.training.methods import Method
+
+Figures = dict[str, dict[str, float]]
+
+
+class Baselines(Protocol):
+    """What gives the figures of the baselines, as ``baseline_figures`` does."""
+
+    def __call__(
+        self,
+        form: TaskForm,
+        data: DataConfig,
+        lm: LanguageModel,
+        *,
+        train: Sequence[Row],
+        test: Sequence[Row],
+    ) -> Figures: ...
 
 
 def parameter_counts(model: PromptModel, tasks: Sequence[int], method: Method) -> tuple[int, int]:
@@ -51,7 +68,7 @@ def baseline_figures(
     *,
     train: Sequence[Row],
     test: Sequence[Row],
-) -> dict[str, dict[str, float]]:
+) -> Figures:
     """The figures of the baselines, by the LM as it is before any training."""
     labels = form.answers.names
     if not (labels and train and test) or form.answers.word_labels:

@@ -1,9 +1,10 @@
 """Training a task: its prompts, or the LM, saved with their figures on the test rows."""
 
+import contextlib
 import importlib.metadata
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,7 +30,7 @@ from ptune.runs import identity
 from ptune.runs.folder import RunFolder, working_in
 from ptune.runs.logs.open_logs import check_logs, opened_logs
 from ptune.runs.logs.training_log import TrainingLog
-from ptune.settings import TrainConfig
+from ptune.settings import DecodingConfig, TrainConfig
 from ptune.storage import prompt_folder
 from ptune.survey.text_checks import unknown_text
 from ptune.tasks import task_members
@@ -39,7 +40,7 @@ from ptune.tasks.resolved import resolve
 from ptune.tasks.resolved.parts import LMSource, TrainingParts
 from ptune.tasks.resolved.task_form import TaskForm
 from ptune.tasks.schema import TaskConfig
-from ptune.training.loop import account, fit, lower_rates
+from ptune.training.loop import Training, account, check_kept, fit_together, lower_rates
 from ptune.training.methods import PET, Method
 from ptune.training.pattern_exploiting import pet
 from ptune.training.prompt_training import TrainingHistory
@@ -56,7 +57,7 @@ MAY_CHANGE = (
 
 
 @dataclass(frozen=True)
-class _Setup:
+class Setup:
     """A task with all that its training needs.
 
     Attributes:
@@ -83,7 +84,23 @@ class _Setup:
 
 
 @dataclass(frozen=True)
-class _Trained:
+class Prepared:
+    """A task whose rows are checked for its prompts, which are not trained yet.
+
+    Attributes:
+        tasks: the number of each prompt's task.
+        data: the training and the dev rows by the number of their task.
+        baselines: their figures.
+    """
+
+    model: PromptModel
+    tasks: Mapping[str | None, int]
+    data: Mapping[int, tuple[list[Row], list[Row]]]
+    baselines: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Trained:
     """What a training gave.
 
     Attributes:
@@ -132,6 +149,30 @@ def train_parts(
     Args:
         load: gives the LM, once all that can be told without it is.
     """
+    with entered(parts, report, load) as setup:
+        check_begun(setup)
+        if train_setup.is_finished(parts.output):
+            return train_results.finished_run(parts.output.folder, report)
+        began = time.monotonic()
+        is_pet = parts.method.name in PET
+        trained = _train_pet(setup) if is_pet else _train_prompts(setup)
+        return finish(setup, trained, time.monotonic() - began)
+
+
+@contextlib.contextmanager
+def entered(
+    parts: TrainingParts,
+    report: Callable[[str], None],
+    load: Callable[[LMSource, Method], LanguageModel],
+) -> Iterator[Setup]:
+    """Hold the folder of a training, with all that the training needs.
+
+    Args:
+        load: gives the LM, once all that can be told without it is.
+
+    Raises:
+        PtuneError: the folder, the rows or the LM are at fault.
+    """
     output = parts.output
     train_setup.check_out(output, parts.form.prompt_by)
     check_logs(output.log)
@@ -140,24 +181,34 @@ def train_parts(
         working_in(output.folder, "ptune train", output.resume, adds=adds) as folder,
         opened_logs(output.log, output.folder, parts.settings) as logs,
     ):
-        return _train_in(replace(_set_up(parts, folder, report, load), logs=logs))
+        yield replace(_set_up(parts, folder, report, load), logs=logs)
 
 
-def _train_in(setup: _Setup) -> Run:
-    """The training, in a folder that is held."""
-    parts, folder, report = setup.parts, setup.folder, setup.report
-    output, form = parts.output, parts.form
-    if folder.begun is not None:
-        folder.claim(setup.identity, free=MAY_CHANGE if output.only else ())
-    if train_setup.is_finished(output):
-        return train_results.finished_run(output.folder, report)
-    began = time.monotonic()
-    trained = _train_pet(setup) if parts.method.name in PET else _train_prompts(setup)
+def check_begun(setup: Setup) -> None:
+    """Refuse to go on with another training than the one that was begun in the folder.
+
+    Raises:
+        ConfigError: it is another one; what differs is named.
+    """
+    if setup.folder.begun is not None:
+        setup.folder.claim(setup.identity, free=MAY_CHANGE if setup.parts.output.only else ())
+
+
+def finish(setup: Setup, trained: Trained, seconds: float) -> Run:
+    """Save what was trained, score the test rows and write the report.
+
+    Args:
+        seconds: how long it took to train.
+
+    Raises:
+        DivergedError: that of ``trained``, once all else is saved.
+    """
+    output, form, report = setup.parts.output, setup.parts.form, setup.report
     model, tasks, rows = trained.model, trained.tasks, setup.rows
     if train_setup.is_weighted(form.combine, model.tasks[0].verbalizer is not None):
         train_checks.weigh(model, tasks, rows.of("dev", None), trained.histories)
     _fit_confidence(trained, rows, scaled=form.reading.temperature == "dev")
-    run = _record(setup, trained, time.monotonic() - began)
+    run = _record(setup, trained, seconds)
     train_results.save(output.folder, model, tasks, trained.method, run)
     _score(setup, trained, run)
     train_results.save_figures(output.folder, run)
@@ -172,7 +223,7 @@ def _set_up(
     folder: RunFolder,
     report: Callable[[str], None],
     load: Callable[[LMSource, Method], LanguageModel],
-) -> _Setup:
+) -> Setup:
     """Read the rows, then the LM, and check that they fit together."""
     form, source = parts.form, parts.source
     rows = TaskRows.read(form, parts.data, report)
@@ -185,7 +236,7 @@ def _set_up(
     if source.continue_from is not None:
         folders = prompt_folder.folders_in(source.continue_from)
         start = prompt_folder.load(folders, lm, trainable=True)
-    return _Setup(
+    return Setup(
         parts=parts,
         rows=rows,
         lm=lm,
@@ -197,7 +248,7 @@ def _set_up(
     )
 
 
-def _score(setup: _Setup, trained: _Trained, run: Run) -> None:
+def _score(setup: Setup, trained: Trained, run: Run) -> None:
     """Score the test rows of the prompts that were trained, or of all in the folder.
 
     Raises:
@@ -217,7 +268,7 @@ def _score(setup: _Setup, trained: _Trained, run: Run) -> None:
         ) from error
 
 
-def _train_pet(setup: _Setup) -> _Trained:
+def _train_pet(setup: Setup) -> Trained:
     """PET: its members label the unlabelled rows, and the classifier that learns from those is what
     the task keeps."""
     parts, lm, splits, report = setup.parts, setup.lm, setup.rows.splits, setup.report
@@ -263,11 +314,20 @@ def _train_pet(setup: _Setup) -> _Trained:
     report(f"Together on dev: {', '.join(f'{score:.3f}' for score in outcome.ensembles)}")
     _report_model(outcome.model, report)
     method = replace(method, tune="both")
-    return _Trained(outcome.model, tasks, method, figures, {0: outcome.trained})
+    return Trained(outcome.model, tasks, method, figures, {0: outcome.trained})
 
 
-def _train_prompts(setup: _Setup) -> _Trained:
-    """Train the prompts of the task, or the LM, or nothing."""
+def prepare(
+    setup: Setup, baseline_figures: train_results.Baselines = train_results.baseline_figures
+) -> Prepared:
+    """Make the prompts of the task, and check that all rows fit them.
+
+    Args:
+        baseline_figures: gives the figures of the baselines.
+
+    Raises:
+        PtuneError: something does not fit.
+    """
     parts, rows = setup.parts, setup.rows
     form, method, output = parts.form, parts.method, parts.output
     model, tasks = train_model.build(
@@ -284,32 +344,40 @@ def _train_prompts(setup: _Setup) -> _Trained:
         model, tasks, rows, splits=splits, judging=form.judging, report=setup.report
     )
     scored = rows.splits["test"] if output.only else rows.scored(tasks)
-    figures = train_results.baseline_figures(
-        form, parts.data, setup.lm, train=rows.splits["train"], test=scored
-    )
+    figures = baseline_figures(form, parts.data, setup.lm, train=rows.splits["train"], test=scored)
     _report_model(model, setup.report)
-    if method.tune == "nothing":
-        setup.claim_folder()
-        _choose_thresholds(model, tasks, rows)
-        return _Trained(model, tasks, method, figures)
     data = {
         number: (rows.of("train", value), rows.of("dev", value)) for value, number in tasks.items()
     }
-    if not (output.folder / CHECKPOINT).exists():
-        train_checks.rehearse(model, tasks, data, rows, form=form, method=method, train=parts.train)
+    return Prepared(model, tasks, data, figures)
+
+
+def _train_prompts(setup: Setup) -> Trained:
+    """Train the prompts of the task, or the LM, or nothing."""
+    parts, rows = setup.parts, setup.rows
+    prepared = prepare(setup)
+    model, tasks = prepared.model, prepared.tasks
+    if parts.method.tune == "nothing":
+        setup.claim_folder()
+        _choose_thresholds(model, tasks, rows)
+        return Trained(model, tasks, parts.method, prepared.baselines)
+    if not is_begun(setup):
+        tried = training_of(setup, prepared, train_checks.brief(parts.form))
+        train_checks.rehearse(model, tasks, tried, rows, form=parts.form, method=parts.method)
     setup.claim_folder()
-    setup = _with_rate(setup, model, data)
-    histories, lost = _fit(setup, model, data)
-    if lost is not None:
-        tasks = {value: number for value, number in tasks.items() if histories[number].best}
-    trained = _Trained(model, tasks, method, figures, histories, lost, setup.parts.train)
-    _report_training(setup, trained)
-    return trained
+    setup = with_rate(setup, prepared)
+    histories = _fit(setup, prepared)
+    return trained_of(setup, prepared, histories)
 
 
-def _with_rate(setup: _Setup, model: PromptModel, data: learning_rate.Data) -> _Setup:
+def is_begun(setup: Setup) -> bool:
+    """Whether steps of the training were taken already."""
+    return (setup.parts.output.folder / CHECKPOINT).exists()
+
+
+def with_rate(setup: Setup, prepared: Prepared) -> Setup:
     """The same with the learning rate that is best on dev, where it is to be found."""
-    parts = setup.parts
+    parts, model, data = setup.parts, prepared.model, prepared.data
     if not parts.finds_rate:
         return setup
     rate = learning_rate.find(model, data, parts.train, parts.output.folder, setup.report)
@@ -317,38 +385,67 @@ def _with_rate(setup: _Setup, model: PromptModel, data: learning_rate.Data) -> _
     return replace(setup, parts=replace(parts, train=settings))
 
 
-def _fit(
-    setup: _Setup, model: PromptModel, data: Mapping[int, tuple[list[Row], list[Row]]]
-) -> tuple[Mapping[int | str, TrainingHistory], DivergedError | None]:
-    """Train; of many prompts some may diverge, which is raised when the others are saved.
+def training_of(
+    setup: Setup, prepared: Prepared, decoding: DecodingConfig | None = None
+) -> Training:
+    """What is trained, as the training loop takes it.
 
     Args:
-        data: the training and the dev rows by the number of their task.
+        decoding: how texts are written for dev; by default as the task says.
+    """
+    parts = setup.parts
+    return Training(
+        prepared.data,
+        parts.train,
+        texts=judge_texts.dev_score(parts.form.judging.stop_by, decoding or parts.form.decoding),
+        unlabeled=setup.rows.splits["unlabeled"],
+        folder=parts.output.folder,
+        resume=parts.output.resume,
+    )
+
+
+def _fit(setup: Setup, prepared: Prepared) -> Mapping[int | str, TrainingHistory]:
+    """Train, and return how it went for each task."""
+    (histories,) = fit_together(
+        prepared.model,
+        [training_of(setup, prepared)],
+        tune=setup.parts.method.tune,  # type: ignore[arg-type]
+        label=setup.parts.form.name,
+        logs=setup.logs,
+    )
+    return histories
+
+
+def trained_of(
+    setup: Setup, prepared: Prepared, histories: Mapping[int | str, TrainingHistory]
+) -> Trained:
+    """What a training gave; of many prompts some may have diverged, which is raised when the others
+    are saved.
+
+    Args:
+        histories: how it went for each task, by its number.
 
     Raises:
         DivergedError: no prompt is left.
     """
-    parts = setup.parts
-    form, output = parts.form, parts.output
+    parts, tasks, lost = setup.parts, prepared.tasks, None
     try:
-        histories = fit(
-            model,
-            data,
+        check_kept(
+            prepared.model,
+            histories,
             parts.train,
-            tune=parts.method.tune,  # type: ignore[arg-type]
-            folder=output.folder,
-            resume=output.resume,
-            label=form.name,
-            unlabeled=setup.rows.splits["unlabeled"],
-            texts=judge_texts.dev_score(form.judging.stop_by, form.decoding),
-            logs=setup.logs,
+            parts.method.tune,  # type: ignore[arg-type]
         )
     except DivergedError as error:
-        histories = error.trained
-        if not form.prompt_by or all(history.best is None for history in histories.values()):
+        if not parts.form.prompt_by or all(history.best is None for history in histories.values()):
             raise
-        return histories, error
-    return histories, None
+        lost = error
+        tasks = {value: number for value, number in tasks.items() if histories[number].best}
+    trained = Trained(
+        prepared.model, tasks, parts.method, prepared.baselines, histories, lost, parts.train
+    )
+    _report_training(setup, trained)
+    return trained
 
 
 def _choose_thresholds(model: PromptModel, tasks: Mapping[str | None, int], rows: TaskRows) -> None:
@@ -358,7 +455,7 @@ def _choose_thresholds(model: PromptModel, tasks: Mapping[str | None, int], rows
             label_sets.choose_threshold(model, number, model.encode(number, dev))
 
 
-def _fit_confidence(trained: _Trained, rows: TaskRows, scaled: bool) -> None:
+def _fit_confidence(trained: Trained, rows: TaskRows, scaled: bool) -> None:
     """Let the prompts keep what their dev rows say about their probabilities."""
     if not rows.prompt_by:
         tasks = list(trained.tasks.values())
@@ -384,7 +481,7 @@ def _report_model(model: PromptModel, report: Callable[[str], None]) -> None:
         report(note)
 
 
-def _report_training(setup: _Setup, trained: _Trained) -> None:
+def _report_training(setup: Setup, trained: Trained) -> None:
     """Report how the trainings ended, of the first few prompts one by one."""
     histories = trained.histories
     sentences = [
@@ -404,7 +501,7 @@ def _report_training(setup: _Setup, trained: _Trained) -> None:
         )
 
 
-def _record(setup: _Setup, trained: _Trained, seconds: float) -> Run:
+def _record(setup: Setup, trained: Trained, seconds: float) -> Run:
     """What run.json says before the test rows are scored."""
     parts, form, lm = setup.parts, setup.parts.form, setup.lm
     name = parts.source.name if setup.start is None else lm.source
@@ -447,7 +544,7 @@ def _record(setup: _Setup, trained: _Trained, seconds: float) -> Run:
     )
 
 
-def _dev_score(setup: _Setup) -> str:
+def _dev_score(setup: Setup) -> str:
     """What the best state is chosen by, in words."""
     parts = setup.parts
     if parts.method.name in PET:
