@@ -131,7 +131,7 @@ def _placed(path: pathlib.Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         key: yaml_task.placed_value(key, value, path.parent, path)
         for key, value in settings.items()
     }
-    for key in placed.keys() & set(yaml_task.FILES):
+    for key in placed.keys() & set(yaml_task.FILES) - set(OF_THE_SWEEP):
         file = str(placed[key])
         if "${" not in file and not pathlib.Path(file).exists():
             raise ConfigError(
