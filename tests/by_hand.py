@@ -3,13 +3,21 @@ no template, no batch, no padding. Rows are written as their pieces, text and nu
 vectors, up to the answer.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import tiny
 import torch
 
 Pieces = Sequence[str | int]
 BEHIND = " x"  # any word: what stands behind it is tokenised as it would be in the middle of a text
+
+
+@functools.lru_cache(maxsize=None)
+def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:
+    encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+    return tuple(encoded["input_ids"])
 
 
 class Plain:
@@ -33,11 +41,10 @@ class Plain:
         sentinel = self.tokenizer.convert_tokens_to_ids("<extra_id_0>")
         self.sentinel = None if sentinel in (None, self.tokenizer.unk_token_id) else sentinel
         self.mask = self.tokenizer.mask_token_id if self.sentinel is None else self.sentinel
+        self._logits: dict[Hashable, torch.Tensor] = {}
 
     def ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)[
-            "input_ids"
-        ]
+        return list(_ids(self.tokenizer, text))
 
     def follow(self, text: str) -> list[int]:
         """The ids of a text behind another."""
@@ -124,7 +131,17 @@ class Plain:
     ) -> torch.Tensor:
         """[K, V] where the answer's K tokens are read."""
         row, decoder, answer_positions = self.row(pieces, answer)
-        return self.run(row, decoder, vectors).logits[0][answer_positions]
+        if vectors is not None and vectors.requires_grad and torch.is_grad_enabled():
+            return self.run(row, decoder, vectors).logits[0][answer_positions]
+        key = (  # a row is asked for again and again, and its answer is the same
+            tuple(row),
+            tuple(decoder or ()),
+            None if vectors is None else tuple(vectors.detach().flatten().tolist()),
+            *(parameter._version for parameter in self.network.parameters()),
+        )
+        if key not in self._logits:
+            self._logits[key] = self.run(row, decoder, vectors).logits[0]
+        return self._logits[key][answer_positions]
 
     def hidden(
         self,

@@ -13,9 +13,11 @@ import sys
 
 import pytest
 import tiny
+from transformers import BertForMaskedLM
 
 from ptune import TrainConfig
 from ptune.cli import main
+from ptune.lm.source import loading
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -69,9 +71,20 @@ def writer(tmp_path_factory):
     return str(folder)
 
 
+@pytest.fixture(scope="module")
+def shallow(tmp_path_factory):
+    """The built-in LM without its layers but the first, which stands in for it."""
+    network = BertForMaskedLM.from_pretrained(loading.BUILTIN, num_hidden_layers=1)
+    folder = tmp_path_factory.mktemp("shallow")
+    shutil.copytree(loading.BUILTIN, folder, dirs_exist_ok=True)
+    network.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
-def workplace(tmp_path, monkeypatch, writer):
+def workplace(tmp_path, monkeypatch, writer, shallow):
     """A folder with the examples, where each training takes two steps."""
+    monkeypatch.setattr(loading, "BUILTIN", shallow)
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     for path in (tmp_path / "examples").glob("*.yaml"):
         path.write_text(path.read_text().replace(WRITER, writer))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import forked
 import pytest
 import tiny
 
@@ -24,15 +25,6 @@ labels: {y: Yes, n: No}
 lm: ./lm
 data: {train: rows.jsonl, dev: rows.jsonl}
 """
-
-
-def run(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "ptune", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        **options,
-    )
 
 
 def main(capsys, *arguments):
@@ -54,26 +46,21 @@ def lm(tmp_path):
 
 
 def test_help_and_import_load_no_torch():
-    code = (
-        "import sys, ptune, ptune.cli.main; ptune.cli.main.main(['--help']); assert 'torch' not in "
-        "sys.modules and 'transformers' not in sys.modules"
-    )
-    assert (
-        "probe"
-        in subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout
-    )
-    for command in ("probe", "pretrain", "evaluate", "predict", "inspect", "train"):
-        code = (
-            f"import sys, ptune.cli.main\ntry: ptune.cli.main.main(['{command}', '--help'])\n"
-            "except SystemExit as e: assert not e.code\n"
-            "assert 'torch' not in sys.modules"
-        )
-        text = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout
-        assert f"usage: ptune {command}" in text
+    code = """
+import sys, ptune
+from ptune.cli.main import main
+main(["--help"])
+for command in sys.argv[1:]:
+    try:
+        main([command, "--help"])
+    except SystemExit as ended:
+        assert not ended.code
+    assert not {"torch", "transformers"} & set(sys.modules), command
+"""
+    commands = ["probe", "pretrain", "evaluate", "predict", "inspect", "train"]
+    run = [sys.executable, "-c", code, *commands]
+    text = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    assert all(f"usage: ptune {command}" in text for command in commands)
 
 
 @pytest.mark.parametrize(
@@ -166,15 +153,16 @@ def test_an_unknown_option_is_refused(capsys):
     assert status == 2 and "--seeds" in out + errors
 
 
-def test_no_traceback_from_a_real_process(tmp_path, lm):
+def test_a_line_that_is_no_json_is_named(capsys, tmp_path, lm):
     (tmp_path / "rows.jsonl").write_text('{"x": "a", "label": "y"}\n{"x": \n')
     (tmp_path / "task.yaml").write_text(TASK)
-    ended = run("train", tmp_path / "task.yaml", "--out", tmp_path / "out", "--device", "cpu")
-    assert ended.returncode == 2 and "Traceback" not in ended.stderr
-    assert ended.stderr.strip().endswith(
+    arguments = ["train", tmp_path / "task.yaml", "--out", tmp_path / "out", "--device", "cpu"]
+    status, _, errors = main(capsys, *arguments)
+    assert status == 2 and "Traceback" not in errors
+    assert errors.strip().endswith(
         """not valid JSON (Expecting value: line 2 column 1 (char 7)): '{"x":' (dev)"""
     )
-    assert "rows.jsonl, line 2" in ended.stderr
+    assert "rows.jsonl, line 2" in errors
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path, lm):
@@ -189,32 +177,21 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, lm):
         + "allow_unknown: true\n"
         + "train: {epochs: 1000, patience: 0, batch_size: 1, save_seconds: 0}\n"
     )
-    command = [
-        sys.executable,
-        "-m",
-        "ptune",
-        "train",
-        "task.yaml",
-        "--out",
-        "out dir",
-        "--device",
-        "cpu",
-    ]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    process = forked.command(
+        ["train", "task.yaml", "--out", "out dir", "--device", "cpu"], tmp_path
     )
     while not (tmp_path / "out dir" / "checkpoint.safetensors").exists():
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in errors
-    assert errors.strip().endswith(
+    assert process.wait() == 130
+    errors = process.errors.read_text()
+    assert "Traceback" not in errors and errors.strip().endswith(
         "Go on with: ptune train task.yaml --out 'out dir' --device cpu --resume"
     )
 
 
-def test_full_disk_while_saving(tmp_path, lm):
+def test_full_disk_while_saving(capsys, tmp_path, lm):
     small = tmp_path / "small"
     small.mkdir()
     if subprocess.run(
@@ -226,21 +203,20 @@ def test_full_disk_while_saving(tmp_path, lm):
             '{"x": "great", "label": "y"}\n{"x": "bad", "label": "n"}\n'
         )
         (tmp_path / "task.yaml").write_text(TASK + "train: {epochs: 1}\n")
-        ended = run("train", tmp_path / "task.yaml", "--out", small / "out", "--device", "cpu")
-        assert (
-            ended.returncode == 2
-            and "could not be written" in ended.stderr
-            and "Traceback" not in ended.stderr
+        status, _, errors = main(
+            capsys, "train", tmp_path / "task.yaml", "--out", small / "out", "--device", "cpu"
         )
+        assert status == 2 and "could not be written" in errors and "Traceback" not in errors
     finally:
         subprocess.run(["umount", small], check=True)
 
 
-def test_json_alone_on_standard_output(tmp_path, lm):
+def test_json_alone_on_standard_output(capsys, tmp_path, lm):
     (tmp_path / "t.csv").write_text(
         "subject,object\n" + "".join(f"film {i},{['vienna', 'paris'][i % 2]}\n" for i in range(30))
     )
-    ended = run(
+    status, out, _ = main(
+        capsys,
         "probe",
         "--lm",
         lm,
@@ -257,12 +233,8 @@ def test_json_alone_on_standard_output(tmp_path, lm):
         "--out",
         tmp_path / "out",
     )
-    assert ended.returncode == 0 and json.loads(ended.stdout) == json.loads(
-        (tmp_path / "out" / "results.json").read_text()
-    )
-    assert "torch" not in ended.stderr.replace(str(tmp_path), ""), (
-        "what libraries have to say is no news to the user"
-    )
+    assert status == 0
+    assert json.loads(out) == json.loads((tmp_path / "out" / "results.json").read_text())
 
 
 def test_inspect_draws_what_the_lm_sees(capsys, lm):
@@ -323,14 +295,6 @@ def test_a_reader_that_has_had_enough(lm):
     process.stderr.close()
 
 
-def test_no_plots_are_loaded_to_answer():
-    code = (
-        "import sys, ptune.experiments.answer_rows; assert 'matplotlib' not in sys.modules, "
-        "'half a second for nothing'"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 def test_version(capsys):
     for name in ("--version", "version"):
         assert main(capsys, name)[1].startswith("ptune 0.")
@@ -347,9 +311,17 @@ def test_one_method_is_shown_with_its_settings(capsys):
     assert os.path.exists(cli.__file__)
 
 
-def test_libraries_keep_quiet():
-    done = run("inspect", "{soft:2} {x} {mask}")
-    assert done.returncode == 0 and done.stderr == "", "of the libraries, only errors are news"
+def test_what_is_loaded_to_answer_keeps_quiet_and_is_no_more_than_that():
+    code = """
+import json, sys
+from ptune.cli.main import main
+main(["inspect", "{soft:2} {x} {mask}"])
+import ptune.experiments.answer_rows, ptune.storage.peft_format
+print(json.dumps(list(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "", "of the libraries, only errors are news"
+    assert not {"matplotlib", "peft"} & set(json.loads(done.stdout.splitlines()[-1]))
 
 
 @pytest.mark.parametrize(
@@ -447,19 +419,14 @@ def answer_to(end, capsys, lm, tmp_path, monkeypatch, arguments):
 
 
 def test_a_full_disk_and_closed_streams_end_with_a_message(lm, tmp_path, monkeypatch):
-    arguments = [sys.executable, "-m", "ptune", "inspect", "{x} {mask} \u4e2d", "--lm", str(lm)]
-    with open("/dev/full", "wb") as full:
-        ended = subprocess.run(
-            arguments,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        )
-    assert (
-        ended.returncode == 2
-        and b"No space left" in ended.stderr
-        and b"Traceback" not in ended.stderr
-    )
+    def write_to_a_full_disk():
+        sys.stdout = open("/dev/full", "w", encoding="ascii")  # noqa: SIM115
+        cli.main(["inspect", "{x} {mask} \u4e2d", "--lm", str(lm)])
+
+    process = forked.Forked(write_to_a_full_disk, tmp_path)
+    assert process.wait() == 2
+    errors = process.errors.read_text()
+    assert "No space left" in errors and "Traceback" not in errors
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
     cli.main(["inspect", "{x} {mask}", "--lm", str(lm)])

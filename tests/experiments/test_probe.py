@@ -1,18 +1,17 @@
 """The probe from facts to report, on a tiny LM and a table of its own."""
 
 import json
-import os
 import pathlib
 import re
 import signal
-import subprocess
-import sys
 import time
 from random import Random
 
+import forked
 import pytest
 import tiny
 
+from ptune.cli import main
 from ptune.errors import ConfigError, DataError, DivergedError, TemplateError
 from ptune.experiments.options import ProbeConfig
 from ptune.experiments.probe import probe_setup
@@ -178,48 +177,20 @@ def test_a_finished_run_is_only_read_again(world, tmp_path, monkeypatch):
 def test_a_real_kill(world, tmp_path):
     """kill -9 at a random moment, and the same results.json; ``test_kills`` dies between every two
     writes."""
-    command = [
-        sys.executable,
-        "-m",
-        "ptune",
-        "probe",
-        "--methods",
-        "manual,p-tuning",
-        "--lm",
-        world / "lm",
-        "--facts",
-        world / "facts",
-        "--device",
-        "cpu",
-        "--wordings",
-        "True",
-        "--together",
-        "1",
-        "--train.epochs",
-        "12",
-        "--train.patience",
-        "0",
-        "--train.batch-size",
-        "2",
-        "--train.save-seconds",
-        "0",
-    ]
-    quiet = {
-        "stdout": subprocess.DEVNULL,
-        "stderr": subprocess.DEVNULL,
-        "env": {**os.environ, "OMP_NUM_THREADS": "1"},
-    }
+    options = "--methods manual,p-tuning --device cpu --wordings True --together 1"
+    training = "--epochs 5 --patience 0 --batch-size 2 --save-seconds 0".replace("--", "--train.")
+    given = ["--lm", world / "lm", "--facts", world / "facts", *f"{options} {training}".split()]
     out = tmp_path / "killed"
-    process = subprocess.Popen([*command, "--out", out], **quiet)
+    process = forked.command(["probe", *given, "--out", out], tmp_path)
     while len(list(out.glob("results/*/*.json"))) < 4:
         assert process.poll() is None, "the run was over before it was killed"
         time.sleep(0.005)
-    time.sleep(Random(time.time_ns()).random() * 0.3)
+    time.sleep(Random(time.time_ns()).random() * 0.1)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run was over before it was killed"
-    subprocess.run([*command, "--out", out, "--resume"], check=True, **quiet)
-    given = {"epochs": 12, "patience": 0, "batch_size": 2}
-    probe(config(world, tmp_path / "whole", methods="manual,p-tuning", together=1, train=given))
+    main.main(["probe", *map(str, given), "--out", str(out), "--resume"])
+    train = {"epochs": 5, "patience": 0, "batch_size": 2}
+    probe(config(world, tmp_path / "whole", methods="manual,p-tuning", together=1, train=train))
     assert (out / "results.json").read_bytes() == (tmp_path / "whole" / "results.json").read_bytes()
 
 

@@ -1,10 +1,8 @@
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
+import forked
 import pytest
 import tiny
 import torch
@@ -179,25 +177,19 @@ def test_a_killed_run_gives_the_same_lm(text, tmp_path):
         "length": 32,
         "save_minutes": 0.0001,
     }
-    script = tmp_path / "run.py"
-    script.write_text(f"""
-import torch
-torch.set_num_threads(1)
-from ptune.pretraining.options import PretrainConfig
-from ptune.pretraining.loop import pretrain
-config = PretrainConfig(**{settings}, out={str(tmp_path / "killed")!r})
-pretrain(config, lambda line: print(line, flush=True))
-""")
-    process = subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    for _ in range(6):
-        process.stdout.readline()
-    time.sleep(0.05)
-    assert process.poll() is None, "the run was over before it was killed"
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    lines = tmp_path / "lines"
+
+    def work():
+        with lines.open("w") as file:
+            config = PretrainConfig(**settings, out=tmp_path / "killed")
+            p.pretrain(config, lambda line: print(line, file=file, flush=True))
+
+    process = forked.Forked(work, tmp_path)
+    while not lines.exists() or len(lines.read_text().splitlines()) < 6:
+        assert process.poll() is None, "the run was over before it was killed"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run was over before it was killed"
     for name, resume in (("killed", True), ("whole", False)):
         p.pretrain(PretrainConfig(**settings, out=tmp_path / name, resume=resume))
     assert (tmp_path / "killed" / "model.safetensors").read_bytes() == (

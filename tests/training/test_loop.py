@@ -1,13 +1,11 @@
 import json
 import math
 import os
-import pathlib
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
+import forked
 import pytest
 import tiny
 import torch
@@ -478,33 +476,18 @@ def test_ctrl_c_saves_all(tmp_path, monkeypatch):
 
 def test_a_real_kill(tmp_path):
     """kill -9 in the middle of a run, and the same vectors at the end."""
-    settings = {"batch_size": 4, "epochs": 12, "patience": 0, "save_seconds": 0}
-    script = tmp_path / "run.py"
-    script.write_text(f"""
-import sys
-tests = {str(pathlib.Path(__file__).parents[1])!r}
-sys.path[:0] = [tests + "/training", tests]
-import torch
-torch.set_num_threads(1)
-from test_loop import bank
-from ptune.settings import TrainConfig
-from ptune.training.loop import fit
-model, data = bank([0, 1, 2])
-print("ready", flush=True)
-fit(model, data, TrainConfig(**{settings}), folder=sys.argv[1], resume=True)
-""")
-    process = subprocess.Popen(
-        [sys.executable, script, tmp_path / "killed"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    process.stdout.readline()
+    settings = {"batch_size": 4, "epochs": 5, "patience": 0, "save_seconds": 0}
+
+    def work():
+        model, data = bank([0, 1, 2])
+        fit(model, data, TrainConfig(**settings), folder=tmp_path / "killed")
+
+    process = forked.Forked(work, tmp_path)
     while not list((tmp_path / "killed").rglob("*.safetensors")):
+        assert process.poll() is None, "the run was over before it was killed"
         time.sleep(0.001)
-    assert process.poll() is None, "the run was over before it was killed"
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run was over before it was killed"
     ends = []
     for name in ("killed", "whole"):
         model, data = bank([0, 1, 2])
