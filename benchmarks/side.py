@@ -1,5 +1,6 @@
 """One side of a case in a process of its own, which does a step when it is told to."""
 
+import contextlib
 import importlib
 import multiprocessing
 import os
@@ -62,6 +63,8 @@ class Process:
         return self._ask("waits")
 
     def close(self) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it ended by itself
+            self.pipe.send("end")
         self.pipe.close()
         self.process.join()
 
@@ -93,6 +96,8 @@ def _serve(pipe: Connection, case: str, side: str, threads: int, device: str, sm
         try:
             request = pipe.recv()
         except EOFError:
+            return
+        if request == "end":
             return
         if request == "prove":
             pipe.send(work.proof() if work.proof else None)

@@ -14,7 +14,7 @@ Pieces = Sequence[str | int]
 BEHIND = " x"  # any word: what stands behind it is tokenised as it would be in the middle of a text
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:
     encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True)
     return tuple(encoded["input_ids"])

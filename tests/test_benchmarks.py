@@ -1,13 +1,16 @@
 """The benchmarks run, and refuse to time sides that compute different things."""
 
 import json
+import multiprocessing
 import pathlib
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("peft")
+import benchmarks.__main__
 from benchmarks import documents, few_labels
 from benchmarks.__main__ import compare, figures
 from benchmarks.cases import CASES
@@ -65,24 +68,16 @@ def test_figures_are_medians_of_a_rounds_ratios():
     )
 
 
-@pytest.mark.parametrize("case", ["autoprompt"])  # it has the fewest sides, a process each
-def test_a_small_case_runs(case, tmp_path):
-    main.main(
-        [
-            "bench",
-            case,
-            "--small",
-            "--rounds",
-            "1",
-            "--threads",
-            "1",
-            "--device",
-            "cpu",
-            "--json",
-            str(tmp_path / "out.json"),
-        ]
-    )
-    cases = json.loads((tmp_path / "out.json").read_text())["cases"]
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_small_case_runs(tmp_path, monkeypatch):
+    """Its sides are forks, which load no library anew."""
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: fork)
+    case, file = "autoprompt", tmp_path / "out.json"
+    options = f"--small --rounds 1 --threads 1 --device cpu --json {file}"
+    monkeypatch.setattr(sys, "argv", ["ptune bench", case, *options.split()])
+    benchmarks.__main__.main()
+    cases = json.loads(file.read_text())["cases"]
     assert set(cases) == {case} and tuple(cases[case]) == CASES[case].sides
     assert all(
         result["seconds"] > 0 and result["times_as_fast"] > 0 for result in cases[case].values()
@@ -111,9 +106,21 @@ def test_without_the_repository(monkeypatch, tmp_path, capsys):
         main.main(["bench"])
     assert "clone it" in capsys.readouterr().err
     monkeypatch.undo()
+    begun = []
+
+    def run(command, **options):
+        begun.append((command[-3:], options["env"]["PYTHONPATH"]))
+        return SimpleNamespace(returncode=2)
+
+    monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(SystemExit) as stopped:
         main.main(["bench", "no-case"])
-    assert stopped.value.code == 2
+    root = str(pathlib.Path(__file__).parents[1])
+    assert stopped.value.code == 2 and begun == [(["-m", "benchmarks", "no-case"], root)]
+    monkeypatch.setattr(sys, "argv", ["ptune bench", "no-case"])
+    with pytest.raises(SystemExit, match="2"):
+        benchmarks.__main__.main()
+    assert "there is no case no-case" in capsys.readouterr().err
 
 
 TASK = """
