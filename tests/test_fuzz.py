@@ -1,5 +1,5 @@
-"""The fuzzer itself, and fifteen seconds of it (``PTUNE_FUZZ_SECONDS``); ``python -m tests.fuzz`` runs as
-long as one likes."""
+"""The fuzzer itself, and fifteen seconds of it (``PTUNE_FUZZ_SECONDS``); ``python -m tests.fuzz``
+runs as long as one likes."""
 
 import os
 import random

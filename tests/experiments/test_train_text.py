@@ -242,9 +242,10 @@ CONFIG = {
 }
 
 
-@pytest.mark.parametrize("hidden", [4, 0])
-@pytest.mark.parametrize("optimiser", ["adafactor", "adamw"])
-@pytest.mark.parametrize("family", ["gpt2", "t5"])
+@pytest.mark.parametrize(
+    "family, optimiser, hidden",  # each value of one with each of another
+    [("gpt2", "adafactor", 4), ("gpt2", "adamw", 0), ("t5", "adafactor", 0), ("t5", "adamw", 4)],
+)
 def test_a_run_that_is_stopped_and_resumed_is_the_run_that_was_not(
     family, optimiser, hidden, tmp_path, monkeypatch
 ):
