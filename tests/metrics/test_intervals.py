@@ -56,3 +56,14 @@ def test_questions_are_redrawn_whole_and_too_few_rows_have_no_interval():
     assert interval("accuracy", rows[:1], answers[:1]) is None
     one_label = [{"label": "a"}] * 3
     assert interval("auc:a", one_label, ["a"] * 3, labels="ab", shares=[[1.0, 0.0]] * 3) is None
+
+
+def test_so_many_rows_that_their_fourth_power_is_no_integer(monkeypatch):
+    monkeypatch.setattr(intervals, "RESAMPLES", 3)
+    rows, answers, _ = answered("ab", rows=120_000)
+    answers = [
+        row["label"] if n % 2 else answer for n, (row, answer) in enumerate(zip(rows, answers))
+    ]
+    (whole,) = labelled(["mcc"], rows, answers, labels="ab").values()
+    low, high = interval("mcc", rows, answers, labels="ab")
+    assert low < high and low == pytest.approx(whole, abs=0.02)

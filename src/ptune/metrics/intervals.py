@@ -11,8 +11,10 @@ from ptune.metrics.labels import label_of_metric, row_figures
 
 RESAMPLES = 1000
 LEVEL = 0.95
+MOST_NUMBERS = 2**20  # in the arrays of the redraws that are looked at together
 Interval = tuple[float, float]
-Statistic = Callable[[np.ndarray], float]  # a figure of the rows of these numbers
+# the figures [D] of D redraws of N rows, which are given by the rows' numbers [D, N]
+Statistic = Callable[[np.ndarray], np.ndarray]
 
 
 def interval(
@@ -44,8 +46,14 @@ def of_statistic(count: int, statistic: Statistic) -> Interval | None:
     if count < 2:
         return None
     generator = np.random.default_rng(0)
-    drawn = [statistic(generator.integers(count, size=count)) for _ in range(RESAMPLES)]
-    known = np.array(drawn)[np.isfinite(drawn)]
+    together = max(1, MOST_NUMBERS // count)
+    drawn = np.concatenate(
+        [
+            statistic(generator.integers(count, size=(min(together, RESAMPLES - first), count)))
+            for first in range(0, RESAMPLES, together)
+        ]
+    )
+    known = drawn[np.isfinite(drawn)]
     if not len(known):
         return None
     low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -63,8 +71,13 @@ def sentence(intervals: Mapping[str, Interval]) -> str:
     return f"With other test rows of this kind (95 % intervals, bootstrap): {listed}"
 
 
+def one_by_one(figure: Callable[[np.ndarray], float]) -> Statistic:
+    """A figure of one redraw, which is given by its rows' numbers [N], for several redraws."""
+    return lambda drawn: np.array([figure(numbers) for numbers in drawn])
+
+
 def _mean_of(values: np.ndarray) -> Statistic:
-    return lambda drawn: float(values[drawn].mean())
+    return lambda drawn: values[drawn].mean(1)
 
 
 def _statistic(
@@ -81,42 +94,58 @@ def _statistic(
     if kind == trust.ECE:
         best = trust.best_shares(shares)
         hits = np.array([a == b for a, b in zip(right, predictions)])
-        return lambda drawn: trust.calibration_error(best[drawn], hits[drawn])
+        return one_by_one(lambda drawn: trust.calibration_error(best[drawn], hits[drawn]))
     if kind == "auc":
-        return _auc(name, np.array(right), known, np.array(shares))
+        return one_by_one(_auc(name, np.array(right), known, np.array(shares)))
     names = list(dict.fromkeys([*known, *right, *predictions]))
     pairs = np.array(
         [names.index(a) * len(names) + names.index(b) for a, b in zip(right, predictions)]
     )
     label = label_of_metric(name, known)
     number = None if label is None else names.index(label)
-    return lambda drawn: _of_confusion(kind, _confusion(pairs[drawn], len(names)), number)
+
+    def figures(drawn: np.ndarray) -> np.ndarray:
+        together = max(1, MOST_NUMBERS // len(names) ** 2)
+        parts = [drawn[first : first + together] for first in range(0, len(drawn), together)]
+        return np.concatenate(
+            [_of_confusion(kind, _confusion(pairs[part], len(names)), number) for part in parts]
+        )
+
+    return figures
 
 
 def _confusion(pairs: np.ndarray, labels: int) -> np.ndarray:
-    """How often each right label (rows) got each answer (columns) [C, C]."""
-    return np.bincount(pairs, minlength=labels * labels).reshape(labels, labels)
+    """How often each right label (rows) got each answer (columns) in each redraw [D, C, C].
+
+    Args:
+        pairs: the number of each row's pair of right label and answer [D, N].
+    """
+    redraws, cells = len(pairs), labels * labels
+    numbers = (pairs + cells * np.arange(redraws)[:, None]).ravel()
+    return np.bincount(numbers, minlength=redraws * cells).reshape(redraws, labels, labels)
 
 
-def _of_confusion(kind: str, counts: np.ndarray, label: int | None) -> float:
-    """A figure of the counts of right labels and answers, 0 where it divides by nothing."""
-    hits, right, answered = counts.diagonal(), counts.sum(1), counts.sum(0)
+def _of_confusion(kind: str, counts: np.ndarray, label: int | None) -> np.ndarray:
+    """A figure [D] of the counts of right labels and answers [D, C, C], 0 where it divides by
+    nothing."""
+    hits, right, answered = counts.diagonal(axis1=1, axis2=2), counts.sum(2), counts.sum(1)
     if kind == "mcc":
-        rows = counts.sum()
-        spread = (rows**2 - (answered**2).sum()) * (rows**2 - (right**2).sum())
-        return (
-            float((hits.sum() * rows - (right * answered).sum()) / spread**0.5) if spread else 0.0
-        )
+        rows = counts.sum((1, 2)).astype(float)  # whose fourth power is no 64-bit integer
+        spread = (rows**2 - (answered**2).sum(1)) * (rows**2 - (right**2).sum(1))
+        covered = hits.sum(1) * rows - (right * answered).sum(1)
+        return np.where(spread > 0, covered / np.maximum(spread, 1) ** 0.5, 0.0)
     whole = {"precision": answered, "recall": right}.get(kind, (right + answered) / 2)
     figures = hits / np.maximum(whole, 0.5)
     if label is not None:
-        return float(figures[label])
+        return figures[:, label]
     if kind == "f1-weighted":
-        return float((figures * right).sum() / right.sum())
-    return float(figures[whole > 0].mean())
+        return (figures * right).sum(1) / right.sum(1)
+    return figures.sum(1) / (whole > 0).sum(1)  # a label that occurs nowhere has no hits
 
 
-def _auc(name: str, right: np.ndarray, labels: Sequence[str], shares: np.ndarray) -> Statistic:
+def _auc(
+    name: str, right: np.ndarray, labels: Sequence[str], shares: np.ndarray
+) -> Callable[[np.ndarray], float]:
     """The area under the ROC curve; the mean over labels where it is of all, and no number where a
     label is in no row or in all."""
     label = label_of_metric(name, labels)
@@ -128,7 +157,7 @@ def _auc(name: str, right: np.ndarray, labels: Sequence[str], shares: np.ndarray
     return lambda drawn: float(np.mean([area(drawn) for area in areas]))
 
 
-def _area(is_positive: np.ndarray, values: np.ndarray) -> Statistic:
+def _area(is_positive: np.ndarray, values: np.ndarray) -> Callable[[np.ndarray], float]:
     """The share of pairs of a positive and a negative row in which the positive one has the larger
     value; equal values count half. The values are sorted once for all redraws.
 

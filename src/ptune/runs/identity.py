@@ -5,6 +5,7 @@ Two runs whose identities are equal give the same result, so one may go on with 
 left; ``differing`` names what is not equal.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -144,7 +145,13 @@ def hashed(values: Mapping[str, Any]) -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """The versions of ptune and of the libraries that determine its results."""
-    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {name: _version(name) for name in LIBRARIES}
+
+
+@functools.cache
+def _version(library: str) -> str:
+    """Read from the library's files once, since the code that runs is that of the first time."""
+    return importlib.metadata.version(library)
 
 
 def differing(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:

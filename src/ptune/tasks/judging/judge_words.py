@@ -1,6 +1,6 @@
 """Rows whose words have a label each: what is wrong with them, and how good the answers are."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,7 +92,7 @@ def judge(
 
 def _redrawn(
     name: str, right: Sequence[Sequence[str]], said: Sequence[Sequence[str]]
-) -> Callable[[np.ndarray], float]:
+) -> intervals.Statistic:
     """A figure as a function of the numbers of the sentences that are drawn."""
     counts = np.array([entities.counts(name, [a], [b]) for a, b in zip(right, said)])
-    return lambda drawn: entities.share(name, *counts[drawn].sum(0).tolist())
+    return intervals.one_by_one(lambda drawn: entities.share(name, *counts[drawn].sum(0).tolist()))
