@@ -8,6 +8,8 @@ import torch
 from hypothesis import settings
 from matplotlib.figure import Figure
 
+from ptune.lm.language_model import LanguageModel
+
 pytest.register_assert_rewrite("prefix_family_checks", "writing_checks")
 settings.register_profile("thorough", max_examples=500)
 torch.set_num_threads(1)  # the tests run beside each other instead
@@ -51,3 +53,28 @@ def one_thread():
     yield
     if torch.get_num_threads() != 1:
         torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def kept():
+    """LMs by their folders."""
+    return {}
+
+
+@pytest.fixture
+def kept_lms(kept, monkeypatch):
+    """A frozen LM of a folder is loaded once, however many commands of a file's tests take it."""
+    load = LanguageModel.load.__func__
+
+    def load_or_reuse(cls, source, *values, tuned=False, **options):
+        folder = pathlib.Path(source)
+        if tuned or not folder.is_dir():
+            return load(cls, source, *values, tuned=tuned, **options)
+        files = [(file.name, file.stat()) for file in sorted(folder.iterdir())]
+        state = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
+        key = (folder.resolve(), str(state), values, str(options))
+        if key not in kept:
+            kept[key] = load(cls, source, *values, **options)
+        return kept[key]
+
+    monkeypatch.setattr(LanguageModel, "load", classmethod(load_or_reuse))

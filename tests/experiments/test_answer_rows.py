@@ -26,6 +26,7 @@ from ptune.tasks.judging import judge_labels, judge_texts
 from ptune.tasks.resolved import resolve
 from ptune.tasks.schema import TaskConfig
 
+pytestmark = pytest.mark.usefixtures("kept_lms")
 FAR = "in the east of Austria on the Danube and in the west of Italy " * 2
 TEXTS = [
     "great film",
