@@ -38,6 +38,8 @@ METHODS = (
     "p-tuning-v2+head,prompt-tuning-adamw"
 )
 
+pytestmark = pytest.mark.usefixtures("kept_lms")
+
 
 @pytest.fixture
 def folder(tmp_path):

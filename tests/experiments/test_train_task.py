@@ -25,6 +25,8 @@ from ptune.tasks.judging.judge_labels import judge
 from ptune.template.language import Template
 from ptune.training import loop
 
+pytestmark = pytest.mark.usefixtures("kept_lms")
+
 TOWNS = ("Vienna", "Rome", "Paris", "Berlin", "London", "Madrid")
 YAML = """
 name: towns
