@@ -48,6 +48,12 @@ def no_drawings(request, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    """A file survives a kill without it, and no test takes the machine's power away."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
+@pytest.fixture(autouse=True)
 def one_thread():
     """A test that sets the number of threads, as benchmarks do, sets it for itself alone."""
     yield
