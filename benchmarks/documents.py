@@ -15,6 +15,7 @@ from ptune.documents.options import DistilConfig
 from ptune.documents.read_documents import Document
 from ptune.documents.teaching import lessons
 from ptune.model.prompt_model import Example
+from ptune.settings import part_of
 
 TOKENS, LENGTH, SLICES = 400, 40, 8
 DOCUMENTS = 4
@@ -25,11 +26,12 @@ def taught(count: int, device: str, small: bool) -> tuple[PromptModel, list[Sequ
     said how they go on."""
     model = PromptModel(LanguageModel(*lms.lm("gpt2", device, small)))
     config = DistilConfig(documents=["pages"], lm="gpt2", length=LENGTH, cover=1)
+    teaching = part_of(lessons.Teaching, config)
     batches = []
     for number, text in enumerate(lms.texts([TOKENS] * count)):
-        one = lessons.plan(config, model.lm, Document(str(number), text, "pages"), [])
-        task = train_documents.add(config, model, one)
-        learned, _ = lessons.rows(config, model, task, one, None)
+        one = lessons.plan(teaching, model.lm, Document(str(number), text, "pages"), [])
+        task = train_documents.add(teaching, model, one)
+        learned, _ = lessons.rows(teaching, model, task, one, None)
         batches.append(model.encode(task, learned[:SLICES]))
     return model, batches
 

@@ -16,6 +16,7 @@ from ptune import LanguageModel, PromptModel, TrainConfig
 from ptune.documents import read_documents, train_documents
 from ptune.documents.options import TRAINING, DistilConfig
 from ptune.documents.teaching import lessons
+from ptune.settings import part_of
 from ptune.training.loop import take_step
 from ptune.training.prompt_training import PromptTraining
 
@@ -27,11 +28,12 @@ def main(name: str, pages: pathlib.Path, sizes: Sequence[int]) -> None:
     torch.set_num_threads(1)
     model = PromptModel(LanguageModel.load(name))
     config = DistilConfig(documents=[pages], lm=name, cover=1)
+    teaching = part_of(lessons.Teaching, config)
     data = {}
     for document in read_documents.read([pages]):
-        one = lessons.plan(config, model.lm, document, [])
-        number = train_documents.add(config, model, one)
-        data[number] = lessons.rows(config, model, number, one, None)
+        one = lessons.plan(teaching, model.lm, document, [])
+        number = train_documents.add(teaching, model, one)
+        data[number] = lessons.rows(teaching, model, number, one, None)
     for size in sizes:
         settings = TRAINING.model_copy(update={"batch_size": size})
         trainings = [

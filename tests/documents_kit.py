@@ -8,7 +8,9 @@ from ptune.documents import train_documents
 from ptune.documents.options import DistilConfig
 from ptune.documents.read_documents import Document
 from ptune.documents.teaching import lessons
+from ptune.documents.teaching.lessons import Teaching
 from ptune.documents.teaching.study import Study
+from ptune.settings import part_of
 
 TEXT = " ".join(tiny.TEXT[:2])[:90]
 FAST = {"steps": 4, "batch_size": 2, "evaluate_every": 2}
@@ -24,16 +26,16 @@ def lm_of(family):
 
 def lessons_of(lm, settings, name="a", text=TEXT):
     given = [Study(document=name, question="the capital ?", answer="Vienna")]
-    return lessons.plan(settings, lm, Document(name, text, f"{name}.txt"), given)
+    return lessons.plan(part_of(Teaching, settings), lm, Document(name, text, f"{name}.txt"), given)
 
 
 def built(lm, settings, *planned):
     """A model with the prefixes of documents at their starts, and the rows of each."""
-    model = PromptModel(lm)
+    model, teaching = PromptModel(lm), part_of(Teaching, settings)
     data = {}
     for one in planned:
-        number = train_documents.add(settings, model, one)
-        data[number] = lessons.rows(settings, model, number, one, None)
+        number = train_documents.add(teaching, model, one)
+        data[number] = lessons.rows(teaching, model, number, one, None)
     return model, data
 
 

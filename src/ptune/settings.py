@@ -2,7 +2,7 @@
 of rows is read. The line under each field is its help."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -65,6 +65,19 @@ class Config(BaseModel, metaclass=_Checked):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+
+Part = TypeVar("Part")
+
+
+def part_of(kind: type[Part], config: Config) -> Part:
+    """A small value, of the fields that a configuration has under the same names.
+
+    Args:
+        kind: a data class, or a class of settings.
+    """
+    fields: Any = getattr(kind, "model_fields", None) or getattr(kind, "__dataclass_fields__", {})
+    return kind(**{name: getattr(config, name) for name in fields})
 
 
 class DecodingConfig(Config):

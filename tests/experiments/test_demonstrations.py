@@ -41,7 +41,7 @@ def config_of(folder, **more):
 
 def drawn(folder, number=1):
     config = config_of(folder)
-    split = draw_all(read_tasks(config)[0], config.shots, config.seeds)[0]
+    split = draw_all(read_tasks(config.tasks)[0], config.shots, config.seeds)[0]
     member = Member("{text} is {mask}.", {"good": "great", "bad": "bad"})
     return split, *demonstrations.with_demonstrations(split, member, number)
 

@@ -22,6 +22,7 @@ from ptune.experiments.probe.probe_trials import (
 from ptune.lm.language_model import LanguageModel
 from ptune.reports.trial_results import FactsResult
 from ptune.runs.trials import JsonResults, run_trials, unfinished
+from ptune.settings import TrainOverrides
 from ptune.training.loop import accuracy
 from ptune.training.methods import method
 
@@ -106,8 +107,11 @@ def test_as_a_sentence(seconds, shown):
 
 
 def test_by_default_a_probe_trains_no_lm(capsys):
-    assert [m.name for m in methods_of(ProbeConfig())] == ["manual", "p-tuning"]
-    assert [m.name for m in methods_of(ProbeConfig(methods="all"))] == [
+    assert [m.name for m in methods_of(ProbeConfig().methods, train=TrainOverrides())] == [
+        "manual",
+        "p-tuning",
+    ]
+    assert [m.name for m in methods_of("all", train=TrainOverrides())] == [
         "manual",
         "p-tuning",
         "fine-tune",

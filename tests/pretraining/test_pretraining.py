@@ -16,6 +16,7 @@ from ptune.pretraining import batches
 from ptune.pretraining import loop as p
 from ptune.pretraining.new_lm import KINDS
 from ptune.pretraining.options import PretrainConfig
+from ptune.pretraining.parts import Objective
 
 SENTENCES = [
     f"The capital of {a} is {b} ."
@@ -266,9 +267,17 @@ def test_several_texts_of_one_name(tmp_path):
             "\n\n".join(f"{sentence} {name}" for sentence in SENTENCES) + "\n"
         )
     texts = [tmp_path / name for name in ("w.en", "w.de", "other/w.en")]
-    settings = config(texts[0], tmp_path / "lm", texts=texts)
     lm = LanguageModel(*tiny.tiny("gpt2"))
-    corpora = batches.read(settings.model_copy(update={"objective": "causal"}), lm).corpora
+    read = batches.read(
+        texts,
+        lm,
+        tmp_path / "text",
+        objective=Objective("causal", "none", "characters", 0.15),
+        length=32,
+        held_out=0.0,
+        seed=0,
+    )
+    corpora = read.corpora
     words = [lm.tokens.tokenizer.decode(text_corpus.ids.tolist()) for text_corpus in corpora]
     assert [(text.count("w.en"), text.count("w.de"), text.count("other/")) for text in words] == [
         (4, 0, 0),

@@ -64,7 +64,7 @@ def search(config, report):
 def running(folder, **options):
     """A search that keeps no files."""
     config = config_of(folder, **options)
-    task = read_task(config)
+    task = read_task(config.task, lm=config.lm, shots=config.shots, seed=config.seed)
     lm = lm_of(json.loads((folder / "lm" / "config.json").read_text())["model_type"])
     searched = of_task(
         task.form,

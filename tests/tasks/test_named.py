@@ -13,7 +13,6 @@ from ptune.answers.label_words import Verbalizer
 from ptune.cli.train import read_task
 from ptune.errors import ConfigError, TemplateError
 from ptune.experiments.compare.compare_rows import read_tasks
-from ptune.experiments.options import CompareConfig
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
 from ptune.tasks import model_task, yaml_task
@@ -221,7 +220,7 @@ def test_the_commands_take_the_papers_code(tmp_path):
     assert read_task(["copa"]).preset is None
     with pytest.raises(SystemExit):  # what stands under code is for the file alone
         read_task(["copa", "code:code-config"])
-    (compared,) = read_tasks(CompareConfig(tasks=["copa"], preset="code"))
+    (compared,) = read_tasks(["copa"], "code")
     assert compared.form.answers.choices == ("lower1", "lower2")
     file = tmp_path / "t.yaml"
     file.write_text((FOLDER / "copa.yaml").read_text("utf-8") + "preset: code\n", "utf-8")

@@ -4,9 +4,8 @@ import pytest
 
 from ptune.errors import ConfigError
 from ptune.experiments.compare import compare_rows
-from ptune.experiments.options import CompareConfig, ProbeConfig
 from ptune.experiments.probe import probe_setup
-from ptune.settings import PetConfig
+from ptune.settings import PetConfig, TrainOverrides
 from ptune.tasks import task_members
 from ptune.tasks.resolved import resolve
 from ptune.tasks.schema import TaskConfig
@@ -43,11 +42,10 @@ def test_a_method_without_a_papers_settings_is_refused_and_an_untrained_one_is_t
     assert preset_method("manual", "paper") is METHODS["manual"]
     with pytest.raises(ConfigError, match="no paper's settings of contrastive.*prefix-tuning"):
         preset_method("contrastive", "paper")
-    config = ProbeConfig(methods="manual,p-tuning", preset="paper")
-    manual, p_tuning = probe_setup.methods_of(config)
+    manual, p_tuning = probe_setup.methods_of("manual,p-tuning", "paper", train=TrainOverrides())
     assert manual == METHODS["manual"] and p_tuning.train.learning_rate == 1e-5
     with pytest.raises(ConfigError, match="no paper's settings of fine-tune"):
-        probe_setup.methods_of(config.model_copy(update={"methods": "all"}))
+        probe_setup.methods_of("all", "paper", train=TrainOverrides())
 
 
 def test_a_comparison_gives_all_methods_as_many_steps(tmp_path):
@@ -55,4 +53,4 @@ def test_a_comparison_gives_all_methods_as_many_steps(tmp_path):
         'name: t\npreset: paper\npatterns: ["{x} {mask}"]\nlabels: {a: great, b: bad}\n'
     )
     with pytest.raises(ConfigError, match="t says preset: paper, and compare"):
-        compare_rows.read_tasks(CompareConfig(tasks=[str(tmp_path / "t.yaml")]))
+        compare_rows.read_tasks([str(tmp_path / "t.yaml")])

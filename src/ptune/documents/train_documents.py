@@ -18,7 +18,7 @@ from ptune.documents.judge import PREFIX, judge, read_questions
 from ptune.documents.options import TRAINING, DistilConfig
 from ptune.documents.read_documents import SAVED, Document, SavedDocument
 from ptune.documents.teaching import lessons, starts, study
-from ptune.documents.teaching.lessons import Lessons
+from ptune.documents.teaching.lessons import Lessons, Teaching
 from ptune.documents.teaching.study import Study
 from ptune.errors import ConfigError, DataError, DivergedError, StoreError
 from ptune.lm.language_model import LanguageModel
@@ -31,7 +31,7 @@ from ptune.runs.logs.open_logs import check_logs, opened_logs
 from ptune.runs.logs.training_log import TrainingLog
 from ptune.runs.trials import JsonResults, Trial, run_trials
 from ptune.runs.without_trace import without_trace
-from ptune.settings import TrainConfig
+from ptune.settings import TrainConfig, part_of
 from ptune.storage import peft_format, prompt_folder
 from ptune.survey.text_checks import unknown_text
 from ptune.training.loop import account, fit, lower_rates
@@ -45,21 +45,27 @@ SIDE = {
 """Options that decide no result, or stand in the identity under another name."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What is trained, and how.
 
     Attributes:
+        out: the folder of the run.
+        together: how many documents are trained in one batch.
         identity: all that decides the results, the documents aside.
+        previous: the folder of an earlier run.
         earlier: what an earlier run made of these documents, by their names.
         logs: what gets the figures of trainings while they run.
     """
 
-    config: DistilConfig
+    teaching: Teaching
     lm: LanguageModel
     lessons: Sequence[Lessons]
     settings: TrainConfig
+    out: pathlib.Path
+    together: int
     identity: Mapping[str, Any]
+    previous: pathlib.Path | None
     earlier: Mapping[str, EarlierDocument]
     logs: Sequence[TrainingLog] = ()
 
@@ -98,7 +104,8 @@ def distil(
         _keep_unchanged(plan, trials, report)
         results = run_trials(trials, config.out, run, JsonResults(DocumentResult), on_result)
         results.sort(key=lambda result: names.index(result.document))
-        _finish(plan, documents, questions, results, report)
+        _check_learned(plan, results, report)
+        _finish(config, documents, results, _judge(plan, questions, results), report)
     return results
 
 
@@ -113,9 +120,10 @@ def _plan(
     texts = [(document.place, [document.text]) for document in documents]
     for sentence in unknown_text.check(texts, lm.tokens, config.allow_unknown):
         report(sentence)
+    teaching = part_of(Teaching, config)
     planned = [
         lessons.plan(
-            config, lm, document, [text for text in given if text.document == document.name]
+            teaching, lm, document, [text for text in given if text.document == document.name]
         )
         for document in documents
     ]
@@ -126,7 +134,17 @@ def _plan(
         "train": identity.of_settings(settings),
     }
     earlier = earlier_run.read(config.previous, names, lm) if config.previous else {}
-    return Plan(config, lm, planned, settings, whole, earlier)
+    return Plan(
+        teaching=teaching,
+        lm=lm,
+        lessons=planned,
+        settings=settings,
+        out=config.out,
+        together=config.together,
+        identity=whole,
+        previous=config.previous,
+        earlier=earlier,
+    )
 
 
 def check_lm(lm: LanguageModel) -> None:
@@ -160,9 +178,9 @@ def _claim(folder: RunFolder, plan: Plan) -> None:
 def _with_written(plan: Plan) -> Plan:
     """Let the LM write study text where that is asked for, and keep all that is learned from. What
     it has written of a document is read where the run was stopped after that."""
-    file = plan.config.out / "study.jsonl"
-    if plan.config.written:
-        parts = plan.config.out / "written"
+    file = plan.out / "study.jsonl"
+    if plan.teaching.written:
+        parts = plan.out / "written"
         lessons_of = [_written_once(plan, one, parts) for one in plan.lessons]
         plan = replace(plan, lessons=lessons_of)
     if not file.exists():
@@ -175,7 +193,7 @@ def _written_once(plan: Plan, one: Lessons, folder: pathlib.Path) -> Lessons:
     file = folder / f"{file_name(one.document.name)}.jsonl"
     if file.exists():
         return replace(one, texts=(*one.texts, *study.read_written(file)))
-    whole = lessons.with_written(plan.config, plan.lm, one)
+    whole = lessons.with_written(plan.teaching, plan.lm, one)
     study.write(file, whole.texts[len(one.texts) :])
     return whole
 
@@ -189,7 +207,7 @@ def _trials(plan: Plan) -> list[Trial]:
         trial, earlier = _trial(plan, one), plan.earlier.get(one.document.name)
         is_kept = earlier is not None and earlier.is_of(trial.record)
         (kept if is_kept else learned).append(trial)
-    banks = [number // plan.config.together for number in range(len(learned))]
+    banks = [number // plan.together for number in range(len(learned))]
     return kept + [
         replace(trial, bank=bank, scratch=f"training-{bank}") for trial, bank in zip(learned, banks)
     ]
@@ -208,7 +226,7 @@ def _trial(plan: Plan, one: Lessons) -> Trial:
     return Trial(
         method="document",
         task=name,
-        seed=plan.config.seed,
+        seed=plan.teaching.seed,
         shots=0,
         settings={**plan.identity, **decides},
         file=f"results/{file_name(name)}.json",
@@ -222,10 +240,10 @@ def _keep_unchanged(plan: Plan, trials: Sequence[Trial], report: Callable[[str],
     for trial in trials:
         if earlier := plan.earlier.get(trial.task):
             if trial.bank is None:
-                earlier_run.keep(earlier, trial, plan.config.out)
-                report(f"{trial.task} is as it was in {plan.config.previous}: its prompt is kept.")
+                earlier_run.keep(earlier, trial, plan.out)
+                report(f"{trial.task} is as it was in {plan.previous}: its prompt is kept.")
             else:
-                report(f"{trial.task} goes on from its prefix in {plan.config.previous}.")
+                report(f"{trial.task} goes on from its prefix in {plan.previous}.")
 
 
 def _rehearse(plan: Plan) -> None:
@@ -261,7 +279,7 @@ def _run_bank(
             report(sentence)
         if history.best is not None:
             figures = {"held-out divergence": history.best.dev_loss}
-            folder = lessons.prompt_of(plan.config.out, one.document.name)
+            folder = lessons.prompt_of(plan.out, one.document.name)
             prompt_folder.save(model, folder, number, figures)
             with contextlib.suppress(ConfigError):  # where PEFT cannot say the same
                 peft_format.export(model, folder, number, cartridge=True)
@@ -280,9 +298,9 @@ def _train(
     data = {}
     for one in some:
         earlier = plan.earlier.get(one.document.name)
-        number = add(plan.config, model, one, earlier.vectors if earlier else None)
+        number = add(plan.teaching, model, one, earlier.vectors if earlier else None)
         kept = scratch and scratch / f"teacher-{file_name(one.document.name)}.safetensors"
-        data[number] = lessons.rows(plan.config, model, number, one, kept)
+        data[number] = lessons.rows(plan.teaching, model, number, one, kept)
     names = [one.document.name for one in some]
     label = f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
     try:
@@ -301,7 +319,7 @@ def _train(
 
 
 def add(
-    config: DistilConfig,
+    teaching: Teaching,
     model: PromptModel,
     one: Lessons,
     earlier: torch.Tensor | None = None,
@@ -311,14 +329,14 @@ def add(
     Args:
         earlier: a prefix of it that was trained already.
     """
-    task = lessons.task_of(config, one.document.name, one.length)
+    task = lessons.task_of(teaching, one.document.name, one.length)
     prefix = starts.prefix(
         model.lm,
         one.ids,
         one.length,
-        config.start,
-        anchored=config.anchored,
-        seed=config.seed,
+        teaching.start,
+        anchored=teaching.anchored,
+        seed=teaching.seed,
         earlier=earlier,
     )
     return model.add(task, prefix=prefix)
@@ -358,25 +376,29 @@ def _report_result(report: Callable[[str], None], result: DocumentResult) -> Non
     )
 
 
-def _finish(
-    plan: Plan,
-    documents: Sequence[Document],
-    questions: Sequence[Study],
-    results: Sequence[DocumentResult],
-    report: Callable[[str], None],
+def _check_learned(
+    plan: Plan, results: Sequence[DocumentResult], report: Callable[[str], None]
 ) -> None:
-    """Write results.json, judge where that is asked for, and tell what has changed meanwhile.
+    """Say which trainings diverged.
 
     Raises:
-        DivergedError: every training diverged.
+        DivergedError: every one did.
     """
-    config = plan.config
     rate = lower_rates(plan.settings, "prompt")
     if not any(result.best for result in results):
         raise DivergedError(f"Every training diverged, so no prompt is saved: {rate}.")
     if lost := [result.document for result in results if result.best is None]:
         report(f"The training of {', '.join(lost)} diverged, and no prompt is saved: {rate}.")
-    judged = _judge(plan, questions, results)
+
+
+def _finish(
+    config: DistilConfig,
+    documents: Sequence[Document],
+    results: Sequence[DocumentResult],
+    judged: Sequence[JudgedContext],
+    report: Callable[[str], None],
+) -> None:
+    """Write results.json and the page, and tell what has changed meanwhile."""
     beside = [one for folder in config.beside for one in judged_in(folder) if one.kind == PREFIX]
     files.write_json(
         config.out / "results.json",
@@ -405,7 +427,7 @@ def _judge(
     saved = [result.document for result in results if result.best]
     if not any(one.document in saved for one in questions):
         return []
-    folders = [lessons.prompt_of(plan.config.out, name) for name in saved]
+    folders = [lessons.prompt_of(plan.out, name) for name in saved]
     return judge(prompt_folder.load(folders, plan.lm), plan.lessons, questions)
 
 

@@ -3,20 +3,50 @@
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ptune.data.row import place_of
 from ptune.data.row_files import form_of, is_utf8
 from ptune.data.rows import JSON
 from ptune.errors import DataError, PtuneError
-from ptune.experiments.options import GenerateConfig, PredictConfig
 from ptune.model.prompt_model import Example, PromptModel, Row
 from ptune.model.rows.examples import Shortening
-from ptune.settings import FileConfig, LayoutConfig
+from ptune.settings import FileConfig, Form, LayoutConfig
 from ptune.survey.text_checks.unknown_text import UnknownRows
 from ptune.tasks.layouts.forms import iterate
 
 SKIPPING = " --skip-bad-lines leaves such rows out, and says which."
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerRun:
+    """Which rows are answered, and where the answers go.
+
+    Attributes:
+        command: "ptune predict", or another that answers rows.
+        prompt: the folder of the saved prompts.
+        data: a file, a folder, a pattern or a URL; None for standard input.
+        form: the layout of the rows, where one is asked for.
+        options: how files are read, where that is asked for.
+        out: a file or a folder; None for standard output.
+        shard_rows: how many rows a file in such a folder has at most, where that is asked for.
+        explain: rows are marked by what of them was not read.
+        deciding: the options that decide the answers (``identity.deciding``).
+    """
+
+    command: str
+    prompt: pathlib.Path
+    data: str | None
+    form: Form | None
+    options: FileConfig
+    out: pathlib.Path | None
+    shard_rows: int | None
+    resume: bool
+    overwrite: bool
+    explain: bool
+    skip_bad_lines: bool
+    deciding: Mapping[str, Any]
 
 
 class Answered(Protocol):
@@ -39,27 +69,27 @@ class Answering:
 
     def __init__(
         self,
-        config: PredictConfig | GenerateConfig,
+        run: AnswerRun,
         model: PromptModel,
         answered: Answered,
         *,
         room: int,
         most: int,
     ):
-        self.config, self.model, self.answered = config, model, answered
+        self.run, self.model, self.answered = run, model, answered
         self.room, self.most = room, most
         self.layout = model.tasks[0].task.layout
-        self.skipped: list[str] | None = [] if config.skip_bad_lines else None
+        self.skipped: list[str] | None = [] if run.skip_bad_lines else None
         self.notes: list[str] = []
         self.shortening, self.unknown = Shortening(), UnknownRows(model.lm.tokens)
 
     def rows_of(self, path: pathlib.Path) -> Iterator[Any]:
         """The rows of a file, read as the prompt's own files were where nothing else is asked
         for."""
-        options = options_for(path, self.config, self.layout)
+        options = options_for(path, self.run.options, self.layout)
         return in_form(
             self.layout,
-            self.config.form,
+            self.run.form,
             lambda form: iterate(path, form, self.skipped, options, self.notes),
         )
 
@@ -131,7 +161,7 @@ class Answering:
         """
         for examples, answer, share in zip(batch, self.answered(batch), shares):
             cut = max(example.cut for example in examples)
-            marks = {"shortened": cut, "unknown": round(share, 4)} if self.config.explain else {}
+            marks = {"shortened": cut, "unknown": round(share, 4)} if self.run.explain else {}
             yield examples[0].row, {**answer, **marks}
 
     def report(self, report: Callable[[str], None]) -> None:

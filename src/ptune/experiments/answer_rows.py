@@ -20,7 +20,7 @@ from ptune.data.rows import row_of
 from ptune.data.shards.listing import is_table_of_files
 from ptune.errors import ConfigError, DataError, PtuneError, TemplateError, reason
 from ptune.experiments import answer_shards, unfinished_answers
-from ptune.experiments.answer_batches import Answering, in_form, options_for
+from ptune.experiments.answer_batches import Answering, AnswerRun, in_form, options_for
 from ptune.experiments.options import EvaluateConfig, GenerateConfig, PredictConfig
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics import intervals, text_words
@@ -28,7 +28,16 @@ from ptune.model.prompt_model import Example, PromptModel, Row
 from ptune.model.rows.examples import Shortening
 from ptune.model.running.generate import write_all
 from ptune.model.running.label_answers import check_one_label, confidence_of
-from ptune.settings import DecodingConfig, LayoutConfig
+from ptune.runs import identity
+from ptune.settings import (
+    DecodingConfig,
+    DecodingOverrides,
+    Device,
+    Dtype,
+    FileConfig,
+    LayoutConfig,
+    part_of,
+)
 from ptune.storage import prompt_folder
 from ptune.survey.findings import rows_in_words
 from ptune.survey.text_checks import unknown_text
@@ -39,6 +48,19 @@ from ptune.tasks.layouts.forms import iterate, rows_of
 from ptune.tasks.rows.row_labels import with_labels_of
 
 ANSWERS_AT_ONCE = 64
+NO_ANSWERS = (
+    "prompt",
+    "data",
+    "out",
+    "resume",
+    "overwrite",
+    "lm",
+    "device",
+    "skip_bad_lines",
+    "submission",
+    "shard_rows",
+)
+"""Options of the commands that do not decide what the answers are."""
 STANDARD_INPUT = "standard input"
 
 
@@ -48,7 +70,7 @@ def evaluate(
     """Score a saved prompt (or the prompts of many users) on rows with right answers. The file is
     read, and the figures are computed, as those of the test rows were in training, where nothing
     else is asked for."""
-    model = _model(config)
+    model = _model(config.prompt, config.lm, config.device, config.dtype)
     task = model.tasks[0].task
     skipped: list[str] | None = [] if config.skip_bad_lines else None
     rows = _rows_with_answers(config, task.layout, task.target, skipped, report)
@@ -64,7 +86,7 @@ def evaluate(
     if model.tasks[0].verbalizer is None:
         parts = config.parts or task.parts
         judged = judge_texts.judge(
-            model, rows, _decoding(config, model), metrics, parts, shortening=shortening
+            model, rows, _decoding(model, config.decoding), metrics, parts, shortening=shortening
         )
         figures = judged.figures
         for name, figures_of_part in judged.parts.items():
@@ -99,8 +121,9 @@ def evaluate(
 def predict(config: PredictConfig, report: Callable[[str], None] = terminal.print_line) -> None:
     """Answer rows, as many at once as share a batch, and put them out in their order; see
     ``ptune.data.answer_files``."""
-    _check_out(config)
-    model = _model(config)
+    run = _run_of(config, "ptune predict")
+    _check_out(run)
+    model = _model(config.prompt, config.lm, config.device, config.dtype)
     check_one_label(model, 0, config.coverage, config.at_least)
     if config.coverage is not None:
         _check_coverage(model, config.coverage, report)
@@ -121,7 +144,7 @@ def predict(config: PredictConfig, report: Callable[[str], None] = terminal.prin
                 said.append((examples[0].row, answer["prediction"]))
             yield {**answer, "scores": _best(answer, config.top)}
 
-    _stream(Answering(config, model, answers, room=0, most=ANSWERS_AT_ONCE), report)
+    _stream(Answering(run, model, answers, room=0, most=ANSWERS_AT_ONCE), report)
     if config.submission is not None:
         files.write_text(config.submission, submission.text(form, said))
         report(f"For SuperGLUE's leaderboard: {config.submission}")
@@ -132,27 +155,38 @@ def predict(config: PredictConfig, report: Callable[[str], None] = terminal.prin
         )
 
 
-def _check_out(config: PredictConfig | GenerateConfig) -> None:
+def _run_of(config: PredictConfig | GenerateConfig, command: str) -> AnswerRun:
+    """What both commands that answer rows are told alike."""
+    names = AnswerRun.__dataclass_fields__.keys() - {"command", "options", "deciding"}
+    return AnswerRun(
+        command=command,
+        options=part_of(FileConfig, config),
+        deciding=identity.deciding(config, NO_ANSWERS),
+        **{name: getattr(config, name) for name in names},
+    )
+
+
+def _check_out(run: AnswerRun) -> None:
     """Refuse what answers cannot be written to, and rows that need a folder for their answers.
 
     Raises:
         ConfigError: the reason.
     """
-    if is_folder(config.out):
-        answer_shards.check(config)
+    if is_folder(run.out):
+        answer_shards.check(run)
         return
-    if config.data is not None and is_table_of_files(config.data):
+    if run.data is not None and is_table_of_files(run.data):
         raise ConfigError(
-            f"{config.data} may be many files, and their answers go into as many: give --out a "
+            f"{run.data} may be many files, and their answers go into as many: give --out a "
             "folder, a name without an ending."
         )
-    if config.shard_rows is not None:
+    if run.shard_rows is not None:
         raise ConfigError(
             "--shard-rows is of answers that go into a folder: give --out a name without an "
             "ending, or leave it out."
         )
-    path = pathlib.Path(config.data) if config.data is not None else None
-    answer_files.check(config.out, path, config.resume or config.overwrite)
+    path = pathlib.Path(run.data) if run.data is not None else None
+    answer_files.check(run.out, path, run.resume or run.overwrite)
 
 
 def _check_submission(config: PredictConfig, form: str) -> None:
@@ -212,9 +246,10 @@ def _best(answer: Mapping[str, Any], most: int | None) -> dict[str, float] | lis
 def generate(config: GenerateConfig, report: Callable[[str], None] = terminal.print_line) -> None:
     """Write text for rows of any users, mixed in batches, and put them out in their order. Where
     several texts are asked for, an ensemble gives those of all its members."""
-    _check_out(config)
-    model = _model(config)
-    decoding = _decoding(config, model)
+    run = _run_of(config, "ptune generate")
+    _check_out(run)
+    model = _model(config.prompt, config.lm, config.device, config.dtype)
+    decoding = _decoding(model, config.decoding)
 
     def texts(batch: list[list[Example]]) -> Iterator[dict[str, Any]]:
         outputs = iter(
@@ -228,7 +263,7 @@ def generate(config: GenerateConfig, report: Callable[[str], None] = terminal.pr
                 yield {"texts": [text for texts_of_member in by_member for text in texts_of_member]}
 
     room, most = decoding.max_new_tokens, decoding.rows
-    _stream(Answering(config, model, texts, room=room, most=most), report)
+    _stream(Answering(run, model, texts, room=room, most=most), report)
 
 
 def _texts(model: PromptModel, rows: Sequence[Row]) -> list[str]:
@@ -250,7 +285,7 @@ def _rows_with_answers(
 ) -> Sequence[Row]:
     """The rows of the file that is to be scored, read as the prompt's own files were."""
     notes: list[str] = []
-    options = options_for(config.data, config, layout)
+    options = options_for(config.data, part_of(FileConfig, config), layout)
     rows = in_form(
         layout, config.form, lambda form: rows_of(config.data, form, skipped, options, notes)
     )
@@ -262,17 +297,17 @@ def _rows_with_answers(
 
 def _stream(answering: Answering, report: Callable[[str], None]) -> None:
     """Read rows, answer them in batches, and put out each with its answer."""
-    config = answering.config
-    if is_folder(config.out):
+    run = answering.run
+    if is_folder(run.out):
         answer_shards.answer(answering, report)
         return
-    if config.data is None:
+    if run.data is None:
         rows: Iterable[Row] = _standard_input(answering.skipped, _row_as_json(answering.model))
     else:
-        rows = answering.rows_of(pathlib.Path(config.data))
+        rows = answering.rows_of(pathlib.Path(run.data))
 
     answered_rows = 0
-    with unfinished_answers.opened(config, answering.model, answering.most) as sink:
+    with unfinished_answers.opened(run, answering.model, answering.most) as sink:
         out, writer, finished = sink
         progress = _progress(answering, finished.count)
         with progress or contextlib.nullcontext():
@@ -290,47 +325,42 @@ def _stream(answering: Answering, report: Callable[[str], None]) -> None:
     for message in answering.skipped or ():
         report(f"Skipped: {message}")
     answering.report(report)
-    if config.out is not None:
-        report(f"{rows_in_words(answered_rows)} answered: {config.out}")
+    if run.out is not None:
+        report(f"{rows_in_words(answered_rows)} answered: {run.out}")
 
 
 def _progress(answering: Answering, done: int) -> Progress | None:
     """A bar over the rows of a file, where the answers go to another; a file that cannot be counted
     has none."""
-    config, layout = answering.config, answering.layout
-    if config.out is None or config.data is None:
+    run, layout = answering.run, answering.layout
+    if run.out is None or run.data is None:
         return None
-    path = pathlib.Path(config.data)
-    options = options_for(path, config, layout)
+    path = pathlib.Path(run.data)
+    options = options_for(path, run.options, layout)
     try:
-        total = sum(1 for _ in iterate(path, config.form or layout.form, [], options))
+        total = sum(1 for _ in iterate(path, run.form or layout.form, [], options))
     except PtuneError:
         return None
     return Progress("rows", total, done)
 
 
-def _decoding(config: EvaluateConfig | GenerateConfig, model: PromptModel) -> DecodingConfig:
+def _decoding(model: PromptModel, given: DecodingOverrides) -> DecodingConfig:
     """The task's own settings, with those that are given in their place."""
     try:
         return DecodingConfig.model_validate(
             {
                 **model.tasks[0].task.decoding.model_dump(),
-                **config.decoding.model_dump(exclude_none=True),
+                **given.model_dump(exclude_none=True),
             }
         )
     except ValidationError as error:
         raise ConfigError(f"--decoding: {reason(error.errors()[0])}.") from error
 
 
-def _model(config: EvaluateConfig | PredictConfig | GenerateConfig) -> PromptModel:
-    lm = (
-        LanguageModel.load(config.lm, device=config.device, dtype=config.dtype)
-        if config.lm is not None
-        else None
-    )
-    return prompt_folder.load(
-        prompt_folder.folders_in(config.prompt), lm, device=config.device, dtype=config.dtype
-    )
+def _model(prompt: pathlib.Path, lm_name: str | None, device: Device, dtype: Dtype) -> PromptModel:
+    """The prompts of a folder, on the LM that is named, or on theirs."""
+    lm = LanguageModel.load(lm_name, device=device, dtype=dtype) if lm_name is not None else None
+    return prompt_folder.load(prompt_folder.folders_in(prompt), lm, device=device, dtype=dtype)
 
 
 def _row_as_json(model: PromptModel) -> str:

@@ -24,8 +24,7 @@ from ptune.data.shards.listing import ENDINGS, ShardFile, passed_over, shard_fil
 from ptune.data.shards.pieces import Piece, check_same_columns, columnar_pieces, pieces
 from ptune.errors import ConfigError, DataError, PtuneError, StoreError
 from ptune.experiments import unfinished_answers
-from ptune.experiments.answer_batches import SKIPPING, Answering, options_for
-from ptune.experiments.options import GenerateConfig, PredictConfig
+from ptune.experiments.answer_batches import SKIPPING, Answering, AnswerRun, options_for
 from ptune.model.prompt_model import Row
 from ptune.runs import identity
 from ptune.runs.folder import working_in
@@ -36,7 +35,7 @@ SHARD_ROWS = 16_384  # where nothing else is asked for
 OF_A_LINE = re.compile(r"\bline \d")  # in a message about one row
 
 
-def check(config: PredictConfig | GenerateConfig) -> None:
+def check(run: AnswerRun) -> None:
     """Refuse, before an LM is loaded, rows that are not a table of files, and folders that their
     answers cannot go to.
 
@@ -44,24 +43,24 @@ def check(config: PredictConfig | GenerateConfig) -> None:
         ConfigError: the reason.
         DataError: the files cannot be read, or do not have the same columns.
     """
-    if config.data is None:
+    if run.data is None:
         raise ConfigError(
             "A folder of answers is of rows in files: name them with --data, or give --out the "
             "name of a .jsonl file."
         )
-    if config.overwrite:
+    if run.overwrite:
         raise ConfigError(
-            f"--overwrite replaces a file, and {config.out} is a folder's name: choose another "
+            f"--overwrite replaces a file, and {run.out} is a folder's name: choose another "
             "--out, or remove the folder."
         )
-    assert config.out is not None
-    within = pathlib.Path(config.data)
-    if within.is_dir() and config.out.resolve().is_relative_to(within.resolve()):
+    assert run.out is not None
+    within = pathlib.Path(run.data)
+    if within.is_dir() and run.out.resolve().is_relative_to(within.resolve()):
         raise ConfigError(
-            f"The rows are all files in {config.data}, and --out {config.out} would add others: "
+            f"The rows are all files in {run.data}, and --out {run.out} would add others: "
             "choose a folder beside it."
         )
-    check_same_columns(shard_files(config.data))
+    check_same_columns(shard_files(run.data))
 
 
 @dataclass
@@ -123,37 +122,36 @@ def answer(answering: Answering, report: Callable[[str], None]) -> None:
         ConfigError: the folder holds another run, or the rows have changed since it was begun.
         DataError: a row, or a file, is at fault.
     """
-    config = answering.config
-    assert config.data is not None and config.out is not None
-    table = shard_files(config.data)
+    run = answering.run
+    assert run.data is not None and run.out is not None
+    table = shard_files(run.data)
     total = check_same_columns(table)
-    _check_first_rows(answering, config.data, table)
-    command = f"ptune {type(config).__name__.removesuffix('Config').lower()}"
-    with working_in(config.out, command, config.resume) as run:
-        whole = unfinished_answers.identity_of(config, answering.model)
-        run.claim({**whole, "shard rows": rows_of_a_file(config), "rows": _hashes(table)})
-        manifest = Manifest(config.out)
+    _check_first_rows(answering, run.data, table)
+    with working_in(run.out, run.command, run.resume) as folder:
+        whole = unfinished_answers.identity_of(run, answering.model)
+        folder.claim({**whole, "shard rows": rows_of_a_file(run), "rows": _hashes(table)})
+        manifest = Manifest(run.out)
         manifest.read()
         progress = _progress(table, total, manifest)
-        with _kept(config.out, manifest), progress:
+        with _kept(run.out, manifest), progress:
             for file in table:
                 for rows in _answer_file(answering, file, manifest):
                     progress.advance(rows if total else 0)
                 progress.advance(0 if total else 1)
     answering.report(report)
-    if names := passed_over(config.data):
+    if names := passed_over(run.data):
         report(f"Not read, since a name begins with a dot or a line: {', '.join(names)}")
     left_out = sum(len(record["left_out"]) for record in manifest.records)
     if left_out:
-        report(f"{rows_in_words(left_out)} left out: {config.out / MANIFEST} says why.")
+        report(f"{rows_in_words(left_out)} left out: {run.out / MANIFEST} says why.")
     answered_rows = sum(record["rows"] for record in manifest.records)
     parts = sum(record["file"] is not None for record in manifest.records)
-    report(f"{rows_in_words(answered_rows)} answered, in {parts} files: {config.out}")
+    report(f"{rows_in_words(answered_rows)} answered, in {parts} files: {run.out}")
 
 
-def rows_of_a_file(config: PredictConfig | GenerateConfig) -> int:
+def rows_of_a_file(run: AnswerRun) -> int:
     """How many rows a file of answers has at most."""
-    return config.shard_rows or SHARD_ROWS
+    return run.shard_rows or SHARD_ROWS
 
 
 def _progress(table: list[ShardFile], total: int | None, manifest: Manifest) -> Progress:
@@ -200,7 +198,7 @@ def _check_first_rows(answering: Answering, data: str, table: list[ShardFile]) -
 
 def _answer_file(answering: Answering, file: ShardFile, manifest: Manifest) -> Iterator[int]:
     """Answer the pieces of a file that have no answers yet; yield the number of rows of each."""
-    finished, size = manifest.finished(file.name), rows_of_a_file(answering.config)
+    finished, size = manifest.finished(file.name), rows_of_a_file(answering.run)
     if finished and finished[-1]["rows_read"] < size:
         return
     with file.on_disk() as path:
@@ -216,9 +214,11 @@ def _answer_file(answering: Answering, file: ShardFile, manifest: Manifest) -> I
 
 def _pieces(answering: Answering, file: ShardFile, path: pathlib.Path) -> Iterator[Piece]:
     """The rows of a file in pieces."""
-    size = rows_of_a_file(answering.config)
+    size = rows_of_a_file(answering.run)
     if file.ending in COLUMNAR:
-        return columnar_pieces(path, options_for(path, answering.config, answering.layout), size)
+        return columnar_pieces(
+            path, options_for(path, answering.run.options, answering.layout), size
+        )
     return pieces(answering.rows_of(path), size)
 
 

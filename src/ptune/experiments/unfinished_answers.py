@@ -19,23 +19,10 @@ from ptune.base import files
 from ptune.base.file_names import partial_file
 from ptune.data import answer_files
 from ptune.errors import ConfigError, DataError, StoreError
-from ptune.experiments.options import GenerateConfig, PredictConfig
+from ptune.experiments.answer_batches import AnswerRun
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.runs import identity
 from ptune.storage import prompt_folder
-
-NO_ANSWERS = (
-    "prompt",
-    "data",
-    "out",
-    "resume",
-    "overwrite",
-    "lm",
-    "device",
-    "skip_bad_lines",
-    "submission",
-    "shard_rows",
-)
 
 
 class Finished:
@@ -101,7 +88,7 @@ class Finished:
 
 @contextlib.contextmanager
 def opened(
-    config: PredictConfig | GenerateConfig, model: PromptModel, most: int
+    run: AnswerRun, model: PromptModel, most: int
 ) -> Iterator[tuple[TextIO, answer_files.Writer, Finished]]:
     """The stream that answers go to, what writes them there, and those that are finished.
 
@@ -113,24 +100,24 @@ def opened(
             another process writes there.
         StoreError: the file cannot be written.
     """
-    if config.out is None:
-        if config.resume:
+    if run.out is None:
+        if run.resume:
             raise ConfigError("--resume goes on with a file of answers: give --out too.")
         yield sys.stdout, answer_files.writer(None, sys.stdout), Finished()
         return
     separator = model.tasks[0].task.layout.label_separator
-    partial = partial_file(config.out)
+    partial = partial_file(run.out)
     note = partial.with_name(f"{partial.name}.json")
     with _held(partial):
-        whole = identity_of(config, model)
+        whole = identity_of(run, model)
         finished = Finished()
-        if config.resume:
-            _check_same(config.out, note, whole)
-            finished = Finished(config.out, most)
+        if run.resume:
+            _check_same(run.out, note, whole)
+            finished = Finished(run.out, most)
         files.write_json(note, whole)
         try:
-            with files.streaming(config.out, finished.size) as stream:
-                finished.writer = answer_files.writer(config.out, stream, separator)
+            with files.streaming(run.out, finished.size) as stream:
+                finished.writer = answer_files.writer(run.out, stream, separator)
                 yield stream, finished.writer, finished
         finally:
             if not partial.exists():
@@ -160,19 +147,19 @@ def _held(partial: pathlib.Path) -> Iterator[None]:
         lock.release()
 
 
-def identity_of(config: PredictConfig | GenerateConfig, model: PromptModel) -> dict[str, Any]:
+def identity_of(run: AnswerRun, model: PromptModel) -> dict[str, Any]:
     """All that decides the answers but the rows."""
     whole = {
-        "command": type(config).__name__,
+        "command": run.command,
         "prompts": [
             identity.of_file(folder / name)
-            for folder in prompt_folder.folders_in(config.prompt)
+            for folder in prompt_folder.folders_in(run.prompt)
             for name in ("prompt.json", "prompt.safetensors")
             if (folder / name).exists()
         ],
         "lm": identity.of_lm(model.lm),
         "device": model.lm.device.type,
-        **identity.of_settings(config, NO_ANSWERS),
+        **identity.with_contents(run.deciding),
         "versions": identity.versions(),
     }
     return json.loads(json.dumps(whole))

@@ -1,7 +1,8 @@
 """The texts of a pretraining, and the batches that its objective makes of them. The data of a step
 follow from the seed and the number of the step alone."""
 
-from collections.abc import Callable, Iterator, Sequence
+import pathlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from ptune.lm.batch import Batch
 from ptune.lm.language_model import LanguageModel
 from ptune.pretraining import corpus, segmentation, vocabulary
 from ptune.pretraining.corpus import Corpus
-from ptune.pretraining.options import PretrainConfig
+from ptune.pretraining.parts import Objective, Schedule
 
 PAIRS = {
     "two-way": ("adjacent", "not adjacent"),
@@ -44,18 +45,32 @@ class Batched:
     relations: torch.Tensor | None
 
 
-def read(config: PretrainConfig, lm: LanguageModel) -> Text:
+def read(
+    paths: Sequence[pathlib.Path],
+    lm: LanguageModel,
+    folder: pathlib.Path,
+    *,
+    objective: Objective,
+    length: int,
+    held_out: float,
+    seed: int,
+) -> Text:
     """Tokenise the texts, and cut them into pieces, of which some are held out.
+
+    Args:
+        folder: what is read is kept there.
+        length: tokens in a piece at most, special ones included.
+        held_out: the share of the pieces that is held out, drawn by the seed.
 
     Raises:
         DataError: there is too little text for the objective.
     """
-    folder = config.out / "training" / "text"
-    segment = segmentation.segmenter(config.segmenter)
-    text = _cut(config, lm, lambda path, end: corpus.tokenise(path, _of(lm), folder, end, segment))
+    segment = segmentation.segmenter(objective.segmenter)
+    tokenised = [corpus.tokenise(path, _of(lm), folder, _end(lm), segment) for path in paths]
+    text = _cut(tokenised, lm, objective, length)
     pieces = text.training
     aside = [
-        np.random.default_rng((config.seed, number)).random(len(part)) < config.held_out
+        np.random.default_rng((seed, number)).random(len(part)) < held_out
         for number, part in enumerate(pieces)
     ]
     text.training = [part[~chosen] for part, chosen in zip(pieces, aside)]
@@ -67,22 +82,25 @@ def read(config: PretrainConfig, lm: LanguageModel) -> Text:
         for number, part in enumerate(pieces)
         for document in np.unique(part[:, 2])
     }
-    if config.next_sentence != "none" and len(documents) < 2:
+    if objective.next_sentence != "none" and len(documents) < 2:
         raise DataError(
             "Next-sentence prediction needs several documents: put blank lines between them."
         )
     return text
 
 
-def sample(config: PretrainConfig, lm: LanguageModel) -> Text:
+def sample(
+    paths: Sequence[pathlib.Path], lm: LanguageModel, objective: Objective, length: int
+) -> Text:
     """A few pieces from the beginning of each text, which nothing is written of; the same are
     trained on and held out.
 
     Raises:
         DataError: a text cannot be read.
     """
-    segment = segmentation.segmenter(config.segmenter)
-    text = _cut(config, lm, lambda path, end: corpus.beginning(path, _of(lm), end, segment))
+    segment = segmentation.segmenter(objective.segmenter)
+    begun = [corpus.beginning(path, _of(lm), _end(lm), segment) for path in paths]
+    text = _cut(begun, lm, objective, length)
     text.training = [part[:2] for part in text.training]
     text.held_out = text.training
     return text
@@ -92,17 +110,18 @@ def _of(lm: LanguageModel) -> Any:
     return lm.tokens.tokenizer
 
 
-def _cut(
-    config: PretrainConfig, lm: LanguageModel, tokenised: Callable[[Any, int | None], Corpus]
-) -> Text:
+def _end(lm: LanguageModel) -> int | None:
+    """What ends a text in the joined stream of an LM that reads from left to right."""
+    return None if lm.kind == "masked" else _of(lm).eos_token_id
+
+
+def _cut(corpora: list[Corpus], lm: LanguageModel, objective: Objective, length: int) -> Text:
     """The texts in pieces, none of them held out. An LM that reads from left to right gets one
     joined stream."""
     joined = lm.kind != "masked"
-    end = _of(lm).eos_token_id if joined else None
-    corpora = [tokenised(path, end) for path in config.texts]
     special = len(lm.tokens.before) + len(lm.tokens.after)
-    room = config.length - (int(lm.kind != "causal") if joined else special)
-    room -= len(lm.tokens.between or ()) if config.next_sentence != "none" else 0
+    room = length - (int(lm.kind != "causal") if joined else special)
+    room -= len(lm.tokens.between or ()) if objective.next_sentence != "none" else 0
     pieces = [one.sequences(room, joined) for one in corpora]
     if joined:  # one token leaves nothing to predict
         pieces = [part[part[:, 1] - part[:, 0] > 1] for part in pieces]
@@ -117,7 +136,8 @@ class BatchMaker:
         lm: whose tokens and kind they are for.
     """
 
-    config: PretrainConfig
+    objective: Objective
+    schedule: Schedule
     lm: LanguageModel
     text: Text
 
@@ -127,20 +147,20 @@ class BatchMaker:
         Raises:
             DataError: an epoch takes nothing.
         """
-        config, epoch_start, number = self.config, 0, 0
+        schedule, epoch_start, number = self.schedule, 0, 0
         extra = len(self.lm.tokens.before) + len(self.lm.tokens.after)
-        while step < config.steps:
+        while step < schedule.steps:
             batches = corpus.epoch(
                 self.text.training,
-                config.weights or [1.0] * len(config.texts),
-                config.batch_tokens,
+                schedule.weights or [1.0] * len(self.text.corpora),
+                schedule.batch_tokens,
                 extra,
-                config.seed + 7919 * number,
+                schedule.seed + 7919 * number,
             )
             if not batches:
                 raise DataError("With these weights an epoch takes nothing; make them larger.")
             for picks in batches[max(0, step - epoch_start) :]:
-                if step == config.steps:
+                if step == schedule.steps:
                     return
                 yield picks
                 step += 1
@@ -149,7 +169,7 @@ class BatchMaker:
     def held_out(self, most: int) -> list[Picks]:
         """The batches of the held-out text, as many as that at most."""
         weights = [1.0] * len(self.text.held_out)
-        return corpus.epoch(self.text.held_out, weights, self.config.batch_tokens, 0, 0)[:most]
+        return corpus.epoch(self.text.held_out, weights, self.schedule.batch_tokens, 0, 0)[:most]
 
     def collate(self, picks: Picks, pieces: list[np.ndarray], seed: tuple[int, ...]) -> Batched:
         """A batch of some pieces as the objective asks them.
@@ -165,12 +185,12 @@ class BatchMaker:
         spans = [(number, *pieces[number][piece]) for number, piece in picks]
         rows = [np.asarray(self.text.corpora[c].ids[a:b]) for c, a, b, _ in spans]
         relations, types = None, None
-        if self.config.objective == "masked":
+        if self.objective.objective == "masked":
             starts = [np.asarray(self.text.corpora[c].starts[a:b]) for c, a, b, _ in spans]
-            if self.config.next_sentence != "none":
+            if self.objective.next_sentence != "none":
                 rows, starts, types, relations = self._pairs(spans, rows, starts, pieces, random)
             arrays = self._masked(rows, starts, random)
-        elif self.config.objective == "causal":
+        elif self.objective.objective == "causal":
             arrays = corpus.causal(rows, self.lm.tokens.pad)
         else:
             arrays = self._to_decoder(rows, random)
@@ -183,7 +203,7 @@ class BatchMaker:
         return corpus.masked(
             rows,
             starts,
-            self.config.mask_share,
+            self.objective.mask_share,
             int(tokens.mask or 0),
             len(tokens.tokenizer),
             random,
@@ -196,7 +216,7 @@ class BatchMaker:
         """Span corruption, or the rest of a text from its beginning."""
         tokens, start = self.lm.tokens, self.lm.start
         end = tokens.tokenizer.eos_token_id
-        if self.config.objective == "prefix-lm":
+        if self.objective.objective == "prefix-lm":
             return corpus.split(rows, end, start, random, tokens.pad)
         if tokens.sentinel is None:
             raise ConfigError(
@@ -231,7 +251,7 @@ class BatchMaker:
         the halves relate."""
         tokens = self.lm.tokens
         between = tokens.between or []
-        relations = random.integers(len(PAIRS[self.config.next_sentence]), size=len(rows))
+        relations = random.integers(len(PAIRS[self.objective.next_sentence]), size=len(rows))
         joined_rows, marks, kinds = [], [], []
         for number, (span, ids, word_starts) in enumerate(zip(spans, rows, starts)):
             middle = _middle(ids, word_starts)
@@ -269,7 +289,7 @@ class BatchMaker:
         """A random piece of the same document, or of any other one, as the relation of that number
         asks; None where chance finds none."""
         corpus_number, _, _, document = span
-        same = self.config.next_sentence == "three-way" and number == 1
+        same = self.objective.next_sentence == "three-way" and number == 1
         for _ in range(TRIED):
             drawn, pool = self._pool(corpus_number, document, pieces, random, same)
             if not len(pool):

@@ -3,10 +3,12 @@
 import contextlib
 import json
 import math
+import os
 import pathlib
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -18,14 +20,16 @@ from ptune.base.progress import Progress
 from ptune.errors import ConfigError, DivergedError
 from ptune.lm.language_model import LanguageModel
 from ptune.lm.patches.onednn_linear import keep_few_shapes
-from ptune.lm.source.loading import choose_dtype
-from ptune.pretraining import batches
+from ptune.lm.source.loading import choose_device, choose_dtype
+from ptune.pretraining import batches, new_lm
 from ptune.pretraining.batches import PAIRS, Batched, BatchMaker, Picks, Text
-from ptune.pretraining.new_lm import TOKENIZER, prepare
+from ptune.pretraining.new_lm import KINDS, TOKENIZER
 from ptune.pretraining.options import PretrainConfig
+from ptune.pretraining.parts import LmSizes, Objective, Schedule, VocabularyChoice
 from ptune.runs import identity
 from ptune.runs.folder import RunFolder, working_in
 from ptune.runs.without_trace import without_trace
+from ptune.settings import part_of
 
 HELD_OUT_BATCHES = 40
 CHECKED_EVERY = 50  # steps between two checks that the loss is still a finite number
@@ -53,8 +57,8 @@ def _pretrained(
     config: PretrainConfig, folder: RunFolder, report: Callable[[str], None]
 ) -> pathlib.Path:
     """The training, in a folder that is held."""
-    lm = prepare(config)
-    _check_length(config, lm)
+    lm = _lm(config)
+    _check_length(config.length, lm, config.lm)
     settings = identity.of_settings(
         config, ("resume", "save_minutes", "device", "out", "lm", "tokenizer")
     )
@@ -63,8 +67,21 @@ def _pretrained(
         _rehearse(config, lm)
     folder.claim(whole)
     _keep_tokenizer(config, lm)
-    text = batches.read(config, lm)
-    run = PretrainingRun(config, lm, text, _new_head(config, lm))
+    objective, schedule = part_of(Objective, config), part_of(Schedule, config)
+    text = batches.read(
+        config.texts,
+        lm,
+        config.out / "training" / "text",
+        objective=objective,
+        length=config.length,
+        held_out=config.held_out,
+        seed=config.seed,
+    )
+    head = _new_head(config.next_sentence, lm)
+    dtype = choose_dtype(config.dtype, lm.device)
+    run = PretrainingRun(
+        lm, text, head, objective=objective, schedule=schedule, dtype=dtype, out=config.out
+    )
     if config.resume:
         run.restore()
     size = sum(parameter.numel() for parameter in lm.model.parameters())
@@ -74,7 +91,7 @@ def _pretrained(
         f"{len(lm.tokens.tokenizer)}; {tokens / 1e6:.1f} M tokens of text"
     )
     run.train(report)
-    _save(config, lm, run.head)
+    _save(config.out, config.save_dtype, lm, run.head)
     return config.out
 
 
@@ -89,25 +106,39 @@ def _check(config: PretrainConfig) -> None:
         raise ConfigError("next_sentence goes with the masked objective only.")
 
 
-def _check_length(config: PretrainConfig, lm: LanguageModel) -> None:
-    """Refuse sequences that are longer than the LM's table of positions."""
+def _lm(config: PretrainConfig) -> LanguageModel:
+    """The LM to train, on its device, in float32; a checkpoint's tokenizer is used again."""
+    kind, device = KINDS[config.objective], choose_device(config.device)
+    torch.manual_seed(config.seed)
+    words = part_of(VocabularyChoice, config)
+    if config.lm is not None:
+        model, tokenizer = new_lm.known(config.lm, kind, words)
+    else:
+        learned = config.out / TOKENIZER
+        saved = config.tokenizer or (os.fspath(learned) if learned.exists() else None)
+        model, tokenizer = new_lm.new(kind, part_of(LmSizes, config), words, saved)
+    return LanguageModel(model.float().to(device), tokenizer, kind, str(config.out))
+
+
+def _check_length(length: int, lm: LanguageModel, name: str | None) -> None:
+    """Refuse sequences that are longer than the table of positions of the LM of that name."""
     sizes = [
         module.num_embeddings - (lm.forward.offset or 0)
         for name, module in lm.model.named_modules()
         if isinstance(module, nn.Embedding) and ("position" in name or name.endswith("wpe"))
     ]
-    if sizes and config.length > min(sizes):
+    if sizes and length > min(sizes):
         raise ConfigError(
-            f"length is {config.length}, and {config.lm} has positions for {min(sizes)} tokens: "
+            f"length is {length}, and {name} has positions for {min(sizes)} tokens: "
             f"set length to {min(sizes)} or fewer."
         )
 
 
-def _new_head(config: PretrainConfig, lm: LanguageModel) -> PairHead | None:
-    """The head that tells how the halves of a row relate, where the config asks for one."""
-    if config.next_sentence == "none":
+def _new_head(next_sentence: str, lm: LanguageModel) -> PairHead | None:
+    """The head that tells how the halves of a row relate, where one is asked for."""
+    if next_sentence == "none":
         return None
-    return PairHead(lm.model.config.hidden_size, PAIRS[config.next_sentence]).to(lm.device)
+    return PairHead(lm.model.config.hidden_size, PAIRS[next_sentence]).to(lm.device)
 
 
 def _keep_tokenizer(config: PretrainConfig, lm: LanguageModel) -> None:
@@ -123,12 +154,16 @@ def _rehearse(config: PretrainConfig, lm: LanguageModel) -> None:
     Raises:
         PtuneError: something does not fit together.
     """
-    brief = config.model_copy(update={"batch_tokens": 2 * config.length, "weights": []})
-    text = batches.sample(config, lm)
+    objective = part_of(Objective, config)
+    brief = replace(part_of(Schedule, config), batch_tokens=2 * config.length, weights=[])
+    text = batches.sample(config.texts, lm, objective, config.length)
     if not sum(map(len, text.training)):
         return
     with without_trace(lm, tuned=True):
-        run = PretrainingRun(brief, lm, text, _new_head(config, lm))
+        head, dtype = _new_head(config.next_sentence, lm), choose_dtype(config.dtype, lm.device)
+        run = PretrainingRun(
+            lm, text, head, objective=objective, schedule=brief, dtype=dtype, out=config.out
+        )
         try:
             run.step(run.batches.held_out(1)[0])
             run.held_out_figures()
@@ -140,17 +175,26 @@ class PretrainingRun:
     """A training run: the model, its optimiser, and the number of steps that were taken."""
 
     def __init__(
-        self, config: PretrainConfig, lm: LanguageModel, text: Text, head: PairHead | None
+        self,
+        lm: LanguageModel,
+        text: Text,
+        head: PairHead | None,
+        *,
+        objective: Objective,
+        schedule: Schedule,
+        dtype: torch.dtype,
+        out: pathlib.Path,
     ):
-        self.config, self.lm, self.text, self.head, self.steps = config, lm, text, head, 0
-        self.batches = BatchMaker(config, lm, text)
+        self.lm, self.text, self.head, self.steps = lm, text, head, 0
+        self.schedule = schedule
+        self.label = objective.objective
+        self.batches = BatchMaker(objective, schedule, lm, text)
         self.modules = nn.ModuleDict({"lm": lm.model, **({"pair": head} if head else {})})
         lm.tune(True)
-        self.optimiser = _optimiser(self.modules, config)
-        self.state = config.out / "training" / "state.safetensors"
-        self.log = config.out / "training" / "log.jsonl"
+        self.optimiser = _optimiser(self.modules, schedule)
+        self.state = out / "training" / "state.safetensors"
+        self.log = out / "training" / "log.jsonl"
         self.evaluations: list[dict[str, float]] = []
-        dtype = choose_dtype(config.dtype, lm.device)
         self.autocast = (
             (lambda: torch.autocast(lm.device.type, dtype))
             if dtype != torch.float32
@@ -165,9 +209,9 @@ class PretrainingRun:
             DivergedError: the loss or a weight is no finite number.
             Interrupted: Ctrl-C or a termination signal arrived; a checkpoint was written before.
         """
-        config, saved = self.config, time.monotonic()
+        schedule, saved = self.schedule, time.monotonic()
         with (
-            Progress(f"{config.objective}", config.steps, self.steps) as progress,
+            Progress(self.label, schedule.steps, self.steps) as progress,
             stoppable() as stopped,
         ):
             for picks in self.batches.from_step(self.steps):
@@ -178,24 +222,26 @@ class PretrainingRun:
                 if stopped():
                     self.save()
                     raise Interrupted(f"Stopped; {self.state} holds all that was trained.")
-                waited = time.monotonic() - saved > 60 * config.save_minutes
-                if waited or self.steps == config.steps:
+                waited = time.monotonic() - saved > 60 * schedule.save_minutes
+                if waited or self.steps == schedule.steps:
                     report(f"step {self.steps}: held-out {self._evaluate()}")
                     self.save()
                     saved = time.monotonic()
 
     def step(self, picks: Picks) -> torch.Tensor:
         """Take one step on some pieces; return the loss."""
-        config = self.config
+        schedule = self.schedule
         self.lm.tune(True)
-        torch.manual_seed(config.seed * 1_000_003 + self.steps)
+        torch.manual_seed(schedule.seed * 1_000_003 + self.steps)
         for group in self.optimiser.param_groups:
-            group["lr"] = config.learning_rate * _rate(self.steps, config.steps, config.warmup)
-        batched = self.batches.collate(picks, self.text.training, (config.seed, 1, self.steps))
+            group["lr"] = schedule.learning_rate * _rate(
+                self.steps, schedule.steps, schedule.warmup
+            )
+        batched = self.batches.collate(picks, self.text.training, (schedule.seed, 1, self.steps))
         with self.autocast():
             loss = self._loss(batched)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.modules.parameters(), config.clip)
+        nn.utils.clip_grad_norm_(self.modules.parameters(), schedule.clip)
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.steps += 1
@@ -222,7 +268,7 @@ class PretrainingRun:
         total, count, right, pairs = 0.0, 0, 0, 0
         self.lm.tune(False)
         for number, picks in enumerate(self.batches.held_out(HELD_OUT_BATCHES)):
-            seed = (self.config.seed, 2, number)
+            seed = (self.schedule.seed, 2, number)
             batched = self.batches.collate(picks, self.text.held_out, seed)
             with self.autocast():
                 hidden, _, scores = self.lm.read(batched.batch)
@@ -273,8 +319,8 @@ class PretrainingRun:
         return DivergedError(
             f"The training diverged by step {self.steps} (the loss or a weight is no finite number "
             "any more): "
-            f"lower learning_rate (it is {self.config.learning_rate:g}) and begin anew in another "
-            f"--out.{before}"
+            f"lower learning_rate (it is {self.schedule.learning_rate:g}) and begin anew in "
+            f"another --out.{before}"
         )
 
     def restore(self) -> None:
@@ -287,15 +333,15 @@ class PretrainingRun:
         files.restore_optimiser(self.optimiser, _part(tensors, "optimiser."))
 
 
-def _optimiser(modules: nn.Module, config: PretrainConfig) -> torch.optim.Optimizer:
+def _optimiser(modules: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     """AdamW, without weight decay on biases and norms."""
     plain = [parameter for parameter in modules.parameters() if parameter.dim() < 2]
     decayed = [parameter for parameter in modules.parameters() if parameter.dim() >= 2]
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": decayed, "weight_decay": schedule.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+    return torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=True)
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -314,20 +360,20 @@ def _rate(step: int, steps: int, warmup: float) -> float:
     )
 
 
-def _save(config: PretrainConfig, lm: LanguageModel, head: PairHead | None) -> None:
+def _save(out: pathlib.Path, dtype: str, lm: LanguageModel, head: PairHead | None) -> None:
     lm.tune(False)
-    lm.model.to(getattr(torch, config.save_dtype))
+    lm.model.to(getattr(torch, dtype))
     if not all(torch.isfinite(weight).all() for weight in lm.model.parameters()):
         raise DivergedError(
-            f"A weight is too large for {config.save_dtype}: save in float32 (save_dtype), or "
+            f"A weight is too large for {dtype}: save in float32 (save_dtype), or "
             "lower learning_rate."
         )
 
     def put(folder: str) -> None:
         lm.write_files(folder)
-        if (config.out / TOKENIZER).exists():
-            shutil.copytree(config.out / TOKENIZER, folder, dirs_exist_ok=True)
+        if (out / TOKENIZER).exists():
+            shutil.copytree(out / TOKENIZER, folder, dirs_exist_ok=True)
         if head:
             head.save(pathlib.Path(folder))
 
-    files.write_folder(config.out, put)
+    files.write_folder(out, put)

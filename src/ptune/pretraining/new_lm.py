@@ -1,6 +1,5 @@
 """The LM that is pretrained: a new one of a usual architecture, or one that is there already."""
 
-import os
 import pathlib
 from typing import Any
 
@@ -15,10 +14,9 @@ from transformers import (
 )
 
 from ptune.errors import ConfigError
-from ptune.lm.language_model import LanguageModel
-from ptune.lm.source.loading import choose_device, load_model, load_tokenizer
+from ptune.lm.source.loading import load_model, load_tokenizer
 from ptune.pretraining import vocabulary
-from ptune.pretraining.options import PretrainConfig
+from ptune.pretraining.parts import LmSizes, VocabularyChoice
 from ptune.template.language import Kind
 
 KINDS: dict[str, Kind] = {
@@ -30,65 +28,72 @@ KINDS: dict[str, Kind] = {
 TOKENIZER = pathlib.Path("training") / "tokenizer"  # where one that was learned is kept
 
 
-def prepare(config: PretrainConfig) -> LanguageModel:
-    """The LM to train, on its device, in float32; a checkpoint's tokenizer is used again."""
-    kind, device = KINDS[config.objective], choose_device(config.device)
-    torch.manual_seed(config.seed)
-    if config.lm is not None:
-        model, tokenizer = load_model(config.lm, kind, torch.float32, needs_head=False)
-        if config.vocabulary_size:
-            keep = vocabulary.lines([config.keep_words]) if config.keep_words else ()
-            tokenizer = vocabulary.cut(model, tokenizer, config.texts, config.vocabulary_size, keep)
+def known(source: str, kind: Kind, words: VocabularyChoice) -> tuple[Any, Any]:
+    """The model and the tokenizer of an LM to go on from, in float32.
+
+    Args:
+        words: how its vocabulary is cut, where a size is given.
+    """
+    model, tokenizer = load_model(source, kind, torch.float32, needs_head=False)
+    if words.vocabulary_size:
+        keep = vocabulary.lines([words.keep_words]) if words.keep_words else ()
+        tokenizer = vocabulary.cut(model, tokenizer, words.texts, words.vocabulary_size, keep)
+    return model, tokenizer
+
+
+def new(
+    kind: Kind, sizes: LmSizes, words: VocabularyChoice, saved_tokenizer: str | None
+) -> tuple[Any, Any]:
+    """A new model with a tokenizer.
+
+    Args:
+        words: what the tokenizer is learned from, where none is saved.
+    """
+    if saved_tokenizer:
+        tokenizer = load_tokenizer(saved_tokenizer)
     else:
-        saved = config.out / TOKENIZER
-        if config.tokenizer or saved.exists():
-            tokenizer = load_tokenizer(os.fspath(config.tokenizer or saved))
-        else:
-            tokenizer = vocabulary.new_tokenizer(
-                config.texts, kind, config.vocabulary_size or 8000, config.length
-            )
-        model = new_model(config, kind, tokenizer)
-    return LanguageModel(model.float().to(device), tokenizer, kind, str(config.out))
+        tokenizer = vocabulary.new_tokenizer(
+            words.texts, kind, words.vocabulary_size or 8000, sizes.length
+        )
+    return new_model(sizes, kind, tokenizer), tokenizer
 
 
-def new_model(config: PretrainConfig, kind: Kind, tokenizer: Any) -> Any:
+def new_model(sizes: LmSizes, kind: Kind, tokenizer: Any) -> Any:
     """A model of the given sizes with random weights: BERT, Llama, or T5.
 
     Raises:
         ConfigError: the heads cannot share the width.
     """
-    if config.hidden_size % config.heads:
-        raise ConfigError(
-            f"The width {config.hidden_size} cannot be shared by {config.heads} heads."
-        )
+    if sizes.hidden_size % sizes.heads:
+        raise ConfigError(f"The width {sizes.hidden_size} cannot be shared by {sizes.heads} heads.")
     makers = {"masked": _new_bert, "causal": _new_llama, "encoder-decoder": _new_t5}
-    return makers[kind](config, tokenizer)
+    return makers[kind](sizes, tokenizer)
 
 
-def _new_bert(config: PretrainConfig, tokenizer: Any) -> BertForMaskedLM:
+def _new_bert(sizes: LmSizes, tokenizer: Any) -> BertForMaskedLM:
     return BertForMaskedLM(
         BertConfig(
             vocab_size=len(tokenizer),
-            hidden_size=config.hidden_size,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            intermediate_size=4 * config.hidden_size,
-            max_position_embeddings=max(512, config.length),
+            hidden_size=sizes.hidden_size,
+            num_hidden_layers=sizes.layers,
+            num_attention_heads=sizes.heads,
+            intermediate_size=4 * sizes.hidden_size,
+            max_position_embeddings=max(512, sizes.length),
             pad_token_id=tokenizer.pad_token_id,
         )
     )
 
 
-def _new_llama(config: PretrainConfig, tokenizer: Any) -> LlamaForCausalLM:
+def _new_llama(sizes: LmSizes, tokenizer: Any) -> LlamaForCausalLM:
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=config.hidden_size,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            num_key_value_heads=config.heads,
-            intermediate_size=8 * config.hidden_size // 3 // 8 * 8,
-            max_position_embeddings=max(512, config.length),
+            hidden_size=sizes.hidden_size,
+            num_hidden_layers=sizes.layers,
+            num_attention_heads=sizes.heads,
+            num_key_value_heads=sizes.heads,
+            intermediate_size=8 * sizes.hidden_size // 3 // 8 * 8,
+            max_position_embeddings=max(512, sizes.length),
             tie_word_embeddings=True,
             bos_token_id=tokenizer.bos_token_id,
             pad_token_id=tokenizer.pad_token_id,
@@ -97,15 +102,15 @@ def _new_llama(config: PretrainConfig, tokenizer: Any) -> LlamaForCausalLM:
     )
 
 
-def _new_t5(config: PretrainConfig, tokenizer: Any) -> T5ForConditionalGeneration:
+def _new_t5(sizes: LmSizes, tokenizer: Any) -> T5ForConditionalGeneration:
     return T5ForConditionalGeneration(
         T5Config(
             vocab_size=len(tokenizer),
-            d_model=config.hidden_size,
-            d_kv=config.hidden_size // config.heads,
-            d_ff=2 * config.hidden_size,
-            num_layers=config.layers,
-            num_heads=config.heads,
+            d_model=sizes.hidden_size,
+            d_kv=sizes.hidden_size // sizes.heads,
+            d_ff=2 * sizes.hidden_size,
+            num_layers=sizes.layers,
+            num_heads=sizes.heads,
             feed_forward_proj="gated-gelu",
             decoder_start_token_id=tokenizer.pad_token_id,
             pad_token_id=tokenizer.pad_token_id,

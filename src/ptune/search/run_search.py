@@ -113,7 +113,7 @@ def search(config: SearchConfig, report: Callable[[str], None] | None = None) ->
     console = terminal.Console(stderr=config.as_json)
     report = report or partial(console.print, markup=False, highlight=False, soft_wrap=True)
     check_options(config)
-    task = read_task(config)
+    task = read_task(config.task, lm=config.lm, shots=config.shots, seed=config.seed)
     with working_in(config.out, "ptune search", config.resume) as folder:
         lm = LanguageModel.load(task.source.name, device=config.device, dtype=config.dtype)
         searched = of_task(

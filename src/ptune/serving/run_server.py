@@ -61,7 +61,7 @@ async def _run(server: PromptServer, listening: socket.socket) -> None:
             server_header=False,
             lifespan="off",
             ws="none",
-            timeout_graceful_shutdown=max(1, round(server.config.drain)),
+            timeout_graceful_shutdown=max(1, round(server.drain)),
         )
     )
     loop = asyncio.get_running_loop()

@@ -4,7 +4,8 @@ import contextlib
 import logging
 import pathlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
@@ -17,16 +18,33 @@ from ptune.serving.engines.scheduler import Scheduler
 from ptune.serving.metrics import Metrics
 from ptune.serving.options import ServeConfig
 from ptune.serving.problems import Problem
+from ptune.settings import part_of
 
 log = logging.getLogger("ptune.serving")
 BUILTIN = pathlib.Path(__file__).parents[1] / "builtin" / "prompts"
 MEGABYTE = 2**20
 
 
+@dataclass(frozen=True)
+class RequestLimits:
+    """What a request may have, and how long it may take (``ServeConfig`` says more of each)."""
+
+    timeout: float
+    max_body_kb: int
+    max_prompt_mb: int
+    max_rows: int
+    max_new_tokens: int
+
+
 class PromptServer:
     """The LM's thread, the prompts, and who may use them.
 
     Attributes:
+        limits: of requests.
+        host: the address that it listens at.
+        open: whoever reaches it may use every prompt.
+        bank_folder: the folder of prompts that is watched.
+        log_texts: texts that are read and written are logged.
         bank: the prompts; None until the LM is loaded.
 
     Raises:
@@ -34,9 +52,12 @@ class PromptServer:
     """
 
     def __init__(self, config: ServeConfig):
-        self.config = config
+        self._config = config
+        self.limits = part_of(RequestLimits, config)
+        self.host, self.open, self.bank_folder = config.host, config.open, config.bank
+        self.log_texts, self.drain = config.log_texts, config.drain
         self.access = Access(config.tokens)
-        self.files = find_prompts(config)
+        self.files = find_prompts(config.prompts, config.bank)
         self.metrics = Metrics()
         self.scheduler = Scheduler(config.rows, config.queue, config.wait_ms / 1000, self.metrics)
         self.bank: PromptBank | None = None
@@ -66,7 +87,7 @@ class PromptServer:
         Raises:
             PtuneError: one of them cannot be loaded.
         """
-        config = self.config
+        config = self._config
         lm = lm or lm_for(self.files.values(), config.lm, config.device, config.dtype)
         lm.hold_record()
         lm.keep_repeated_contexts(config.text_mb)
@@ -74,7 +95,14 @@ class PromptServer:
         for files in self.files.values():
             if config.bank is None or not files.folders[0].is_relative_to(config.bank):
                 bank.put(files)
-        self.scheduler.engine = engine_for(lm, config)
+        self.scheduler.engine = engine_for(
+            lm,
+            config.engine,
+            rows=config.rows,
+            batch_tokens=config.batch_tokens,
+            vllm_url=config.vllm_url,
+            vllm_prefixes=config.vllm_prefixes,
+        )
         self.scheduler.prompts = bank
         self.metrics.prompts.set_function(lambda: len(bank.ids()))
         self.metrics.prompt_bytes.set_function(lambda: bank.bytes_used)
@@ -92,7 +120,7 @@ class PromptServer:
     def watching(self) -> Iterator[None]:
         """While this is open, changes on the disk are taken over."""
         self._watcher = watcher = bank_folder.Watcher(
-            self.prompts, self.config.bank, self.scheduler.call
+            self.prompts, self.bank_folder, self.scheduler.call
         )
         thread = threading.Thread(target=watcher.run, args=(self._read_tokens,), daemon=True)
         thread.start()
@@ -114,22 +142,28 @@ class PromptServer:
             log.warning("The file of tokens is left aside: %s", error)
 
 
-def find_prompts(config: ServeConfig) -> Mapping[str, PromptFiles]:
+def find_prompts(
+    folders: Sequence[pathlib.Path], bank: pathlib.Path | None
+) -> Mapping[str, PromptFiles]:
     """The prompts that are served from the start.
+
+    Args:
+        folders: those that are named.
+        bank: a folder of such folders.
 
     Raises:
         PtuneError: a folder holds none, or two have one name.
     """
-    named = list(config.prompts)
-    if not named and config.bank is None:
+    named = list(folders)
+    if not named and bank is None:
         named = sorted(path for path in BUILTIN.iterdir() if path.is_dir())
     prompts = prompts_at(named)
-    if config.bank is None:
+    if bank is None:
         return prompts
-    if not config.bank.is_dir():
-        raise ConfigError(f"There is no folder {config.bank} for prompts: make it first.")
-    bank_folder.recover(config.bank)
-    for files in prompts_in(config.bank):
+    if not bank.is_dir():
+        raise ConfigError(f"There is no folder {bank} for prompts: make it first.")
+    bank_folder.recover(bank)
+    for files in prompts_in(bank):
         if files.id in prompts:
             raise ConfigError(
                 f"{files.folders[0]} and {prompts[files.id].folders[0]} would both be served as "

@@ -18,7 +18,7 @@ from ptune.data.row import FileRow, is_missing, label_names, place_of, spelled
 from ptune.data.rows import read_rows
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.lm.language_model import LanguageModel
-from ptune.settings import FileConfig
+from ptune.settings import FileConfig, part_of
 from ptune.survey import columns as column_survey
 from ptune.survey import findings, proposals
 from ptune.survey.columns import MOST_NAMED_LABELS, Column, Roles
@@ -50,8 +50,7 @@ def new(config: NewConfig, report: Callable[[str], None] = print) -> pathlib.Pat
         DataError: the table cannot be read, or has no text or label in a row.
         ConfigError: no column looks like a text or a label, or a file is there already.
     """
-    given = FileConfig(**{name: getattr(config, name) for name in FileConfig.model_fields})
-    form = file_form.seen(config.data, given)
+    form = file_form.seen(config.data, part_of(FileConfig, config))
     if form.form == "conll":
         return new_words(config, form, report)
     split_files = {

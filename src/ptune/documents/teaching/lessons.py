@@ -11,7 +11,7 @@ from ptune.base import files
 from ptune.base.file_names import file_name
 from ptune.base.progress import Progress
 from ptune.documents import retrieval
-from ptune.documents.options import DistilConfig
+from ptune.documents.options import Start
 from ptune.documents.read_documents import Document
 from ptune.documents.teaching import self_study, study, teacher
 from ptune.documents.teaching.study import Study
@@ -26,6 +26,27 @@ from ptune.template.language import Template
 
 FIELD, TARGET = "document", "answer"
 DECODING = DecodingConfig(max_new_tokens=60, stop=("\n",))
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """How documents are taught; ``DistilConfig`` says what each is."""
+
+    template: str
+    length: int | None
+    ratio: float
+    study_share: float
+    written: int
+    written_share: float
+    cover: float
+    slice_tokens: int
+    held_out: float
+    start: Start
+    anchored: bool
+    top: int
+    temperature: float
+    window: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -53,7 +74,7 @@ class Lessons:
 
 
 def plan(
-    config: DistilConfig, lm: LanguageModel, document: Document, given: Sequence[Study]
+    teaching: Teaching, lm: LanguageModel, document: Document, given: Sequence[Study]
 ) -> Lessons:
     """What is learned of a document, before the teacher has said anything.
 
@@ -65,25 +86,25 @@ def plan(
         ConfigError: the LM has too little room.
     """
     ids = tuple(lm.tokens.start(document.text))
-    length = config.length or max(1, round(config.ratio * len(ids)))
+    length = teaching.length or max(1, round(teaching.ratio * len(ids)))
     if length >= len(ids):
         raise DataError(
             f"{document.place} has {len(ids)} tokens, and its prefix would have {length} vectors: "
             "a prefix is shorter than its document. Set a smaller --length, or leave the document "
             "out and give its text as it is."
         )
-    drawn = study.slices(document, lm.tokens, config.slice_tokens, config.cover, config.seed)
+    drawn = study.slices(document, lm.tokens, teaching.slice_tokens, teaching.cover, teaching.seed)
     texts = [
-        *study.hold_out(drawn, config.held_out, config.seed),
-        *study.hold_out(given, config.held_out, config.seed),
+        *study.hold_out(drawn, teaching.held_out, teaching.seed),
+        *study.hold_out(given, teaching.held_out, teaching.seed),
     ]
-    room = config.window
+    room = teaching.window
     if lm.max_length is not None:
         longest = max(_longest(lm, text) for text in texts)
-        if config.written:
-            longest = max(longest, config.slice_tokens + self_study.ROOM)
+        if teaching.written:
+            longest = max(longest, teaching.slice_tokens + self_study.ROOM)
         room = min(room, lm.max_length - longest)
-        if min(room, lm.max_length - longest - length) < config.slice_tokens:
+        if min(room, lm.max_length - longest - length) < teaching.slice_tokens:
             raise ConfigError(
                 f"{lm.source} takes {lm.max_length} tokens, which is too little for the longest "
                 f"study text of {document.name} ({longest} tokens) behind a prefix of {length} "
@@ -93,13 +114,15 @@ def plan(
     return Lessons(document, ids, length, tuple(texts), tuple(stretches))
 
 
-def with_written(config: DistilConfig, lm: LanguageModel, one: Lessons) -> Lessons:
+def with_written(teaching: Teaching, lm: LanguageModel, one: Lessons) -> Lessons:
     """The same with texts that the LM writes of the document, some of them held out."""
     slices = [text for text in one.texts if text.start is not None]
     texts = self_study.write(
-        lm, one.document.name, slices, one.stretches, config.written, config.seed
+        lm, one.document.name, slices, one.stretches, teaching.written, teaching.seed
     )
-    return replace(one, texts=(*one.texts, *study.hold_out(texts, config.held_out, config.seed)))
+    return replace(
+        one, texts=(*one.texts, *study.hold_out(texts, teaching.held_out, teaching.seed))
+    )
 
 
 def _longest(lm: LanguageModel, text: Study) -> int:
@@ -107,17 +130,17 @@ def _longest(lm: LanguageModel, text: Study) -> int:
     return len(lm.tokens.plain(f"{text.text}{text.question}{text.answer}")) + 32
 
 
-def task_of(config: DistilConfig, document: str, length: int) -> Task:
+def task_of(teaching: Teaching, document: str, length: int) -> Task:
     """How a document is asked.
 
     Raises:
         ConfigError: the template has learned tokens of its own, or no place for an answer.
         TemplateError: it cannot be read.
     """
-    template = Template.parse(f"{{prefix:{length}}}{config.template}")
-    if not template.has_mask or "{prefix" in config.template or "{soft" in config.template:
+    template = Template.parse(f"{{prefix:{length}}}{teaching.template}")
+    if not template.has_mask or "{prefix" in teaching.template or "{soft" in teaching.template:
         raise ConfigError(
-            f"The template {config.template!r} should be what stands behind a document: with "
+            f"The template {teaching.template!r} should be what stands behind a document: with "
             "{question}, and {mask} where the answer is written, and without learned tokens."
         )
     return Task(
@@ -127,7 +150,7 @@ def task_of(config: DistilConfig, document: str, length: int) -> Task:
         encoder="table",
         by=(FIELD, document),
         prefix=PrefixSettings(hidden=0),
-        temperature=config.temperature,
+        temperature=teaching.temperature,
         decoding=DECODING,
     )
 
@@ -138,7 +161,7 @@ def prompt_of(out: pathlib.Path, document: str) -> pathlib.Path:
 
 
 def rows(
-    config: DistilConfig,
+    teaching: Teaching,
     model: PromptModel,
     number: int,
     lessons: Lessons,
@@ -151,7 +174,7 @@ def rows(
         kept: a file that keeps what the teacher says, for a run that is resumed.
     """
     asked = [_asked(model, number, lessons, text) for text in lessons.texts]
-    taught = _taught(config, model.lm, lessons, asked, kept)
+    taught = _taught(teaching, model.lm, lessons, asked, kept)
     by_text = {id(text): said for text, said in zip(lessons.texts, taught)}
 
     def row(text: Study) -> Row:
@@ -159,7 +182,7 @@ def rows(
 
     learned = [text for text in lessons.texts if not text.held_out]
     held_out = [text for text in lessons.texts if text.held_out]
-    chosen = study.in_shares(learned, config.study_share, config.written_share)
+    chosen = study.in_shares(learned, teaching.study_share, teaching.written_share)
     return [row(text) for text in chosen], [row(text) for text in held_out]
 
 
@@ -188,7 +211,7 @@ def _asked(model: PromptModel, number: int, lessons: Lessons, text: Study) -> As
 
 
 def _taught(
-    config: DistilConfig,
+    teaching: Teaching,
     lm: LanguageModel,
     lessons: Lessons,
     asked: Sequence[Asked],
@@ -208,7 +231,7 @@ def _taught(
                 context = teacher.context_of(lm, part.text)
                 texts = [asked[number] for number in numbers]
                 said = teacher.teach(
-                    lm, context, texts, config.top, config.temperature, progress.advance
+                    lm, context, texts, teaching.top, teaching.temperature, progress.advance
                 )
                 taught |= dict(zip(numbers, said))
     in_order = [taught[number] for number in range(len(asked))]

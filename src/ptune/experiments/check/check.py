@@ -10,6 +10,7 @@ from ptune.errors import DataError, nearest
 from ptune.experiments.check import check_files, check_page, check_task_text
 from ptune.experiments.check.check_files import Checked, CheckedFile, Row, plain_text
 from ptune.experiments.options import CheckConfig
+from ptune.settings import FileConfig, part_of
 from ptune.survey import columns as column_survey
 from ptune.survey import proposals
 from ptune.survey.columns import Roles
@@ -53,13 +54,15 @@ def check(config: CheckConfig, report: Callable[[str], None] = terminal.print_li
 
 def _check_rows(config: CheckConfig) -> tuple[Checked, Counts]:
     """Look at plain files of rows, and write the task that reads them."""
-    files = check_files.files_of(config)
+    files = check_files.files_of(config.files, part_of(FileConfig, config), config.form)
     checked = check_files.survey(files, lambda first: _roles(config, files, first), plain_text)
     reading = _reading(config.lm)
     tokens = reading.tokens if reading else None
     method = NewConfig.model_fields["method"].default
     if files[0].rows:
-        checked.yaml, checked.no_yaml = check_task_text.task_text(checked, config, method, tokens)
+        checked.yaml, checked.no_yaml = check_task_text.task_text(
+            checked, config.lm, method, tokens
+        )
     if reading is None or not checked.roles.texts:
         return checked, {}
     target = checked.roles.label or checked.roles.answer or "label"

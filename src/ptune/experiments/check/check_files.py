@@ -9,7 +9,6 @@ from ptune.data.file_form import FIRST_LINE_IS_A_ROW, FileForm, seen
 from ptune.data.row import FileRow, is_missing, spelled
 from ptune.data.rows import iterate_rows
 from ptune.errors import DataError
-from ptune.experiments.options import CheckConfig
 from ptune.settings import FileConfig, Form
 from ptune.survey import columns as column_survey
 from ptune.survey import findings
@@ -169,17 +168,21 @@ class Checked:
         return self.lacking.total if self.yaml else 0
 
 
-def files_of(config: CheckConfig) -> list[CheckedFile]:
+def files_of(
+    paths: Sequence[pathlib.Path], options: FileConfig, layout: Form | None
+) -> list[CheckedFile]:
     """The files to be checked, each with how it is written.
+
+    Args:
+        layout: the layout that they are said to have; None where their content shows it.
 
     Raises:
         DataError: one cannot be read, or holds no rows.
     """
     files = []
-    given = FileConfig(**{name: getattr(config, name) for name in FileConfig.model_fields})
-    for path, split in zip(config.files, _splits(config.files)):
-        form = seen(path, given, config.form)
-        name = split if len(config.files) > 1 else str(path)
+    for path, split in zip(paths, _splits(paths)):
+        form = seen(path, options, layout)
+        name = split if len(paths) > 1 else str(path)
         files.append(CheckedFile(path, split, name, form.form, form.options, form))
     return files
 

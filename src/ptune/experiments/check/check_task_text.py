@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ptune.experiments.check.check_files import Checked
-from ptune.experiments.options import CheckConfig
 from ptune.survey import findings, proposals
 from ptune.survey.columns import MOST_NAMED_LABELS, Column
 from ptune.survey.task_text import TaskText
@@ -28,11 +27,12 @@ SCORES = (
 
 
 def task_text(
-    checked: Checked, config: CheckConfig, method: str, tokens: Tokens | None
+    checked: Checked, lm: str | None, method: str, tokens: Tokens | None
 ) -> tuple[str, str]:
     """The YAML of a task that reads the files, and else the reason why there is none.
 
     Args:
+        lm: the LM that the command names.
         method: the method that it names.
         tokens: those of the LM; without them a label's word is its own name.
     """
@@ -43,7 +43,7 @@ def task_text(
             "as JSON-MIN or CSV, which have a column for each."
         )
     if checked.files[0].word_labels is not None:
-        return _text_of_words(checked, config), ""
+        return _text_of_words(checked, lm), ""
     if not roles.texts:
         return "", f"No column looks like a text: name it with --text. {_listed(columns)}"
     if roles.label is None and roles.answer is None:
@@ -54,9 +54,9 @@ def task_text(
             f"The column {roles.label!r} has {columns[roles.label].variety} values, and labels are "
             f"2 to {MOST_NAMED_LABELS}: name another with --label."
         )
-    lm, lm_note = config.lm or "builtin", ""
-    if config.lm is None:
-        lm_note = "builtin knows few words: a folder or a name on the hub knows more"
+    lm_note = ""
+    if lm is None:
+        lm, lm_note = "builtin", "builtin knows few words: a folder or a name on the hub knows more"
         if not words:
             lm, lm_note = WRITER, "or any other causal LM"
     head = [f"Made by ptune check of {', '.join(file.path.name for file in checked.files)}."]
@@ -77,7 +77,7 @@ def task_text(
     return task.yaml(), ""
 
 
-def _text_of_words(checked: Checked, config: CheckConfig) -> str:
+def _text_of_words(checked: Checked, lm: str | None) -> str:
     """The YAML of a task that gives words their labels."""
     counts = WordLabelCounts()
     for file in checked.files:
@@ -86,12 +86,12 @@ def _text_of_words(checked: Checked, config: CheckConfig) -> str:
             counts.broken += file.word_labels.broken
     return word_task_text(
         name=checked.files[0].path.name.split(".")[0],
-        lm=config.lm or "builtin",
+        lm=lm or "builtin",
         columns=(checked.roles.texts[0], str(checked.roles.label)),
         counts=counts,
         data=_data(checked, {}),
         head=[f"Made by ptune check of {', '.join(file.path.name for file in checked.files)}."],
-        lm_note="" if config.lm else "a folder or a name on the hub knows more words",
+        lm_note="" if lm else "a folder or a name on the hub knows more words",
     )
 
 

@@ -102,7 +102,13 @@ def compare(config: CompareConfig, report: Callable[[str], None] | None = None) 
     if unknown := next((name for name in names if name not in TITLES), None):
         raise ConfigError(f"There is no method {unknown!r} to compare. {nearest(unknown, TITLES)}")
     names = [*BASELINES, *(name for name in names if name not in BASELINES)]
-    tasks = read_tasks(config)
+    tasks = read_tasks(
+        config.tasks,
+        config.preset,
+        lm=config.lm,
+        test_rows=config.test,
+        max_length=config.max_length,
+    )
     if config.demonstrations is not None:
         demonstrations.check([task.form for task in tasks], config.demonstrations)
     check_logs(config.log)

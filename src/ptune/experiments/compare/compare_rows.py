@@ -2,14 +2,14 @@
 methods."""
 
 import pathlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ptune.answers.readers.reader_table import READERS
 from ptune.errors import ConfigError, ModelError, PtuneError, TemplateError, VerbalizerError
-from ptune.experiments.options import CompareConfig
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import Row
-from ptune.settings import PetConfig, TrainOverrides
+from ptune.settings import PetConfig, Preset, TrainOverrides
 from ptune.tasks import task_members, yaml_task
 from ptune.tasks.judging.judge_labels import check_metrics
 from ptune.tasks.resolved import resolve
@@ -18,7 +18,7 @@ from ptune.tasks.resolved.task_form import Learning, TaskForm
 from ptune.tasks.rows import data_sets
 from ptune.tasks.rows.splits import read as read_rows
 from ptune.tasks.rows.splits import training_labels
-from ptune.tasks.schema import DataConfig
+from ptune.tasks.schema import DataConfig, TaskConfig
 from ptune.tasks.task_members import Member
 from ptune.template.language import Template
 from ptune.training.methods import Method
@@ -77,14 +77,37 @@ class FewShotSplit:
         return (self.form.judging.metrics or ("accuracy",))[0]
 
 
-def read_tasks(config: CompareConfig) -> list[TaskParts]:
-    """The tasks that are compared, resolved, with the command's LM, test rows and longest input in
-    place of their own.
+def read_tasks(
+    names: Sequence[str],
+    preset: Preset | None = None,
+    *,
+    lm: str | None = None,
+    test_rows: int | None = None,
+    max_length: int | None = None,
+) -> list[TaskParts]:
+    """The tasks that are compared, resolved.
+
+    Args:
+        names: their files, or names of tasks that come with ptune.
+        lm, test_rows, max_length: the LM, how many test rows at most and how many tokens of an
+            input, in place of what the tasks say.
 
     Raises:
         ConfigError: a task has no labels, two have the same name, or they name different LMs.
     """
-    tasks = [_read_task(config, source) for source in config.tasks]
+    tasks = []
+    for name in names:
+        task = yaml_task.read(pathlib.Path(name), preset)
+        task = task.model_copy(update={"data": data_sets.as_files(task.data)})
+        _check_comparable(task)
+        take = dict(task.data.take) | ({"test": test_rows} if test_rows else {})
+        changes = {
+            "lm": task.lm if lm is None else lm,
+            "data": task.data.model_copy(update={"take": take}),
+            "max_length": max_length or task.max_length,
+        }
+        task = task.model_copy(update=changes)
+        tasks.append(resolve.task_parts(task, beside=(*BESIDE, *BESIDE_TASK)))
     if len(sources := {task.source.name for task in tasks}) > 1:
         raise ConfigError(
             f"The tasks name different LMs ({', '.join(sorted(sources))}): choose one with --lm."
@@ -95,9 +118,12 @@ def read_tasks(config: CompareConfig) -> list[TaskParts]:
     return tasks
 
 
-def _read_task(config: CompareConfig, source: str) -> TaskParts:
-    task = yaml_task.read(pathlib.Path(source), config.preset)
-    task = task.model_copy(update={"data": data_sets.as_files(task.data)})
+def _check_comparable(task: TaskConfig) -> None:
+    """Refuse a task that methods cannot be compared on.
+
+    Raises:
+        ConfigError: it is one, with the reason.
+    """
     if not (task.labels or task.choices or task.span):
         raise ConfigError(
             f"{task.name} has no labels, choices or span: compare is for tasks with labels; ptune "
@@ -123,15 +149,6 @@ def _read_task(config: CompareConfig, source: str) -> TaskParts:
             f"{task.name} says preset: paper, and compare gives all methods as many steps: leave "
             "it out, or run ptune train, and put its runs together by ptune report."
         )
-    take = dict(task.data.take) | ({"test": config.test} if config.test else {})
-    task = task.model_copy(
-        update={
-            "lm": task.lm if config.lm is None else config.lm,
-            "data": task.data.model_copy(update={"take": take}),
-            "max_length": config.max_length or task.max_length,
-        }
-    )
-    return resolve.task_parts(task, beside=(*BESIDE, *BESIDE_TASK))
 
 
 def _shots(text: str, data: DataConfig) -> list[int]:

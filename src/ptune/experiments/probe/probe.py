@@ -68,7 +68,14 @@ def probe(config: ProbeConfig, report: Callable[[str], None] | None = None) -> R
     console = terminal.Console(stderr=config.as_json)
     report = report or partial(console.print, markup=False, highlight=False, soft_wrap=True)
     choose_device(config.device)
-    methods = probe_setup.methods_of(config)
+    methods = probe_setup.methods_of(
+        config.methods,
+        config.preset,
+        template=config.template,
+        encoder=config.encoder,
+        init=config.init,
+        train=config.train,
+    )
     check_logs(config.log)
     settings = config.model_dump(mode="json")
     with (

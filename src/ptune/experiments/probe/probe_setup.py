@@ -12,12 +12,12 @@ import torch
 
 from ptune.answers.label_words import Verbalizer, allowed
 from ptune.errors import ConfigError, TemplateError
-from ptune.experiments.options import ProbeConfig
 from ptune.experiments.probe.probe_trials import Plan, ProbeTask
 from ptune.lm.language_model import LanguageModel
 from ptune.prompts import encoders
 from ptune.reports.pages import probe_page
 from ptune.runs import identity
+from ptune.settings import Preset, TrainOverrides
 from ptune.tasks.layouts import lama
 from ptune.template.language import Template
 from ptune.training.methods import Method
@@ -32,26 +32,28 @@ def listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def methods_of(config: ProbeConfig) -> list[Method]:
-    """The methods with the command line's settings in place of their own."""
-    names = listed(ALL if config.methods == "all" else config.methods)
-    chosen = [preset_method(name, config.preset) for name in names]
+def methods_of(
+    names: str, preset: Preset | None = None, *, train: TrainOverrides, **prompt: Any
+) -> list[Method]:
+    """The methods with the command line's settings in place of their own.
+
+    Args:
+        names: with commas between, or all.
+        prompt: template, encoder and init of the methods that train a prompt, where given.
+    """
+    chosen = [preset_method(name, preset) for name in listed(ALL if names == "all" else names)]
     if other := next((m.name for m in chosen if m.reader or m.name in ("pet", "ipet")), None):
         raise ConfigError(
             f"{other} tells a task's labels apart, and facts have none: ptune compare runs it."
         )
     if not chosen:
         raise ConfigError(f"No method is named; the default is manual,p-tuning, and all is {ALL}.")
-    chosen = [replace(m, train=m.train.replaced(config.train.model_dump())) for m in chosen]
-    overrides = {
-        name: value
-        for name in ("template", "encoder", "init")
-        if (value := getattr(config, name)) is not None
-    }
+    chosen = [replace(m, train=m.train.replaced(train.model_dump())) for m in chosen]
+    overrides = {name: value for name, value in prompt.items() if value is not None}
     if overrides and not any(m.tune == "prompt" for m in chosen):
         raise ConfigError(
             f"--{next(iter(overrides))} is of methods that train a prompt, and none of these does: "
-            f"{config.methods}."
+            f"{names}."
         )
     Template.parse(overrides.get("template", ""))
     return [replace(m, **overrides) if m.tune == "prompt" else m for m in chosen]

@@ -1,5 +1,6 @@
 """The task for which a prompt is searched: its rows, and how a candidate asks them."""
 
+import pathlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from ptune.model.calibration import CONTENT_FREE, Calibration
 from ptune.model.prompt_model import Example, PromptModel, Row, Task
 from ptune.reports.search_results import CandidateScore
 from ptune.search.common import writing
-from ptune.search.options import SearchConfig
 from ptune.tasks import model_task, task_members, yaml_task
 from ptune.tasks.judging.judge_labels import check_metrics, metrics_of
 from ptune.tasks.resolved import resolve
@@ -105,15 +105,18 @@ class SearchParts(TaskParts):
     written: Mapping[str, Any]
 
 
-def read_task(config: SearchConfig) -> SearchParts:
+def read_task(file: pathlib.Path, *, lm: str | None, shots: int | None, seed: int) -> SearchParts:
     """The task of a search, resolved, with the command's LM and draw of rows, and without its test
     rows.
+
+    Args:
+        lm, shots: in place of what the task says, where given.
 
     Raises:
         ConfigError: the task's answers are no labels and no words of a vocabulary, or it has
             several prompts.
     """
-    task = yaml_task.read(config.task)
+    task = yaml_task.read(file)
     if not (task.labels or task.vocabulary):
         raise ConfigError(
             f"{task.name} has neither labels nor a vocabulary of answers, by which candidates are "
@@ -132,8 +135,7 @@ def read_task(config: SearchConfig) -> SearchParts:
             f"{task.name} has {others[0]}, with which ptune search cannot score a candidate as it "
             "stands: leave it out while you search."
         )
-    draw = {} if config.shots is None else {"shots": config.shots}
-    draw["seed"] = config.seed
+    draw = {"seed": seed} if shots is None else {"shots": shots, "seed": seed}
     scored = {**draw, "test": None, "unlabeled": None}
     data = data_sets.as_files(task.data.model_copy(update=scored))
     if data.train is None or (data.dev is None and data.shots is None):
@@ -141,9 +143,8 @@ def read_task(config: SearchConfig) -> SearchParts:
             f"{task.name} needs rows for train and for dev, by which candidates are ranked and "
             "chosen: name both under data, or let --shots draw both from train."
         )
-    lm = task.lm if config.lm is None else config.lm
     rows = {**writing.data_of(task.data), **draw}
-    task = task.model_copy(update={"data": data, "lm": lm})
+    task = task.model_copy(update={"data": data, "lm": task.lm if lm is None else lm})
     said = task.model_dump(mode="json", exclude_unset=True, exclude=writing.LEFT_OUT)
     written = {**said, "data": rows}
     return SearchParts(**vars(resolve.task_parts(task, BESIDE_TASK)), written=written)

@@ -98,8 +98,8 @@ def submit(request: Request, tenant: Tenant, jobs: Sequence[Job]) -> None:
     server.access.spend(tenant, len(jobs))
     now = time.monotonic()
     for job in jobs:
-        job.tenant, job.deadline = tenant.name, now + server.config.timeout
-        if server.config.log_texts:
+        job.tenant, job.deadline = tenant.name, now + server.limits.timeout
+        if server.log_texts:
             log.info("%s asks %s: %s", tenant.name, job.prompt, json.dumps(job.row))
     server.scheduler.submit(jobs)
 

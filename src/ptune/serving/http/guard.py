@@ -68,17 +68,17 @@ class Guard:
     def _is_for_us(self, host: str) -> bool:
         """Whether the request is to this machine by name. A page of a stranger's that has its own
         name lead here may not use what needs no token."""
-        config = self.server.config
-        if config.open or not self.server.access.is_open:
+        server = self.server
+        if server.open or not server.access.is_open:
             return True
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        return name.lower() in (*LOCAL, config.host.lower(), f"[{config.host.lower()}]")
+        return name.lower() in (*LOCAL, server.host.lower(), f"[{server.host.lower()}]")
 
     def _most(self, scope: Any) -> int:
         """The bytes that a request's body may have."""
         if scope["method"] == "PUT":
-            return self.server.config.max_prompt_mb * MEGABYTE
-        return self.server.config.max_body_kb * 1024
+            return self.server.limits.max_prompt_mb * MEGABYTE
+        return self.server.limits.max_body_kb * 1024
 
     def _note(self, scope: Any, status: int, seconds: float) -> None:
         route = scope.get("route")

@@ -25,7 +25,7 @@ router = APIRouter(tags=["answers"])
 async def classify(body: ClassifyRequest, request: Request, tenant: User) -> dict[str, Any]:
     """Answer rows with labels; the rows of one request may be of different prompts. A row that
     cannot be answered has a problem in the place of its answer, and the others have theirs."""
-    most = server_of(request).config.max_rows
+    most = server_of(request).limits.max_rows
     if len(body.rows) > most:
         raise refused(f"A request may have {most} rows, and this one has {len(body.rows)}.", "rows")
     jobs = [_job(request, tenant, row, number) for number, row in enumerate(body.rows, 1)]

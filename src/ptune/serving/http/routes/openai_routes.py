@@ -55,9 +55,9 @@ async def _answer(
 ) -> Response:
     server = server_of(request)
     description = description_of(server, tenant, body.model, "model")
-    jobs = jobs_of(body, description, server.config.max_new_tokens)
-    if len(jobs) > server.config.max_rows:
-        raise refused(f"A request may have {server.config.max_rows} rows.", "prompt")
+    jobs = jobs_of(body, description, server.limits.max_new_tokens)
+    if len(jobs) > server.limits.max_rows:
+        raise refused(f"A request may have {server.limits.max_rows} rows.", "prompt")
     if body.stream:
         with_usage = bool(body.stream_options and body.stream_options.include_usage)
         return await _stream(jobs, form, request, tenant, body.n, with_usage)

@@ -64,7 +64,7 @@ async def put_prompt(name: str, request: Request, administrator: Administrator) 
     server = server_of(request)
     folder = _folder(server, name)
     archive = await request.body()
-    most = server.config.max_prompt_mb * MEGABYTE
+    most = server.limits.max_prompt_mb * MEGABYTE
     future = server.scheduler.call(
         lambda: bank_folder.put(server.prompts, folder, name, archive, most)
     )
@@ -89,7 +89,7 @@ async def delete_prompt(name: str, request: Request, administrator: Administrato
 def _folder(server: PromptServer, name: str) -> Any:
     """The folder of the server's prompts, where a prompt of that name may be changed."""
     known = server.prompts.files().get(name)
-    folder = server.config.bank
+    folder = server.bank_folder
     if not bank_folder.NAME.fullmatch(name):
         rule = "A prompt's id has letters, digits, dots, - and _, begins with a letter or digit, "
         raise refused(f"{rule}and has 100 signs at most.", "id")
