@@ -110,6 +110,52 @@ def test_a_tasks_whole_configuration_stays_at_the_door():
     assert whole == TOP
 
 
+DOORS = {
+    "AskConfig": "documents/ask.py",
+    "CheckConfig": "experiments/check/check.py",
+    "CompareConfig": "experiments/compare/compare.py",
+    "DistilConfig": "documents/train_documents.py",
+    "DoctorConfig": "cli/doctor.py",
+    "EvaluateConfig": "experiments/answer_rows.py",
+    "ExportConfig": "storage/convert.py",
+    "GenerateConfig": "experiments/answer_rows.py",
+    "ImportConfig": "storage/convert.py",
+    "InspectConfig": "cli/inspect.py",
+    "NewConfig": "tasks/new_task.py",
+    "PredictConfig": "experiments/answer_rows.py",
+    "PretrainConfig": "pretraining/loop.py",
+    "ProbeConfig": "experiments/probe/probe.py",
+    "PullConfig": "storage/hub/pull.py",
+    "PushConfig": "storage/hub/push.py",
+    "ReportConfig": "experiments/report_runs.py",
+    "SearchConfig": "search/run_search.py",
+    "ServeConfig": "serving/run_server.py",
+    "SweepConfig": "experiments/sweep/sweep.py",
+}
+BEHIND_DOORS = {
+    ("serving/server.py", "__init__"),  # PromptServer, which the options are resolved into
+    ("tasks/layouts/new_words.py", "new_words"),  # ptune new itself, for CoNLL files
+}
+
+
+def test_a_commands_whole_options_stay_in_the_file_of_its_function():
+    """Functions and classes elsewhere take the values, or the small parts, that they need."""
+    source = ROOT / "src" / "ptune"
+    classes = {name for path in source.rglob("options.py") for name, _ in annotations_in(path)}
+    assert {name for name in classes if name.endswith("Config")} == set(DOORS)
+    assert all((source / door).exists() for door in DOORS.values())
+    behind = {
+        (name, taker)
+        for path in source.rglob("*.py")
+        for name in [str(path.relative_to(source))]
+        if path.name != "options.py"
+        for taker, types in annotations_in(path)
+        for options in re.findall(r"\w+Config\b", types)
+        if DOORS.get(options, name) != name
+    }
+    assert behind == BEHIND_DOORS
+
+
 def annotations_in(path: pathlib.Path) -> Iterator[tuple[str, str]]:
     """The functions of a file with the types of what they take and return, and its classes with
     those of their fields."""

@@ -12,13 +12,13 @@ from ptune.model.prompt_model import Row
 from ptune.settings import PetConfig, Preset, TrainOverrides
 from ptune.tasks import task_members, yaml_task
 from ptune.tasks.judging.judge_labels import check_metrics
-from ptune.tasks.resolved import resolve
+from ptune.tasks.resolved import refusals, resolve
 from ptune.tasks.resolved.parts import TaskParts
 from ptune.tasks.resolved.task_form import Learning, TaskForm
 from ptune.tasks.rows import data_sets
 from ptune.tasks.rows.splits import read as read_rows
 from ptune.tasks.rows.splits import training_labels
-from ptune.tasks.schema import DataConfig, TaskConfig
+from ptune.tasks.schema import DataConfig
 from ptune.tasks.task_members import Member
 from ptune.template.language import Template
 from ptune.training.methods import Method
@@ -99,7 +99,7 @@ def read_tasks(
     for name in names:
         task = yaml_task.read(pathlib.Path(name), preset)
         task = task.model_copy(update={"data": data_sets.as_files(task.data)})
-        _check_comparable(task)
+        refusals.check_comparable(task)
         take = dict(task.data.take) | ({"test": test_rows} if test_rows else {})
         changes = {
             "lm": task.lm if lm is None else lm,
@@ -116,39 +116,6 @@ def read_tasks(
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"Two of the tasks are called {repeated!r}: give each a different name.")
     return tasks
-
-
-def _check_comparable(task: TaskConfig) -> None:
-    """Refuse a task that methods cannot be compared on.
-
-    Raises:
-        ConfigError: it is one, with the reason.
-    """
-    if not (task.labels or task.choices or task.span):
-        raise ConfigError(
-            f"{task.name} has no labels, choices or span: compare is for tasks with labels; ptune "
-            "train and ptune report do texts."
-        )
-    if task.multi_label:
-        raise ConfigError(
-            f"{task.name} has rows with several labels (multi_label), and compare draws rows of "
-            "one label each: ptune train and ptune report do such tasks."
-        )
-    if task.tag:
-        raise ConfigError(
-            f"{task.name} labels the words of its rows (tag), and compare draws rows of one label "
-            "each: ptune train and ptune report do such tasks."
-        )
-    if task.train.learning_rate == "auto":
-        raise ConfigError(
-            f"{task.name} says learning_rate: auto, and compare trains every method at a given "
-            "rate: give a number, or run ptune train."
-        )
-    if task.preset == "paper":
-        raise ConfigError(
-            f"{task.name} says preset: paper, and compare gives all methods as many steps: leave "
-            "it out, or run ptune train, and put its runs together by ptune report."
-        )
 
 
 def _shots(text: str, data: DataConfig) -> list[int]:

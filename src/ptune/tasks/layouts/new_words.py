@@ -4,6 +4,7 @@ import pathlib
 import random
 import shlex
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ptune.base import files
 from ptune.data.file_form import FileForm
@@ -42,7 +43,7 @@ def new_words(config: NewConfig, form: FileForm, report: Callable[[str], None]) 
         counts.add(row[columns[-1]])
     if len(counts.labels) < 2:
         raise DataError(f"All words of {config.data} have the label {counts.labels[0]!r}.")
-    split = _split(rows, config)
+    split = _split(rows, config.dev_share, config.test_share, config.seed)
     paths = {
         name: config.out.with_name(f"{config.out.stem}.{name}.conll")
         for name, rows_of_split in split.items()
@@ -54,7 +55,13 @@ def new_words(config: NewConfig, form: FileForm, report: Callable[[str], None]) 
             raise ConfigError(f"{path} is there already: choose another --out, or delete it.")
     for path, text in texts.items():
         files.write_text(path, text)
-    files.write_text(config.out, _page(config, columns, counts, split, paths))
+    data: list[tuple[str, Any, str]] = [("form", "conll", "")]
+    if len(columns) > 2 or config.columns:
+        data.append(("columns", columns, ""))
+    data += [(name, path.name, rows_in_words(len(split[name]))) for name, path in paths.items()]
+    ends = (columns[0], columns[-1])
+    page = _page(config.out, config.data.name, lm=config.lm, ends=ends, counts=counts, data=data)
+    files.write_text(config.out, page)
     for sentence in [*(f"Skipped: {fault}" for fault in skipped or ()), counts.sentence]:
         if sentence:
             report(sentence)
@@ -65,16 +72,18 @@ def new_words(config: NewConfig, form: FileForm, report: Callable[[str], None]) 
     return config.out
 
 
-def _split(rows: Sequence[FileRow], config: NewConfig) -> dict[str, list[FileRow]]:
+def _split(
+    rows: Sequence[FileRow], dev_share: float, test_share: float, seed: int
+) -> dict[str, list[FileRow]]:
     """The sentences of each split, drawn by the seed, in the file's order; the same sentence does
     not stand in two of them."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for number, row in enumerate(rows):
         groups.setdefault(tuple(next(iter(row.values()))), []).append(number)
     order = list(groups.values())
-    random.Random(config.seed).shuffle(order)
-    dev = round(config.dev_share * len(order))
-    test = dev + round(config.test_share * len(order))
+    random.Random(seed).shuffle(order)
+    dev = round(dev_share * len(order))
+    test = dev + round(test_share * len(order))
     parts = (order[test:], order[:dev], order[dev:test])
     return {
         name: [rows[number] for number in sorted(sum(part, []))]
@@ -90,28 +99,30 @@ def _text(rows: Sequence[FileRow]) -> str:
 
 
 def _page(
-    config: NewConfig,
-    columns: Sequence[str],
+    file: pathlib.Path,
+    source: str,
+    *,
+    lm: str,
+    ends: tuple[str, str],
     counts: WordLabelCounts,
-    split: dict[str, list[FileRow]],
-    paths: dict[str, pathlib.Path],
+    data: list[tuple[str, Any, str]],
 ) -> str:
-    """The YAML file's text, with what each line is for."""
-    out = shlex.quote(f"{config.out.stem}-trained")
-    named_columns = [("columns", columns, "")] if len(columns) > 2 or config.columns else []
+    """The YAML file's text, with what each line is for.
+
+    Args:
+        source: the name of the file that it is made from.
+        ends: the columns of the words and of their labels.
+    """
+    out = shlex.quote(f"{file.stem}-trained")
     return word_task_text(
-        name=config.out.stem,
-        lm=config.lm,
-        columns=(columns[0], columns[-1]),
+        name=file.stem,
+        lm=lm,
+        columns=ends,
         counts=counts,
-        data=[
-            ("form", "conll", ""),
-            *named_columns,
-            *((name, path.name, rows_in_words(len(split[name]))) for name, path in paths.items()),
-        ],
+        data=data,
         head=[
-            f"ptune train {shlex.quote(config.out.name)} --out {out}",
-            f"Made by ptune new from {config.data.name}; docs/sequence.md explains such tasks.",
+            f"ptune train {shlex.quote(file.name)} --out {out}",
+            f"Made by ptune new from {source}; docs/sequence.md explains such tasks.",
         ],
         lm_note="builtin knows few words: a folder or a name on the hub knows more",
     )

@@ -65,6 +65,39 @@ def check_minutes(config: TaskConfig) -> None:
         )
 
 
+def check_comparable(config: TaskConfig) -> None:
+    """Refuse a task that methods cannot be compared on.
+
+    Raises:
+        ConfigError: it is one, with the reason.
+    """
+    if not (config.labels or config.choices or config.span):
+        raise ConfigError(
+            f"{config.name} has no labels, choices or span: compare is for tasks with labels; "
+            "ptune train and ptune report do texts."
+        )
+    if config.multi_label:
+        raise ConfigError(
+            f"{config.name} has rows with several labels (multi_label), and compare draws rows of "
+            "one label each: ptune train and ptune report do such tasks."
+        )
+    if config.tag:
+        raise ConfigError(
+            f"{config.name} labels the words of its rows (tag), and compare draws rows of one "
+            "label each: ptune train and ptune report do such tasks."
+        )
+    if config.train.learning_rate == "auto":
+        raise ConfigError(
+            f"{config.name} says learning_rate: auto, and compare trains every method at a given "
+            "rate: give a number, or run ptune train."
+        )
+    if config.preset == "paper":
+        raise ConfigError(
+            f"{config.name} says preset: paper, and compare gives all methods as many steps: leave "
+            "it out, or run ptune train, and put its runs together by ptune report."
+        )
+
+
 def check_method(form: TaskForm, method: Method, data: DataConfig) -> None:
     """Refuse several prompts, of users or of an ensemble, where the method cannot train them, and
     members that cannot answer together.
