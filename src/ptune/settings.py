@@ -274,6 +274,9 @@ Form = Literal[
 ]
 
 
+TEXT_FORMS: tuple[Form, ...] = ("e2e", "webnlg", "dart")  # whose answers are texts, not labels
+
+
 class FileConfig(Config):
     """How a file of rows is read, where that is not to be decided by the file itself."""
 

@@ -62,7 +62,7 @@ def prompts(tmp_path_factory):
 @pytest.fixture
 def answer(prompts, monkeypatch, tmp_path):
     """Answers rows by a prompt that is in memory; returns what was reported."""
-    monkeypatch.setattr(answer_rows, "_model", lambda config: prompts[config.prompt])
+    monkeypatch.setattr(answer_rows, "_model", lambda prompt, *source: prompts[prompt])
     monkeypatch.setattr(answer_rows, "ANSWERS_AT_ONCE", 2)
 
     def run(data, out="out", name="labels", **more):

@@ -503,7 +503,10 @@ def files(folder):
             'encoder ("lstm", now "table")',
         ),
         (lambda world, text: text.replace("epochs: 2", "epochs: 3"), "train.epochs (2, now 3)"),
-        (lambda world, text: text.replace("test: rows.jsonl", "test: other.jsonl"), "data.test"),
+        (
+            lambda world, text: text.replace("test: rows.jsonl", "test: other.jsonl"),
+            "data.test (what",
+        ),
         (lambda world, text: text.replace("./lm", "./other"), "lm.weights"),
     ],
 )

@@ -11,6 +11,7 @@ from ptune.base import files
 from ptune.errors import ConfigError, StoreError
 from ptune.runs import folder as run_folder
 from ptune.runs.folder import working_in
+from ptune.runs.identity import with_contents
 
 RUN = {"lm": {"sample": [1.0]}, "seed": 0, "tasks": {"a": {"rows": "x"}}}
 
@@ -40,6 +41,16 @@ def test_a_run_goes_on_with_the_same_and_with_nothing_else(tmp_path):
     ):
         begun(out, {**RUN, "lm": {"sample": [2.0]}, "seed": 1}, resume=True)
     assert not list(out.glob(".*")), "the lock is left behind"
+
+
+def test_a_file_of_another_content_is_told_as_that(tmp_path):
+    (tmp_path / "rows.csv").write_text("a")
+    before = with_contents({"data": {"train": tmp_path / "rows.csv"}})
+    (tmp_path / "rows.csv").write_text("b")
+    after = with_contents({"data": {"train": tmp_path / "rows.csv"}})
+    begun(tmp_path / "out", before)
+    with pytest.raises(ConfigError, match="data.train .what it holds has changed.: go on"):
+        begun(tmp_path / "out", after, resume=True)
 
 
 def test_other_versions_are_other_runs(tmp_path, monkeypatch):

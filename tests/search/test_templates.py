@@ -123,6 +123,8 @@ def test_templates_together_answer_as_by_a_plain_loop(folder):
 def test_a_list_is_read_and_scored_and_what_no_lm_can_read_is_told(folder):
     lines = [{"pattern": "[X] is [Y]"}, {"pattern": "[X] , [Y]"}, {"pattern": "[X] is"}]
     (folder / "list.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    with pytest.raises(ConfigError, match="--by paraphrase needs --paraphrases FILE"):
+        search(config_of(folder, by="paraphrase"), print)
     options = {"by": "paraphrase", "paraphrases": folder / "list.jsonl"}
     results = search(config_of(folder, **options), lambda line: None)
     assert {one.template for one in results.candidates} == {

@@ -1,10 +1,18 @@
 """Files of plain lines."""
 
+import typing
+
 import pytest
 
 from ptune.errors import DataError
+from ptune.settings import TEXT_FORMS, Form
+from ptune.tasks.layouts.forms import LAYOUTS
 from ptune.tasks.rows.splits import read
 from ptune.tasks.schema import DataConfig
+
+
+def test_every_form_of_rows_has_its_layout():
+    assert {"rows", *LAYOUTS} == {*typing.get_args(Form)} and {*TEXT_FORMS} < {*LAYOUTS}
 
 
 def test_a_text_on_each_line(tmp_path):

@@ -71,8 +71,7 @@ class RunFolder:
         if changed := differing(before, expected):
             raise ConfigError(
                 f"The run in {self.path} was begun with another {', '.join(changed)}: go on with "
-                "the same, or choose "
-                f"another --out."
+                "the same, or begin anew in another --out."
             )
         if grows and (grown := {**self.begun[grows], **now[grows]}) != self.begun[grows]:
             self._write({**self.begun, grows: grown}, self.kept or {})

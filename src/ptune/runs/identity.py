@@ -155,8 +155,9 @@ def _version(library: str) -> str:
 
 
 def differing(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
-    """The names of the entries that differ between two identities, with both values where short:
-    "train.seed (0, now 1)"."""
+    """The names of the entries that differ between two identities, with both values where short,
+    "train.seed (0, now 1)", and for a file of another content "data.train (what it holds has
+    changed)"."""
     changes = []
     for name in {**before, **now}:
         old, new = before.get(name), now.get(name)
@@ -173,7 +174,9 @@ def _short(text: str) -> str:
 
 def _both(old: Any, new: Any) -> str:
     shown = [json.dumps(value, ensure_ascii=False) for value in (old, new)]
-    hashed = any(re.fullmatch("[0-9a-f]{32,}", str(value)) for value in (old, new))
-    if hashed or None in (old, new) or max(map(len, shown)) > SHOWN:
+    hashes = [bool(re.fullmatch("[0-9a-f]{32,}", str(value))) for value in (old, new)]
+    if all(hashes):
+        return " (what it holds has changed)"
+    if any(hashes) or None in (old, new) or max(map(len, shown)) > SHOWN:
         return ""
     return f" ({shown[0]}, now {shown[1]})"

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 from ptune.metrics.entities import Scheme
 from ptune.metrics.text_words import WordSplit
 from ptune.settings import (
+    TEXT_FORMS,
     Config,
     DecodingConfig,
     Device,
@@ -105,7 +106,7 @@ class DataConfig(LayoutConfig):
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         self._check_data_set()
-        if self.form in ("e2e", "webnlg", "dart") and (
+        if self.form in TEXT_FORMS and (
             unfitting := [name for name in ("unlabeled", "shots", "relabel") if getattr(self, name)]
         ):
             raise ValueError(

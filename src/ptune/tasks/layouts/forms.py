@@ -1,13 +1,52 @@
 """Files of every form, read by the form that a task names: plain rows, or a set's own layout."""
 
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ptune.data.rows import AS_IT_IS, iterate_rows, read_rows
 from ptune.errors import ConfigError
 from ptune.settings import FileConfig
 from ptune.tasks.layouts import conll, lines, superglue, table_to_text
+
+Read = Callable[[pathlib.Path, str, FileConfig, list[str] | None], Sequence[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How files of one form are read.
+
+    Attributes:
+        read: the rows of a file of that form, read as the options say; bad lines are left out and
+            told in a list, where there is one.
+        options: the names of the options that such files take.
+    """
+
+    read: Read
+    options: frozenset[str] = frozenset()
+
+
+def _tables(
+    path: pathlib.Path, form: str, options: FileConfig, skipped: list[str] | None
+) -> Sequence[dict[str, Any]]:
+    return table_to_text.read(path, form, options.language, skipped)
+
+
+LAYOUTS: dict[str, Layout] = {
+    **dict.fromkeys(lines.FORMS, Layout(lines.read, frozenset({"encoding"}))),
+    "conll": Layout(
+        lambda path, form, options, skipped: conll.read(path, options, skipped),
+        frozenset({"encoding", "columns"}),
+    ),
+    **dict.fromkeys(
+        superglue.FORMS,
+        Layout(lambda path, form, options, skipped: superglue.read(path, form, skipped)),
+    ),
+    **dict.fromkeys(table_to_text.FORMS, Layout(_tables)),
+    "webnlg": Layout(_tables, frozenset({"language"})),
+}
+"""The layouts of sets by the forms that a task's file names, beside plain rows."""
 
 
 def rows_of(
@@ -26,13 +65,7 @@ def rows_of(
     _check_options(form, options)
     if form == "rows":
         return read_rows(path, skipped, options, notes)
-    if form in lines.FORMS:
-        return lines.read(path, form, options, skipped)
-    if form in conll.FORMS:
-        return conll.read(path, options, skipped)
-    if form in superglue.FORMS:
-        return superglue.read(path, form, skipped)
-    return table_to_text.read(path, form, options.language, skipped)
+    return LAYOUTS[form].read(path, form, options, skipped)
 
 
 def _check_options(form: str, options: FileConfig) -> None:
@@ -41,12 +74,8 @@ def _check_options(form: str, options: FileConfig) -> None:
     Raises:
         ConfigError: one is given.
     """
-    fitting = {
-        "rows": FileConfig.model_fields.keys() - {"language"},
-        "webnlg": {"language"},
-        **dict.fromkeys(lines.FORMS, {"encoding"}),
-        **dict.fromkeys(conll.FORMS, {"encoding", "columns"}),
-    }.get(form, set())
+    of_rows = FileConfig.model_fields.keys() - {"language"}
+    fitting = of_rows if form == "rows" else LAYOUTS[form].options
     for name in FileConfig.model_fields:
         if getattr(options, name) is not None and name not in fitting:
             raise ConfigError(
