@@ -12,8 +12,9 @@ from ptune.documents import train_documents
 from ptune.documents.options import DistilConfig
 from ptune.experiments import report_runs
 from ptune.experiments.compare import compare
-from ptune.experiments.options import CompareConfig, ProbeConfig
+from ptune.experiments.options import CompareConfig, ProbeConfig, SweepConfig
 from ptune.experiments.probe import probe
+from ptune.experiments.sweep.sweep import sweep
 from ptune.experiments.train import train_task
 from ptune.pretraining import loop
 from ptune.pretraining.options import PretrainConfig
@@ -169,6 +170,16 @@ def import_prompt(world, out, resume):
     )
 
 
+def sweep_seeds(world, out, resume):
+    """Runs that are trained together, which go on without --resume."""
+    (world / "one.yaml").write_text(TASK.replace("patterns:", "#"))
+    (world / "sweep.yaml").write_text("tasks: [one.yaml]\ngrid: {train.seed: [0, 1]}\n")
+    for lease in (out / "leases").glob("*"):
+        if lease.name[0] != ".":
+            lease.unlink()  # its holder, this process, did not end
+    sweep(SweepConfig(file=world / "sweep.yaml", out=out), quiet)
+
+
 COMMANDS = {
     "train": train,
     "train the LM": lambda world, out, resume: train(
@@ -177,6 +188,7 @@ COMMANDS = {
     "train PET": lambda world, out, resume: train(world, out, resume, method="pet"),
     "probe": probe_facts,
     "compare": compare_methods,
+    "sweep": sweep_seeds,
     "pretrain": pretrain_lm,
     "distil": distil_documents,
 }
