@@ -52,15 +52,15 @@ class Forked:
             os._exit(status)
 
     def poll(self) -> int | None:
-        return self._look(os.WNOHANG)
+        return self._status(os.WNOHANG)
 
     def wait(self) -> int | None:
-        return self._look(0)
+        return self._status(0)
 
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
-    def _look(self, options: int) -> int | None:
+    def _status(self, options: int) -> int | None:
         if self.returncode is None:
             pid, status = os.waitpid(self.pid, options)
             if pid:
