@@ -92,7 +92,7 @@ AT_THE_DOOR = (
     "cli/train.py",
 )
 TOP = {
-    "experiments/train/train_task.py": ["train"],
+    "experiments/train/train_task.py": ["train", "assist", "_resolved"],
     "experiments/train/train_auto.py": ["train"],
     "experiments/estimate/estimate.py": ["estimate"],
     "estimators/classifier.py": ["_config"],  # which returns one

@@ -1,5 +1,6 @@
 """The command line as a user meets it."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ import pytest
 import tiny
 
 from ptune.answers.label_words import Verbalizer
+from ptune.base.ranks import Ranks
 from ptune.cli import main as cli
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Task
@@ -112,7 +114,50 @@ def test_one_of_several_processes_of_torchrun_is_refused(capsys, monkeypatch):
     assert main(capsys, "methods")[0] in (0, None)  # set by something else
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     status, _, errors = main(capsys, "methods")
-    assert status == 2 and "torchrun started 2 processes, and ptune trains in one" in errors
+    assert status == 2
+    assert "torchrun started 2 processes, and ptune methods runs in one" in " ".join(errors.split())
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["table.csv"], "make one of table.csv by ptune new"),
+        (["task.yaml", "--estimate"], "--estimate runs in one process"),
+        (["task.yaml", "--method", "auto"], "method auto tries one method after the other"),
+        (["task.yaml", "--method", "fine-tune"], "and fine-tune trains the LM:"),
+        (["task.yaml", "--method", "pet"], "and pet trains several models one after the other"),
+        (["task.yaml", "--method", "p-tuning", "--device", "cuda:1"], "--device names cuda:1"),
+    ],
+)
+def test_what_several_processes_cannot_train_together_is_refused(
+    capsys, monkeypatch, tmp_path, arguments, message
+):
+    """Before anything is read: the rows and the LM are nowhere."""
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("task.yaml").write_text(
+        "name: t\nlabels: {a: a, b: b}\ntemplate: '{soft:1} {x} {mask}'\nmethod: p-tuning\n"
+        "data: {train: none.csv, unlabeled: none.csv}\nlm: nowhere/\n"
+    )
+    pathlib.Path("table.csv").write_text("x,label\nu,a\nv,b\n")
+    for name, value in (("TORCHELASTIC_RUN_ID", "none"), ("WORLD_SIZE", "2"), ("RANK", "0")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(
+        "ptune.base.ranks.joined", lambda *place: contextlib.nullcontext(Ranks(0, 2))
+    )
+    status, _, errors = main(capsys, "train", *arguments)
+    assert status == 2 and message in " ".join(errors.split())
+
+
+def test_a_process_that_is_not_the_first_is_silent(capsys, monkeypatch):
+    for name, value in (("TORCHELASTIC_RUN_ID", "none"), ("WORLD_SIZE", "2"), ("RANK", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    with pytest.raises(SystemExit):
+        cli.main(["methods"])
+    sys.stdout.close()
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

@@ -121,8 +121,8 @@ def test_together_is_apart_step_by_step():
             patch.setattr(
                 loop,
                 "take_step",
-                lambda model, jobs, config, step=step, steps=steps: (
-                    step(model, jobs, config),
+                lambda model, jobs, config, ranks, step=step, steps=steps: (
+                    step(model, jobs, config, ranks),
                     stop_at(jobs, steps),
                 ),
             )

@@ -21,9 +21,9 @@ SECONDS_BETWEEN_FIGURES = 0.25  # in a bar: fetching one waits for the device th
 
 class Progress:
     """Shows the steps taken, current figures (loss, dev score) and the remaining time on standard
-    error."""
+    error, unless it is to be silent."""
 
-    def __init__(self, label: str, total: int, done: int = 0):
+    def __init__(self, label: str, total: int, done: int = 0, silent: bool = False):
         self.label, self.total, self.done, self.done_before = (
             terminal.clean(label),
             total,
@@ -32,8 +32,8 @@ class Progress:
         )
         self.figures: dict[str, Any] = {}
         self.began = self.spoke = time.monotonic()
-        self.bar = None
-        if sys.stderr.isatty():
+        self.bar, self.silent = None, silent
+        if sys.stderr.isatty() and not silent:
             columns = (
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
@@ -65,7 +65,7 @@ class Progress:
             if now - self.spoke > SECONDS_BETWEEN_FIGURES:
                 self.spoke = now
                 self.bar.update(self.task, figures=self._figures())
-        elif now - self.spoke > SECONDS_BETWEEN_LINES:
+        elif now - self.spoke > SECONDS_BETWEEN_LINES and not self.silent:
             self.spoke = now
             seconds_left = (
                 (now - self.began) / max(1, self.done - self.done_before) * (self.total - self.done)

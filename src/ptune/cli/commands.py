@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from ptune.base import terminal
+from ptune.cli import torchrun
 from ptune.cli.options import DoctorConfig, InspectConfig, ReportConfig
 from ptune.cli.parse import AnyConfig, parse
 from ptune.cli.train import names_table, read_task
@@ -256,6 +257,9 @@ def _train(arguments: Sequence[str]) -> None:
             f"--estimate is of a task's file: make one of {options[0]} by ptune new, or leave it "
             "out."
         )
+    if torchrun.is_one_of_several():
+        _train_together(arguments)
+        return
     task = read_task(options)
     if ESTIMATE in arguments:
         from ptune.experiments.estimate.estimate import estimate
@@ -268,6 +272,17 @@ def _train(arguments: Sequence[str]) -> None:
 
     train = train_auto.train if task.method == AUTO else train_task.train
     _resumable(lambda: train(task), "ptune train", arguments, task.out)
+
+
+def _train_together(arguments: Sequence[str]) -> None:
+    """Train with the other processes that torchrun started."""
+    torchrun.check_arguments(arguments, names_table(arguments))
+    from ptune.experiments.train import train_task
+
+    with torchrun.joined() as ranks:
+        task = read_task(arguments)
+        train = train_task.train if ranks.is_first else train_task.assist
+        _resumable(lambda: train(task, ranks=ranks), torchrun.command("train"), arguments, task.out)
 
 
 def _parse(options: type[AnyConfig], command: str, arguments: Sequence[str]) -> AnyConfig:

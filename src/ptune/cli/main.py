@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from ptune.base import terminal
+from ptune.cli import torchrun
 from ptune.cli.commands import COMMANDS
 from ptune.errors import PtuneError, nearest
 
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     _open_streams()
+    torchrun.fall_silent()
     try:
         _command(*arguments)
         sys.stdout.flush()
@@ -108,20 +110,5 @@ def _command(name: str = "--help", *rest: str) -> None:
     elif name not in COMMANDS:
         raise PtuneError(f"There is no command {name!r}. {nearest(name, COMMANDS)}")
     else:
-        _refuse_ranks()
+        torchrun.check_command(name)
         COMMANDS[name](rest)
-
-
-def _refuse_ranks() -> None:
-    """Refuse to run as one of several processes of torchrun, each of which would do all of the
-    work.
-
-    Raises:
-        PtuneError: it is one.
-    """
-    count = os.environ.get("WORLD_SIZE", "1")
-    if "TORCHELASTIC_RUN_ID" in os.environ and count != "1":
-        raise PtuneError(
-            f"torchrun started {count} processes, and ptune trains in one: start it as ptune, or "
-            "with --nproc-per-node 1."
-        )

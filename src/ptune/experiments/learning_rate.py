@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ptune.base import files
+from ptune.base.ranks import Ranks
 from ptune.errors import DivergedError
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.runs.without_trace import without_trace
@@ -26,27 +27,34 @@ def find(
     settings: TrainConfig,
     folder: pathlib.Path,
     report: Callable[[str], None],
+    *,
+    ranks: Ranks | None = None,
 ) -> float:
     """The rate at which the prompts are best on dev after at most 40 steps. The model is left as it
     is; the rate is kept in the folder, where a run that goes on finds it.
 
     Args:
         data: the training rows and dev rows of each task, by its number.
+        ranks: the processes that train together.
 
     Raises:
         DivergedError: at every rate a training left no finite state.
     """
-    note = folder / NOTE
-    if note.exists():
-        return float(files.read_json(note)["rate"])
+    note, ranks = folder / NOTE, ranks or Ranks()
+    known = ranks.from_first(lambda: files.read_json(note)["rate"] if note.exists() else None)
+    if known is not None:
+        return float(known)
     rates = [float(f"{factor * settings.learning_rate:g}") for factor in FACTORS]
-    scores = {rate: tried for rate, tried in _tried(model, data, settings, rates).items() if tried}
+    tried = _tried(model, data, settings, rates, ranks)
+    scores = {rate: score for rate, score in tried.items() if score}
     if not scores:
         raise DivergedError(
             f"At every learning rate from {rates[0]:g} to {rates[-1]:g} the training diverged: "
             "give a smaller one."
         )
     best = max(scores, key=lambda rate: (scores[rate], -rate))
+    if not ranks.is_first:
+        return best
     shown = ", ".join(f"{rate:g}: {score[0]:.3f}" for rate, score in scores.items())
     report(f"Learning rate {best:g}, the best on dev after a few steps of each ({shown}).")
     files.write_json(note, {"rate": best, "tried": {f"{rate:g}": scores[rate] for rate in scores}})
@@ -54,7 +62,7 @@ def find(
 
 
 def _tried(
-    model: PromptModel, data: Data, settings: TrainConfig, rates: Sequence[float]
+    model: PromptModel, data: Data, settings: TrainConfig, rates: Sequence[float], ranks: Ranks
 ) -> dict[float, tuple[float, float] | None]:
     """For each rate the mean best dev score of the tasks, and minus its mean dev loss; None where
     one of them diverged. All train in one batch."""
@@ -76,7 +84,7 @@ def _tried(
     with without_trace(model.lm, tuned=False):
         try:
             by_number = {number: rate for rate, numbers in copies.items() for number in numbers}
-            histories = fit(twin, rows, brief, label="learning rates", rates=by_number)
+            histories = fit(twin, rows, brief, label="learning rates", rates=by_number, ranks=ranks)
         except DivergedError as error:
             histories = error.trained
     return {

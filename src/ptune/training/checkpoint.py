@@ -1,14 +1,18 @@
-"""The checkpoint of a training: everything that is needed to resume it, in one file."""
+"""The checkpoint of a training: everything that is needed to resume it, in one file; and the same
+sent from one process to those that train with it."""
 
+import json
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors.torch import load, save
 
 from ptune.base import files
-from ptune.errors import StoreError
+from ptune.base.ranks import Ranks
+from ptune.errors import ConfigError, StoreError
 from ptune.runs import identity
 from ptune.training.prompt_training import PromptTraining
 
@@ -28,13 +32,7 @@ class Checkpoint:
     at_end: bool
 
     def save(self, jobs: Sequence[PromptTraining]) -> None:
-        tensors, notes = {"torch": torch.get_rng_state()}, []
-        if (device := jobs[0].lm.device).type == "cuda":
-            tensors["cuda"] = torch.cuda.get_rng_state(device)
-        for number, job in enumerate(jobs):
-            values, note = job.state()
-            tensors |= {f"{number}.{name}": value for name, value in values.items()}
-            notes.append(note)
+        tensors, notes = _state(jobs)
         files.write_tensors(self.file, tensors, {"jobs": notes, "identity": self.identity})
 
     def restore(self, jobs: Sequence[PromptTraining]) -> None:
@@ -49,12 +47,54 @@ class Checkpoint:
                 "with the same, or start without "
                 f"resuming."
             )
-        for number, (job, state) in enumerate(zip(jobs, note["jobs"])):
-            prefix = f"{number}."
-            job.load_state(
-                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)},
-                state,
+        _restore(jobs, tensors, note["jobs"])
+
+
+def agree(jobs: Sequence[PromptTraining], whole: dict[str, Any], ranks: Ranks) -> None:
+    """Let the trainings of all processes begin as those of the first one stand.
+
+    Args:
+        whole: everything that determines the result.
+
+    Raises:
+        ConfigError: a process would train something else.
+    """
+    for number, text in enumerate(identities := ranks.gather(json.dumps(whole).encode())):
+        if changed := identity.differing(json.loads(identities[0]), json.loads(text)):
+            raise ConfigError(
+                f"Process {number} of {ranks.count} has another {', '.join(changed)} than the "
+                "first one: start all of them with the same."
             )
-        torch.set_rng_state(tensors["torch"])
-        if "cuda" in tensors and (device := jobs[0].lm.device).type == "cuda":
-            torch.cuda.set_rng_state(tensors["cuda"], device)
+    tensors, notes = _state(jobs)
+    apart = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    notes = ranks.from_first(lambda: notes)
+    payload = ranks.send_from_first(save(apart) if ranks.is_first else b"")
+    if not ranks.is_first:
+        _restore(jobs, load(payload), notes)
+
+
+def _state(jobs: Sequence[PromptTraining]) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    """The tensors of all trainings and of the random numbers, and the trainings' notes."""
+    tensors, notes = {"torch": torch.get_rng_state()}, []
+    if (device := jobs[0].lm.device).type == "cuda":
+        tensors["cuda"] = torch.cuda.get_rng_state(device)
+    for number, job in enumerate(jobs):
+        values, note = job.state()
+        tensors |= {f"{number}.{name}": value for name, value in values.items()}
+        notes.append(note)
+    return tensors, notes
+
+
+def _restore(
+    jobs: Sequence[PromptTraining],
+    tensors: dict[str, torch.Tensor],
+    notes: Sequence[dict[str, Any]],
+) -> None:
+    for number, (job, note) in enumerate(zip(jobs, notes)):
+        prefix = f"{number}."
+        job.load_state(
+            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, note
+        )
+    torch.set_rng_state(tensors["torch"])
+    if "cuda" in tensors and (device := jobs[0].lm.device).type == "cuda":
+        torch.cuda.set_rng_state(tensors["cuda"], device)

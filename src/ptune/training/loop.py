@@ -22,6 +22,7 @@ from ptune.answers.word_labels import WordLabels
 from ptune.base import files
 from ptune.base.interrupts import Interrupted, stoppable
 from ptune.base.progress import Progress
+from ptune.base.ranks import Ranks
 from ptune.data.in_memory import rows_from
 from ptune.errors import ConfigError, DivergedError
 from ptune.model.confidence import keep_confidence
@@ -32,7 +33,7 @@ from ptune.runs import identity
 from ptune.runs.logs.step_log import StepLog
 from ptune.runs.logs.training_log import TrainingLog
 from ptune.settings import TrainConfig
-from ptune.training.checkpoint import Checkpoint
+from ptune.training.checkpoint import Checkpoint, agree
 from ptune.training.prompt_training import (
     Metric,
     PromptTraining,
@@ -43,6 +44,8 @@ from ptune.training.prompt_training import (
 from ptune.training.watching import log_evaluation, log_step
 
 __all__ = ["Metric", "TextMetric", "Training", "fit", "fit_together"]
+Drawn = tuple[PromptTraining, Example, float]
+"""A row of a step, with its task's training and its weight in the loss."""
 OF_A_STEP = ("accumulate", "recompute", "context_mb", "save_seconds")
 """Settings in which trainings that share their steps agree."""
 
@@ -150,6 +153,7 @@ def fit(
     label: str = "training",
     logs: Sequence[TrainingLog] = (),
     rates: Mapping[Any, float] | None = None,
+    ranks: Ranks | None = None,
 ) -> dict[int | str, TrainingHistory]:
     """Train tasks on their training rows and restore the best state of each, judged on its dev
     rows. Where only prompts are trained, the tasks are trained together.
@@ -171,6 +175,8 @@ def fit(
         logs: what gets losses, rates and dev scores while it runs (``TrainingLog``); they change no
             result.
         rates: the peak learning rate of each task's prompt, in place of the one in ``config``.
+        ranks: the processes that train prompts together, each of which calls this with the same;
+            the rows of each step are split over them. The folder and the logs are the first one's.
 
     Raises:
         ConfigError, DataError: nothing to train, or no rows.
@@ -190,7 +196,7 @@ def fit(
         resume,
         rates,
     )
-    (histories,) = fit_together(model, [training], tune=tune, label=label, logs=logs)
+    (histories,) = fit_together(model, [training], tune=tune, label=label, logs=logs, ranks=ranks)
     check_kept(model, histories, training.config, tune)
     return histories
 
@@ -202,12 +208,13 @@ def fit_together(
     tune: Tune = "prompt",
     label: str = "training",
     logs: Sequence[TrainingLog] = (),
+    ranks: Ranks | None = None,
 ) -> list[dict[int | str, TrainingHistory]]:
     """Several trainings of tasks of one model, each of which ends as by a ``fit`` of its own: they
     share the calls of the LM, and each has its settings, its checkpoint and its end.
 
     Args:
-        tune, label, logs: as for ``fit``.
+        tune, label, logs, ranks: as for ``fit``.
 
     Returns:
         For each training how it went for its tasks. Where a task's loss was not finite at its first
@@ -220,6 +227,9 @@ def fit_together(
     for training in trainings:
         _check(training, tune)
     _check_together(model, trainings, tune)
+    ranks = ranks or Ranks()
+    _check_ranks(tune, ranks)
+    logs = logs if ranks.is_first else ()
     trainings = [_with_rows(training) for training in trainings]
     shared = trainings[0].config
     with _trainable(model, shared, tune):
@@ -229,10 +239,10 @@ def fit_together(
             job.is_watched = bool(logs)
         if tune == "prompt":
             _check_gradients(model, jobs)
-        parts = [_part(model, *pair, tune) for pair in zip(trainings, all_jobs)]
+        parts = [_part(model, *pair, tune, ranks) for pair in zip(trainings, all_jobs)]
         with _keeping_contexts(model, jobs, shared, tune):
             log = StepLog(logs, label, max(job.step for job in jobs))
-            _run(model, parts, shared, log)
+            _run(model, parts, shared, log, ranks)
             log.flush()
         return [_finish(model, part) for part in parts]
 
@@ -257,17 +267,25 @@ def _jobs(model: PromptModel, training: Training, tune: Tune) -> dict[Any, Promp
 
 
 def _part(
-    model: PromptModel, training: Training, jobs: Mapping[Any, PromptTraining], tune: Tune
+    model: PromptModel,
+    training: Training,
+    jobs: Mapping[Any, PromptTraining],
+    tune: Tune,
+    ranks: Ranks,
 ) -> _Part:
     """A training's part of the joint steps, gone on from its checkpoint where it is resumed."""
-    if training.folder is None:
+    if training.folder is None and ranks.count == 1:
         return _Part(jobs, None)
     whole = _identity(model, list(jobs.values()), training, tune)
     whole |= {"rates": list(training.rates.values())} if training.rates else {}
-    file = pathlib.Path(training.folder) / "checkpoint.safetensors"
-    checkpoint = Checkpoint(file, whole, tune == "prompt")
-    if training.resume and file.exists():
-        checkpoint.restore(list(jobs.values()))
+    checkpoint = None
+    if training.folder is not None and ranks.is_first:
+        file = pathlib.Path(training.folder) / "checkpoint.safetensors"
+        checkpoint = Checkpoint(file, whole, tune == "prompt")
+        if training.resume and file.exists():
+            checkpoint.restore(list(jobs.values()))
+    if ranks.count > 1:
+        agree(list(jobs.values()), whole, ranks)
     return _Part(jobs, checkpoint)
 
 
@@ -339,6 +357,14 @@ def _check_together(model: PromptModel, trainings: Sequence[Training], tune: Tun
                 f"Trainings that share their steps have one {name}, and these have "
                 f"{values[0]} and {values[1]}: train them apart."
             )
+
+
+def _check_ranks(tune: Tune, ranks: Ranks) -> None:
+    """Refuse processes that train together where more than prompts is trained."""
+    if ranks.count > 1 and tune != "prompt":
+        raise ConfigError(
+            f"{ranks.count} processes train prompts together, and not the LM or its head: take one."
+        )
 
 
 @contextlib.contextmanager
@@ -421,7 +447,13 @@ def lower_rates(config: TrainConfig, tune: str) -> str:
     return "lower " + " and ".join(f"{name} (it is {getattr(config, name):g})" for name in names)
 
 
-def _run(model: PromptModel, parts: Sequence[_Part], shared: TrainConfig, log: StepLog) -> None:
+def _run(
+    model: PromptModel,
+    parts: Sequence[_Part],
+    shared: TrainConfig,
+    log: StepLog,
+    ranks: Ranks,
+) -> None:
     """Take joint steps until all tasks are done.
 
     Args:
@@ -431,28 +463,30 @@ def _run(model: PromptModel, parts: Sequence[_Part], shared: TrainConfig, log: S
     jobs = [job for part in parts for job in part.jobs.values()]
     done = sum(job.steps if job.done else job.step for job in jobs)
     steps = sum(job.steps for job in jobs)
-    with Progress(log.training, steps, done) as progress, stoppable() as stopped:
+    shown = Progress(log.training, steps, done, silent=not ranks.is_first)
+    with shown as progress, stoppable() as asked:
         while active := [job for job in jobs if not job.done]:
             running = [part for part in parts if not part.is_done]
-            take_step(model, active, shared)
+            take_step(model, active, shared, ranks)
             progress.advance(len(active), loss=active[0].losses[-1])
             log_step(log, active)
             if due := [job for job in active if job.due]:
                 log.write_steps()
-                _evaluate(model, due)
+                _evaluate(model, due, ranks)
                 log_evaluation(log, model, due)
                 progress.advance(
                     sum(job.steps - job.step for job in due if job.done),
                     dev=max(_last(job) for job in due),
                 )
-            is_time = stopped() or time.monotonic() - saved > shared.save_seconds
+            stopped = ranks.any(asked())
+            is_time = stopped or time.monotonic() - saved > shared.save_seconds
             if unsaved := [part for part in running if part.is_to_be_saved(is_time)]:
                 log.flush()
                 for part in unsaved:
                     part.save()
                 log.restart_clock()
                 saved = time.monotonic() if is_time else saved
-            if stopped():
+            if stopped:
                 raise Interrupted(_stopped(parts))
 
 
@@ -465,14 +499,20 @@ def _stopped(parts: Sequence[_Part]) -> str:
     return f"Stopped; {kept[0]}{others} {'hold' if others else 'holds'} all that was trained."
 
 
-def take_step(model: PromptModel, jobs: Sequence[PromptTraining], config: TrainConfig) -> None:
+def take_step(
+    model: PromptModel,
+    jobs: Sequence[PromptTraining],
+    config: TrainConfig,
+    ranks: Ranks | None = None,
+) -> None:
     """One joint step: the LM runs once over a batch of every task's rows, and then each task's
-    optimiser takes a step."""
+    optimiser takes a step. Of several processes each runs its share of the rows."""
+    ranks = ranks or Ranks()
     batches = [job.batch() for job in jobs]
-    drawn: list[tuple[PromptTraining, Example, float]] = []
-    sizes = []
+    shares: list[Drawn] = []
+    sizes, count = [], 0
     for part in range(config.accumulate):
-        before = len(drawn)
+        drawn: list[Drawn] = []
         parts = [batch[part :: config.accumulate] for batch in batches]
         for job, batch, some in zip(jobs, batches, parts):
             share = (1 - job.config.auxiliary) / len(batch)
@@ -482,34 +522,59 @@ def take_step(model: PromptModel, jobs: Sequence[PromptTraining], config: TrainC
                 (job, example, job.config.auxiliary / len(batch))
                 for example in job.hidden(model, len(some))
             ]
-        sizes.append(len(drawn) - before)
+        rows = _share(model, drawn, ranks, count)
+        shares += rows
+        sizes.append(len(rows))
+        count += len(drawn)
     losses = model.backward(
-        [example for _, example, _ in drawn], [weight for *_, weight in drawn], sizes
+        [example for _, example, _ in shares], [weight for *_, weight in shares], sizes
     )
-    for job in jobs:
-        numbers = [number for number, (other, *_) in enumerate(drawn) if other is job]
-        job.losses.append(losses[numbers].sum())
+    numbers = [[i for i, (other, *_) in enumerate(shares) if other is job] for job in jobs]
+    parameters = [parameter for job in jobs for parameter in job.parameters]
+    sums = torch.stack([losses[numbers_of_job].sum() for numbers_of_job in numbers])
+    for job, loss in zip(jobs, ranks.sum_gradients(parameters, sums)):
+        job.losses.append(loss)
         job.update()
 
 
-def _evaluate(model: PromptModel, jobs: Sequence[PromptTraining]) -> None:
-    """Evaluate several tasks, with the dev rows of all of them in the same batches."""
+def _share(model: PromptModel, drawn: Sequence[Drawn], ranks: Ranks, first: int) -> list[Drawn]:
+    """The rows of a step that this process runs. Those of a task whose loss couples them are run by
+    one process.
+
+    Args:
+        first: the number of the first row among those of the step.
+    """
+    return [
+        row
+        for number, row in enumerate(drawn, first)
+        if ranks.runs(row[0].task if row[1].couples_rows(model.tasks[row[0].task]) else number)
+    ]
+
+
+def _evaluate(model: PromptModel, jobs: Sequence[PromptTraining], ranks: Ranks) -> None:
+    """Evaluate several tasks, with the dev rows of all of them in the same batches. Of several
+    processes each runs its share of the rows, and the first one's figures are those of all."""
     chosen, written = [job for job in jobs if not job.writes], [job for job in jobs if job.writes]
     for job in jobs:
         model.solve_reader(job.task, job.rows)
-    scores = iter(model.scores([example for job in chosen for example in job.dev], finite=False))
+    examples = ranks.share([example for job in chosen for example in job.dev])
+    scores = iter(ranks.gather_shares(model.scores(examples, finite=False)))
     for job in chosen:
         dev_scores = [next(scores) for _ in job.dev]
         dev_loss = mean_loss(dev_scores, job.dev)
         figure = job.metric or functools.partial(figure_on_dev, model.tasks[job.task].task)
-        job.evaluate(dev_loss, functools.partial(figure, dev_scores, job.dev))
-    losses = iter(model.text_losses([example for job in written for example in job.dev]))
+        score = functools.partial(figure, dev_scores, job.dev)
+        job.evaluate(dev_loss, functools.partial(ranks.from_first, score))
+    examples = ranks.share([example for job in written for example in job.dev])
+    losses = iter(ranks.gather_numbers(model.text_losses(examples)))
     for job in written:
         dev_loss = sum(next(losses) for _ in job.dev) / len(job.dev)
         job.evaluate(
             dev_loss,
             lambda dev_loss=dev_loss, job=job: (  # type: ignore[misc]
-                job.texts(model, job.task, job.dev_rows) if job.texts else -dev_loss
+                ranks.from_first(lambda: job.texts(model, job.task, job.dev_rows))
+                if job.texts
+                else -dev_loss
             ),
         )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.base import terminal
+from ptune.base.ranks import Ranks, check_gpus
 from ptune.errors import DivergedError, PtuneError
 from ptune.experiments import learning_rate
 from ptune.experiments.train import (
@@ -36,7 +37,7 @@ from ptune.survey.text_checks import unknown_text
 from ptune.tasks import task_members
 from ptune.tasks.judging import judge_labels, judge_texts
 from ptune.tasks.pet_task import plan_of
-from ptune.tasks.resolved import resolve
+from ptune.tasks.resolved import refusals, resolve
 from ptune.tasks.resolved.parts import LMSource, TrainingParts
 from ptune.tasks.resolved.task_form import TaskForm
 from ptune.tasks.schema import TaskConfig
@@ -65,6 +66,7 @@ class Setup:
         identity: all that the outcome depends on.
         data_findings: what is odd about the rows.
         logs: what gets the figures of the training while it runs.
+        ranks: the processes that train together.
     """
 
     parts: TrainingParts
@@ -76,11 +78,14 @@ class Setup:
     report: Callable[[str], None]
     data_findings: Sequence[str]
     logs: Sequence[TrainingLog] = ()
+    ranks: Ranks = field(default_factory=Ranks)
 
     def claim_folder(self) -> None:
-        """Claim the folder, once all that can be checked before the first step is checked."""
+        """Claim the folder, once all that can be checked before the first step is checked, and let
+        the other processes begin."""
         if self.folder.begun is None:
             self.folder.claim(self.identity)
+        self.ranks.begin()
 
 
 @dataclass(frozen=True)
@@ -124,32 +129,83 @@ class Trained:
         return self.model.tasks[int(number)].task.name
 
 
-def train(config: TaskConfig, report: Callable[[str], None] = terminal.print_line) -> Run:
+def train(
+    config: TaskConfig,
+    report: Callable[[str], None] = terminal.print_line,
+    ranks: Ranks | None = None,
+) -> Run:
     """Train the task's prompts (or the LM), save them in the out folder, and score the test rows,
     if there are any.
 
     Args:
         report: gets each line about the progress.
+        ranks: the processes that train together, of which this is the first; the others call
+            ``assist``.
 
     Raises:
         PtuneError: the task, its rows or the LM are at fault.
         DivergedError: the training, or that of one of the prompts, left no finite state to keep;
             that is not saved.
     """
-    return train_parts(resolve.training(config), report)
+    ranks = ranks or Ranks()
+    return train_parts(_resolved(config, ranks), report, ranks=ranks)
+
+
+def assist(config: TaskConfig, ranks: Ranks) -> None:
+    """Run a share of the rows of a training whose first process calls ``train``. Nothing is
+    written, and the test rows are left to the first one.
+
+    Raises:
+        PtuneError: as ``train``.
+    """
+    parts = _resolved(config, ranks)
+    rows = TaskRows.read(parts.form, parts.data, _ignore)
+    lm = train_setup.load_lm(parts.source, parts.method)
+    setup = Setup(
+        parts=parts,
+        rows=rows,
+        lm=lm,
+        start=_start(parts.source, lm),
+        folder=RunFolder(parts.output.folder, "ptune train"),
+        identity={},
+        report=_ignore,
+        data_findings=(),
+        ranks=ranks,
+    )
+    model, tasks = _build(setup)
+    if ranks.begin():
+        prepared = Prepared(model, tasks, _rows_of_tasks(rows, tasks), {})
+        _fit(with_rate(setup, prepared), prepared)
+
+
+def _ignore(message: str) -> None:
+    """Report nothing: the first process speaks."""
+
+
+def _resolved(config: TaskConfig, ranks: Ranks) -> TrainingParts:
+    """The parts of a training; what several processes cannot train together is refused."""
+    if ranks.count == 1:
+        return resolve.training(config)
+    refusals.check_named(config)
+    parts = resolve.training(config)
+    refusals.check_ranks(parts.method, ranks.count)
+    check_gpus(parts.source.device)
+    return parts
 
 
 def train_parts(
     parts: TrainingParts,
     report: Callable[[str], None],
     load: Callable[[LMSource, Method], LanguageModel] = train_setup.load_lm,
+    ranks: Ranks | None = None,
 ) -> Run:
     """A training whose configuration is resolved; see ``train``.
 
     Args:
         load: gives the LM, once all that can be told without it is.
     """
-    with entered(parts, report, load) as setup:
+    with entered(parts, report, load) as entered_setup:
+        setup = replace(entered_setup, ranks=ranks or Ranks())
         check_begun(setup)
         if train_setup.is_finished(parts.output):
             return train_results.finished_run(parts.output.folder, report)
@@ -229,23 +285,28 @@ def _set_up(
     rows = TaskRows.read(form, parts.data, report)
     judge_labels.check_metrics(form, rows.splits["test"] or rows.splits["dev"])
     data_findings = train_findings.of_rows(form, rows)
-    lm, start = load(source, parts.method), None
+    lm = load(source, parts.method)
     texts = texts_that_are_read(form, rows.splits)
     for sentence in unknown_text.check(texts, lm.tokens, parts.allow_unknown):
         report(sentence)
-    if source.continue_from is not None:
-        folders = prompt_folder.folders_in(source.continue_from)
-        start = prompt_folder.load(folders, lm, trainable=True)
     return Setup(
         parts=parts,
         rows=rows,
         lm=lm,
-        start=start,
+        start=_start(source, lm),
         folder=folder,
         identity={"lm": identity.of_lm(lm), **identity.with_contents(parts.deciding)},
         report=report,
         data_findings=data_findings,
     )
+
+
+def _start(source: LMSource, lm: LanguageModel) -> PromptModel | None:
+    """The prompts as which new ones begin, where there are any."""
+    if source.continue_from is None:
+        return None
+    folders = prompt_folder.folders_in(source.continue_from)
+    return prompt_folder.load(folders, lm, trainable=True)
 
 
 def _score(setup: Setup, trained: Trained, run: Run) -> None:
@@ -329,16 +390,8 @@ def prepare(
         PtuneError: something does not fit.
     """
     parts, rows = setup.parts, setup.rows
-    form, method, output = parts.form, parts.method, parts.output
-    model, tasks = train_model.build(
-        setup.lm,
-        rows.by_prompt["train"],
-        setup.start,
-        form=form,
-        method=method,
-        learning=parts.learning,
-        output=output,
-    )
+    form, output = parts.form, parts.output
+    model, tasks = _build(setup)
     splits = ["train", "dev", "test"]
     train_checks.check_rows(
         model, tasks, rows, splits=splits, judging=form.judging, report=setup.report
@@ -346,10 +399,28 @@ def prepare(
     scored = rows.splits["test"] if output.only else rows.scored(tasks)
     figures = baseline_figures(form, parts.data, setup.lm, train=rows.splits["train"], test=scored)
     _report_model(model, setup.report)
-    data = {
+    return Prepared(model, tasks, _rows_of_tasks(rows, tasks), figures)
+
+
+def _build(setup: Setup) -> tuple[PromptModel, dict[str | None, int]]:
+    """The model, and the number of each prompt's task."""
+    parts = setup.parts
+    return train_model.build(
+        setup.lm,
+        setup.rows.by_prompt["train"],
+        setup.start,
+        form=parts.form,
+        method=parts.method,
+        learning=parts.learning,
+        output=parts.output,
+    )
+
+
+def _rows_of_tasks(rows: TaskRows, tasks: Mapping[str | None, int]) -> learning_rate.Data:
+    """The training and the dev rows by the number of their task."""
+    return {
         number: (rows.of("train", value), rows.of("dev", value)) for value, number in tasks.items()
     }
-    return Prepared(model, tasks, data, figures)
 
 
 def _train_prompts(setup: Setup) -> Trained:
@@ -380,7 +451,9 @@ def with_rate(setup: Setup, prepared: Prepared) -> Setup:
     parts, model, data = setup.parts, prepared.model, prepared.data
     if not parts.finds_rate:
         return setup
-    rate = learning_rate.find(model, data, parts.train, parts.output.folder, setup.report)
+    rate = learning_rate.find(
+        model, data, parts.train, parts.output.folder, setup.report, ranks=setup.ranks
+    )
     settings = parts.train.model_copy(update={"learning_rate": rate})
     return replace(setup, parts=replace(parts, train=settings))
 
@@ -412,6 +485,7 @@ def _fit(setup: Setup, prepared: Prepared) -> Mapping[int | str, TrainingHistory
         tune=setup.parts.method.tune,  # type: ignore[arg-type]
         label=setup.parts.form.name,
         logs=setup.logs,
+        ranks=setup.ranks,
     )
     return histories
 

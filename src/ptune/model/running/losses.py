@@ -44,6 +44,8 @@ def backward(
 ) -> torch.Tensor:
     """Add the gradient of the weighted losses [B], and return them; see
     ``PromptModel.backward``."""
+    if not examples:
+        return torch.zeros(0, device=model.lm.device)
     tasks = [example.task for example in examples]
     learned, carry_gradients = prompt_vectors(model, tasks).apart()
     factors = torch.tensor(list(weights), device=model.lm.device)

@@ -5,7 +5,7 @@ from ptune.settings import TrainOverrides
 from ptune.tasks import task_members
 from ptune.tasks.resolved.parts import Output
 from ptune.tasks.resolved.task_form import TaskForm
-from ptune.tasks.schema import DataConfig, TaskConfig
+from ptune.tasks.schema import AUTO, DataConfig, TaskConfig
 from ptune.training.methods import PET, Method
 
 # what a task may not say with method auto, since every method that is tried says it itself
@@ -194,3 +194,42 @@ def check_log(method: Method, output: Output) -> None:
         raise ConfigError(
             f"log tells what a training does, and {method.name} trains nothing: leave it out."
         )
+
+
+def check_named(config: TaskConfig) -> None:
+    """Refuse several processes where the method is to be chosen, or one GPU is named.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    if config.method == AUTO:
+        raise ConfigError(
+            "method auto tries one method after the other, in one process: name a method (ptune "
+            "methods lists them), or start it as ptune train."
+        )
+    if config.device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(
+            "Each process of torchrun takes a GPU of its own, and "
+            f"--device names {config.device}: leave it out, or take cpu."
+        )
+
+
+def check_ranks(method: Method, count: int) -> None:
+    """Refuse a training that several processes cannot do together.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if method.tune != "prompt" or method.name in PET:
+        raise ConfigError(
+            f"torchrun started {count} processes, which train prompts on a frozen LM together, and "
+            f"{method.name} trains {_trained_by(method)}: start it as ptune train."
+        )
+
+
+def _trained_by(method: Method) -> str:
+    """What a method trains, in words."""
+    if method.name in PET:
+        return "several models one after the other"
+    kinds = {"head": "the LM's head", "lm": "the LM", "both": "the LM too", "nothing": "nothing"}
+    return kinds[method.tune]

@@ -1,0 +1,312 @@
+"""Trainings that several processes do together, and the processes that do them: ``python
+tests/ranks_cases.py 4`` prints how far four are from one, for each case."""
+
+import contextlib
+import functools
+import hashlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import tiny
+import torch
+from torch import distributed
+
+from ptune.answers.label_words import Verbalizer
+from ptune.answers.readers.reader_table import READERS
+from ptune.base.interrupts import Interrupted
+from ptune.base.ranks import Ranks
+from ptune.errors import ConfigError, DivergedError
+from ptune.lm.language_model import LanguageModel
+from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
+from ptune.settings import DecodingConfig, TrainConfig
+from ptune.template.language import Template
+from ptune.training import loop
+from ptune.training.loop import fit
+from ptune.training.prompt_training import PromptTraining
+
+WORDS = Verbalizer.from_words({"a": "Yes", "b": "No"})
+TOWNS = "Vienna Paris Rome Berlin Madrid London Austria France Italy Germany euro film city".split()
+SOFT = "{soft:3} {x} {soft:2} {mask} {soft:1}"
+SETTINGS = dict(batch_size=5, steps=6, evaluate_every=3, patience=0, learning_rate=3e-3)
+
+
+def rows(count: int, start: int = 0) -> list[dict[str, str]]:
+    return [
+        {"x": f"{TOWNS[i % 13]} {TOWNS[(3 * i + 1) % 13]}", "label": "ab"[i % 2], "y": TOWNS[i % 7]}
+        for i in range(start, start + count)
+    ]
+
+
+def labels(name: str, template: str = SOFT, **more: Any) -> Task:
+    return Task(name, Template.parse(template), WORDS, **{"encoder": "lstm", **more})
+
+
+def texts(name: str, template: str) -> Task:
+    return Task(
+        name,
+        Template.parse(template),
+        None,
+        target="y",
+        encoder="table",
+        prefix=PrefixSettings(8),
+        decoding=DecodingConfig(max_new_tokens=3),
+    )
+
+
+@dataclass(frozen=True)
+class Case:
+    family: str
+    tasks: tuple[Task, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    tolerance: float = 1e-10  # of what is trained in float64
+    is_quick: bool = True  # part of the tests
+
+
+def written_right(model: PromptModel, task: int, some_rows: list[dict[str, str]]) -> float:
+    """How many letters the LM writes: a figure that differs with the prompt."""
+    assert model.tasks[task].verbalizer is None
+    return float(sum(len(text) for text in model.generate(some_rows[:2], task)))
+
+
+CASES = {
+    "masked, two tasks, accumulate 2": Case(
+        "bert",
+        (
+            labels("one"),
+            labels("two", "{x} {soft:4} is {mask}", encoder="table", loss="vocabulary"),
+        ),
+        {"accumulate": 2},
+    ),
+    "masked, prototypes beside words": Case(
+        "bert",
+        (
+            labels("one", SOFT, reader=READERS["prototypes"]),
+            labels("two", SOFT),
+            labels("three", SOFT, reader=READERS["prototypes"]),
+        ),
+        {"accumulate": 2, "learning_rate": 1e-3},
+        tolerance=1e-4,
+        is_quick=False,
+    ),
+    "masked, hidden words too": Case(
+        "bert",
+        (labels("one"),),
+        {"auxiliary": 0.3},
+        {"unlabeled": [{"x": f"{town} is a city"} for town in TOWNS]},
+        is_quick=False,
+    ),
+    "causal, texts by a prefix beside labels": Case(
+        "gpt2",
+        (texts("one", "{prefix:3} {x} = {mask}"), labels("two", "{x} {soft:3} {mask}")),
+        {"weight_decay": 0.01},
+        {"texts": written_right},
+    ),
+    "encoder-decoder, a prefix, three rows a step": Case(
+        "t5", (texts("one", "{prefix:3} {x} = {mask}"),), {"batch_size": 3, "accumulate": 3}
+    ),
+}
+
+
+@functools.cache
+def loaded(family: str, dtype: torch.dtype) -> LanguageModel:
+    return LanguageModel(*tiny.tiny(family, dtype))
+
+
+def built(case: Case, dtype: torch.dtype) -> tuple[PromptModel, dict[str, Any]]:
+    model = PromptModel(loaded(case.family, dtype))
+    for task in case.tasks:
+        model.add(task)
+    model.bank.encoders.to(dtype)
+    model.bank.prefixes.to(dtype)  # readers compute in float32
+    return model, {
+        task.name: (rows(13 + number), rows(7, 20 + number))
+        for number, task in enumerate(case.tasks)
+    }
+
+
+def values(model: PromptModel) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.bank.named_parameters()}
+
+
+def trained(case: Case, ranks: Ranks, **options: Any) -> tuple[dict[str, torch.Tensor], list[Any]]:
+    """What a case's prompts are after a training in float64, and its evaluations."""
+    model, data = built(case, torch.float64)
+    settings = {**SETTINGS, **case.settings, **options.pop("settings", {})}
+    data |= options.pop("data", {})
+    histories = fit(model, data, TrainConfig(**settings), ranks=ranks, **case.options, **options)
+    return values(model), [
+        [look.loss, look.dev_loss, look.dev]
+        for history in histories.values()
+        for look in history.history
+    ]
+
+
+def gradients(case: Case, ranks: Ranks) -> dict[str, torch.Tensor]:
+    """Each task's gradient of the first step, in float32."""
+    model, data = built(case, torch.float32)
+    kept: dict[str, torch.Tensor] = {}
+
+    def keep(job: PromptTraining) -> None:
+        for number, parameter in enumerate(job.parameters):
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            kept[f"{job.name} {number}"] = gradient.detach().clone()
+        job.step += 1
+
+    settings = {**SETTINGS, **case.settings, "steps": 1}
+    with mock.patch.object(PromptTraining, "update", keep):
+        fit(model, data, TrainConfig(**settings), ranks=ranks, **case.options)
+    return kept
+
+
+def furthest(ours: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> float:
+    assert ours.keys() == others.keys()
+    return max(float((ours[name] - others[name]).abs().max()) for name in ours)
+
+
+def digest(tensors: dict[str, torch.Tensor]) -> bytes:
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(tensors[name].numpy().tobytes())
+    return total.digest()
+
+
+@contextlib.contextmanager
+def at_step(number: int, do: Any) -> Iterator[None]:
+    """Let something happen behind a step."""
+    done, step = [], loop.take_step
+
+    def stepping(*arguments: Any) -> None:
+        step(*arguments)
+        done.append(1)
+        if len(done) == number:
+            do()
+
+    with mock.patch.object(loop, "take_step", stepping):
+        yield
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+FIRST = next(iter(CASES.values()))
+QUICK = {name: case for name, case in CASES.items() if case.is_quick}
+UNTIL_LATER = {"save_seconds": 1000.0}
+
+
+def stopped(ranks: Ranks, folder: pathlib.Path) -> bool:
+    """A training whose last process alone is asked to stop, behind the fourth step."""
+    asked = at_step(4, terminate) if ranks.rank == ranks.count - 1 else contextlib.nullcontext()
+    try:
+        with asked:
+            trained(FIRST, ranks, folder=folder, settings=UNTIL_LATER)
+    except Interrupted:
+        return True
+    return False
+
+
+def fault(run: Any, kind: type[Exception]) -> str:
+    try:
+        run()
+    except kind as error:
+        return str(error)
+    return "no fault"
+
+
+def together(ranks: Ranks, folder: pathlib.Path, cases: dict[str, Case]) -> dict[str, Any]:
+    """What the processes have to say of some cases; the last one is killed in the end."""
+    outcome: dict[str, Any] = {"gradients": {}, "trained": {}, "alike": {}}
+    outcome["begins"] = ranks.begin()
+    for name, case in cases.items():
+        outcome["gradients"][name] = gradients(case, ranks)
+        outcome["trained"][name] = kept, _ = trained(case, ranks)
+        outcome["alike"][name] = len(set(ranks.gather(digest(kept)))) == 1
+    with mock.patch.object(Ranks, "sum_gradients", lambda ranks, parameters, losses: losses):
+        outcome["forgotten"] = gradients(FIRST, ranks)
+    outcome["resumed"] = trained(FIRST, ranks, folder=folder / "one", resume=True)
+    outcome["stopped"] = stopped(ranks, folder / "many")
+    outcome["diverged"] = fault(
+        lambda: trained(FIRST, ranks, settings={"learning_rate": 1e300, "clip": 0.0}), DivergedError
+    )
+    others = {"one": (rows(13), rows(7, 20 + ranks.rank))}
+    outcome["other rows"] = fault(lambda: trained(FIRST, ranks, data=others), ConfigError)
+    last = ranks.rank == ranks.count - 1
+    again = Ranks(ranks.rank, ranks.count)
+    outcome["fault"] = fault(lambda: again.begin("There is no GPU." if last else None), ConfigError)
+    again = Ranks(ranks.rank, ranks.count)
+    outcome["over"] = again.begin(over=ranks.is_first)
+    with at_step(2, lambda: os._exit(9)) if last else contextlib.nullcontext():
+        outcome["killed"] = fault(
+            lambda: trained(FIRST, ranks, folder=folder / "killed", settings={"save_seconds": 0.0}),
+            Exception,
+        )
+    return outcome
+
+
+@contextlib.contextmanager
+def joined(rank: int, count: int, store: pathlib.Path) -> Iterator[Ranks]:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=count)
+    try:
+        yield Ranks(rank, count)
+    finally:
+        distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def others(count: int, folder: pathlib.Path, kind: str) -> Iterator[None]:
+    """While this is open, the other processes run; their output goes to files.
+
+    Args:
+        kind: which cases they do, "quick" or "all".
+    """
+    started = []
+    for rank in range(1, count):
+        command = [sys.executable, __file__, str(count), str(rank), str(folder), kind]
+        with open(folder / f"output-{rank}", "w") as output:
+            started.append(subprocess.Popen(command, stdout=output, stderr=output))
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def main(count: int, rank: int = 0, folder: str = "", kind: str = "all") -> None:
+    if rank:
+        with joined(rank, count, pathlib.Path(folder) / "store") as ranks:
+            together(ranks, pathlib.Path(folder), QUICK if kind == "quick" else CASES)
+        return
+    one = Ranks()
+    with tempfile.TemporaryDirectory() as name:
+        path = pathlib.Path(name)
+        with others(count, path, "all"):
+            stopped(one, path / "one")
+            with joined(0, count, path / "store") as ranks:
+                outcome = together(ranks, path, CASES)
+    print(f"{count} processes beside one: gradients of a step in float32, values in float64")
+    for name, case in CASES.items():
+        of_step = furthest(outcome["gradients"][name], gradients(case, one))
+        whole = furthest(outcome["trained"][name][0], trained(case, one)[0])
+        print(f"{of_step:.1e}  {whole:.1e}  alike {outcome['alike'][name]}  {name}")
+    forgotten = furthest(outcome["forgotten"], gradients(FIRST, one))
+    print(f"{forgotten:.1e}  the first case where nothing is summed")
+    print(
+        f"{furthest(outcome['resumed'][0], trained(FIRST, one)[0]):.1e}  resumed from one process"
+    )
+    for name in ("stopped", "over", "diverged", "other rows", "fault", "killed"):
+        print(f"{name}: {outcome[name]}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), *map(int, sys.argv[2:3]), *sys.argv[3:])
