@@ -144,9 +144,9 @@ def trained(case: Case, ranks: Ranks, **options: Any) -> tuple[dict[str, torch.T
     data |= options.pop("data", {})
     histories = fit(model, data, TrainConfig(**settings), ranks=ranks, **case.options, **options)
     return values(model), [
-        [look.loss, look.dev_loss, look.dev]
+        [evaluation.loss, evaluation.dev_loss, evaluation.dev]
         for history in histories.values()
-        for look in history.history
+        for evaluation in history.history
     ]
 
 

@@ -23,10 +23,10 @@ def outcome(tmp_path_factory):
 def test_many_processes_train_as_one(outcome, name):
     case = QUICK[name]
     assert furthest(outcome["gradients"][name], gradients(case, Ranks())) < 1e-5
-    values, looks = trained(case, Ranks())
-    theirs, their_looks = outcome["trained"][name]
+    values, evaluations = trained(case, Ranks())
+    theirs, their_evaluations = outcome["trained"][name]
     assert furthest(theirs, values) < case.tolerance
-    assert their_looks == [pytest.approx(look, abs=1e-5) for look in looks]
+    assert their_evaluations == [pytest.approx(evaluation, abs=1e-5) for evaluation in evaluations]
     assert outcome["alike"][name]
 
 
