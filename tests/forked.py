@@ -57,6 +57,12 @@ class Forked:
     def wait(self) -> int | None:
         return self._status(0)
 
+    def end(self) -> None:
+        """Kill it, if it has not ended by itself."""
+        if self.poll() is None:
+            self.send_signal(signal.SIGKILL)
+            self.wait()
+
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
 

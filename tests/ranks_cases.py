@@ -7,7 +7,6 @@ import hashlib
 import os
 import pathlib
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
+import forked
 import tiny
 import torch
 from torch import distributed
@@ -263,34 +263,29 @@ def joined(rank: int, count: int, store: pathlib.Path) -> Iterator[Ranks]:
 
 
 @contextlib.contextmanager
-def others(count: int, folder: pathlib.Path, kind: str) -> Iterator[None]:
-    """While this is open, the other processes run; their output goes to files.
+def others(count: int, folder: pathlib.Path, cases: dict[str, Case]) -> Iterator[None]:
+    """While this is open, the other processes do the same cases; their errors go to files."""
 
-    Args:
-        kind: which cases they do, "quick" or "all".
-    """
+    def work(rank: int) -> None:
+        with joined(rank, count, folder / "store") as ranks:
+            together(ranks, folder, cases)
+
     started = []
     for rank in range(1, count):
-        command = [sys.executable, __file__, str(count), str(rank), str(folder), kind]
-        with open(folder / f"output-{rank}", "w") as output:
-            started.append(subprocess.Popen(command, stdout=output, stderr=output))
+        (errors := folder / f"process-{rank}").mkdir()
+        started.append(forked.Forked(functools.partial(work, rank), errors))
     try:
         yield
     finally:
         for process in started:
-            process.kill()
-            process.wait()
+            process.end()
 
 
-def main(count: int, rank: int = 0, folder: str = "", kind: str = "all") -> None:
-    if rank:
-        with joined(rank, count, pathlib.Path(folder) / "store") as ranks:
-            together(ranks, pathlib.Path(folder), QUICK if kind == "quick" else CASES)
-        return
+def main(count: int) -> None:
     one = Ranks()
     with tempfile.TemporaryDirectory() as name:
         path = pathlib.Path(name)
-        with others(count, path, "all"):
+        with others(count, path, CASES):
             stopped(one, path / "one")
             with joined(0, count, path / "store") as ranks:
                 outcome = together(ranks, path, CASES)
@@ -309,4 +304,4 @@ def main(count: int, rank: int = 0, folder: str = "", kind: str = "all") -> None
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), *map(int, sys.argv[2:3]), *sys.argv[3:])
+    main(int(sys.argv[1]))

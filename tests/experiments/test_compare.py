@@ -170,7 +170,7 @@ def changed(folder, old, new, file="task.yaml"):
     [
         (
             lambda folder: changed(folder, "great film", "grand film", "rows.jsonl"),
-            "tasks.opinions.data.train, tasks.opinions.data.test",
+            "tasks.opinions.data.train (what it holds has changed), tasks.opinions.data.test",
         ),
         (
             lambda folder: changed(folder, "good: great, bad: bad", "good: bad, bad: great"),

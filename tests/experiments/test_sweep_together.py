@@ -135,7 +135,7 @@ def counted_steps(monkeypatch):
     monkeypatch.setattr(
         loop,
         "take_step",
-        lambda model, jobs, config: counts.append(len(jobs)) or step(model, jobs, config),
+        lambda model, jobs, *more: counts.append(len(jobs)) or step(model, jobs, *more),
     )
     return counts
 
@@ -204,10 +204,10 @@ def test_a_member_that_fails_fails_alone(folder, monkeypatch, baselines_computed
 def test_where_a_joint_step_fails_each_is_trained_alone(world, monkeypatch):
     step = loop.take_step
 
-    def without_room(model, jobs, config):
+    def without_room(model, jobs, *more):
         if len(jobs) > 1 and jobs[0].step == 2:
             raise RuntimeError("out of memory")
-        step(model, jobs, config)
+        step(model, jobs, *more)
 
     monkeypatch.setattr(loop, "take_step", without_room)
     swept(world, "apart")

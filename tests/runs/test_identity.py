@@ -50,7 +50,8 @@ def test_another_lm_another_tokenizer_another_number_format():
 
     record = lm()
     assert identity.differing(record, lm()) == []
-    assert identity.differing(record, lm(seed=1)) == ["weights"] and "number format" in "".join(
+    changed = identity.differing(record, lm(seed=1))
+    assert changed == ["weights (what it holds has changed)"] and "number format" in "".join(
         identity.differing(record, lm(dtype=torch.bfloat16))
     )
     assert "config.num_key_value_heads" in "".join(identity.differing(lm("llama"), lm("gpt2")))
@@ -62,7 +63,9 @@ def test_another_lm_another_tokenizer_another_number_format():
         "vienna": vocabulary["rome"],
         "rome": vocabulary["vienna"],
     }
-    assert identity.differing(record, identity.of_lm(LanguageModel(network, again))) == ["tokens"]
+    assert identity.differing(record, identity.of_lm(LanguageModel(network, again))) == [
+        "tokens (what it holds has changed)"
+    ]
 
 
 def test_settings_and_the_files_that_they_name(tmp_path):
@@ -89,7 +92,7 @@ def test_settings_and_the_files_that_they_name(tmp_path):
         ("out", "resume"),
     )
     assert identity.differing(content, changed) == [
-        "vocabulary",
+        "vocabulary (what it holds has changed)",
         "pet.growth (5.0, now 6.0)",
         "train.seed (3, now 4)",
     ]
@@ -110,5 +113,5 @@ def test_values_that_are_long_or_hashed_are_named_alone():
     assert identity.differing(
         {"a": "x" * 99, "b": identity.of_value(1), "c": 1},
         {"a": "y", "b": identity.of_value(2), "d": 1},
-    ) == ["a", "b", "c", "d"]
+    ) == ["a", "b (what it holds has changed)", "c", "d"]
     assert identity.of_settings(TrainConfig()).get("context_mb") is None, "it changes no result"

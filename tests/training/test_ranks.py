@@ -6,6 +6,7 @@ from ranks_cases import FIRST, QUICK, furthest, gradients, trained
 
 from ptune.base.ranks import Ranks
 
+pytestmark = pytest.mark.xdist_group("ranks")  # the processes run once
 FORGOTTEN = 0.01  # what is far outside any tolerance here
 
 
@@ -13,7 +14,7 @@ FORGOTTEN = 0.01  # what is far outside any tolerance here
 def outcome(tmp_path_factory):
     """What two processes say of all cases; this one is the first."""
     folder = tmp_path_factory.mktemp("ranks")
-    with ranks_cases.others(2, folder, "quick"):
+    with ranks_cases.others(2, folder, QUICK):
         ranks_cases.stopped(Ranks(), folder / "one")
         with ranks_cases.joined(0, 2, folder / "store") as ranks:
             return {**ranks_cases.together(ranks, folder, QUICK), "folder": folder}
