@@ -141,17 +141,26 @@ def test_mixed_precision_is_torchs(by_onednn):
     assert not by_onednn
 
 
-def test_the_faster_way_is_taken(monkeypatch):
-    """Times are of the clock, so they are made up here."""
-    for ours, faster in ((0.5, True), (0.9, False), (2.0, False)):
-        monkeypatch.setattr(
-            onednn_linear,
-            "_seconds",
-            lambda product, *_, ours=ours: ours if product is onednn_linear.multiply else 1.0,
-        )
-        onednn_linear.pays.cache_clear()
-        assert onednn_linear.pays() is faster
+@pytest.mark.parametrize(
+    "vendor, capability, faster",
+    [
+        ("AuthenticAMD", "AVX512", True),
+        ("AuthenticAMD", "AVX2", False),
+        ("GenuineIntel", "AVX512", False),
+    ],
+)
+def test_the_cpu_alone_decides(vendor, capability, faster, monkeypatch, tmp_path):
+    """A clock would choose otherwise on a busy machine, and a run would not repeat."""
+    (tmp_path / "cpuinfo").write_text(f"processor: 0\nvendor_id: {vendor}\n")
+    monkeypatch.setattr(onednn_linear, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     onednn_linear.pays.cache_clear()
+    assert onednn_linear.pays() is (faster and torch.backends.mkl.is_available())
+    monkeypatch.setattr(onednn_linear, "CPU_INFO", tmp_path / "none")
+    monkeypatch.setattr(onednn_linear.platform, "processor", lambda: f"Family 25, {vendor}")
+    onednn_linear.pays.cache_clear()
+    assert onednn_linear.pays() is (faster and torch.backends.mkl.is_available())
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    onednn_linear.pays.cache_clear()
     assert not onednn_linear.pays()
     onednn_linear.pays.cache_clear()

@@ -1,12 +1,14 @@
 """The linear layers of an LM on a CPU. torch multiplies float32 matrices by the library that it was
-built with (MKL, mostly) and those of shorter formats by oneDNN. On some CPUs, AMD's with AVX-512
-among them, oneDNN is twice as fast in float32 too: there, which is found by timing both, large
-layers go that way, forward and backward. What they compute is the same up to rounding.
+built with (MKL, mostly) and those of shorter formats by oneDNN. On AMD's CPUs with AVX-512 oneDNN
+is twice as fast in float32 too: there large layers go that way, forward and backward. What they
+compute is the same up to rounding, so the CPU alone decides: where both were timed, a busy machine
+chose now one and now the other, and a run that was repeated or resumed ended otherwise.
 """
 
 import functools
 import os
-import time
+import pathlib
+import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +19,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 LARGE = 2**16  # the weights of a layer from which it is worth it
-FASTER = 1.3
+CPU_INFO = pathlib.Path("/proc/cpuinfo")
+AMD = "AuthenticAMD"
 
 
 def use_onednn(model: PreTrainedModel) -> None:
@@ -45,17 +48,18 @@ def keep_few_shapes() -> None:
 @functools.cache
 def pays() -> bool:
     """Whether oneDNN is the faster one here."""
-    if not torch.backends.mkldnn.is_available() or not hasattr(
-        torch.ops.mkldnn, "_linear_pointwise"
-    ):
-        return False
-    rows, weight = torch.ones(256, 1024), torch.ones(1024, 1024)
-    rounds = [
-        [_seconds(product, rows, weight) for product in (nn.functional.linear, multiply)]
-        for _ in range(12)
-    ]  # in turn: other programs disturb both
-    stock, ours = map(min, zip(*rounds))
-    return ours * FASTER < stock
+    return (
+        torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and torch.backends.mkl.is_available()
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and _is_amd()
+    )
+
+
+def _is_amd() -> bool:
+    """Whether the CPU is one of AMD's."""
+    return AMD in (CPU_INFO.read_text() if CPU_INFO.exists() else platform.processor())
 
 
 def multiply(
@@ -102,10 +106,3 @@ def _forward(
 
 def _fits(values: torch.Tensor) -> bool:
     return values.device.type == "cpu" and values.dtype == torch.float32
-
-
-def _seconds(product: Callable[..., Any], *arguments: torch.Tensor) -> float:
-    """How long one call takes, in seconds."""
-    began = time.perf_counter()
-    product(*arguments)
-    return time.perf_counter() - began
