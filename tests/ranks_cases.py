@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 from unittest import mock
 
@@ -199,6 +200,7 @@ def terminate() -> None:
 
 
 FIRST = next(iter(CASES.values()))
+LONGEST_WAIT = timedelta(seconds=60)  # processes that do different things would wait for ever
 QUICK = {name: case for name, case in CASES.items() if case.is_quick}
 UNTIL_LATER = {"save_seconds": 1000.0}
 
@@ -255,7 +257,9 @@ def together(ranks: Ranks, folder: pathlib.Path, cases: dict[str, Case]) -> dict
 @contextlib.contextmanager
 def joined(rank: int, count: int, store: pathlib.Path) -> Iterator[Ranks]:
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=count)
+    distributed.init_process_group(
+        "gloo", f"file://{store}", rank=rank, world_size=count, timeout=LONGEST_WAIT
+    )
     try:
         yield Ranks(rank, count)
     finally:

@@ -2,11 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from ptune.base.interrupts import stoppable
+from ptune.base.interrupts import ignoring_ctrl_c, stoppable
 
 
 def press():
@@ -58,3 +60,14 @@ def test_in_another_thread_nothing_is_changed():
     thread.start()
     thread.join()
     assert observed == [(False, True)]
+
+
+def test_ctrl_c_reaches_neither_this_process_nor_those_that_it_starts():
+    before = signal.getsignal(signal.SIGINT)
+    code = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    with ignoring_ctrl_c():
+        press()
+        started = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert started.stdout == "True\n" and signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(KeyboardInterrupt):
+        press()

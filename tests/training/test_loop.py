@@ -27,7 +27,7 @@ from ptune.runs.logs.open_logs import opened_logs
 from ptune.settings import TrainConfig
 from ptune.template.language import Template
 from ptune.training import loop, prompt_training, rehearsal
-from ptune.training.loop import account, fit
+from ptune.training.loop import Training, account, fit
 
 WORDS = Verbalizer.from_words({"a": "Yes", "b": "No"})
 TOWNS = (
@@ -385,10 +385,18 @@ def test_dropout_of_a_frozen_lm_is_off_and_of_a_tuned_one_on():
         assert set(modes) == {training_mode}
 
 
+def test_trainings_with_rates_are_tried_with_their_first_tasks(monkeypatch):
+    monkeypatch.setattr(rehearsal, "MOST_TASKS", 2)
+    model, data = bank([0, 1, 2])
+    by_number = {model.number(name): rows_of for name, rows_of in data.items()}
+    training = Training(by_number, TrainConfig(), rates=dict.fromkeys(by_number, 1e-3))
+    assert len(rehearsal.one_step(model, [training]).tasks) == 3
+
+
 def test_what_cannot_be_trained():
     model, data = bank([0])
     with pytest.raises(DataError, match="task 0 has 13 training rows and 0 dev rows"):
-        rehearsal.one_step(model, {0: (data["task 0"][0], [])}, TrainConfig(), tune="prompt")
+        rehearsal.one_step(model, [Training({0: (data["task 0"][0], [])}, TrainConfig())])
     with pytest.raises(DataError, match="task 0 has 0 training rows and 6 dev rows"):
         fit(model, {0: ([], data["task 0"][1])})
     number = model.add(Task("manual", Template.parse("{x} is {mask}"), WORDS))

@@ -45,7 +45,7 @@ def stoppable() -> Iterator[Callable[[], bool]]:
 
 
 @contextlib.contextmanager
-def deaf() -> Iterator[None]:
+def ignoring_ctrl_c() -> Iterator[None]:
     """Ctrl-C has no effect during this block, nor ever in the processes that are started in it."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -148,6 +148,9 @@ class Ranks:
         return [value[: int(size)].numpy().tobytes() for value, size in zip(values, sizes)]
 
 
+ALONE = Ranks()
+
+
 @contextlib.contextmanager
 def joined(rank: int, count: int) -> Iterator[Ranks]:
     """The processes that torchrun started, of which this is one; what keeps one of them from

@@ -41,6 +41,10 @@ def print_line(text: str) -> None:
     print(clean(text))
 
 
+def print_nothing(text: str) -> None:
+    """Take a line in the place of ``print_line`` where nobody is to see it."""
+
+
 def warn(text: str) -> None:
     """Print a line to standard error, at once."""
     print(clean(text), file=sys.stderr, flush=True)

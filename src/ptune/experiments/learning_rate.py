@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ptune.base import files
-from ptune.base.ranks import Ranks
+from ptune.base.ranks import ALONE, Ranks
 from ptune.errors import DivergedError
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.runs.without_trace import without_trace
@@ -28,7 +28,7 @@ def find(
     folder: pathlib.Path,
     report: Callable[[str], None],
     *,
-    ranks: Ranks | None = None,
+    ranks: Ranks = ALONE,
 ) -> float:
     """The rate at which the prompts are best on dev after at most 40 steps. The model is left as it
     is; the rate is kept in the folder, where a run that goes on finds it.
@@ -40,7 +40,7 @@ def find(
     Raises:
         DivergedError: at every rate a training left no finite state.
     """
-    note, ranks = folder / NOTE, ranks or Ranks()
+    note = folder / NOTE
     known = ranks.from_first(lambda: files.read_json(note)["rate"] if note.exists() else None)
     if known is not None:
         return float(known)

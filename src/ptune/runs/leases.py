@@ -31,13 +31,7 @@ class Leases:
         self.one_by_one = FileLock(folder / ".lock")
 
     @contextlib.contextmanager
-    def taken(self, name: str) -> Iterator[bool]:
-        """Hold a lease for the time of the block; False where another process holds it."""
-        with self.some_taken([name]) as names:
-            yield bool(names)
-
-    @contextlib.contextmanager
-    def some_taken(self, names: Sequence[str], most: int = 1) -> Iterator[list[str]]:
+    def taken(self, names: Sequence[str], most: int = 1) -> Iterator[list[str]]:
         """Hold, for the time of the block, the first leases of some that no other process holds.
 
         Args:

@@ -22,7 +22,7 @@ from ptune.answers.word_labels import WordLabels
 from ptune.base import files
 from ptune.base.interrupts import Interrupted, stoppable
 from ptune.base.progress import Progress
-from ptune.base.ranks import Ranks
+from ptune.base.ranks import ALONE, Ranks
 from ptune.data.in_memory import rows_from
 from ptune.errors import ConfigError, DivergedError
 from ptune.model.confidence import keep_confidence
@@ -43,7 +43,6 @@ from ptune.training.prompt_training import (
 )
 from ptune.training.watching import log_evaluation, log_step
 
-__all__ = ["Metric", "TextMetric", "Training", "fit", "fit_together"]
 Drawn = tuple[PromptTraining, Example, float]
 """A row of a step, with its task's training and its weight in the loss."""
 OF_A_STEP = ("accumulate", "recompute", "context_mb", "save_seconds")
@@ -153,7 +152,7 @@ def fit(
     label: str = "training",
     logs: Sequence[TrainingLog] = (),
     rates: Mapping[Any, float] | None = None,
-    ranks: Ranks | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[int | str, TrainingHistory]:
     """Train tasks on their training rows and restore the best state of each, judged on its dev
     rows. Where only prompts are trained, the tasks are trained together.
@@ -208,7 +207,7 @@ def fit_together(
     tune: Tune = "prompt",
     label: str = "training",
     logs: Sequence[TrainingLog] = (),
-    ranks: Ranks | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[dict[int | str, TrainingHistory]]:
     """Several trainings of tasks of one model, each of which ends as by a ``fit`` of its own: they
     share the calls of the LM, and each has its settings, its checkpoint and its end.
@@ -227,7 +226,6 @@ def fit_together(
     for training in trainings:
         _check(training, tune)
     _check_together(model, trainings, tune)
-    ranks = ranks or Ranks()
     _check_ranks(tune, ranks)
     logs = logs if ranks.is_first else ()
     trainings = [_with_rows(training) for training in trainings]
@@ -503,11 +501,10 @@ def take_step(
     model: PromptModel,
     jobs: Sequence[PromptTraining],
     config: TrainConfig,
-    ranks: Ranks | None = None,
+    ranks: Ranks = ALONE,
 ) -> None:
     """One joint step: the LM runs once over a batch of every task's rows, and then each task's
     optimiser takes a step. Of several processes each runs its share of the rows."""
-    ranks = ranks or Ranks()
     batches = [job.batch() for job in jobs]
     shares: list[Drawn] = []
     sizes, count = [], 0
@@ -544,6 +541,8 @@ def _share(model: PromptModel, drawn: Sequence[Drawn], ranks: Ranks, first: int)
     Args:
         first: the number of the first row among those of the step.
     """
+    if ranks.count == 1:
+        return list(drawn)
     return [
         row
         for number, row in enumerate(drawn, first)

@@ -2,7 +2,7 @@
 with a copy that is thrown away."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from ptune.model.prompt_model import PromptModel, Row
 from ptune.model.rows.examples import Shortening
 from ptune.runs.without_trace import without_trace
 from ptune.settings import TrainConfig
-from ptune.training.loop import TextMetric, Training, fit_together
+from ptune.training.loop import Training, fit_together
 from ptune.training.prompt_training import Tune, check_splits
 
 ROWS = 2
@@ -47,33 +47,18 @@ def copy_of(model: PromptModel) -> PromptModel:
 
 
 def one_step(
-    model: PromptModel,
-    data: Mapping[int, tuple[Sequence[Row], Sequence[Row]]],
-    config: TrainConfig,
-    *,
-    tune: Tune,
-    texts: TextMetric | None = None,
-    unlabeled: Sequence[Row] = (),
-) -> PromptModel:
-    """Train a copy of a model for one step on two rows of each task (of the first tasks, where
-    there are many), evaluate it on two dev rows, and return the copy. The model, its LM and all
-    random states stay unchanged. A step that diverges is not an error here.
-
-    Args:
-        data: training rows and dev rows, by the number of the task; as for ``fit``, like the other
-            arguments.
-
-    Raises:
-        PtuneError: as ``fit``.
-    """
-    training = Training(data, config, texts=texts, unlabeled=unlabeled)
-    return one_step_together(model, [training], tune=tune)
-
-
-def one_step_together(
     model: PromptModel, trainings: Sequence[Training], *, tune: Tune = "prompt"
 ) -> PromptModel:
-    """As ``one_step``, for trainings that share their steps."""
+    """Train a copy of a model for one joint step on two rows of each task (of a training's first
+    tasks, where there are many), evaluate it on two dev rows, and return the copy. The model, its
+    LM and all random states stay unchanged. A step that diverges is not an error here.
+
+    Args:
+        trainings: what ``fit_together`` would train.
+
+    Raises:
+        PtuneError: as ``fit_together``.
+    """
     for training in trainings:
         for task, (rows, dev) in training.data.items():
             check_splits(model.tasks[task].task.name, rows, dev)
@@ -91,7 +76,7 @@ def _brief(twin: PromptModel, training: Training) -> Training:
         for task, (rows, dev) in list(training.data.items())[:MOST_TASKS]
     }
     config = short(training.config)
-    return replace(training, data=some, config=config, folder=None, resume=False)
+    return replace(training, data=some, config=config, folder=None, resume=False, rates=None)
 
 
 def rows_that_teach(model: PromptModel, task: int, rows: Sequence[Row]) -> list[Any]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from multiprocessing import connection
 
 from ptune.base import files, terminal
-from ptune.base.interrupts import Interrupted, deaf, stoppable
+from ptune.base.interrupts import Interrupted, ignoring_ctrl_c, stoppable
 from ptune.errors import PtuneError
 from ptune.experiments.options import SweepConfig
 from ptune.experiments.sweep.sweep_file import SweepRun, read_sweep
@@ -68,7 +68,7 @@ def _check_rows(runs: Sequence[SweepRun]) -> None:
         key = of_value([repr(run.parts.form), run.parts.data.model_dump(mode="json")])
         if key not in checked:
             checked.add(key)
-            TaskRows.read(run.parts.form, run.parts.data, lambda message: None)
+            TaskRows.read(run.parts.form, run.parts.data, terminal.print_nothing)
 
 
 def _claim(out: pathlib.Path) -> None:
@@ -100,7 +100,7 @@ def _work_together(config: SweepConfig, shared: Sweep) -> None:
     ]
     with stoppable() as stopped:
         try:
-            with deaf():  # they are asked to end by this process alone
+            with ignoring_ctrl_c():  # they are asked to end by this process alone
                 for worker in workers:
                     worker.start()
             while alive := [worker.sentinel for worker in workers if worker.is_alive()]:

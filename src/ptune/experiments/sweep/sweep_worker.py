@@ -154,7 +154,7 @@ def _do(
     report: Callable[[str], None],
 ) -> bool:
     """Do some runs of a bank that nobody does or did; return whether there are such."""
-    with leases.some_taken([run.name for run in bank], sweep.together) as names:
+    with leases.taken([run.name for run in bank], sweep.together) as names:
         mine = [
             run
             for run in bank
@@ -202,7 +202,7 @@ def _parts_of(sweep: Sweep, run: SweepRun) -> TrainingParts:
 
 def _trained_alone(parts: TrainingParts, load: KeptLm) -> Run | Exception:
     try:
-        return train_task.train_parts(parts, lambda message: None, load)
+        return train_task.train_parts(parts, terminal.print_nothing, load)
     except FAULTS as error:
         return error
 

@@ -5,9 +5,11 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ptune.base import terminal
 from ptune.errors import PtuneError
 from ptune.experiments.train import train_checks, train_results, train_setup, train_task
-from ptune.experiments.train.train_task import Prepared, Setup
+from ptune.experiments.train.train_setup import Setup
+from ptune.experiments.train.train_task import Prepared
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
 from ptune.reports.schemas import Run
@@ -107,11 +109,12 @@ def train_together(
         for number, parts in enumerate(runs):
             began = time.monotonic()
             try:
-                setup = folders.enter_context(train_task.entered(parts, _say_nothing, load))
-                train_task.check_begun(setup)
+                entered = train_setup.entered(parts, terminal.print_nothing, load)
+                setup = folders.enter_context(entered)
+                train_setup.check_begun(setup)
                 if train_setup.is_finished(parts.output):
                     folder = parts.output.folder
-                    yield number, train_results.finished_run(folder, _say_nothing)
+                    yield number, train_results.finished_run(folder, terminal.print_nothing)
                     continue
                 prepared = train_task.prepare(setup, baseline_figures)
             except FAULTS as error:
@@ -123,10 +126,6 @@ def train_together(
             members.append(_Member(number, setup, prepared, tasks, seconds))
         if joint is not None:
             yield from _train(joint, members)
-
-
-def _say_nothing(message: str) -> None:
-    """What a run alone would report stands in its folder."""
 
 
 def _join(joint: PromptModel, model: PromptModel) -> dict[int, int]:
@@ -147,7 +146,7 @@ def _train(joint: PromptModel, members: Sequence[_Member]) -> Iterator[tuple[int
     """Train what is prepared, and finish each run."""
     began = time.monotonic()
     if new := [member for member in members if not train_task.is_begun(member.setup)]:
-        rehearsal.one_step_together(joint, [member.trial for member in new])
+        rehearsal.one_step(joint, [member.trial for member in new])
     for member in new:
         member.try_figures()
     for member in members:

@@ -85,7 +85,7 @@ def rehearse(
     Raises:
         PtuneError: something does not fit together.
     """
-    twin = rehearsal.one_step_together(
+    twin = rehearsal.one_step(
         model,
         [training],
         tune=method.tune,  # type: ignore[arg-type]

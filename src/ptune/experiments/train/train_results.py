@@ -1,27 +1,33 @@
 """What a training leaves: its prompts or LM, its figures on the test rows, and its report."""
 
 import contextlib
+import importlib.metadata
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ptune.base import files
-from ptune.errors import ConfigError
+from ptune.errors import ConfigError, DivergedError
 from ptune.experiments.train.train_model import folder_of
-from ptune.experiments.train.train_setup import CHECKPOINT
+from ptune.experiments.train.train_setup import CHECKPOINT, Setup, score_of_training
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics import intervals, text_words
 from ptune.metrics.labels import BASELINES
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.reports.schemas import Run
+from ptune.settings import TrainConfig
 from ptune.storage import peft_format, prompt_folder
 from ptune.tasks.judging import baselines, judge_labels, judge_texts
 from ptune.tasks.judging.label_details import LabelDetails
 from ptune.tasks.resolved.task_form import TaskForm
 from ptune.tasks.rows.splits import training_labels
 from ptune.tasks.schema import DataConfig
+from ptune.training.loop import account, lower_rates
 from ptune.training.methods import Method
+from ptune.training.prompt_training import TrainingHistory
 
+MOST_SENTENCES = 5  # about single prompts' trainings
 Figures = dict[str, dict[str, float]]
 
 
@@ -37,6 +43,31 @@ class Baselines(Protocol):
         train: Sequence[Row],
         test: Sequence[Row],
     ) -> Figures: ...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gave.
+
+    Attributes:
+        tasks: the number of each saved prompt's task.
+        method: what is saved by, and counted by: PET saves an LM with its classifier.
+        histories: how each task's training went; empty where nothing was trained.
+        lost: raised when all other prompts are saved.
+        settings: those of the training, with the learning rate that was found.
+    """
+
+    model: PromptModel
+    tasks: Mapping[str | None, int]
+    method: Method
+    baselines: dict[str, dict[str, float]]
+    histories: Mapping[int | str, TrainingHistory] = field(default_factory=dict)
+    lost: DivergedError | None = None
+    settings: TrainConfig | None = None
+
+    def name(self, number: int | str) -> str:
+        """The name of a task."""
+        return self.model.tasks[int(number)].task.name
 
 
 def parameter_counts(model: PromptModel, tasks: Sequence[int], method: Method) -> tuple[int, int]:
@@ -168,13 +199,13 @@ def add_other_prompts(
     trained_now = {*run.history, *run.lost}
     model = prompt_folder.load(prompt_folder.folders_in(folder), lm)
     others = {bound.task.name for bound in model.tasks} - trained_now
-    for field in ("history", "best", "steps", "answer_tokens"):
-        earlier = getattr(before, field)
+    for attribute in ("history", "best", "steps", "answer_tokens"):
+        earlier = getattr(before, attribute)
         kept = {name: value for name, value in earlier.items() if name in others}
-        setattr(run, field, {**kept, **getattr(run, field)})
-    for field in ("diverged", "lost"):
-        names = [name for name in getattr(before, field) if name not in trained_now]
-        setattr(run, field, [*names, *getattr(run, field)])
+        setattr(run, attribute, {**kept, **getattr(run, attribute)})
+    for attribute in ("diverged", "lost"):
+        names = [name for name in getattr(before, attribute) if name not in trained_now]
+        setattr(run, attribute, [*names, *getattr(run, attribute)])
     run.trained_parameters = run.trained_parameters // max(1, len(trained_now)) * len(run.history)
     run.kept_parameters = sum(model.bank.size(bound.prompt) for bound in model.tasks)
     run.seconds["train"] = round(run.seconds["train"] + before.seconds.get("train", 0.0), 1)
@@ -200,3 +231,80 @@ def report_beside(form: TaskForm, run: Run, report: Callable[[str], None]) -> No
             f"This run ({run.figures[metric]:.4g}) is behind a baseline, {BASELINES[name]} "
             f"({score:.4g}): {baselines.advice(run.method, form.answers.multi_label)}."
         )
+
+
+def report_training(setup: Setup, trained: Trained) -> None:
+    """Report how the trainings ended, of the first few prompts one by one."""
+    histories = trained.histories
+    sentences = [
+        sentence
+        for number, history in histories.items()
+        for sentence in account(trained.name(number), history, setup.parts.train)
+    ]
+    for sentence in sentences[:MOST_SENTENCES]:
+        setup.report(sentence)
+    if len(sentences) > MOST_SENTENCES:
+        setup.report(f"... and {len(sentences) - MOST_SENTENCES} more like that.")
+    if any(history.diverged and history.best for history in histories.values()):
+        setup.report(
+            "Training diverged (the loss was no finite number any more); the best state "
+            "before that is kept. "
+            f"To train on, {lower_rates(setup.parts.train, setup.parts.method.tune)}."
+        )
+
+
+def record(setup: Setup, trained: Trained, seconds: float) -> Run:
+    """What run.json says before the test rows are scored."""
+    parts, form, lm = setup.parts, setup.parts.form, setup.lm
+    name = parts.source.name if setup.start is None else lm.source
+    trained_parameters, kept_parameters = parameter_counts(
+        trained.model, list(trained.tasks.values()), trained.method
+    )
+    histories = {trained.name(number): history for number, history in trained.histories.items()}
+    return Run(
+        name=form.name,
+        method=parts.method.name,
+        title=parts.title or parts.method.title,
+        template=form.template or " | ".join(form.patterns),
+        lm=name,
+        lm_parameters=sum(parameter.numel() for parameter in lm.model.parameters()),
+        rows=setup.rows.counts(),
+        data_findings=list(setup.data_findings),
+        history={
+            name: [vars(evaluation) for evaluation in history.history]
+            for name, history in histories.items()
+        },
+        best={name: vars(history.best) for name, history in histories.items() if history.best},
+        dev_score=score_of_training(setup),
+        seconds={"train": round(seconds, 1)},
+        settings={**parts.settings, "lm": name},
+        versions={
+            name: importlib.metadata.version(name) for name in ("ptune", "torch", "transformers")
+        },
+        trained_parameters=trained_parameters,
+        kept_parameters=kept_parameters,
+        baselines=trained.baselines,
+        train=(trained.settings or parts.train).model_dump(mode="json") if histories else {},
+        steps={name: history.step for name, history in histories.items()},
+        answer_tokens={
+            name: history.answer_tokens
+            for name, history in histories.items()
+            if history.answer_tokens
+        },
+        diverged=[name for name, history in histories.items() if history.diverged and history.best],
+        lost=[name for name, history in histories.items() if not history.best],
+    )
+
+
+def report_figures(
+    form: TaskForm, folder: pathlib.Path, run: Run, report: Callable[[str], None]
+) -> None:
+    """Report the test figures, and how the baselines do on the same rows."""
+    for sentence in run.data_findings:
+        if sentence.startswith(("Leakage", "The right texts")):
+            report(sentence)
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in run.figures.items())
+    report(f"{form.name}: {figures + '; ' if figures else ''}saved in {folder}")
+    for name, reason in run.left_out.items():
+        report(f"Without {name}: {reason}")
+    report_beside(form, run, report)

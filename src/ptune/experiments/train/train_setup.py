@@ -1,18 +1,71 @@
-"""What a training is, before its rows are read: what its best state is chosen by, its LM and its
-folder."""
+"""What a training has before its first step: its LM, its rows, its folder, and what its best state
+is chosen by."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ptune.answers.ensemble import Combine
+from ptune.base.ranks import ALONE, Ranks
 from ptune.errors import ConfigError
+from ptune.experiments.train import train_findings
+from ptune.experiments.train.train_rows import TaskRows, texts_that_are_read
 from ptune.lm.language_model import LanguageModel
+from ptune.model.prompt_model import PromptModel
+from ptune.runs import identity
+from ptune.runs.folder import RunFolder, working_in
+from ptune.runs.logs.open_logs import check_logs, opened_logs
+from ptune.runs.logs.training_log import TrainingLog
 from ptune.settings import PetConfig
 from ptune.storage import prompt_folder, saved_lm
+from ptune.survey.text_checks import unknown_text
 from ptune.tasks.judging import judge_labels
-from ptune.tasks.resolved.parts import LMSource, Output
+from ptune.tasks.resolved.parts import LMSource, Output, TrainingParts
 from ptune.tasks.resolved.task_form import TaskForm
 from ptune.training.methods import PET, Method
 from ptune.training.pattern_exploiting.pet_rows import LEAST_HELD_OUT
 
 CHECKPOINT = "checkpoint.safetensors"
+MAY_CHANGE = (
+    "data",
+    "train",
+    "metrics",
+    "parts",
+    "version",
+    "versions",
+)  # where prompts of a bank are added or go on
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A task with all that its training needs.
+
+    Attributes:
+        start: prompts as which new ones begin.
+        identity: all that the outcome depends on.
+        data_findings: what is odd about the rows.
+        logs: what gets the figures of the training while it runs.
+        ranks: the processes that train together.
+    """
+
+    parts: TrainingParts
+    rows: TaskRows
+    lm: LanguageModel
+    start: PromptModel | None
+    folder: RunFolder
+    identity: Mapping[str, Any]
+    report: Callable[[str], None]
+    data_findings: Sequence[str]
+    logs: Sequence[TrainingLog] = ()
+    ranks: Ranks = ALONE
+
+    def claim_folder(self) -> None:
+        """Claim the folder, once all that can be checked before the first step is checked, and let
+        the other processes begin."""
+        if self.folder.begun is None:
+            self.folder.claim(self.identity)
+        self.ranks.begin()
 
 
 def dev_score(form: TaskForm) -> str:
@@ -38,6 +91,15 @@ def score_of_pet(form: TaskForm, pet: PetConfig, unlabeled: int) -> str:
     if unlabeled >= LEAST_HELD_OUT and pet.held_out:
         return "nearness to answers of PET's members to rows held out"
     return dev_score(form)
+
+
+def score_of_training(setup: Setup) -> str:
+    """What the best state is chosen by, in words."""
+    parts = setup.parts
+    if parts.method.name in PET:
+        unlabeled = len(setup.rows.splits["unlabeled"])
+        return score_of_pet(parts.form, parts.pet, unlabeled)
+    return dev_score(parts.form)
 
 
 def load_lm(source: LMSource, method: Method) -> LanguageModel:
@@ -83,3 +145,73 @@ def is_weighted(combine: Combine, has_labels: bool) -> bool:
     """Whether the members of an ensemble are weighed by their accuracy on dev; texts are always
     answered by vote."""
     return combine == "weighted" and has_labels
+
+
+@contextlib.contextmanager
+def entered(
+    parts: TrainingParts,
+    report: Callable[[str], None],
+    load: Callable[[LMSource, Method], LanguageModel],
+) -> Iterator[Setup]:
+    """Hold the folder of a training, with all that the training needs.
+
+    Args:
+        load: gives the LM, once all that can be told without it is.
+
+    Raises:
+        PtuneError: the folder, the rows or the LM are at fault.
+    """
+    output = parts.output
+    check_out(output, parts.form.prompt_by)
+    check_logs(output.log)
+    adds = bool(output.only)
+    with (
+        working_in(output.folder, "ptune train", output.resume, adds=adds) as folder,
+        opened_logs(output.log, output.folder, parts.settings) as logs,
+    ):
+        yield replace(_set_up(parts, folder, report, load), logs=logs)
+
+
+def check_begun(setup: Setup) -> None:
+    """Refuse to go on with another training than the one that was begun in the folder.
+
+    Raises:
+        ConfigError: it is another one; what differs is named.
+    """
+    if setup.folder.begun is not None:
+        setup.folder.claim(setup.identity, free=MAY_CHANGE if setup.parts.output.only else ())
+
+
+def _set_up(
+    parts: TrainingParts,
+    folder: RunFolder,
+    report: Callable[[str], None],
+    load: Callable[[LMSource, Method], LanguageModel],
+) -> Setup:
+    """Read the rows, then the LM, and check that they fit together."""
+    form, source = parts.form, parts.source
+    rows = TaskRows.read(form, parts.data, report)
+    judge_labels.check_metrics(form, rows.splits["test"] or rows.splits["dev"])
+    data_findings = train_findings.of_rows(form, rows)
+    lm = load(source, parts.method)
+    texts = texts_that_are_read(form, rows.splits)
+    for sentence in unknown_text.check(texts, lm.tokens, parts.allow_unknown):
+        report(sentence)
+    return Setup(
+        parts=parts,
+        rows=rows,
+        lm=lm,
+        start=prompts_to_start_from(source, lm),
+        folder=folder,
+        identity={"lm": identity.of_lm(lm), **identity.with_contents(parts.deciding)},
+        report=report,
+        data_findings=data_findings,
+    )
+
+
+def prompts_to_start_from(source: LMSource, lm: LanguageModel) -> PromptModel | None:
+    """The prompts as which new ones begin, where there are any."""
+    if source.continue_from is None:
+        return None
+    folders = prompt_folder.folders_in(source.continue_from)
+    return prompt_folder.load(folders, lm, trainable=True)

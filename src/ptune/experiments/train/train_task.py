@@ -1,91 +1,35 @@
 """Training a task: its prompts, or the LM, saved with their figures on the test rows."""
 
-import contextlib
-import importlib.metadata
-import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.base import terminal
-from ptune.base.ranks import Ranks, check_gpus
+from ptune.base.ranks import ALONE, Ranks, check_gpus
 from ptune.errors import DivergedError, PtuneError
 from ptune.experiments import learning_rate
-from ptune.experiments.train import (
-    train_checks,
-    train_findings,
-    train_model,
-    train_results,
-    train_setup,
-)
-from ptune.experiments.train.train_rows import TaskRows, texts_that_are_read
-from ptune.experiments.train.train_setup import CHECKPOINT
+from ptune.experiments.train import train_checks, train_model, train_results, train_setup
+from ptune.experiments.train.train_results import Trained
+from ptune.experiments.train.train_rows import TaskRows
+from ptune.experiments.train.train_setup import CHECKPOINT, Setup, check_begun, entered
 from ptune.lm.language_model import LanguageModel
 from ptune.model.confidence import fit_confidence
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.model.running import label_sets
 from ptune.reports.schemas import Run
-from ptune.runs import identity
-from ptune.runs.folder import RunFolder, working_in
-from ptune.runs.logs.open_logs import check_logs, opened_logs
-from ptune.runs.logs.training_log import TrainingLog
-from ptune.settings import DecodingConfig, TrainConfig
-from ptune.storage import prompt_folder
-from ptune.survey.text_checks import unknown_text
+from ptune.runs.folder import RunFolder
+from ptune.settings import DecodingConfig
 from ptune.tasks import task_members
-from ptune.tasks.judging import judge_labels, judge_texts
+from ptune.tasks.judging import judge_texts
 from ptune.tasks.pet_task import plan_of
 from ptune.tasks.resolved import refusals, resolve
 from ptune.tasks.resolved.parts import LMSource, TrainingParts
-from ptune.tasks.resolved.task_form import TaskForm
 from ptune.tasks.schema import TaskConfig
-from ptune.training.loop import Training, account, check_kept, fit_together, lower_rates
+from ptune.training.loop import Training, check_kept, fit_together
 from ptune.training.methods import PET, Method
 from ptune.training.pattern_exploiting import pet
 from ptune.training.prompt_training import TrainingHistory
-
-MOST_SENTENCES = 5  # about single prompts' trainings
-MAY_CHANGE = (
-    "data",
-    "train",
-    "metrics",
-    "parts",
-    "version",
-    "versions",
-)  # where prompts of a bank are added or go on
-
-
-@dataclass(frozen=True)
-class Setup:
-    """A task with all that its training needs.
-
-    Attributes:
-        start: prompts as which new ones begin.
-        identity: all that the outcome depends on.
-        data_findings: what is odd about the rows.
-        logs: what gets the figures of the training while it runs.
-        ranks: the processes that train together.
-    """
-
-    parts: TrainingParts
-    rows: TaskRows
-    lm: LanguageModel
-    start: PromptModel | None
-    folder: RunFolder
-    identity: Mapping[str, Any]
-    report: Callable[[str], None]
-    data_findings: Sequence[str]
-    logs: Sequence[TrainingLog] = ()
-    ranks: Ranks = field(default_factory=Ranks)
-
-    def claim_folder(self) -> None:
-        """Claim the folder, once all that can be checked before the first step is checked, and let
-        the other processes begin."""
-        if self.folder.begun is None:
-            self.folder.claim(self.identity)
-        self.ranks.begin()
 
 
 @dataclass(frozen=True)
@@ -104,35 +48,10 @@ class Prepared:
     baselines: dict[str, dict[str, float]]
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What a training gave.
-
-    Attributes:
-        tasks: the number of each saved prompt's task.
-        method: what is saved by, and counted by: PET saves an LM with its classifier.
-        histories: how each task's training went; empty where nothing was trained.
-        lost: raised when all other prompts are saved.
-        settings: those of the training, with the learning rate that was found.
-    """
-
-    model: PromptModel
-    tasks: Mapping[str | None, int]
-    method: Method
-    baselines: dict[str, dict[str, float]]
-    histories: Mapping[int | str, TrainingHistory] = field(default_factory=dict)
-    lost: DivergedError | None = None
-    settings: TrainConfig | None = None
-
-    def name(self, number: int | str) -> str:
-        """The name of a task."""
-        return self.model.tasks[int(number)].task.name
-
-
 def train(
     config: TaskConfig,
     report: Callable[[str], None] = terminal.print_line,
-    ranks: Ranks | None = None,
+    ranks: Ranks = ALONE,
 ) -> Run:
     """Train the task's prompts (or the LM), save them in the out folder, and score the test rows,
     if there are any.
@@ -147,7 +66,6 @@ def train(
         DivergedError: the training, or that of one of the prompts, left no finite state to keep;
             that is not saved.
     """
-    ranks = ranks or Ranks()
     return train_parts(_resolved(config, ranks), report, ranks=ranks)
 
 
@@ -159,16 +77,16 @@ def assist(config: TaskConfig, ranks: Ranks) -> None:
         PtuneError: as ``train``.
     """
     parts = _resolved(config, ranks)
-    rows = TaskRows.read(parts.form, parts.data, _ignore)
+    rows = TaskRows.read(parts.form, parts.data, terminal.print_nothing)
     lm = train_setup.load_lm(parts.source, parts.method)
     setup = Setup(
         parts=parts,
         rows=rows,
         lm=lm,
-        start=_start(parts.source, lm),
+        start=train_setup.prompts_to_start_from(parts.source, lm),
         folder=RunFolder(parts.output.folder, "ptune train"),
         identity={},
-        report=_ignore,
+        report=terminal.print_nothing,
         data_findings=(),
         ranks=ranks,
     )
@@ -176,10 +94,6 @@ def assist(config: TaskConfig, ranks: Ranks) -> None:
     if ranks.begin():
         prepared = Prepared(model, tasks, _rows_of_tasks(rows, tasks), {})
         _fit(with_rate(setup, prepared), prepared)
-
-
-def _ignore(message: str) -> None:
-    """Report nothing: the first process speaks."""
 
 
 def _resolved(config: TaskConfig, ranks: Ranks) -> TrainingParts:
@@ -197,7 +111,7 @@ def train_parts(
     parts: TrainingParts,
     report: Callable[[str], None],
     load: Callable[[LMSource, Method], LanguageModel] = train_setup.load_lm,
-    ranks: Ranks | None = None,
+    ranks: Ranks = ALONE,
 ) -> Run:
     """A training whose configuration is resolved; see ``train``.
 
@@ -205,7 +119,7 @@ def train_parts(
         load: gives the LM, once all that can be told without it is.
     """
     with entered(parts, report, load) as entered_setup:
-        setup = replace(entered_setup, ranks=ranks or Ranks())
+        setup = replace(entered_setup, ranks=ranks)
         check_begun(setup)
         if train_setup.is_finished(parts.output):
             return train_results.finished_run(parts.output.folder, report)
@@ -213,41 +127,6 @@ def train_parts(
         is_pet = parts.method.name in PET
         trained = _train_pet(setup) if is_pet else _train_prompts(setup)
         return finish(setup, trained, time.monotonic() - began)
-
-
-@contextlib.contextmanager
-def entered(
-    parts: TrainingParts,
-    report: Callable[[str], None],
-    load: Callable[[LMSource, Method], LanguageModel],
-) -> Iterator[Setup]:
-    """Hold the folder of a training, with all that the training needs.
-
-    Args:
-        load: gives the LM, once all that can be told without it is.
-
-    Raises:
-        PtuneError: the folder, the rows or the LM are at fault.
-    """
-    output = parts.output
-    train_setup.check_out(output, parts.form.prompt_by)
-    check_logs(output.log)
-    adds = bool(output.only)
-    with (
-        working_in(output.folder, "ptune train", output.resume, adds=adds) as folder,
-        opened_logs(output.log, output.folder, parts.settings) as logs,
-    ):
-        yield replace(_set_up(parts, folder, report, load), logs=logs)
-
-
-def check_begun(setup: Setup) -> None:
-    """Refuse to go on with another training than the one that was begun in the folder.
-
-    Raises:
-        ConfigError: it is another one; what differs is named.
-    """
-    if setup.folder.begun is not None:
-        setup.folder.claim(setup.identity, free=MAY_CHANGE if setup.parts.output.only else ())
 
 
 def finish(setup: Setup, trained: Trained, seconds: float) -> Run:
@@ -264,49 +143,14 @@ def finish(setup: Setup, trained: Trained, seconds: float) -> Run:
     if train_setup.is_weighted(form.combine, model.tasks[0].verbalizer is not None):
         train_checks.weigh(model, tasks, rows.of("dev", None), trained.histories)
     _fit_confidence(trained, rows, scaled=form.reading.temperature == "dev")
-    run = _record(setup, trained, seconds)
+    run = train_results.record(setup, trained, seconds)
     train_results.save(output.folder, model, tasks, trained.method, run)
     _score(setup, trained, run)
     train_results.save_figures(output.folder, run)
-    _report_figures(form, output.folder, run, report)
+    train_results.report_figures(form, output.folder, run, report)
     if trained.lost:
         raise DivergedError(f"{trained.lost} All other prompts are saved.", trained.histories)
     return run
-
-
-def _set_up(
-    parts: TrainingParts,
-    folder: RunFolder,
-    report: Callable[[str], None],
-    load: Callable[[LMSource, Method], LanguageModel],
-) -> Setup:
-    """Read the rows, then the LM, and check that they fit together."""
-    form, source = parts.form, parts.source
-    rows = TaskRows.read(form, parts.data, report)
-    judge_labels.check_metrics(form, rows.splits["test"] or rows.splits["dev"])
-    data_findings = train_findings.of_rows(form, rows)
-    lm = load(source, parts.method)
-    texts = texts_that_are_read(form, rows.splits)
-    for sentence in unknown_text.check(texts, lm.tokens, parts.allow_unknown):
-        report(sentence)
-    return Setup(
-        parts=parts,
-        rows=rows,
-        lm=lm,
-        start=_start(source, lm),
-        folder=folder,
-        identity={"lm": identity.of_lm(lm), **identity.with_contents(parts.deciding)},
-        report=report,
-        data_findings=data_findings,
-    )
-
-
-def _start(source: LMSource, lm: LanguageModel) -> PromptModel | None:
-    """The prompts as which new ones begin, where there are any."""
-    if source.continue_from is None:
-        return None
-    folders = prompt_folder.folders_in(source.continue_from)
-    return prompt_folder.load(folders, lm, trainable=True)
 
 
 def _score(setup: Setup, trained: Trained, run: Run) -> None:
@@ -518,7 +362,7 @@ def trained_of(
     trained = Trained(
         prepared.model, tasks, parts.method, prepared.baselines, histories, lost, parts.train
     )
-    _report_training(setup, trained)
+    train_results.report_training(setup, trained)
     return trained
 
 
@@ -553,89 +397,3 @@ def _report_model(model: PromptModel, report: Callable[[str], None]) -> None:
     notes = [note for verbalizer in verbalizers for note in verbalizer.notes]
     for note in dict.fromkeys(notes):
         report(note)
-
-
-def _report_training(setup: Setup, trained: Trained) -> None:
-    """Report how the trainings ended, of the first few prompts one by one."""
-    histories = trained.histories
-    sentences = [
-        sentence
-        for number, history in histories.items()
-        for sentence in account(trained.name(number), history, setup.parts.train)
-    ]
-    for sentence in sentences[:MOST_SENTENCES]:
-        setup.report(sentence)
-    if len(sentences) > MOST_SENTENCES:
-        setup.report(f"... and {len(sentences) - MOST_SENTENCES} more like that.")
-    if any(history.diverged and history.best for history in histories.values()):
-        setup.report(
-            "Training diverged (the loss was no finite number any more); the best state "
-            "before that is kept. "
-            f"To train on, {lower_rates(setup.parts.train, setup.parts.method.tune)}."
-        )
-
-
-def _record(setup: Setup, trained: Trained, seconds: float) -> Run:
-    """What run.json says before the test rows are scored."""
-    parts, form, lm = setup.parts, setup.parts.form, setup.lm
-    name = parts.source.name if setup.start is None else lm.source
-    trained_parameters, kept_parameters = train_results.parameter_counts(
-        trained.model, list(trained.tasks.values()), trained.method
-    )
-    histories = {trained.name(number): history for number, history in trained.histories.items()}
-    return Run(
-        name=form.name,
-        method=parts.method.name,
-        title=parts.title or parts.method.title,
-        template=form.template or " | ".join(form.patterns),
-        lm=name,
-        lm_parameters=sum(parameter.numel() for parameter in lm.model.parameters()),
-        rows=setup.rows.counts(),
-        data_findings=list(setup.data_findings),
-        history={
-            name: [vars(evaluation) for evaluation in history.history]
-            for name, history in histories.items()
-        },
-        best={name: vars(history.best) for name, history in histories.items() if history.best},
-        dev_score=_dev_score(setup),
-        seconds={"train": round(seconds, 1)},
-        settings={**parts.settings, "lm": name},
-        versions={
-            name: importlib.metadata.version(name) for name in ("ptune", "torch", "transformers")
-        },
-        trained_parameters=trained_parameters,
-        kept_parameters=kept_parameters,
-        baselines=trained.baselines,
-        train=(trained.settings or parts.train).model_dump(mode="json") if histories else {},
-        steps={name: history.step for name, history in histories.items()},
-        answer_tokens={
-            name: history.answer_tokens
-            for name, history in histories.items()
-            if history.answer_tokens
-        },
-        diverged=[name for name, history in histories.items() if history.diverged and history.best],
-        lost=[name for name, history in histories.items() if not history.best],
-    )
-
-
-def _dev_score(setup: Setup) -> str:
-    """What the best state is chosen by, in words."""
-    parts = setup.parts
-    if parts.method.name in PET:
-        unlabeled = len(setup.rows.splits["unlabeled"])
-        return train_setup.score_of_pet(parts.form, parts.pet, unlabeled)
-    return train_setup.dev_score(parts.form)
-
-
-def _report_figures(
-    form: TaskForm, folder: pathlib.Path, run: Run, report: Callable[[str], None]
-) -> None:
-    """Report the test figures, and how the baselines do on the same rows."""
-    for sentence in run.data_findings:
-        if sentence.startswith(("Leakage", "The right texts")):
-            report(sentence)
-    figures = ", ".join(f"{name} {value:.4g}" for name, value in run.figures.items())
-    report(f"{form.name}: {figures + '; ' if figures else ''}saved in {folder}")
-    for name, reason in run.left_out.items():
-        report(f"Without {name}: {reason}")
-    train_results.report_beside(form, run, report)
