@@ -55,8 +55,8 @@ def test_only_the_best_and_what_is_within_its_deviation_is_bold(tmp_path):
 def test_the_answer_stands_first(tmp_path):
     text = page([*CELLS, *(cell(m, 0.5, 0.1, "mr") for m in ("manual", "pet"))], tmp_path)
     first = text[text.index("<h1>") : text.index("<h2>")]
-    assert "16 rows of each label, Mean of 2 tasks: " in first
-    assert "<strong>PET</strong> is best: the mean of the tasks 0.650, 0.150 above Manual" in first
+    assert "16 rows of each label, over 2 tasks: " in first
+    assert "<strong>PET</strong> is best: a mean of 0.650, 0.150 above Manual" in first
     assert "the baseline Majority (0.400 ± 0.000)" in text
     assert "<b>Head</b>" not in text, "text is text"
 

@@ -195,8 +195,8 @@ def _answers(
     answers = []
     if len(metrics) > 1:
         methods, baselines = _mean_scores(results, cells, list(metrics))
-        answer = design.answer(methods, "the mean of the tasks", baseline=_best(baselines))
-        answers += [(f"Mean of {len(metrics)} tasks", answer)] if answer else []
+        answer = design.answer(methods, "a mean of", baseline=_best(baselines))
+        answers += [(f"over {len(metrics)} tasks", answer)] if answer else []
     for task, metric in metrics.items():
         of_task = [cell for cell in cells if cell.task == task]
         methods = _scores(results, of_task, baseline=False)
