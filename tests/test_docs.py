@@ -177,6 +177,17 @@ def test_every_claim_of_a_paper_has_one_of_four_verdicts():
     assert len(judged) > 25 and {*judged} == {*verdicts}, judged
 
 
+@pytest.mark.parametrize(
+    "path",
+    [path for path in PAGES if path.name not in ("figures.md", "papers.md", "CHANGELOG.md")],
+    ids=lambda path: path.name,
+)
+def test_the_figures_of_a_page_stand_among_those_with_a_command(path):
+    prose = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)", "", path.read_text("utf-8"), flags=re.S)
+    figures = set(re.findall(r"(?<![\w.])0?(\.\d{2,3})(?![\w.%])", prose))
+    assert figures <= set(re.findall(r"\.\d{2,3}", (ROOT / "docs/figures.md").read_text("utf-8")))
+
+
 def test_readme_is_short():
     assert len(page("README").read_text().splitlines()) <= 120
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import pathlib
 import signal
@@ -354,6 +355,16 @@ def test_one_method_is_shown_with_its_settings(capsys):
     status, _, errors = main(capsys, "methods", "ptuning")
     assert status == 2 and "Did you mean 'p-tuning'" in errors
     assert os.path.exists(cli.__file__)
+
+
+def test_warnings_of_torchao_are_not_printed(capsys, caplog):
+    """transformers imports it where it is installed, and it warns of libraries that it lacks."""
+    with caplog.at_level(logging.WARNING, logger="torchao"):
+        main(capsys, "predict", "nothing", "--data", "rows.jsonl")
+        logging.getLogger("torchao.ops").warning("a library is missing")
+        assert not caplog.records
+        logging.getLogger("torchao.ops").error("a fault")
+        assert [record.message for record in caplog.records] == ["a fault"]
 
 
 def test_what_is_loaded_to_answer_keeps_quiet_and_is_no_more_than_that():

@@ -1,6 +1,7 @@
 """Export and import from the command line; the forms themselves are tested in test_peft_format and
 test_google_format."""
 
+import inspect
 import json
 import pathlib
 import re
@@ -38,6 +39,15 @@ def saved(lm, tmp_path, template):
 
 def run(*arguments):
     main.main([str(argument) for argument in arguments])
+
+
+def test_the_template_that_the_help_of_import_shows_is_taken(lm, tmp_path, capsys):
+    template = re.search(r'in front: "([^"]+)"', inspect.getsource(ImportConfig))[1]
+    saved(lm, tmp_path, "{soft:3} {x} = {mask}")
+    run("export", tmp_path / "prompt", tmp_path / "peft")
+    arguments = ["--lm", tmp_path / "lm", "--template", template]
+    run("import", tmp_path / "peft", tmp_path / "back", *arguments)
+    assert f"{{soft:3}}{template}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("front", ["{soft:3}", "{prefix:3}"])
