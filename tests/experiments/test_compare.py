@@ -73,6 +73,20 @@ def run(folder, **more):
     ), said
 
 
+def test_truths_of_json_are_labels(folder):
+    """They are judged, and learned by baselines, as the labels true and false."""
+    results = {}
+    for name, labels in (("texts", ("true", "false")), ("truths", (True, False))):
+        rows = [{"text": text, "label": labels[0]} for text in GOOD]
+        rows += [{"text": text, "label": labels[1]} for text in BAD]
+        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        text = YAML.replace("good:", '"true":').replace("bad:", '"false":')
+        (folder / "task.yaml").write_text(text)
+        result, _ = run(folder, methods="majority,tf-idf,manual", seeds=1, out=folder / name)
+        results[name] = [cell.mean for cell in result.cells]
+    assert results["truths"] == results["texts"]
+
+
 def test_every_method_learns_from_the_same_rows(folder, monkeypatch):
     seen = {}
     real = compare_methods.fit

@@ -185,6 +185,22 @@ def test_metrics_of_labels_are_those_of_the_answers(world, tmp_path):
     assert list(run.figures) == names and run.figures == pytest.approx(wanted)
 
 
+def test_truths_of_json_are_judged_as_labels(world, tmp_path):
+    """In training, beside baselines, and where the saved prompt is evaluated."""
+    labels = YAML.replace("{a: great, b: bad}", "{true: great, false: bad}")
+    text = labels + "metrics: [accuracy, mcc, auc]\n"
+    runs = []
+    for name, truths in (("texts", ("true", "false")), ("truths", (True, False))):
+        rows = [{"x": f"{town} film", "label": truths[n % 2]} for n, town in enumerate(TOWNS)]
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        out = tmp_path / name
+        run = train(task(world, out, text.replace("rows.jsonl", str(file))), lambda _: None)
+        assert judge(load(out, device="cpu"), rows, list(run.figures)) == run.figures
+        runs.append((run.figures, run.baselines, run.confusion))
+    assert runs[0] == runs[1]
+
+
 # Everything is checked before the first step.
 
 

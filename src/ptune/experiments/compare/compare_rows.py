@@ -15,8 +15,7 @@ from ptune.tasks.judging.judge_labels import check_metrics
 from ptune.tasks.resolved import refusals, resolve
 from ptune.tasks.resolved.parts import TaskParts
 from ptune.tasks.resolved.task_form import Learning, TaskForm
-from ptune.tasks.rows import data_sets
-from ptune.tasks.rows.splits import read as read_rows
+from ptune.tasks.rows import data_sets, task_rows
 from ptune.tasks.rows.splits import training_labels
 from ptune.tasks.schema import DataConfig
 from ptune.tasks.task_members import Member
@@ -178,11 +177,9 @@ def _draw(form: TaskForm, data: DataConfig, shots: int, seed: int) -> dict[str, 
     """The rows of one seed by their split; the test rows are the same for all seeds."""
     changes = {"seed": seed} | ({"shots": shots} if shots else {})
     drawn = data.model_copy(update=changes)
-    labels = form.answers.names
-    rows = read_rows(drawn, form.target, labels, fields=task_members.fields(form))
+    rows = task_rows.read(form, drawn)
     if seed:
-        first = drawn.model_copy(update={"seed": 0})
-        rows["test"] = read_rows(first, form.target, labels)["test"]
+        rows["test"] = task_rows.read(form, drawn.model_copy(update={"seed": 0}))["test"]
     return rows
 
 

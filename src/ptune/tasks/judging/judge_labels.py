@@ -23,6 +23,7 @@ from ptune.tasks.judging import judge_extractions, judge_label_sets, judge_words
 from ptune.tasks.judging.baselines import Question
 from ptune.tasks.judging.label_details import LabelDetails
 from ptune.tasks.resolved.task_form import Answers, TaskForm
+from ptune.tasks.rows.row_labels import with_truths
 from ptune.template.language import Template
 
 
@@ -200,13 +201,8 @@ def judge(
         model.tasks[0].task.target,
         model.tasks[0].task.verbalizer,
     )
-    labels = (
-        TRUTH
-        if isinstance(verbalizer, Span)
-        else verbalizer.labels
-        if isinstance(verbalizer, Verbalizer)
-        else ()
-    )
+    labels = shared_labels(model)
+    rows = with_truths(rows, target, labels)
     check(names, rows, target, labels)
     answers = answer(model, rows, shortening)
     if details is not None:
@@ -232,6 +228,14 @@ def judge(
             "mean accuracy of the members": mean(members),
         }
     return figures
+
+
+def shared_labels(model: PromptModel) -> Sequence[str]:
+    """The labels that all rows of the first task have; none where rows bring their own answers."""
+    verbalizer = model.tasks[0].task.verbalizer
+    if isinstance(verbalizer, Span):
+        return TRUTH
+    return verbalizer.labels if isinstance(verbalizer, Verbalizer) else ()
 
 
 def selective_figures(

@@ -20,6 +20,21 @@ def changed(row: Row, values: Mapping[str, Any], split: str = "") -> Row:
     return row.changed(values, split) if isinstance(row, FileRow) else values
 
 
+def with_truths(rows: Sequence[Row], target: str, labels: Sequence[str]) -> list[Row]:
+    """Rows in which a right label that is JSON's true or false stands as the text of that label, so
+    that it equals the answers.
+
+    Args:
+        labels: that all rows have; none where each brings its own answers.
+    """
+    return [
+        changed(row, {**row, target: label_of(row[target], labels)})
+        if labels and isinstance(row.get(target), bool)
+        else row
+        for row in rows
+    ]
+
+
 def with_labels_of(
     rows: Sequence[dict[str, Any]],
     names: Mapping[str, str] | None,

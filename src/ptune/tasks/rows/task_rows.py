@@ -6,13 +6,14 @@ from ptune.tasks import task_members
 from ptune.tasks.resolved.task_form import TaskForm
 from ptune.tasks.rows import splits
 from ptune.tasks.rows.few_shot import Row
+from ptune.tasks.rows.row_labels import with_truths
 from ptune.tasks.schema import DataConfig
 
 
 def read(
     form: TaskForm, data: DataConfig, report: Callable[[str], None] | None = None
 ) -> dict[str, list[Row]]:
-    """The rows of every split, as ``splits.read`` gives them.
+    """The rows of every split, as ``splits.read`` gives them; their labels are texts.
 
     Args:
         report: gets what was decided about a file and could have been otherwise.
@@ -20,7 +21,7 @@ def read(
     Raises:
         PtuneError: a file or a row is at fault.
     """
-    return splits.read(
+    rows = splits.read(
         data,
         form.target,
         form.answers.names,
@@ -30,3 +31,8 @@ def read(
         form.answers.multi_label,
         form.answers.word_labels,
     )
+    labels = form.answers.shared
+    return {
+        split: with_truths(rows_of_split, form.target, labels)
+        for split, rows_of_split in rows.items()
+    }
