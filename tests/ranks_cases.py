@@ -234,6 +234,8 @@ def together(ranks: Ranks, folder: pathlib.Path, cases: dict[str, Case]) -> dict
         outcome["alike"][name] = len(set(ranks.gather(digest(kept)))) == 1
     with mock.patch.object(Ranks, "sum_gradients", lambda ranks, parameters, losses: losses):
         outcome["forgotten"] = gradients(FIRST, ranks)
+    ranks.align([aligned := torch.nn.Parameter(torch.tensor(float(ranks.rank)))])
+    outcome["aligned"] = [float(value) for value in ranks.gather(str(aligned.item()).encode())]
     outcome["resumed"] = trained(FIRST, ranks, folder=folder / "one", resume=True)
     outcome["stopped"] = stopped(ranks, folder / "many")
     outcome["diverged"] = fault(

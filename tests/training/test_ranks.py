@@ -35,6 +35,10 @@ def test_a_sum_that_is_forgotten_is_far_off(outcome):
     assert furthest(outcome["forgotten"], gradients(FIRST, Ranks())) > FORGOTTEN
 
 
+def test_all_processes_take_the_values_of_the_first(outcome):
+    assert outcome["aligned"] == [0.0, 0.0]
+
+
 def test_checkpoints_go_from_one_process_to_two_and_back(outcome):
     whole, _ = trained(FIRST, Ranks())
     assert furthest(outcome["resumed"][0], whole) < FIRST.tolerance

@@ -89,11 +89,11 @@ class Ranks:
         return [float(value) for value in self.gather_shares(values)]
 
     def sum_gradients(
-        self, parameters: Sequence[nn.Parameter], losses: torch.Tensor
+        self, parameters: Sequence[torch.Tensor], losses: torch.Tensor
     ) -> torch.Tensor:
-        """Put the sum of all processes' gradients in the place of each parameter's, and return the
-        sum of their losses [N]; all in one exchange. A parameter that no process has a gradient of
-        has none afterwards."""
+        """Put the sum of all processes' gradients in the place of each tensor's, and return the sum
+        of their losses [N]; all in one exchange. A tensor that no process has a gradient of has
+        none afterwards."""
         if self.count == 1:
             return losses
         has_gradient = [float(parameter.grad is not None) for parameter in parameters]
@@ -112,6 +112,15 @@ class Ranks:
             summed = gradient.view_as(parameter).to(parameter.dtype)
             parameter.grad = summed if times else None
         return total.clone()
+
+    @torch.no_grad()
+    def align(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Give all processes the first one's values."""
+        if self.count == 1:
+            return
+        with _others_present():
+            for parameter in parameters:
+                distributed.broadcast(parameter, 0)
 
     def any(self, flag: bool) -> bool:
         """Whether it is so in any process."""

@@ -15,6 +15,7 @@ from ptune.answers.from_row import Choices, Span
 from ptune.answers.readers.reader import Reader
 from ptune.answers.readers.word_reader import WordReader
 from ptune.answers.word_labels import WordLabels
+from ptune.base.ranks import ALONE, Ranks
 from ptune.data.in_memory import rows_from
 from ptune.errors import ConfigError, DataError, nearest
 from ptune.lm.language_model import LanguageModel
@@ -376,7 +377,11 @@ class PromptModel:
         return losses.losses(self, examples, learned)
 
     def backward(
-        self, examples: Sequence[Example], weights: Sequence[float], sizes: Sequence[int] = ()
+        self,
+        examples: Sequence[Example],
+        weights: Sequence[float],
+        sizes: Sequence[int] = (),
+        ranks: Ranks = ALONE,
     ) -> torch.Tensor:
         """Weigh the losses of examples, and add the gradient of their sum to all that is trained:
         the weighted losses [B]. The prompts' encoders run once; on a CPU a large batch runs in
@@ -387,8 +392,11 @@ class PromptModel:
 
         Args:
             sizes: how many examples, in order, the LM runs at once at most; all by default.
+            ranks: the processes that call this together with the same; each runs its share of the
+                examples, and all get the gradient of the whole. What is summed is the gradient of
+                the soft tokens and prefixes, before it goes to the larger encoders.
         """
-        return losses.backward(self, examples, weights, sizes)
+        return losses.backward(self, examples, weights, sizes, ranks)
 
     @torch.no_grad()
     def scores(

@@ -506,10 +506,10 @@ def take_step(
     """One joint step: the LM runs once over a batch of every task's rows, and then each task's
     optimiser takes a step. Of several processes each runs its share of the rows."""
     batches = [job.batch() for job in jobs]
-    shares: list[Drawn] = []
-    sizes, count = [], 0
+    drawn: list[Drawn] = []
+    sizes = []
     for part in range(config.accumulate):
-        drawn: list[Drawn] = []
+        before = len(drawn)
         parts = [batch[part :: config.accumulate] for batch in batches]
         for job, batch, some in zip(jobs, batches, parts):
             share = (1 - job.config.auxiliary) / len(batch)
@@ -519,40 +519,21 @@ def take_step(
                 (job, example, job.config.auxiliary / len(batch))
                 for example in job.hidden(model, len(some))
             ]
-        rows = _share(model, drawn, ranks, count)
-        shares += rows
-        sizes.append(len(rows))
-        count += len(drawn)
+        sizes.append(len(drawn) - before)
     losses = model.backward(
-        [example for _, example, _ in shares], [weight for *_, weight in shares], sizes
+        [example for _, example, _ in drawn], [weight for *_, weight in drawn], sizes, ranks
     )
-    numbers = [[i for i, (other, *_) in enumerate(shares) if other is job] for job in jobs]
-    parameters = [parameter for job in jobs for parameter in job.parameters]
-    sums = torch.stack([losses[numbers_of_job].sum() for numbers_of_job in numbers])
-    for job, loss in zip(jobs, ranks.sum_gradients(parameters, sums)):
-        job.losses.append(loss)
+    for job in jobs:
+        numbers = [number for number, (other, *_) in enumerate(drawn) if other is job]
+        job.losses.append(losses[numbers].sum())
         job.update()
-
-
-def _share(model: PromptModel, drawn: Sequence[Drawn], ranks: Ranks, first: int) -> list[Drawn]:
-    """The rows of a step that this process runs. Those of a task whose loss couples them are run by
-    one process.
-
-    Args:
-        first: the number of the first row among those of the step.
-    """
-    if ranks.count == 1:
-        return list(drawn)
-    return [
-        row
-        for number, row in enumerate(drawn, first)
-        if ranks.runs(row[0].task if row[1].couples_rows(model.tasks[row[0].task]) else number)
-    ]
 
 
 def _evaluate(model: PromptModel, jobs: Sequence[PromptTraining], ranks: Ranks) -> None:
     """Evaluate several tasks, with the dev rows of all of them in the same batches. Of several
-    processes each runs its share of the rows, and the first one's figures are those of all."""
+    processes each runs its share of the rows, and the first one's figures are those of all, as its
+    parameters are, since kernels of several GPUs may round otherwise."""
+    ranks.align([parameter for job in jobs for parameter in job.parameters])
     chosen, written = [job for job in jobs if not job.writes], [job for job in jobs if job.writes]
     for job in jobs:
         model.solve_reader(job.task, job.rows)

@@ -31,9 +31,9 @@ class PromptVectors:
     prefixes: PrefixBatch | None
     places: dict[int, int]
 
-    def apart(self) -> tuple["PromptVectors", Callable[[], None]]:
-        """The same values detached from the encoders that made them, and a function that carries
-        the gradients of the detached values to the encoders."""
+    def apart(self) -> tuple["PromptVectors", list[torch.Tensor], Callable[[], None]]:
+        """The same values detached from the encoders that made them, the tensors that get their
+        gradients, and a function that carries those to the encoders."""
         attached, vectors, prefixes = self.vectors, self.vectors, self.prefixes
         pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
         if attached is not None and attached.requires_grad:
@@ -49,7 +49,8 @@ class PromptVectors:
             if reached:
                 torch.autograd.backward(*zip(*reached))
 
-        return PromptVectors(vectors, prefixes, self.places), carry_gradients
+        copies = [copy for _, copy in pairs]
+        return PromptVectors(vectors, prefixes, self.places), copies, carry_gradients
 
 
 def prompt_vectors(model: "PromptModel", tasks: Sequence[int]) -> PromptVectors:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ptune.base.ranks import Ranks
 from ptune.model.rows.examples import Example, LabelExample
 from ptune.model.running.forward import (
     WHOLE,
@@ -41,17 +42,20 @@ def backward(
     examples: Sequence[Example],
     weights: Sequence[float],
     sizes: Sequence[int],
+    ranks: Ranks,
 ) -> torch.Tensor:
     """Add the gradient of the weighted losses [B], and return them; see
     ``PromptModel.backward``."""
     if not examples:
         return torch.zeros(0, device=model.lm.device)
     tasks = [example.task for example in examples]
-    learned, carry_gradients = prompt_vectors(model, tasks).apart()
+    learned, copies, carry_gradients = prompt_vectors(model, tasks).apart()
     factors = torch.tensor(list(weights), device=model.lm.device)
     weighted: dict[int, torch.Tensor] = {}
     inputs: dict[int, dict[int, torch.Tensor]] = {}  # of coupled examples, by task
-    for couples_rows, numbers in _parts(model, examples, sizes):
+    for couples_rows, whole_part in _parts(model, examples, sizes, ranks):
+        if not (numbers := _share(whole_part, tasks, couples_rows, ranks)):
+            continue
         part = [examples[i] for i in numbers]
         if couples_rows:
             for number, values in zip(numbers, _coupled_inputs(model, part, learned)):
@@ -61,8 +65,29 @@ def backward(
         part_losses.sum().backward()
         weighted |= dict(zip(numbers, part_losses.detach()))
     weighted |= _backward_coupled(model, examples, inputs, factors)
+    none = factors.new_zeros(())  # the loss of an example that another process runs
+    of_examples = torch.stack([weighted.get(number, none) for number in range(len(examples))])
+    total = ranks.sum_gradients([*copies, *_of_readers(model, tasks)], of_examples)
     carry_gradients()
-    return torch.stack([weighted[number] for number in range(len(examples))])
+    return total
+
+
+def _share(
+    part: Sequence[int], tasks: Sequence[int], couples_rows: bool, ranks: Ranks
+) -> list[int]:
+    """The numbers of the examples of a part that this process runs. Those of a task whose loss
+    couples them are run by one process.
+
+    Args:
+        tasks: the task of each example.
+    """
+    return [number for number in part if ranks.runs(tasks[number] if couples_rows else number)]
+
+
+def _of_readers(model: "PromptModel", tasks: Sequence[int]) -> list[torch.nn.Parameter]:
+    """What is trained of the readers of some tasks, which no encoder makes."""
+    readers = [model.reader(task) for task in dict.fromkeys(tasks)]
+    return [p for reader in readers for p in reader.parameters() if p.requires_grad]
 
 
 def _coupled_inputs(
@@ -107,10 +132,10 @@ def _backward_coupled(
 
 
 def _parts(
-    model: "PromptModel", examples: Sequence[Example], sizes: Sequence[int]
+    model: "PromptModel", examples: Sequence[Example], sizes: Sequence[int], ranks: Ranks
 ) -> Iterator[tuple[bool, list[int]]]:
-    """The numbers of the examples that the LM runs at once, and whether their losses couple them to
-    the others of their task."""
+    """The numbers of the examples that the LM runs at once, in all processes together, and whether
+    their losses couple them to the others of their task."""
     start = 0
     for size in sizes or [len(examples)]:
         for couples_rows in (False, True):
@@ -120,7 +145,8 @@ def _parts(
                 if examples[i].couples_rows(model.tasks[examples[i].task]) == couples_rows
             ]
             tokens = [examples[i].load for i in numbers]
-            limit = CPU_TOKENS if model.lm.device.type == "cpu" else sum(tokens)
+            at_once = CPU_TOKENS * (1 if couples_rows else ranks.count)
+            limit = at_once if model.lm.device.type == "cpu" else sum(tokens)
             for part in batches_of(range(len(numbers)), tokens, limit):
                 yield couples_rows, [numbers[i] for i in part]
         start += size
