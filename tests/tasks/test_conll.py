@@ -90,6 +90,8 @@ def test_a_bad_line_leaves_out_its_sentence_alone(tmp_path):
 def test_columns_that_are_not_as_many(tmp_path):
     with pytest.raises(ConfigError, match="has 2 columns, and columns names 4"):
         read(tmp_path, "a\tO\n", columns=("a", "b", "c", "d"))
+    with pytest.raises(DataError, match="names 'a' twice: which column is meant"):
+        read(tmp_path, "a\tO\n", columns=("a", "a"))
 
 
 def test_labels_are_held_against_those_of_the_task_by_their_line(tmp_path):

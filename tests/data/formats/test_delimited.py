@@ -178,6 +178,8 @@ def test_columns_are_named_where_the_first_line_is_a_row(tmp_path):
     assert rows == [{"label": "3", "body": "Acme, Inc."}, {"label": "4", "body": "Robot"}]
     with pytest.raises(DataError, match="line 1: 2 fields where data: {columns: ...} names 4"):
         read_rows(path, options=FileConfig(columns=("a", "b", "c", "d")))
+    with pytest.raises(DataError, match="names 'text' twice: which column is meant"):
+        read_rows(path, options=FileConfig(columns=("text", "text")))
     with pytest.raises(
         DataError, match="rename speaks of 'txt', and there is no such column. Did you mean 'text'"
     ):

@@ -50,6 +50,8 @@ def put(folder, name, content):
         ("a.json", {"text": ["a good day", "b"], "n": [1, 2]}),
         ("a.json", {"text": {"0": "a good day", "1": "b"}, "n": {"0": 1, "1": 2}}),
         ("a.json", {"0": ROWS[0], "1": ROWS[1]}),
+        ("a.json", {"text": {"3": "a good day", "17": "b"}, "n": {"3": 1, "17": 2}}),
+        ("a.json", {"17": ROWS[0], "3": ROWS[1]}),
         (
             "a.json",
             {"columns": ["text", "n"], "index": [0, 1], "data": [["a good day", 1], ["b", 2]]},
@@ -184,6 +186,11 @@ def test_labels_by_their_own_spelling():
         ("a.jsonl", "[" * 100_000, "JSON"),
         ("a.json", '{"data": [[1, 2], [3]], "columns": ["a", "b"]}', "rows of uneven length"),
         ("a.json", "[]", "holds no rows"),
+        (
+            "a.json",
+            '{"columns": ["text", "n", "text"], "data": [["a", 1, "b"]]}',
+            "the column 'text' stands twice",
+        ),
     ],
 )
 def test_faults_are_told_with_their_line(tmp_path, name, content, message):

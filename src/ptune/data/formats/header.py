@@ -10,6 +10,7 @@ from ptune.data.formats import delimited, json_rows
 from ptune.data.formats.json_rows import row_of as row_of
 from ptune.data.row import FileRow
 from ptune.errors import DataError, nearest
+from ptune.settings import FileConfig
 
 TABLES = tuple(delimited.BY_ENDING)
 
@@ -34,6 +35,21 @@ def column_names(record: delimited.Record, path: pathlib.Path) -> tuple[str, ...
                 f"which is meant? {advice}"
             )
     return tuple(names)
+
+
+def given_names(path: pathlib.Path, options: FileConfig) -> tuple[str, ...]:
+    """The columns' names that ``columns`` gives; none where it gives none.
+
+    Raises:
+        DataError: a name stands twice.
+    """
+    names = tuple(options.columns or ())
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise DataError(
+            f"{path}: data: {{columns: ...}} names {twice[0]!r} twice: which column is meant? Give "
+            "each another name."
+        )
+    return names
 
 
 def looks_like_data(names: Iterable[str]) -> bool:

@@ -95,6 +95,8 @@ def _whole_json(
     ):
         try:
             table = json_rows.of_object(rows[0])
+        except json_rows.RepeatedKey as error:
+            raise DataError(f"{path}: {error}") from error
         except (ValueError, TypeError) as error:
             raise DataError(f"{path} has rows of uneven length.") from error
         if table is not None:

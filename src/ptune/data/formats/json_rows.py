@@ -3,7 +3,7 @@ their spelling, missing values are None, and a key that stands twice is a fault.
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 SHOWN = 60
@@ -213,14 +213,16 @@ def of_object(value: Mapping[str, Any]) -> tuple[list[dict[str, Any]], str] | No
     """The rows of an object that holds a whole table, and how it holds them; None where it is a row
     itself.
 
-    Known are an object of columns (lists of one length, or objects with the same keys, as pandas
-    writes), of rows under their numbers, pandas' "split" and "table", and an object with one list
-    of objects.
+    Known are an object of columns (lists of one length, or objects with the same whole numbers as
+    keys, as pandas writes), of rows under such numbers, pandas' "split" and "table", and an object
+    with one list of objects.
     """
     if set(value) >= {"columns", "data"} and all(
         isinstance(value[name], list) for name in ("columns", "data")
     ):
         names = [str(name) for name in value["columns"]]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise RepeatedKey(f"the column {twice[0]!r} stands twice: which is meant?")
         return [
             dict(zip(names, row, strict=True)) for row in value["data"]
         ], 'pandas\' form "split"'
@@ -233,12 +235,13 @@ def of_object(value: Mapping[str, Any]) -> tuple[list[dict[str, Any]], str] | No
     ):
         return [dict(zip(value, row)) for row in zip(*members)], "an object of columns"
     if members and all(isinstance(member, dict) and member for member in members):
-        if list(value) == [str(number) for number in range(len(value))]:
-            return list(members), "an object of rows"
         keys = list(members[0])
-        if all(list(member) == keys for member in members) and keys == [
-            str(number) for number in range(len(keys))
-        ]:
+        are_columns = _are_numbers(keys) and all(list(member) == keys for member in members)
+        if list(value) == [str(number) for number in range(len(value))] or (
+            _are_numbers(value) and not are_columns
+        ):
+            return list(members), "an object of rows"
+        if are_columns and not _are_numbers(value):
             return [
                 {name: member[key] for name, member in value.items()} for key in keys
             ], "an object of columns"
@@ -250,6 +253,12 @@ def of_object(value: Mapping[str, Any]) -> tuple[list[dict[str, Any]], str] | No
     ):
         return value[lists[0]], f"the list {lists[0]!r} of an object (record_path: {lists[0]})"
     return None
+
+
+def _are_numbers(keys: Iterable[str]) -> bool:
+    """Whether keys are whole numbers, as the index of a data frame is, of which some rows may have
+    been taken."""
+    return all(re.fullmatch(r"-?\d+", key) for key in keys)
 
 
 def _objects(values: Sequence[Any]) -> bool:

@@ -8,7 +8,7 @@ from itertools import islice
 
 from ptune.data import row_files
 from ptune.data.formats import delimited, dialect
-from ptune.data.formats.header import column_names
+from ptune.data.formats.header import column_names, given_names
 from ptune.data.formats.json_rows import row_of as row_of
 from ptune.data.row import FileRow, refuse_or_skip
 from ptune.errors import DataError
@@ -20,12 +20,11 @@ MARKDOWN_RULE = re.compile(r"\|?(\s*:?-+:?\s*\|)+(\s*:?-+:?\s*)?")
 def table_rows(
     path: pathlib.Path, options: FileConfig, skipped: list[str] | None, notes: list[str]
 ) -> Iterator[FileRow]:
-    lenient = skipped is not None
+    lenient, names = skipped is not None, given_names(path, options)
     opened = table_lines(path, options)
     dialect = table_dialect(path, options, opened, lenient)
     if dialect.note:
         notes.append(f"{path}: {dialect.note}.")
-    names = tuple(options.columns or ())
     with opened() as lines:
         rest = islice(lines, dialect.skip, None)
         for record in delimited.records(

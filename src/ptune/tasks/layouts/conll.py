@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from ptune.data import row_files
+from ptune.data.formats.header import given_names
 from ptune.data.row import FileRow
 from ptune.data.rows import JSON
 from ptune.errors import ConfigError, DataError
@@ -71,7 +72,7 @@ class _File:
     """A file whose first line of a word says how many columns there are, and what parts them."""
 
     def __init__(self, path: pathlib.Path, options: FileConfig):
-        self.path, self.options = path, options
+        self.path, self.options, self.names = path, options, given_names(path, options)
         self.separator: str | None = None
         self.columns: Sequence[str] = ()
         self.first = 0
@@ -107,7 +108,7 @@ class _File:
         count = len(line.split(self.separator))
         between = [f"column {n}" for n in range(2, count)]
         default = [WORDS, *between, LABELS] if count > 1 else [WORDS]
-        self.columns, self.first = self.options.columns or default, number
+        self.columns, self.first = self.names or default, number
         if count > 1 and count == len(self.columns) - 1:
             self.columns = self.columns[:-1]  # a file that is to be labelled
         if len(self.columns) != count:
