@@ -40,6 +40,12 @@ def test_each_figure_of_redrawn_rows_is_that_of_labelled(labels, decimals, monke
         assert ends == pytest.approx(np.quantile(figures, [0.025, 0.975])), name
 
 
+def test_a_label_that_occurs_nowhere_does_not_lower_a_mean_over_labels():
+    rows, answers, _ = answered("ab")
+    for name in ("f1-macro", "f1-weighted"):
+        assert interval(name, rows, answers, labels="abc") == interval(name, rows, answers)
+
+
 def test_the_interval_of_the_accuracy_is_scipys_bootstrap():
     rows, answers, _ = answered("ab", rows=200)
     hits = np.array([float(row["label"] == answer) for row, answer in zip(rows, answers)])

@@ -886,11 +886,12 @@ class Entries:
         self.flushed = len(self.written)
 
 
-def test_a_log_is_told_every_step_and_changes_nothing():
-    """Two tasks together, with the norm of the gradient before clipping; the weights are those of
-    the training without a log, to the bit."""
+@pytest.mark.parametrize("clip", [0.01, 0.0])
+def test_a_log_is_told_every_step_and_changes_nothing(clip):
+    """Two tasks together, with the norm of the gradient before clipping, or without any; the
+    weights are those of the training without a log, to the bit."""
     log = Entries()
-    settings = TrainConfig(steps=4, batch_size=4, evaluate_every=2, clip=0.01, patience=0)
+    settings = TrainConfig(steps=4, batch_size=4, evaluate_every=2, clip=clip, patience=0)
     models = []
     for logs in ((), (log,)):
         model, data = bank([0, 1])

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from ptune.model.prompt_model import PromptModel
 from ptune.runs.logs.step_log import StepLog
 from ptune.settings import DecodingConfig
@@ -41,9 +39,6 @@ def log_evaluation(log: StepLog, model: PromptModel, jobs: Sequence[PromptTraini
 
 
 def _samples(model: PromptModel, job: PromptTraining) -> list[str]:
-    """What the LM writes for the first dev rows, without a change of the state of random
-    numbers."""
-    devices = [job.lm.device] if job.lm.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        written = model.generate(list(job.dev_rows[:SAMPLES]), job.task, SAMPLE)
+    """What the LM writes for the first dev rows: greedily, so that no random number is drawn."""
+    written = model.generate(list(job.dev_rows[:SAMPLES]), job.task, SAMPLE)
     return [str(text) for text in written]
