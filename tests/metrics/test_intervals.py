@@ -46,6 +46,13 @@ def test_a_label_that_occurs_nowhere_does_not_lower_a_mean_over_labels():
         assert interval(name, rows, answers, labels="abc") == interval(name, rows, answers)
 
 
+def test_redraws_that_are_counted_in_parts_are_those_of_one_part(monkeypatch):
+    rows, answers, _ = answered("abcdefg", rows=10)
+    whole = interval("f1-macro", rows, answers, labels="abcdefg")
+    monkeypatch.setattr(intervals, "MOST_NUMBERS", 100)  # 10 redraws at once, counted 2 by 2
+    assert interval("f1-macro", rows, answers, labels="abcdefg") == whole
+
+
 def test_the_interval_of_the_accuracy_is_scipys_bootstrap():
     rows, answers, _ = answered("ab", rows=200)
     hits = np.array([float(row["label"] == answer) for row, answer in zip(rows, answers)])
