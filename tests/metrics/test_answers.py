@@ -16,6 +16,7 @@ from ptune.metrics import answers
         ("", "Vienna", 0, 0),
         ("Vienna", "Rome", 0, 0),
         ("The", "an", 1, 1),
+        ("the–end", "–end", 1, 1),
     ],
 )
 def test_figures_of_a_pair(right, said, exact, f1):

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from ptune.errors import ConfigError, nearest
 
 DEFAULT = ("token-f1", "exact-match")
-ARTICLES = {"a", "an", "the"}
+ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 def words_of(text: str) -> list[str]:
     """The words of an answer in small letters, without punctuation and articles."""
     plain = "".join(sign for sign in text.lower() if sign not in string.punctuation)
-    return [word for word in re.split(r"\s+", plain) if word and word not in ARTICLES]
+    return ARTICLES.sub(" ", plain).split()
 
 
 def exact_match(right: str, said: str) -> float:
