@@ -1,5 +1,6 @@
 """What was counted over rows, as sentences that a person can act on."""
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -9,6 +10,7 @@ from ptune.survey.label_sets import LabelSets
 from ptune.survey.text_checks.duplicates import Duplicates
 from ptune.survey.text_checks.texts import Texts, script_shares
 
+WHOLE_AS_DECIMAL = re.compile(r"(?<=\d)\.0+$")
 RARE = 3
 """A label with fewer rows cannot stand in train, dev and test."""
 LISTED = 5
@@ -94,13 +96,26 @@ def difference(label: str, other: str) -> str:
     return "Unicode's form or the white space and case"
 
 
+def like_label(label: str, labels: Iterable[str]) -> str | None:
+    """The label that another one stands for, as far as they differ in what is easily overlooked or
+    in the decimal point of a whole number; None where there is none."""
+    whole = WHOLE_AS_DECIMAL.sub("", label)
+    form = plain_form(label)
+    return next((known for known in labels if known == whole or plain_form(known) == form), None)
+
+
 def likest_label(label: str, labels: Iterable[str]) -> str:
     """A sentence that names the label which another one may stand for, and in what they differ."""
     labels = list(labels)
-    for known in labels:
-        if plain_form(known) == plain_form(label):
-            return f"It differs from the label {known!r} in {difference(label, known)}."
-    return nearest(label, labels)
+    known = like_label(label, labels)
+    if known is None:
+        return nearest(label, labels)
+    if plain_form(known) == plain_form(label):
+        return f"It differs from the label {known!r} in {difference(label, known)}."
+    return (
+        f"It is the label {known!r} with a decimal point, which data frames give to whole numbers "
+        "where a cell of the column is empty."
+    )
 
 
 def of_answers(column: Column, rows: int, where: str = "") -> list[str]:

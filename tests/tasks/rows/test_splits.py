@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from ptune.cli import main
+from ptune.data import yaml_files
 from ptune.errors import ConfigError, DataError
 from ptune.experiments.train import train_task
 from ptune.settings import FileConfig
@@ -557,3 +558,19 @@ def test_labels_that_differ_in_unicodes_form_are_told_as_that(tmp_path):
     ):
         with pytest.raises(DataError, match=f"line 1 .*differs from the label .*{difference}"):
             read(data, "label", (label, "bar"))
+
+
+def test_whole_numbers_with_a_decimal_point_are_told_as_labels(tmp_path):
+    """As data frames write a column of whole numbers with an empty cell; what the message says to
+    write reads them."""
+    data = DataConfig(train=put(tmp_path, [{"label": "1.0"}, {"label": 0.0}, {"label": "2"}]))
+    with pytest.raises(DataError, match="label '1' with a decimal point") as caught:
+        read(data, "label", "012")
+    advice = str(caught.value).partition("data: ")[2].partition(" reads them")[0]
+    relabel = yaml_files.parse(advice, tmp_path)["relabel"]
+    assert relabel == {"train": {"0.0": "0", "1.0": "1", "2": "2"}}
+    rows = read(DataConfig(**{**data.model_dump(), "relabel": relabel}), "label", "012")["train"]
+    assert [row["label"] for row in rows] == ["1", "0", "2"]
+    with pytest.raises(DataError) as caught:
+        read(data, "label", ("0", "1", "3"))
+    assert "relabel" not in str(caught.value)

@@ -1,14 +1,15 @@
 """The labels of rows: renamed as a task says, and held against the labels that it has."""
 
+import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ptune.answers.word_labels import WordLabels
 from ptune.data.formats.json_rows import written
 from ptune.data.row import FileRow, is_missing, label_of, place_of, spelled
 from ptune.errors import DataError, nearest
-from ptune.survey.findings import likest_label
+from ptune.survey.findings import like_label, likest_label
 from ptune.tasks.judging import judge_label_sets
 from ptune.tasks.rows.few_shot import Row
 from ptune.tasks.schema import DataConfig
@@ -164,4 +165,31 @@ def strangers_and_idle(
         sentences.append(
             f"Labels of the task that no row has: {listed}{', ...' if len(idle) > LISTED else ''}."
         )
-    return idle, " ".join(sentences) if len(strangers) + len(idle) > 1 else ""
+    if len(strangers) + len(idle) < 2:
+        sentences = []
+    renamed = {} if several or data.relabel else _renamed(rows, target, labels, strangers)
+    if renamed:
+        sentences.append(
+            f"data: {{relabel: {json.dumps(renamed, ensure_ascii=False)}}} reads them as the "
+            "task's labels."
+        )
+    return idle, " ".join(sentences)
+
+
+def _renamed(
+    rows: Mapping[str, Sequence[Row]],
+    target: str,
+    labels: Sequence[str],
+    strangers: Iterable[str],
+) -> dict[str, dict[str, str]]:
+    """For each split with labels that the task does not have its labels under the task's names
+    (``relabel``); none where a label is like none of the task's."""
+    like = {label: like_label(label, labels) for label in strangers}
+    if None in like.values():
+        return {}
+    renamed = {}
+    for split in ("train", "dev", "test"):
+        there = {label_of(row[target], labels) for row in rows[split] if target in row}
+        if there & like.keys():
+            renamed[split] = {label: str(like.get(label, label)) for label in sorted(there)}
+    return renamed
