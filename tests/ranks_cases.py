@@ -4,13 +4,14 @@ tests/ranks_cases.py 4`` prints how far four are from one, for each case."""
 import contextlib
 import functools
 import hashlib
+import json
 import os
 import pathlib
 import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 from unittest import mock
@@ -19,15 +20,21 @@ import forked
 import tiny
 import torch
 from torch import distributed
+from torch.distributed.tensor import DTensor
 
 from ptune.answers.label_words import Verbalizer
 from ptune.answers.readers.reader_table import READERS
 from ptune.base.interrupts import Interrupted
 from ptune.base.ranks import Ranks
-from ptune.errors import ConfigError, DivergedError
+from ptune.errors import ConfigError, DivergedError, ModelError
+from ptune.experiments.train import train_task
 from ptune.lm.language_model import LanguageModel
+from ptune.lm.patches.checkpointing import outermost_layers
+from ptune.lm.patches.prefixes.prefix_attention import HeadShare
+from ptune.lm.patches.sharding import SummedGradient
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
-from ptune.settings import DecodingConfig, TrainConfig
+from ptune.settings import DecodingConfig, Sharding, TrainConfig
+from ptune.tasks.schema import TaskConfig
 from ptune.template.language import Template
 from ptune.training import loop
 from ptune.training.loop import fit
@@ -70,6 +77,7 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     tolerance: float = 1e-10  # of what is trained in float64
     is_quick: bool = True  # part of the tests
+    sharding: Sharding = "none"
 
 
 def written_right(model: PromptModel, task: int, some_rows: list[dict[str, str]]) -> float:
@@ -117,13 +125,60 @@ CASES = {
 }
 
 
+DEEP = labels("two", "{prefix:3} {x} {mask}", prefix=PrefixSettings(8), encoder="table")
+GROUPED = "llama, groups of two heads"
+tiny.FAMILIES[GROUPED] = (
+    *tiny.FAMILIES["llama"][:3],
+    dict(tiny.LLAMA, num_attention_heads=8, num_key_value_heads=4),
+)
+TEXT = texts("one", "{prefix:3} {x} = {mask}")
+SHARDED = {
+    "masked": Case("bert", (labels("one"), DEEP), {"accumulate": 2}, sharding="fsdp"),
+    "causal": Case(
+        GROUPED,
+        (TEXT, labels("two", "{x} {soft:3} {mask}")),
+        {"batch_size": 3, "recompute": True},
+        {"texts": written_right},
+        is_quick=False,
+        sharding="fsdp",
+    ),
+    "masked, prototypes beside words": replace(
+        CASES["masked, prototypes beside words"], sharding="fsdp"
+    ),
+    "encoder-decoder": Case("t5", (TEXT,), {"batch_size": 3}, is_quick=False, sharding="fsdp"),
+    "heads split": Case(
+        GROUPED,
+        (
+            TEXT,
+            labels("two", "{x} {soft:3} {mask}"),
+            replace(DEEP, name="three", prefix=PrefixSettings(0, "Vienna is")),
+        ),
+        {"accumulate": 2},
+        {"texts": written_right},
+        sharding="tensor",
+    ),
+    "heads split, each normed": Case(
+        "qwen", (labels("one"), DEEP), is_quick=False, sharding="tensor"
+    ),
+}
+
+
 @functools.cache
 def loaded(family: str, dtype: torch.dtype) -> LanguageModel:
     return LanguageModel(*tiny.tiny(family, dtype))
 
 
-def built(case: Case, dtype: torch.dtype) -> tuple[PromptModel, dict[str, Any]]:
-    model = PromptModel(loaded(case.family, dtype))
+@functools.cache
+def sharded(family: str, dtype: torch.dtype, ranks: Ranks) -> LanguageModel:
+    lm = LanguageModel(*tiny.tiny(family, dtype))
+    lm.shard(ranks.sharding, ranks, torch.device("cpu"))
+    return lm
+
+
+def built(case: Case, dtype: torch.dtype, ranks: Ranks) -> tuple[PromptModel, dict[str, Any]]:
+    is_sharded = ranks.sharding != "none"
+    lm = sharded(case.family, dtype, ranks) if is_sharded else loaded(case.family, dtype)
+    model = PromptModel(lm)
     for task in case.tasks:
         model.add(task)
     model.bank.encoders.to(dtype)
@@ -140,7 +195,7 @@ def values(model: PromptModel) -> dict[str, torch.Tensor]:
 
 def trained(case: Case, ranks: Ranks, **options: Any) -> tuple[dict[str, torch.Tensor], list[Any]]:
     """What a case's prompts are after a training in float64, and its evaluations."""
-    model, data = built(case, torch.float64)
+    model, data = built(case, torch.float64, ranks)
     settings = {**SETTINGS, **case.settings, **options.pop("settings", {})}
     data |= options.pop("data", {})
     histories = fit(model, data, TrainConfig(**settings), ranks=ranks, **case.options, **options)
@@ -153,10 +208,11 @@ def trained(case: Case, ranks: Ranks, **options: Any) -> tuple[dict[str, torch.T
 
 def gradients(case: Case, ranks: Ranks) -> dict[str, torch.Tensor]:
     """Each task's gradient of the first step, in float32."""
-    model, data = built(case, torch.float32)
+    model, data = built(case, torch.float32, ranks)
     kept: dict[str, torch.Tensor] = {}
 
     def keep(job: PromptTraining) -> None:
+        held_in_step[ranks.sharding] = held(job.lm)
         for number, parameter in enumerate(job.parameters):
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             kept[f"{job.name} {number}"] = gradient.detach().clone()
@@ -199,9 +255,53 @@ def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def held(lm: LanguageModel) -> int:
+    """How many of the values of its layers this process has."""
+    weights = [w for layer in outermost_layers(lm.model) for w in layer.parameters()]
+    return sum(w.to_local().numel() if isinstance(w, DTensor) else w.numel() for w in weights)
+
+
+def task_file(folder: pathlib.Path, sharding: str, **more: Any) -> TaskConfig:
+    """A task of a tiny LM in a folder, for the command's own function."""
+    lm = folder / "lm"
+    if not lm.exists():
+        loaded("bert", torch.float32).save(lm)
+    for name, count, start in (("train", 13, 0), ("dev", 7, 20), ("test", 5, 40)):
+        lines = [json.dumps(row) for row in rows(count, start)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    return TaskConfig.model_validate(
+        {
+            "name": "towns",
+            "template": SOFT,
+            "labels": {"a": "Yes", "b": "No"},
+            "data": {name: folder / f"{name}.jsonl" for name in ("train", "dev", "test")},
+            "lm": str(lm),
+            "dtype": "float64",
+            "train": SETTINGS,
+            "lm_sharding": sharding,
+            **more,
+        }
+    )
+
+
+def commanded(ranks: Ranks, folder: pathlib.Path) -> list[str]:
+    """What one process says of a training as the command does it, and of that of which nothing is
+    left to do."""
+    spoken: list[str] = []
+    for resume in (False, True):
+        task = task_file(folder, ranks.sharding, out=folder / "out", resume=resume)
+        if ranks.is_first:
+            train_task.train(task, spoken.append, ranks)
+        else:
+            train_task.assist(task, ranks)
+    return spoken
+
+
+held_in_step: dict[str, int] = {}
 FIRST = next(iter(CASES.values()))
 LONGEST_WAIT = timedelta(seconds=60)  # processes that do different things would wait for ever
 QUICK = {name: case for name, case in CASES.items() if case.is_quick}
+QUICK_SHARDED = {name: case for name, case in SHARDED.items() if case.is_quick}
 UNTIL_LATER = {"save_seconds": 1000.0}
 
 
@@ -224,7 +324,36 @@ def fault(run: Any, kind: type[Exception]) -> str:
     return "no fault"
 
 
-def together(ranks: Ranks, folder: pathlib.Path, cases: dict[str, Case]) -> dict[str, Any]:
+def sharded_together(
+    ranks: Ranks, folder: pathlib.Path, cases: dict[str, Case]
+) -> dict[str, dict[str, Any]]:
+    """What the processes have to say of an LM that lies on all of them."""
+    outcome: dict[str, dict[str, Any]] = {"gradients": {}, "trained": {}, "alike": {}, "held": {}}
+    kinds = {kind: Ranks(ranks.rank, ranks.count, kind) for kind in ("fsdp", "tensor")}
+    for name, case in cases.items():
+        of_kind = kinds[case.sharding]
+        outcome["gradients"][name] = gradients(case, of_kind)
+        outcome["trained"][name] = kept, _ = trained(case, of_kind)
+        outcome["alike"][name] = len(set(ranks.gather(digest(kept)))) == 1
+        outcome["held"][name] = held_in_step[case.sharding]
+    split = SHARDED["heads split"]
+    with mock.patch.object(HeadShare, "of", lambda share, values: values.chunk(share.count, 1)[0]):
+        outcome["gradients"]["heads of another"] = gradients(split, kinds["tensor"])
+    with mock.patch.object(SummedGradient, "apply", lambda values: values):
+        outcome["gradients"]["heads apart"] = gradients(split, kinds["tensor"])
+    outcome["held after"] = {"fsdp": held(sharded("bert", torch.float32, kinds["fsdp"]))}
+    resumed = trained(FIRST, kinds["fsdp"], folder=folder / "fsdp", resume=True)
+    outcome["trained"]["resumed"] = resumed
+    refused = functools.partial(sharded, "bert", torch.float32, kinds["tensor"])
+    outcome["refused"] = {"no plan": fault(refused, ModelError)}
+    spoken = commanded(kinds["fsdp"], folder / "command")
+    outcome["command"] = {"spoken": spoken}
+    return outcome
+
+
+def together(
+    ranks: Ranks, folder: pathlib.Path, cases: dict[str, Case], of_sharded: dict[str, Case]
+) -> dict[str, Any]:
     """What the processes have to say of some cases; the last one is killed in the end."""
     outcome: dict[str, Any] = {"gradients": {}, "trained": {}, "alike": {}}
     outcome["begins"] = ranks.begin()
@@ -232,6 +361,7 @@ def together(ranks: Ranks, folder: pathlib.Path, cases: dict[str, Case]) -> dict
         outcome["gradients"][name] = gradients(case, ranks)
         outcome["trained"][name] = kept, _ = trained(case, ranks)
         outcome["alike"][name] = len(set(ranks.gather(digest(kept)))) == 1
+    outcome["sharded"] = sharded_together(ranks, folder, of_sharded)
     with mock.patch.object(Ranks, "sum_gradients", lambda ranks, parameters, losses: losses):
         outcome["forgotten"] = gradients(FIRST, ranks)
     ranks.align([aligned := torch.nn.Parameter(torch.tensor(float(ranks.rank)))])
@@ -269,12 +399,19 @@ def joined(rank: int, count: int, store: pathlib.Path) -> Iterator[Ranks]:
 
 
 @contextlib.contextmanager
-def others(count: int, folder: pathlib.Path, cases: dict[str, Case]) -> Iterator[None]:
-    """While this is open, the other processes do the same cases; their errors go to files."""
+def others(
+    count: int, folder: pathlib.Path, cases: dict[str, Case], of_sharded: dict[str, Case]
+) -> Iterator[None]:
+    """While this is open, the other processes do the same cases; their errors go to files. What is
+    resumed later was begun by one process."""
+    for name in ("one", "fsdp"):
+        stopped(Ranks(), folder / name)
+    (folder / "command").mkdir()
+    task_file(folder / "command", "none")
 
     def work(rank: int) -> None:
         with joined(rank, count, folder / "store") as ranks:
-            together(ranks, folder, cases)
+            together(ranks, folder, cases, of_sharded)
 
     started = []
     for rank in range(1, count):
@@ -289,17 +426,34 @@ def others(count: int, folder: pathlib.Path, cases: dict[str, Case]) -> Iterator
 
 def main(count: int) -> None:
     one = Ranks()
+    of_sharded = {
+        name: case
+        for name, case in SHARDED.items()
+        if case.sharding == "fsdp" or case.family == GROUPED or count == 2
+    }
     with tempfile.TemporaryDirectory() as name:
         path = pathlib.Path(name)
-        with others(count, path, CASES):
-            stopped(one, path / "one")
-            with joined(0, count, path / "store") as ranks:
-                outcome = together(ranks, path, CASES)
+        with (
+            others(count, path, CASES, of_sharded),
+            joined(0, count, path / "store") as ranks,
+        ):
+            outcome = together(ranks, path, CASES, of_sharded)
     print(f"{count} processes beside one: gradients of a step in float32, values in float64")
     for name, case in CASES.items():
         of_step = furthest(outcome["gradients"][name], gradients(case, one))
         whole = furthest(outcome["trained"][name][0], trained(case, one)[0])
         print(f"{of_step:.1e}  {whole:.1e}  alike {outcome['alike'][name]}  {name}")
+    of_all = outcome["sharded"]
+    for name, case in of_sharded.items():
+        of_step = furthest(of_all["gradients"][name], gradients(case, one))
+        whole = furthest(of_all["trained"][name][0], trained(case, one)[0])
+        alike = of_all["alike"][name]
+        print(f"{of_step:.1e}  {whole:.1e}  alike {alike}  {case.sharding}: {name}")
+    for name in ("heads of another", "heads apart"):
+        wrong = furthest(of_all["gradients"][name], gradients(SHARDED["heads split"], one))
+        print(f"{wrong:.1e}  tensor: {name}, which is wrong")
+    print(f"{furthest(of_all['trained']['resumed'][0], trained(FIRST, one)[0]):.1e}  fsdp: resumed")
+    print(f"values of layers held: {of_all['held']}; refused: {of_all['refused']}")
     forgotten = furthest(outcome["forgotten"], gradients(FIRST, one))
     print(f"{forgotten:.1e}  the first case where nothing is summed")
     print(

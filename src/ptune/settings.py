@@ -22,6 +22,7 @@ else:
     ModelMetaclass = type(BaseModel)
 
 Device = str
+Sharding = Literal["none", "fsdp", "tensor"]
 Seed = Annotated[int, Field(ge=-(2**31), lt=2**32)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 LogName = Literal["jsonl", "tensorboard", "trackio", "wandb"]
@@ -131,7 +132,14 @@ class DecodingConfig(Config):
 
 
 EPOCHS = 20  # of a training for which neither epochs nor steps are given
-SIDE = {"save_seconds", "context_mb", "source", "allow_unknown", "log"}  # they change no result
+SIDE = {  # they change no result
+    "save_seconds",
+    "context_mb",
+    "source",
+    "allow_unknown",
+    "log",
+    "lm_sharding",
+}
 
 
 class TrainConfig(Config):

@@ -110,6 +110,15 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_read(
     assert status == 2 and "no device 'tpu'" in errors and "This machine has" in errors
 
 
+@pytest.mark.parametrize("more", [[], ["--estimate"], ["--method", "auto"]])
+def test_one_process_shares_no_lm_out(capsys, monkeypatch, tmp_path, more):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "task.yaml").write_text(TASK + "lm_sharding: fsdp\n")
+    status, _, errors = main(capsys, "train", "task.yaml", *more)
+    assert status == 2
+    assert "over several processes, and this is one: start" in " ".join(errors.split())
+
+
 def test_one_of_several_processes_of_torchrun_is_refused(capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(capsys, "methods")[0] in (0, None)  # set by something else
@@ -128,6 +137,10 @@ def test_one_of_several_processes_of_torchrun_is_refused(capsys, monkeypatch):
         (["task.yaml", "--method", "fine-tune"], "and fine-tune trains the LM:"),
         (["task.yaml", "--method", "pet"], "and pet trains several models one after the other"),
         (["task.yaml", "--method", "p-tuning", "--device", "cuda:1"], "--device names cuda:1"),
+        (
+            ["task.yaml", "--prompt-by", "x", "--only", "u", "--lm-sharding", "fsdp"],
+            "only adds prompts to those in the out folder",
+        ),
     ],
 )
 def test_what_several_processes_cannot_train_together_is_refused(

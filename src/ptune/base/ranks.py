@@ -17,6 +17,7 @@ import torch
 from torch import distributed, nn
 
 from ptune.errors import ConfigError, PtuneError
+from ptune.settings import Sharding
 
 Item = TypeVar("Item")
 PATIENCE = timedelta(days=7)  # the others may wait as long as the first one writes texts of dev
@@ -28,12 +29,24 @@ class Ranks:
     Attributes:
         rank: its number, from 0; the first one alone writes files and speaks.
         count: how many there are.
+        sharding: how they share the LM out; each has all of it where it is "none".
         has_begun: whether all of them have agreed to begin (``begin``).
     """
 
-    def __init__(self, rank: int = 0, count: int = 1):
-        self.rank, self.count = rank, count
+    def __init__(self, rank: int = 0, count: int = 1, sharding: Sharding = "none"):
+        self.rank, self.count, self.sharding = rank, count, sharding
         self.has_begun = count == 1
+
+    @property
+    def calls_together(self) -> bool:
+        """Whether all of them call the LM at the same time, equally often, since none has all of
+        it; they then go through the same, and the first one alone keeps what comes out."""
+        return self.count > 1 and self.sharding != "none"
+
+    @property
+    def splits_rows(self) -> bool:
+        """Whether each runs rows of its own in a step."""
+        return self.count > 1 and self.sharding != "tensor"
 
     @property
     def is_first(self) -> bool:
@@ -60,15 +73,18 @@ class Ranks:
         return not any(state["over"] for state in states)
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
-        """The items of this process: every so many of them, which may be none."""
-        return items if self.count == 1 else items[self.rank :: self.count]
+        """The items of this process: every so many of them, which may be none; all of them where
+        the processes call the LM together."""
+        if self.count == 1 or self.calls_together:
+            return items
+        return items[self.rank :: self.count]
 
     def runs(self, number: int) -> bool:
         """Whether this process runs the item of that number."""
         return number % self.count == self.rank
 
     def gather_shares(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The values of all items in order, on the CPU.
+        """The values of all items in order, on the CPU; the first process's where each has all.
 
         Args:
             tensors: those of this process's share.
@@ -76,7 +92,9 @@ class Ranks:
         if self.count == 1:
             return list(tensors)
         values = {f"{number:09}": tensor.cpu().clone() for number, tensor in enumerate(tensors)}
-        files = self.gather(safetensors.torch.save(values))
+        payload = safetensors.torch.save(values)
+        is_whole = self.calls_together
+        files = [self.send_from_first(payload)] if is_whole else self.gather(payload)
         shares = [[*map(read.__getitem__, sorted(read))] for read in map(_tensors, files)]
         rows = itertools.zip_longest(*shares)
         return [value for row in rows for value in row if value is not None]
@@ -94,7 +112,7 @@ class Ranks:
         """Put the sum of all processes' gradients in the place of each tensor's, and return the sum
         of their losses [N]; all in one exchange. A tensor that no process has a gradient of has
         none afterwards."""
-        if self.count == 1:
+        if not self.splits_rows:
             return losses
         has_gradient = [float(parameter.grad is not None) for parameter in parameters]
         parts = [
@@ -132,10 +150,12 @@ class Ranks:
         return bool(flags)
 
     def from_first(self, compute: Callable[[], Any]) -> Any:
-        """What the first process computes, a value that JSON can hold; the others wait for it."""
+        """What the first process computes, a value that JSON can hold; the others wait for it, or
+        compute the same where they call the LM together."""
         if self.count == 1:
             return compute()
-        return json.loads(self.send_from_first(_json(compute()) if self.is_first else b""))
+        value = compute() if self.is_first or self.calls_together else None
+        return json.loads(self.send_from_first(_json(value) if self.is_first else b""))
 
     def send_from_first(self, payload: bytes) -> bytes:
         """The first process's bytes, in every process."""
@@ -182,6 +202,11 @@ def joined(rank: int, count: int) -> Iterator[Ranks]:
         if not ranks.has_begun:
             ranks.begin(fault=str(error))
         raise
+    except RuntimeError as error:
+        if not _is_of_exchange(error):
+            raise
+        with _others_present():
+            raise
     finally:
         distributed.destroy_process_group()
 
@@ -204,6 +229,11 @@ def check_gpus(device: str) -> None:
 def _number_here() -> int:
     """The number of this process among those of its machine."""
     return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def _is_of_exchange(error: RuntimeError) -> bool:
+    """Whether an LM that lies on several processes failed since one of them has ended."""
+    return isinstance(error, distributed.DistBackendError) or "gloo" in str(error)
 
 
 @contextlib.contextmanager

@@ -281,6 +281,7 @@ def _train_together(arguments: Sequence[str]) -> None:
 
     with torchrun.joined() as ranks:
         task = read_task(arguments)
+        ranks.sharding = task.lm_sharding
         train = train_task.train if ranks.is_first else train_task.assist
         _resumable(lambda: train(task, ranks=ranks), torchrun.command("train"), arguments, task.out)
 

@@ -17,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ptune.base import files
+from ptune.base.ranks import Ranks
 from ptune.errors import ConfigError, ModelError
 from ptune.lm import batching, writing
 from ptune.lm.batch import Batch, Side, collate
@@ -27,14 +28,25 @@ from ptune.lm.length_switches import LengthSwitches
 from ptune.lm.patches import answer_positions
 from ptune.lm.patches.checkpointing import outermost_layers, recompute
 from ptune.lm.patches.onednn_linear import use_onednn
-from ptune.lm.patches.prefixes.prefix_attention import GROUPS
+from ptune.lm.patches.prefixes.attention_route import AttentionRoute
+from ptune.lm.patches.prefixes.prefix_attention import GROUPS, HeadShare
+from ptune.lm.patches.sharding import shard_layers, split_layers
 from ptune.lm.patches.text_cache import Context, Contexts, Ids, RepeatedContexts
 from ptune.lm.source.loading import choose_device, choose_dtype, first_line, kind_of, load_model
 from ptune.lm.trials import capability_trials
 from ptune.lm.trials.capabilities import Capabilities, Capability
-from ptune.lm.trials.trial import Route, Trial, one_row, switch_lengths, two_rows
+from ptune.lm.trials.trial import (
+    FAILURES,
+    Route,
+    Trial,
+    close,
+    one_row,
+    switch_lengths,
+    two_rows,
+)
 from ptune.lm.vocabulary_head import VocabularyHead
 from ptune.prompts.bank import PrefixBatch
+from ptune.settings import Sharding
 from ptune.template import chat
 from ptune.template.language import EncodedRow, Kind
 from ptune.template.tokenizer import Tokens
@@ -180,6 +192,41 @@ class LanguageModel:
         if tuned and chosen_dtype == torch.bfloat16:
             lm.forward.mixed = torch.bfloat16
         return lm
+
+    def shard(self, sharding: Sharding, ranks: Ranks, device: torch.device) -> None:
+        """Hold the LM, which lies whole in the CPU's memory, together with other processes, each of
+        which calls this: of its layers each keeps a share on its device. From then on all of them
+        call the LM together.
+
+        Args:
+            sharding: "fsdp" or "tensor" (``ptune.lm.patches.sharding``).
+
+        Raises:
+            ModelError: this LM cannot be shared out so.
+        """
+        name, trial = type(self.model).__name__, self.trial()
+        if self.switches and sharding == "fsdp":
+            raise ModelError(
+                f"{name} computes otherwise from {self.switches[0]} positions on, so processes "
+                "with rows of other lengths would call it unequally often: take --lm-sharding "
+                "tensor."
+            )
+        self._records.keep(self.forward.vocabulary_size)
+        try:
+            with torch.no_grad():
+                whole = trial.run(trial.rows)
+                (shard_layers if sharding == "fsdp" else split_layers)(self.model, device)
+                trial = self.trial()
+                if sharding == "tensor" and isinstance(self._route, AttentionRoute):
+                    heads = HeadShare(ranks.rank, ranks.count)
+                    self._route.split_heads(heads, lambda: trial.run(one_row(trial.rows, 0)))
+                if not close(trial.run(trial.rows).cpu(), whole):
+                    raise ModelError("it answers otherwise when it is")
+        except (ModelError, *FAILURES) as error:
+            raise ModelError(
+                f"{name} cannot be shared out over {ranks.count} processes by --lm-sharding "
+                f"{sharding}: {first_line(error)}"
+            ) from error
 
     @cached_property
     def end(self) -> int:

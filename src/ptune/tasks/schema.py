@@ -24,6 +24,7 @@ from ptune.settings import (
     Preset,
     ReaderName,
     Seed,
+    Sharding,
     TaskTrainOverrides,
 )
 
@@ -369,6 +370,10 @@ class TaskConfig(Config):
     """cpu, cuda, ...; auto takes a GPU if there is one."""
     dtype: Dtype = "auto"
     """The LM's number format; auto is float32 on a CPU, bfloat16 on a GPU."""
+    lm_sharding: Sharding = "none"
+    """Of several processes (torchrun) each holds the whole LM (none), a share of each layer's
+    weights, gathered when the layer runs (fsdp), or a share of each layer's heads and units, and
+    all run the same rows (tensor, where transformers has a plan for the LM)."""
 
     @model_validator(mode="before")
     @classmethod

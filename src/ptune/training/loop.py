@@ -238,7 +238,7 @@ def fit_together(
         if tune == "prompt":
             _check_gradients(model, jobs)
         parts = [_part(model, *pair, tune, ranks) for pair in zip(trainings, all_jobs)]
-        with _keeping_contexts(model, jobs, shared, tune):
+        with _keeping_contexts(model, jobs, shared, tune, ranks):
             log = StepLog(logs, label, max(job.step for job in jobs))
             _run(model, parts, shared, log, ranks)
             log.flush()
@@ -394,11 +394,17 @@ def _check_gradients(model: PromptModel, jobs: Sequence[PromptTraining]) -> None
 
 
 def _keeping_contexts(
-    model: PromptModel, jobs: Sequence[PromptTraining], config: TrainConfig, tune: Tune
+    model: PromptModel,
+    jobs: Sequence[PromptTraining],
+    config: TrainConfig,
+    tune: Tune,
+    ranks: Ranks,
 ) -> contextlib.AbstractContextManager[None]:
-    """While this is open, a frozen LM computes the texts before rows' soft tokens once."""
+    """While this is open, a frozen LM computes the texts before rows' soft tokens once; not where
+    processes call it together for rows of their own, whose texts differ."""
     rows = [row for job in jobs for row in job.encoded]
-    return model.lm.keeping_contexts(rows, config.context_mb if tune == "prompt" else 0)
+    is_kept = tune == "prompt" and not (ranks.calls_together and ranks.splits_rows)
+    return model.lm.keeping_contexts(rows, config.context_mb if is_kept else 0)
 
 
 def check_kept(

@@ -12,6 +12,7 @@ from ptune.errors import ConfigError
 from ptune.experiments.train import train_findings
 from ptune.experiments.train.train_rows import TaskRows, texts_that_are_read
 from ptune.lm.language_model import LanguageModel
+from ptune.lm.source.loading import choose_device, choose_dtype
 from ptune.model.prompt_model import PromptModel
 from ptune.runs import identity
 from ptune.runs.folder import RunFolder, working_in
@@ -102,13 +103,31 @@ def score_of_training(setup: Setup) -> str:
     return dev_score(parts.form)
 
 
-def load_lm(source: LMSource, method: Method) -> LanguageModel:
-    """The task's LM; that of the prompt that it goes on from, where no other is named."""
+def load_lm(source: LMSource, method: Method, ranks: Ranks = ALONE) -> LanguageModel:
+    """The task's LM; that of the prompt that it goes on from, where no other is named.
+
+    Args:
+        ranks: the processes that share it out, where the source says so.
+    """
+    if source.sharding != "none":
+        return _sharded(source, method, ranks)
     tuned = method.tune in ("head", "lm", "both") or method.name in PET
     if source.continue_from is not None and source.name == "builtin":
         folder = prompt_folder.folders_in(source.continue_from)[0]
         return saved_lm.lm_of(folder, source.device, source.dtype, tuned)
     return LanguageModel.load(source.name, device=source.device, dtype=source.dtype, tuned=tuned)
+
+
+def _sharded(source: LMSource, method: Method, ranks: Ranks) -> LanguageModel:
+    """The LM of a training that processes do together; each loads it whole into the CPU's memory
+    and then keeps a share."""
+    device = choose_device(source.device)
+    dtype = str(choose_dtype(source.dtype, device)).removeprefix("torch.")
+    whole = replace(source, device="cpu", dtype=dtype, sharding="none")  # type: ignore[arg-type]
+    lm = load_lm(whole, method)
+    ranks.begin()
+    lm.shard(source.sharding, ranks, device)
+    return lm
 
 
 def check_out(output: Output, prompt_by: str | None) -> None:

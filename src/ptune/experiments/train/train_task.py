@@ -1,5 +1,8 @@
 """Training a task: its prompts, or the LM, saved with their figures on the test rows."""
 
+import functools
+import pathlib
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -24,7 +27,7 @@ from ptune.tasks import task_members
 from ptune.tasks.judging import judge_texts
 from ptune.tasks.pet_task import plan_of
 from ptune.tasks.resolved import refusals, resolve
-from ptune.tasks.resolved.parts import LMSource, TrainingParts
+from ptune.tasks.resolved.parts import LMSource, Output, TrainingParts
 from ptune.tasks.schema import TaskConfig
 from ptune.training.loop import Training, check_kept, fit_together
 from ptune.training.methods import PET, Method
@@ -66,17 +69,34 @@ def train(
         DivergedError: the training, or that of one of the prompts, left no finite state to keep;
             that is not saved.
     """
-    return train_parts(_resolved(config, ranks), report, ranks=ranks)
+    parts = _resolved(config, ranks)
+    if ranks.calls_together and ranks.from_first(lambda: train_setup.is_finished(parts.output)):
+        alone = replace(parts.source, device="cpu", sharding="none")
+        return train_parts(replace(parts, source=alone), report)
+    load = functools.partial(train_setup.load_lm, ranks=ranks)
+    return train_parts(parts, report, load, ranks)
 
 
 def assist(config: TaskConfig, ranks: Ranks) -> None:
     """Run a share of the rows of a training whose first process calls ``train``. Nothing is
-    written, and the test rows are left to the first one.
+    written, and the test rows are left to the first one; where the processes call the LM together,
+    all that the first one does is done, in a folder that is thrown away.
 
     Raises:
         PtuneError: as ``train``.
     """
     parts = _resolved(config, ranks)
+    if not ranks.calls_together:
+        _assist(parts, ranks)
+    elif not ranks.from_first(lambda: train_setup.is_finished(parts.output)):
+        load = functools.partial(train_setup.load_lm, ranks=ranks)
+        with tempfile.TemporaryDirectory() as folder:
+            parts = replace(parts, output=Output(pathlib.Path(folder)))
+            train_parts(parts, terminal.print_nothing, load, ranks)
+
+
+def _assist(parts: TrainingParts, ranks: Ranks) -> None:
+    """Run a share of the rows of a training, with the whole LM."""
     rows = TaskRows.read(parts.form, parts.data, terminal.print_nothing)
     lm = train_setup.load_lm(parts.source, parts.method)
     setup = Setup(
@@ -101,7 +121,7 @@ def _resolved(config: TaskConfig, ranks: Ranks) -> TrainingParts:
     if ranks.count == 1:
         return resolve.training(config)
     refusals.check_named(config)
-    parts = resolve.training(config)
+    parts = resolve.training(config, ranks.count)
     refusals.check_ranks(parts.method, ranks.count)
     check_gpus(parts.source.device)
     return parts
@@ -287,7 +307,8 @@ def _train_prompts(setup: Setup) -> Trained:
 
 def is_begun(setup: Setup) -> bool:
     """Whether steps of the training were taken already."""
-    return (setup.parts.output.folder / CHECKPOINT).exists()
+    begun, ranks = (setup.parts.output.folder / CHECKPOINT).exists(), setup.ranks
+    return ranks.from_first(lambda: begun) if ranks.calls_together else begun
 
 
 def with_rate(setup: Setup, prepared: Prepared) -> Setup:

@@ -27,14 +27,21 @@ class RecordCache:
     def __init__(self, model: PreTrainedModel, tokenizer: Any):
         self.model, self.tokenizer = model, tokenizer
         self._kept: _Kept | None = None
-        self._held = False
+        self._held, self._is_final = False, False
 
     def clear(self) -> None:
-        self._kept, self._held = None, False
+        if not self._is_final:
+            self._kept, self._held = None, False
 
     def hold(self) -> None:
         """Take it that nothing changes from the next record on, and do not look."""
         self._held = True
+
+    def keep(self, vocabulary_size: int) -> None:
+        """Keep the record of the LM as it is now for good, since its weights will be no whole ones
+        that could be read."""
+        self.record(vocabulary_size)
+        self._held = self._is_final = True
 
     @torch.no_grad()
     def record(self, vocabulary_size: int) -> LMRecord:

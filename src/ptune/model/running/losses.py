@@ -54,8 +54,10 @@ def backward(
     weighted: dict[int, torch.Tensor] = {}
     inputs: dict[int, dict[int, torch.Tensor]] = {}  # of coupled examples, by task
     for couples_rows, whole_part in _parts(model, examples, sizes, ranks):
-        if not (numbers := _share(whole_part, tasks, couples_rows, ranks)):
+        numbers, share = _share(whole_part, tasks, couples_rows, ranks)
+        if not numbers:
             continue
+        factors[numbers] *= share
         part = [examples[i] for i in numbers]
         if couples_rows:
             for number, values in zip(numbers, _coupled_inputs(model, part, learned)):
@@ -74,14 +76,22 @@ def backward(
 
 def _share(
     part: Sequence[int], tasks: Sequence[int], couples_rows: bool, ranks: Ranks
-) -> list[int]:
-    """The numbers of the examples of a part that this process runs. Those of a task whose loss
-    couples them are run by one process.
+) -> tuple[Sequence[int], float]:
+    """The numbers of the examples of a part that this process runs, and which share of their losses
+    is its own. Those of a task whose loss couples them are run by one process, or by all where they
+    call the LM together: none of them leaves a call out then.
 
     Args:
         tasks: the task of each example.
     """
-    return [number for number in part if ranks.runs(tasks[number] if couples_rows else number)]
+    if not ranks.splits_rows:
+        return part, 1.0
+    if couples_rows and ranks.calls_together:
+        return part, 1 / ranks.count
+    numbers = [number for number in part if ranks.runs(tasks[number] if couples_rows else number)]
+    if not numbers and ranks.calls_together:
+        return part[:1], 0.0
+    return numbers, 1.0
 
 
 def _of_readers(model: "PromptModel", tasks: Sequence[int]) -> list[torch.nn.Parameter]:
@@ -145,7 +155,7 @@ def _parts(
                 if examples[i].couples_rows(model.tasks[examples[i].task]) == couples_rows
             ]
             tokens = [examples[i].load for i in numbers]
-            at_once = CPU_TOKENS * (1 if couples_rows else ranks.count)
+            at_once = CPU_TOKENS * (ranks.count if ranks.splits_rows and not couples_rows else 1)
             limit = at_once if model.lm.device.type == "cpu" else sum(tokens)
             for part in batches_of(range(len(numbers)), tokens, limit):
                 yield couples_rows, [numbers[i] for i in part]

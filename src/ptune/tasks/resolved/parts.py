@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ptune.settings import Device, Dtype, LogName, PetConfig, TrainConfig, TrainOverrides
+from ptune.settings import (
+    Device,
+    Dtype,
+    LogName,
+    PetConfig,
+    Sharding,
+    TrainConfig,
+    TrainOverrides,
+)
 from ptune.tasks.resolved.task_form import Learning, TaskForm
 from ptune.tasks.schema import DataConfig
 from ptune.training.methods import Method
@@ -19,12 +27,14 @@ class LMSource:
     Attributes:
         continue_from: a prompt from which training goes on, whose LM is taken where no other is
             named.
+        sharding: how several processes share it out.
     """
 
     name: str = "builtin"
     device: Device = "auto"
     dtype: Dtype = "auto"
     continue_from: pathlib.Path | None = None
+    sharding: Sharding = "none"
 
 
 @dataclass(frozen=True)

@@ -214,6 +214,27 @@ def check_named(config: TaskConfig) -> None:
         )
 
 
+def check_sharding(config: TaskConfig, processes: int) -> None:
+    """Refuse to share an LM out where there is one process, or where prompts are added to those of
+    a folder.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    if config.lm_sharding == "none":
+        return
+    if processes == 1:
+        raise ConfigError(
+            f"lm_sharding: {config.lm_sharding} shares the LM out over several processes, and this "
+            "is one: start ptune train by torchrun, or leave it out."
+        )
+    if config.only:
+        raise ConfigError(
+            "only adds prompts to those in the out folder, which the first process alone holds "
+            f"with lm_sharding: {config.lm_sharding}. Leave one of them out."
+        )
+
+
 def check_ranks(method: Method, count: int) -> None:
     """Refuse a training that several processes cannot do together.
 

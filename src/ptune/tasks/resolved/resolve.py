@@ -32,8 +32,11 @@ from ptune.training.paper_settings import preset_method, preset_pet
 BESIDE_TRAINING = ("lm", "out", "resume", "device", "dtype", "only", "title")
 
 
-def training(config: TaskConfig) -> TrainingParts:
+def training(config: TaskConfig, processes: int = 1) -> TrainingParts:
     """A training by the method that the task names.
+
+    Args:
+        processes: how many train together.
 
     Raises:
         PtuneError: the method is not known, the task's settings do not go together, a data set or a
@@ -45,7 +48,7 @@ def training(config: TaskConfig) -> TrainingParts:
         config = _continued(config)
     method = preset_method(config.method, config.preset)
     refusals.check_minutes(config)
-    parts = task_parts(config, BESIDE_TRAINING)
+    parts = task_parts(config, BESIDE_TRAINING, processes)
     method = _tuned(parts.form, parts.learning, method)
     output = _output(config)
     refusals.check_method(parts.form, method, parts.data)
@@ -82,19 +85,26 @@ def selection(config: TaskConfig) -> SelectionParts:
     )
 
 
-def task_parts(config: TaskConfig, beside: Collection[str]) -> TaskParts:
+def task_parts(config: TaskConfig, beside: Collection[str], processes: int = 1) -> TaskParts:
     """A task for a command that names methods, rows or an LM itself.
 
     Args:
         beside: names of settings that do not decide the command's results.
+        processes: how many train together.
+
+    Raises:
+        ConfigError: the LM is to be shared out over processes, and there is one.
     """
+    refusals.check_sharding(config, processes)
     return TaskParts(
         form=task_form(config),
         learning=learning(config),
         pet=preset_pet(config.pet, config.preset),
         overrides=config.train,
         data=config.data,
-        source=LMSource(config.lm, config.device, config.dtype, config.continue_from),
+        source=LMSource(
+            config.lm, config.device, config.dtype, config.continue_from, config.lm_sharding
+        ),
         allow_unknown=config.allow_unknown,
         settings=config.model_dump(mode="json"),
         deciding=identity.deciding(config, beside),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import distributed, nn
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -21,6 +21,7 @@ from ptune.lm.patches.prefixes.prefix_attention import (
     SDPA,
     ActivePrefixes,
     AttentionSite,
+    HeadShare,
     Home,
     Recorder,
     bias_of_packed,
@@ -28,6 +29,7 @@ from ptune.lm.patches.prefixes.prefix_attention import (
     homes,
     stock_attention,
 )
+from ptune.lm.patches.sharding import SummedGradient
 from ptune.prompts.bank import PrefixBatch
 
 
@@ -39,6 +41,7 @@ class AttentionRoute:
         width: W, how many values a prefix vector has over all sites.
         parts: the columns of W (start, end) of each site.
         spans: for each group of attentions, its columns.
+        heads: which heads of each attention this process has.
 
     Args:
         run: calls the LM on one row, which is of another length than the decoder's.
@@ -52,7 +55,7 @@ class AttentionRoute:
     in_text = False
 
     def __init__(self, model: PreTrainedModel, run: Callable[[], Any], causal: bool):
-        self.causal, self.model = causal, model
+        self.causal, self.model, self.heads = causal, model, HeadShare()
         before = model.config._attn_implementation
         if before not in ("sdpa", "eager", *OURS):
             raise ModelError(
@@ -122,7 +125,10 @@ class AttentionRoute:
         """
         if batch.deep is not None:
             raise ModelError("The prefixes of this batch are spelt out as layer inputs.")
-        with entered(now := ActivePrefixes(self.sites, prefixes, batch, copies, self.causal)):
+        if self.heads.count > 1:
+            prefixes = replace(prefixes, values=SummedGradient.apply(prefixes.values))
+        now = ActivePrefixes(self.sites, prefixes, batch, copies, self.causal, self.heads)
+        with entered(now):
             yield
         expected = {number for number, site in enumerate(self.sites) if site.group in groups}
         missed = expected - now.reached
@@ -140,10 +146,29 @@ class AttentionRoute:
         calls = _record(run).calls
         out = calls[0][1].new_zeros(calls[0][1].shape[2], self.width)
         for site, (_, key, value, _) in zip(self.sites, calls):
-            out[:, site.start : site.end] = torch.cat(
-                [part[0].transpose(0, 1).flatten(1) for part in (key, value)], 1
-            )
+            parts = out[:, site.start : site.end].unflatten(1, (2, site.heads, site.size))
+            for part, values in zip(parts.permute(1, 2, 0, 3), (key[0], value[0])):
+                self.heads.of(part[None])[0].copy_(values)
+        if self.heads.count > 1:
+            distributed.all_reduce(out)  # each process has the values of its heads
         return out
+
+    def split_heads(self, heads: HeadShare, run: Callable[[], Any]) -> None:
+        """From now on, this process has a share of the heads of every attention.
+
+        Args:
+            run: calls the LM on one row.
+
+        Raises:
+            ModelError: it has another number of them.
+        """
+        for site, (module, key, *_) in zip(self.sites, _record(run).calls):
+            if key.shape[1] * heads.count != site.heads:
+                raise ModelError(
+                    f"of the {site.heads} heads of {type(module).__name__} each process has "
+                    f"{key.shape[1]}"
+                )
+        self.heads = heads
 
 
 def _sites(model: PreTrainedModel, recorder: Recorder) -> list[AttentionSite]:

@@ -57,6 +57,19 @@ class AttentionSite:
         return self.start + self.width
 
 
+@dataclass(frozen=True)
+class HeadShare:
+    """The key-value heads that this process has of every attention: the ``rank``-th of ``count``
+    equal parts."""
+
+    rank: int = 0
+    count: int = 1
+
+    def of(self, values: torch.Tensor) -> torch.Tensor:
+        """Its part of keys or values [B, Hkv, P, D]."""
+        return values.chunk(self.count, 1)[self.rank]
+
+
 class Recorder:
     """Notes which attention modules a call goes through, with their keys, their values and how many
     queries they have."""
@@ -75,8 +88,9 @@ class ActivePrefixes:
         batch: Batch,
         copies: int,
         causal: bool,
+        heads: HeadShare,
     ):
-        self.sites, self.prefixes, self.copies = sites, prefixes, copies
+        self.sites, self.prefixes, self.copies, self.heads = sites, prefixes, copies, heads
         self.rows = batch.prompts.clamp(min=0)
         count = prefixes.values.shape[1]
         columns = torch.arange(count, device=self.rows.device)
@@ -115,15 +129,16 @@ class ActivePrefixes:
         return prefix_keys, prefix_values, seen[:, None] & behind
 
     def _gather(self, number: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """A site's prefix keys and values [B, Hkv, P, D] for all rows, and which of them each row
-        has [B, P]."""
+        """A site's prefix keys and values [B, Hkv, P, D] for all rows, those of the heads that are
+        here, and which of them each row has [B, P]."""
         site, prefixes = self.sites[number], self.prefixes
         vectors = prefixes.values[..., site.start : site.end]  # [N, P, 2 Hkv D]
         if len(vectors) == 1:
             vectors = vectors.expand(len(self.rows), -1, -1)
         else:
             vectors = vectors[self.rows]
-        keys, values = vectors.unflatten(-1, (2, site.heads, site.size)).permute(2, 0, 3, 1, 4)
+        parts = vectors.unflatten(-1, (2, site.heads, site.size)).permute(2, 0, 3, 1, 4)
+        keys, values = map(self.heads.of, parts)
         seen = self.present & prefixes.reach[self.rows, site.start][:, None]
         if self.copies > 1:
             keys, values, seen = (
