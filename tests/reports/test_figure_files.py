@@ -98,6 +98,27 @@ def test_latex_has_a_line_for_each_method(folders, tmp_path):
     assert lines.count(r"\midrule") == 4
 
 
+def test_no_folder_hides_the_figures_of_another(folders, tmp_path):
+    """Two comparisons and two probes of the same method on the same task, as on two LMs."""
+    mine = folders[2:]
+    for folder in mine:
+        text = (folder / "results.json").read_text()
+        other = text.replace("0.25", "0.75").replace('"accuracy": 0.5', '"accuracy": 0.625')
+        files.write_text(tmp_path / "other" / folder.name / "results.json", other)
+    others = [tmp_path / "other" / folder.name for folder in mine]
+    figure_files.write([*mine, *others], tmp_path / "table.tex")
+    lines = (tmp_path / "table.tex").read_text().splitlines()
+    shown = [re.findall(r"0\.\d{3}", line) for line in lines if line.startswith("P36")]
+    assert shown == [["0.250"], ["0.750"]]
+    written = figure_files.figure_rows([*mine, *others])
+    by_method = {(row.task, row.method): row.mean for row in written}
+    assert len(by_method) == len(written) == 6
+    assert by_method["trec", f"PET & co_1, {mine[1]}"] == 0.5
+    assert by_method["trec", f"PET & co_1, {others[1]}"] == 0.625
+    alone = [row.method for row in figure_files.figure_rows([mine[0], others[1]])]
+    assert alone == ["Manual prompt", "Manual prompt", "PET & co_1"]
+
+
 def test_report_writes_table_and_page(folders, tmp_path, capsys):
     report_runs.report(folders, tmp_path / "page", tmp_path / "table.csv")
     assert "tickets: figures on the test rows" in capsys.readouterr().out

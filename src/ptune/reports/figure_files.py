@@ -3,8 +3,10 @@
 import csv
 import io
 import pathlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
+from itertools import chain
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -60,20 +62,36 @@ def write(folders: Sequence[pathlib.Path], path: pathlib.Path) -> None:
 
 
 def figure_rows(folders: Sequence[pathlib.Path]) -> list[FigureRow]:
-    """The figures of all folders; runs that differ in the seed alone are gathered.
+    """The figures of all folders; runs that differ in the seed alone are gathered, and where probes
+    or comparisons have the same method on the same task, their folders stand behind its name.
 
     Raises:
         StoreError: a file of results is missing, damaged or of another form.
     """
     runs = [read_run(folder) for folder in folders if not has_own_page(folder)]
     rows = [row for column in columns_of(runs) for row in _rows_of_column(column)]
-    for folder in filter(has_own_page, folders):
-        results = _read_results(folder / "results.json")
-        if isinstance(results, Comparison):
-            rows += [row for cell in results.cells for row in _rows_of_cell(cell, results.titles)]
-        else:
-            rows += [row for method in results.methods.values() for row in _rows_of_method(method)]
+    by_folder = {folder: _rows_of_folder(folder) for folder in filter(has_own_page, folders)}
+    keys = [set(map(_line_of, some)) for some in (rows, *by_folder.values())]
+    often = {key for key, count in Counter(chain.from_iterable(keys)).items() if count > 1}
+    for folder, rows_of_folder in by_folder.items():
+        rows += [
+            replace(row, method=f"{row.method}, {folder}") if _line_of(row) in often else row
+            for row in rows_of_folder
+        ]
     return rows
+
+
+def _rows_of_folder(folder: pathlib.Path) -> list[FigureRow]:
+    """The figures of a probe or a comparison."""
+    results = _read_results(folder / "results.json")
+    if isinstance(results, Comparison):
+        return [row for cell in results.cells for row in _rows_of_cell(cell, results.titles)]
+    return [row for method in results.methods.values() for row in _rows_of_method(method)]
+
+
+def _line_of(row: FigureRow) -> tuple[str, str, str]:
+    """What tells the lines of a table apart."""
+    return row.task, row.rows, row.method
 
 
 def has_own_page(folder: pathlib.Path) -> bool:
@@ -182,7 +200,7 @@ def as_latex(rows: Sequence[FigureRow]) -> str:
     figures = list(dict.fromkeys(row.figure for row in rows))
     cells: dict[tuple[str, str, str], dict[str, str]] = {}
     for row in sorted(rows, key=lambda row: _order(rows, row)):
-        line = cells.setdefault((row.task, row.rows, row.method), {})
+        line = cells.setdefault(_line_of(row), {})
         line[row.figure] = f"{row.mean:.3f}"
         if row.seeds > 1:
             line[row.figure] += f" $\\pm$ {row.deviation:.3f}"
