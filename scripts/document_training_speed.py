@@ -37,7 +37,9 @@ def main(name: str, pages: pathlib.Path, sizes: Sequence[int]) -> None:
     for size in sizes:
         settings = TRAINING.model_copy(update={"batch_size": size})
         trainings = [
-            PromptTraining(model, number, rows, held_out, settings, "prompt", [])
+            PromptTraining(
+                model, number, rows, dev=held_out, config=settings, tune="prompt", unlabeled=[]
+            )
             for number, (rows, held_out) in data.items()
         ]
         for turn in range(TURNS):

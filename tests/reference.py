@@ -183,7 +183,12 @@ def label_scores(model: PromptModel, example: Example) -> torch.Tensor:
     for ids, owner in zip(fitted.verbalizer.ids, fitted.verbalizer.owners):
         answer = [None] * len(ids) if model.lm.kind == "masked" else [*ids[:-1], None]
         row = fitted.template.encode(
-            example.row, model.lm.tokens, model.lm.kind, model.max_length, answer, model.lm.start
+            example.row,
+            model.lm.tokens,
+            model.lm.kind,
+            max_length=model.max_length,
+            answer=answer,
+            start=model.lm.start,
         )
         values = log_probs(model, example.task, row)
         word_scores[owner].append(

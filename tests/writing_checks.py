@@ -69,9 +69,9 @@ def alone(model: PromptModel, example, steps: int) -> str:
             example.row,
             model.lm.tokens,
             model.lm.kind,
-            model.max_length,
-            (*ids, None),
-            model.lm.start,
+            max_length=model.max_length,
+            answer=(*ids, None),
+            start=model.lm.start,
         )
         ids.append(int(reference.log_probs(model, example.task, row)[-1].argmax()))
         if ids[-1] == model.lm.end:

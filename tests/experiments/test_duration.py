@@ -88,8 +88,8 @@ def test_it_is_an_upper_bound_of_the_right_size_and_changes_nothing(lm, tmp_path
     run_trials(
         trials_of(plan),
         plan.out,
-        partial(run_bank, plan, original_weights(plan)),
-        JsonResults(FactsResult),
+        run=partial(run_bank, plan, original_weights(plan)),
+        results=JsonResults(FactsResult),
     )
     took = time.monotonic() - began
     assert 0.05 < seconds / took < 20, (

@@ -32,8 +32,8 @@ ROWS = [
 TRAIN = TrainConfig(batch_size=3, epochs=2)
 METHODS = (
     Method("manual", "M", "manual", "nothing"),
-    Method("p-tuning", "P", "{soft:2} {x} {mask}", "prompt", TRAIN, "table"),
-    Method("fine-tune", "F", "{x} {mask}", "lm", TRAIN),
+    Method("p-tuning", "P", "{soft:2} {x} {mask}", tune="prompt", train=TRAIN, encoder="table"),
+    Method("fine-tune", "F", "{x} {mask}", tune="lm", train=TRAIN),
 )
 
 
@@ -58,7 +58,9 @@ def problem(name, manual="{x} is {mask}"):
 def run(plan, report=lambda result: None):
     """All trials of a plan, in its out folder."""
     bank = partial(run_bank, plan, original_weights(plan))
-    return run_trials(trials_of(plan), plan.out, bank, JsonResults(FactsResult), report)
+    return run_trials(
+        trials_of(plan), plan.out, run=bank, results=JsonResults(FactsResult), on_result=report
+    )
 
 
 @pytest.fixture
@@ -111,9 +113,9 @@ def test_seeds_begin_where_they_are_told(plan, tmp_path):
             "p-tuning",
             "P",
             "{soft:2} {x} {mask}",
-            "prompt",
-            TRAIN.model_copy(update={"seed": seed}),
-            "table",
+            tune="prompt",
+            train=TRAIN.model_copy(update={"seed": seed}),
+            encoder="table",
         )
         for seed in (0, 1)
     ]

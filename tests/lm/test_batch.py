@@ -33,8 +33,12 @@ def test_padding_on_the_left_moves_the_answer_places_too():
 
 def test_a_decoder_is_padded_on_the_right_whatever_the_side():
     rows = [
-        EncodedRow((5, 6), (-1, -1), None, (0,), (1,)),
-        EncodedRow((5,), (-1,), None, (0, 1, 2), (1, 2, 3)),
+        EncodedRow(
+            ids=(5, 6), soft_slots=(-1, -1), types=None, answer_positions=(0,), decoder=(1,)
+        ),
+        EncodedRow(
+            ids=(5,), soft_slots=(-1,), types=None, answer_positions=(0, 1, 2), decoder=(1, 2, 3)
+        ),
     ]
     batch = collate(rows, [0, 0], pad=9, side="left")
     assert batch.ids.tolist() == [[5, 6], [9, 5]] and batch.types is None

@@ -70,7 +70,7 @@ def test_a_tuned_head_is_not_the_untuned_one(family, tmp_path):
 
 
 def record_of(network, tokenizer):
-    return record(network, tokenizer, network.get_input_embeddings().num_embeddings)
+    return record(network, tokenizer, rows=network.get_input_embeddings().num_embeddings)
 
 
 def differs(saved, network, tokenizer):

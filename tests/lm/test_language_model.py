@@ -200,7 +200,9 @@ def test_left_padding_is_refused_where_it_would_be_wrong():
     network, tokenizer = tiny.tiny("bart")
     lm = LanguageModel(network, tokenizer)
     rows = [
-        EncodedRow(ids, (-1,) * len(ids), None, (0,), (2,))
+        EncodedRow(
+            ids=ids, soft_slots=(-1,) * len(ids), types=None, answer_positions=(0,), decoder=(2,)
+        )
         for ids in ((0, 30, 31, 32, 2), (0, 33, 2))
     ]
     with pytest.raises(ModelError, match="padding on the left"):
@@ -218,11 +220,11 @@ def test_the_head_runs_at_answer_places_only():
         )
         ids = (3, 30, 31, 32, 33)
         one = EncodedRow(
-            ids,
-            (-1,) * 5,
-            None,
-            (0 if lm.kind == "encoder-decoder" else 2,),
-            (2,) if lm.kind == "encoder-decoder" else None,
+            ids=ids,
+            soft_slots=(-1,) * 5,
+            types=None,
+            answer_positions=(0 if lm.kind == "encoder-decoder" else 2,),
+            decoder=(2,) if lm.kind == "encoder-decoder" else None,
         )
         lm.scores(collate([one] * 4, [-1] * 4, 0))
         assert [tuple(shape[:-1]) for shape in seen] in ([(1, 4)], [(4,)]), family
@@ -497,7 +499,9 @@ def test_a_head_is_trained_by_itself(family):
     ids = (3, 30, 31, 32, 33)
     batch = collate(
         [
-            EncodedRow(ids, (-1,) * 5, None, (0,), (2,))
+            EncodedRow(
+                ids=ids, soft_slots=(-1,) * 5, types=None, answer_positions=(0,), decoder=(2,)
+            )
             if lm.kind == "encoder-decoder"
             else row(ids, 2),
             row(ids[:3], 1),

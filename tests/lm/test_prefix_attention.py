@@ -126,7 +126,9 @@ def test_the_first_step_of_a_text_is_what_is_scored(name):
             assert (
                 first_step(
                     dataclasses.replace(
-                        example, task=4, fills=model.encode(4, [example.row], False)[0].fills
+                        example,
+                        task=4,
+                        fills=model.encode(4, [example.row], labelled=False)[0].fills,
                     )
                 )
                 - expected

@@ -259,7 +259,12 @@ def test_a_deep_prefix_stands_before_every_fill_and_not_before_a_domain_without_
             total = torch.zeros(())
             for number, answer in enumerate(ways):
                 row = template.encode(
-                    example.row, model.lm.tokens, model.lm.kind, None, answer, model.lm.start
+                    example.row,
+                    model.lm.tokens,
+                    model.lm.kind,
+                    max_length=None,
+                    answer=answer,
+                    start=model.lm.start,
                 )
                 values = reference.log_probs(
                     model, example.task, row if prefix else dataclasses.replace(row, prefix=())

@@ -47,7 +47,7 @@ class Runner:
 
 
 def run(listed, folder, runner, **options):
-    return run_trials(listed, folder, runner, JsonResults(Number), **options)
+    return run_trials(listed, folder, run=runner, results=JsonResults(Number), **options)
 
 
 BANKS = [trial("a", bank=1), trial("bb", bank=1), trial("ccc"), trial("d"), trial("e", bank=2)]
@@ -112,7 +112,7 @@ def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
         seen.append(scratch)
         yield from Runner()(group, scratch)
 
-    assert len(run_trials(BANKS, None, runs, JsonResults(Number))) == 5
+    assert len(run_trials(BANKS, None, run=runs, results=JsonResults(Number))) == 5
     assert set(seen) == {None} and not list(tmp_path.iterdir())
 
 
@@ -134,7 +134,7 @@ def test_what_a_run_does_after_its_last_result_is_done(tmp_path):
         yield Number(name="a", value=1)
         done.append(group[0].task)
 
-    run_trials([trial("a"), trial("b")], tmp_path, runs, JsonResults(Number))
+    run_trials([trial("a"), trial("b")], tmp_path, run=runs, results=JsonResults(Number))
     assert done == ["a", "b"]
 
 

@@ -32,7 +32,16 @@ def lm(tmp_path):
 
 def saved(lm, tmp_path, template):
     model = PromptModel(lm)
-    model.add(Task("t", Template.parse(template), None, "text", "table", prefix=PrefixSettings(0)))
+    model.add(
+        Task(
+            "t",
+            Template.parse(template),
+            verbalizer=None,
+            target="text",
+            encoder="table",
+            prefix=PrefixSettings(0),
+        )
+    )
     prompt_folder.save(model, tmp_path / "prompt")
     return model
 
@@ -155,7 +164,15 @@ def test_peft_finds_a_local_lm_from_any_folder(lm, tmp_path, monkeypatch):
         ("some/name", "some/name"),
     ):
         model = PromptModel(lm)
-        model.add(Task("t", Template.parse("{soft:3} {x} = {mask}"), None, "text", "table"))
+        model.add(
+            Task(
+                "t",
+                Template.parse("{soft:3} {x} = {mask}"),
+                verbalizer=None,
+                target="text",
+                encoder="table",
+            )
+        )
         monkeypatch.setattr(lm, "source", source)
         peft_format.export(model, tmp_path / "out")
         assert pathlib.Path(

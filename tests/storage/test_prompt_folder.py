@@ -297,9 +297,9 @@ def prefixed(family="gpt2", hidden=4, dtype=torch.float32):
     task = Task(
         "t",
         Template.parse("{prefix:3} {soft:2} {x} is" + (" {mask}" if family != "t5" else "")),
-        None,
-        "y",
-        "table",
+        verbalizer=None,
+        target="y",
+        encoder="table",
         prefix=settings,
         smoothing=0.1,
         target_length=9,

@@ -20,7 +20,9 @@ def windows(family, text, words, most=None):
     field = next(p for p in template.parts if isinstance(p, Field) and p.name == "words")
     encoder = RowEncoder(template, tokens, kind)
     row = {"words": words, "x": "the capital of Austria is Vienna"}
-    return tokens, encode_units(encoder, row, field, Words(texts=tuple(words)), most)
+    return tokens, encode_units(
+        encoder, row, field, units=Words(texts=tuple(words)), max_length=most
+    )
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "gpt2", "llama"])

@@ -27,7 +27,9 @@ def job_of(weights, reader="words", rows=ROWS, loss="labels"):
     task = Task("t", Template.parse(template), WORDS, reader=READERS[reader], loss=loss)
     model.add(task, rows)
     config = TrainConfig(batch_size=4, class_weights=weights)
-    return model, PromptTraining(model, 0, rows, rows, config, "prompt", ())
+    return model, PromptTraining(
+        model, 0, rows, dev=rows, config=config, tune="prompt", unlabeled=()
+    )
 
 
 @pytest.mark.parametrize("weights", [None, "balanced", {"b": 0.25}])

@@ -80,7 +80,9 @@ class Verbalizer:
                 raise VerbalizerError(
                     f"The label {label!r} has no word: give it one, or leave the label out."
                 )
-        return cls(tuple(listed), tuple(listed.values()), aggregate, order, length)
+        return cls(
+            tuple(listed), tuple(listed.values()), aggregate=aggregate, order=order, length=length
+        )
 
     def bind(self, tokens: Tokens, place: Place, kind: Kind) -> BoundVerbalizer:
         """The verbalizer for one LM and one place in a template.
@@ -131,14 +133,14 @@ class Verbalizer:
                     f"{word!r} is {[tokens.show(p) for p in pieces]}."
                 )
         bound = BoundVerbalizer(
-            self.labels,
-            tuple(map(tuple, ids)),
-            tuple(owners),
-            kind,
-            self.aggregate,
-            self.order or ORDERS[kind],
-            self.length,
-            tuple(map(len, flat)),
+            labels=self.labels,
+            ids=tuple(map(tuple, ids)),
+            owners=tuple(owners),
+            kind=kind,
+            aggregate=self.aggregate,
+            order=self.order or ORDERS[kind],
+            length=self.length,
+            characters=tuple(map(len, flat)),
         )
         return replace(bound, notes=tuple(self._notes(bound, flat))) if distinct else bound
 

@@ -123,7 +123,9 @@ def encode(
             continue
         filled[name] = f"<{name}>"
     longest = min((length for length in (limit, lm.max_length) if length is not None), default=None)
-    return usable.encode(filled, lm.tokens, lm.kind, longest, (None,), lm.start), dropped
+    return usable.encode(
+        filled, lm.tokens, lm.kind, max_length=longest, answer=(None,), start=lm.start
+    ), dropped
 
 
 def tokens_table(encoded: EncodedRow, lm: LanguageModel) -> Table:

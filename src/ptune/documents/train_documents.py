@@ -102,7 +102,9 @@ def distil(
         on_result = functools.partial(_report_result, report)
         trials = _trials(plan)
         _keep_unchanged(plan, trials, report)
-        results = run_trials(trials, config.out, run, JsonResults(DocumentResult), on_result)
+        results = run_trials(
+            trials, config.out, run=run, results=JsonResults(DocumentResult), on_result=on_result
+        )
         results.sort(key=lambda result: names.index(result.document))
         _check_learned(plan, results, report)
         _finish(config, documents, results, _judge(plan, questions, results), report)

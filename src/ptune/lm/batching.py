@@ -48,6 +48,7 @@ def make_batch(
     lm: "LanguageModel",
     rows: Sequence[EncodedRow],
     prompts: Sequence[int],
+    *,
     side: Side = "right",
     context: Context | None = None,
 ) -> Batch:

@@ -174,7 +174,9 @@ class ForwardPass:
             positions = batch.rows * 0, batch.packing.numbers(*positions)
         keeps_all = batch.layers is not None or not self.gathers
         options = {"output_hidden_states": True} if keeps_all else {}
-        with answer_positions.reading(*positions, pooling, batch.layers, batch.scored) as reading:
+        with answer_positions.reading(
+            *positions, pooling=pooling, layers=batch.layers, scored=batch.scored
+        ) as reading:
             output = self.run(batch, vectors, **options)
         features = reading.features
         if self.gathers:

@@ -159,6 +159,7 @@ class LanguageModel:
         cls,
         source: str | os.PathLike[str],
         kind: Kind | None = None,
+        *,
         device: str = "auto",
         dtype: str = "auto",
         tuned: bool = False,
@@ -378,7 +379,7 @@ class LanguageModel:
             ModelError: a row has a prefix, and this LM cannot take any, or none at that side of the
                 padding.
         """
-        return batching.make_batch(self, rows, prompts, side, context)
+        return batching.make_batch(self, rows, prompts, side=side, context=context)
 
     def scores(
         self, batch: Batch, vectors: torch.Tensor | None = None, prefixes: PrefixBatch | None = None
@@ -486,7 +487,7 @@ class LanguageModel:
             ModelError: padding would change what is written, or transformers cannot continue from
                 embeddings here.
         """
-        return writing.write(self, batch, vectors, prefixes, copies, settings)
+        return writing.write(self, batch, vectors, prefixes, copies=copies, settings=settings)
 
     def write_behind(
         self,
@@ -504,7 +505,7 @@ class LanguageModel:
             values: its keys and values (``context_values``), where they are there already.
             settings: of transformers' ``GenerationConfig``, as in ``write``.
         """
-        return writing.write_behind(self, before, rows, values, settings)
+        return writing.write_behind(self, before, rows, values=values, settings=settings)
 
     def prefixed(
         self,
@@ -575,11 +576,11 @@ class LanguageModel:
     def activations(self, ids: Sequence[int]) -> torch.Tensor:
         """What a deep prefix would hold to be these tokens, read from the front: [P, W]."""
         row = EncodedRow(
-            tuple(ids),
-            (-1,) * len(ids),
-            None,
-            (len(ids) - 1,),
-            tuple(ids) if self.kind == "encoder-decoder" else None,
+            ids=tuple(ids),
+            soft_slots=(-1,) * len(ids),
+            types=None,
+            answer_positions=(len(ids) - 1,),
+            decoder=tuple(ids) if self.kind == "encoder-decoder" else None,
         )
         batch = collate([row], [-1], self.tokens.pad).to(self.device)
         return self.route.activations(lambda: self.forward.run(batch))
@@ -620,13 +621,13 @@ class LanguageModel:
     def trial(self) -> Trial:
         rows = self.trial_rows()
         return Trial(
-            type(self.model).__name__,
-            lambda batch, vectors=None, ids=False: self.forward.token_values(
+            name=type(self.model).__name__,
+            run=lambda batch, vectors=None, ids=False: self.forward.token_values(
                 self.forward.run(batch, vectors, ids)
             ),
-            rows,
-            self.tokens.pad,
-            self.dtype,
+            rows=rows,
+            pad=self.tokens.pad,
+            dtype=self.dtype,
         )
 
 

@@ -52,6 +52,7 @@ def write_step_by_step(
     batch: Batch,
     vectors: torch.Tensor | None,
     prefixes: PrefixBatch | None,
+    *,
     on_tokens: OnTokens,
     settings: dict[str, Any],
 ) -> None:
@@ -62,7 +63,15 @@ def write_step_by_step(
         ModelError: as ``write``.
     """
     try:
-        write(lm, batch, vectors, prefixes, 1, settings, _TokenListener(on_tokens))
+        write(
+            lm,
+            batch,
+            vectors,
+            prefixes,
+            copies=1,
+            settings=settings,
+            streamer=_TokenListener(on_tokens),
+        )
     except _Enough:
         return
 
@@ -73,6 +82,7 @@ def write(
     batch: Batch,
     vectors: torch.Tensor | None,
     prefixes: PrefixBatch | None,
+    *,
     copies: int,
     settings: dict[str, Any],
     streamer: BaseStreamer | None = None,
@@ -127,6 +137,7 @@ def write_behind(
     lm: "LanguageModel",
     before: Sequence[int],
     rows: Sequence[Sequence[int]],
+    *,
     values: torch.Tensor | None,
     settings: dict[str, Any],
 ) -> list[list[int]]:
@@ -214,7 +225,13 @@ def _trial_rows(lm: "LanguageModel", trial: Trial) -> list[EncodedRow]:
     half = len(ids) // 2
     decoder = (lm.start,) if lm.kind == "encoder-decoder" else None
     return [
-        EncodedRow(tuple(text), (-1,) * half, None, (0,), decoder)
+        EncodedRow(
+            ids=tuple(text),
+            soft_slots=(-1,) * half,
+            types=None,
+            answer_positions=(0,),
+            decoder=decoder,
+        )
         for text in (ids[:half], ids[half : 2 * half])
     ]
 

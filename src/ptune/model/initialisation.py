@@ -32,6 +32,7 @@ def encoder(
     lm: LanguageModel,
     task: Task,
     template: Template,
+    *,
     bound: BoundVerbalizer | None,
     length: int,
     rows: Sequence[Row],
@@ -43,7 +44,9 @@ def encoder(
     with seeded(seed):
         new_encoder = encoders.make(task.encoder, length, lm.width)
     new_encoder.to(lm.device)
-    starts = _starting_ids(lm, task, template, bound, length, rows, generator)
+    starts = _starting_ids(
+        lm, task, template, bound=bound, length=length, rows=rows, generator=generator
+    )
     with torch.no_grad():
         some = lm.embed(torch.randint(lm.words, (2000,), generator=generator)).float()
         encoders.start_at_random(new_encoder, some, generator)
@@ -112,6 +115,7 @@ def _starting_ids(
     lm: LanguageModel,
     task: Task,
     template: Template,
+    *,
     bound: BoundVerbalizer | None,
     length: int,
     rows: Sequence[Row],

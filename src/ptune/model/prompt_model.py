@@ -91,6 +91,7 @@ class PromptModel:
         self,
         task: Task,
         rows: Sequence[Row] = (),
+        *,
         encoder: nn.Module | None = None,
         prefix: nn.Module | None = None,
         reader: Reader | None = None,
@@ -112,12 +113,13 @@ class PromptModel:
                 f"There is a prompt for the rows whose {task.by[0]} is {task.by[1]!r} already."
             )
         with self.as_before_if_it_fails():
-            return self._add(task, rows, encoder, prefix, reader)
+            return self._add(task, rows, encoder=encoder, prefix=prefix, reader=reader)
 
     def _add(
         self,
         task: Task,
         rows: Sequence[Row],
+        *,
         encoder: nn.Module | None,
         prefix: nn.Module | None,
         reader: Reader | None,
@@ -136,13 +138,22 @@ class PromptModel:
         prompt = -1
         if length or deep or not task.reader.scores_words:
             if length and encoder is None:
-                encoder = initialisation.encoder(self.lm, task, template, bound, length, rows)
+                encoder = initialisation.encoder(
+                    self.lm, task, template, bound=bound, length=length, rows=rows
+                )
             prompt = self.bank.add(
                 encoder if length else None,
                 initialisation.prefix(self.lm, task, template, prefix) if deep else None,
                 new_reader,
             )
-        bound_task = BoundTask(task, template, verbalizer, prompt, dropped, domain)
+        bound_task = BoundTask(
+            task=task,
+            template=template,
+            verbalizer=verbalizer,
+            prompt=prompt,
+            dropped=dropped,
+            domain=domain,
+        )
         if task.threshold is not None:
             bound_task = replace(bound_task, threshold=task.threshold)
         self.tasks.append(bound_task)
@@ -291,7 +302,13 @@ class PromptModel:
     # Rows to examples.
 
     def encode(
-        self, task: int, rows: Sequence[Row], labelled: bool = True, room: int = 0, first: int = 1
+        self,
+        task: int,
+        rows: Sequence[Row],
+        *,
+        labelled: bool = True,
+        room: int = 0,
+        first: int = 1,
     ) -> list[Example]:
         """Tokenise rows once. A row with several right texts is as many examples.
 
@@ -304,7 +321,9 @@ class PromptModel:
         Raises:
             TemplateError, DataError: a row does not fit; its number is told.
         """
-        return list(encode_rows.encode_rows(self, task, rows, labelled, room, first))
+        return list(
+            encode_rows.encode_rows(self, task, rows, labelled=labelled, room=room, first=first)
+        )
 
     def encode_for(
         self, row: Row, number: int, labelled: bool = True, room: int = 0
@@ -315,7 +334,7 @@ class PromptModel:
             TemplateError, DataError: the row does not fit, or no task takes it; its number is told.
         """
         return [
-            self.encode(task, [row], labelled, room, number)[0]
+            self.encode(task, [row], labelled=labelled, room=room, first=number)[0]
             for task in encode_rows.tasks_taking(self, row, number)
         ]
 
@@ -344,7 +363,9 @@ class PromptModel:
             examples_of_row = []
             for task in tasks_of_row:
                 written = self.tasks[task].task.decoding.max_new_tokens if room is None else room
-                examples_of_row += self.encode(task, [row], labelled, written, number)[:1]
+                examples_of_row += self.encode(
+                    task, [row], labelled=labelled, room=written, first=number
+                )[:1]
             examples.append(examples_of_row)
         return examples
 
@@ -513,7 +534,7 @@ class PromptModel:
             check_one_label(self, first.task, coverage, at_least)
             return token_answers.passage_answer(self, examples, scores)
         shares = self.together(examples, scores).tolist()
-        return label_answer(self, examples[0], shares, coverage, at_least)
+        return label_answer(self, examples[0], shares, coverage=coverage, at_least=at_least)
 
     def learned(self, tasks: Sequence[int]) -> PromptVectors:
         """What the prompts of some tasks have learned, each prompt made once."""

@@ -342,14 +342,14 @@ def _batched(
         first = torch.stack([torch.arange(rows), torch.zeros(rows, dtype=torch.long)], 1)
         positions = torch.cat([positions, first])
     batch = Batch(
-        tensors["input_ids"],
-        tensors["attention_mask"],
-        torch.full_like(tensors["input_ids"], -1),
-        torch.full((rows,), -1),
-        types,
-        positions[:, 0],
-        positions[:, 1],
-        tensors.get("decoder_input_ids"),
-        tensors.get("decoder_attention_mask"),
+        ids=tensors["input_ids"],
+        attention=tensors["attention_mask"],
+        soft_slots=torch.full_like(tensors["input_ids"], -1),
+        prompts=torch.full((rows,), -1),
+        types=types,
+        rows=positions[:, 0],
+        columns=positions[:, 1],
+        decoder=tensors.get("decoder_input_ids"),
+        decoder_attention=tensors.get("decoder_attention_mask"),
     )
     return Batched(batch, tensors["labels"][has_label], relations)

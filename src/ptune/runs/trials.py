@@ -115,6 +115,7 @@ class JsonResults(Generic[Form]):
 def run_trials(
     trials: Sequence[Trial],
     folder: pathlib.Path | None,
+    *,
     run: Callable[[Sequence[Trial], pathlib.Path | None], Iterable[Result]],
     results: ResultFiles[Result],
     on_result: Callable[[Result], None] = lambda result: None,

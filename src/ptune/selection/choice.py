@@ -206,7 +206,7 @@ def choose(
         report(line(answered.attempt, held_out.metric))
 
     trials = [_trial(name, seed, identity) for name in (TFIDF, *tried)]
-    run_trials(trials, folder, run, JsonResults(Answered), take)
+    run_trials(trials, folder, run=run, results=JsonResults(Answered), on_result=take)
     figures = _figures(known)
     settled = {name: with_best_patterns(tried[name], figures, tried) for name in tried}
     return _chosen(held_out, known, settled)

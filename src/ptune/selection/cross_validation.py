@@ -83,9 +83,16 @@ def _tuned(
     try:
         if isinstance(candidate, PetCandidate):
             plan = candidate.plan(lm, len(learned))
-            given = (learned, learned, candidate.unlabeled)
-            model = pet.pet(lm, plan, *given, folder=None, label=label).model
-            return _held_out_shares(model, {fold: 0}, rows, fold_of)
+            outcome = pet.pet(
+                lm,
+                plan,
+                learned,
+                dev=learned,
+                unlabeled=candidate.unlabeled,
+                folder=None,
+                label=label,
+            )
+            return _held_out_shares(outcome.model, {fold: 0}, rows, fold_of)
         model = PromptModel(lm)
         task = _add(model, candidate, learned, fold)
         fit(

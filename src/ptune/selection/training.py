@@ -96,7 +96,15 @@ def _train_pet(
     """Train PET's patterns and their classifier, which is what is kept."""
     plan = candidate.plan(lm, len(rows))
     place = None if folder is None else pathlib.Path(folder) / "pet"
-    given = (rows, rows, candidate.unlabeled)
-    outcome = pet.pet(lm, plan, *given, folder=place, resume=resume, label=candidate.method.title)
+    outcome = pet.pet(
+        lm,
+        plan,
+        rows,
+        dev=rows,
+        unlabeled=candidate.unlabeled,
+        folder=place,
+        resume=resume,
+        label=candidate.method.title,
+    )
     keep_confidence(outcome.model, [0], confidence)
     return Chosen(outcome.model, {None: 0}, {0: outcome.trained})

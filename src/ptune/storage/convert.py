@@ -77,9 +77,9 @@ def import_prompt(
         task = Task(
             config.name,
             Template.parse(f"{{soft:{len(vectors)}}}{config.template}"),
-            None,
-            config.target,
-            "table",
+            verbalizer=None,
+            target=config.target,
+            encoder="table",
         )
         model.add(task, encoder=encoders.Baked(vectors))
     else:

@@ -196,9 +196,9 @@ def _verbalizer(note: SavedPrompt) -> Verbalizer | Choices | Span | WordLabels |
         return None
     words = note.words or [[label] for label in note.labels]
     return Verbalizer(
-        tuple(note.labels),
-        tuple(map(tuple, words)),
-        note.reading.aggregate,
-        note.reading.order,
-        note.reading.length,
+        labels=tuple(note.labels),
+        words=tuple(map(tuple, words)),
+        aggregate=note.reading.aggregate,
+        order=note.reading.order,
+        length=note.reading.length,
     )

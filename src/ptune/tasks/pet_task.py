@@ -59,9 +59,9 @@ def plan_of(
     return Plan(
         tasks,
         replace(classifier, temperature=pet.temperature),
-        learning.tune or "lm",
-        train,
-        head.train.replaced({**usual, "seed": train.seed, **distil, **said}),
-        pet.model_copy(update={"generations": generations}),
-        form.max_length,
+        tune=learning.tune or "lm",
+        train=train,
+        distil=head.train.replaced({**usual, "seed": train.seed, **distil, **said}),
+        settings=pet.model_copy(update={"generations": generations}),
+        max_length=form.max_length,
     )

@@ -353,11 +353,11 @@ class _Assembly:
         elif not self.template.has_mask:
             answer_positions = [0] if self.kind == "masked" else [len(self.ids) - 1]
         return EncodedRow(
-            tuple(self.ids),
-            tuple(self.soft_slots),
-            tuple(self.types) if self.tokens.types else None,
-            tuple(answer_positions),
-            None if decoder is None else tuple(decoder),
+            ids=tuple(self.ids),
+            soft_slots=tuple(self.soft_slots),
+            types=tuple(self.types) if self.tokens.types else None,
+            answer_positions=tuple(answer_positions),
+            decoder=None if decoder is None else tuple(decoder),
             prefix=tuple(self.prefix),
             units=tuple(self.units),
         )

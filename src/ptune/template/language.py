@@ -255,6 +255,7 @@ class Template:
         row: Mapping[str, Any],
         tokens: Tokens,
         kind: Kind,
+        *,
         max_length: int | None = None,
         answer: Sequence[int | None] = (None,),
         start: int = 0,
@@ -272,7 +273,9 @@ class Template:
             TemplateError: a field is missing or is no text, the row is empty, or it does not fit
                 even when everything that may be shortened is gone.
         """
-        return RowEncoder(self, tokens, kind, answer, start).encode(row, max_length)
+        return RowEncoder(
+            template=self, tokens=tokens, kind=kind, answer=answer, start=start
+        ).encode(row, max_length)
 
     def least(self, row: Mapping[str, Any], tokens: Tokens, kind: Kind) -> int:
         """How many tokens a row needs when all that may be shortened is gone, a one-token answer

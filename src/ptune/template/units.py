@@ -135,6 +135,7 @@ def encode_units(
     encoder: "RowEncoder",
     row: Mapping[str, Any],
     field: Field,
+    *,
     units: Units,
     max_length: int | None,
 ) -> list[Window]:

@@ -186,14 +186,14 @@ def fit(
         Interrupted: Ctrl-C or a termination signal arrived; a checkpoint was written before.
     """
     training = Training(
-        data,
-        TrainConfig() if config is None else config,
-        metric,
-        texts,
-        unlabeled,
-        folder,
-        resume,
-        rates,
+        data=data,
+        config=TrainConfig() if config is None else config,
+        metric=metric,
+        texts=texts,
+        unlabeled=unlabeled,
+        folder=folder,
+        resume=resume,
+        rates=rates,
     )
     (histories,) = fit_together(model, [training], tune=tune, label=label, logs=logs, ranks=ranks)
     check_kept(model, histories, training.config, tune)
@@ -237,10 +237,13 @@ def fit_together(
             job.is_watched = bool(logs)
         if tune == "prompt":
             _check_gradients(model, jobs)
-        parts = [_part(model, *pair, tune, ranks) for pair in zip(trainings, all_jobs)]
+        parts = [
+            _part(model, training, jobs_of, tune=tune, ranks=ranks)
+            for training, jobs_of in zip(trainings, all_jobs)
+        ]
         with _keeping_contexts(model, jobs, shared, tune, ranks):
             log = StepLog(logs, label, max(job.step for job in jobs))
-            _run(model, parts, shared, log, ranks)
+            _run(model, parts, shared=shared, log=log, ranks=ranks)
             log.flush()
         return [_finish(model, part) for part in parts]
 
@@ -258,7 +261,9 @@ def _jobs(model: PromptModel, training: Training, tune: Tune) -> dict[Any, Promp
         number = _number(model, key)
         keep_confidence(model, [number], None)  # of the prompt as it was
         config = _at_rate(training.config, training.rates, key)
-        job = PromptTraining(model, number, rows, dev, config, tune, training.unlabeled)
+        job = PromptTraining(
+            model, number, rows, dev=dev, config=config, tune=tune, unlabeled=training.unlabeled
+        )
         job.metric, job.texts = training.metric, training.texts
         jobs[key] = job
     return jobs
@@ -268,6 +273,7 @@ def _part(
     model: PromptModel,
     training: Training,
     jobs: Mapping[Any, PromptTraining],
+    *,
     tune: Tune,
     ranks: Ranks,
 ) -> _Part:
@@ -454,6 +460,7 @@ def lower_rates(config: TrainConfig, tune: str) -> str:
 def _run(
     model: PromptModel,
     parts: Sequence[_Part],
+    *,
     shared: TrainConfig,
     log: StepLog,
     ranks: Ranks,

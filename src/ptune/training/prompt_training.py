@@ -77,6 +77,7 @@ class PromptTraining:
         model: PromptModel,
         task: int,
         rows: Sequence[Row],
+        *,
         dev: Sequence[Row],
         config: TrainConfig,
         tune: Tune,

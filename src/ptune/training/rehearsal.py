@@ -22,6 +22,7 @@ def try_rows(
     model: PromptModel,
     task: int,
     rows: Sequence[Row],
+    *,
     shortening: Shortening,
     labelled: bool = True,
 ) -> None:
@@ -31,7 +32,7 @@ def try_rows(
         TemplateError, DataError: a row does not fit; its number is told.
     """
     for number, row in enumerate(rows, 1):
-        shortening.count(model.encode(task, [row], labelled, first=number))
+        shortening.count(model.encode(task, [row], labelled=labelled, first=number))
 
 
 def short(config: TrainConfig) -> TrainConfig:

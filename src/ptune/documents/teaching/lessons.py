@@ -222,7 +222,10 @@ def _taught(
         values = files.read_tensors(kept)
         sizes = [len(text.places) for text in asked]
         parts = zip(asked, values["likeliest"].split(sizes), values["log_probs"].split(sizes))
-        return [TaughtText(a.ids, a.places, best, said, a.source) for a, best, said in parts]
+        return [
+            TaughtText(ids=a.ids, places=a.places, likeliest=best, log_probs=said, source=a.source)
+            for a, best, said in parts
+        ]
     taught: dict[int, TaughtText] = {}
     with Progress(f"what the LM says of {lessons.document.name}", len(asked)) as progress:
         for stretch, part in enumerate(lessons.stretches):

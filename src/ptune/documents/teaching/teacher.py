@@ -147,4 +147,10 @@ def _kept(asked: Asked, scores: torch.Tensor, top: int, temperature: float) -> T
     best = log_probs.topk(min(top, log_probs.shape[1] - 1))
     others = log_probs.scatter(1, best.indices, -torch.inf).logsumexp(1, keepdim=True)
     values = torch.cat([best.values, others], 1).cpu()
-    return TaughtText(asked.ids, asked.places, best.indices.cpu(), values, asked.source)
+    return TaughtText(
+        ids=asked.ids,
+        places=asked.places,
+        likeliest=best.indices.cpu(),
+        log_probs=values,
+        source=asked.source,
+    )

@@ -74,7 +74,7 @@ def count(
         counts.rows += 1
         try:
             texts = [text_of(row, part) for part in fields]
-            size = usable.encode(row, reading.tokens, reading.kind, None).size
+            size = usable.encode(row, reading.tokens, reading.kind, max_length=None).size
         except (PtuneError, TemplateError):
             counts.refused += 1
             continue

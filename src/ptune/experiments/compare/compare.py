@@ -235,9 +235,9 @@ def _run(compared: _Comparison, trials: Sequence[Trial], folder: RunFolder) -> l
     return run_trials(
         trials,
         compared.out,
-        partial(_run_trial, compared),
-        JsonResults(ComparedResult),
-        partial(_report_result, compared.report),
+        run=partial(_run_trial, compared),
+        results=JsonResults(ComparedResult),
+        on_result=partial(_report_result, compared.report),
     )
 
 

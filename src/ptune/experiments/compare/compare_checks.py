@@ -64,7 +64,7 @@ def check_rows(
             checked.add(member.template)
             for kind, rows_of_kind in rows.items():
                 shortening = Shortening()
-                rehearsal.try_rows(model, 0, rows_of_kind, shortening)
+                rehearsal.try_rows(model, 0, rows_of_kind, shortening=shortening)
                 name = f"{kind} rows of {split.form.name}"
                 sentence = shortening.sentence(name, model.limit(0))
                 if sentence and kind not in reported:
@@ -106,7 +106,7 @@ def rehearse(
             with without_trace(lm, tuned=False):
                 if method.name in PET:
                     plan = pet_plan(procedure, lm, split, method, settings)
-                    pet.rehearse(lm, plan, split.train, split.dev, split.unlabeled)
+                    pet.rehearse(lm, plan, split.train, dev=split.dev, unlabeled=split.unlabeled)
                 else:
                     few = _brief(lm, split, method)
                     short = rehearsal.short(settings)

@@ -132,7 +132,7 @@ def _encoded(
         for row in longest[:LONGEST]
     ]
     return [
-        template.encode(row, tokens, kind, form.max_length, answer)
+        template.encode(row, tokens, kind, max_length=form.max_length, answer=answer)
         for row, answer in zip(longest, answers)
     ]
 

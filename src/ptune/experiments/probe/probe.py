@@ -169,7 +169,9 @@ def _run(asked: _Probe, report: Callable[[str], None]) -> list[FactsResult]:
         return (look_for if probe_search.is_search(group[0]) else train)(group, scratch)
 
     on_result = partial(_report_result, report)
-    return run_trials([*trials, *searched], out, run, JsonResults(FactsResult), on_result)
+    return run_trials(
+        [*trials, *searched], out, run=run, results=JsonResults(FactsResult), on_result=on_result
+    )
 
 
 def _summarise(asked: _Probe, single: Sequence[FactsResult]) -> Results:

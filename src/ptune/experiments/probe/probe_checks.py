@@ -72,7 +72,7 @@ def _try_rows(
     model = PromptModel(plan.lm)
     task = add_problem(model, replace(method, init="random"), problem, method.train.seed)
     for split, shortening in counts.items():
-        rehearsal.try_rows(model, task, getattr(problem, split), shortening)
+        rehearsal.try_rows(model, task, getattr(problem, split), shortening=shortening)
     return model.limit(task)
 
 
@@ -100,7 +100,10 @@ def rehearse(plan: Plan) -> None:
         original = original_weights(brief)
         with without_trace(plan.lm, tuned=False):
             run_trials(
-                trials_of(brief), None, partial(run_bank, brief, original), JsonResults(FactsResult)
+                trials_of(brief),
+                None,
+                run=partial(run_bank, brief, original),
+                results=JsonResults(FactsResult),
             )
 
 

@@ -44,7 +44,7 @@ def check_rows(
     for split in splits:
         shortening = Shortening()
         for value, number in tasks.items():
-            rehearsal.try_rows(model, number, rows.of(split, value), shortening)
+            rehearsal.try_rows(model, number, rows.of(split, value), shortening=shortening)
         if shortened := shortening.sentence(f"{split} rows", model.limit(0)):
             report(shortened)
     bound, scored = model.tasks[0], rows.scored(tasks)

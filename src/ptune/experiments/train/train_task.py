@@ -215,19 +215,20 @@ def _train_pet(setup: Setup) -> Trained:
     figures = train_results.baseline_figures(
         form, parts.data, lm, train=splits["train"], test=splits["test"]
     )
-    learned = (splits["train"], splits["dev"], splits["unlabeled"])
     if setup.folder.begun is None:
-        pet.rehearse(lm, plan, *learned)
+        pet.rehearse(lm, plan, splits["train"], dev=splits["dev"], unlabeled=splits["unlabeled"])
     setup.claim_folder()
     folder = output.folder / "pet"
     outcome = pet.pet(
         lm,
         plan,
-        *learned,
-        folder,
-        output.resume,
-        form.name,
-        report,
+        splits["train"],
+        dev=splits["dev"],
+        unlabeled=splits["unlabeled"],
+        folder=folder,
+        resume=output.resume,
+        label=form.name,
+        report=report,
         rehearsed=True,
         logs=setup.logs,
     )

@@ -100,6 +100,7 @@ class LMRecord(BaseModel):
 def record(
     network: nn.Module,
     tokenizer: Any,
+    *,
     rows: int,
     keep_rows: int | None = None,
     keep_tokens: int | None = None,
@@ -146,7 +147,9 @@ def difference(
         return changed
     more_rows, more_tokens = present.rows - saved.rows, present.tokens - saved.tokens
     if more_rows >= 0 and more_tokens >= 0 and more_rows + more_tokens:
-        before_growth = record(network, tokenizer, present.rows, saved.rows, saved.tokens)
+        before_growth = record(
+            network, tokenizer, rows=present.rows, keep_rows=saved.rows, keep_tokens=saved.tokens
+        )
         if saved.words == before_growth.words and same_weights(saved, before_growth, network):
             return (
                 f"a vocabulary that has grown since by {max(more_rows, more_tokens)} tokens at "

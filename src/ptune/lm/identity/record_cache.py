@@ -58,7 +58,7 @@ class RecordCache:
         tuned = any(weight.requires_grad for weight in weights)  # fused optimisers count no version
         if tuned or not self._is_current(weights, state):
             self._kept = _Kept(
-                record(self.model, self.tokenizer, vocabulary_size),
+                record(self.model, self.tokenizer, rows=vocabulary_size),
                 state,
                 [weakref.ref(weight) for weight in weights],
             )

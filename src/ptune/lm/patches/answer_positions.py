@@ -28,6 +28,7 @@ class Reading:
         self,
         rows: torch.Tensor,
         columns: torch.Tensor,
+        *,
         pooling: MeanPooling | None = None,
         layers: torch.Tensor | None = None,
         scored: torch.Tensor | None = None,
@@ -49,13 +50,16 @@ _reading: ContextVar[Reading | None] = ContextVar("reading", default=None)
 def reading(
     rows: torch.Tensor,
     columns: torch.Tensor,
+    *,
     pooling: MeanPooling | None = None,
     layers: torch.Tensor | None = None,
     scored: torch.Tensor | None = None,
 ) -> Iterator[Reading]:
     """While this is open, the head runs at these positions only [A], or at some of them
     (``scored``). Some may be read as the mean of their row, or at another layer than the last."""
-    token = _reading.set(now := Reading(rows, columns, pooling, layers, scored))
+    token = _reading.set(
+        now := Reading(rows, columns, pooling=pooling, layers=layers, scored=scored)
+    )
     try:
         yield now
     finally:

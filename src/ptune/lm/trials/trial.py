@@ -257,7 +257,16 @@ def two_rows(tokens: Tokens, start: int | None = None) -> Batch:
     if start is None:
         rows = [EncodedRow(ids, (-1,) * len(ids), None, (len(ids) - 1,)) for ids in texts]
     else:
-        rows = [EncodedRow(ids, (-1,) * len(ids), None, (1,), (start, ids[0])) for ids in texts]
+        rows = [
+            EncodedRow(
+                ids=ids,
+                soft_slots=(-1,) * len(ids),
+                types=None,
+                answer_positions=(1,),
+                decoder=(start, ids[0]),
+            )
+            for ids in texts
+        ]
     return collate(rows, [-1, -1], tokens.pad)
 
 
@@ -266,15 +275,17 @@ def one_row(batch: Batch, number: int) -> Batch:
     kept = batch.attention[number].bool()
     answers = batch.rows == number
     return Batch(
-        batch.ids[number : number + 1, kept],
-        batch.attention[number : number + 1, kept],
-        batch.soft_slots[number : number + 1, kept],
-        batch.prompts[number : number + 1],
-        None,
-        batch.rows[answers] * 0,
-        batch.columns[answers],
-        None if batch.decoder is None else batch.decoder[number : number + 1],
-        None if batch.decoder_attention is None else batch.decoder_attention[number : number + 1],
+        ids=batch.ids[number : number + 1, kept],
+        attention=batch.attention[number : number + 1, kept],
+        soft_slots=batch.soft_slots[number : number + 1, kept],
+        prompts=batch.prompts[number : number + 1],
+        types=None,
+        rows=batch.rows[answers] * 0,
+        columns=batch.columns[answers],
+        decoder=None if batch.decoder is None else batch.decoder[number : number + 1],
+        decoder_attention=None
+        if batch.decoder_attention is None
+        else batch.decoder_attention[number : number + 1],
     )
 
 
@@ -302,11 +313,11 @@ def close(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 def _encoded(alone: Batch) -> EncodedRow:
     return EncodedRow(
-        tuple(alone.ids[0].tolist()),
-        (-1,) * alone.ids.shape[1],
-        None,
-        tuple(alone.columns.tolist()),
-        None if alone.decoder is None else tuple(alone.decoder[0].tolist()),
+        ids=tuple(alone.ids[0].tolist()),
+        soft_slots=(-1,) * alone.ids.shape[1],
+        types=None,
+        answer_positions=tuple(alone.columns.tolist()),
+        decoder=None if alone.decoder is None else tuple(alone.decoder[0].tolist()),
     )
 
 

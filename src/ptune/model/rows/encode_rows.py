@@ -77,38 +77,42 @@ def _of_row(error: PtuneError, place: str) -> PtuneError:
 
 
 def encode_rows(
-    model: "PromptModel", number: int, rows: Sequence[Row], labelled: bool, room: int, first: int
+    model: "PromptModel", number: int, rows: Sequence[Row], *, labelled: bool, room: int, first: int
 ) -> Iterator[Example]:
     """The examples of rows of task ``number``; see ``PromptModel.encode``."""
     rows = rows_from(rows)
     name = model.tasks[number].task.name
     for row_number, row in enumerate(rows, first):
         try:
-            yield from _examples_of_row(model, number, row, labelled, room)
+            yield from _examples_of_row(model, number, row, labelled=labelled, room=room)
         except PtuneError as error:
             place = row.place if isinstance(row, FileRow) else f"Row {row_number} of {name}"
             raise _of_row(error, place) from error
 
 
 def _examples_of_row(
-    model: "PromptModel", number: int, row: Row, labelled: bool, room: int
+    model: "PromptModel", number: int, row: Row, *, labelled: bool, room: int
 ) -> Sequence[Example]:
     task = model.tasks[number]
     if labelled and isinstance(taught := row.get(task.task.target), TaughtText):
         return [_taught_example(model, number, row, taught)]
     if task.verbalizer is None:
-        return _text_examples(model, number, row, labelled, room)
+        return _text_examples(model, number, row, labelled=labelled, room=room)
     if isinstance(task.verbalizer, WordLabels):
-        return [words_example(model, number, row, labelled, input_limit(model, task))]
+        return [
+            words_example(model, number, row, labelled=labelled, limit=input_limit(model, task))
+        ]
     if isinstance(task.verbalizer, Extraction):
-        return [passage_example(model, number, row, labelled, input_limit(model, task))]
+        return [
+            passage_example(model, number, row, labelled=labelled, limit=input_limit(model, task))
+        ]
     bound = task.bound(row, model.lm.tokens, model.lm.kind)
     variants = task.variants(row)
     if task.task.windows != "none":
-        windows = windows_of(model, task, row, bound, input_limit(model, task))
+        windows = windows_of(model, task, row, bound=bound, limit=input_limit(model, task))
         variants = [(task.template, window) for window in windows]
     fills = tuple(
-        encode_row(model, task, variant, answer, template=template)
+        encode_row(model, task, variant, answer=answer, template=template)
         for template, variant in variants
         for answer in task.answers(bound)
     )
@@ -116,12 +120,12 @@ def _examples_of_row(
         example = SpanExample(task=number, row=row, fills=fills, bound=bound, span=task.verbalizer)
         return [_with_span(model, example) if labelled else example]
     if labelled:
-        return [_label_example(model, number, row, fills, bound)]
+        return [_label_example(model, number, row, fills=fills, bound=bound)]
     return [LabelExample(task=number, row=row, fills=fills, bound=bound)]
 
 
 def _text_examples(
-    model: "PromptModel", number: int, row: Row, labelled: bool, room: int
+    model: "PromptModel", number: int, row: Row, *, labelled: bool, room: int
 ) -> list[TextExample]:
     """A row whose answer is text: an example for each right text."""
     task = model.tasks[number]
@@ -131,7 +135,7 @@ def _text_examples(
         return [example]
     answers = [_written_answer(model, task, row, text) for text in task.texts(row)]
     return [
-        replace(example, learn=(encode_row(model, task, row, answer),), answer=answer)
+        replace(example, learn=(encode_row(model, task, row, answer=answer),), answer=answer)
         for answer in answers
     ]
 
@@ -168,6 +172,7 @@ def _label_example(
     model: "PromptModel",
     number: int,
     row: Row,
+    *,
     fills: tuple[EncodedRow, ...],
     bound: BoundVerbalizer,
 ) -> ScoredExample:
@@ -216,7 +221,7 @@ def _row_to_learn(
     """The row with an answer that is compared with the whole vocabulary."""
     is_open = model.lm.kind == "masked" or len(answer) == 1
     filled = (None,) * len(answer) if is_open else answer
-    return encode_row(model, model.tasks[number], row, filled)
+    return encode_row(model, model.tasks[number], row, answer=filled)
 
 
 def _written_answer(model: "PromptModel", task: BoundTask, row: Row, text: str) -> tuple[int, ...]:
@@ -246,6 +251,7 @@ def encode_row(
     model: "PromptModel",
     task: BoundTask,
     row: Row,
+    *,
     answer: Sequence[int | None] = (None,),
     room: int = 0,
     template: Template | None = None,
@@ -269,7 +275,9 @@ def encode_row(
             "max_new_tokens lower."
         )
     lm, template = model.lm, template or task.template
-    encoded = template.encode(row, lm.tokens, lm.kind, max_length, answer, lm.start)
+    encoded = template.encode(
+        row, lm.tokens, lm.kind, max_length=max_length, answer=answer, start=lm.start
+    )
     pooled, layer = task.task.pooling == "mean", task.task.layer
     return replace(encoded, pooled=pooled, layer=layer) if pooled or layer else encoded
 
@@ -289,7 +297,9 @@ def hidden_words(
     for row in rows:
         encoded = encode_row(model, task, row)
         if positions := _positions_to_hide(encoded, special, generator):
-            ids = _with_hidden(encoded, positions, tokens.mask, model.lm.words, generator)
+            ids = _with_hidden(
+                encoded, positions, mask=tokens.mask, words=model.lm.words, generator=generator
+            )
             learn = replace(
                 encoded, ids=ids, answer_positions=tuple(positions), pooled=False, layer=None
             )
@@ -313,7 +323,7 @@ def _positions_to_hide(row: EncodedRow, special: set[int], generator: torch.Gene
 
 
 def _with_hidden(
-    row: EncodedRow, positions: Sequence[int], mask: int, words: int, generator: torch.Generator
+    row: EncodedRow, positions: Sequence[int], *, mask: int, words: int, generator: torch.Generator
 ) -> tuple[int, ...]:
     """The row's tokens, of which those at the positions are hidden: eight in ten by a mask, one by
     another token, one not at all."""

@@ -91,7 +91,7 @@ class PassageExample(ScoredExample):
 
 
 def passage_example(
-    model: "PromptModel", number: int, row: Row, labelled: bool, limit: int | None
+    model: "PromptModel", number: int, row: Row, *, labelled: bool, limit: int | None
 ) -> PassageExample:
     """A row of task ``number``, whose answer is a part of one of its texts.
 
@@ -114,7 +114,7 @@ def passage_example(
     )
     passage = Passage(text=text, lead=encoder.lead(row, field))
     spans = tuple(passage.spans(lm.tokens))
-    windows = encode_units(encoder, row, field, passage, limit)
+    windows = encode_units(encoder, row, field, units=passage, max_length=limit)
     bounds = [(window.first, window.first + len(window.row.units)) for window in windows]
     readers = readers_of(bounds, len(spans), lm.kind)
     without = (0 if lm.kind == "masked" else len(windows) - 1) if extraction.no_answer else -1

@@ -30,7 +30,7 @@ def long_field(task: Task) -> Field:
 
 
 def windows_of(
-    model: "PromptModel", task: BoundTask, row: Row, bound: BoundVerbalizer, limit: int | None
+    model: "PromptModel", task: BoundTask, row: Row, *, bound: BoundVerbalizer, limit: int | None
 ) -> list[Row]:
     """The row itself where it fits, or a row for each part of its text, one behind the other; no
     word is cut, unless it does not fit by itself.
@@ -39,7 +39,9 @@ def windows_of(
         limit: the most tokens of an input.
     """
     lm, answer = model.lm, max(task.answers(bound), key=len)
-    encoder = RowEncoder(task.template, lm.tokens, lm.kind, answer, lm.start)
+    encoder = RowEncoder(
+        template=task.template, tokens=lm.tokens, kind=lm.kind, answer=answer, start=lm.start
+    )
     if limit is None or encoder.encode(row, None).size <= limit:
         return [row]
     field = long_field(task.task)

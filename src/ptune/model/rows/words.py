@@ -93,7 +93,7 @@ def hidden_states(outputs: Sequence[list[FillOutput]]) -> torch.Tensor:
 
 
 def words_example(
-    model: "PromptModel", number: int, row: Row, labelled: bool, limit: int | None
+    model: "PromptModel", number: int, row: Row, *, labelled: bool, limit: int | None
 ) -> WordsExample:
     """A row of task ``number``, whose words have a label each.
 
@@ -117,7 +117,7 @@ def words_example(
     texts = tuple(filtered(word, field.filters) for word in words)
     units = Words(texts=texts, joint=field.joint or "")
     encoder = RowEncoder(task.template, lm.tokens, lm.kind, start=lm.start)
-    windows = encode_units(encoder, row, field, units, limit)
+    windows = encode_units(encoder, row, field, units=units, max_length=limit)
     readers = readers_of(
         [(window.first, window.first + len(window.row.units)) for window in windows],
         len(words),

@@ -147,7 +147,14 @@ def write_live(
         model.lm.evaluating(),
         seeded(config.seed, model.lm.device) if config.sample else contextlib.nullcontext(),
     ):
-        write_step_by_step(model.lm, batch, learned.vectors, learned.prefixes, on_tokens, settings)
+        write_step_by_step(
+            model.lm,
+            batch,
+            learned.vectors,
+            learned.prefixes,
+            on_tokens=on_tokens,
+            settings=settings,
+        )
 
 
 def written_together(

@@ -19,6 +19,7 @@ def label_answer(
     model: "PromptModel",
     example: Example,
     shares: Sequence[float],
+    *,
     coverage: float | None = None,
     at_least: float | None = None,
 ) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def stepwise_words(
         spellings += _spellings(number, example, variants)
     while spellings:
         questions = dict.fromkeys(spelling.question for spelling in spellings)
-        log_probs = _answered(model, examples, list(questions), learned, limit)
+        log_probs = _answered(model, examples, list(questions), learned=learned, limit=limit)
         for spelling in spellings:
             ids = examples[spelling.example].labels.ids[spelling.word]
             gain = spelling.fill_likeliest(ids, log_probs[spelling.question])
@@ -93,6 +93,7 @@ def _answered(
     model: "PromptModel",
     examples: Sequence[Example],
     questions: Sequence[Question],
+    *,
     learned: PromptVectors,
     limit: int,
 ) -> dict[Question, torch.Tensor]:
@@ -101,7 +102,7 @@ def _answered(
     for number, variant, answer in questions:
         task = model.tasks[examples[number].task]
         template, row = task.variants(examples[number].row)[variant]
-        encoded = encode_row(model, task, row, answer, template=template)
+        encoded = encode_row(model, task, row, answer=answer, template=template)
         rows.append((examples[number].task, encoded))
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][1].ids))
     log_probs: dict[Question, torch.Tensor] = {}
@@ -135,7 +136,7 @@ def spelt_scores(
 
 def _question_row(model: "PromptModel", example: Example, answer: Answer) -> tuple[int, EncodedRow]:
     """The number of the example's task, and its row with the answer as far as it is spelt."""
-    return example.task, encode_row(model, model.tasks[example.task], example.row, answer)
+    return example.task, encode_row(model, model.tasks[example.task], example.row, answer=answer)
 
 
 def _chunks(numbers: Sequence[int], limit: int) -> Iterable[Sequence[int]]:

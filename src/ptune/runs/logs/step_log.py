@@ -51,7 +51,11 @@ class StepLog:
         self, task: str, step: int, figures: Mapping[str, Any], texts: Sequence[str]
     ) -> None:
         """Write what an evaluation gave."""
-        self._write(LogEntry(self.training, task, step, numbers(figures), texts))
+        self._write(
+            LogEntry(
+                training=self.training, task=task, step=step, figures=numbers(figures), texts=texts
+            )
+        )
 
     def restart_clock(self) -> None:
         """Count tokens a second from now on: an evaluation or a checkpoint took the time before."""

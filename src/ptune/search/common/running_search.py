@@ -92,9 +92,9 @@ class RunningSearch:
         return run_trials(
             trials,
             self.folder,
-            lambda group, scratch: (run(numbers[trial.file]) for trial in group),
-            JsonResults(form),
-            on_result,
+            run=lambda group, scratch: (run(numbers[trial.file]) for trial in group),
+            results=JsonResults(form),
+            on_result=on_result,
         )
 
 

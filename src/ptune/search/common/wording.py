@@ -86,5 +86,7 @@ def _as_texts(search: RunningSearch, template: Template) -> list[EncodedRow]:
         word = lm.tokens.words([task.answers_of(row)[0]], template.place)[0]
         answer = [*word, None] if lm.kind == "causal" else word
         fitted = template.for_lm(lm.tokens, lm.kind)[0]
-        texts.append(fitted.encode(row, lm.tokens, lm.kind, task.max_length, answer))
+        texts.append(
+            fitted.encode(row, lm.tokens, lm.kind, max_length=task.max_length, answer=answer)
+        )
     return texts

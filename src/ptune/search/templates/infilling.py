@@ -121,7 +121,9 @@ def _rows(search: RunningSearch, template: Template) -> list[EncodedRow]:
     for row in task.train:
         word = task.answers_of(row)[0]
         answer = lm.tokens.words([word], template.place)[0]
-        encoded.append(template.encode(row, lm.tokens, "masked", task.max_length, answer))
+        encoded.append(
+            template.encode(row, lm.tokens, "masked", max_length=task.max_length, answer=answer)
+        )
     return encoded
 
 

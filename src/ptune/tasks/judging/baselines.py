@@ -191,7 +191,14 @@ def vectors(
     takes_types = "token_type_ids" in inspect.signature(network.forward).parameters
     limits = [limit for limit in (max_length, lm.max_length) if limit]
     encoded = [
-        inputs.encode(row, lm.tokens, lm.kind, min(limits, default=None), (None,), lm.start)
+        inputs.encode(
+            row,
+            lm.tokens,
+            lm.kind,
+            max_length=min(limits, default=None),
+            answer=(None,),
+            start=lm.start,
+        )
         for row in rows
     ]
     order = sorted(range(len(rows)), key=lambda number: len(encoded[number].ids))

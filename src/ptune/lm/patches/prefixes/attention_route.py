@@ -127,7 +127,9 @@ class AttentionRoute:
             raise ModelError("The prefixes of this batch are spelt out as layer inputs.")
         if self.heads.count > 1:
             prefixes = replace(prefixes, values=SummedGradient.apply(prefixes.values))
-        now = ActivePrefixes(self.sites, prefixes, batch, copies, self.causal, self.heads)
+        now = ActivePrefixes(
+            self.sites, prefixes, batch, copies=copies, causal=self.causal, heads=self.heads
+        )
         with entered(now):
             yield
         expected = {number for number, site in enumerate(self.sites) if site.group in groups}

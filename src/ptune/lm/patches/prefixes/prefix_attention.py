@@ -86,6 +86,7 @@ class ActivePrefixes:
         sites: list[AttentionSite],
         prefixes: PrefixBatch,
         batch: Batch,
+        *,
         copies: int,
         causal: bool,
         heads: HeadShare,
