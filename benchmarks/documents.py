@@ -31,7 +31,7 @@ def taught(count: int, device: str, small: bool) -> tuple[PromptModel, list[Sequ
     for number, text in enumerate(lms.texts([TOKENS] * count)):
         one = lessons.plan(teaching, model.lm, Document(str(number), text, "pages"), [])
         task = train_documents.add(teaching, model, one)
-        learned, _ = lessons.rows(teaching, model, task, one, None)
+        learned, _ = lessons.rows(teaching, model, task, lessons=one, kept=None)
         batches.append(model.encode(task, learned[:SLICES]))
     return model, batches
 

@@ -115,7 +115,7 @@ def draws_of(
         data = task.data.model_copy(update={"shots": None, "take": {"test": most_test_rows}})
         rows = splits.read(data, task.target, labels, fields=task_members.fields(form))
         for count, seed in itertools.product(shots, range(seeds)):
-            train = few_shot.sample(rows["train"], count, seed, task.target, labels)
+            train = few_shot.sample(rows["train"], count, seed, target=task.target, labels=labels)
             yield Draw(form, count, seed, train, rows["test"])
 
 

@@ -58,7 +58,9 @@ def _side(side: str, network: nn.Module, tokenizer, device: str, lengths: list[i
     OPEN.enter_context(trigger.keeping_texts())
 
     def take() -> tuple[list[int], list[float]]:
-        tried = autoprompt.exchanges(trigger, START, PLACE, trigger.examples, CANDIDATES, allowed)
+        tried = autoprompt.exchanges(
+            trigger, START, PLACE, examples=trigger.examples, count=CANDIDATES, allowed=allowed
+        )
         losses = trigger.losses([START, *tried], trigger.examples)
         return [ids[PLACE] for ids in tried], losses
 

@@ -33,7 +33,7 @@ def main(name: str, pages: pathlib.Path, sizes: Sequence[int]) -> None:
     for document in read_documents.read([pages]):
         one = lessons.plan(teaching, model.lm, document, [])
         number = train_documents.add(teaching, model, one)
-        data[number] = lessons.rows(teaching, model, number, one, None)
+        data[number] = lessons.rows(teaching, model, number, lessons=one, kept=None)
     for size in sizes:
         settings = TRAINING.model_copy(update={"batch_size": size})
         trainings = [

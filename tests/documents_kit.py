@@ -35,7 +35,7 @@ def built(lm, settings, *planned):
     data = {}
     for one in planned:
         number = train_documents.add(teaching, model, one)
-        data[number] = lessons.rows(teaching, model, number, one, None)
+        data[number] = lessons.rows(teaching, model, number, lessons=one, kept=None)
     return model, data
 
 

@@ -1,15 +1,17 @@
 """Style and types, checked like the rest."""
 
 import ast
+import functools
 import pathlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-
+SOURCE = ROOT / "src" / "ptune"
 
 FOLDERS = ("src", "tests", "benchmarks", "scripts")
 
@@ -55,6 +57,43 @@ def test_a_name_says_what_it_holds(folder):
         if name.strip("_") in NOTHING_SAYS
     ]
     assert not empty, empty
+
+
+@functools.cache
+def trees_of_the_source() -> dict[pathlib.Path, ast.Module]:
+    """The parsed files of ptune itself."""
+    return {
+        path.relative_to(ROOT): ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted(SOURCE.rglob("*.py"))
+    }
+
+
+def nodes_of_the_source(*kinds: type) -> Iterator[tuple[str, Any]]:
+    """The syntax nodes of some kinds in ptune itself, each behind its file and line."""
+    for path, tree in trees_of_the_source().items():
+        for node in ast.walk(tree):
+            if isinstance(node, kinds):
+                yield f"{path}:{node.lineno}", node
+
+
+CALLED_BY_LIBRARIES = {
+    "attend": "transformers calls it as the attention of a layer",
+}
+
+
+def positional_parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """The parameters that may be given by position, but for self and cls."""
+    names = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
+    return names[1:] if names[:1] in (["self"], ["cls"]) else names
+
+
+def test_more_than_four_values_go_by_keyword():
+    many = [
+        f"{place} {node.name}"
+        for place, node in nodes_of_the_source(ast.FunctionDef, ast.AsyncFunctionDef)
+        if len(positional_parameters(node)) > 4 and node.name not in CALLED_BY_LIBRARIES
+    ]
+    assert not many, many
 
 
 def test_a_file_of_tests_runs_alone():

@@ -98,7 +98,9 @@ def test_answers_are_written_beside_each_context_and_compared(judged):
     behind = tokens.tokenizer.decode(greedy(model.lm, ids, count)[len(ids) :])
     (beside,) = model.generate([row], number, DecodingConfig(max_new_tokens=count))
     for right, is_exact in ((behind, True), ("Rome", False)):
-        answer = judge._answer_behind(model.lm, ahead, asked, None, example, right)
+        answer = judge._answer_behind(
+            model.lm, ahead, asked, values=None, example=example, right=right
+        )
         assert (answer.is_exact, answer.tokens) == (is_exact, count)
     assert judge._answer_with_prefix(model, example, beside).is_exact
     assert not judge._answer_with_prefix(model, example, behind).is_exact

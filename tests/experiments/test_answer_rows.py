@@ -373,7 +373,7 @@ def test_what_is_saved_answers_as_what_was_trained(name, folder, capsys):
         assert texts == [output.text for output in run.outputs] == generate(loaded, ROWS)
         assert (
             judge_texts.judge(
-                loaded, ROWS, loaded.tasks[0].task.decoding, loaded.tasks[0].task.metrics
+                loaded, ROWS, loaded.tasks[0].task.decoding, metrics=loaded.tasks[0].task.metrics
             ).figures
             == run.figures
         )

@@ -39,17 +39,17 @@ def plan_of(lm, out, names):
     problem = ProbeTask(
         "p",
         "p",
-        "{subject} is {mask} .",
-        (),
-        words,
-        "object",
-        ROWS[:20],
-        ROWS[20:30],
-        ROWS[30:],
-        lambda scores, examples: {"p@1": accuracy(scores, examples)},
-        "p@1",
-        0.5,
-        "labels",
+        manual="{subject} is {mask} .",
+        wordings=(),
+        verbalizer=words,
+        target="object",
+        train=ROWS[:20],
+        dev=ROWS[20:30],
+        test=ROWS[30:],
+        score=lambda scores, examples: {"p@1": accuracy(scores, examples)},
+        main="p@1",
+        majority=0.5,
+        loss="labels",
     )
     methods = [method(name) for name in names]
     return Plan(lm=lm, problems=[problem], methods=methods, seeds=2, out=out, together=1)

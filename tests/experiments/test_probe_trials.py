@@ -42,16 +42,16 @@ def problem(name, manual="{x} is {mask}"):
     return ProbeTask(
         name,
         name,
-        manual,
-        ("{x} : {mask}",),
-        words,
-        "y",
-        ROWS[:4],
-        ROWS[4:],
-        ROWS,
-        lambda scores, examples: {"p@1": accuracy(scores, examples)},
-        "p@1",
-        0.5,
+        manual=manual,
+        wordings=("{x} : {mask}",),
+        verbalizer=words,
+        target="y",
+        train=ROWS[:4],
+        dev=ROWS[4:],
+        test=ROWS,
+        score=lambda scores, examples: {"p@1": accuracy(scores, examples)},
+        main="p@1",
+        majority=0.5,
     )
 
 
@@ -69,10 +69,10 @@ def plan(tmp_path):
     return Plan(
         lm,
         [problem("one"), problem("two"), problem("three", None)],
-        METHODS,
-        2,
-        tmp_path / "out",
-        2,
+        methods=METHODS,
+        seeds=2,
+        out=tmp_path / "out",
+        together=2,
     )
 
 
@@ -174,7 +174,7 @@ def test_how_many_together_grows_with_the_memory(plan, monkeypatch):
     def free(size):
         memory = types.SimpleNamespace(available=size)
         monkeypatch.setattr(probe_setup.psutil, "virtual_memory", lambda: memory)
-        return probe_setup.how_many_together(plan.lm, "lstm", 9, 16, 40)
+        return probe_setup.how_many_together(plan.lm, "lstm", length=9, batch_size=16, problems=40)
 
     assert free(1) == 1 and free(10**12) == 40 and 1 < free(5 * 10**7) < 40
 
@@ -214,8 +214,8 @@ def test_how_many_prompts_train_together_is_known_on_every_system(monkeypatch):
         lambda name: (_ for _ in ()).throw(ValueError("unrecognized configuration name")),
     )
     lm = LanguageModel(*tiny.tiny("bert"))
-    assert probe_setup.how_many_together(lm, "lstm", 9, 16, problems=5) == 5
+    assert probe_setup.how_many_together(lm, "lstm", length=9, batch_size=16, problems=5) == 5
     monkeypatch.setattr(
         psutil, "virtual_memory", lambda: type("Memory", (), {"available": 2**20})()
     )
-    assert probe_setup.how_many_together(lm, "lstm", 9, 16, problems=5) == 1
+    assert probe_setup.how_many_together(lm, "lstm", length=9, batch_size=16, problems=5) == 1

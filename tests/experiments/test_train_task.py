@@ -270,7 +270,7 @@ def test_weights_of_labels_want_a_training(world, tmp_path):
 def test_one_step_of_a_copy_is_tried_first(world, tmp_path, monkeypatch):
     """What only the end of a run would show, here its figures, is found before its first step."""
 
-    def broken(*arguments):
+    def broken(*arguments, **options):
         raise ConfigError("no figures today")
 
     steps = []
@@ -674,7 +674,9 @@ def test_the_learning_rate_that_is_found_is_as_good_as_given(world, tmp_path, mo
     run = json.loads((tmp_path / "found" / "run.json").read_text())
     assert run["train"]["learning_rate"] == tried["rate"]
     monkeypatch.setattr(learning_rate, "_tried", None)
-    assert learning_rate.find(None, {}, None, tmp_path / "found", None) == tried["rate"]
+    assert (
+        learning_rate.find(None, {}, None, folder=tmp_path / "found", report=None) == tried["rate"]
+    )
 
 
 def test_a_rate_to_find_is_of_prompts(world, tmp_path):

@@ -16,7 +16,7 @@ SAID = np.array([[1, 0, 0], [0, 0, 1], [0, 1, 1], [1, 0, 0]], bool)
 def test_figures_by_hand():
     names = (*label_sets.FIGURES, "f1:b", "precision:c", "recall:b", "auc:a")
     shares = np.array([[0.9, 0.2, 0.1], [0.3, 0.1, 0.8], [0.95, 0.7, 0.9], [0.8, 0.1, 0.1]])
-    figures = label_sets.figures(names, LABELS, PRESENT, SAID, shares)
+    figures = label_sets.figures(names, LABELS, present=PRESENT, predicted=SAID, shares=shares)
     assert figures == pytest.approx(
         {
             "f1-micro": 8 / 10,  # 4 hits, 5 present, 5 said

@@ -145,7 +145,7 @@ def test_the_threshold_is_chosen_on_dev_and_saved(tmp_path):
     hits = sum(len(names & {*row["label"]}) for names, row in zip(said, ROWS))
     f1 = 2 * hits / (sum(map(len, said)) + 6)
     assert f1 == pytest.approx(trained[0].best.dev) and f1 > 0.7
-    prompt_folder.save(model, tmp_path / "p", 0)
+    prompt_folder.save(model, tmp_path / "p", task=0)
     loaded = prompt_folder.load([tmp_path / "p"], device="cpu")
     assert loaded.tasks[0].threshold == model.tasks[0].threshold
     for before, after in zip(answers, loaded.predict(ROWS)):

@@ -70,7 +70,7 @@ def test_a_temperature_corrects_every_answer_and_is_saved(lm, prompts, tmp_path)
         numbers = confidence.label_set(corrected, 0.8)
         assert answer["set"] == [("good", "bad")[number] for number in numbers]
     for number in range(len(model.tasks)):
-        prompt_folder.save(model, tmp_path / str(number), number)
+        prompt_folder.save(model, tmp_path / str(number), task=number)
     loaded = prompt_folder.load([tmp_path / str(n) for n in range(len(model.tasks))], lm)
     assert [bound.confidence for bound in loaded.tasks] == [confidence] * len(model.tasks)
     assert loaded.predict(ROWS, coverage=0.8) == model.predict(ROWS, coverage=0.8)

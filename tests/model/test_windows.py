@@ -97,7 +97,7 @@ def test_a_saved_prompt_reads_in_windows_too(tmp_path):
             "t", Template.parse("{soft:2} {x|shorten} {mask}"), WORDS, windows="max", max_length=18
         )
     )
-    prompt_folder.save(model, tmp_path / "p", 0)
+    prompt_folder.save(model, tmp_path / "p", task=0)
     loaded = prompt_folder.load([tmp_path / "p"], device="cpu")
     answers = model.predict(ROWS)
     assert [a["prediction"] for a in loaded.predict(ROWS)] == [a["prediction"] for a in answers]

@@ -24,7 +24,7 @@ TEXT = "\n".join(
 @pytest.fixture
 def read(tmp_path):
     (tmp_path / "a.txt").write_text(TEXT)
-    return corpus.tokenise(tmp_path / "a.txt", tiny.wordpiece(), tmp_path / "tokens", None)
+    return corpus.tokenise(tmp_path / "a.txt", tiny.wordpiece(), tmp_path / "tokens", end=None)
 
 
 def test_documents_end_at_blank_lines(read):
@@ -60,7 +60,9 @@ def test_pieces_stay_in_their_document_unless_joined(read):
 def test_end_tokens_and_files_that_cannot_be_read(tmp_path):
     (tmp_path / "a.txt").write_text(TEXT)
     tokenizer = tiny.byte_level(False)
-    ended = corpus.tokenise(tmp_path / "a.txt", tokenizer, tmp_path / "t", tokenizer.eos_token_id)
+    ended = corpus.tokenise(
+        tmp_path / "a.txt", tokenizer, tmp_path / "t", end=tokenizer.eos_token_id
+    )
     assert [int(ended.ids[end - 1]) for end in ended.documents[1:]] == [tokenizer.eos_token_id] * 3
     for name, raw, message in (
         ("b.txt", b"", "holds no text"),
@@ -68,7 +70,7 @@ def test_end_tokens_and_files_that_cannot_be_read(tmp_path):
     ):
         (tmp_path / name).write_bytes(raw)
         with pytest.raises(DataError, match=message):
-            corpus.tokenise(tmp_path / name, tokenizer, tmp_path / "t", None)
+            corpus.tokenise(tmp_path / name, tokenizer, tmp_path / "t", end=None)
 
 
 def test_a_text_that_has_changed_is_read_again(tmp_path, monkeypatch):
@@ -80,14 +82,16 @@ def test_a_text_that_has_changed_is_read_again(tmp_path, monkeypatch):
         patch.setattr(
             corpus,
             "write_tokens",
-            lambda *arguments: [write(*arguments), exec("raise KeyboardInterrupt")],
+            lambda *files, **options: [write(*files, **options), exec("raise KeyboardInterrupt")],
         )
-        corpus.tokenise(text, tokenizer, tmp_path / "t", None)
+        corpus.tokenise(text, tokenizer, tmp_path / "t", end=None)
     assert not list((tmp_path / "t").iterdir())
-    texts = [tokenizer.decode(corpus.tokenise(text, tokenizer, tmp_path / "t", None).ids.tolist())]
+    texts = [
+        tokenizer.decode(corpus.tokenise(text, tokenizer, tmp_path / "t", end=None).ids.tolist())
+    ]
     text.write_text("London")
     texts.append(
-        tokenizer.decode(corpus.tokenise(text, tokenizer, tmp_path / "t", None).ids.tolist())
+        tokenizer.decode(corpus.tokenise(text, tokenizer, tmp_path / "t", end=None).ids.tolist())
     )
     assert texts == ["vienna", "london"]
 
@@ -102,18 +106,28 @@ def test_a_text_that_has_changed_is_read_again(tmp_path, monkeypatch):
 def test_epochs(lengths, weight, budget, seed):
     ends = np.cumsum(lengths)
     pieces = np.stack([ends - lengths, ends, ends * 0], 1)
-    batches = corpus.epoch([pieces], [weight], budget, 2, seed)
+    batches = corpus.epoch([pieces], [weight], budget, extra=2, seed=seed)
     times = np.bincount([piece for batch in batches for _, piece in batch], minlength=len(lengths))
     assert set(times) <= {int(weight), int(weight) + bool(weight % 1)}
     assert all((max(lengths[p] for _, p in batch) + 2) * len(batch) <= budget for batch in batches)
-    assert batches == corpus.epoch([pieces], [weight], budget, 2, seed)
+    assert batches == corpus.epoch([pieces], [weight], budget, extra=2, seed=seed)
 
 
 def test_whole_words_are_masked():
     random = np.random.default_rng(0)
     rows = [np.arange(10, 40)] * 200
     starts = [np.arange(30) % 3 == 0] * 200
-    batch = corpus.masked(rows, starts, 0.3, 4, 1000, random, ([2], [3]), 0, {13, 14, 15})
+    batch = corpus.masked(
+        rows,
+        starts,
+        share=0.3,
+        mask=4,
+        size=1000,
+        random=random,
+        around=([2], [3]),
+        pad=0,
+        spared={13, 14, 15},
+    )
     inside = batch["labels"][:, 1:-1]
     hidden_tokens = inside != -100
     assert (
@@ -135,7 +149,15 @@ def test_whole_words_are_masked():
         and (batch["labels"][:, [0, -1]] == -100).all()
     )
     single_row = corpus.masked(
-        [np.array([10])], [np.array([True])], 0.01, 4, 1000, random, ([2], [3]), 0, set()
+        [np.array([10])],
+        [np.array([True])],
+        share=0.01,
+        mask=4,
+        size=1000,
+        random=random,
+        around=([2], [3]),
+        pad=0,
+        spared=set(),
     )
     assert (single_row["labels"] != -100).sum() == 1, "a row with nothing asked teaches nothing"
 
@@ -152,7 +174,9 @@ def test_causal_labels_are_one_ahead():
 @given(length=st.integers(2, 60), seed=st.integers(0, 99))
 def test_span_corruption_can_be_undone(length, seed):
     row = np.arange(100, 100 + length)
-    batch = corpus.corrupted([row], list(range(50, 80)), 1, 0, np.random.default_rng(seed), 0)
+    batch = corpus.corrupted(
+        [row], list(range(50, 80)), end=1, start=0, random=np.random.default_rng(seed), pad=0
+    )
     source, target = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
     assert source[-1] == target[-1] == 1 and batch["decoder_input_ids"][0].tolist() == [
         0,
@@ -171,6 +195,8 @@ def test_span_corruption_can_be_undone(length, seed):
 
 
 def test_prefix_lm_splits_the_text():
-    batch = corpus.split([np.arange(100, 120)], 1, 0, np.random.default_rng(0), 0)
+    batch = corpus.split(
+        [np.arange(100, 120)], end=1, start=0, random=np.random.default_rng(0), pad=0
+    )
     source, target = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
     assert source[:-1] + target[:-1] == list(range(100, 120)) and source[-1] == target[-1] == 1

@@ -50,8 +50,8 @@ def test_a_cut_vocabulary_is_the_same_lm_on_what_is_kept(text):
         network,
         old,
         [text],
-        100,
-        ["vienna", "terrible", "Positive", "the", "capital", "of", "austria", "is"],
+        size=100,
+        keep=["vienna", "terrible", "Positive", "the", "capital", "of", "austria", "is"],
     )
     assert (
         len(tokenizer)
@@ -84,7 +84,7 @@ def test_kept_words_are_whole_and_nothing_becomes_unknown(text):
     pieces = old("terrible", add_special_tokens=False)["input_ids"]
     mean = network.get_input_embeddings().weight[pieces].mean(0).detach().clone()
     assert len(pieces) > 1
-    tokenizer = vocabulary.cut(network, old, [text], 110, ["terrible"])
+    tokenizer = vocabulary.cut(network, old, [text], size=110, keep=["terrible"])
     (piece,) = tokenizer("Terrible", add_special_tokens=False)["input_ids"]
     torch.testing.assert_close(network.get_input_embeddings().weight[piece], mean)
     for line in tiny.TEXT:
@@ -94,8 +94,8 @@ def test_kept_words_are_whole_and_nothing_becomes_unknown(text):
 def test_what_cannot_be_cut(text):
     network, tokenizer = tiny.tiny("bert")
     with pytest.raises(ConfigError, match="too small: .* are"):
-        vocabulary.cut(network, tokenizer, [text], 60)
+        vocabulary.cut(network, tokenizer, [text], size=60)
     with pytest.raises(ConfigError, match="'great film' is not one word"):
-        vocabulary.cut(network, tokenizer, [text], 110, ["great film"])
+        vocabulary.cut(network, tokenizer, [text], size=110, keep=["great film"])
     with pytest.raises(ConfigError, match="Only a WordPiece vocabulary"):
-        vocabulary.cut(*tiny.tiny("gpt2"), [text], 110)
+        vocabulary.cut(*tiny.tiny("gpt2"), [text], size=110)

@@ -16,7 +16,15 @@ def answered(number):
     """Row n is answered "a" with a probability of 0.6 + n / 100."""
     label = ROWS[number]["label"]
     shares = [0.6 + number / 100, 0.4 - number / 100]
-    return Answer("a", "a", label == "a", (label == "a",), shares, "ab".index(label), 0)
+    return Answer(
+        label="a",
+        text="a",
+        right=label == "a",
+        members=(label == "a",),
+        shares=shares,
+        right_label="ab".index(label),
+        task=0,
+    )
 
 
 def test_details_of_answers():

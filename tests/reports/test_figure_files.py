@@ -46,7 +46,15 @@ def folders(tmp_path):
         trained=0,
         kept=0,
     )
-    probe = summarise([single], {"manual": "Manual prompt"}, set(), {"P36": 0.1}, {}, {}, {})
+    probe = summarise(
+        [single],
+        titles={"manual": "Manual prompt"},
+        tuned=set(),
+        majority={"P36": 0.1},
+        dropped={},
+        settings={},
+        versions={},
+    )
     files.write_json(tmp_path / "probe" / "results.json", probe.model_dump(mode="json"))
     cell = Cell(
         task="trec",

@@ -64,7 +64,13 @@ def text_runs():
 def write_pages(folder: pathlib.Path) -> dict[str, str]:
     """The text of each page, by its name."""
     results = test_probe_page.RESULTS
-    probe_page.write(results, test_probe_page.RUNS, test_probe_page.LABELS, ["A note."], folder)
+    probe_page.write(
+        results,
+        single=test_probe_page.RUNS,
+        labels=test_probe_page.LABELS,
+        notes=["A note."],
+        folder=folder,
+    )
     pages = {"probe": (folder / "report.html").read_text()}
     cells = [*test_compare_page.CELLS, test_compare_page.cell("manual", 0.5, 0.1, "mr")]
     titles = test_compare_page.TITLES

@@ -47,12 +47,12 @@ RUNS = [
 ]
 RESULTS = summarise(
     RUNS,
-    {"manual": "Manual prompt", "p-tuning": "P-tuning"},
-    set(),
-    {"P36": 0.1, "P30": 0.3},
-    {"P36": 4},
-    {"lm": "tiny", "allowed": 50, "seeds": 1},
-    {"ptune": "0"},
+    titles={"manual": "Manual prompt", "p-tuning": "P-tuning"},
+    tuned=set(),
+    majority={"P36": 0.1, "P30": 0.3},
+    dropped={"P36": 4},
+    settings={"lm": "tiny", "allowed": 50, "seeds": 1},
+    versions={"ptune": "0"},
 )
 LABELS = {"P36": "capital", "P30": "P30"}
 
@@ -74,7 +74,9 @@ def test_the_wordings_line_takes_the_best_on_dev():
 
 
 def test_the_page(tmp_path):
-    probe_page.write(RESULTS, RUNS, LABELS, ["Read with care."], tmp_path)
+    probe_page.write(
+        RESULTS, single=RUNS, labels=LABELS, notes=["Read with care."], folder=tmp_path
+    )
     page = (tmp_path / "report.html").read_text()
     for expected in (
         "Read with care.",
@@ -98,14 +100,14 @@ def test_a_relation_may_have_any_name(name, tmp_path):
     single_results = [single("manual", name, 0.25), single("p-tuning", name, 0.5, LOOKS)]
     results = summarise(
         single_results,
-        {"manual": "Manual prompt", "p-tuning": "P-tuning"},
-        set(),
-        {name: 0.1},
-        {name: 4},
-        {"lm": "tiny", "allowed": 50},
-        {},
+        titles={"manual": "Manual prompt", "p-tuning": "P-tuning"},
+        tuned=set(),
+        majority={name: 0.1},
+        dropped={name: 4},
+        settings={"lm": "tiny", "allowed": 50},
+        versions={},
     )
-    probe_page.write(results, single_results, {name: name}, [], tmp_path)
+    probe_page.write(results, single=single_results, labels={name: name}, notes=[], folder=tmp_path)
     assert "<td>20<td>4<td>0.100" in (tmp_path / "report.html").read_text()
 
 
@@ -118,7 +120,13 @@ def test_what_diverged_is_marked_in_table_and_page(tmp_path):
     ]
     titles = {"manual": "Manual prompt", "p-tuning": "P-tuning", "fine-tune": "Fine-tuning"}
     results = summarise(
-        single_results, titles, set(), {"P36": 0.1}, {}, {"lm": "tiny", "allowed": 50}, {}
+        single_results,
+        titles=titles,
+        tuned=set(),
+        majority={"P36": 0.1},
+        dropped={},
+        settings={"lm": "tiny", "allowed": 50},
+        versions={},
     )
     out = io.StringIO()
     Console(file=out, width=80).print(probe_page.table(results, {"P36": "capital"}))
@@ -129,7 +137,9 @@ def test_what_diverged_is_marked_in_table_and_page(tmp_path):
         and "\u2026" not in out.getvalue()
     )
     assert any("in some of the seeds or relations training diverged" in line for line in lines)
-    probe_page.write(results, single_results, {"P36": "capital"}, [], tmp_path)
+    probe_page.write(
+        results, single=single_results, labels={"P36": "capital"}, notes=[], folder=tmp_path
+    )
     page = (tmp_path / "report.html").read_text()
     assert page.count('<td class="figure">diverged') == 2, "of the method and of the relation"
     assert "0.500 \u2020" in page
@@ -154,8 +164,22 @@ def test_relations_are_ordered_by_what_was_gained(tmp_path):
     titles = {"manual": "Manual prompt", "p-tuning": "P-tuning"}
     majority = dict.fromkeys(hits, 0.0)
     settings = {"lm": "tiny", "allowed": 50}
-    results = summarise(single_results, titles, set(), majority, {}, settings, {})
-    probe_page.write(results, single_results, {name: name for name in hits}, [], tmp_path)
+    results = summarise(
+        single_results,
+        titles=titles,
+        tuned=set(),
+        majority=majority,
+        dropped={},
+        settings=settings,
+        versions={},
+    )
+    probe_page.write(
+        results,
+        single=single_results,
+        labels={name: name for name in hits},
+        notes=[],
+        folder=tmp_path,
+    )
     page = (tmp_path / "report.html").read_text()
     table = page[page.index("<th>gain") :]
     assert table.index("<td>P2") < table.index("<td>P1") < table.index("<td>P3")

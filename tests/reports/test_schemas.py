@@ -40,12 +40,12 @@ def test_macro_micro_and_spread():
     ]
     results = summarise(
         single_results,
-        {"manual": "M", "p-tuning": "P", "never-run": "N"},
-        set(),
-        {"A": 0.1},
-        {"A": 2},
-        {},
-        {},
+        titles={"manual": "M", "p-tuning": "P", "never-run": "N"},
+        tuned=set(),
+        majority={"A": 0.1},
+        dropped={"A": 2},
+        settings={},
+        versions={},
     )
     manual, tuned = results.methods["manual"], results.methods["p-tuning"]
     assert tuned.by_seed["p@1"] == pytest.approx([0.4, 0.6])
@@ -81,7 +81,15 @@ def test_what_diverged_has_no_part_in_a_mean():
         lost("n", "B", 0, 30),
         single("k", "A", 0, 0.4, 10, diverged=True),
     ]
-    results = summarise(single_results, {"m": "M", "n": "N", "k": "K"}, set(), {}, {}, {}, {})
+    results = summarise(
+        single_results,
+        titles={"m": "M", "n": "N", "k": "K"},
+        tuned=set(),
+        majority={},
+        dropped={},
+        settings={},
+        versions={},
+    )
     some, none, kept = (results.methods[name] for name in "mnk")
     assert (
         some.model_extra == {"p@1": pytest.approx(0.3)}
@@ -102,7 +110,15 @@ def test_what_diverged_has_no_part_in_a_mean():
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_no_form_holds_a_number_that_is_not_finite(value):
     with pytest.raises(ValidationError, match="finite"):
-        summarise([single("m", "A", 0, value, 10)], {"m": "M"}, set(), {}, {}, {}, {})
+        summarise(
+            [single("m", "A", 0, value, 10)],
+            titles={"m": "M"},
+            tuned=set(),
+            majority={},
+            dropped={},
+            settings={},
+            versions={},
+        )
     with pytest.raises(ValidationError, match="finite"):
         Run(
             name="t",

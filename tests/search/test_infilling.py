@@ -72,7 +72,7 @@ def test_what_is_written_is_that_of_a_plain_beam_search(family, tmp_path):
     run = running(tmp_path, by="generate")
     source = "{text} {soft:2} {mask}"
     fill = infilling.fill_masks if family == "bert" else infilling.write_spans
-    done = fill(run, source, (2,), 4, allowed_of(run))
+    done = fill(run, source, (2,), beams=4, allowed=allowed_of(run))
     plain = plain_beams(run, 4)
     closing = run.task.lm.tokens.tokenizer.convert_tokens_to_ids("<extra_id_1>")
     texts = [

@@ -77,7 +77,9 @@ def test_a_step_is_that_of_a_plain_loop(family, tmp_path):
         for token in (int(allowed.all[n]) for n in order)
         if token != ids[1] and trigger.written((ids[0], token))
     ][:5]
-    tried = autoprompt.exchanges(trigger, ids, 1, trigger.examples, 5, allowed)
+    tried = autoprompt.exchanges(
+        trigger, ids, 1, examples=trigger.examples, count=5, allowed=allowed
+    )
     assert tried == readable
     losses = trigger.losses([ids, *tried], trigger.examples)
     with torch.no_grad():

@@ -44,7 +44,7 @@ def saved(folder, names=("t",), template="{prefix:2}{x} It is {mask}"):
         task = Task(name, Template.parse(template), words, prefix=PrefixSettings(0))
         model.add(task, ROWS)
         place = folder if len(names) == 1 else folder / "prompts" / name
-        prompt_folder.save(model, place, name, {"accuracy": 0.75})
+        prompt_folder.save(model, place, task=name, metrics={"accuracy": 0.75})
         peft_format.export(model, place, name)
     return lm, model
 

@@ -462,7 +462,12 @@ def test_a_verbalizer_may_be_given(tmp_path):
     )
     peft_format.export(model, tmp_path)
     loaded = peft_format.load(
-        tmp_path, model.lm, " {x} = {mask}", "t", model.tasks[0].task.verbalizer, "kind"
+        tmp_path,
+        model.lm,
+        " {x} = {mask}",
+        name="t",
+        verbalizer=model.tasks[0].task.verbalizer,
+        target="kind",
     )
     assert loaded.predict([{"x": text} for text in TEXTS], "t") == model.predict(
         [{"x": text} for text in TEXTS]
@@ -637,7 +642,7 @@ def test_a_cartridge_answers_in_peft_as_here_and_comes_back(family, tmp_path):
     rows = rows_of(model)
     expected = ours(model, rows)
     assert distance(theirs(in_peft(family, tmp_path), rows), expected) < TOLERANCE
-    again = peft_format.load(tmp_path, model.lm, " {x} = {mask}", "t")
+    again = peft_format.load(tmp_path, model.lm, " {x} = {mask}", name="t")
     assert torch.equal(ours(again, rows), expected)
     tampered(tmp_path, lambda values: values.flip(0) * 0.9)
     assert distance(theirs(in_peft(family, tmp_path), rows), expected) > FAR
@@ -653,7 +658,9 @@ def test_a_cartridge_that_peft_made_answers_here_as_there(frozen, tmp_path):
     torch.manual_seed(0)
     wrapped = peft.get_peft_model(network, config).eval()
     wrapped.save_pretrained(tmp_path)
-    model = peft_format.load(tmp_path, LanguageModel(*tiny.tiny("llama")), " {x} = {mask}", "t")
+    model = peft_format.load(
+        tmp_path, LanguageModel(*tiny.tiny("llama")), " {x} = {mask}", name="t"
+    )
     rows = rows_of(model)
     assert distance(theirs(wrapped, rows), ours(model, rows)) < TOLERANCE
 

@@ -90,7 +90,7 @@ def test_every_setting_of_a_task_is_saved(settings, tmp_path):
 def test_many_prompts_load_as_one_bank(tmp_path):
     model = model_of(names=("t", "u", "v"))
     for number, name in enumerate("tuv"):
-        prompt_folder.save(model, tmp_path / name, number)
+        prompt_folder.save(model, tmp_path / name, task=number)
     loaded = prompt_folder.load([tmp_path / n for n in "vt"], model.lm)
     examples = loaded.encode(0, ROWS) + loaded.encode(1, ROWS)
     expected = model.encode(2, ROWS) + model.encode(0, ROWS)
@@ -400,7 +400,7 @@ def test_folders_one_by_one_or_in_a_list(tmp_path):
                 Verbalizer.from_words({"y": "Yes", "n": "No"}),
             )
         )
-        prompt_folder.save(model, tmp_path / name, name)
+        prompt_folder.save(model, tmp_path / name, task=name)
     folders = [tmp_path / "a", str(tmp_path / "b")]
     for loaded in (
         prompt_folder.load(*folders, lm=model.lm),

@@ -223,7 +223,7 @@ def test_every_method_trains_and_stands_in_one_table(task, tmp_path, capsys):
     )
     for name, run in runs.items():  # what was saved writes what training wrote
         model = prompt_folder.load(tmp_path / name, device="cpu")
-        judged = judge_texts.judge(model, ROWS, config.decoding, ["bleu"])
+        judged = judge_texts.judge(model, ROWS, config.decoding, metrics=["bleu"])
         assert [o.text for o in judged.outputs] == [o.text for o in run.outputs], name
     report_runs.report([tmp_path / name for name in tasks], tmp_path / "report")
     page = (tmp_path / "report" / "report.html").read_text()
@@ -349,12 +349,15 @@ def test_a_fault_is_told_with_its_own_row(task, tmp_path):
     train_task.train(change(yaml_task.read(task), prompt_by="user"))
     model = prompt_folder.load(prompt_folder.folders_in(tmp_path / "trained"), device="cpu")
     with pytest.raises(TemplateError, match="Row 5 of cities/anna: The row is empty"):
-        judge_texts.judge(model, rows, DecodingConfig(max_new_tokens=3), ["bleu"])
+        judge_texts.judge(model, rows, DecodingConfig(max_new_tokens=3), metrics=["bleu"])
     with pytest.raises(
         DataError, match="Row 5: The row's user is 'zoe', and there is no prompt for it"
     ):
         judge_texts.judge(
-            model, [*ROWS, {**ROWS[0], "user": "zoe"}], DecodingConfig(max_new_tokens=3), ["bleu"]
+            model,
+            [*ROWS, {**ROWS[0], "user": "zoe"}],
+            DecodingConfig(max_new_tokens=3),
+            metrics=["bleu"],
         )
 
 

@@ -143,7 +143,7 @@ def test_train_takes_a_table(tickets, lm, capsys):
 
 def test_columns_are_found(tickets):
     def chosen(rows, **named):
-        roles = columns(rows, named.get("text"), named.get("label"), pathlib.Path("t.csv"))
+        roles = columns(rows, named.get("text"), named.get("label"), path=pathlib.Path("t.csv"))
         return *roles.texts, roles.label
 
     table = [
@@ -217,7 +217,7 @@ def test_rows_are_parted_by_label_and_by_seed():
         {"text": "t0", "label": "a"},
         {"text": "rare", "label": "c"},
     ]
-    split = split_rows(rows, ["text"], "label", 0.2, 0.1, 3)
+    split = split_rows(rows, ["text"], "label", dev=0.2, test=0.1, seed=3)
     assert [len(split.train), len(split.dev), len(split.test)] == [
         62 - 12 - 6 - (rows[0] in split.dev) - (rows[0] in split.test),
         12 + (rows[0] in split.dev),
@@ -225,13 +225,13 @@ def test_rows_are_parted_by_label_and_by_seed():
     ]
     assert (
         split
-        == split_rows(rows, ["text"], "label", 0.2, 0.1, 3)
-        != split_rows(rows, ["text"], "label", 0.2, 0.1, 4)
+        == split_rows(rows, ["text"], "label", dev=0.2, test=0.1, seed=3)
+        != split_rows(rows, ["text"], "label", dev=0.2, test=0.1, seed=4)
     )
     assert {"text": "rare", "label": "c"} in split.train and sum(
         rows[0] in part for part in (split.train, split.dev, split.test)
     ) == 1
-    assert split_rows(rows, ["text"], "label", 0, 0, 3).train == rows
+    assert split_rows(rows, ["text"], "label", dev=0, test=0, seed=3).train == rows
 
 
 def test_hard_names_stand_in_the_file_as_they_are(lm, tmp_path):
@@ -265,7 +265,12 @@ def test_the_file_says_what_auto_does_and_that_it_may_train_no_prompt():
     def text(method):
         roles = Roles(("text",), "label", None)
         return TaskText(
-            "films", "builtin", method, roles, {"good": "great", "bad": "bad"}, []
+            name="films",
+            lm="builtin",
+            method=method,
+            roles=roles,
+            words={"good": "great", "bad": "bad"},
+            data=[],
         ).yaml()
 
     assert "method: auto  # tries several methods on the labelled rows" in text("auto")

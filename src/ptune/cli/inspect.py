@@ -52,7 +52,7 @@ def inspect(config: InspectConfig) -> None:
     if model and model.tasks[0].task.reader.reads_tokens:
         encoded, dropped = first_input(model, row), ""
     else:
-        encoded, dropped = encode(template, lm, row, limit, whole)
+        encoded, dropped = encode(template, lm, row, limit=limit, whole=whole)
     console.print(tokens_table(encoded, lm))
     if dropped:
         console.print(f"Left out, since a causal LM cannot see it: {dropped}", markup=False)
@@ -101,6 +101,7 @@ def encode(
     template: Template,
     lm: LanguageModel,
     row: Mapping[str, Any] | None,
+    *,
     limit: int | None = None,
     whole: bool = False,
 ) -> tuple[EncodedRow, str]:

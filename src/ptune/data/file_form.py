@@ -103,7 +103,7 @@ def seen(path: pathlib.Path, options: FileConfig = AS_IT_IS, form: Form | None =
         notes.append(f"its rows stand deeper, under {record_path}")
     first_line: tuple[str, ...] = ()
     if kind == "a table":
-        options, needed, first_line = _table(path, options, separator, needed, notes)
+        options, needed, first_line = _table(path, options, separator, needed=needed, notes=notes)
     ends = _line_ends(path, encoding, kind == "a table" and options.quoting != "none")
     if len(ends) > 1:
         notes.append(f"its lines end in several ways: {', '.join(ends)}")
@@ -233,6 +233,7 @@ def _table(
     path: pathlib.Path,
     options: FileConfig,
     separator: str | None,
+    *,
     needed: dict[str, Any],
     notes: list[str],
 ) -> tuple[FileConfig, dict[str, Any], tuple[str, ...]]:
@@ -289,7 +290,9 @@ def _first_record(path: pathlib.Path, options: FileConfig, dialect: dialect.Dial
     """The fields of a table's first line, which should name its columns."""
     with table_lines(path, options)() as lines:
         rest = islice(lines, dialect.skip, None)
-        for record in delimited.records(rest, dialect.separator, dialect.quoting, dialect.skip + 1):
+        for record in delimited.records(
+            rest, dialect.separator, quoting=dialect.quoting, first_number=dialect.skip + 1
+        ):
             if not record.is_blank:
                 return record.fields
     return []

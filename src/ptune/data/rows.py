@@ -54,7 +54,7 @@ def iterate_rows(
     form = row_files.form_of(path)
     rows: Iterator[FileRow]
     if form in JSON:
-        rows = json_file_rows(path, form, options, skipped, notes)
+        rows = json_file_rows(path, form, options, skipped=skipped, notes=notes)
     elif form in COLUMNAR:
         rows = columnar_rows(path, options)
     elif form in TABLES or options.separator:

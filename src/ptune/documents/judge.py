@@ -165,15 +165,23 @@ def _beside(
         asked = example.fills[0].ids[skipped:]
         ahead = context or asked[:1]  # something has to stand before what is asked
         behind = asked if context else asked[1:]
-        written = _answer_behind(lm, ahead, behind, values, example, right)
+        written = _answer_behind(lm, ahead, behind, values=values, example=example, right=right)
     size = len(example.answer)
-    return Reading(nats, size, len(context), done - ready, ready - before, written)
+    return Reading(
+        nats=nats,
+        tokens=size,
+        vectors=len(context),
+        seconds=done - ready,
+        seconds_before=ready - before,
+        written=written,
+    )
 
 
 def _answer_behind(
     lm: LanguageModel,
     ahead: Sequence[int],
     asked: Sequence[int],
+    *,
     values: torch.Tensor | None,
     example: TextExample,
     right: str,

@@ -107,7 +107,7 @@ def distil(
         )
         results.sort(key=lambda result: names.index(result.document))
         _check_learned(plan, results, report)
-        _finish(config, documents, results, _judge(plan, questions, results), report)
+        _finish(config, documents, results, judged=_judge(plan, questions, results), report=report)
     return results
 
 
@@ -252,7 +252,13 @@ def _rehearse(plan: Plan) -> None:
     """Train two documents on two of their texts for one step, and keep nothing, so that what
     cannot be trained shows at once."""
     some = [
-        Lessons(one.document, one.ids, one.length, _few(one), one.stretches)
+        Lessons(
+            document=one.document,
+            ids=one.ids,
+            length=one.length,
+            texts=_few(one),
+            stretches=one.stretches,
+        )
         for one in plan.lessons[:2]
     ]
     trial = replace(plan, lessons=some, settings=short(plan.settings))
@@ -282,7 +288,7 @@ def _run_bank(
         if history.best is not None:
             figures = {"held-out divergence": history.best.dev_loss}
             folder = lessons.prompt_of(plan.out, one.document.name)
-            prompt_folder.save(model, folder, number, figures)
+            prompt_folder.save(model, folder, task=number, metrics=figures)
             with contextlib.suppress(ConfigError):  # where PEFT cannot say the same
                 peft_format.export(model, folder, number, cartridge=True)
         yield _result(plan, one, history)
@@ -302,7 +308,7 @@ def _train(
         earlier = plan.earlier.get(one.document.name)
         number = add(plan.teaching, model, one, earlier.vectors if earlier else None)
         kept = scratch and scratch / f"teacher-{file_name(one.document.name)}.safetensors"
-        data[number] = lessons.rows(plan.teaching, model, number, one, kept)
+        data[number] = lessons.rows(plan.teaching, model, number, lessons=one, kept=kept)
     names = [one.document.name for one in some]
     label = f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
     try:
@@ -397,6 +403,7 @@ def _finish(
     config: DistilConfig,
     documents: Sequence[Document],
     results: Sequence[DocumentResult],
+    *,
     judged: Sequence[JudgedContext],
     report: Callable[[str], None],
 ) -> None:
@@ -411,7 +418,7 @@ def _finish(
             "versions": identity.versions(),
         },
     )
-    documents_page.write(config.lm, results, judged, beside, config.out)
+    documents_page.write(config.lm, results, judged=judged, beside=beside, folder=config.out)
     for sentence in filter(None, [documents_page.answer(judged)]):
         report(sentence)
     report(f"Saved in {config.out}; ask them: ptune ask {config.out} QUESTION")

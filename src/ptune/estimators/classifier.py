@@ -57,6 +57,7 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         self,
         lm: Any = "builtin",
         method: str = AUTO,
+        *,
         template: str | None = None,
         words: Mapping[Any, Any] | None = None,
         train: Mapping[str, Any] | None = None,
@@ -68,7 +69,15 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         minutes: float = MINUTES,
     ):
         super().__init__(
-            lm, method, template, train, dev_share, max_length, random_state, device, dtype
+            lm,
+            method,
+            template=template,
+            train=train,
+            dev_share=dev_share,
+            max_length=max_length,
+            random_state=random_state,
+            device=device,
+            dtype=dtype,
         )
         self.words = words
         self.minutes = minutes

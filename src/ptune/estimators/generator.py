@@ -31,6 +31,7 @@ class PromptGenerator(PromptEstimator):
         self,
         lm: Any = "HuggingFaceTB/SmolLM2-135M-Instruct",
         method: str = "prefix-tuning",
+        *,
         template: str | None = None,
         decoding: Mapping[str, Any] | None = None,
         metric: str = "rouge-l",
@@ -42,7 +43,15 @@ class PromptGenerator(PromptEstimator):
         dtype: str = "auto",
     ):
         super().__init__(
-            lm, method, template, train, dev_share, max_length, random_state, device, dtype
+            lm,
+            method,
+            template=template,
+            train=train,
+            dev_share=dev_share,
+            max_length=max_length,
+            random_state=random_state,
+            device=device,
+            dtype=dtype,
         )
         self.decoding = decoding
         self.metric = metric

@@ -37,6 +37,7 @@ class PromptEstimator(BaseEstimator):
         self,
         lm: Any,
         method: str,
+        *,
         template: str | None,
         train: Mapping[str, Any] | None,
         dev_share: float,
@@ -97,7 +98,7 @@ class PromptEstimator(BaseEstimator):
             self.model_.lm.source = "./lm"
         for number in range(len(self.model_.tasks)):
             place = folder / "prompts" / str(number + 1) if self.model_.is_ensemble else folder
-            prompt_folder.save(self.model_, place, number, encoder=True)
+            prompt_folder.save(self.model_, place, task=number, encoder=True)
         files.write_json(
             folder / NOTE,
             {

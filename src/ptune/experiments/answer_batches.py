@@ -90,7 +90,9 @@ class Answering:
         return in_form(
             self.layout,
             self.run.form,
-            lambda form: iterate(path, form, self.skipped, options, self.notes),
+            lambda form: iterate(
+                path, form, skipped=self.skipped, options=options, notes=self.notes
+            ),
         )
 
     def forget_skipped(self) -> None:

@@ -73,7 +73,7 @@ def evaluate(
     model = _model(config.prompt, config.lm, config.device, config.dtype)
     task = model.tasks[0].task
     skipped: list[str] | None = [] if config.skip_bad_lines else None
-    rows = _rows_with_answers(config, task.layout, task.target, skipped, report)
+    rows = _rows_with_answers(config, task.layout, task.target, skipped=skipped, report=report)
     for sentence in unknown_text.check(
         [("The rows", _texts(model, rows))], model.lm.tokens, config.allow_unknown
     ):
@@ -86,7 +86,12 @@ def evaluate(
     if model.tasks[0].verbalizer is None:
         parts = config.parts or task.parts
         judged = judge_texts.judge(
-            model, rows, _decoding(model, config.decoding), metrics, parts, shortening=shortening
+            model,
+            rows,
+            _decoding(model, config.decoding),
+            metrics=metrics,
+            parts=parts,
+            shortening=shortening,
         )
         figures = judged.figures
         for name, figures_of_part in judged.parts.items():
@@ -101,7 +106,7 @@ def evaluate(
         if said := text_words.sentence(judged.split):
             report(said)
     else:
-        figures = judge_labels.judge(model, rows, metrics, shortening, details)
+        figures = judge_labels.judge(model, rows, metrics, shortening=shortening, details=details)
         figures |= judge_labels.selective_figures(
             model, details.answers, config.coverage, config.at_least
         )
@@ -280,6 +285,7 @@ def _rows_with_answers(
     config: EvaluateConfig,
     layout: LayoutConfig,
     target: str,
+    *,
     skipped: list[str] | None,
     report: Callable[[str], None],
 ) -> Sequence[Row]:
@@ -287,12 +293,14 @@ def _rows_with_answers(
     notes: list[str] = []
     options = options_for(config.data, part_of(FileConfig, config), layout)
     rows = in_form(
-        layout, config.form, lambda form: rows_of(config.data, form, skipped, options, notes)
+        layout,
+        config.form,
+        lambda form: rows_of(config.data, form, skipped=skipped, options=options, notes=notes),
     )
     for note in notes:
         report(note)
     names = layout.relabel.get(config.split) if config.split != "none" else None
-    return with_labels_of(rows, names, target, config.data, config.split)
+    return with_labels_of(rows, names, target, path=config.data, split=config.split)
 
 
 def _stream(answering: Answering, report: Callable[[str], None]) -> None:
@@ -338,7 +346,7 @@ def _progress(answering: Answering, done: int) -> Progress | None:
     path = pathlib.Path(run.data)
     options = options_for(path, run.options, layout)
     try:
-        total = sum(1 for _ in iterate(path, run.form or layout.form, [], options))
+        total = sum(1 for _ in iterate(path, run.form or layout.form, skipped=[], options=options))
     except PtuneError:
         return None
     return Progress("rows", total, done)

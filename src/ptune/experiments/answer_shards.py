@@ -208,7 +208,7 @@ def _answer_file(answering: Answering, file: ShardFile, manifest: Manifest) -> I
                 yield len(piece.rows)
             answering.forget_skipped()
     if answering.skipped:  # lines behind the last row
-        manifest.add(_record(file, Piece(()), None, 0, answering.skipped))
+        manifest.add(_record(file, Piece(()), None, count=0, left_out=answering.skipped))
         answering.forget_skipped()
 
 
@@ -233,13 +233,16 @@ def _answer_piece(
     path = manifest.folder / f"part-{len(manifest.records):06d}{ending}"
     if answers:
         write_answers(path, piece, answers, separator)
-    return _record(file, piece, path if answers else None, len(answers), answering.skipped or ())
+    return _record(
+        file, piece, path if answers else None, count=len(answers), left_out=answering.skipped or ()
+    )
 
 
 def _record(
     file: ShardFile,
     piece: Piece,
     path: pathlib.Path | None,
+    *,
     count: int,
     left_out: Sequence[str],
 ) -> dict[str, Any]:

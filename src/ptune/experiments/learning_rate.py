@@ -25,9 +25,9 @@ def find(
     model: PromptModel,
     data: Data,
     settings: TrainConfig,
+    *,
     folder: pathlib.Path,
     report: Callable[[str], None],
-    *,
     ranks: Ranks = ALONE,
 ) -> float:
     """The rate at which the prompts are best on dev after at most 40 steps. The model is left as it
@@ -45,7 +45,7 @@ def find(
     if known is not None:
         return float(known)
     rates = [float(f"{factor * settings.learning_rate:g}") for factor in FACTORS]
-    tried = _tried(model, data, settings, rates, ranks)
+    tried = _tried(model, data, settings, rates=rates, ranks=ranks)
     scores = {rate: score for rate, score in tried.items() if score}
     if not scores:
         raise DivergedError(
@@ -62,7 +62,7 @@ def find(
 
 
 def _tried(
-    model: PromptModel, data: Data, settings: TrainConfig, rates: Sequence[float], ranks: Ranks
+    model: PromptModel, data: Data, settings: TrainConfig, *, rates: Sequence[float], ranks: Ranks
 ) -> dict[float, tuple[float, float] | None]:
     """For each rate the mean best dev score of the tasks, and minus its mean dev loss; None where
     one of them diverged. All train in one batch."""

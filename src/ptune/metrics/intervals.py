@@ -22,6 +22,7 @@ def interval(
     rows: Sequence[Mapping[str, Any]],
     predictions: Sequence[str],
     target: str = "label",
+    *,
     labels: Sequence[str] = (),
     shares: Sequence[Sequence[float]] = (),
 ) -> Interval | None:
@@ -32,11 +33,12 @@ def interval(
         name: one of ``LABELLED``, with its label where it is of one; see ``labelled``, as for all
             other arguments.
     """
-    figures_of_rows = row_figures(name, rows, predictions, target, labels, shares)
+    figures_of_rows = row_figures(name, rows, predictions, target, labels=labels, shares=shares)
     if figures_of_rows is not None:
         count, statistic = len(figures_of_rows), _mean_of(np.array(figures_of_rows))
     else:
-        count, statistic = len(rows), _statistic(name, rows, predictions, target, labels, shares)
+        count = len(rows)
+        statistic = _statistic(name, rows, predictions, target, labels=labels, shares=shares)
     return of_statistic(count, statistic)
 
 
@@ -85,6 +87,7 @@ def _statistic(
     rows: Sequence[Mapping[str, Any]],
     predictions: Sequence[str],
     target: str,
+    *,
     labels: Sequence[str],
     shares: Sequence[Sequence[float]],
 ) -> Statistic:

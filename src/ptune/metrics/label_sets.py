@@ -51,6 +51,7 @@ def check(names: Sequence[str], labels: Sequence[str], present: np.ndarray) -> N
 def figures(
     names: Sequence[str],
     labels: Sequence[str],
+    *,
     present: np.ndarray,
     predicted: np.ndarray,
     shares: np.ndarray,
@@ -69,12 +70,15 @@ def figures(
         shares: the probability of each label [N, C].
     """
     return {
-        name: _figure(name, list(labels), present, predicted, np.asarray(shares)) for name in names
+        name: _figure(
+            name, list(labels), present=present, predicted=predicted, shares=np.asarray(shares)
+        )
+        for name in names
     }
 
 
 def _figure(
-    text: str, labels: list[str], present: np.ndarray, predicted: np.ndarray, shares: np.ndarray
+    text: str, labels: list[str], *, present: np.ndarray, predicted: np.ndarray, shares: np.ndarray
 ) -> float:
     from sklearn import metrics
 

@@ -102,6 +102,7 @@ def labelled(
     rows: Sequence[Mapping[str, Any]],
     predictions: Sequence[str],
     target: str = "label",
+    *,
     labels: Sequence[str] = (),
     shares: Sequence[Sequence[float]] = (),
 ) -> dict[str, float]:
@@ -153,7 +154,10 @@ def labelled(
             f"The metric {reads_shares[0]} takes the labels' shares of each row, and there are "
             "none."
         )
-    return {name: _figure(name, rows, predictions, target, labels, shares) for name in names}
+    return {
+        name: _figure(name, rows, predictions, target, labels=labels, shares=shares)
+        for name in names
+    }
 
 
 def check(
@@ -266,6 +270,7 @@ def row_figures(
     rows: Sequence[Mapping[str, Any]],
     predictions: Sequence[str],
     target: str = "label",
+    *,
     labels: Sequence[str] = (),
     shares: Sequence[Sequence[float]] = (),
 ) -> list[float] | None:
@@ -299,10 +304,11 @@ def _figure(
     rows: Sequence[Mapping[str, Any]],
     predictions: Sequence[str],
     target: str,
+    *,
     labels: Sequence[str],
     shares: Sequence[Sequence[float]],
 ) -> float:
-    figures_of_rows = row_figures(text, rows, predictions, target, labels, shares)
+    figures_of_rows = row_figures(text, rows, predictions, target, labels=labels, shares=shares)
     if figures_of_rows is not None:
         return mean(figures_of_rows)
     name = text.partition(":")[0]

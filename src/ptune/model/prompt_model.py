@@ -417,7 +417,7 @@ class PromptModel:
                 examples, and all get the gradient of the whole. What is summed is the gradient of
                 the soft tokens and prefixes, before it goes to the larger encoders.
         """
-        return losses.backward(self, examples, weights, sizes, ranks)
+        return losses.backward(self, examples, weights, sizes=sizes, ranks=ranks)
 
     @torch.no_grad()
     def scores(

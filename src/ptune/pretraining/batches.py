@@ -66,7 +66,9 @@ def read(
         DataError: there is too little text for the objective.
     """
     segment = segmentation.segmenter(objective.segmenter)
-    tokenised = [corpus.tokenise(path, _of(lm), folder, _end(lm), segment) for path in paths]
+    tokenised = [
+        corpus.tokenise(path, _of(lm), folder, end=_end(lm), segment=segment) for path in paths
+    ]
     text = _cut(tokenised, lm, objective, length)
     pieces = text.training
     aside = [
@@ -154,8 +156,8 @@ class BatchMaker:
                 self.text.training,
                 schedule.weights or [1.0] * len(self.text.corpora),
                 schedule.batch_tokens,
-                extra,
-                schedule.seed + 7919 * number,
+                extra=extra,
+                seed=schedule.seed + 7919 * number,
             )
             if not batches:
                 raise DataError("With these weights an epoch takes nothing; make them larger.")
@@ -169,7 +171,9 @@ class BatchMaker:
     def held_out(self, most: int) -> list[Picks]:
         """The batches of the held-out text, as many as that at most."""
         weights = [1.0] * len(self.text.held_out)
-        return corpus.epoch(self.text.held_out, weights, self.schedule.batch_tokens, 0, 0)[:most]
+        return corpus.epoch(
+            self.text.held_out, weights, self.schedule.batch_tokens, extra=0, seed=0
+        )[:most]
 
     def collate(self, picks: Picks, pieces: list[np.ndarray], seed: tuple[int, ...]) -> Batched:
         """A batch of some pieces as the objective asks them.
@@ -188,7 +192,9 @@ class BatchMaker:
         if self.objective.objective == "masked":
             starts = [np.asarray(self.text.corpora[c].starts[a:b]) for c, a, b, _ in spans]
             if self.objective.next_sentence != "none":
-                rows, starts, types, relations = self._pairs(spans, rows, starts, pieces, random)
+                rows, starts, types, relations = self._pairs(
+                    spans, rows, starts, pieces=pieces, random=random
+                )
             arrays = self._masked(rows, starts, random)
         elif self.objective.objective == "causal":
             arrays = corpus.causal(rows, self.lm.tokens.pad)
@@ -203,13 +209,13 @@ class BatchMaker:
         return corpus.masked(
             rows,
             starts,
-            self.objective.mask_share,
-            int(tokens.mask or 0),
-            len(tokens.tokenizer),
-            random,
-            (tokens.before, tokens.after),
-            tokens.pad,
-            {*(tokens.between or ())},
+            share=self.objective.mask_share,
+            mask=int(tokens.mask or 0),
+            size=len(tokens.tokenizer),
+            random=random,
+            around=(tokens.before, tokens.after),
+            pad=tokens.pad,
+            spared={*(tokens.between or ())},
         )
 
     def _to_decoder(self, rows: list[np.ndarray], random: np.random.Generator) -> corpus.Batch:
@@ -217,14 +223,16 @@ class BatchMaker:
         tokens, start = self.lm.tokens, self.lm.start
         end = tokens.tokenizer.eos_token_id
         if self.objective.objective == "prefix-lm":
-            return corpus.split(rows, end, start, random, tokens.pad)
+            return corpus.split(rows, end=end, start=start, random=random, pad=tokens.pad)
         if tokens.sentinel is None:
             raise ConfigError(
                 "Span corruption needs a tokenizer with sentinels (<extra_id_0> ...); "
                 "this one has none."
             )
         sentinels = [tokens.sentinel + offset for offset in self._sentinel_order()]
-        return corpus.corrupted(rows, sentinels, end, start, random, tokens.pad)
+        return corpus.corrupted(
+            rows, sentinels, end=end, start=start, random=random, pad=tokens.pad
+        )
 
     def _sentinel_order(self) -> list[int]:
         """Sentinels by number, as offsets from the first: T5's own vocabulary counts them
@@ -243,6 +251,7 @@ class BatchMaker:
         spans: list[Any],
         rows: list[np.ndarray],
         starts: list[np.ndarray],
+        *,
         pieces: list[np.ndarray],
         random: np.random.Generator,
     ) -> tuple[list[np.ndarray], list[np.ndarray], torch.Tensor, torch.Tensor]:
@@ -291,7 +300,7 @@ class BatchMaker:
         corpus_number, _, _, document = span
         same = self.objective.next_sentence == "three-way" and number == 1
         for _ in range(TRIED):
-            drawn, pool = self._pool(corpus_number, document, pieces, random, same)
+            drawn, pool = self._pool(corpus_number, document, pieces, random=random, same=same)
             if not len(pool):
                 return None
             start, end, other_document = pool[random.integers(len(pool))]
@@ -305,6 +314,7 @@ class BatchMaker:
         corpus_number: int,
         document: int,
         pieces: list[np.ndarray],
+        *,
         random: np.random.Generator,
         same: bool,
     ) -> tuple[int, np.ndarray]:

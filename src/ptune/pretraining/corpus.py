@@ -59,6 +59,7 @@ def tokenise(
     text: pathlib.Path,
     tokenizer: Any,
     folder: pathlib.Path,
+    *,
     end: int | None,
     segment: Segmenter = characters,
 ) -> Corpus:
@@ -82,7 +83,9 @@ def tokenise(
     if not place.exists():
         files.write_folder(
             place,
-            lambda temporary: write_tokens(text, tokenizer, pathlib.Path(temporary), end, segment),
+            lambda temporary: write_tokens(
+                text, tokenizer, pathlib.Path(temporary), end=end, segment=segment
+            ),
         )
     documents = np.fromfile(place / "documents", np.int64)
     return Corpus(
@@ -117,6 +120,7 @@ def write_tokens(
     text: pathlib.Path,
     tokenizer: Any,
     folder: pathlib.Path,
+    *,
     end: int | None,
     segment: Segmenter,
 ) -> None:
@@ -181,7 +185,7 @@ def _blocks(text: pathlib.Path, size: int = 2000) -> Iterator[list[str]]:
 
 
 def epoch(
-    sequences: Sequence[np.ndarray], weights: Sequence[float], budget: int, extra: int, seed: int
+    sequences: Sequence[np.ndarray], weights: Sequence[float], budget: int, *, extra: int, seed: int
 ) -> list[list[tuple[int, int]]]:
     """One epoch in batches of at most ``budget`` tokens, padding included: lists of (corpus,
     sequence).
@@ -219,6 +223,7 @@ def epoch(
 def masked(
     rows: list[np.ndarray],
     starts: list[np.ndarray],
+    *,
     share: float,
     mask: int,
     size: int,
@@ -269,6 +274,7 @@ def causal(rows: list[np.ndarray], pad: int) -> Batch:
 def corrupted(
     rows: list[np.ndarray],
     sentinels: list[int],
+    *,
     end: int,
     start: int,
     random: np.random.Generator,
@@ -295,7 +301,7 @@ def corrupted(
 
 
 def split(
-    rows: list[np.ndarray], end: int, start: int, random: np.random.Generator, pad: int
+    rows: list[np.ndarray], *, end: int, start: int, random: np.random.Generator, pad: int
 ) -> Batch:
     """Prefix LM, the "LM adaptation" of Prompt Tuning (section 3.2): the text up to a random point
     is the input, the rest the target."""

@@ -37,7 +37,9 @@ def known(source: str, kind: Kind, words: VocabularyChoice) -> tuple[Any, Any]:
     model, tokenizer = load_model(source, kind, torch.float32, needs_head=False)
     if words.vocabulary_size:
         keep = vocabulary.lines([words.keep_words]) if words.keep_words else ()
-        tokenizer = vocabulary.cut(model, tokenizer, words.texts, words.vocabulary_size, keep)
+        tokenizer = vocabulary.cut(
+            model, tokenizer, words.texts, size=words.vocabulary_size, keep=keep
+        )
     return model, tokenizer
 
 

@@ -148,6 +148,7 @@ def cut(
     model: PreTrainedModel,
     tokenizer: Any,
     texts: Iterable[pathlib.Path],
+    *,
     size: int,
     keep: Iterable[str] = (),
 ) -> Any:

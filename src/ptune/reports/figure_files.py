@@ -151,15 +151,17 @@ def _rows_of_column(column: Column) -> Iterator[FigureRow]:
             score = column.score(name, part)
             if score is not None:
                 title = f"{name}, {part}" if part else name
+                low, high = (None if part else column.interval(name)) or (None, None)
                 yield FigureRow(
-                    run.name,
-                    str(column.rows),
-                    column.label,
-                    title,
-                    score.mean,
-                    score.deviation,
-                    score.seeds,
-                    *(column.interval(name) if not part else None) or (),
+                    task=run.name,
+                    rows=str(column.rows),
+                    method=column.label,
+                    figure=title,
+                    mean=score.mean,
+                    deviation=score.deviation,
+                    seeds=score.seeds,
+                    low=low,
+                    high=high,
                 )
 
 
@@ -169,20 +171,46 @@ def _rows_of_cell(cell: Cell, titles: dict[str, str]) -> Iterator[FigureRow]:
     for name, value in cell.mean.items():
         deviation = cell.deviation.get(name, 0.0)
         seeds = cell.seeds - cell.lost
-        ends = cell.intervals.get(name, ())
-        yield FigureRow(cell.task, shots, method, name, value, deviation, seeds, *ends)
+        low, high = cell.intervals.get(name, (None, None))
+        yield FigureRow(
+            task=cell.task,
+            rows=shots,
+            method=method,
+            figure=name,
+            mean=value,
+            deviation=deviation,
+            seeds=seeds,
+            low=low,
+            high=high,
+        )
 
 
 def _rows_of_method(method: MethodResult) -> Iterator[FigureRow]:
     """A method's means over relations, and then each relation's figures."""
     for name, value in (method.model_extra or {}).items():
         deviation = method.deviation.get(name, 0.0)
-        yield FigureRow("mean of relations", "", method.title, name, value, deviation, method.seeds)
+        yield FigureRow(
+            task="mean of relations",
+            rows="",
+            method=method.title,
+            figure=name,
+            mean=value,
+            deviation=deviation,
+            seeds=method.seeds,
+        )
     for relation, result in method.relations.items():
         for name, value in (result.model_extra or {}).items():
             deviation = result.deviation.get(name, 0.0)
             seeds = method.seeds - result.lost
-            yield FigureRow(relation, "", method.title, name, value, deviation, seeds)
+            yield FigureRow(
+                task=relation,
+                rows="",
+                method=method.title,
+                figure=name,
+                mean=value,
+                deviation=deviation,
+                seeds=seeds,
+            )
 
 
 def as_csv(rows: Sequence[FigureRow]) -> str:

@@ -38,7 +38,9 @@ class ConfusionTable:
             answered = sum(row[number] for row in self.counts)
             precision, recall = hits / max(1, answered), hits / max(1, rows)
             f1 = 2 * hits / max(1, answered + rows)
-            figures.append(LabelFigures(label, rows, precision, recall, f1))
+            figures.append(
+                LabelFigures(label=label, rows=rows, precision=precision, recall=recall, f1=f1)
+            )
         return figures
 
 

@@ -78,6 +78,7 @@ class Results(Finite):
 
 def summarise(
     results: Sequence[FactsResult],
+    *,
     titles: dict[str, str],
     tuned: set[str],
     majority: dict[str, float],

@@ -64,14 +64,16 @@ def _gradient(
 def _pez(
     search: RunningSearch, *, template: str | None, steps: int, rate: float, whole_words: bool
 ) -> Sequence[CandidateScore]:
-    return pez.propose(search, template_of(search, template), steps, rate, whole_words)
+    return pez.propose(
+        search, template_of(search, template), steps=steps, rate=rate, whole_words=whole_words
+    )
 
 
 def _project(
     search: RunningSearch, *, template: str | None, steps: int, candidates: int, whole_words: bool
 ) -> Sequence[CandidateScore]:
     source = template_of(search, template)
-    return projection.propose(search, source, steps, candidates, whole_words)
+    return projection.propose(search, source, steps=steps, near=candidates, whole_words=whole_words)
 
 
 def _mine(search: RunningSearch, *, corpus: Sequence[pathlib.Path]) -> Sequence[CandidateScore]:

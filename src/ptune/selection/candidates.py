@@ -137,7 +137,7 @@ def candidates(
     form = _with_pattern(form)
     tried = [*_without_pet(form, lm, learning)]
     if lm.has_head and unlabeled:
-        tried.append(_pet(form, lm, learning, pet, unlabeled))
+        tried.append(_pet(form, lm, learning, pet=pet, unlabeled=unlabeled))
     fitting = [candidate for candidate in tried if tune_lm or not candidate.tunes_lm]
     if not fitting:
         raise ConfigError(
@@ -195,12 +195,22 @@ def _pet(
     form: TaskForm,
     lm: LanguageModel,
     learning: Learning,
+    *,
     pet: PetConfig,
     unlabeled: Sequence[Row],
 ) -> PetCandidate:
     method = method_of("pet")
     members = task_members.members(form, method, lm)[:PET_PATTERNS]
-    return PetCandidate("pet", form, method, members[0], learning, members, unlabeled, pet)
+    return PetCandidate(
+        name="pet",
+        form=form,
+        method=method,
+        member=members[0],
+        learning=learning,
+        members=members,
+        unlabeled=unlabeled,
+        pet=pet,
+    )
 
 
 def _candidate(
@@ -208,7 +218,13 @@ def _candidate(
 ) -> Candidate:
     method = method_of(name)
     asked = _read_by(form, **reading)
-    return Candidate(name, asked, method, task_members.members(asked, method, lm)[0], learning)
+    return Candidate(
+        name=name,
+        form=asked,
+        method=method,
+        member=task_members.members(asked, method, lm)[0],
+        learning=learning,
+    )
 
 
 def _manual(form: TaskForm, lm: LanguageModel, learning: Learning) -> Iterator[Candidate]:
@@ -221,7 +237,7 @@ def _manual(form: TaskForm, lm: LanguageModel, learning: Learning) -> Iterator[C
     titled = replace(method, title="Calibrated manual prompt")
     for number, member in enumerate(members, 1):
         name = "manual" if len(members) == 1 else f"manual, pattern {number}"
-        yield Candidate(name, asked, titled, member, learning)
+        yield Candidate(name=name, form=asked, method=titled, member=member, learning=learning)
 
 
 def _read_by(form: TaskForm, **reading: Any) -> TaskForm:

@@ -118,7 +118,9 @@ class _HeldOut:
         values = [shares[number] for number in numbers]
         answers = [labels[int(np.argmax(value))] for value in values]
         rows = [self.rows[number] for number in numbers]
-        figures = labelled([self.metric], rows, answers, self.form.target, labels, values)
+        figures = labelled(
+            [self.metric], rows, answers, self.form.target, labels=labels, shares=values
+        )
         return next(iter(figures.values()))
 
     def loss(self, shares: Shares) -> float:
@@ -283,7 +285,7 @@ def _try(candidate: Candidate, held_out: _HeldOut, lm: LanguageModel) -> Answere
     except PtuneError as error:
         title = candidate.method.title
         return Answered(attempt=Attempt(name=candidate.name, title=title, note=str(error)))
-    return _answered(held_out, candidate.name, candidate.method.title, shares, began)
+    return _answered(held_out, candidate.name, candidate.method.title, shares=shares, began=began)
 
 
 def _try_tf_idf(held_out: _HeldOut, lm: LanguageModel) -> Answered:
@@ -309,11 +311,11 @@ def _try_tf_idf(held_out: _HeldOut, lm: LanguageModel) -> Answered:
             attempt = Attempt(name=TFIDF, title=BASELINES[TFIDF], note=note, savable=False)
             return Answered(attempt=attempt)
         shares |= dict(zip(held, values.tolist()))
-    return _answered(held_out, TFIDF, BASELINES[TFIDF], shares, began, savable=False)
+    return _answered(held_out, TFIDF, BASELINES[TFIDF], shares=shares, began=began, savable=False)
 
 
 def _answered(
-    held_out: _HeldOut, name: str, title: str, shares: Shares, began: float, savable: bool = True
+    held_out: _HeldOut, name: str, title: str, *, shares: Shares, began: float, savable: bool = True
 ) -> Answered:
     """The figures of answers to the rows that are held out."""
     parts: dict[int, list[int]] = {}

@@ -56,7 +56,7 @@ def out_of_fold(
     """
     numbers = sorted(set(fold_of) - {ALWAYS_LEARNED})
     if candidate.tunes_lm:
-        parts = [_tuned(candidate, lm, rows, fold_of, fold) for fold in numbers]
+        parts = [_tuned(candidate, lm, rows, fold_of=fold_of, fold=fold) for fold in numbers]
         return {number: shares for part in parts for number, shares in part.items()}
     model = PromptModel(lm)
     tasks = {fold: _add(model, candidate, _learned(rows, fold_of, fold), fold) for fold in numbers}
@@ -74,6 +74,7 @@ def _tuned(
     candidate: Candidate,
     lm: LanguageModel,
     rows: Sequence[Row],
+    *,
     fold_of: Sequence[int],
     fold: int,
 ) -> dict[int, list[float]]:

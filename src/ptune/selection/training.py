@@ -51,6 +51,7 @@ def train(
     chosen: Sequence[Candidate],
     lm: LanguageModel,
     rows: Sequence[Row],
+    *,
     folder: files.Path | None = None,
     resume: bool = False,
     confidence: Confidence | None = None,
@@ -66,7 +67,7 @@ def train(
         PtuneError: the training diverged, or was stopped.
     """
     if isinstance(chosen[0], PetCandidate):
-        return _train_pet(chosen[0], lm, rows, folder, resume, confidence)
+        return _train_pet(chosen[0], lm, rows, folder=folder, resume=resume, confidence=confidence)
     model, tasks = untrained(chosen, lm, rows)
     histories: dict[int, TrainingHistory] = {}
     for candidate, number in zip(chosen, tasks.values()):
@@ -89,6 +90,7 @@ def _train_pet(
     candidate: PetCandidate,
     lm: LanguageModel,
     rows: Sequence[Row],
+    *,
     folder: files.Path | None,
     resume: bool,
     confidence: Confidence | None,

@@ -19,6 +19,7 @@ class Problem(Exception):
         status: int,
         title: str,
         detail: str,
+        *,
         field: str | None = None,
         retry_after: int | None = None,
     ):
@@ -51,13 +52,17 @@ class Problem(Exception):
 
 def refused(detail: str, field: str | None = None) -> Problem:
     """A request that says something that cannot be."""
-    return Problem(400, "The request cannot be answered as it stands", detail, field)
+    return Problem(400, "The request cannot be answered as it stands", detail, field=field)
 
 
 def overlong() -> Problem:
     """A request that was not answered in time."""
     return Problem(
-        504, "Out of time", "The answer was not ready in the time that a request may take.", None, 1
+        504,
+        "Out of time",
+        "The answer was not ready in the time that a request may take.",
+        field=None,
+        retry_after=1,
     )
 
 

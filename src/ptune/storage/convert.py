@@ -84,7 +84,7 @@ def import_prompt(
         model.add(task, encoder=encoders.Baked(vectors))
     else:
         model = peft_format.load(
-            config.source, lm, config.template, config.name, target=config.target
+            config.source, lm, config.template, name=config.name, target=config.target
         )
     settings = {"template": config.template, "name": config.name, "target": config.target}
     with working_in(config.out, "ptune import", adds=True) as folder:

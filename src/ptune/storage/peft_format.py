@@ -251,6 +251,7 @@ def load(
     folder: files.Path,
     lm: LanguageModel,
     template: str,
+    *,
     name: str = "task",
     verbalizer: Verbalizer | None = None,
     target: str = "label",

@@ -39,6 +39,7 @@ ENCODER = "encoder.safetensors"
 def save(
     model: PromptModel,
     folder: files.Path,
+    *,
     task: int | str = 0,
     metrics: dict[str, float] | None = None,
     encoder: bool = False,
@@ -54,7 +55,7 @@ def save(
     """
     folder, number = pathlib.Path(folder), model.number(task)
     tensors = _tensors(model, number)
-    saved = saved_prompt_of(model, number, tensors, folder, metrics or {})
+    saved = saved_prompt_of(model, number, tensors, folder=folder, metrics=metrics or {})
     if encoder and (kept := _encoder_states(model, number)):
         files.write_tensors(folder / ENCODER, kept)
     files.write_tensors(folder / "prompt.safetensors", tensors)
@@ -152,7 +153,7 @@ def _add(model: PromptModel, path: pathlib.Path, note: SavedPrompt, trainable: b
             "prompt was trained, so it would be asked in another form. Take the LM at the revision "
             "of the training, or train the prompt again."
         )
-    soft, deep = _encoders(path, note, lm, template_for_lm, trainable)
+    soft, deep = _encoders(path, note, lm, template=template_for_lm, trainable=trainable)
     number = model.add(
         task, encoder=soft.to(lm.device), prefix=deep.to(lm.device) if deep else None
     )
@@ -247,7 +248,7 @@ def folders_in(path: files.Path) -> list[pathlib.Path]:
 
 
 def _encoders(
-    path: pathlib.Path, note: SavedPrompt, lm: LanguageModel, template: Template, trainable: bool
+    path: pathlib.Path, note: SavedPrompt, lm: LanguageModel, *, template: Template, trainable: bool
 ) -> tuple[torch.nn.Module, torch.nn.Module | None]:
     """What makes the prompt's soft tokens and its deep prefix: as they were saved, or ready to be
     trained on."""
@@ -259,7 +260,7 @@ def _encoders(
             f"{note.template!r} has."
         )
     soft: torch.nn.Module = encoders.Baked(
-        _checked(path, note, tensors.get("vectors"), "vectors", (length, note.lm.width))
+        _checked(path, note, tensors.get("vectors"), name="vectors", shape=(length, note.lm.width))
     )
     prefix: torch.nn.Module | None = None
     if note.prefix:
@@ -276,7 +277,7 @@ def _encoders(
                 "take the release that the prompt was trained with, or train it anew."
             )
         prefix = encoders.Baked(
-            _checked(path, note, tensors.get("prefix"), "prefix", (deep, width))
+            _checked(path, note, tensors.get("prefix"), name="prefix", shape=(deep, width))
         )
     if trainable and (length or deep) and not (path / ENCODER).exists():
         soft = encoders.table_of(tensors["vectors"])
@@ -301,6 +302,7 @@ def _checked(
     path: pathlib.Path,
     note: SavedPrompt,
     values: torch.Tensor | None,
+    *,
     name: str,
     shape: tuple[int, int],
 ) -> torch.Tensor:

@@ -46,6 +46,7 @@ def saved_prompt_of(
     model: PromptModel,
     number: int,
     tensors: dict[str, torch.Tensor],
+    *,
     folder: pathlib.Path,
     metrics: dict[str, float],
 ) -> SavedPrompt:

@@ -59,6 +59,7 @@ def word_task_text(
     name: str,
     lm: str,
     columns: tuple[str, str],
+    *,
     counts: WordLabelCounts,
     data: Sequence[tuple[str, Any, str]],
     head: Sequence[str] = (),

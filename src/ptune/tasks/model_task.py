@@ -47,7 +47,7 @@ def task_of(
     return Task(
         form.name if name is None else f"{form.name}/{name}",
         template,
-        verbalizer=_verbalizer(form, lm, member, template, method),
+        verbalizer=_verbalizer(form, lm, member, template=template, method=method),
         target=form.target,
         encoder=method.encoder,
         init=method.init,
@@ -76,7 +76,7 @@ def task_of(
 
 
 def _verbalizer(
-    form: TaskForm, lm: LanguageModel, member: Member, template: Template, method: Method
+    form: TaskForm, lm: LanguageModel, member: Member, *, template: Template, method: Method
 ) -> Verbalizer | Choices | Span | WordLabels | Extraction | None:
     answers, reading = form.answers, form.reading
     _check_one_kind(form, member)

@@ -60,7 +60,7 @@ def new(config: NewConfig, report: Callable[[str], None] = print) -> pathlib.Pat
     _refuse(config.out.exists(), config.out)
     skipped: list[str] | None = [] if config.skip_bad_lines else None
     read = _rows(config, form, report, skipped)
-    roles = columns(read, config.text, config.label, config.data, skipped)
+    roles = columns(read, config.text, config.label, path=config.data, skipped=skipped)
     _check_first_line(config, read, roles)
     for sentence in (*_guessed(config, read, roles), *_skipped(skipped or ())):
         report(sentence)
@@ -79,7 +79,9 @@ def new(config: NewConfig, report: Callable[[str], None] = print) -> pathlib.Pat
         odd.add(row, row.line if isinstance(row, FileRow) else number)
     for sentence in (*findings.of_labels(counts), *odd.sentences()):
         report(f"Note: {sentence}")
-    split = split_rows(rows, roles.texts, label, config.dev_share, config.test_share, config.seed)
+    split = split_rows(
+        rows, roles.texts, label, dev=config.dev_share, test=config.test_share, seed=config.seed
+    )
     split_files = {name: path for name, path in split_files.items() if getattr(split, name)}
     lines = {
         path: "".join(written(row) + "\n" for row in getattr(split, name))
@@ -89,7 +91,15 @@ def new(config: NewConfig, report: Callable[[str], None] = print) -> pathlib.Pat
         _refuse(path.exists() and path.read_bytes() != text.encode(), path)
     lm = LanguageModel.load(config.lm, device="cpu")
     words = proposals.label_words(sorted(counts), lm.tokens)
-    page = _page(config, roles, counts, words, split, split_files, sets is not None)
+    page = _page(
+        config,
+        roles,
+        counts=counts,
+        words=words,
+        split=split,
+        split_files=split_files,
+        multi_label=sets is not None,
+    )
     for path, text in lines.items():
         files.write_text(path, text)
     files.write_text(config.out, page)
@@ -224,6 +234,7 @@ def columns(
     rows: Sequence[Row],
     text: str | None,
     label: str | None,
+    *,
     path: pathlib.Path,
     skipped: list[str] | None = None,
 ) -> Roles:
@@ -298,7 +309,7 @@ def _by_frequency(counted: tuple[str, int]) -> tuple[int, str]:
 
 
 def split_rows(
-    rows: Sequence[Row], texts: Sequence[str], label: str, dev: float, test: float, seed: int
+    rows: Sequence[Row], texts: Sequence[str], label: str, *, dev: float, test: float, seed: int
 ) -> Split:
     """Rows parted by label, so that each split has the same share of every one; drawn by the seed,
     in the file's order.
@@ -346,6 +357,7 @@ def _rarest(names: Sequence[str], counts: Mapping[str, int]) -> str:
 def _page(
     config: NewConfig,
     roles: Roles,
+    *,
     counts: Counter[str],
     words: proposals.Words,
     split: Split,

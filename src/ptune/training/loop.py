@@ -241,7 +241,7 @@ def fit_together(
             _part(model, training, jobs_of, tune=tune, ranks=ranks)
             for training, jobs_of in zip(trainings, all_jobs)
         ]
-        with _keeping_contexts(model, jobs, shared, tune, ranks):
+        with _keeping_contexts(model, jobs, shared, tune=tune, ranks=ranks):
             log = StepLog(logs, label, max(job.step for job in jobs))
             _run(model, parts, shared=shared, log=log, ranks=ranks)
             log.flush()
@@ -403,6 +403,7 @@ def _keeping_contexts(
     model: PromptModel,
     jobs: Sequence[PromptTraining],
     config: TrainConfig,
+    *,
     tune: Tune,
     ranks: Ranks,
 ) -> contextlib.AbstractContextManager[None]:

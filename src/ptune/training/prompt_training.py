@@ -207,7 +207,13 @@ class PromptTraining:
         if not (math.isfinite(loss) and math.isfinite(dev_loss) and math.isfinite(dev := score())):
             self.trained.diverged = self.done = True
             return
-        evaluation = Evaluation(self.step, self.step / self.steps_an_epoch, loss, dev_loss, dev)
+        evaluation = Evaluation(
+            step=self.step,
+            epoch=self.step / self.steps_an_epoch,
+            loss=loss,
+            dev_loss=dev_loss,
+            dev=dev,
+        )
         self.trained.history.append(evaluation)
         best = self.trained.best
         if best is None or (evaluation.dev, -evaluation.dev_loss) > (best.dev, -best.dev_loss):

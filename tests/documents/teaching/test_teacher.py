@@ -91,7 +91,7 @@ def test_the_teacher_is_the_lm_with_the_whole_document_before_the_text(family):
         teacher.Asked(ids := tuple(lm.tokens.follow(text)), tuple(range(len(ids))), 0, "")
         for text in texts
     ]
-    for text, said in zip(asked, teacher.teach(lm, context, asked, 7, 1.0)):
+    for text, said in zip(asked, teacher.teach(lm, context, asked, top=7, temperature=1.0)):
         logits = lm.model(torch.tensor([document + list(text.ids)])).logits[0, len(document) :]
         best = logits.log_softmax(-1).topk(7)
         assert torch.equal(best.indices, said.likeliest)

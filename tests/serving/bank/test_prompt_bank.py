@@ -222,7 +222,7 @@ def test_a_put_that_is_killed_leaves_the_old_prompt_or_the_new(bank, tmp_path, m
 
                 patch.setattr(where, change, dying)
             try:
-                bank_folder.put(served, bank, name, archive, 10**6)
+                bank_folder.put(served, bank, name, archive=archive, most=10**6)
                 break
             except Killed:
                 pass

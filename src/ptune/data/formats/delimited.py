@@ -82,6 +82,7 @@ class NumberedLines(Iterator[tuple[int, str]]):
 def records(
     lines: Iterator[str],
     separator: str,
+    *,
     quoting: Quoting,
     first_number: int = 1,
     lenient: bool = False,
@@ -101,7 +102,7 @@ def records(
         if quoting == "none" or mark not in line:
             yield Record(number, content_of(line).split(separator))
         else:
-            record = _with_marks(number, line, numbered, separator, quoting)
+            record = _with_marks(number, line, numbered, separator=separator, quoting=quoting)
             if lenient and record.fault:
                 numbered.give_up_record()
             elif record.bare and number <= numbered.given_up + 1:
@@ -115,6 +116,7 @@ def _with_marks(
     start: int,
     line: str,
     numbered: Iterator[tuple[int, str]],
+    *,
     separator: str,
     quoting: Quoting,
 ) -> Record:

@@ -55,6 +55,7 @@ class UnclearTable(Exception):
 def decide(
     opened: Opened,
     usual: str,
+    *,
     separator: str | None = None,
     quoting: Quoting | None = None,
     columns: int = 0,
@@ -88,8 +89,21 @@ def decide(
             notes.append(f"its separator is a {SEPARATORS.get(separator, repr(separator))}")
     if quoting is None:
         with opened() as lines:
-            signs = _signs_of(islice(lines, skip, None), separator, skip + 1, columns, lenient)
-        variant = _variant(opened, skip, separator, signs, sample, FITTING if lenient else 1)
+            signs = _signs_of(
+                islice(lines, skip, None),
+                separator,
+                first_number=skip + 1,
+                columns=columns,
+                lenient=lenient,
+            )
+        variant = _variant(
+            opened,
+            skip,
+            separator=separator,
+            signs=signs,
+            sample=sample,
+            fitting=FITTING if lenient else 1,
+        )
         if variant is not None:
             quoting, note = variant, f"{VARIANTS[variant]} (quoting: {variant})"
         else:
@@ -101,6 +115,7 @@ def decide(
 def _variant(
     opened: Opened,
     skip: int,
+    *,
     separator: str,
     signs: "_Signs",
     sample: Sequence[str],
@@ -122,7 +137,7 @@ def _variant(
             rest = islice(lines, skip, None)
             read = [
                 (len(record.fields), bool(record.quoted), bool(record.fault or record.bare))
-                for record in records(rest, separator, quoting)
+                for record in records(rest, separator, quoting=quoting)
                 if not record.is_blank
             ]
         width = signs.width or read[0][0]
@@ -137,7 +152,11 @@ def _separator(sample: Sequence[str], usual: str, columns: int) -> str:
     scores = {}
     for candidate in dict.fromkeys((usual, *SEPARATORS)):
         first_record = next(
-            (record for record in records(iter(sample), candidate, "csv") if not record.is_blank),
+            (
+                record
+                for record in records(iter(sample), candidate, quoting="csv")
+                if not record.is_blank
+            ),
             None,
         )
         width = columns or (len(first_record.fields) if first_record else 1)
@@ -154,7 +173,7 @@ def lines_before(sample: Sequence[str], separator: str) -> int:
     all of the first lines have the same number of fields, if they do not have it from the start."""
     widths = [
         (record.line, len(record.fields))
-        for record in records(iter(sample), separator, "csv")
+        for record in records(iter(sample), separator, quoting="csv")
         if not record.is_blank and not record.fault
     ]
     for place, (line, width) in enumerate(widths[:MOST_BEFORE]):
@@ -170,7 +189,7 @@ def separator_of(sample: Sequence[str], quoting: Quoting = "csv") -> str | None:
     if len(sample) < 2:
         return None
     for separator in (sign for sign in SEPARATORS if sign not in IN_TEXTS):
-        first_record = next(records(iter(sample), separator, quoting))
+        first_record = next(records(iter(sample), separator, quoting=quoting))
         width = len(first_record.fields)
         if width > 1 and _evenness(sample, separator, quoting, width) == 1:
             return separator
@@ -181,7 +200,7 @@ def _evenness(sample: Sequence[str], separator: str, quoting: Quoting, width: in
     """The share of the records that have so many fields."""
     widths = [
         len(record.fields)
-        for record in records(iter(sample), separator, quoting)
+        for record in records(iter(sample), separator, quoting=quoting)
         if not record.is_blank
     ]
     return widths.count(width) / len(widths)
@@ -271,11 +290,13 @@ class _Signs:
 
 
 def _signs_of(
-    lines: Iterator[str], separator: str, first_number: int, columns: int, lenient: bool
+    lines: Iterator[str], separator: str, *, first_number: int, columns: int, lenient: bool
 ) -> _Signs:
     signs = _Signs(width=columns, none_width=columns)
     watched = signs.watch(lines, separator)
-    for record in records(watched, separator, "csv", first_number, lenient):
+    for record in records(
+        watched, separator, quoting="csv", first_number=first_number, lenient=lenient
+    ):
         if not record.is_blank:
             signs.add(record, separator)
     return signs

@@ -13,14 +13,19 @@ from ptune.settings import FileConfig
 
 
 def json_file_rows(
-    path: pathlib.Path, form: str, options: FileConfig, skipped: list[str] | None, notes: list[str]
+    path: pathlib.Path,
+    form: str,
+    options: FileConfig,
+    *,
+    skipped: list[str] | None,
+    notes: list[str],
 ) -> Iterator[FileRow]:
     if options.separator or options.quoting or options.columns or options.skip_lines:
         raise DataError(
             f"{path} is JSON by its name: separator, quoting, columns and skip_lines are of tables."
         )
     if options.record_path or not _is_by_line(path, form, options.encoding):
-        yield from _whole_json(path, form, options, skipped, notes)
+        yield from _whole_json(path, form, options, skipped=skipped, notes=notes)
         return
     newline = row_files.line_end(path, options.encoding)
     with row_files.opened(path, options.encoding, newline, lenient=True) as lines:
@@ -73,6 +78,7 @@ def _whole_json(
     path: pathlib.Path,
     form: str,
     options: FileConfig,
+    *,
     skipped: list[str] | None,
     notes: list[str],
 ) -> Iterator[FileRow]:

@@ -28,11 +28,17 @@ def table_rows(
     with opened() as lines:
         rest = islice(lines, dialect.skip, None)
         for record in delimited.records(
-            rest, dialect.separator, dialect.quoting, dialect.skip + 1, lenient
+            rest,
+            dialect.separator,
+            quoting=dialect.quoting,
+            first_number=dialect.skip + 1,
+            lenient=lenient,
         ):
             if record.is_blank:
                 continue
-            fault = _fault_of(path, record, len(names), dialect, options, lenient)
+            fault = _fault_of(
+                path, record, len(names), dialect=dialect, options=options, lenient=lenient
+            )
             if fault:
                 refuse_or_skip(
                     fault, skipped if names else None
@@ -47,6 +53,7 @@ def _fault_of(
     path: pathlib.Path,
     record: delimited.Record,
     width: int,
+    *,
     dialect: dialect.Dialect,
     options: FileConfig,
     lenient: bool,
@@ -61,7 +68,9 @@ def _fault_of(
     if any(map(row_files.is_undecoded, record.fields)):
         return row_files.undecoded(path, record.line, options.encoding, lenient)
     if width and len(record.fields) != width:
-        return _uneven(path, record, width, dialect, bool(options.columns))
+        return _uneven(
+            path, record, width, dialect=dialect, named_by_settings=bool(options.columns)
+        )
     return ""
 
 
@@ -118,11 +127,11 @@ def table_dialect(
         return dialect.decide(
             opened,
             usual,
-            options.separator,
-            options.quoting,
-            len(options.columns or ()),
-            lenient,
-            options.skip_lines or 0,
+            separator=options.separator,
+            quoting=options.quoting,
+            columns=len(options.columns or ()),
+            lenient=lenient,
+            skip=options.skip_lines or 0,
         )
     except dialect.UnclearTable as error:
         raise DataError(
@@ -136,6 +145,7 @@ def _uneven(
     path: pathlib.Path,
     record: delimited.Record,
     width: int,
+    *,
     dialect: dialect.Dialect,
     named_by_settings: bool,
 ) -> str:

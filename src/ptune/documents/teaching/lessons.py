@@ -93,7 +93,9 @@ def plan(
             "a prefix is shorter than its document. Set a smaller --length, or leave the document "
             "out and give its text as it is."
         )
-    drawn = study.slices(document, lm.tokens, teaching.slice_tokens, teaching.cover, teaching.seed)
+    drawn = study.slices(
+        document, lm.tokens, size=teaching.slice_tokens, cover=teaching.cover, seed=teaching.seed
+    )
     texts = [
         *study.hold_out(drawn, teaching.held_out, teaching.seed),
         *study.hold_out(given, teaching.held_out, teaching.seed),
@@ -111,14 +113,21 @@ def plan(
                 "vectors and the document: take an LM that reads more, or shorter study text."
             )
     stretches = teacher.stretches(document, lm, room)
-    return Lessons(document, ids, length, tuple(texts), tuple(stretches))
+    return Lessons(
+        document=document, ids=ids, length=length, texts=tuple(texts), stretches=tuple(stretches)
+    )
 
 
 def with_written(teaching: Teaching, lm: LanguageModel, one: Lessons) -> Lessons:
     """The same with texts that the LM writes of the document, some of them held out."""
     slices = [text for text in one.texts if text.start is not None]
     texts = self_study.write(
-        lm, one.document.name, slices, one.stretches, teaching.written, teaching.seed
+        lm,
+        one.document.name,
+        slices=slices,
+        stretches=one.stretches,
+        count=teaching.written,
+        seed=teaching.seed,
     )
     return replace(
         one, texts=(*one.texts, *study.hold_out(texts, teaching.held_out, teaching.seed))
@@ -164,6 +173,7 @@ def rows(
     teaching: Teaching,
     model: PromptModel,
     number: int,
+    *,
     lessons: Lessons,
     kept: pathlib.Path | None,
 ) -> tuple[list[Row], list[Row]]:
@@ -174,7 +184,7 @@ def rows(
         kept: a file that keeps what the teacher says, for a run that is resumed.
     """
     asked = [_asked(model, number, lessons, text) for text in lessons.texts]
-    taught = _taught(teaching, model.lm, lessons, asked, kept)
+    taught = _taught(teaching, model.lm, lessons, asked=asked, kept=kept)
     by_text = {id(text): said for text, said in zip(lessons.texts, taught)}
 
     def row(text: Study) -> Row:
@@ -214,6 +224,7 @@ def _taught(
     teaching: Teaching,
     lm: LanguageModel,
     lessons: Lessons,
+    *,
     asked: Sequence[Asked],
     kept: pathlib.Path | None,
 ) -> list[TaughtText]:
@@ -234,7 +245,12 @@ def _taught(
                 context = teacher.context_of(lm, part.text)
                 texts = [asked[number] for number in numbers]
                 said = teacher.teach(
-                    lm, context, texts, teaching.top, teaching.temperature, progress.advance
+                    lm,
+                    context,
+                    texts,
+                    top=teaching.top,
+                    temperature=teaching.temperature,
+                    advance=progress.advance,
                 )
                 taught |= dict(zip(numbers, said))
     in_order = [taught[number] for number in range(len(asked))]

@@ -27,6 +27,7 @@ SAMPLING = {"do_sample": True, "temperature": 0.8, "top_p": 0.95}
 def write(
     lm: LanguageModel,
     document: str,
+    *,
     slices: Sequence[Study],
     stretches: Sequence[Stretch],
     count: int,

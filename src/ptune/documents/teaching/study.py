@@ -40,7 +40,9 @@ class Study(BaseModel):
     held_out: bool = False
 
 
-def slices(document: Document, tokens: Tokens, size: int, cover: float, seed: int) -> list[Study]:
+def slices(
+    document: Document, tokens: Tokens, *, size: int, cover: float, seed: int
+) -> list[Study]:
     """Slices of a document at random offsets.
 
     Args:

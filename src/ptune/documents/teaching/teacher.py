@@ -108,6 +108,7 @@ def teach(
     lm: LanguageModel,
     values: torch.Tensor,
     asked: Sequence[Asked],
+    *,
     top: int,
     temperature: float,
     advance: Callable[[int], None] = lambda texts: None,

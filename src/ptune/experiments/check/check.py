@@ -71,7 +71,9 @@ def _check_rows(config: CheckConfig) -> tuple[Checked, Counts]:
         template = words.joined(checked.roles.texts[0])
     else:
         template = Template.parse(proposals.soft_template(checked.roles.texts, target))
-    return checked, _token_counts(config, checked, template, reading, config.max_length)
+    return checked, _token_counts(
+        config, checked, template, reading=reading, limit=config.max_length
+    )
 
 
 def _roles(config: CheckConfig, files: list[CheckedFile], first: CheckedFile) -> Roles:
@@ -112,13 +114,18 @@ def _reading(lm: str | None) -> "Reading | None":
 
 
 def _token_counts(
-    config: CheckConfig, checked: Checked, template: Template, reading: "Reading", limit: int | None
+    config: CheckConfig,
+    checked: Checked,
+    template: Template,
+    *,
+    reading: "Reading",
+    limit: int | None,
 ) -> Counts:
     from ptune.experiments.check import check_lengths
 
     return {
         file.name: check_lengths.count(
-            file.read(), template, reading, limit, _step(file.rows, config.sample)
+            file.read(), template, reading, limit=limit, step=_step(file.rows, config.sample)
         )
         for file in checked.files
     }
@@ -141,7 +148,7 @@ def _check_task(config: CheckConfig) -> tuple[Checked, Counts]:
     fields = task_members.fields(form)
     by_name = {field.name: field for field in fields}
     files = [
-        CheckedFile(path, split, split, data.form, data.layout)
+        CheckedFile(path=path, split=split, name=split, layout=data.form, options=data.layout)
         for split in splits.SPLITS
         if (path := getattr(data, split)) is not None
     ]
@@ -167,7 +174,9 @@ def _check_task(config: CheckConfig) -> tuple[Checked, Counts]:
     member = task_members.members(form, resolve.shown_method(task))[0]
     template = task_members.parsed(form, member.template)
     assert reading is not None
-    return checked, _token_counts(config, checked, template, reading, min(limits, default=None))
+    return checked, _token_counts(
+        config, checked, template, reading=reading, limit=min(limits, default=None)
+    )
 
 
 def _refused_by_training(form: "TaskForm", data: "DataConfig", checked: Checked) -> None:

@@ -91,7 +91,7 @@ class CheckedFile:
             return iter(lines.read(self.path, self.layout, self.options, skipped))
         from ptune.tasks.layouts.forms import iterate  # needs torch, as no plain file does
 
-        return iterate(self.path, self.layout, skipped, self.options)
+        return iterate(self.path, self.layout, skipped=skipped, options=self.options)
 
     def count_columns(self) -> None:
         """Count its rows and what their columns hold.
@@ -183,7 +183,11 @@ def files_of(
     for path, split in zip(paths, _splits(paths)):
         form = seen(path, options, layout)
         name = split if len(paths) > 1 else str(path)
-        files.append(CheckedFile(path, split, name, form.form, form.options, form))
+        files.append(
+            CheckedFile(
+                path=path, split=split, name=name, layout=form.form, options=form.options, form=form
+            )
+        )
     return files
 
 
@@ -244,7 +248,9 @@ def survey(
     for name, odd in odd_rows.items():
         sentences += odd.sentences(f"{name}: ")
     sentences += findings.of_duplicates(duplicates)
-    return Checked(list(files), chosen, duplicates, sentences, lacking)
+    return Checked(
+        files=list(files), roles=chosen, duplicates=duplicates, findings=sentences, lacking=lacking
+    )
 
 
 def _answer(row: Row, roles: Roles) -> str:

@@ -56,7 +56,7 @@ class TokenCounts:
 
 
 def count(
-    rows: Iterable[Row], template: Template, reading: Reading, limit: int | None, step: int = 1
+    rows: Iterable[Row], template: Template, reading: Reading, *, limit: int | None, step: int = 1
 ) -> TokenCounts:
     """Tokenise every so manieth row.
 

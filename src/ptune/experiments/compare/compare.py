@@ -283,11 +283,15 @@ def _outcome(
         return run_baseline(lm, split, name)
     settings = settings_of(procedure, split, method(name))
     if name not in PET:
-        return run_method(procedure, lm, split, method(name), settings, compared.logs)
+        return run_method(
+            procedure, lm, split, method=method(name), settings=settings, logs=compared.logs
+        )
     assert scratch is not None
-    plan = pet_plan(procedure, lm, split, method(name), settings)
+    plan = pet_plan(procedure, lm, split, method=method(name), settings=settings)
     label = f"{TITLES[name]}, {split.name}"
-    return run_pet(lm, split, plan, scratch, label, compared.report, compared.logs)
+    return run_pet(
+        lm, split, plan, folder=scratch, label=label, report=compared.report, logs=compared.logs
+    )
 
 
 def _summarise(compared: _Comparison, results: Sequence[ComparedResult]) -> Comparison:

@@ -105,12 +105,12 @@ def rehearse(
         try:
             with without_trace(lm, tuned=False):
                 if method.name in PET:
-                    plan = pet_plan(procedure, lm, split, method, settings)
+                    plan = pet_plan(procedure, lm, split, method=method, settings=settings)
                     pet.rehearse(lm, plan, split.train, dev=split.dev, unlabeled=split.unlabeled)
                 else:
                     few = _brief(lm, split, method)
                     short = rehearsal.short(settings)
-                    run_method(procedure.brief(), lm, few, method, short)
+                    run_method(procedure.brief(), lm, few, method=method, settings=short)
         except PtuneError as error:
             if not is_impossible(error, method.name):
                 raise

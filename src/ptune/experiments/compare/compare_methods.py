@@ -106,7 +106,9 @@ def _constant(split: FewShotSplit, label: str) -> dict[str, float]:
             answers = [_choice(form.answers.choices, row, label) for row in split.test]
         else:
             answers = [label] * len(split.test)
-        figures |= labelled([metric], split.test, answers, form.target, labels, shares)
+        figures |= labelled(
+            [metric], split.test, answers, form.target, labels=labels, shares=shares
+        )
     return figures
 
 
@@ -120,6 +122,7 @@ def run_method(
     procedure: Procedure,
     lm: LanguageModel,
     split: FewShotSplit,
+    *,
     method: Method,
     settings: TrainConfig,
     logs: Sequence[TrainingLog] = (),
@@ -135,18 +138,28 @@ def run_method(
         DivergedError: its training left no finite state to keep.
     """
     members = readable_members(split.form, method, lm)
-    chosen = choose_member(procedure, lm, split, method, members, settings)
+    chosen = choose_member(procedure, lm, split, method=method, members=members, settings=settings)
     asked = [_with_examples(procedure, split, method, member) for member in members]
     if method.tune == "nothing":
         grid = [_score_untrained(lm, rows, method, member) for rows, member in asked]
     elif procedure.grid:
         grid = [
-            _grid_point(lm, rows, method, member, settings, logs, f", pattern {number}")
+            _grid_point(
+                lm,
+                rows,
+                method,
+                member=member,
+                settings=settings,
+                logs=logs,
+                pattern=f", pattern {number}",
+            )
             for number, (rows, member) in enumerate(asked, 1)
         ]
     else:
         rows, member = asked[chosen]
-        return MethodOutcome(**dict(_train_member(lm, rows, method, member, settings, logs)))
+        return MethodOutcome(
+            **dict(_train_member(lm, rows, method, member=member, settings=settings, logs=logs))
+        )
     return MethodOutcome(**dict(grid[chosen]), grid=[point for point in grid if point.figures])
 
 
@@ -163,6 +176,7 @@ def _grid_point(
     lm: LanguageModel,
     split: FewShotSplit,
     method: Method,
+    *,
     member: Member,
     settings: TrainConfig,
     logs: Sequence[TrainingLog] = (),
@@ -171,7 +185,9 @@ def _grid_point(
     """One member trained and scored; without figures where its training diverged and left nothing
     to keep."""
     try:
-        return _train_member(lm, split, method, member, settings, logs, pattern)
+        return _train_member(
+            lm, split, method, member=member, settings=settings, logs=logs, pattern=pattern
+        )
     except DivergedError as error:
         return PatternResult(
             template=member.template, words=member.words, diverged=True, reason=str(error)
@@ -221,6 +237,7 @@ def choose_member(
     procedure: Procedure,
     lm: LanguageModel,
     split: FewShotSplit,
+    *,
     method: Method,
     members: Sequence[Member],
     settings: TrainConfig,
@@ -236,7 +253,10 @@ def choose_member(
         halves = few_shot.splits(
             [*split.train, *split.dev], procedure.halves, split.seed, split.form.target
         )
-        scores = [_splits_score(lm, split, method, member, settings, halves) for member in members]
+        scores = [
+            _splits_score(lm, split, method, member=member, settings=settings, halves=halves)
+            for member in members
+        ]
     return max(range(len(members)), key=lambda number: (scores[number], -number))
 
 
@@ -258,6 +278,7 @@ def _splits_score(
     lm: LanguageModel,
     split: FewShotSplit,
     method: Method,
+    *,
     member: Member,
     settings: TrainConfig,
     halves: Sequence[tuple[list[Row], list[Row]]],
@@ -265,7 +286,13 @@ def _splits_score(
     """The mean main figure of a member that learns from one half of the rows and is scored on the
     other; a training that diverges counts as 0."""
     points = [
-        _grid_point(lm, replace(split, train=train, dev=dev, test=dev), method, member, settings)
+        _grid_point(
+            lm,
+            replace(split, train=train, dev=dev, test=dev),
+            method,
+            member=member,
+            settings=settings,
+        )
         for train, dev in halves
     ]
     return mean([point.figures.get(split.main_metric, 0.0) for point in points])
@@ -275,6 +302,7 @@ def _train_member(
     lm: LanguageModel,
     split: FewShotSplit,
     method: Method,
+    *,
     member: Member,
     settings: TrainConfig,
     logs: Sequence[TrainingLog] = (),
@@ -323,6 +351,7 @@ def pet_plan(
     procedure: Procedure,
     lm: LanguageModel,
     split: FewShotSplit,
+    *,
     method: Method,
     settings: TrainConfig,
 ) -> Plan:
@@ -354,6 +383,7 @@ def run_pet(
     lm: LanguageModel,
     split: FewShotSplit,
     plan: Plan,
+    *,
     folder: pathlib.Path,
     label: str,
     report: Callable[[str], None],

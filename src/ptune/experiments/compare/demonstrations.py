@@ -96,7 +96,16 @@ class Shelf:
             inputs.append(written(template, row, ""))
         vectoriser = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b|[^\w\s]").fit(inputs)
         ids = [id(row) for row in split.train]
-        return cls(template, rows, texts, inputs, vectoriser, number, split.seed, ids)
+        return cls(
+            template=template,
+            rows=rows,
+            texts=texts,
+            inputs=inputs,
+            vectoriser=vectoriser,
+            number=number,
+            seed=split.seed,
+            ids=ids,
+        )
 
     def before(self, row: Row) -> Row:
         """A row with its examples: none of them is the row itself."""

@@ -90,12 +90,14 @@ def estimate(config: TaskConfig, report: Callable[[str], None] = terminal.print_
     template = template.for_lm(tokens, kind, whole=True)[0]
     size = -(-settings.batch_size // settings.accumulate)
     limit = CPU_TOKENS if device.type == "cpu" else 0
-    shape = _shape(_encoded(template, tokens, kind, rows, form), size, limit)
+    shape = _shape(_encoded(template, tokens, kind, rows=rows, form=form), size, limit)
     prompt = _prompt(parts.learning.applied_to(method), template, tokens)
     dtype = (
         dtype if not tunes_lm or dtype.itemsize >= 4 else loading.choose_dtype("float32", device)
     )
-    memory = memory_of_step(lm_config, kind, dtype, shape, prompt, tunes_lm, settings)
+    memory = memory_of_step(
+        lm_config, kind, dtype, shape=shape, prompt=prompt, tunes_lm=tunes_lm, settings=settings
+    )
     result = Estimate(memory, shape)
     for line in result.lines():
         report(line)
@@ -123,7 +125,7 @@ def _check(parts: TrainingParts) -> None:
 
 
 def _encoded(
-    template: Template, tokens: Tokens, kind: Kind, rows: Sequence[Row], form: TaskForm
+    template: Template, tokens: Tokens, kind: Kind, *, rows: Sequence[Row], form: TaskForm
 ) -> list[EncodedRow]:
     """The longest rows, as the LM gets them."""
     longest = sorted(rows, key=lambda row: -sum(len(str(value)) for value in row.values()))

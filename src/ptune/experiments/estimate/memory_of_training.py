@@ -69,6 +69,7 @@ def memory_of_step(
     config: Any,
     kind: Kind,
     dtype: torch.dtype,
+    *,
     shape: StepShape,
     prompt: PromptShape,
     tunes_lm: bool,

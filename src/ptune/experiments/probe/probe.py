@@ -179,21 +179,21 @@ def _summarise(asked: _Probe, single: Sequence[FactsResult]) -> Results:
     plan = asked.plan
     results = summarise(
         single,
-        {method.name: method.title for method in _columns(plan)},
-        {method.name for method in plan.methods if method.tune in ("lm", "both")},
-        {problem.name: problem.majority for problem in plan.problems},
-        asked.dropped,
-        {
+        titles={method.name: method.title for method in _columns(plan)},
+        tuned={method.name for method in plan.methods if method.tune in ("lm", "both")},
+        majority={problem.name: problem.majority for problem in plan.problems},
+        dropped=asked.dropped,
+        settings={
             "lm": asked.shown_lm,
             "facts": asked.facts,
             "allowed": asked.allowed,
             "identity": plan.identity,
         },
-        versions(),
+        versions=versions(),
     )
     notes = [BUILTIN_NOTE] if asked.lm == asked.facts == "builtin" else []
     files.write_json(asked.out / "results.json", results.model_dump(mode="json"))
-    probe_page.write(results, single, asked.labels, notes, asked.out)
+    probe_page.write(results, single=single, labels=asked.labels, notes=notes, folder=asked.out)
     return results
 
 

@@ -196,8 +196,10 @@ class SearchRunner:
             settings = autoprompt.Settings(steps, CANDIDATES)
             return autoprompt.propose(running, TEMPLATE, settings, whole_words=False)
         if kind == "pez":
-            return pez.propose(running, TEMPLATE, steps, RATE, whole_words=False)
-        return projection.propose(running, TEMPLATE, steps, CANDIDATES, whole_words=False)
+            return pez.propose(running, TEMPLATE, steps=steps, rate=RATE, whole_words=False)
+        return projection.propose(
+            running, TEMPLATE, steps=steps, near=CANDIDATES, whole_words=False
+        )
 
 
 def task_texts(problem: ProbeTask) -> list[str]:

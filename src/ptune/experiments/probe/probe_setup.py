@@ -178,11 +178,15 @@ def plan_of(
         if m.tune == "prompt"
     ]
     fitting = [
-        how_many_together(lm, m.encoder, length, m.train.batch_size, len(problems))
+        how_many_together(
+            lm, m.encoder, length=length, batch_size=m.train.batch_size, problems=len(problems)
+        )
         for m, length in prompts
     ]
     together = together or min(fitting, default=1)
-    return Plan(lm, problems, methods, seeds, out, together, wordings)
+    return Plan(
+        lm, problems, methods=methods, seeds=seeds, out=out, together=together, wordings=wordings
+    )
 
 
 def identity_of(plan: Plan, words: Verbalizer) -> dict[str, Any]:
@@ -222,7 +226,7 @@ def _identity_of(problem: ProbeTask) -> dict[str, Any]:
 
 
 def how_many_together(
-    lm: LanguageModel, encoder: str, length: int, batch_size: int, problems: int
+    lm: LanguageModel, encoder: str, *, length: int, batch_size: int, problems: int
 ) -> int:
     """How many prompts train together in half of the free memory: an encoder's parameters,
     gradients and two moments, and the LM's activations for a batch of each."""

@@ -120,12 +120,12 @@ def trials_of(plan: Plan) -> list[Trial]:
         for seed in range(plan.seeds if method.tune != "nothing" else 1):
             for number, problem in enumerate(problems):
                 bank = (method.name, seed, number // size)
-                trials.append(_trial(plan, method, problem, seed, bank))
+                trials.append(_trial(plan, method, problem, seed=seed, bank=bank))
     return trials
 
 
 def _trial(
-    plan: Plan, method: Method, problem: ProbeTask, seed: int, bank: tuple[str, int, int]
+    plan: Plan, method: Method, problem: ProbeTask, *, seed: int, bank: tuple[str, int, int]
 ) -> Trial:
     whole = plan.identity
     settings = {
@@ -177,10 +177,12 @@ def run_bank(
         train = partial(fit, model, config=config, folder=scratch, label=label, logs=plan.logs)
         histories = _train(train, method, by_task)
         for task, trial in zip(tasks, trials):
-            result = _result(plan, model, trial, task, histories.get(task), config)
+            result = _result(
+                plan, model, trial, task=task, trained=histories.get(task), settings=config
+            )
             if method.tune == "prompt" and result.figures and plan.out is not None:
                 folder = plan.out / "prompts" / file_name(method.name, trial.task, trial.seed)
-                prompt_folder.save(model, folder, task, result.figures)
+                prompt_folder.save(model, folder, task=task, metrics=result.figures)
             yield result
     finally:
         if original is not None and method.tune in ("lm", "both"):
@@ -235,6 +237,7 @@ def _result(
     plan: Plan,
     model: PromptModel,
     trial: Trial,
+    *,
     task: int,
     trained: TrainingHistory | None,
     settings: TrainConfig,

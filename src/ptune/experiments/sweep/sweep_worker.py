@@ -133,7 +133,9 @@ def work(sweep: Sweep, report: Callable[[str], None]) -> None:
     processes have their results too, since these may be killed."""
     leases, load = Leases(sweep.out / "leases"), KeptLm()
     while pending := sweep.pending:
-        if not any(_do(sweep, group, leases, load, report) for group in _banks(pending)):
+        if not any(
+            _do(sweep, group, leases, load=load, report=report) for group in _banks(pending)
+        ):
             time.sleep(SECONDS_BETWEEN_TRIES)
 
 
@@ -150,6 +152,7 @@ def _do(
     sweep: Sweep,
     bank: Sequence[SweepRun],
     leases: Leases,
+    *,
     load: KeptLm,
     report: Callable[[str], None],
 ) -> bool:

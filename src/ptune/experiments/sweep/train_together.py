@@ -123,7 +123,9 @@ def train_together(
             joint = joint or PromptModel(setup.lm)
             tasks = _join(joint, prepared.model)
             seconds = time.monotonic() - began
-            members.append(_Member(number, setup, prepared, tasks, seconds))
+            members.append(
+                _Member(number=number, setup=setup, prepared=prepared, tasks=tasks, seconds=seconds)
+            )
         if joint is not None:
             yield from _train(joint, members)
 

@@ -62,23 +62,30 @@ def _train_in(parts: SelectionParts, folder: RunFolder, report: Callable[[str], 
         folder.claim(whole)
     if train_setup.is_finished(output):
         return train_results.finished_run(output.folder, report)
-    _check_rows(parts, lm, rows, labelled, report)
+    _check_rows(parts, lm, rows, labelled=labelled, report=report)
     baselines = train_results.baseline_figures(
         form, parts.data, lm, train=labelled, test=rows.splits["test"]
     )
     if folder.begun is None:
         folder.claim(whole)
     began = time.monotonic()
-    selection, chosen = _select(parts, lm, labelled, rows.splits["unlabeled"], whole, report)
+    selection, chosen = _select(
+        parts, lm, labelled, unlabeled=rows.splits["unlabeled"], whole=whole, report=report
+    )
     trained = training.train(
-        chosen, lm, labelled, output.folder, output.resume, selection.confidence
+        chosen,
+        lm,
+        labelled,
+        folder=output.folder,
+        resume=output.resume,
+        confidence=selection.confidence,
     )
     seconds = time.monotonic() - began
-    run = _record(parts, lm, rows, selection, chosen, trained)
+    run = _record(parts, lm, rows, selection=selection, chosen=chosen, trained=trained)
     run.seconds["train"] = round(seconds, 1)
     run.baselines = baselines
     method = replace(chosen[0].method, tune=chosen[0].method.tune if len(chosen) == 1 else "prompt")
-    train_results.save(output.folder, trained.model, trained.tasks, method, run)
+    train_results.save(output.folder, trained.model, trained.tasks, method=method, run=run)
     train_results.score_test_rows(form, trained.model, rows.splits["test"], run)
     train_results.save_figures(output.folder, run)
     figures = ", ".join(f"{name} {value:.4g}" for name, value in run.figures.items())
@@ -91,6 +98,7 @@ def _check_rows(
     parts: SelectionParts,
     lm: LanguageModel,
     rows: TaskRows,
+    *,
     labelled: Sequence[Row],
     report: Callable[[str], None],
 ) -> None:
@@ -106,6 +114,7 @@ def _select(
     parts: SelectionParts,
     lm: LanguageModel,
     rows: Sequence[Row],
+    *,
     unlabeled: Sequence[Row],
     whole: Mapping[str, Any],
     report: Callable[[str], None],
@@ -179,6 +188,7 @@ def _record(
     parts: SelectionParts,
     lm: LanguageModel,
     rows: TaskRows,
+    *,
     selection: Selection,
     chosen: Sequence[Candidate],
     trained: Chosen,

@@ -119,7 +119,7 @@ def try_figures(
         if scored and has_labels:
             judge_labels.judge(twin, scored)
         elif scored:
-            judge_texts.judge(twin, scored, brief(form), ("bleu",))
+            judge_texts.judge(twin, scored, brief(form), metrics=("bleu",))
 
 
 def weigh(

@@ -122,7 +122,9 @@ def score_test_rows(form: TaskForm, model: PromptModel, rows: Sequence[Row], run
         run.wrong = details.wrong
         run.intervals = details.intervals
         return
-    judged = judge_texts.judge(model, rows, form.decoding, judging.metrics, judging.parts)
+    judged = judge_texts.judge(
+        model, rows, form.decoding, metrics=judging.metrics, parts=judging.parts
+    )
     run.figures = judged.figures
     run.parts = judged.parts
     run.left_out = judged.left_out
@@ -136,6 +138,7 @@ def save(
     folder: pathlib.Path,
     model: PromptModel,
     tasks: Mapping[str | None, int],
+    *,
     method: Method,
     run: Run,
 ) -> None:
@@ -150,7 +153,7 @@ def save(
         if best:
             figures = {f"dev {run.dev_score}": best["dev"], "dev loss": best["dev_loss"]}
         place = folder_of(folder, value)
-        prompt_folder.save(model, place, number, figures, encoder=True)
+        prompt_folder.save(model, place, task=number, metrics=figures, encoder=True)
         if method.tune == "prompt":
             with contextlib.suppress(ConfigError):
                 peft_format.export(model, place, number)

@@ -164,7 +164,7 @@ def finish(setup: Setup, trained: Trained, seconds: float) -> Run:
         train_checks.weigh(model, tasks, rows.of("dev", None), trained.histories)
     _fit_confidence(trained, rows, scaled=form.reading.temperature == "dev")
     run = train_results.record(setup, trained, seconds)
-    train_results.save(output.folder, model, tasks, trained.method, run)
+    train_results.save(output.folder, model, tasks, method=trained.method, run=run)
     _score(setup, trained, run)
     train_results.save_figures(output.folder, run)
     train_results.report_figures(form, output.folder, run, report)
@@ -240,7 +240,13 @@ def _train_pet(setup: Setup) -> Trained:
     report(f"Together on dev: {', '.join(f'{score:.3f}' for score in outcome.ensembles)}")
     _report_model(outcome.model, report)
     method = replace(method, tune="both")
-    return Trained(outcome.model, tasks, method, figures, {0: outcome.trained})
+    return Trained(
+        model=outcome.model,
+        tasks=tasks,
+        method=method,
+        baselines=figures,
+        histories={0: outcome.trained},
+    )
 
 
 def prepare(
@@ -318,7 +324,7 @@ def with_rate(setup: Setup, prepared: Prepared) -> Setup:
     if not parts.finds_rate:
         return setup
     rate = learning_rate.find(
-        model, data, parts.train, parts.output.folder, setup.report, ranks=setup.ranks
+        model, data, parts.train, folder=parts.output.folder, report=setup.report, ranks=setup.ranks
     )
     settings = parts.train.model_copy(update={"learning_rate": rate})
     return replace(setup, parts=replace(parts, train=settings))
@@ -382,7 +388,13 @@ def trained_of(
         lost = error
         tasks = {value: number for value, number in tasks.items() if histories[number].best}
     trained = Trained(
-        prepared.model, tasks, parts.method, prepared.baselines, histories, lost, parts.train
+        model=prepared.model,
+        tasks=tasks,
+        method=parts.method,
+        baselines=prepared.baselines,
+        histories=histories,
+        lost=lost,
+        settings=parts.train,
     )
     train_results.report_training(setup, trained)
     return trained

@@ -19,15 +19,11 @@ def shard_layers(model: PreTrainedModel, device: torch.device) -> None:
     often. Tables of embeddings within layers, as of relative positions, stay whole."""
     from torch.distributed.fsdp import fully_shard
 
-    tables = {
-        weight
-        for module in model.modules()
-        if isinstance(module, nn.Embedding)
-        for weight in module.parameters()
-    }
+    tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    whole = {weight for table in tables for weight in table.parameters()}
     mesh = _mesh(device)
     for layer in outermost_layers(model):
-        ours = tables & set(layer.parameters())
+        ours = whole & set(layer.parameters())
         fully_shard(layer, mesh=mesh, ignored_params=ours, reshard_after_forward=True)
     model.to(device)
 

@@ -1,5 +1,6 @@
 """The losses of examples, and their gradients."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ def backward(
     model: "PromptModel",
     examples: Sequence[Example],
     weights: Sequence[float],
+    *,
     sizes: Sequence[int],
     ranks: Ranks,
 ) -> torch.Tensor:
@@ -97,7 +99,8 @@ def _share(
 def _of_readers(model: "PromptModel", tasks: Sequence[int]) -> list[torch.nn.Parameter]:
     """What is trained of the readers of some tasks, which no encoder makes."""
     readers = [model.reader(task) for task in dict.fromkeys(tasks)]
-    return [p for reader in readers for p in reader.parameters() if p.requires_grad]
+    parameters = itertools.chain.from_iterable(reader.parameters() for reader in readers)
+    return [parameter for parameter in parameters if parameter.requires_grad]
 
 
 def _coupled_inputs(

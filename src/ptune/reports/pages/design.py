@@ -83,6 +83,7 @@ class Answer:
 def answer(
     scores: Sequence[Score],
     figure: str,
+    *,
     digits: int = 3,
     lower_is_better: bool = False,
     baseline: Score | None = None,

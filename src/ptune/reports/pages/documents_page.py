@@ -16,6 +16,7 @@ SHOWN = 12  # documents whose learning is drawn
 def write(
     lm: str,
     documents: Sequence[DocumentResult],
+    *,
     judged: Sequence[JudgedContext],
     beside: Sequence[JudgedContext],
     folder: pathlib.Path,

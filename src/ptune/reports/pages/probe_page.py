@@ -125,6 +125,7 @@ def wordings_line(results: Results) -> str:
 
 def write(
     results: Results,
+    *,
     single: Sequence[FactsResult],
     labels: dict[str, str],
     notes: Sequence[str],

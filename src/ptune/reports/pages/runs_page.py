@@ -158,9 +158,9 @@ def _answer(columns: Sequence[Column]) -> design.Answer | None:
     return design.answer(
         scores,
         run_columns.title_of(name).removesuffix(" ↓"),
-        run_columns.digits_of(name),
-        lower_is_better,
-        max(present, key=lambda score: score.mean, default=None),
+        digits=run_columns.digits_of(name),
+        lower_is_better=lower_is_better,
+        baseline=max(present, key=lambda score: score.mean, default=None),
     )
 
 

@@ -65,6 +65,7 @@ class RunningSearch:
         name: str,
         parts: Sequence[Any],
         run: Callable[[int], Form],
+        *,
         form: type[Form],
         on_result: Callable[[Form], None] = lambda result: None,
     ) -> list[Form]:
@@ -126,7 +127,7 @@ def scored(
             progress.advance(len(result.candidates), **({"best": max(best)} if best else {}))
 
         parts = [[(one.template, one.words) for one in group] for group in groups]
-        results = search.stage(split, parts, run, ScoredCandidates, count)
+        results = search.stage(split, parts, run, form=ScoredCandidates, on_result=count)
     return [one for result in results for one in result.candidates]
 
 

@@ -186,7 +186,7 @@ def of_task(
         names = [labels[int(one.argmax())] for one in scores]
         shares = [one.softmax(0).tolist() for one in scores]
         asked = [example.row for example in examples]
-        return labelled([metric], asked, names, form.target, labels, shares)[metric]
+        return labelled([metric], asked, names, form.target, labels=labels, shares=shares)[metric]
 
     names = {field.name for field in task_members.fields(form)}
     return SearchedTask(

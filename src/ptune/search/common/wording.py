@@ -70,7 +70,7 @@ def _log_perplexities(search: RunningSearch, templates: Sequence[Template]) -> l
         "wordings",
         [[template.source for template in templates]],
         lambda _: Wordings(log_probs=mean_log_probs(lm, texts), calls=calls),
-        Wordings,
+        form=Wordings,
     )[0]
     search.budget.spent += done.calls
     size = len(task.train[:SAMPLED])

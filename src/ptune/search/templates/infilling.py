@@ -55,13 +55,13 @@ def propose(search: RunningSearch, source: str, beams: int) -> list[CandidateSco
         if not search.budget.allows(_calls(task.train, beams, lm, shape), reserved):
             return WrittenTemplates(templates=[], calls=0)
         fill = fill_masks if lm.kind == "masked" else write_spans
-        return fill(search, source, shape, beams, allowed)
+        return fill(search, source, shape, beams=beams, allowed=allowed)
 
     def count(result: WrittenTemplates) -> None:
         search.budget.spent += result.calls
 
     parts = [[source, beams, shape] for shape in shapes]
-    done = search.stage("written", parts, write, WrittenTemplates, count)
+    done = search.stage("written", parts, write, form=WrittenTemplates, on_result=count)
     written = sorted(
         (one for result in done for one in result.templates), key=lambda one: -one.log_prob
     )
@@ -132,7 +132,7 @@ def _best(beams: Sequence[Beam], count: int) -> list[Beam]:
 
 
 def fill_masks(
-    search: RunningSearch, source: str, shape: Sequence[int], beams: int, allowed: torch.Tensor
+    search: RunningSearch, source: str, shape: Sequence[int], *, beams: int, allowed: torch.Tensor
 ) -> WrittenTemplates:
     """Fill runs of masks from left to right by beam search."""
     lm = search.task.lm
@@ -148,7 +148,7 @@ def fill_masks(
     calls = 0
     for _ in range(sum(shape)):
         calls += len(current) * len(rows)
-        wide = _widened(lm, current, rows_of, allowed, beams)
+        wide = _widened(lm, current, rows_of, allowed=allowed, beams=beams)
         current = _best(wide, beams)
     templates = [_written(template, ids, total, lm) for total, ids in current]
     return WrittenTemplates(templates=[one for one in templates if one], calls=calls)
@@ -158,6 +158,7 @@ def _widened(
     lm: LanguageModel,
     current: Sequence[Beam],
     rows_of: Callable[[Ids], Sequence[EncodedRow]],
+    *,
     allowed: torch.Tensor,
     beams: int,
 ) -> list[Beam]:
@@ -221,7 +222,7 @@ class _Spans:
 
 
 def write_spans(
-    search: RunningSearch, source: str, shape: Sequence[int], beams: int, allowed: torch.Tensor
+    search: RunningSearch, source: str, shape: Sequence[int], *, beams: int, allowed: torch.Tensor
 ) -> WrittenTemplates:
     """Let the decoder write all gaps by beam search, each closed by the sentinel of the next."""
     lm = search.task.lm
@@ -238,7 +239,9 @@ def write_spans(
     calls = 0
     while current:
         calls += len(current) * len(rows)
-        wide = _spans_widened(lm, current, rows_of, allowed, sentinels, shape, beams)
+        wide = _spans_widened(
+            lm, current, rows_of, allowed=allowed, sentinels=sentinels, shape=shape, beams=beams
+        )
         best = _best(list(wide), beams)
         finished += [
             beam for beam in best if len(_Spans(sentinels, beam[1]).lengths()) > len(shape)
@@ -257,6 +260,7 @@ def _spans_widened(
     lm: LanguageModel,
     current: Sequence[Beam],
     rows_of: Callable[[Ids], Sequence[EncodedRow]],
+    *,
     allowed: torch.Tensor,
     sentinels: Sequence[int],
     shape: Sequence[int],

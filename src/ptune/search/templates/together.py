@@ -21,7 +21,7 @@ def together(search: RunningSearch, kept: Sequence[CandidateScore]) -> dict[str,
         "ensemble",
         [[one.template for one in kept]],
         lambda _: _computed(search, kept, calls),
-        Together,
+        form=Together,
     )[0]
     search.budget.spent += done.calls
     listed = ", ".join(f"{name} {value:.3f}" for name, value in done.figures.items())

@@ -80,7 +80,13 @@ def propose(
         def run(number: int) -> TokenSteps:
             last = min(settings.steps, rounds[number] + ROUND)
             return _round(
-                search, trigger, state, settings, allowed, (rounds[number], last), reserved
+                search,
+                trigger,
+                state,
+                settings=settings,
+                allowed=allowed,
+                bounds=(rounds[number], last),
+                reserved=reserved,
             )
 
         def take(result: TokenSteps) -> None:
@@ -92,7 +98,7 @@ def propose(
             progress.advance(len(result.steps), **best)
 
         parts = [[source, whole_words, settings.candidates, start] for start in rounds]
-        search.stage("autoprompt", parts, run, TokenSteps, take)
+        search.stage("autoprompt", parts, run, form=TokenSteps, on_result=take)
     written = [trigger.written(ids) for ids in dict.fromkeys(state.visited)]
     return [
         CandidateScore(template=text, source="AutoPrompt") for text in written if text is not None
@@ -108,6 +114,7 @@ def _round(
     search: RunningSearch,
     trigger: Trigger,
     state: _State,
+    *,
     settings: Settings,
     allowed: Allowed,
     bounds: tuple[int, int],
@@ -126,7 +133,9 @@ def _round(
         if ended or not search.budget.allows(calls + needed, reserved):
             ended = True
             break
-        tried = exchanges(trigger, ids, place, learned, settings.candidates, allowed)
+        tried = exchanges(
+            trigger, ids, place, examples=learned, count=settings.candidates, allowed=allowed
+        )
         losses = trigger.losses([ids, *tried], judged)
         calls += GRADIENT * trigger.calls(learned) + (len(tried) + 1) * trigger.calls(judged)
         best = min(range(len(losses)), key=lambda n: losses[n])
@@ -142,6 +151,7 @@ def exchanges(
     trigger: Trigger,
     ids: Ids,
     place: int,
+    *,
     examples: Sequence[Example],
     count: int,
     allowed: Allowed,

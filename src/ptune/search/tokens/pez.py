@@ -29,7 +29,7 @@ def nearest(vectors: torch.Tensor, words: torch.Tensor, allowed: torch.Tensor) -
 
 
 def propose(
-    search: RunningSearch, source: str, steps: int, rate: float, whole_words: bool
+    search: RunningSearch, source: str, *, steps: int, rate: float, whole_words: bool
 ) -> list[CandidateScore]:
     """Search by PEZ; return the prompts that stood there, those of the smallest loss first. Its
     steps are one part: after a kill they are taken again, and give the same.
@@ -48,8 +48,10 @@ def propose(
     done = search.stage(
         "pez",
         [[source, whole_words, steps, rate]],
-        lambda _: _steps(search, trigger, start, allowed, steps, rate, reserved),
-        TokenSteps,
+        lambda _: _steps(
+            search, trigger, start, allowed=allowed, steps=steps, rate=rate, reserved=reserved
+        ),
+        form=TokenSteps,
     )[0]
     if not done.steps:
         raise ConfigError(
@@ -70,6 +72,7 @@ def _steps(
     search: RunningSearch,
     trigger: Trigger,
     start: Ids,
+    *,
     allowed: torch.Tensor,
     steps: int,
     rate: float,

@@ -20,7 +20,7 @@ EVALUATIONS = 10  # on dev, during the training of the soft prompt
 
 
 def propose(
-    search: RunningSearch, source: str, steps: int, near: int, whole_words: bool
+    search: RunningSearch, source: str, *, steps: int, near: int, whole_words: bool
 ) -> list[CandidateScore]:
     """Train a soft prompt, and project it: to the nearest token at each place; and to the best of
     some near ones, which are evaluated exactly, place by place.
@@ -42,8 +42,8 @@ def propose(
     soft = search.stage(
         "soft-prompt",
         parts,
-        lambda _: _trained(search, trigger, list(start), steps, reserved + each),
-        SoftPrompt,
+        lambda _: _trained(search, trigger, list(start), steps=steps, reserved=reserved + each),
+        form=SoftPrompt,
     )[0]
     search.budget.spent += soft.calls
     vectors = torch.tensor(soft.vectors, device=trigger.lm.device)
@@ -51,8 +51,8 @@ def propose(
         "projection",
         [[source, whole_words, steps, count] for count in (1, near)],
         lambda number: projected(trigger, vectors, allowed, (1, near)[number]),
-        TokenSteps,
-        lambda result: _take(search, result),
+        form=TokenSteps,
+        on_result=lambda result: _take(search, result),
     )
     names = ("nearest words of a soft prompt", f"best of {near} near words of a soft prompt")
     written = [trigger.written(tuple(result.ids)) for result in done]
@@ -69,7 +69,7 @@ def _take(search: RunningSearch, result: TokenSteps) -> None:
 
 
 def _trained(
-    search: RunningSearch, trigger: Trigger, start: list[int], steps: int, reserved: int
+    search: RunningSearch, trigger: Trigger, start: list[int], *, steps: int, reserved: int
 ) -> SoftPrompt:
     """The vectors of a soft prompt that was trained within the budget."""
     config = _training(search, trigger, steps, reserved)

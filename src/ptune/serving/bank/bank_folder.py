@@ -38,7 +38,7 @@ def recover(folder: pathlib.Path) -> None:
     files.remove_unfinished(folder)
 
 
-def put(bank: PromptBank, folder: pathlib.Path, name: str, archive: bytes, most: int) -> bool:
+def put(bank: PromptBank, folder: pathlib.Path, name: str, *, archive: bytes, most: int) -> bool:
     """Take a prompt that was sent, whole or not at all; in the thread of the LM.
 
     Args:
@@ -103,7 +103,7 @@ def _contents(archive: bytes, most: int) -> dict[str, bytes]:
             if sorted(opened.namelist()) != sorted(NAMES):
                 raise refused(f"The ZIP file should hold {wanted}, and nothing else.", "body")
             if sum(entry.file_size for entry in opened.infolist()) > most:
-                raise Problem(413, "Too large", f"A prompt may have {most:,} bytes.", "body")
+                raise Problem(413, "Too large", f"A prompt may have {most:,} bytes.", field="body")
             return {name: opened.read(name) for name in NAMES}
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
         raise refused(f"The body should be a ZIP file of {wanted}.", "body") from error

@@ -112,12 +112,12 @@ class BatchEngine:
             best = model.answer(examples_of_job, of_job)
             answers.append(
                 LabelAnswer(
-                    best["prediction"],
-                    best["scores"],
-                    job.tokens,
-                    job.unknown,
-                    note,
-                    {name: best[name] for name in MORE if name in best},
+                    label=best["prediction"],
+                    scores=best["scores"],
+                    tokens=job.tokens,
+                    unknown=job.unknown,
+                    batch=note,
+                    more={name: best[name] for name in MORE if name in best},
                 )
             )
         for job, answer in zip(jobs, answers):
@@ -153,7 +153,16 @@ class BatchEngine:
         ends = ["length" if n >= job.settings.max_new_tokens else "stop" for n in counts]
         if job.on_text is not None and len(texts) == 1:
             job.on_text(texts[0])
-        job.succeed(TextAnswer(texts, ends, job.tokens, sum(counts), job.unknown, note_of([job])))
+        job.succeed(
+            TextAnswer(
+                texts=texts,
+                ends=ends,
+                tokens=job.tokens,
+                written=sum(counts),
+                unknown=job.unknown,
+                batch=note_of([job]),
+            )
+        )
 
     def _write_live(self, jobs: Sequence[Job], between: Callable[[], None]) -> None:
         model, examples = _one_model(jobs)
@@ -207,7 +216,14 @@ def take_token(job: Job, text: LiveText, token: int, note: BatchNote) -> None:
     if job.on_text is not None and (piece := text.piece()):
         job.on_text(piece)
     if text.end is not None:
-        answer = TextAnswer([text.text], [text.end], job.tokens, len(text.ids), job.unknown, note)
+        answer = TextAnswer(
+            texts=[text.text],
+            ends=[text.end],
+            tokens=job.tokens,
+            written=len(text.ids),
+            unknown=job.unknown,
+            batch=note,
+        )
         job.succeed(answer)
 
 

@@ -34,7 +34,7 @@ def engine_for(
     if name == "vllm":
         from ptune.serving.engines.vllm_engine import VllmEngine
 
-        return VllmEngine(lm, batch_tokens, rows, vllm_url, vllm_prefixes)
+        return VllmEngine(lm, batch_tokens, rows, url=vllm_url, folder=vllm_prefixes)
     if name == "continuous":
         from ptune.serving.engines.continuous_engine import ContinuousEngine
 

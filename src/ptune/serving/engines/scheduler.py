@@ -71,7 +71,11 @@ class Scheduler:
         with self._changed:
             if self._closing:
                 raise Problem(
-                    503, "The server is stopping", "The server is being stopped.", None, 5
+                    503,
+                    "The server is stopping",
+                    "The server is being stopped.",
+                    field=None,
+                    retry_after=5,
                 )
             try:
                 queue.put(jobs)
@@ -333,7 +337,7 @@ def problem_of(error: BaseException, job: Job) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, DivergedError):
-        return Problem(500, "No finite scores", str(error), job.prompt_place)
+        return Problem(500, "No finite scores", str(error), field=job.prompt_place)
     if isinstance(error, PtuneError):
         return refused(str(error), job.place)
     log.error("A row of %s failed: %s", job.prompt, _frames(error))
@@ -358,4 +362,6 @@ def _failing(jobs: Sequence[Job]) -> Iterator[None]:
 
 def unknown_prompt(name: str, field: str) -> Problem:
     """The answer to a prompt that is not there, or not for whoever asks."""
-    return Problem(404, "No such prompt", f"There is no prompt {name[:100]!r} for you here.", field)
+    return Problem(
+        404, "No such prompt", f"There is no prompt {name[:100]!r} for you here.", field=field
+    )

@@ -47,7 +47,7 @@ class VllmEngine(BatchEngine):
     joins = True
 
     def __init__(
-        self, lm: LanguageModel, tokens: int, rows: int, url: str, folder: pathlib.Path | None
+        self, lm: LanguageModel, tokens: int, rows: int, *, url: str, folder: pathlib.Path | None
     ):
         super().__init__(lm, tokens)
         if lm.kind != "causal":

@@ -53,14 +53,16 @@ async def _tell_invalid(request: Request, error: Exception) -> Response:
     first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     field = _path(first["loc"], error.body)
     if first["type"] == "json_invalid":
-        return problem_response(Problem(400, "Not JSON", "The body is not valid JSON.", "body"))
+        return problem_response(
+            Problem(400, "Not JSON", "The body is not valid JSON.", field="body")
+        )
     if first["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):
         detail = "Send the body as JSON, with Content-Type: application/json."
-        return problem_response(Problem(415, "Not JSON", detail, "body"))
+        return problem_response(Problem(415, "Not JSON", detail, field="body"))
     detail = f"{first['msg']}."
     if first["type"] == "extra_forbidden":
         detail = "There is no such field, and nothing is ignored."
-    return problem_response(Problem(400, "A field is at fault", f"{field}: {detail}", field))
+    return problem_response(Problem(400, "A field is at fault", f"{field}: {detail}", field=field))
 
 
 def _path(location: Any, body: Any) -> str:

@@ -108,7 +108,9 @@ def problem_response(problem: Problem) -> JSONResponse:
 
 
 def _too_large(most: int) -> Problem:
-    return Problem(413, "Too large", f"The body of a request may have {most:,} bytes.", "body")
+    return Problem(
+        413, "Too large", f"The body of a request may have {most:,} bytes.", field="body"
+    )
 
 
 def _limited(receive: Any, most: int) -> Any:

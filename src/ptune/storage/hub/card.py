@@ -16,6 +16,7 @@ def card(
     folder: pathlib.Path,
     notes: Sequence[SavedPrompt],
     repo: str,
+    *,
     license_name: str | None,
     lm_license: str | None,
     has_adapter: bool,

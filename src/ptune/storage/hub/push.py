@@ -52,7 +52,14 @@ def _stage(config: PushConfig, repo: str, folder: pathlib.Path) -> None:
         _name_base(place / "adapter_config.json", note.lm.source)
     has_adapter = any(folder.rglob("adapter_config.json"))
     licence = _license_of(notes[0].lm.source)
-    text = card(config.prompt, notes, repo, config.license, licence, has_adapter)
+    text = card(
+        config.prompt,
+        notes,
+        repo,
+        license_name=config.license,
+        lm_license=licence,
+        has_adapter=has_adapter,
+    )
     files.write_text(folder / "README.md", text)
     files.write_json(folder / repository.SUMS, repository.sums_of(folder))
 

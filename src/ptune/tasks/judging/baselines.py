@@ -235,10 +235,17 @@ def _scored(question: Question, shares: np.ndarray) -> Figures:
     if question.multi_label:
         right = question.present(question.test)
         said = shares >= metrics.MIDDLE
-        return metrics.figures(question.metrics, question.labels, right, said, shares)
+        return metrics.figures(
+            question.metrics, question.labels, present=right, predicted=said, shares=shares
+        )
     answers = [question.labels[number] for number in shares.argmax(1)]
     return labelled(
-        question.metrics, question.test, answers, question.target, question.labels, shares.tolist()
+        question.metrics,
+        question.test,
+        answers,
+        question.target,
+        labels=question.labels,
+        shares=shares.tolist(),
     )
 
 

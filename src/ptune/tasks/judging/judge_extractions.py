@@ -16,6 +16,7 @@ def judge(
     model: PromptModel,
     rows: Sequence[Row],
     names: Sequence[str],
+    *,
     shortening: Shortening | None = None,
     details: LabelDetails | None = None,
 ) -> dict[str, float]:

@@ -87,4 +87,4 @@ def judge(
     answers = [model.answer(row, [next(scores) for _ in row]) for row in encoded]
     shares = np.array([[answer["scores"][label] for label in labels] for answer in answers])
     said = np.array([[label in answer["prediction"] for label in labels] for answer in answers])
-    return metrics.figures(names, labels, right, said, shares)
+    return metrics.figures(names, labels, present=right, predicted=said, shares=shares)

@@ -160,16 +160,16 @@ def question(
     """
     inputs = Template.parse(task_members.inputs(form, lm)).for_lm(lm.tokens, lm.kind, True)[0]
     return Question(
-        train,
-        test,
-        form.answers.names,
-        training_labels,
-        inputs,
-        form.target,
-        metrics_of(form),
-        form.max_length,
-        form.answers.multi_label,
-        form.layout.label_separator,
+        train=train,
+        test=test,
+        labels=form.answers.names,
+        training_labels=training_labels,
+        inputs=inputs,
+        target=form.target,
+        metrics=metrics_of(form),
+        max_length=form.max_length,
+        multi_label=form.answers.multi_label,
+        label_separator=form.layout.label_separator,
     )
 
 
@@ -177,6 +177,7 @@ def judge(
     model: PromptModel,
     rows: Sequence[Row],
     metrics: Sequence[str] = (),
+    *,
     shortening: Shortening | None = None,
     details: LabelDetails | None = None,
 ) -> dict[str, float]:
@@ -191,9 +192,9 @@ def judge(
         ConfigError: a metric is unknown, or cannot be computed on these labels.
     """
     if isinstance(model.tasks[0].task.verbalizer, WordLabels):
-        return judge_words.judge(model, rows, metrics, shortening, details)
+        return judge_words.judge(model, rows, metrics, shortening=shortening, details=details)
     if isinstance(model.tasks[0].task.verbalizer, Extraction):
-        return judge_extractions.judge(model, rows, metrics, shortening, details)
+        return judge_extractions.judge(model, rows, metrics, shortening=shortening, details=details)
     if model.tasks[0].task.multi_label:
         return judge_label_sets.judge(model, rows, metrics, shortening)
     names, target, verbalizer = (
@@ -216,9 +217,9 @@ def judge(
             for row_answer in answers
         ]
         shares = [row_answer.shares for row_answer in answers]
-        figures |= labelled([name], rows, predicted, target, labels, shares)
+        figures |= labelled([name], rows, predicted, target, labels=labels, shares=shares)
         if details is not None and (
-            ends := interval(name, rows, predicted, target, labels, shares)
+            ends := interval(name, rows, predicted, target, labels=labels, shares=shares)
         ):
             details.intervals[name] = ends
     if model.is_ensemble:

@@ -36,6 +36,7 @@ def judge(
     model: PromptModel,
     rows: Sequence[Row],
     decoding: DecodingConfig,
+    *,
     metrics: Sequence[str],
     parts: str | None = None,
     label: str = "writing",
@@ -90,7 +91,14 @@ def judge(
     for row, text, right in zip(rows, written_texts, references):
         fields = {name: value for name, value in row.items() if name != target.task.target}
         outputs.append(Output(row=fields, text=text, references=right))
-    return Judged(figures, apart if len(apart) > 1 else {}, left_out, outputs, seconds, split)
+    return Judged(
+        figures=figures,
+        parts=apart if len(apart) > 1 else {},
+        left_out=left_out,
+        outputs=outputs,
+        seconds=seconds,
+        split=split,
+    )
 
 
 def check(

@@ -52,6 +52,7 @@ LAYOUTS: dict[str, Layout] = {
 def rows_of(
     path: pathlib.Path,
     form: str,
+    *,
     skipped: list[str] | None = None,
     options: FileConfig = AS_IT_IS,
     notes: list[str] | None = None,
@@ -87,6 +88,7 @@ def _check_options(form: str, options: FileConfig) -> None:
 def iterate(
     path: pathlib.Path,
     form: str,
+    *,
     skipped: list[str] | None = None,
     options: FileConfig = AS_IT_IS,
     notes: list[str] | None = None,
@@ -100,4 +102,4 @@ def iterate(
     if form == "rows":
         _check_options(form, options)
         return iterate_rows(path, skipped, options, notes)
-    return iter(rows_of(path, form, skipped, options, notes))
+    return iter(rows_of(path, form, skipped=skipped, options=options, notes=notes))

@@ -142,9 +142,9 @@ def _read_folder(
             Relation(
                 name,
                 known[name].get("label", name),
-                known[name]["template"],
-                tuple(wordings),
-                {split: facts.get(split, []) for split in SPLITS},
+                template=known[name]["template"],
+                wordings=tuple(wordings),
+                facts={split: facts.get(split, []) for split in SPLITS},
             )
         )
     if names and lacking:
@@ -193,7 +193,7 @@ def _read_table(
         if name not in groups:
             raise ConfigError(f"There is no relation {name!r} in {path}. {nearest(name, groups)}")
     relations = [
-        Relation(name, name, manual, (), facts)
+        Relation(name, name, template=manual, wordings=(), facts=facts)
         for name, facts in groups.items()
         if not names or name in names
     ]

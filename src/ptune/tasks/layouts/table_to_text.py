@@ -201,7 +201,7 @@ def _webnlg(
 
 
 def _webnlg_entry(
-    place: str, category: Any, part: str, triples: Any, texts: list[str] | None
+    place: str, category: Any, part: str, *, triples: Any, texts: list[str] | None
 ) -> Entry:
     if not isinstance(category, str) or not category:
         raise DataError(f"{place}: the category is missing.")
@@ -242,7 +242,10 @@ def _webnlg_xml(path: pathlib.Path, language: str) -> Iterator[tuple[str, Read]]
             category, place = entry.get("category"), f"{path}, entry {number} ({entry.get('eid')})"
             part = _part(path, category, SEEN_2020 if later else SEEN_2017)
             of_entry = taken if texts else None
-            yield place, partial(_webnlg_entry, place, category, part, triples, of_entry)
+            yield (
+                place,
+                partial(_webnlg_entry, place, category, part, triples=triples, texts=of_entry),
+            )
 
 
 def _webnlg_lines(path: pathlib.Path, skipped: list[str] | None) -> Iterator[tuple[str, Read]]:
@@ -254,7 +257,7 @@ def _webnlg_row(row: FileRow, path: pathlib.Path) -> Entry:
     category = row.get("category")
     part = row["part"] if isinstance(row.get("part"), str) else _part(path, category, SEEN_2017)
     texts = _texts(row["lex"], row.place) if "lex" in row else None
-    return _webnlg_entry(row.place, category, part, row.get("triples"), texts)
+    return _webnlg_entry(row.place, category, part, triples=row.get("triples"), texts=texts)
 
 
 def _dart(path: pathlib.Path, skipped: list[str] | None) -> Iterator[tuple[str, Read]]:

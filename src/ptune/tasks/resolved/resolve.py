@@ -103,7 +103,11 @@ def task_parts(config: TaskConfig, beside: Collection[str], processes: int = 1) 
         overrides=config.train,
         data=config.data,
         source=LMSource(
-            config.lm, config.device, config.dtype, config.continue_from, config.lm_sharding
+            name=config.lm,
+            device=config.device,
+            dtype=config.dtype,
+            continue_from=config.continue_from,
+            sharding=config.lm_sharding,
         ),
         allow_unknown=config.allow_unknown,
         settings=config.model_dump(mode="json"),

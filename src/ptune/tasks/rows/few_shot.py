@@ -15,6 +15,7 @@ def sample(
     rows: Sequence[Row],
     shots: int,
     seed: int,
+    *,
     target: str = "label",
     labels: Iterable[str] | None = None,
 ) -> list[Row]:
@@ -48,6 +49,7 @@ def draw(
     rows: Sequence[Row],
     shots: int,
     seed: int,
+    *,
     target: str = "label",
     labels: Iterable[str] | None = None,
     others: Sequence[Row] | None = None,
@@ -68,10 +70,10 @@ def draw(
         DataError: a label has too few rows, or a row has a label that is none of the task's.
     """
     labels = list(_by_label(rows, target, labels))
-    train = sample(rows, shots, seed, target, labels)
+    train = sample(rows, shots, seed, target=target, labels=labels)
     rest = [row for row in (rows if others is None else others) if row not in train]
     try:
-        return train, sample(rest, shots, seed, target, labels)
+        return train, sample(rest, shots, seed, target=target, labels=labels)
     except DataError as error:
         raise DataError(f"For dev, beside the rows to learn from: {error}") from error
 

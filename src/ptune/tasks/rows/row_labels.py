@@ -40,6 +40,7 @@ def with_labels_of(
     rows: Sequence[dict[str, Any]],
     names: Mapping[str, str] | None,
     target: str,
+    *,
     path: pathlib.Path,
     split: str,
 ) -> Sequence[Row]:
@@ -68,6 +69,7 @@ def with_labels_of(
 def labelled_rows(
     rows: Sequence[Row],
     labels: Sequence[str],
+    *,
     names: Mapping[str, str] | None,
     target: str,
     path: pathlib.Path,
@@ -125,6 +127,7 @@ def strangers_and_idle(
     data: DataConfig,
     rows: Mapping[str, Sequence[Row]],
     target: str,
+    *,
     labels: Sequence[str],
     several: WordLabels | bool,
 ) -> tuple[list[str], str]:

@@ -30,6 +30,7 @@ def read(
     data: DataConfig,
     target: str,
     labels: Sequence[str] = (),
+    *,
     by: str | None = None,
     fields: Sequence[Field] = (),
     report: Callable[[str], None] | None = None,
@@ -66,10 +67,19 @@ def read(
     _check_target(data, read_rows_of, target)
     _check_parts(read_rows_of, fields)
     rows = {
-        split: _checked(data, split, rows_of_split, target, labels, fields, faults, several)
+        split: _checked(
+            data,
+            split,
+            rows_of_split,
+            target=target,
+            labels=labels,
+            fields=fields,
+            faults=faults,
+            several=several,
+        )
         for split, rows_of_split in read_rows_of.items()
     }
-    idle, lists = strangers_and_idle(data, rows, target, labels, several)
+    idle, lists = strangers_and_idle(data, rows, target, labels=labels, several=several)
     refuse(faults, lists)
     if idle and words:
         notes.append(
@@ -97,7 +107,7 @@ def read(
     if data.halve_dev:
         rows["dev"], rows["test"] = _halves(data, rows["dev"])
     if data.shots is not None:
-        rows["train"], rows["dev"] = _few(data, data.shots, rows, target, labels)
+        rows["train"], rows["dev"] = _few(data, data.shots, rows, target=target, labels=labels)
     return {
         split: _taken(data, split, rows_of_split, target) for split, rows_of_split in rows.items()
     }
@@ -112,7 +122,9 @@ def training_labels(data: DataConfig, target: str, labels: Sequence[str] = ()) -
     faults: list[str] = []
     read_rows_of = {"train": _split_rows(data, "train", faults, [])}
     _check_target(data, read_rows_of, target)
-    rows = _checked(data, "train", read_rows_of["train"], target, labels, (), faults)
+    rows = _checked(
+        data, "train", read_rows_of["train"], target=target, labels=labels, fields=(), faults=faults
+    )
     refuse(faults)
     return [label_of(row[target], labels) for row in rows]
 
@@ -122,7 +134,10 @@ def _split_rows(data: DataConfig, split: str, faults: list[str], notes: list[str
     if (path := getattr(data, split)) is None:
         return []
     _check_there(path, split, data.source)
-    return [changed(row, row, split) for row in _all_rows(path, split, data, faults, notes)]
+    return [
+        changed(row, row, split)
+        for row in _all_rows(path, split, data=data, faults=faults, notes=notes)
+    ]
 
 
 def _check_target(data: DataConfig, rows: Mapping[str, Sequence[Row]], target: str) -> None:
@@ -165,6 +180,7 @@ def _checked(
     data: DataConfig,
     split: str,
     rows: list[Row],
+    *,
     target: str,
     labels: Sequence[str],
     fields: Sequence[Field],
@@ -204,7 +220,7 @@ def _checked(
             faults += judge_label_sets.faults_of(rows, labels, target, data.label_separator)
         else:
             names = data.relabel.get(split)  # type: ignore[call-overload]
-            rows = labelled_rows(rows, labels, names, target, path, faults)
+            rows = labelled_rows(rows, labels, names=names, target=target, path=path, faults=faults)
     for field in fields:
         faults += [
             fault for number, row in enumerate(rows, 1) if (fault := fault_of(row, number, field))
@@ -213,7 +229,7 @@ def _checked(
 
 
 def _all_rows(
-    path: pathlib.Path, split: str, data: DataConfig, faults: list[str], notes: list[str]
+    path: pathlib.Path, split: str, *, data: DataConfig, faults: list[str], notes: list[str]
 ) -> Sequence[Row]:
     """The rows of a split's file; lines that cannot be read are put to the faults.
 
@@ -225,7 +241,7 @@ def _all_rows(
     except DataError as error:
         bad: list[str] = []
         try:
-            rows = rows_of(path, data.form, bad, data, [])
+            rows = rows_of(path, data.form, skipped=bad, options=data, notes=[])
         except DataError:
             raise error from None
         if not bad:
@@ -286,11 +302,21 @@ def _halves(data: DataConfig, rows: list[Row]) -> tuple[list[Row], list[Row]]:
 
 
 def _few(
-    data: DataConfig, shots: int, rows: Mapping[str, list[Row]], target: str, labels: Sequence[str]
+    data: DataConfig,
+    shots: int,
+    rows: Mapping[str, list[Row]],
+    *,
+    target: str,
+    labels: Sequence[str],
 ) -> tuple[list[Row], list[Row]]:
     try:
         return few_shot.draw(
-            rows["train"], shots, data.seed, target, labels, rows["dev"] if data.dev else None
+            rows["train"],
+            shots,
+            data.seed,
+            target=target,
+            labels=labels,
+            others=rows["dev"] if data.dev else None,
         )
     except DataError as error:
         raise DataError(f"{data.train}{f' and {data.dev}' if data.dev else ''}: {error}") from error

@@ -25,11 +25,11 @@ def read(
         data,
         form.target,
         form.answers.names,
-        form.prompt_by,
-        task_members.fields(form),
-        report,
-        form.answers.multi_label,
-        form.answers.word_labels,
+        by=form.prompt_by,
+        fields=task_members.fields(form),
+        report=report,
+        multi_label=form.answers.multi_label,
+        words=form.answers.word_labels,
     )
     labels = form.answers.shared
     return {

@@ -82,7 +82,7 @@ def low_data_plot(runs: Sequence[Run]) -> str:
     )
     labels = labels_of([[run for column in line for run in column.runs] for line in lines])
     for number, (line, label) in enumerate(zip(lines, labels), 1):
-        _draw_line(axes, line, name, textwrap.fill(label, 44), number)
+        _draw_line(axes, line, name=name, label=textwrap.fill(label, 44), number=number)
     axes.set_xscale("symlog", linthresh=next(number for number in rows if number))
     axes.set_xticks(rows, [f"{number:,}" for number in rows], minor=False)
     axes.minorticks_off()
@@ -91,7 +91,7 @@ def low_data_plot(runs: Sequence[Run]) -> str:
     return svg(drawing, f"{title_of(name)} by the number of training rows, a line for each method")
 
 
-def _draw_line(axes: Axes, line: Sequence[Column], name: str, label: str, number: int) -> None:
+def _draw_line(axes: Axes, line: Sequence[Column], *, name: str, label: str, number: int) -> None:
     """A method's figure against the number of training rows, with its deviation over seeds."""
     columns = sorted(line, key=lambda column: column.rows)
     axes.errorbar(

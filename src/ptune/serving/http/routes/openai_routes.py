@@ -60,7 +60,7 @@ async def _answer(
         raise refused(f"A request may have {server.limits.max_rows} rows.", "prompt")
     if body.stream:
         with_usage = bool(body.stream_options and body.stream_options.include_usage)
-        return await _stream(jobs, form, request, tenant, body.n, with_usage)
+        return await _stream(jobs, form, request, tenant=tenant, n=body.n, with_usage=with_usage)
     submit(request, tenant, jobs)
     answers = _good(await answers_of(request, jobs))
     return JSONResponse(_whole(form, answers, tenant))
@@ -99,12 +99,15 @@ async def _stream(
     jobs: Sequence[Job],
     form: CompletionForm,
     request: Request,
+    *,
     tenant: Tenant,
     n: int,
     with_usage: bool,
 ) -> Response:
     """Server-sent events. What is wrong before the first one is an answer with its own status."""
-    events = _events(_Pieces(server_of(request), jobs), form, tenant, n, with_usage)
+    events = _events(
+        _Pieces(server_of(request), jobs), form, tenant=tenant, n=n, with_usage=with_usage
+    )
     submit(request, tenant, jobs)
     try:
         first = await first_or_left(request, events)
@@ -161,7 +164,7 @@ class _Pieces:
 
 
 async def _events(
-    pieces: _Pieces, form: CompletionForm, tenant: Tenant, n: int, with_usage: bool
+    pieces: _Pieces, form: CompletionForm, *, tenant: Tenant, n: int, with_usage: bool
 ) -> AsyncGenerator[str]:
     answers: list[Answer] = []
     sent: dict[int, str] = {}

@@ -66,7 +66,7 @@ async def put_prompt(name: str, request: Request, administrator: Administrator) 
     archive = await request.body()
     most = server.limits.max_prompt_mb * MEGABYTE
     future = server.scheduler.call(
-        lambda: bank_folder.put(server.prompts, folder, name, archive, most)
+        lambda: bank_folder.put(server.prompts, folder, name, archive=archive, most=most)
     )
     is_new = await asyncio.wrap_future(future)
     shown = _shown(server.prompts.describe(name))
@@ -95,7 +95,7 @@ def _folder(server: PromptServer, name: str) -> Any:
         raise refused(f"{rule}and has 100 signs at most.", "id")
     if folder is None or (known and not known[0].folders[0].is_relative_to(folder)):
         detail = "Only prompts in a folder that the server was started with (--bank) are changed."
-        raise Problem(409, "Not in a folder of the server", detail, "id")
+        raise Problem(409, "Not in a folder of the server", detail, field="id")
     return folder
 
 
