@@ -96,6 +96,18 @@ def test_more_than_four_values_go_by_keyword():
     assert not many, many
 
 
+def test_a_comprehension_has_at_most_two_clauses():
+    """Each ``for`` and each ``if`` is one; a comprehension within another counts apart."""
+    long = [
+        f"{place} {ast.unparse(node)}"
+        for place, node in nodes_of_the_source(
+            ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp
+        )
+        if sum(1 + len(clause.ifs) for clause in node.generators) > 2
+    ]
+    assert not long, long
+
+
 def test_a_file_of_tests_runs_alone():
     """What files of tests of several folders share stands beside these folders: pytest finds a file
     in another folder of tests only where it collects that folder too."""

@@ -1,6 +1,7 @@
 """Scripts: which of them put no spaces between words, where a text may be cut, and how wide it is
 on a screen."""
 
+import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -26,7 +27,8 @@ def script_of(texts: Iterable[str]) -> Script:
     """The script of most letters of some texts. Chinese is "han"; Japanese is told from it by its
     kana; "unspaced" are Thai, Lao, Khmer and Burmese; "other" are scripts with spaces that are not
     Latin."""
-    counts = Counter(_kind(sign) for text in texts for sign in text if sign.isalpha())
+    signs = itertools.chain.from_iterable(texts)
+    counts = Counter(_kind(sign) for sign in signs if sign.isalpha())
     if counts["japanese"] * 20 > counts["han"] and counts["japanese"]:
         counts["japanese"] += counts.pop("han", 0)
     return counts.most_common(1)[0][0] if counts else "latin"

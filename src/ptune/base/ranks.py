@@ -96,8 +96,8 @@ class Ranks:
         is_whole = self.calls_together
         files = [self.send_from_first(payload)] if is_whole else self.gather(payload)
         shares = [[*map(read.__getitem__, sorted(read))] for read in map(_tensors, files)]
-        rows = itertools.zip_longest(*shares)
-        return [value for row in rows for value in row if value is not None]
+        in_turn = itertools.chain.from_iterable(itertools.zip_longest(*shares))
+        return [value for value in in_turn if value is not None]
 
     def gather_numbers(self, numbers: Sequence[float]) -> list[float]:
         """As ``gather_shares``, with a number for each item."""

@@ -73,15 +73,14 @@ def _value_of_another_type(message: str, arguments: Sequence[str]) -> str:
     if not fault or not kind:
         return ""
     option = fault[1].replace("_", "-")
-    values = [
-        value if is_joined else following
-        for argument, following in zip(arguments, [*arguments[1:], ""])
-        for name, is_joined, value in [argument.partition("=")]
-        if name.replace("_", "-") == option
-    ]
+    value = ""
+    for argument, following in zip(arguments, [*arguments[1:], ""]):
+        name, is_joined, joined = argument.partition("=")
+        if name.replace("_", "-") == option:
+            value = joined if is_joined else following
     *others, last = [TYPES.get(name, name) for name in kind[1].split("|")[::-1]]
     takes = f"{', '.join(others)} or {last}" if others else last
-    return f"{option} takes {takes}, and it is {values[-1] if values else ''!r}."
+    return f"{option} takes {takes}, and it is {value!r}."
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -408,7 +409,8 @@ def _finish(
     report: Callable[[str], None],
 ) -> None:
     """Write results.json and the page, and tell what has changed meanwhile."""
-    beside = [one for folder in config.beside for one in judged_in(folder) if one.kind == PREFIX]
+    judged_beside = itertools.chain.from_iterable(map(judged_in, config.beside))
+    beside = [one for one in judged_beside if one.kind == PREFIX]
     files.write_json(
         config.out / "results.json",
         {

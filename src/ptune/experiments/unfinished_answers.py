@@ -149,14 +149,14 @@ def _held(partial: pathlib.Path) -> Iterator[None]:
 
 def identity_of(run: AnswerRun, model: PromptModel) -> dict[str, Any]:
     """All that decides the answers but the rows."""
+    parts = [
+        folder / name
+        for folder in prompt_folder.folders_in(run.prompt)
+        for name in ("prompt.json", "prompt.safetensors")
+    ]
     whole = {
         "command": run.command,
-        "prompts": [
-            identity.of_file(folder / name)
-            for folder in prompt_folder.folders_in(run.prompt)
-            for name in ("prompt.json", "prompt.safetensors")
-            if (folder / name).exists()
-        ],
+        "prompts": [identity.of_file(part) for part in parts if part.exists()],
         "lm": identity.of_lm(model.lm),
         "device": model.lm.device.type,
         **identity.with_contents(run.deciding),

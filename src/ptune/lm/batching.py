@@ -4,6 +4,7 @@ here, when a batch is made; what runs a batch asks nothing more."""
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -88,7 +89,7 @@ def in_order(
 
     def ordered(values: Sequence[torch.Tensor], rows_read: Sequence[int]) -> torch.Tensor:
         """The values at all places that are read, in the order of the rows."""
-        order = [n for part in numbers for n in part for _ in range(rows_read[n])]
+        order = [n for n in chain.from_iterable(numbers) for _ in range(rows_read[n])]
         places = torch.tensor(order, device=values[0].device).argsort(stable=True)
         return torch.cat(list(values))[places]
 

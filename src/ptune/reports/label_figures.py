@@ -1,5 +1,6 @@
 """Which labels were confused with which, and precision, recall and F1 of each label."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -60,8 +61,8 @@ def added(
 ) -> tuple[list[str], list[list[int]]]:
     """All labels, right ones first, and the sum of the counts [C, C] over runs."""
     right = [label for confusion in confusions for label in confusion]
-    answered = [label for confusion in confusions for row in confusion.values() for label in row]
-    labels = list(dict.fromkeys([*right, *answered]))
+    answers = [counts for confusion in confusions for counts in confusion.values()]
+    labels = list(dict.fromkeys([*right, *itertools.chain.from_iterable(answers)]))
     counts = [
         [
             sum(confusion.get(row, {}).get(column, 0) for confusion in confusions)

@@ -83,10 +83,12 @@ def _encoder_states(model: PromptModel, number: int) -> dict[str, torch.Tensor]:
     modules = {"soft": model.bank.encoders[prompt]}
     if prefix is not None:
         modules["prefix"] = prefix.encoder
+    trained = {
+        part: module for part, module in modules.items() if not isinstance(module, encoders.Baked)
+    }
     return {
         f"{part}.{name}": value
-        for part, module in modules.items()
-        if not isinstance(module, encoders.Baked)
+        for part, module in trained.items()
         for name, value in module.state_dict().items()
     }
 

@@ -1,5 +1,6 @@
 """The templates and words by which a method asks a task."""
 
+import itertools
 from dataclasses import dataclass
 
 from ptune.answers.readers.reader import Reader
@@ -56,12 +57,8 @@ def members(form: TaskForm, method: Method, lm: LanguageModel | None = None) -> 
         )
     if not all(templates):
         raise ConfigError(f"{form.name} has no template, which {method.name} needs.")
-    return [
-        Member(template, words, seed)
-        for template in templates
-        for words in verbalizers
-        for seed in range(form.prompts)
-    ]
+    choices = itertools.product(templates, verbalizers, range(form.prompts))
+    return [Member(template, words, seed) for template, words, seed in choices]
 
 
 def _around_words(method: Method, words: str) -> str:
@@ -127,13 +124,9 @@ def fields(form: TaskForm) -> list[Field]:
         templates.append(Field(form.answers.word_labels.field).shown)
     if not templates:
         raise ConfigError(f"{form.name} has neither a template nor patterns.")
-    parts = [
-        part
-        for template in dict.fromkeys(templates)
-        for part in parsed(form, template).parts
-        if isinstance(part, Field)
-    ]
-    return list(dict.fromkeys([*parts, *map(Field, form.reading.swap or ())]))
+    parts = itertools.chain.from_iterable(parsed(form, template).parts for template in templates)
+    in_templates = [part for part in parts if isinstance(part, Field)]
+    return list(dict.fromkeys([*in_templates, *map(Field, form.reading.swap or ())]))
 
 
 def inputs(form: TaskForm, lm: LanguageModel | None = None) -> str:

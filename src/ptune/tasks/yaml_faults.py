@@ -81,9 +81,8 @@ def _under(section: str) -> str:
 
 def _names_of_options(section: str, config: type[Config]) -> dict[str, str]:
     """The keys whose option has another name on the command line, by that name."""
-    return {
-        option: f"{section}.{name}" if section else name
-        for name, field in config.model_fields.items()
-        for argument in field.metadata
-        if (option := getattr(argument, "name", None))
-    }
+    names: dict[str, str] = {}
+    for name, field in config.model_fields.items():
+        options = [getattr(argument, "name", None) for argument in field.metadata]
+        names |= {option: f"{section}.{name}" if section else name for option in options if option}
+    return names

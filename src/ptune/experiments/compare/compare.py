@@ -171,12 +171,11 @@ def _procedure(config: CompareConfig) -> Procedure:
 
 def _trials(compared: _Comparison) -> list[Trial]:
     """Every method and baseline on every draw of each task's rows."""
-    return [
-        trial
-        for split in compared.splits
-        for rows in [_rows_identity(split)]
-        for trial in [_trial(compared, split, name, rows) for name in compared.names]
-    ]
+    trials = []
+    for split in compared.splits:
+        rows = _rows_identity(split)
+        trials += [_trial(compared, split, name, rows) for name in compared.names]
+    return trials
 
 
 def _rows_identity(split: FewShotSplit) -> dict[str, str]:

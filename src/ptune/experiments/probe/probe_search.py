@@ -2,6 +2,7 @@
 AutoPrompt, PEZ, and soft prompts that become words. They are chosen on train and dev rows, and
 tested like the others."""
 
+import itertools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -77,7 +78,8 @@ def searches_of(
         for kind in kinds
     }
     files = {name: list(corpus) or [_evidence(facts, name)] for name in names}
-    lacking = next((file for name in names for file in files[name] if not file.exists()), None)
+    all_files = itertools.chain.from_iterable(files.values())
+    lacking = next((file for file in all_files if not file.exists()), None)
     if "mine" in kinds and lacking is not None:
         raise ConfigError(
             f"--search mine reads sentences, and there is no {lacking}: name texts with --corpus."
@@ -112,13 +114,13 @@ def trials_of(plan: Plan) -> list[Trial]:
     """Every search of every relation: the columns of a search share a bank."""
     if plan.searches is None:
         return []
-    return [
-        _trial(plan, method, problem, kind)
-        for kind, methods in plan.searches.columns.items()
-        for problem in plan.problems
-        if problem.manual or kind not in TEXTS
-        for method in methods
-    ]
+    trials = []
+    for kind, methods in plan.searches.columns.items():
+        problems = [problem for problem in plan.problems if problem.manual or kind not in TEXTS]
+        trials += [
+            _trial(plan, method, problem, kind) for problem in problems for method in methods
+        ]
+    return trials
 
 
 def _trial(plan: Plan, method: Method, problem: ProbeTask, kind: str) -> Trial:

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import itertools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -213,8 +214,8 @@ def add_other_prompts(
     run.kept_parameters = sum(model.bank.size(bound.prompt) for bound in model.tasks)
     run.seconds["train"] = round(run.seconds["train"] + before.seconds.get("train", 0.0), 1)
     owners = {bound.task.by[1] for bound in model.tasks if bound.task.by}
-    scored = [row for value in rows if value in owners for row in rows[value]]
-    score_test_rows(form, model, scored, run)
+    scored = [rows_of_owner for value, rows_of_owner in rows.items() if value in owners]
+    score_test_rows(form, model, list(itertools.chain.from_iterable(scored)), run)
 
 
 def report_beside(form: TaskForm, run: Run, report: Callable[[str], None]) -> None:

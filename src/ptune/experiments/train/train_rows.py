@@ -1,5 +1,6 @@
 """The rows of a task that is trained, by the prompts that take them."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -53,12 +54,9 @@ class TaskRows:
         Args:
             tasks: the number of each prompt's task.
         """
-        return [
-            row
-            for value, rows in self.by_prompt["test"].items()
-            if value in tasks or not self.prompt_by
-            for row in rows
-        ]
+        by_prompt = self.by_prompt["test"]
+        scored = [rows for value, rows in by_prompt.items() if value in tasks or not self.prompt_by]
+        return list(itertools.chain.from_iterable(scored))
 
     def counts(self) -> dict[str, int]:
         """How many rows train, dev and test have."""

@@ -79,14 +79,10 @@ def _table(results: Comparison, shots: int, tasks: Sequence[str]) -> Table:
 
 def _caption(cells: Sequence[Cell]) -> str | None:
     notes = [BASELINES_NOTE] if any(cell.baseline for cell in cells) else []
-    widths = [
-        (high - low) / 2
-        for cell in cells
-        for name, (low, high) in cell.intervals.items()
-        if name == cell.metric
-    ]
-    if widths:
-        notes.append(f"With other test rows a figure may be up to {max(widths):.3f} off (95 %).")
+    intervals = [cell.intervals[cell.metric] for cell in cells if cell.metric in cell.intervals]
+    if intervals:
+        widest = max((high - low) / 2 for low, high in intervals)
+        notes.append(f"With other test rows a figure may be up to {widest:.3f} off (95 %).")
     notes += [MARKED] if any(cell.diverged for cell in cells) else []
     return " ".join(notes) or None
 

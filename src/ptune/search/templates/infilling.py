@@ -173,12 +173,14 @@ def _widened(
     rows = [row for _, ids in current for row in rows_of(ids)]
     sums = log_probs(lm, rows).view(len(current), -1, len(allowed)).sum(1) + allowed
     values, tokens = sums.topk(min(len(allowed), beams), dim=1)
-    return [
-        (total + value, (*ids, token))
-        for (total, ids), of_beam, ids_of_beam in zip(current, values.tolist(), tokens.tolist())
-        for value, token in zip(of_beam, ids_of_beam)
-        if value > -float("inf")
-    ]
+    wider: list[Beam] = []
+    for (total, ids), of_beam, tokens_of_beam in zip(current, values.tolist(), tokens.tolist()):
+        wider += [
+            (total + value, (*ids, token))
+            for value, token in zip(of_beam, tokens_of_beam)
+            if value > -float("inf")
+        ]
+    return wider
 
 
 def masked_behind(row: EncodedRow, ids: Ids, mask: int) -> EncodedRow:

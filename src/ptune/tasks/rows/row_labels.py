@@ -152,7 +152,8 @@ def strangers_and_idle(
             for label in names_of(row) if target in row else ():
                 if label not in labels:
                     strangers.setdefault(label, place)
-    there = {label for row in rows["train"] if target in row for label in names_of(row)}
+    labelled = [row for row in rows["train"] if target in row]
+    there = {label for row in labelled for label in names_of(row)}
     idle = [label for label in labels if label not in there] if data.train else []
     sentences = []
     if strangers:

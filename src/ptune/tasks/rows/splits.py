@@ -96,14 +96,11 @@ def read(
         for note in dict.fromkeys(notes):
             report(note)
     if by is not None:
-        refuse(
-            [
-                lacking(row, number, by, "which chooses its prompt")
-                for rows_of_split in rows.values()
-                for number, row in enumerate(rows_of_split, 1)
-                if by not in row
-            ]
+        numbered = itertools.chain.from_iterable(
+            enumerate(of_split, 1) for of_split in rows.values()
         )
+        without = [(number, row) for number, row in numbered if by not in row]
+        refuse([lacking(row, number, by, "which chooses its prompt") for number, row in without])
     if data.halve_dev:
         rows["dev"], rows["test"] = _halves(data, rows["dev"])
     if data.shots is not None:

@@ -1,5 +1,6 @@
 """Runs of ptune train gathered into the columns of a table, with their figures as text."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -243,9 +244,8 @@ def _baseline_values(column: Column, name: str) -> list[float]:
 def dev_scores_of(columns: Sequence[Column]) -> dict[str, list[Score | None]]:
     """Of runs without figures on test rows the score on dev rows, by its name: the mean over
     prompts of what the state that was kept reached."""
-    names = dict.fromkeys(
-        run.dev_score for column in columns for run in column.runs if not run.figures and run.best
-    )
+    runs = itertools.chain.from_iterable(column.runs for column in columns)
+    names = dict.fromkeys(run.dev_score for run in runs if not run.figures and run.best)
     return {
         name: [score_of(column.label, _dev_values(column, name)) for column in columns]
         for name in names
