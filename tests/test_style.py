@@ -108,6 +108,59 @@ def test_a_comprehension_has_at_most_two_clauses():
     assert not long, long
 
 
+@functools.cache
+def classes_of_the_source() -> dict[str, list[ast.ClassDef]]:
+    """The classes of ptune by their names."""
+    classes: dict[str, list[ast.ClassDef]] = {}
+    for _, node in nodes_of_the_source(ast.ClassDef):
+        classes.setdefault(node.name, []).append(node)
+    return classes
+
+
+def bases_of(definition: ast.ClassDef) -> Iterator[ast.ClassDef]:
+    """The classes of ptune from which a class inherits, by their names."""
+    for name in (ast.unparse(base).split("[")[0] for base in definition.bases):
+        for base in classes_of_the_source().get(name, ()):
+            yield base
+            yield from bases_of(base)
+
+
+def public_members(definition: ast.Module | ast.ClassDef) -> list[Any]:
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return [
+        node
+        for node in definition.body
+        if isinstance(node, kinds) and not node.name.startswith("_")
+    ]
+
+
+DOCUMENTED_BY_LIBRARIES = {"torch.autograd.Function": {"forward", "backward"}}
+
+
+def documented_in_a_base(definition: ast.ClassDef) -> set[str]:
+    of_libraries = [DOCUMENTED_BY_LIBRARIES.get(ast.unparse(base), ()) for base in definition.bases]
+    members = [member for base in bases_of(definition) for member in public_members(base)]
+    documented = {member.name for member in members if ast.get_docstring(member)}
+    return documented.union(*of_libraries)
+
+
+def test_a_public_name_has_a_docstring():
+    """A method that overrides one with a docstring may leave it to that."""
+    lacking = []
+    for path, tree in trees_of_the_source().items():
+        for member in public_members(tree):
+            names = [member.name] if not ast.get_docstring(member) else []
+            if isinstance(member, ast.ClassDef):
+                documented = documented_in_a_base(member)
+                names += [
+                    f"{member.name}.{method.name}"
+                    for method in public_members(member)
+                    if not ast.get_docstring(method) and method.name not in documented
+                ]
+            lacking += [f"{path} {name}" for name in names]
+    assert not lacking, lacking
+
+
 def test_a_file_of_tests_runs_alone():
     """What files of tests of several folders share stands beside these folders: pytest finds a file
     in another folder of tests only where it collects that folder too."""

@@ -50,6 +50,7 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
+        """Whether this is the process that writes files and speaks; true of one that is alone."""
         return self.rank == 0
 
     def begin(self, fault: str | None = None, over: bool = False) -> bool:

@@ -64,8 +64,10 @@ class Console(RichConsole):
         super().__init__(markup=False, emoji=False, **settings)
 
     def render_str(self, text: str, **settings: Any) -> Text:
+        """Rich's text of a string, without anything that a terminal would obey."""
         return super().render_str(clean(text), **settings)
 
     def render(self, *arguments: Any, **settings: Any) -> Iterable[Segment]:
+        """Rich's segments; those of texts hold nothing that a terminal would obey."""
         for segment in super().render(*arguments, **settings):
             yield segment if segment.control else Segment(clean(segment.text), segment.style)

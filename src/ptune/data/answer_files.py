@@ -112,7 +112,7 @@ def writer(path: pathlib.Path | None, stream: TextIO, label_separator: str | Non
     return Table(stream, DELIMITERS[path.suffix], label_separator or LABEL_SEPARATOR)
 
 
-class JsonLines:
+class JsonLines(Writer):
     """One JSON object a line; a terminal gets nothing in it to obey."""
 
     def __init__(self, stream: TextIO):
@@ -133,7 +133,7 @@ class JsonLines:
         return record.startswith(written({**row, KEY: None}).removesuffix("null}"))
 
 
-class Table:
+class Table(Writer):
     """A table whose columns are those of the first row, and the answer's."""
 
     def __init__(self, stream: TextIO, delimiter: str, label_separator: str = LABEL_SEPARATOR):

@@ -94,6 +94,11 @@ def is_missing(value: Any) -> bool:
 
 
 def refuse_or_skip(message: str, skipped: list[str] | None) -> None:
+    """Note what is wrong with a row that is to be left out.
+
+    Raises:
+        DataError: nothing is to be left out, as ``skipped`` is None.
+    """
     if skipped is None:
         raise DataError(message)
     skipped.append(message)

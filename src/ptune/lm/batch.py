@@ -67,6 +67,7 @@ class Batch:
         return 1 - float(self.attention.sum()) / self.attention.numel()
 
     def to(self, device: torch.device | str) -> "Batch":
+        """The same batch with all its tensors on a device."""
         return replace(
             self,
             **{

@@ -90,6 +90,7 @@ class ForwardPass:
 
     @property
     def device(self) -> torch.device:
+        """Where the input embeddings are, and so where inputs have to be."""
         if hasattr(self.embeddings, "weight"):
             return self.embeddings.weight.device
         return next(self.model.parameters()).device

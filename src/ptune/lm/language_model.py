@@ -287,10 +287,12 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
+        """Where the LM's input embeddings are, and so where its inputs have to be."""
         return self.forward.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """The number format of the LM's weights."""
         return self.model.dtype
 
     def tune(self, on: bool) -> None:
@@ -619,6 +621,7 @@ class LanguageModel:
         return two_rows(self.tokens, start).to(self.device)
 
     def trial(self) -> Trial:
+        """A few short rows and how to run them, by which it is found out what the LM can do."""
         rows = self.trial_rows()
         return Trial(
             name=type(self.model).__name__,

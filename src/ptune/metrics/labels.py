@@ -77,6 +77,7 @@ def ranked(ranks: Sequence[int]) -> dict[str, float]:
 
 
 def mean(values: Sequence[float]) -> float:
+    """The mean of at least one value."""
     return sum(values) / len(values)
 
 

@@ -124,6 +124,16 @@ def write_tokens(
     end: int | None,
     segment: Segmenter,
 ) -> None:
+    """Write a text's tokens, which of them begin a word, and where its documents end, as the three
+    files that ``tokenise`` reads.
+
+    Args:
+        folder: where the files ids (int32), starts (bool) and documents (int64) are put.
+        end: the token behind every document; None puts none.
+
+    Raises:
+        DataError: the text cannot be read, is not UTF-8, or is empty.
+    """
     total, documents = 0, [0]
     with open(folder / "ids", "wb") as ids, open(folder / "starts", "wb") as starts:
         for tokens in _tokens(_blocks(text), tokenizer, end, segment):

@@ -26,6 +26,7 @@ class PrefixBatch:
     reach: torch.Tensor
 
     def to(self, device: torch.device | str) -> "PrefixBatch":
+        """The same prefixes on a device."""
         return PrefixBatch(self.values.to(device), self.lengths.to(device), self.reach.to(device))
 
 
@@ -99,6 +100,7 @@ class Bank(nn.Module):
             del parts[length:]
 
     def has_prefix(self, number: int) -> bool:
+        """Whether a prompt has a deep prefix."""
         return isinstance(self.prefixes[number], Prefix)
 
     def parameters_of(self, number: int) -> list[nn.Parameter]:

@@ -75,9 +75,15 @@ class ResultFiles(Protocol[Result]):
     """How results are written to files and read again. The record of the trial stands beside the
     result; it is None in the files of older versions, which had none."""
 
-    def read(self, file: pathlib.Path) -> tuple[Result, Mapping[str, Any] | None]: ...
+    def read(self, file: pathlib.Path) -> tuple[Result, Mapping[str, Any] | None]:
+        """Read a result and the record of its trial.
 
-    def write(self, file: pathlib.Path, result: Result, record: Mapping[str, Any]) -> None: ...
+        Raises:
+            StoreError: the file holds no such result.
+        """
+
+    def write(self, file: pathlib.Path, result: Result, record: Mapping[str, Any]) -> None:
+        """Write a result with the record of its trial; the file is whole or absent."""
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,7 @@ class Template:
 
     @cached_property
     def has_mask(self) -> bool:
+        """Whether the template says where the answer stands."""
         return any(isinstance(part, Mask) for part in self.parts)
 
     @cached_property

@@ -17,6 +17,7 @@ class Text:
 
     @property
     def is_blank(self) -> bool:
+        """Whether it is nothing but white space."""
         return not self.text.strip()
 
 

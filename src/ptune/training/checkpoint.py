@@ -32,10 +32,16 @@ class Checkpoint:
     at_end: bool
 
     def save(self, jobs: Sequence[PromptTraining]) -> None:
+        """Write the state of all trainings, with the run's identity."""
         tensors, notes = _state(jobs)
         files.write_tensors(self.file, tensors, {"jobs": notes, "identity": self.identity})
 
     def restore(self, jobs: Sequence[PromptTraining]) -> None:
+        """Bring the trainings to the state in the file.
+
+        Raises:
+            StoreError: the file is of another run, or cannot be read.
+        """
         tensors, note = files.read_noted(self.file)
         if not isinstance(note, dict) or "identity" not in note:
             raise StoreError(

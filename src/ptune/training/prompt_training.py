@@ -258,6 +258,7 @@ class PromptTraining:
 
     @torch.no_grad()
     def load_state(self, tensors: dict[str, torch.Tensor], note: dict[str, Any]) -> None:
+        """Go on from what ``state`` returned of the same training."""
         self.step, self.stale, self.done = note["step"], note["stale"], note["done"]
         best = Evaluation(**note["best"]) if note["best"] else None
         self.trained = TrainingHistory(

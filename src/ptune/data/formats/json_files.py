@@ -20,6 +20,18 @@ def json_file_rows(
     skipped: list[str] | None,
     notes: list[str],
 ) -> Iterator[FileRow]:
+    """The rows of a file whose lines are JSON objects, or which is one text of JSON, each with its
+    file and line.
+
+    Args:
+        form: the ending that tells the file's form, such as ".jsonl".
+        skipped: gets what is wrong with each row that is left out; None refuses such a row.
+        notes: gets what was decided and could have been otherwise.
+
+    Raises:
+        DataError: the file cannot be read, an option is of tables alone, or a row is at fault and
+            ``skipped`` is None.
+    """
     if options.separator or options.quoting or options.columns or options.skip_lines:
         raise DataError(
             f"{path} is JSON by its name: separator, quoting, columns and skip_lines are of tables."

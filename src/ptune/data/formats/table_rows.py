@@ -20,6 +20,16 @@ MARKDOWN_RULE = re.compile(r"\|?(\s*:?-+:?\s*\|)+(\s*:?-+:?\s*)?")
 def table_rows(
     path: pathlib.Path, options: FileConfig, skipped: list[str] | None, notes: list[str]
 ) -> Iterator[FileRow]:
+    """The rows of a table, each with its file and the line on which it begins.
+
+    Args:
+        skipped: gets what is wrong with each row that is left out; None refuses such a row.
+        notes: gets what was decided and could have been otherwise.
+
+    Raises:
+        DataError: the file cannot be read, its form is not clear, or a row is at fault and
+            ``skipped`` is None.
+    """
     lenient, names = skipped is not None, given_names(path, options)
     opened = table_lines(path, options)
     dialect = table_dialect(path, options, opened, lenient)

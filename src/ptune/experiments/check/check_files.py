@@ -37,6 +37,7 @@ class FirstFaults(list[str]):
         self.total = 0
 
     def append(self, fault: str) -> None:
+        """Count a fault, and keep it where it is one of the first five."""
         self.total += 1
         if len(self) < SHOWN_FAULTS:
             super().append(fault)

@@ -29,6 +29,7 @@ PAPER = pathlib.Path("paper")  # of --vocab: the vocabulary of the papers
 
 
 def listed(text: str) -> list[str]:
+    """The parts of a list that is written with commas, without empty ones."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 

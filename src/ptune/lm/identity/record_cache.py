@@ -30,6 +30,7 @@ class RecordCache:
         self._held, self._is_final = False, False
 
     def clear(self) -> None:
+        """Forget the record, unless ``keep`` has kept it for good, and look for changes again."""
         if not self._is_final:
             self._kept, self._held = None, False
 

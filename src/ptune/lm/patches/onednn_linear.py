@@ -76,12 +76,14 @@ class Product(torch.autograd.Function):
     def forward(
         ctx: Any, rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
+        """Rows [..., I] times weight [O, I] transposed, plus the bias [O]: [..., O]."""
         ctx.save_for_backward(rows if weight.requires_grad else None, weight)
         return multiply(rows, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """The gradients of the rows, the weight and the bias; None of those that need none."""
         rows, weight = ctx.saved_tensors
         of_rows, of_weight, of_bias = ctx.needs_input_grad
         flat = gradient.flatten(0, -2)

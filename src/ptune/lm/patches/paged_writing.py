@@ -70,6 +70,7 @@ class VirtualPrompt:
 
     @property
     def end(self) -> int:
+        """The first id behind those of its vectors."""
         return self.first_deep + len(self.deep)
 
     def spell(self, row: EncodedRow) -> list[int]:

@@ -87,6 +87,11 @@ class Contexts:
         return start if row.ids[:start] in self.chosen else 0
 
     def run_together(self, texts: Sequence[Ids]) -> Context:
+        """The kept keys and values of B texts as one context, zeros before the shorter ones.
+
+        Args:
+            texts: the token ids of each; none for a row whose context is not kept.
+        """
         longest = max(map(len, texts))
         longest_values = self._values(max(texts, key=len))
         layers, two, heads, _, width = longest_values.shape

@@ -141,6 +141,7 @@ class Watcher:
             pause = max(INTERVAL, (time.monotonic() - began) / SHARE)
 
     def stop(self) -> None:
+        """Let ``run`` end before it looks again."""
         self._stopped.set()
 
     def check(self) -> None:

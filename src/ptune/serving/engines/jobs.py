@@ -87,6 +87,7 @@ class Job:
 
     @property
     def writes(self) -> bool:
+        """Whether a text is asked for, rather than scores of labels."""
         return self.decoding is not None
 
     @property
@@ -96,6 +97,7 @@ class Job:
 
     @property
     def is_late(self) -> bool:
+        """Whether the deadline has passed."""
         return time.monotonic() > self.deadline
 
     @property

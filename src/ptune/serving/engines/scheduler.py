@@ -34,7 +34,13 @@ LONGEST_WAIT = 60  # seconds that Retry-After says at most
 class Prompts(Protocol):
     """Where a prompt's values come from."""
 
-    def get(self, name: str) -> LoadedPrompt: ...
+    def get(self, name: str) -> LoadedPrompt:
+        """A prompt by its id, loaded where it is not in memory yet.
+
+        Raises:
+            KeyError: there is none of that name.
+            Problem: it cannot be read now.
+        """
 
 
 class Scheduler:

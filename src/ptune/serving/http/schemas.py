@@ -14,6 +14,8 @@ class Request(BaseModel):
 
 
 class RowToClassify(Request):
+    """A row, and the prompt that answers it."""
+
     prompt: str
     """The id of the prompt that answers the row."""
     fields: Fields
@@ -21,6 +23,8 @@ class RowToClassify(Request):
 
 
 class ClassifyRequest(Request):
+    """Rows that prompts with labels answer."""
+
     rows: Annotated[list[RowToClassify], Field(min_length=1)]
     """Rows of any prompts with labels; they are answered in one batch."""
     top: Annotated[int, Field(ge=1)] | None = None
@@ -28,6 +32,8 @@ class ClassifyRequest(Request):
 
 
 class StreamOptions(Request):
+    """What a streamed answer holds beside its text."""
+
     include_usage: bool = False
     """Whether a last event tells how many tokens there were."""
 
@@ -65,10 +71,13 @@ class WritingRequest(Request):
 
     @property
     def most_tokens(self) -> int | None:
+        """How many tokens are written at most; None leaves that to the prompt."""
         return self.max_tokens
 
 
 class CompletionRequest(WritingRequest):
+    """What OpenAI's interface for completions takes."""
+
     prompt: str | Fields | list[str] | list[Fields] | None = None
     """The text of a prompt with one field, or the fields as an object or as its JSON; a list of
     these for several rows."""
@@ -83,11 +92,15 @@ class CompletionRequest(WritingRequest):
 
 
 class ContentPart(Request):
+    """A part of a message; texts are the only ones."""
+
     type: Literal["text"]
     text: str
 
 
 class Message(Request):
+    """What the user says in a chat."""
+
     role: Literal["user"]
     """Only user: all else that the LM gets stands in the prompt's template."""
     content: str | list[ContentPart]
@@ -96,12 +109,15 @@ class Message(Request):
 
     @property
     def text(self) -> str:
+        """The whole message; its parts are joined as they stand."""
         if isinstance(self.content, str):
             return self.content
         return "".join(part.text for part in self.content)
 
 
 class ChatRequest(WritingRequest):
+    """What OpenAI's interface for chats takes."""
+
     messages: Annotated[list[Message], Field(max_length=1)] = []
     """One message of the user; none where ``fields`` are given."""
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None

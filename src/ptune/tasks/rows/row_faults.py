@@ -59,4 +59,5 @@ def fault_of(row: Row, number: int, field: Field) -> str:
 
 
 def lacking(row: Row, number: int, field: str, what: str) -> str:
+    """The sentence that a row lacks a field, what for, and which of its fields may be meant."""
     return f"{place_of(row, number)} has no field {field!r}, {what}. {field_hint(field, row)}"

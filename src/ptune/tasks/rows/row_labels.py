@@ -18,6 +18,7 @@ LISTED = 20  # labels that are listed in a message
 
 
 def changed(row: Row, values: Mapping[str, Any], split: str = "") -> Row:
+    """A row with other values; one of a file keeps its line, and its split where none is given."""
     return row.changed(values, split) if isinstance(row, FileRow) else values
 
 

@@ -54,6 +54,7 @@ class AttentionSite:
 
     @property
     def end(self) -> int:
+        """The first of the W values behind those that enter here."""
         return self.start + self.width
 
 
@@ -290,6 +291,8 @@ def _stock(module: nn.Module) -> Callable[..., Any]:
 
 
 def stock_attention(module: nn.Module) -> Callable[..., Any]:
+    """The attention function of a module without prefixes: its family's eager one where the
+    configuration asks for that, else torch's scaled dot product."""
     eager = hasattr(module, "config") and module.config._attn_implementation == EAGER
     plain = (
         getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
@@ -301,6 +304,8 @@ def stock_attention(module: nn.Module) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def entered(state: ActivePrefixes | Recorder | None) -> Iterator[None]:
+    """A context in which every attention that is called serves a state: prefixes enter, calls are
+    noted, or with None nothing happens."""
     token = _entering.set(state)
     try:
         yield

@@ -38,16 +38,19 @@ async def metrics(request: Request, tenant: User) -> Response:
 
 @router.get("/", include_in_schema=False)
 async def playground() -> FileResponse:
+    """The page on which prompts are tried."""
     return _file("playground.html")
 
 
 @router.get("/docs", include_in_schema=False)
 async def docs() -> FileResponse:
+    """The page that describes the interface."""
     return _file("docs.html")
 
 
 @router.get("/page/{name}", include_in_schema=False)
 async def part_of_the_page(name: str) -> FileResponse:
+    """A file that the pages refer to: a script, a style or a picture."""
     if name not in {path.name for path in PAGE.iterdir()}:
         raise Problem(404, "No such page", "There is no such page.")
     return _file(name)
