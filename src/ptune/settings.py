@@ -1,6 +1,8 @@
 """Settings that several packages share: how text is written, how a prompt is trained, how a file
 of rows is read. The line under each field is its help."""
 
+import os
+import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
@@ -11,6 +13,7 @@ from pydantic import (
     Field,
     ValidationError,
     create_model,
+    field_validator,
     model_validator,
 )
 
@@ -61,11 +64,21 @@ class _Checked(ModelMetaclass):
 
 
 class Config(BaseModel, metaclass=_Checked):
-    """Frozen, and refuses what it does not know."""
+    """Frozen, and refuses what it does not know. A path that begins with ~ is the user's home, also
+    where no shell has put that in."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    @field_validator("*")
+    @classmethod
+    def _from_home(cls, value: Any) -> Any:
+        if isinstance(value, pathlib.Path):
+            return pathlib.Path(os.path.expanduser(value))
+        if isinstance(value, list | tuple):
+            return type(value)(map(cls._from_home, value))
+        return value
 
 
 Part = TypeVar("Part")

@@ -12,7 +12,7 @@ import tiny
 from ptune.cli import main
 from ptune.errors import ConfigError, DataError, StoreError, TemplateError, VerbalizerError
 from ptune.experiments import answer_rows
-from ptune.experiments.options import EvaluateConfig, PredictConfig
+from ptune.experiments.options import EvaluateConfig, PredictConfig, ProbeConfig
 from ptune.experiments.train import train_task
 from ptune.reports.schemas import Comparison, Run
 from ptune.storage import prompt_folder, saved_prompt
@@ -585,3 +585,24 @@ def test_without_the_data_it_is_told_how_to_get_them(source, monkeypatch, tmp_pa
 def test_no_file_of_the_project_points_outside_it():
     for path in [*ROOT.glob("examples/*.yaml"), *yaml_task.NAMED.glob("*.yaml")]:
         assert "../.." not in path.read_text(), path
+
+
+def test_a_path_from_the_users_home(tmp_path, monkeypatch):
+    """In a task's file, among options, and in lists; another name that begins so is a name."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PTUNE_PLACE", "~/data")
+    (tmp_path / "t.yaml").write_text(
+        "name: t\ntemplate: '{x} {mask}'\nlabels: {a: yes, b: no}\nout: ~/out\nlm: ~/lm\n"
+        "data: {train: ~/train.csv, dev: '${PTUNE_PLACE}/dev.csv', test: ~old.csv}\n"
+    )
+    task, home = yaml_task.read(tmp_path / "t.yaml"), tmp_path / "home"
+    assert (task.out, task.lm) == (home / "out", str(home / "lm"))
+    assert (task.data.train, task.data.dev) == (home / "train.csv", home / "data" / "dev.csv")
+    assert task.data.test == tmp_path / "~old.csv"
+    predict = PredictConfig(prompt="~/out", data="~/rows.csv", out="~/answers.csv")
+    assert (predict.prompt, predict.data) == (home / "out", str(home / "rows.csv"))
+    assert predict.out == home / "answers.csv"
+    assert ProbeConfig(corpus=["~/a.txt", "b.txt"]).corpus == [
+        home / "a.txt",
+        pathlib.Path("b.txt"),
+    ]

@@ -20,7 +20,7 @@ from ptune.settings import (
     TrainOverrides,
 )
 
-RowsPlace = Annotated[str, BeforeValidator(lambda place: os.fspath(place))]
+RowsPlace = Annotated[str, BeforeValidator(lambda place: os.path.expanduser(os.fspath(place)))]
 """A file, a folder, a pattern, or a URL."""
 
 

@@ -175,8 +175,9 @@ def _lies_in(folder: pathlib.Path, lm: str) -> bool:
 
 
 def _expanded(text: str, path: pathlib.Path) -> str:
-    """A path with ${PTUNE_NAME} replaced by the environment's, or ${PTUNE_NAME:-this} where that is
-    not set. Other variables of the environment are not for a task file to read.
+    """A path with the user's home for ~ at its start, and with ${PTUNE_NAME} replaced by the
+    environment's, or ${PTUNE_NAME:-this} where that is not set. Other variables of the environment
+    are not for a task file to read.
 
     Raises:
         ConfigError: a name does not begin with PTUNE_, or is not set and has no default.
@@ -196,4 +197,4 @@ def _expanded(text: str, path: pathlib.Path) -> str:
             )
         return setting
 
-    return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", value, text)
+    return os.path.expanduser(re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", value, text))
