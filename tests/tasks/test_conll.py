@@ -87,6 +87,13 @@ def test_a_bad_line_leaves_out_its_sentence_alone(tmp_path):
     assert [row["words"] for row in rows] == [["a"], ["d"]] and "line 3" in skipped[0]
 
 
+@pytest.mark.parametrize("parted", [" ", "\t"])
+def test_a_space_within_a_word_parts_no_columns(tmp_path, parted):
+    text = f"10\u00a0000{parted}O\nJo\x85e\u3000{parted}B-PER\n"
+    (row,) = read(tmp_path, text)
+    assert row["words"] == ["10\u00a0000", "Jo\x85e\u3000"]
+
+
 def test_columns_that_are_not_as_many(tmp_path):
     with pytest.raises(ConfigError, match="has 2 columns, and columns names 4"):
         read(tmp_path, "a\tO\n", columns=("a", "b", "c", "d"))

@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from ptune.answers.word_labels import WordLabels
 from ptune.cli import main
 from ptune.data import yaml_files
 from ptune.errors import ConfigError, DataError
@@ -545,6 +546,15 @@ def test_bad_lines_are_told_with_all_other_faults(tmp_path):
         "5: 3 fields where the first line names 2. A text that has a comma in it must stand in "
         "quotation marks. (train)",
     ]
+
+
+def test_a_test_file_without_one_good_sentence_is_told_by_its_lines(tmp_path):
+    train, bad = tmp_path / "a.conll", tmp_path / "b.conll"
+    train.write_text("Vienna B-a\nis O\n")
+    bad.write_text("Vienna B-a\nis\n")
+    words = WordLabels("words", ("O", "B-a"))
+    with pytest.raises(DataError, match=r"b.conll, line 2: a word and its label .*\(test\)"):
+        read(DataConfig(form="conll", train=train, test=bad), "label", words.labels, words=words)
 
 
 def test_labels_that_differ_in_unicodes_form_are_told_as_that(tmp_path):

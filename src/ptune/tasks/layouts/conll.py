@@ -2,6 +2,7 @@
 each sentence (Tjong Kim Sang and De Meulder 2003)."""
 
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
@@ -13,6 +14,7 @@ from ptune.errors import ConfigError, DataError
 from ptune.settings import FileConfig
 
 DOCUMENT = "-DOCSTART-"  # the word of a line that begins a document, and is no sentence
+BLANKS = " \t\r\f\v"
 WORDS, LABELS = "words", "label"
 FORMS = ("conll",)
 
@@ -89,14 +91,21 @@ class _File:
                 self._take_first(number, line)
             if not self.columns or self.separator and _is_remark(line):
                 continue
-            words = line.split(self.separator)
+            words = self._cells(line)
             self._check(number, line, words)
             begin = begin or number
-            cells.append([word.strip() for word in words])
+            cells.append(words)
         if not cells or cells[0][0] == DOCUMENT:
             return None
         values = {name: [cell[n] for cell in cells] for n, name in enumerate(self.columns)}
         return FileRow(values, str(self.path), begin)
+
+    def _cells(self, line: str) -> list[str]:
+        """The columns of a line; spaces that belong to words, such as the one that breaks no line,
+        part none."""
+        if self.separator:
+            return [word.strip(BLANKS) for word in line.split(self.separator)]
+        return re.split(f"[{BLANKS}]+", line.strip(BLANKS))
 
     def _take_first(self, number: int, line: str) -> None:
         """Learn from the first line how the others are written.
@@ -105,7 +114,7 @@ class _File:
             ConfigError: the names of the columns are not as many.
         """
         self.separator = "\t" if "\t" in line else None
-        count = len(line.split(self.separator))
+        count = len(self._cells(line))
         between = [f"column {n}" for n in range(2, count)]
         default = [WORDS, *between, LABELS] if count > 1 else [WORDS]
         self.columns, self.first = self.names or default, number

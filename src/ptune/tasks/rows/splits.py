@@ -199,7 +199,7 @@ def _checked(
             for row in rows
         ]
     else:
-        if split == "test" and not any(target in row for row in rows):
+        if split == "test" and rows and not any(target in row for row in rows):
             raise DataError(
                 f"{path}: no row has the field {target!r}, as in the test sets that are published "
                 "without answers, and nothing can be scored. "
