@@ -4,6 +4,7 @@ tests/ranks_cases.py 4`` prints how far four are from one, for each case."""
 import contextlib
 import functools
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -27,6 +28,9 @@ from ptune.answers.readers.reader_table import READERS
 from ptune.base.interrupts import Interrupted
 from ptune.base.ranks import Ranks
 from ptune.errors import ConfigError, DivergedError, ModelError
+from ptune.experiments.compare import compare
+from ptune.experiments.options import CompareConfig, ProbeConfig
+from ptune.experiments.probe import probe
 from ptune.experiments.train import train_task
 from ptune.lm.language_model import LanguageModel
 from ptune.lm.patches.checkpointing import outermost_layers
@@ -297,6 +301,76 @@ def commanded(ranks: Ranks, folder: pathlib.Path) -> list[str]:
     return spoken
 
 
+def write_experiments(folder: pathlib.Path) -> None:
+    """A task to compare methods on, and facts in LAMA's layout, beside the LM of ``task_file``."""
+    (folder / "task.yaml").write_text(
+        "name: towns\ntemplate: '{soft:2} {x} {mask}'\npatterns: ['{x} is {mask}', '{mask} {x}']\n"
+        "labels: {a: Yes, b: No}\nencoder: table\nlm: ./lm\n"
+        "data: {train: train.jsonl, test: test.jsonl, shots: 3}\n"
+    )
+    (relation := folder / "facts" / "original" / "R").mkdir(parents=True)
+    for name, count, start in (("train", 9, 0), ("dev", 4, 20), ("test", 5, 40)):
+        facts = [{"sub_label": row["x"], "obj_label": row["y"]} for row in rows(count, start)]
+        (relation / f"{name}.jsonl").write_text("\n".join(map(json.dumps, facts)))
+    relations = {"relation": "R", "template": "[X] is in [Y] .", "label": "is in"}
+    (folder / "facts" / "relations.jsonl").write_text(json.dumps(relations))
+
+
+def experiments(
+    ranks: Ranks, folder: pathlib.Path, out: pathlib.Path
+) -> tuple[dict[str, Any], list[int]]:
+    """What a comparison and a probe of all processes find, by the numbers in their results; and
+    how many steps of each were summed over the processes."""
+    shared = {"device": "cpu", "dtype": "float64", "as_json": False}
+    compared = CompareConfig(
+        tasks=[str(folder / "task.yaml")],
+        methods="majority,manual,p-tuning,p-tuning-v2",
+        steps=4,
+        looks=2,
+        select="splits",
+        splits=2,
+        out=out / "compare",
+        train={"batch_size": 3},
+        **shared,
+    )
+    probed = ProbeConfig(
+        lm=str(folder / "lm"),
+        facts=str(folder / "facts"),
+        methods="manual,p-tuning",
+        seeds=2,
+        out=out / "probe",
+        train={"epochs": 2, "batch_size": 4},
+        **shared,
+    )
+    summed: list[int] = []
+    torch.set_default_dtype(torch.float64)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            for run, assist, config in (
+                (compare.compare, compare.assist, compared),
+                (probe.probe, probe.assist, probed),
+            ):
+                again = Ranks(ranks.rank, ranks.count)
+                with mock.patch.object(again, "sum_gradients", wraps=again.sum_gradients) as sums:
+                    (run if ranks.is_first else assist)(config, ranks=again)
+                summed.append(sums.call_count)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    files = sorted(out.rglob("results/*/*.json")) if ranks.is_first else []
+    numbers = {str(file.relative_to(out)): _numbers(json.loads(file.read_text())) for file in files}
+    return numbers, summed
+
+
+def _numbers(value: Any) -> list[float]:
+    """All numbers of a result but how long it took, in order."""
+    if isinstance(value, dict):
+        kept = [part for name, part in value.items() if name not in ("seconds", "trial")]
+        return [number for part in kept for number in _numbers(part)]
+    if isinstance(value, list):
+        return [number for part in value for number in _numbers(part)]
+    return [float(value)] if isinstance(value, int | float) else []
+
+
 held_in_step: dict[str, int] = {}
 FIRST = next(iter(CASES.values()))
 LONGEST_WAIT = timedelta(seconds=60)  # processes that do different things would wait for ever
@@ -362,6 +436,7 @@ def together(
         outcome["trained"][name] = kept, _ = trained(case, ranks)
         outcome["alike"][name] = len(set(ranks.gather(digest(kept)))) == 1
     outcome["sharded"] = sharded_together(ranks, folder, of_sharded)
+    outcome["experiments"] = experiments(ranks, folder / "command", folder / "together")
     with mock.patch.object(Ranks, "sum_gradients", lambda ranks, parameters, losses: losses):
         outcome["forgotten"] = gradients(FIRST, ranks)
     ranks.align([aligned := torch.nn.Parameter(torch.tensor(float(ranks.rank)))])
@@ -408,6 +483,7 @@ def others(
         stopped(Ranks(), folder / name)
     (folder / "command").mkdir()
     task_file(folder / "command", "none")
+    write_experiments(folder / "command")
 
     def work(rank: int) -> None:
         with joined(rank, count, folder / "store") as ranks:
@@ -438,6 +514,7 @@ def main(count: int) -> None:
             joined(0, count, path / "store") as ranks,
         ):
             outcome = together(ranks, path, CASES, of_sharded)
+        of_one, _ = experiments(one, path / "command", path / "alone")
     print(f"{count} processes beside one: gradients of a step in float32, values in float64")
     for name, case in CASES.items():
         of_step = furthest(outcome["gradients"][name], gradients(case, one))
@@ -453,6 +530,9 @@ def main(count: int) -> None:
         wrong = furthest(of_all["gradients"][name], gradients(SHARDED["heads split"], one))
         print(f"{wrong:.1e}  tensor: {name}, which is wrong")
     print(f"{furthest(of_all['trained']['resumed'][0], trained(FIRST, one)[0]):.1e}  fsdp: resumed")
+    for file, numbers in outcome["experiments"][0].items():
+        apart = max(abs(ours - theirs) for ours, theirs in zip(numbers, of_one[file], strict=True))
+        print(f"{apart:.1e}  {file}")
     print(f"values of layers held: {of_all['held']}; refused: {of_all['refused']}")
     forgotten = furthest(outcome["forgotten"], gradients(FIRST, one))
     print(f"{forgotten:.1e}  the first case where nothing is summed")

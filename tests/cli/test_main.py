@@ -128,6 +128,16 @@ def test_one_of_several_processes_of_torchrun_is_refused(capsys, monkeypatch):
     assert "torchrun started 2 processes, and ptune methods runs in one" in " ".join(errors.split())
 
 
+@pytest.fixture
+def several(monkeypatch):
+    """The first of two processes that torchrun started."""
+    for name, value in (("TORCHELASTIC_RUN_ID", "none"), ("WORLD_SIZE", "2"), ("RANK", "0")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(
+        "ptune.base.ranks.joined", lambda *place: contextlib.nullcontext(Ranks(0, 2))
+    )
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -144,7 +154,7 @@ def test_one_of_several_processes_of_torchrun_is_refused(capsys, monkeypatch):
     ],
 )
 def test_what_several_processes_cannot_train_together_is_refused(
-    capsys, monkeypatch, tmp_path, arguments, message
+    capsys, several, monkeypatch, tmp_path, arguments, message
 ):
     """Before anything is read: the rows and the LM are nowhere."""
     monkeypatch.chdir(tmp_path)
@@ -153,13 +163,14 @@ def test_what_several_processes_cannot_train_together_is_refused(
         "data: {train: none.csv, unlabeled: none.csv}\nlm: nowhere/\n"
     )
     pathlib.Path("table.csv").write_text("x,label\nu,a\nv,b\n")
-    for name, value in (("TORCHELASTIC_RUN_ID", "none"), ("WORLD_SIZE", "2"), ("RANK", "0")):
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(
-        "ptune.base.ranks.joined", lambda *place: contextlib.nullcontext(Ranks(0, 2))
-    )
     status, _, errors = main(capsys, "train", *arguments)
     assert status == 2 and message in " ".join(errors.split())
+
+
+@pytest.mark.parametrize("command", [["compare", "task.yaml"], ["probe"]])
+def test_processes_that_share_a_gpu_are_refused(capsys, several, command):
+    status, _, errors = main(capsys, *command, "--device", "cuda:1")
+    assert status == 2 and "--device names cuda:1" in " ".join(errors.split())
 
 
 def test_a_process_that_is_not_the_first_is_silent(capsys, monkeypatch):

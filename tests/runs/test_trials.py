@@ -1,6 +1,7 @@
 """The runner of experiments: what is run, what is read, and what is refused."""
 
 import json
+import types
 
 import pytest
 from killing import killed_after_every_file
@@ -51,6 +52,20 @@ def run(listed, folder, runner, **options):
 
 
 BANKS = [trial("a", bank=1), trial("bb", bank=1), trial("ccc"), trial("d"), trial("e", bank=2)]
+
+
+def test_another_process_runs_what_the_first_one_has_no_results_of(tmp_path):
+    """The first one tells the others which results it has; a bank with one missing runs again."""
+    said, runner = [], Runner()
+    first = types.SimpleNamespace(begin=lambda: True, from_first=lambda tell: said.append(tell()))
+    run([BANKS[0], BANKS[3]], tmp_path, Runner())
+    run(BANKS[:4], tmp_path, Runner(), ranks=first)
+    assert said == [[BANKS[0].file, BANKS[3].file]]
+    other = types.SimpleNamespace(begin=lambda: True, from_first=lambda tell: said[0])
+    trials.assist(BANKS, runner, other)
+    assert runner.groups == [["a", "bb"], ["ccc"], ["e"]]
+    over = types.SimpleNamespace(begin=lambda: False)
+    trials.assist(BANKS, lambda *arguments: 1 / 0, over)
 
 
 def test_successive_trials_of_a_bank_are_run_together(tmp_path):

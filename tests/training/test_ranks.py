@@ -93,6 +93,15 @@ def test_the_command_trains_with_a_sharded_lm_and_saves_as_one_process(outcome):
     assert furthest(ours, theirs) < 1e-6  # saved in float32
 
 
+def test_comparisons_and_probes_find_what_one_process_finds(outcome):
+    (theirs, steps), folder = outcome["experiments"], outcome["folder"]
+    ours, _ = ranks_cases.experiments(Ranks(), folder / "command", folder / "experiments-alone")
+    assert all(steps)  # each process ran a part of them
+    assert theirs.keys() == ours.keys() and len(ours) == 9
+    assert all(theirs[file] == pytest.approx(ours[file], abs=1e-10) for file in ours)
+    assert any(len(numbers) > 40 for numbers in ours.values())  # losses and dev scores too
+
+
 def test_all_processes_begin_and_end_together(outcome):
     assert outcome["begins"] and not outcome["over"]
     assert "diverged" in outcome["diverged"]

@@ -212,12 +212,19 @@ def joined(rank: int, count: int) -> Iterator[Ranks]:
         distributed.destroy_process_group()
 
 
-def check_gpus(device: str) -> None:
-    """Refuse more processes than there are GPUs to run on.
+def check_gpus(device: str, ranks: Ranks) -> None:
+    """Refuse several processes on one GPU.
 
     Raises:
-        ConfigError: there is none for this process.
+        ConfigError: a GPU is named, or there is none for this process.
     """
+    if ranks.count == 1:
+        return
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(
+            f"Each process of torchrun takes a GPU of its own, and --device names {device}: leave "
+            "it out, or take cpu."
+        )
     if device != "cpu" and torch.cuda.is_available():
         count = torch.cuda.device_count()
         if _number_here() >= count:

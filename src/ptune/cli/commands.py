@@ -39,16 +39,18 @@ ESTIMATE = "--estimate"
 
 def _probe(arguments: Sequence[str]) -> None:
     config = _parse(ProbeConfig, "probe", arguments)
-    from ptune.experiments.probe.probe import probe
+    from ptune.experiments.probe import probe
 
-    _resumable(lambda: probe(config), "ptune probe", arguments, config.out)
+    run, assist = (functools.partial(do, config) for do in (probe.probe, probe.assist))
+    _with_others("probe", arguments, config.out, run=run, assist=assist)
 
 
 def _compare(arguments: Sequence[str]) -> None:
     config = _parse(CompareConfig, "compare", arguments)
-    from ptune.experiments.compare.compare import compare
+    from ptune.experiments.compare import compare
 
-    _resumable(lambda: compare(config), "ptune compare", arguments, config.out)
+    run, assist = (functools.partial(do, config) for do in (compare.compare, compare.assist))
+    _with_others("compare", arguments, config.out, run=run, assist=assist)
 
 
 def _sweep(arguments: Sequence[str]) -> None:
@@ -284,6 +286,28 @@ def _train_together(arguments: Sequence[str]) -> None:
         ranks.sharding = task.lm_sharding
         train = train_task.train if ranks.is_first else train_task.assist
         _resumable(lambda: train(task, ranks=ranks), torchrun.command("train"), arguments, task.out)
+
+
+def _with_others(
+    name: str,
+    arguments: Sequence[str],
+    out: pathlib.Path,
+    *,
+    run: Callable[..., object],
+    assist: Callable[..., object],
+) -> None:
+    """Run a command, with the other processes where torchrun started several.
+
+    Args:
+        run: the command, as one process or the first does it.
+        assist: what the others do.
+    """
+    if not torchrun.is_one_of_several():
+        _resumable(run, f"ptune {name}", arguments, out)
+        return
+    with torchrun.joined() as ranks:
+        work = run if ranks.is_first else assist
+        _resumable(lambda: work(ranks=ranks), torchrun.command(name), arguments, out)
 
 
 def _parse(options: type[AnyConfig], command: str, arguments: Sequence[str]) -> AnyConfig:

@@ -13,7 +13,7 @@ from ptune.errors import ConfigError
 if TYPE_CHECKING:
     from ptune.base.ranks import Ranks
 
-TOGETHER = ("train",)  # the commands that several processes can run together
+TOGETHER = ("train", "compare", "probe")  # the commands that several processes can run together
 
 
 def place() -> tuple[int, int]:
@@ -34,8 +34,7 @@ def check_command(name: str) -> None:
     if count > 1 and name not in TOGETHER:
         raise ConfigError(
             f"torchrun started {count} processes, and ptune {name} runs in one: start it as ptune "
-            f"{name}, or with --nproc-per-node 1. Several run ptune {' and '.join(TOGETHER)} "
-            "together."
+            f"{name}, or with --nproc-per-node 1. Several run ptune {', '.join(TOGETHER)} together."
         )
 
 

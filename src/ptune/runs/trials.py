@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ptune.base import files
+from ptune.base.ranks import ALONE, Ranks
 from ptune.errors import ConfigError, StoreError
 from ptune.runs import identity
 
@@ -125,6 +126,7 @@ def run_trials(
     run: Callable[[Sequence[Trial], pathlib.Path | None], Iterable[Result]],
     results: ResultFiles[Result],
     on_result: Callable[[Result], None] = lambda result: None,
+    ranks: Ranks = ALONE,
 ) -> list[Result]:
     """Run the trials whose results are not there yet, and return the results of all, in order.
 
@@ -138,12 +140,16 @@ def run_trials(
             in which it may keep what it needs to go on after an interruption.
         results: how results are written and read.
         on_result: gets each result when it is known, those that are read too.
+        ranks: the processes that run trials together, of which this is the first; the others call
+            ``assist``.
 
     Raises:
         ConfigError: a result in the folder belongs to another trial; what differs is named. Nothing
             was run then.
     """
     finished = {} if folder is None else _read_finished(trials, folder, results)
+    ranks.begin()
+    ranks.from_first(lambda: sorted(finished))
     gathered = []
     for group in _groups(trials):
         scratch = None if folder is None else folder / group[0].scratch
@@ -159,6 +165,26 @@ def run_trials(
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
     return gathered
+
+
+def assist(
+    trials: Sequence[Trial],
+    run: Callable[[Sequence[Trial], pathlib.Path | None], Iterable[Any]],
+    ranks: Ranks,
+) -> None:
+    """Run, beside the first process, trials whose results ``run_trials`` has not there.
+
+    Args:
+        trials: those that processes run together; the first one may have others between them.
+        run: as for ``run_trials``; what it yields is thrown away.
+    """
+    if not ranks.begin():
+        return
+    finished = ranks.from_first(lambda: None)
+    for group in _groups(trials):
+        if not all(trial.file in finished for trial in group):
+            for _ in run(group, None):
+                pass
 
 
 def unfinished(trials: Sequence[Trial], folder: pathlib.Path) -> list[Trial]:

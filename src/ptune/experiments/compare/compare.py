@@ -10,6 +10,7 @@ from typing import Any
 
 from ptune.base import files, terminal
 from ptune.base.file_names import file_name
+from ptune.base.ranks import ALONE, Ranks, check_gpus
 from ptune.errors import ConfigError, DivergedError, PtuneError, nearest
 from ptune.experiments.compare import compare_checks, demonstrations
 from ptune.experiments.compare.compare_methods import (
@@ -42,6 +43,7 @@ from ptune.runs.folder import RunFolder, working_in
 from ptune.runs.logs.open_logs import check_logs, opened_logs
 from ptune.runs.logs.training_log import TrainingLog
 from ptune.runs.trials import JsonResults, Trial, run_trials
+from ptune.runs.trials import assist as assist_trials
 from ptune.settings import TrainConfig
 from ptune.tasks.resolved.parts import TaskParts
 from ptune.training.methods import METHODS, PET, method
@@ -64,6 +66,7 @@ class _Comparison:
         shown: the settings, for the page.
         identity: all that the results depend on, beside a result's own method, shots and seed.
         logs: what gets the figures of trainings while they run.
+        ranks: the processes that train together.
     """
 
     procedure: Procedure
@@ -76,6 +79,7 @@ class _Comparison:
     identity: Mapping[str, Any]
     report: Callable[[str], None]
     logs: Sequence[TrainingLog] = ()
+    ranks: Ranks = ALONE
 
     def split(self, trial: Trial) -> FewShotSplit:
         """The rows of a trial."""
@@ -85,11 +89,17 @@ class _Comparison:
         )
 
 
-def compare(config: CompareConfig, report: Callable[[str], None] | None = None) -> Comparison:
+def compare(
+    config: CompareConfig,
+    report: Callable[[str], None] | None = None,
+    ranks: Ranks = ALONE,
+) -> Comparison:
     """Run the comparison that the config describes, and write results.json and report.html.
 
     Args:
         report: gets each line about the progress; by default it is printed.
+        ranks: the processes that train prompts together, of which this is the first; the others
+            call ``assist``.
 
     Raises:
         PtuneError: a task, its rows, the LM or a setting is at fault.
@@ -97,6 +107,50 @@ def compare(config: CompareConfig, report: Callable[[str], None] | None = None) 
     """
     console = terminal.Console(stderr=config.as_json)
     report = report or partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    names, tasks = _asked(config, ranks)
+    check_logs(config.log)
+    settings = config.model_dump(mode="json")
+    with (
+        working_in(config.out, "ptune compare", config.resume) as folder,
+        opened_logs(config.log, config.out, settings) as logs,
+    ):
+        compared = replace(_set_up(config, names, tasks, report), logs=logs, ranks=ranks)
+        trials = _trials(compared)
+        _check(compared, trials)
+        results = _run(compared, trials, folder)
+        comparison = _summarise(compared, results)
+    if config.as_json:
+        terminal.print_json(comparison.model_dump_json(indent=2))
+    else:
+        _show(comparison, config.out, console, report)
+    _report_faults(comparison, results, report)
+    return comparison
+
+
+def assist(config: CompareConfig, ranks: Ranks) -> None:
+    """Train, beside the first process that calls ``compare``, the prompts of the comparison.
+
+    Raises:
+        PtuneError: as ``compare``.
+    """
+    compared = _set_up(config, *_asked(config, ranks), terminal.print_nothing)
+    compared = replace(compared, ranks=ranks)
+    trials = [trial for trial in _trials(compared) if _trains_prompts(trial.method)]
+    assist_trials(trials, partial(_run_trial, compared), ranks)
+
+
+def _trains_prompts(name: str) -> bool:
+    """Whether a method trains prompts on a frozen LM, which processes do together."""
+    return name in METHODS and name not in PET and METHODS[name].tune == "prompt"
+
+
+def _asked(config: CompareConfig, ranks: Ranks) -> tuple[list[str], list[TaskParts]]:
+    """The methods and baselines, in order, and the tasks.
+
+    Raises:
+        PtuneError: a method, a task or the device is not there.
+    """
+    check_gpus(config.device, ranks)
     choose_device(config.device)
     names = listed(config.methods)
     if unknown := next((name for name in names if name not in TITLES), None):
@@ -111,23 +165,7 @@ def compare(config: CompareConfig, report: Callable[[str], None] | None = None) 
     )
     if config.demonstrations is not None:
         demonstrations.check([task.form for task in tasks], config.demonstrations)
-    check_logs(config.log)
-    settings = config.model_dump(mode="json")
-    with (
-        working_in(config.out, "ptune compare", config.resume) as folder,
-        opened_logs(config.log, config.out, settings) as logs,
-    ):
-        compared = replace(_set_up(config, names, tasks, report), logs=logs)
-        trials = _trials(compared)
-        _check(compared, trials)
-        results = _run(compared, trials, folder)
-        comparison = _summarise(compared, results)
-    if config.as_json:
-        terminal.print_json(comparison.model_dump_json(indent=2))
-    else:
-        _show(comparison, config.out, console, report)
-    _report_faults(comparison, results, report)
-    return comparison
+    return names, tasks
 
 
 def _set_up(
@@ -237,6 +275,7 @@ def _run(compared: _Comparison, trials: Sequence[Trial], folder: RunFolder) -> l
         run=partial(_run_trial, compared),
         results=JsonResults(ComparedResult),
         on_result=partial(_report_result, compared.report),
+        ranks=compared.ranks,
     )
 
 
@@ -283,7 +322,13 @@ def _outcome(
     settings = settings_of(procedure, split, method(name))
     if name not in PET:
         return run_method(
-            procedure, lm, split, method=method(name), settings=settings, logs=compared.logs
+            procedure,
+            lm,
+            split,
+            method=method(name),
+            settings=settings,
+            logs=compared.logs,
+            ranks=compared.ranks if _trains_prompts(name) else ALONE,
         )
     assert scratch is not None
     plan = pet_plan(procedure, lm, split, method=method(name), settings=settings)

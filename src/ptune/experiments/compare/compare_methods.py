@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ptune.answers.from_row import Choices
+from ptune.base.ranks import ALONE, Ranks
 from ptune.errors import DivergedError, TemplateError
 from ptune.experiments.compare import demonstrations
 from ptune.experiments.compare.compare_rows import FewShotSplit, readable_members
@@ -126,19 +127,23 @@ def run_method(
     method: Method,
     settings: TrainConfig,
     logs: Sequence[TrainingLog] = (),
+    ranks: Ranks = ALONE,
 ) -> MethodOutcome:
     """Run a method on a split; the LM is afterwards as it was before.
 
     Args:
         settings: how the method trains (``settings_of``).
         logs: what gets the figures of the method's training; with ``grid`` of all of them.
+        ranks: the processes that train together; the first one alone gets figures.
 
     Raises:
         PtuneError: the method cannot be run on this task or LM.
         DivergedError: its training left no finite state to keep.
     """
     members = readable_members(split.form, method, lm)
-    chosen = choose_member(procedure, lm, split, method=method, members=members, settings=settings)
+    chosen = choose_member(
+        procedure, lm, split, method=method, members=members, settings=settings, ranks=ranks
+    )
     asked = [_with_examples(procedure, split, method, member) for member in members]
     if method.tune == "nothing":
         grid = [_score_untrained(lm, rows, method, member) for rows, member in asked]
@@ -152,14 +157,16 @@ def run_method(
                 settings=settings,
                 logs=logs,
                 pattern=f", pattern {number}",
+                ranks=ranks,
             )
             for number, (rows, member) in enumerate(asked, 1)
         ]
     else:
         rows, member = asked[chosen]
-        return MethodOutcome(
-            **dict(_train_member(lm, rows, method, member=member, settings=settings, logs=logs))
+        trained = _train_member(
+            lm, rows, method, member=member, settings=settings, logs=logs, ranks=ranks
         )
+        return MethodOutcome(**dict(trained))
     return MethodOutcome(**dict(grid[chosen]), grid=[point for point in grid if point.figures])
 
 
@@ -181,12 +188,20 @@ def _grid_point(
     settings: TrainConfig,
     logs: Sequence[TrainingLog] = (),
     pattern: str = "",
+    ranks: Ranks = ALONE,
 ) -> PatternResult:
     """One member trained and scored; without figures where its training diverged and left nothing
     to keep."""
     try:
         return _train_member(
-            lm, split, method, member=member, settings=settings, logs=logs, pattern=pattern
+            lm,
+            split,
+            method,
+            member=member,
+            settings=settings,
+            logs=logs,
+            pattern=pattern,
+            ranks=ranks,
         )
     except DivergedError as error:
         return PatternResult(
@@ -241,6 +256,7 @@ def choose_member(
     method: Method,
     members: Sequence[Member],
     settings: TrainConfig,
+    ranks: Ranks = ALONE,
 ) -> int:
     """The number of the template and words that the method takes, by the few labelled rows alone:
     the first, that of the best untrained LM (``zero-shot``), or that of the best mean dev score
@@ -254,10 +270,13 @@ def choose_member(
             [*split.train, *split.dev], procedure.halves, split.seed, split.form.target
         )
         scores = [
-            _splits_score(lm, split, method, member=member, settings=settings, halves=halves)
+            _splits_score(
+                lm, split, method, member=member, settings=settings, halves=halves, ranks=ranks
+            )
             for member in members
         ]
-    return max(range(len(members)), key=lambda number: (scores[number], -number))
+    best = max(range(len(members)), key=lambda number: (scores[number], -number))
+    return ranks.from_first(lambda: best)
 
 
 def _zero_shot_score(
@@ -282,6 +301,7 @@ def _splits_score(
     member: Member,
     settings: TrainConfig,
     halves: Sequence[tuple[list[Row], list[Row]]],
+    ranks: Ranks,
 ) -> float:
     """The mean main figure of a member that learns from one half of the rows and is scored on the
     other; a training that diverges counts as 0."""
@@ -292,6 +312,7 @@ def _splits_score(
             method,
             member=member,
             settings=settings,
+            ranks=ranks,
         )
         for train, dev in halves
     ]
@@ -307,8 +328,10 @@ def _train_member(
     settings: TrainConfig,
     logs: Sequence[TrainingLog] = (),
     pattern: str = "",
+    ranks: Ranks = ALONE,
 ) -> PatternResult:
-    """Train one member, score it on test, and put the LM back as it was."""
+    """Train one member, score it on test, and put the LM back as it was. Of several processes the
+    first one scores."""
     weights = lm.weights() if method.tune != "prompt" else None
     model = PromptModel(lm, max_length=split.form.max_length)
     learning = replace(split.learning, seed=split.seed)
@@ -323,7 +346,10 @@ def _train_member(
             tune=method.tune,  # type: ignore[arg-type]
             label=f"{method.title}, {split.name}{pattern}",
             logs=logs,
+            ranks=ranks,
         )[number]
+        if not ranks.is_first:
+            return PatternResult(template=member.template, words=member.words)
         fit_confidence(model, [number], split.dev, _is_scaled(split.form))
         details = LabelDetails()
         figures = judge(model, split.test, split.form.judging.metrics, details=details)

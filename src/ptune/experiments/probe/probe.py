@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from ptune.base import files, terminal
+from ptune.base.ranks import ALONE, Ranks, check_gpus
 from ptune.errors import DivergedError
 from ptune.experiments.options import ProbeConfig
 from ptune.experiments.probe import duration, probe_checks, probe_search, probe_setup
@@ -20,6 +21,7 @@ from ptune.reports.trial_results import FactsResult, divergences
 from ptune.runs.folder import RunFolder, working_in
 from ptune.runs.logs.open_logs import check_logs, opened_logs
 from ptune.runs.trials import JsonResults, Trial, run_trials, unfinished
+from ptune.runs.trials import assist as assist_trials
 from ptune.tasks.layouts import lama
 from ptune.training.loop import lower_rates
 from ptune.training.methods import Method
@@ -59,23 +61,21 @@ class _Probe:
         return {problem.name: problem.label for problem in self.plan.problems}
 
 
-def probe(config: ProbeConfig, report: Callable[[str], None] | None = None) -> Results:
+def probe(
+    config: ProbeConfig, report: Callable[[str], None] | None = None, ranks: Ranks = ALONE
+) -> Results:
     """Run the probe that the config describes, and write results.json and report.html.
+
+    Args:
+        ranks: the processes that train prompts together, of which this is the first; the others
+            call ``assist``.
 
     Raises:
         PtuneError: facts, LM or settings are at fault.
     """
     console = terminal.Console(stderr=config.as_json)
     report = report or partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    choose_device(config.device)
-    methods = probe_setup.methods_of(
-        config.methods,
-        config.preset,
-        template=config.template,
-        encoder=config.encoder,
-        init=config.init,
-        train=config.train,
-    )
+    methods = _methods(config, ranks)
     check_logs(config.log)
     settings = config.model_dump(mode="json")
     with (
@@ -83,7 +83,7 @@ def probe(config: ProbeConfig, report: Callable[[str], None] | None = None) -> R
         opened_logs(config.log, config.out, settings) as logs,
     ):
         asked = _set_up(config, methods, folder, report)
-        asked = replace(asked, plan=replace(asked.plan, logs=logs))
+        asked = replace(asked, plan=replace(asked.plan, logs=logs, ranks=ranks))
         single = _run(asked, report)
         results = _summarise(asked, single)
         if config.as_json:
@@ -94,13 +94,59 @@ def probe(config: ProbeConfig, report: Callable[[str], None] | None = None) -> R
     return results
 
 
+def assist(config: ProbeConfig, ranks: Ranks) -> None:
+    """Train, beside the first process that calls ``probe``, the prompts of the probe.
+
+    Raises:
+        PtuneError: as ``probe``.
+    """
+    asked = _planned(config, _methods(config, ranks), terminal.print_nothing)
+    if ranks.begin():
+        together = ranks.from_first(lambda: None)
+        plan = replace(asked.plan, together=together, ranks=ranks)
+        trials = [trial for trial in trials_of(plan) if plan.method(trial).tune == "prompt"]
+        assist_trials(trials, partial(run_bank, plan, None), ranks)
+
+
+def _methods(config: ProbeConfig, ranks: Ranks) -> list[Method]:
+    """The methods with the settings of the command.
+
+    Raises:
+        PtuneError: a method, a setting or the device is at fault.
+    """
+    check_gpus(config.device, ranks)
+    choose_device(config.device)
+    return probe_setup.methods_of(
+        config.methods,
+        config.preset,
+        template=config.template,
+        encoder=config.encoder,
+        init=config.init,
+        train=config.train,
+    )
+
+
 def _set_up(
     config: ProbeConfig,
     methods: Sequence[Method],
     folder: RunFolder,
     report: Callable[[str], None],
 ) -> _Probe:
-    """Read the facts, then the LM, check that they fit together, and claim the folder."""
+    """Plan the probe, check that facts and LM fit together, and claim the folder."""
+    asked = _planned(config, methods, report)
+    plan = asked.plan
+    if folder.begun is None:
+        probe_checks.check_subjects(plan, config.allow_unknown, report)
+        probe_checks.check_rows(plan, report)
+        probe_checks.rehearse(plan)
+    kept = folder.claim(plan.identity, {"together": plan.together})
+    return replace(asked, plan=replace(plan, together=kept["together"]))
+
+
+def _planned(
+    config: ProbeConfig, methods: Sequence[Method], report: Callable[[str], None]
+) -> _Probe:
+    """Read the facts, then the LM."""
     relations = probe_setup.listed(config.relations)
     facts = lama.read_facts(config.facts, relations, config.manual, report)
     tuned = any(method.tune in ("lm", "both") for method in methods)
@@ -132,12 +178,6 @@ def _set_up(
     if searches is not None:
         whole["searches"] = probe_search.identity_of(searches)
     plan = replace(plan, searches=searches, identity=whole)
-    if folder.begun is None:
-        probe_checks.check_subjects(plan, config.allow_unknown, report)
-        probe_checks.check_rows(plan, report)
-        probe_checks.rehearse(plan)
-    kept = folder.claim(plan.identity, {"together": plan.together})
-    plan = replace(plan, together=kept["together"])
     dropped = {relation.name: sum(relation.dropped.values()) for relation in kept_relations}
     return _Probe(
         plan=plan,
@@ -169,8 +209,15 @@ def _run(asked: _Probe, report: Callable[[str], None]) -> list[FactsResult]:
         return (look_for if probe_search.is_search(group[0]) else train)(group, scratch)
 
     on_result = partial(_report_result, report)
+    plan.ranks.begin()
+    plan.ranks.from_first(lambda: plan.together)
     return run_trials(
-        [*trials, *searched], out, run=run, results=JsonResults(FactsResult), on_result=on_result
+        [*trials, *searched],
+        out,
+        run=run,
+        results=JsonResults(FactsResult),
+        on_result=on_result,
+        ranks=plan.ranks,
     )
 
 

@@ -11,6 +11,7 @@ import torch
 
 from ptune.answers.label_words import Verbalizer
 from ptune.base.file_names import file_name
+from ptune.base.ranks import ALONE, Ranks
 from ptune.errors import DivergedError, TemplateError
 from ptune.lm.language_model import LanguageModel, nearest_words
 from ptune.model.prompt_model import Example, Loss, PrefixSettings, PromptModel, Row, Task
@@ -64,6 +65,7 @@ class Plan:
         searches: the prompts that a program looks for.
         identity: all that the results depend on.
         logs: what gets the figures of trainings while they run.
+        ranks: the processes that train together; the first one alone gives results.
     """
 
     lm: LanguageModel
@@ -76,6 +78,7 @@ class Plan:
     searches: "Searches | None" = None
     identity: Mapping[str, Any] = field(default_factory=dict)
     logs: Sequence[TrainingLog] = ()
+    ranks: Ranks = ALONE
 
     def method(self, trial: Trial) -> Method:
         """The method of a trial."""
@@ -175,7 +178,11 @@ def run_bank(
         label += f", seed {config.seed}" if plan.seeds > 1 else ""
         by_task = dict(zip(tasks, problems))
         train = partial(fit, model, config=config, folder=scratch, label=label, logs=plan.logs)
+        if method.tune == "prompt":
+            train = partial(train, ranks=plan.ranks)
         histories = _train(train, method, by_task)
+        if not plan.ranks.is_first:
+            return
         for task, trial in zip(tasks, trials):
             result = _result(
                 plan, model, trial, task=task, trained=histories.get(task), settings=config

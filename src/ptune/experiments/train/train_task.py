@@ -121,9 +121,9 @@ def _resolved(config: TaskConfig, ranks: Ranks) -> TrainingParts:
     if ranks.count == 1:
         return resolve.training(config)
     refusals.check_named(config)
+    check_gpus(config.device, ranks)
     parts = resolve.training(config, ranks.count)
     refusals.check_ranks(parts.method, ranks.count)
-    check_gpus(parts.source.device)
     return parts
 
 

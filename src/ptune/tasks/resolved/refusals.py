@@ -197,7 +197,7 @@ def check_log(method: Method, output: Output) -> None:
 
 
 def check_named(config: TaskConfig) -> None:
-    """Refuse several processes where the method is to be chosen, or one GPU is named.
+    """Refuse several processes where the method is to be chosen.
 
     Raises:
         ConfigError: it is so.
@@ -206,11 +206,6 @@ def check_named(config: TaskConfig) -> None:
         raise ConfigError(
             "method auto tries one method after the other, in one process: name a method (ptune "
             "methods lists them), or start it as ptune train."
-        )
-    if config.device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(
-            "Each process of torchrun takes a GPU of its own, and "
-            f"--device names {config.device}: leave it out, or take cpu."
         )
 
 
