@@ -147,9 +147,9 @@ SHARDED = {
         sharding="fsdp",
     ),
     "masked, prototypes beside words": replace(
-        CASES["masked, prototypes beside words"], sharding="fsdp"
+        CASES["masked, prototypes beside words"], is_quick=True, sharding="fsdp"
     ),
-    "encoder-decoder": Case("t5", (TEXT,), {"batch_size": 3}, is_quick=False, sharding="fsdp"),
+    "encoder-decoder": Case("t5", (TEXT,), {"batch_size": 3}, sharding="fsdp"),  # 1 row at last
     "heads split": Case(
         GROUPED,
         (
@@ -157,7 +157,7 @@ SHARDED = {
             labels("two", "{x} {soft:3} {mask}"),
             replace(DEEP, name="three", prefix=PrefixSettings(0, "Vienna is")),
         ),
-        {"accumulate": 2},
+        {"evaluate_every": 6},
         {"texts": written_right},
         sharding="tensor",
     ),

@@ -263,11 +263,21 @@ _RATE_OR_AUTO: Any = (
         "dev trains it from the beginning.",
     ),
 )
+_SIZE_OR_AUTO: Any = (
+    Annotated[int, Field(ge=1)] | Literal["auto"] | None,
+    Field(
+        None,
+        description="Rows of one task in an optimizer step. auto: the largest power of two, at "
+        "most as many as there are training rows, whose memory fits in 80 % of what is free "
+        "when the training begins.",
+    ),
+)
 TaskTrainOverrides: Any = create_model(
     "TaskTrainOverrides",
     __base__=TrainOverrides,
     __doc__="Training settings of a task that replace the method's own.",
     learning_rate=_RATE_OR_AUTO,
+    batch_size=_SIZE_OR_AUTO,
 )
 DecodingOverrides: Any = _overrides(
     DecodingConfig, "Settings of writing that replace the task's own."

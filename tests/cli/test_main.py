@@ -144,6 +144,7 @@ def several(monkeypatch):
         (["table.csv"], "make one of table.csv by ptune new"),
         (["task.yaml", "--estimate"], "--estimate runs in one process"),
         (["task.yaml", "--method", "auto"], "method auto tries one method after the other"),
+        (["task.yaml", "--train.batch-size", "auto"], "takes what one process finds free"),
         (["task.yaml", "--method", "fine-tune"], "and fine-tune trains the LM:"),
         (["task.yaml", "--method", "pet"], "and pet trains several models one after the other"),
         (["task.yaml", "--method", "p-tuning", "--device", "cuda:1"], "--device names cuda:1"),

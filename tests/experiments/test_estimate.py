@@ -1,18 +1,23 @@
 """The memory of a training, before its LM is loaded."""
 
 import json
+import types
 
+import psutil
 import pytest
 import tiny
 import torch
 
 from ptune.cli import main
 from ptune.errors import ConfigError, PtuneError
-from ptune.experiments.estimate.estimate import KEPT_FREE, LIBRARIES, estimate
+from ptune.experiments.estimate.batch_size import SHARE, largest
+from ptune.experiments.estimate.estimate import KEPT_FREE, LIBRARIES, estimate, estimate_of
 from ptune.experiments.estimate.live_memory import LiveMemory
 from ptune.experiments.estimate.memory_of_training import PromptShape, StepShape, memory_of_step
+from ptune.experiments.train import train_task
 from ptune.settings import TrainConfig
 from ptune.tasks import yaml_task
+from ptune.tasks.resolved import resolve
 from ptune.tasks.schema import TaskConfig
 
 TASK = """
@@ -104,6 +109,55 @@ def test_a_method_of_several_trainings_is_not_estimated(task):
         estimate(task.model_copy(update={"method": "pet"}))
 
 
+def of_machine(monkeypatch, megabytes):
+    memory = types.SimpleNamespace(available=int(megabytes * 2**20))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+
+
+def test_the_largest_batch_that_fits_is_taken_and_kept(task, tmp_path, monkeypatch):
+    rows = [{"x": "Vienna film " * 4, "label": "ab"[i % 2]} for i in range(23)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = []
+    config = task.model_copy(update={"out": tmp_path / "out"})
+    config = TaskConfig.model_validate(
+        {**config.model_dump(exclude_unset=True), "train": {"batch_size": "auto", "steps": 1}}
+    )
+    parts = resolve.training(config)
+    totals = {size: estimate_of(parts, rows, size).total / 2**20 for size in (1, 4, 8, 16)}
+    for free, size in ((1000.0, 16), (totals[8] / SHARE + 0.01, 8), (totals[8] / SHARE - 0.01, 4)):
+        of_machine(monkeypatch, free)
+        assert largest(parts, rows, said.append) == size
+    assert said[-1].startswith(f"Batch size 4: {totals[4]:.0f} MiB by estimate")
+    of_machine(monkeypatch, totals[1])
+    with pytest.raises(ConfigError, match="finds no batch that fits: one row takes"):
+        largest(parts, rows, said.append)
+    of_machine(monkeypatch, totals[8] / SHARE + 0.01)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train_task, "_fit", interrupt)
+        train_task.train(config, said.append)
+    of_machine(monkeypatch, 1000.0)
+    again = config.model_copy(update={"resume": True})
+    assert train_task.train(again, said.append).train["batch_size"] == 8
+
+
+def interrupt(*arguments):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "manual"}, "manual trains nothing"),
+        ({"method": "pet"}, "of one training .* method pet"),
+        ({"prompts": 2}, "trains several in one batch"),
+    ],
+)
+def test_what_is_not_estimated_finds_no_batch_size(task, changes, message):
+    raw = {**task.model_dump(exclude_unset=True), "train": {"batch_size": "auto"}, **changes}
+    with pytest.raises(ConfigError, match=message):
+        train_task.train(TaskConfig.model_validate(raw), lambda line: None)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -111,6 +165,7 @@ def test_a_method_of_several_trainings_is_not_estimated(task):
         ({"tune": "head"}, "trains a head alone"),
         ({"prompts": 2}, "trains several in one batch"),
         ({"train": {"learning_rate": "auto"}}, "trains several in one batch"),
+        ({"train": {"batch_size": "auto"}}, "--estimate is of a batch size"),
         ({"data": {}}, "has no rows to train on"),
     ],
 )

@@ -173,7 +173,7 @@ def test_two_methods_and_two_problems_share_no_prompt_folder(plan):
 def test_how_many_together_grows_with_the_memory(plan, monkeypatch):
     def free(size):
         memory = types.SimpleNamespace(available=size)
-        monkeypatch.setattr(probe_setup.psutil, "virtual_memory", lambda: memory)
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
         return probe_setup.how_many_together(plan.lm, "lstm", length=9, batch_size=16, problems=40)
 
     assert free(1) == 1 and free(10**12) == 40 and 1 < free(5 * 10**7) < 40

@@ -40,10 +40,11 @@ class Estimate:
     memory: Memory
     shape: StepShape
 
-    def lines(self) -> list[str]:
-        """The table that is printed."""
+    @property
+    def parts(self) -> dict[str, int]:
+        """Bytes by part."""
         memory = self.memory
-        parts = {
+        return {
             "weights of the LM": memory.weights,
             "activations": memory.activations,
             "prompt, its gradient, its best state": memory.prompt,
@@ -52,8 +53,15 @@ class Estimate:
             "kept by the allocator": round(KEPT_FREE * memory.taken_each_step),
             "libraries": LIBRARIES,
         }
-        parts["together"] = sum(parts.values())
-        shape = self.shape
+
+    @property
+    def total(self) -> int:
+        """Bytes of all parts together."""
+        return sum(self.parts.values())
+
+    def lines(self) -> list[str]:
+        """The table that is printed."""
+        parts, shape = {**self.parts, "together": self.total}, self.shape
         head = f"{shape.rows} rows of {shape.tokens} tokens run at once:"
         return [head, *(f"{name:38}{size / 2**20:10.1f} MiB" for name, size in parts.items())]
 
@@ -63,32 +71,49 @@ def estimate(config: TaskConfig, report: Callable[[str], None] = terminal.print_
     the rows are read; no weight is.
 
     Raises:
-        ConfigError: the method trains several models, or the LM is a .gguf file.
+        ConfigError: it is no training that can be estimated (``check``), or its batch size is to be
+            found.
         PtuneError: the task, its rows or the LM are at fault.
     """
-    if config.method in (AUTO, *PET) or config.lm.endswith(".gguf"):
-        raise ConfigError(
-            f"--estimate is of one training of an LM with a config.json, and this task has method "
-            f"{config.method} and LM {config.lm}."
-        )
+    _check_one(config.method, config.lm)
     parts = resolve.training(config)
-    method, form, settings = parts.method, parts.form, parts.train
-    _check(parts)
-    rows = TaskRows.read(form, parts.data, lambda _: None).splits["train"]
+    if parts.finds_batch_size:
+        raise ConfigError(
+            "--estimate is of a batch size, and batch_size: auto takes what fits: name one."
+        )
+    check(parts)
+    rows = TaskRows.read(parts.form, parts.data, lambda _: None).splits["train"]
+    result = estimate_of(parts, rows, parts.train.batch_size)
+    for line in result.lines():
+        report(line)
+    return result
+
+
+def estimate_of(parts: TrainingParts, rows: Sequence[Row], batch_size: int) -> Estimate:
+    """The memory of a training whose steps have so many rows.
+
+    Args:
+        rows: those to learn from.
+
+    Raises:
+        ConfigError: there are no rows.
+        PtuneError: the LM or a row is at fault.
+    """
+    method, form, settings, source = parts.method, parts.form, parts.train, parts.source
     if not rows:
         raise ConfigError(f"{form.name} has no rows to train on: give data.train.")
-    folder, where = loading.locate(config.lm)
-    with loading.quiet_loading(config.lm, pathlib.Path(folder)):
+    folder, where = loading.locate(source.name)
+    with loading.quiet_loading(source.name, pathlib.Path(folder)):
         model_files.check(folder, **where)
         lm_config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **where)
-        tokens = Tokens(loading.load_tokenizer(config.lm))
+        tokens = Tokens(loading.load_tokenizer(source.name))
     kind = loading.kind_of(lm_config, tokens.tokenizer)
-    device = loading.choose_device(config.device)
-    dtype = loading.choose_dtype(config.dtype, device)
+    device = loading.choose_device(source.device)
+    dtype = loading.choose_dtype(source.dtype, device)
     tunes_lm = method.tune != "prompt"
     template = task_members.parsed(form, task_members.members(form, method)[0].template)
     template = template.for_lm(tokens, kind, whole=True)[0]
-    size = -(-settings.batch_size // settings.accumulate)
+    size = -(-batch_size // settings.accumulate)
     limit = CPU_TOKENS if device.type == "cpu" else 0
     shape = _shape(_encoded(template, tokens, kind, rows=rows, form=form), size, limit)
     prompt = _prompt(parts.learning.applied_to(method), template, tokens)
@@ -98,29 +123,40 @@ def estimate(config: TaskConfig, report: Callable[[str], None] = terminal.print_
     memory = memory_of_step(
         lm_config, kind, dtype, shape=shape, prompt=prompt, tunes_lm=tunes_lm, settings=settings
     )
-    result = Estimate(memory, shape)
-    for line in result.lines():
-        report(line)
-    return result
+    return Estimate(memory, shape)
 
 
-def _check(parts: TrainingParts) -> None:
+def _check_one(method: str, lm: str) -> None:
+    """Refuse methods that train several models, and LMs without a config.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    if method in (AUTO, *PET) or lm.endswith(".gguf"):
+        raise ConfigError(
+            "An estimate of memory is of one training of an LM with a config.json, and this task "
+            f"has method {method} and LM {lm}."
+        )
+
+
+def check(parts: TrainingParts) -> None:
     """Refuse what is no training of one prompt or of a whole LM.
 
     Raises:
         ConfigError: it is so.
     """
     method, form = parts.method, parts.form
+    _check_one(method.name, parts.source.name)
     if method.tune in ("nothing", "head"):
         trains = "nothing" if method.tune == "nothing" else "a head alone"
         raise ConfigError(
-            f"--estimate is of a training of a prompt or of an LM, and {method.name} trains "
-            f"{trains}."
+            f"An estimate of memory is of a training of a prompt or of an LM, and {method.name} "
+            f"trains {trains}."
         )
     if form.prompt_by or parts.finds_rate or len(task_members.members(form, method)) > 1:
         raise ConfigError(
-            f"--estimate is of one prompt, and {form.name} trains several in one batch, as users "
-            "have, an ensemble, or learning_rate: auto."
+            f"An estimate of memory is of one prompt, and {form.name} trains several in one batch, "
+            "as users have, an ensemble, or learning_rate: auto."
         )
 
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import psutil
 import torch
 
 from ptune.answers.label_words import Verbalizer, allowed
 from ptune.errors import ConfigError, TemplateError
 from ptune.experiments.probe.probe_trials import Plan, ProbeTask
 from ptune.lm.language_model import LanguageModel
+from ptune.lm.source.loading import free_memory
 from ptune.prompts import encoders
 from ptune.reports.pages import probe_page
 from ptune.runs import identity
@@ -242,8 +242,5 @@ def how_many_together(
         + 4 * tokens * (40 * hidden * layers)
         + 12 * batch_size * len(lm.tokens.tokenizer)
     )
-    if lm.device.type == "cuda":
-        free = torch.cuda.mem_get_info(lm.device)[0]
-    else:
-        free = psutil.virtual_memory().available
+    free = free_memory(lm.device)
     return max(1, min(problems, MOST_TOGETHER, int(free / 2 / each)))

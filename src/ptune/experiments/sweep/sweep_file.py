@@ -208,6 +208,11 @@ def _parts(file: pathlib.Path, settings: Mapping[str, Any]) -> TrainingParts:
     config = TaskConfig.model_validate(raw)
     if config.method == AUTO:
         raise ConfigError("method: auto is a choice among methods itself: name methods.")
+    if config.train.batch_size == "auto":
+        raise ConfigError(
+            "batch_size: auto takes what one training finds free, and runs of a sweep share the "
+            "machine: name sizes."
+        )
     return resolve.training(config)
 
 

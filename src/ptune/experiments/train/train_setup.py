@@ -9,6 +9,7 @@ from typing import Any
 from ptune.answers.ensemble import Combine
 from ptune.base.ranks import ALONE, Ranks
 from ptune.errors import ConfigError
+from ptune.experiments.estimate import batch_size
 from ptune.experiments.train import train_findings
 from ptune.experiments.train.train_rows import TaskRows, texts_that_are_read
 from ptune.lm.language_model import LanguageModel
@@ -65,7 +66,8 @@ class Setup:
         """Claim the folder, once all that can be checked before the first step is checked, and let
         the other processes begin."""
         if self.folder.begun is None:
-            self.folder.claim(self.identity)
+            kept = {"batch_size": self.parts.train.batch_size}
+            self.folder.claim(self.identity, kept if self.parts.finds_batch_size else None)
         self.ranks.begin()
 
 
@@ -212,6 +214,8 @@ def _set_up(
     rows = TaskRows.read(form, parts.data, report)
     judge_labels.check_metrics(form, rows.splits["test"] or rows.splits["dev"])
     data_findings = train_findings.of_rows(form, rows)
+    if parts.finds_batch_size:
+        parts = _with_batch_size(parts, rows, folder, report)
     lm = load(source, parts.method)
     texts = texts_that_are_read(form, rows.splits)
     for sentence in unknown_text.check(texts, lm.tokens, parts.allow_unknown):
@@ -226,6 +230,15 @@ def _set_up(
         report=report,
         data_findings=data_findings,
     )
+
+
+def _with_batch_size(
+    parts: TrainingParts, rows: TaskRows, folder: RunFolder, report: Callable[[str], None]
+) -> TrainingParts:
+    """The same with the largest batch size that fits, or that with which the run began."""
+    size = (folder.kept or {}).get("batch_size") if folder.begun is not None else None
+    size = size or batch_size.largest(parts, rows.splits["train"], report)
+    return replace(parts, train=parts.train.model_copy(update={"batch_size": size}))
 
 
 def prompts_to_start_from(source: LMSource, lm: LanguageModel) -> PromptModel | None:

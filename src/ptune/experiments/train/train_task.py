@@ -12,6 +12,7 @@ from ptune.base import terminal
 from ptune.base.ranks import ALONE, Ranks, check_gpus
 from ptune.errors import DivergedError, PtuneError
 from ptune.experiments import learning_rate
+from ptune.experiments.estimate import estimate
 from ptune.experiments.train import train_checks, train_model, train_results, train_setup
 from ptune.experiments.train.train_results import Trained
 from ptune.experiments.train.train_rows import TaskRows
@@ -119,7 +120,10 @@ def _assist(parts: TrainingParts, ranks: Ranks) -> None:
 def _resolved(config: TaskConfig, ranks: Ranks) -> TrainingParts:
     """The parts of a training; what several processes cannot train together is refused."""
     if ranks.count == 1:
-        return resolve.training(config)
+        parts = resolve.training(config)
+        if parts.finds_batch_size:
+            estimate.check(parts)
+        return parts
     refusals.check_named(config)
     check_gpus(config.device, ranks)
     parts = resolve.training(config, ranks.count)

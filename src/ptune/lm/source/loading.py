@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import psutil
 import torch
 from transformers import (
     AutoConfig,
@@ -84,6 +85,13 @@ def choose_device(device: str) -> torch.device:
             f"The device {device!r} is not there: {reason} {_devices_here()}"
         ) from error
     return torch.device(device)
+
+
+def free_memory(device: torch.device) -> int:
+    """The bytes that are free on a device, as the system tells them."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
 
 
 def _devices_here() -> str:

@@ -99,11 +99,13 @@ class TrainingParts(RunParts):
         method: with what the task tunes in place of what the method does.
         train: the method's settings of training, with the task's in their places.
         finds_rate: the learning rate is to be found around the one in ``train``.
+        finds_batch_size: the batch size is to be found.
     """
 
     method: Method
     train: TrainConfig
     finds_rate: bool = False
+    finds_batch_size: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,6 +91,11 @@ def check_comparable(config: TaskConfig) -> None:
             f"{config.name} says learning_rate: auto, and compare trains every method at a given "
             "rate: give a number, or run ptune train."
         )
+    if config.train.batch_size == "auto":
+        raise ConfigError(
+            f"{config.name} says batch_size: auto, and compare trains every method on batches of a "
+            "given size: give a number, or run ptune train."
+        )
     if config.preset == "paper":
         raise ConfigError(
             f"{config.name} says preset: paper, and compare gives all methods as many steps: leave "
@@ -197,7 +202,7 @@ def check_log(method: Method, output: Output) -> None:
 
 
 def check_named(config: TaskConfig) -> None:
-    """Refuse several processes where the method is to be chosen.
+    """Refuse several processes where the method or the batch size is to be chosen.
 
     Raises:
         ConfigError: it is so.
@@ -206,6 +211,11 @@ def check_named(config: TaskConfig) -> None:
         raise ConfigError(
             "method auto tries one method after the other, in one process: name a method (ptune "
             "methods lists them), or start it as ptune train."
+        )
+    if config.train.batch_size == "auto":
+        raise ConfigError(
+            "batch_size: auto takes what one process finds free: name a batch_size, or start it as "
+            "ptune train."
         )
 
 

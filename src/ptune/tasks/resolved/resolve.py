@@ -55,15 +55,17 @@ def training(config: TaskConfig, processes: int = 1) -> TrainingParts:
     refusals.check_settings(parts.form, method, parts.overrides)
     refusals.check_only(parts.form, output)
     refusals.check_log(method, output)
-    finds_rate = parts.overrides.learning_rate == "auto"
-    without = {"learning_rate"} if finds_rate else set()
+    given = parts.overrides.model_dump()
+    to_find = {name for name in ("learning_rate", "batch_size") if given[name] == "auto"}
+    overrides = {name: value for name, value in given.items() if name not in to_find}
     return TrainingParts(
         **vars(parts),
         output=output,
         title=config.title,
         method=method,
-        train=method.train.replaced(parts.overrides.model_dump(exclude=without)),
-        finds_rate=finds_rate,
+        train=method.train.replaced(overrides),
+        finds_rate="learning_rate" in to_find,
+        finds_batch_size="batch_size" in to_find,
     )
 
 
