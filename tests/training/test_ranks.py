@@ -2,6 +2,7 @@
 
 import pytest
 import ranks_cases
+import tiny
 import torch
 from ranks_cases import (
     FIRST,
@@ -15,7 +16,10 @@ from ranks_cases import (
 from safetensors.torch import load_file
 
 from ptune.base.ranks import Ranks
+from ptune.errors import ModelError
 from ptune.experiments.train import train_task
+from ptune.lm import language_model
+from ptune.lm.language_model import LanguageModel
 
 pytestmark = pytest.mark.xdist_group("ranks")  # the processes run once
 FORGOTTEN = 0.01  # what is far outside any tolerance here
@@ -78,6 +82,22 @@ def test_each_process_holds_its_share_of_the_layers(outcome):
         assert of_sharded["held"][name] == pytest.approx(half, rel=0.02)  # behind a step's backward
         if case.family == "bert":
             assert of_sharded["held after"]["fsdp"] == pytest.approx(half, rel=0.02)
+
+
+def randomise(model, device):
+    for weight in model.parameters():
+        weight.normal_()
+
+
+@pytest.mark.parametrize(
+    ("switches", "message"), [((), "it answers otherwise"), ((64,), "from 64 positions on")]
+)
+def test_an_lm_that_would_be_another_one_is_not_sharded(monkeypatch, switches, message):
+    lm = LanguageModel(*tiny.tiny("bert"))
+    monkeypatch.setattr(lm, "switches", switches)
+    monkeypatch.setattr(language_model, "shard_layers", randomise)
+    with pytest.raises(ModelError, match=message):
+        lm.shard("fsdp", Ranks(0, 2, "fsdp"), torch.device("cpu"))
 
 
 def test_an_lm_without_a_plan_is_not_split(outcome):
