@@ -29,10 +29,11 @@ def test_parts_are_the_whole(family, tests, limit, monkeypatch):
     whole = gradients(model)
     assert any(gradient.abs().max() > 1e-3 for gradient in whole)
     monkeypatch.setattr(losses, "CPU_TOKENS", limit)
-    calls, encoders, part_losses = [], [], losses.losses
+    calls, encoders, loads, part_losses = [], [], [], losses.losses
 
     def counted(model, examples, learned):
         calls.append(len(examples))
+        loads.extend(example.load for example in examples)
         return part_losses(model, examples, learned)
 
     monkeypatch.setattr(losses, "losses", counted)
@@ -47,6 +48,7 @@ def test_parts_are_the_whole(family, tests, limit, monkeypatch):
         if sum(tokens) > limit
         else len(calls) == 1
     )
+    assert loads == sorted(loads), "rows of like length do not run together"
     assert len(encoders) <= len(model.bank.encoders), "an encoder ran twice"
     assert not actual.requires_grad
     torch.testing.assert_close(actual, wanted.detach(), atol=TOLERANCE, rtol=TOLERANCE)

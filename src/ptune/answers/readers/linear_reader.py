@@ -10,6 +10,7 @@ from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.answers.readers.reader import Reader
 
 STRENGTH = 10.0  # C of the regression: the inverse of how strongly large weights are punished
+EXACT = 1e-8  # the gradient that ends it: with scikit-learn's 1e-4 rounding moves scores by 1e-2
 ABSENT = -30.0  # the score of a label that no row had
 TEMPERATURE = 0.1  # cosines are divided by it: with a lower one the nearest rows count the most
 NEVER = -1e9  # how near a row is to itself: it does not pick itself
@@ -100,7 +101,7 @@ def regression(
     present = labels.unique()
     bias[present] = 0.0
     if len(present) > 1:
-        model = LogisticRegression(C=STRENGTH, max_iter=1000)
+        model = LogisticRegression(C=STRENGTH, max_iter=1000, tol=EXACT)
         model.fit(vectors.double().cpu().numpy(), labels.cpu().numpy())
         rows = present if len(present) > 2 else present[1:]  # of two labels the second alone
         weight[rows] = torch.from_numpy(model.coef_).to(weight)

@@ -157,6 +157,7 @@ def _parts(
                 for i in range(start, start + size)
                 if examples[i].couples_rows(model.tasks[examples[i].task]) == couples_rows
             ]
+            numbers.sort(key=lambda i: examples[i].load)  # rows of like length need no padding
             tokens = [examples[i].load for i in numbers]
             at_once = CPU_TOKENS * (ranks.count if ranks.splits_rows and not couples_rows else 1)
             limit = at_once if model.lm.device.type == "cpu" else sum(tokens)
