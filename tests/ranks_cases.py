@@ -150,6 +150,13 @@ SHARDED = {
         CASES["masked, prototypes beside words"], is_quick=True, sharding="fsdp"
     ),
     "encoder-decoder": Case("t5", (TEXT,), {"batch_size": 3}, sharding="fsdp"),  # 1 row at last
+    "encoder-decoder, soft tokens": Case(
+        "t5",
+        (labels("one", "{x} {soft:3} {mask}"), replace(TEXT, name="two")),
+        {"batch_size": 3},
+        is_quick=False,
+        sharding="fsdp",
+    ),
     "heads split": Case(
         GROUPED,
         (
