@@ -14,6 +14,7 @@ WHOLE_AS_DECIMAL = re.compile(r"(?<=\d)\.0+$")
 RARE = 3
 """A label with fewer rows cannot stand in train, dev and test."""
 LISTED = 5
+MAY_BE_MISSING = "which may stand for a missing text"
 MAIN_SHARE = 0.99
 """Texts in other scripts are told where the main one has less."""
 
@@ -152,7 +153,7 @@ def of_texts(texts: Texts, where: str = "") -> list[str]:
         (
             "placeholders",
             texts.placeholders,
-            "are nan, null, None, N/A or \\N, which may stand for a missing text",
+            f"are nan, null, None, N/A or \\N, {MAY_BE_MISSING}",
         ),
         ("with_controls", texts.with_controls, "have control or invisible signs in them"),
     ):

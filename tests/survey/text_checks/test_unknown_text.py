@@ -32,6 +32,9 @@ def test_what_is_unknown_is_refused_and_may_be_allowed(tokens):
 def test_texts_without_a_visible_sign_are_counted(tokens):
     assert not is_visible(" \u200b\u00a0\ufe0f") and is_visible(" . ")
     with pytest.raises(
-        DataError, match="The train rows: 1 of 3 texts are empty or have no visible sign"
+        DataError, match=r"The train rows: 1 of 3 texts are empty or have no visible sign \(row 3\)"
     ):
         check([("The train rows", ["great", "film", "\u200b"])], tokens, allow=False)
+    texts = ["great"] * 500 + [""] * 7
+    (said,) = check([("The dev rows", texts)], tokens, allow=False)
+    assert said.endswith("have no visible sign (row 501, 502, 503, 504, 505, ...).")

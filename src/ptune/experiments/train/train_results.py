@@ -19,6 +19,7 @@ from ptune.model.prompt_model import PromptModel, Row
 from ptune.reports.schemas import Run
 from ptune.settings import TrainConfig
 from ptune.storage import peft_format, prompt_folder
+from ptune.survey import findings
 from ptune.tasks.judging import baselines, judge_labels, judge_texts
 from ptune.tasks.judging.label_details import LabelDetails
 from ptune.tasks.resolved.task_form import TaskForm
@@ -305,7 +306,8 @@ def report_figures(
 ) -> None:
     """Report the test figures, and how the baselines do on the same rows."""
     for sentence in run.data_findings:
-        if sentence.startswith(("Leakage", "The right texts")):
+        is_told = sentence.startswith(("Leakage", "The right texts"))
+        if is_told or findings.MAY_BE_MISSING in sentence:
             report(sentence)
     figures = ", ".join(f"{name} {value:.4g}" for name, value in run.figures.items())
     report(f"{form.name}: {figures + '; ' if figures else ''}saved in {folder}")

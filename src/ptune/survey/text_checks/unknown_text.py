@@ -35,7 +35,8 @@ class Unknown:
 
     Attributes:
         pieces: all pieces; unknown: those that the tokenizer does not know.
-        texts: all texts; empty: those without a visible sign.
+        texts: all texts; empty: those without a visible sign, and the numbers of the first of them,
+            from 1.
         scripts: the letters of each script, by Unicode's name, in texts that have unknown pieces.
     """
 
@@ -43,6 +44,7 @@ class Unknown:
     unknown: int = 0
     texts: int = 0
     empty: int = 0
+    first_empty: list[int] = field(default_factory=list)
     scripts: Counter[str] = field(default_factory=Counter)
 
     def count(self, texts: Iterable[str], tokens: Tokens) -> None:
@@ -55,7 +57,9 @@ class Unknown:
     def add(self, text: str, pieces: int, unknown: int) -> None:
         """Count a text of so many pieces, of which so many are unknown."""
         self.texts += 1
-        self.empty += not is_visible(text)
+        if not is_visible(text):
+            self.empty += 1
+            self.first_empty += [self.texts] if self.empty <= PLACES else []
         self.pieces += pieces
         self.unknown += unknown
         if unknown:
@@ -87,9 +91,11 @@ class Unknown:
                 f"vocabulary{signs and ', which cannot read '}{signs}. Take {reader}, or one for "
                 "many languages (xlm-roberta-base, bert-base-multilingual-cased)."
             )
-        if self.texts and self.empty / self.texts > TOLD:
+        if self.empty:
+            numbers = ", ".join(map(str, self.first_empty)) + ", ..." * (self.empty > PLACES)
             sentences.append(
-                f"{where}: {self.empty} of {self.texts} texts are empty or have no visible sign."
+                f"{where}: {self.empty} of {self.texts} texts are empty or have no visible sign "
+                f"(row {numbers})."
             )
         return " ".join(sentences)
 
