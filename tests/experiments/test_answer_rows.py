@@ -78,6 +78,7 @@ NOT_OF_ANSWERS = {
     "version",
     "out",
     "resume",
+    "lm_sharding",
     "log",
     "device",  # names, places
     "method",
