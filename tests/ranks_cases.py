@@ -108,7 +108,6 @@ CASES = {
         ),
         {"accumulate": 2, "learning_rate": 1e-3},
         tolerance=1e-4,
-        is_quick=False,
     ),
     "masked, hidden words too": Case(
         "bert",
@@ -147,7 +146,7 @@ SHARDED = {
         sharding="fsdp",
     ),
     "masked, prototypes beside words": replace(
-        CASES["masked, prototypes beside words"], is_quick=True, sharding="fsdp"
+        CASES["masked, prototypes beside words"], sharding="fsdp"
     ),
     "encoder-decoder": Case("t5", (TEXT,), {"batch_size": 3}, sharding="fsdp"),  # 1 row at last
     "encoder-decoder, soft tokens": Case(

@@ -21,7 +21,6 @@ from ptune.experiments.train import train_task
 from ptune.lm import language_model
 from ptune.lm.language_model import LanguageModel
 
-pytestmark = pytest.mark.xdist_group("ranks")  # the processes run once
 FORGOTTEN = 0.01  # what is far outside any tolerance here
 
 
