@@ -182,7 +182,9 @@ def test_a_table_of_ones_own(tmp_path):
     )
     (again,) = lama.read_facts(str(table))
     assert again.facts == relation.facts and again.template is None
-    table.write_text("subject,object,relation,split\na,b,one,train\nc,d,one,dev\ne,f,one,test\n")
+    table.write_text(
+        "subject,object,relation,split\na,b,one,train\n c, d ,one ,dev\ne,f, one,test\n"
+    )
     assert lama.read_facts(str(table))[0].facts["dev"] == [{"subject": "c", "object": "d"}]
     for text, message in (
         ("subject,objekt\na,b\n", "no column 'object'. Did you mean 'objekt'"),

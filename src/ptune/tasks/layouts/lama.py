@@ -208,7 +208,7 @@ def _read_table(
 
 
 def _text(row: FileRow, name: str) -> str:
-    """A field's text, or its number as the file spells it.
+    """A field's text without the white space around it, or its number as the file spells it.
 
     Raises:
         DataError: it is missing, empty, or neither.
@@ -218,7 +218,7 @@ def _text(row: FileRow, name: str) -> str:
         raise DataError(f"{row.place}: {name} is empty.")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise DataError(f"{row.place}: {name} should be a text, and it is {written(value)[:60]}.")
-    return str(value)
+    return str(value).strip()
 
 
 def _split_of(subject: str) -> str:
