@@ -185,6 +185,10 @@ def test_training_learns_and_is_saved_as_trained(family, tmp_path):
         ({"context": "Rome", "label": []}, "holds no right answer"),
         ({"context": "Rome", "label": ["Rome", None]}, "should hold the right answer"),
         ({"context": "Rome", "label": {"text": "Rome", "answer_start": 2}}, "there stands 'me'"),
+        (
+            {"context": "Rome", "label": {"text": ["Rome", "me"], "answer_start": [0]}},
+            "as many under answer_start as under text",
+        ),
         ({"context": " ", "label": "Rome"}, "should hold a text"),
         ({"label": "Rome"}, "no field 'context'"),
         ({"context": "Rome"}, "is missing"),

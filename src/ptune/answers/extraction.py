@@ -109,6 +109,11 @@ def _answers(value: Any, target: str) -> list[tuple[str, int | None]]:
         return [(value, None)] if value.strip() else []
     if isinstance(value, Mapping) and isinstance(value.get("text"), list):
         starts = value.get("answer_start") or [None] * len(value["text"])
+        if not isinstance(starts, list) or len(starts) != len(value["text"]):
+            raise DataError(
+                f"The field {target!r} should hold as many under answer_start as under text, and "
+                f"holds {str(dict(value))[:60]!r}."
+            )
         value = [
             {"text": text, "answer_start": start} for text, start in zip(value["text"], starts)
         ]
