@@ -601,7 +601,7 @@ def test_a_bad_row_costs_no_good_one(prompts, tmp_path, monkeypatch, capsys, bad
         return heard
 
     texts: list[list[str]] = []
-    with pytest.raises(PtuneError, match="--skip-bad-lines leaves such rows out"):
+    with pytest.raises(PtuneError, match="[.?] --skip-bad-lines leaves such rows out"):
         ask()
     assert texts.pop() == TEXTS[:3]
     with pytest.raises(
@@ -620,6 +620,15 @@ def test_a_bad_row_costs_no_good_one(prompts, tmp_path, monkeypatch, capsys, bad
         len((tmp_path / "out.jsonl").read_text().splitlines()) == len(TEXTS)
         and not (tmp_path / "out.jsonl.partial").exists()
     )
+
+
+def test_a_file_without_rows_has_no_answers_and_is_told(prompts, tmp_path, capsys):
+    (tmp_path / "rows.csv").write_text("text\n")
+    heard: list[str] = []
+    config = PredictConfig(prompt=prompts / "labels", data=tmp_path / "rows.csv", device="cpu")
+    answer_rows.predict(config, heard.append)
+    assert heard == [f"{tmp_path / 'rows.csv'} holds no rows."]
+    assert not capsys.readouterr().out
 
 
 def test_answers_grow_beside_the_file_that_they_become(prompts, tmp_path, monkeypatch):

@@ -123,14 +123,14 @@ class Answering:
                 break
             except PtuneError as error:
                 of_a_line = isinstance(error, DataError) and re.search(r"\bline \d", str(error))
-                fault = DataError(f"{error}{SKIPPING}") if of_a_line else error
+                fault = _with_advice(error) if of_a_line else error
                 break
             try:
                 check(row)
                 batch.append(self.encoded(row, number))
             except PtuneError as error:
                 if self.skipped is None:
-                    fault = DataError(f"{error}{SKIPPING}")
+                    fault = _with_advice(error)
                 else:
                     self.skipped.append(str(error))
             if len(batch) == self.most:
@@ -174,6 +174,12 @@ class Answering:
             report(unread)
         if shortened := self.shortening.sentence("rows", self.model.limit(0)):
             report(shortened)
+
+
+def _with_advice(error: PtuneError) -> DataError:
+    """What is wrong with a row as whole sentences, the last of which says how it is left out."""
+    said = str(error)
+    return DataError(f"{said}{'' if said.endswith(('.', '?')) else '.'}{SKIPPING}")
 
 
 def options_for(path: pathlib.Path, given: FileConfig, kept: FileConfig) -> FileConfig:

@@ -335,6 +335,8 @@ def _stream(answering: Answering, report: Callable[[str], None]) -> None:
     answering.report(report)
     if run.out is not None:
         report(f"{rows_in_words(answered_rows)} answered: {run.out}")
+    elif not answered_rows and not answering.skipped:
+        report(f"{run.data or STANDARD_INPUT.capitalize()} holds no rows.")
 
 
 def _progress(answering: Answering, done: int) -> Progress | None:
