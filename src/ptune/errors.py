@@ -14,7 +14,7 @@ The command line prints the message of any of them, without a traceback, and exi
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -85,11 +85,30 @@ def nearest(name: str, known: Iterable[str], most: int = LISTED) -> str:
     return f"Known: {listed}{', ...' if len(known) > most else '.'}"
 
 
+FORMS = ("literal[", "dict[")
+"""How pydantic names the forms of a value that may have several."""
+
+
 def first_fault(error: "ValidationError") -> str:
     """The first value that pydantic refused, and why: "lm.width: Input should be ..."."""
-    fault = error.errors()[0]
-    key = ".".join(map(str, fault["loc"]))
+    faults = error.errors()
+    fault = fault_within(faults, faults[0])
+    key = ".".join(str(name) for name in fault["loc"] if not str(name).startswith(FORMS))
     return f"{key}: {reason(fault)}" if key else reason(fault)
+
+
+def fault_within(faults: Sequence[Any], first: Any) -> Any:
+    """The fault of a value that may be one of some words or a mapping, such as "balanced" or a
+    weight for each label: where it is a mapping, what is wrong within it.
+
+    Args:
+        faults: the list of errors of a pydantic ``ValidationError``; first: one of them.
+    """
+    *place, form = first["loc"] or ("",)
+    if not str(form).startswith(FORMS[0]):
+        return first
+    rivals = [fault for fault in faults if list(fault["loc"][: len(place)]) == place]
+    return max(rivals, key=lambda fault: len(fault["loc"]))
 
 
 def reason(error: Mapping[str, Any]) -> str:

@@ -64,7 +64,7 @@ def test_what_has_no_labels_to_weigh_is_refused():
     ):
         with pytest.raises(ConfigError, match=message):
             job_of(weights, **options)
-    with pytest.raises(ValueError, match="class_weights"):
+    with pytest.raises(ValueError, match="^class_weights.a: Input should be greater than 0"):
         TrainConfig(class_weights={"a": 0})
 
 
@@ -77,3 +77,12 @@ def test_the_yaml_takes_both_forms(tmp_path):
             f"name: t\ntemplate: '{{x}} {{mask}}'\ntrain: {{class_weights: {written}}}\n"
         )
         assert yaml_task.read(tmp_path / "t.yaml").train.class_weights == weights
+    for written, message in (
+        ("{urgent: 0}", r"train.class_weights.urgent: Input should be greater than 0 \(it is"),
+        ("even", r"train.class_weights: Input should be 'balanced' \(it is 'even'\)"),
+    ):
+        (tmp_path / "t.yaml").write_text(
+            f"name: t\ntemplate: '{{x}} {{mask}}'\ntrain: {{class_weights: {written}}}\n"
+        )
+        with pytest.raises(ConfigError, match=message):
+            yaml_task.read(tmp_path / "t.yaml")

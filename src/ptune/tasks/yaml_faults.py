@@ -8,19 +8,23 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from ptune.errors import nearest, reason
+from ptune.errors import fault_within, nearest, reason
 from ptune.settings import Config
 from ptune.tasks.schema import TaskConfig
 
 WORDS_OF_LABELS = ("labels", "verbalizers", "relations")  # keys that map each label to its words
 
 
-ONE_OF_SEVERAL = re.compile(r"constrained-|literal\[")  # pydantic's names of forms of a value
+ONE_OF_SEVERAL = re.compile(
+    r"constrained-|literal\[|dict\["
+)  # pydantic's names of forms of a value
 
 
 def explained(error: ValidationError) -> str:
     """The first fault of a task's file; a key that is unknown explains one that is missing."""
-    first = min(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
+    faults = error.errors()
+    first = min(faults, key=lambda detail: detail["type"] != "extra_forbidden")
+    first = fault_within(faults, first)
     names = [name for name in map(str, first["loc"]) if not ONE_OF_SEVERAL.match(name)]
     key = ".".join(names)
     if first["type"] == "extra_forbidden":
