@@ -29,6 +29,7 @@ OPTIONAL = {
     "serve": {"fastapi", "uvicorn", "prometheus_client"},
     "data": {"datasets", "pyarrow", "fsspec"},
     "chinese": {"jieba"},
+    "ray": {"ray"},
 }
 
 

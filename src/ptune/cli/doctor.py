@@ -22,6 +22,7 @@ OPTIONAL = {
     "accelerate": ("LMs in .gguf files", "pip install 'ptune[gguf]'"),
     "torchao": ("LMs quantised by torchao", "pip install torchao"),
     "bitsandbytes": ("LMs quantised by bitsandbytes", "pip install bitsandbytes"),
+    "ray": ("sweeps on a Ray cluster", "pip install 'ptune[ray]'"),
     "peft": ("the tests of exported prompts", "pip install peft"),
 }
 

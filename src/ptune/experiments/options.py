@@ -117,7 +117,14 @@ class SweepConfig(Config):
     out: pathlib.Path = pathlib.Path("sweep")
     """The folder for the runs, results.json and report.html."""
     workers: Annotated[int, Field(ge=1)] = 1
-    """Processes on this machine that share the work."""
+    """Processes on this machine that share the work; with --ray, workers on the cluster."""
+    ray: str | None = None
+    """A Ray cluster whose machines share the folder under one path, and whose workers do the runs:
+    its address, auto (that of this machine), or local (one of this machine alone)."""
+    ray_cpus: Annotated[int, Field(ge=1)] = 1
+    """The CPU cores that a worker on the cluster takes."""
+    ray_gpus: Annotated[float, Field(ge=0)] = 0.0
+    """The GPUs that a worker on the cluster takes; 0.5 lets two share one."""
     together: Annotated[int, Field(ge=1)] = 8
     """Runs of one LM whose prompts are trained together at most, in the same calls of the LM; each
     ends as it would alone. 1 trains each by itself, which takes the least memory."""

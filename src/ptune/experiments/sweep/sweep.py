@@ -4,14 +4,16 @@ import importlib.metadata
 import multiprocessing
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing import connection
+from typing import Any
 
 from ptune.base import files, terminal
 from ptune.base.interrupts import Interrupted, ignoring_ctrl_c, stoppable
 from ptune.errors import PtuneError
 from ptune.experiments.options import SweepConfig
+from ptune.experiments.sweep import ray_workers
 from ptune.experiments.sweep.sweep_file import SweepRun, read_sweep
 from ptune.experiments.sweep.sweep_worker import RESULTS, Sweep, failed_before, work, work_apart
 from ptune.experiments.train.train_rows import TaskRows
@@ -35,6 +37,10 @@ def sweep(
         PtuneError: a task's rows are at fault, the processes ended before all was done, or some of
             the runs failed, after all others were done.
     """
+    ray_workers.check(config)
+    if config.ray is not None:  # whose workers are in other folders
+        whole = {"file": config.file.resolve(), "out": config.out.resolve()}
+        config = config.model_copy(update=whole)
     runs = read_sweep(config.file)
     if config.dry_run:
         for run in runs:
@@ -46,7 +52,7 @@ def sweep(
     shared = Sweep(runs, config.out, failed, config.together)
     unfinished = len(shared.pending)
     report(f"{len(runs)} runs, {len(runs) - unfinished} of which have their results already")
-    if config.workers == 1:
+    if config.workers == 1 and config.ray is None:
         work(shared, report)
     elif unfinished:
         most = min(config.together, -(-unfinished // config.workers))
@@ -91,9 +97,25 @@ def _work_together(config: SweepConfig, shared: Sweep) -> None:
         Interrupted: this one was asked to end; the others have ended, and saved their trainings.
         PtuneError: all of them ended before all was done.
     """
+    options = {"out": shared.out, "failed": shared.failed, "together": shared.together}
+    do = _work_apart if config.ray is None else ray_workers.work_on_cluster
+    was_stopped, lacking = do(config, options), len(shared.pending)
+    counts = f"{lacking} of {len(shared.runs)} runs have no result"
+    if was_stopped:
+        raise Interrupted(f"Stopped; {counts}, and what was trained of them is saved.")
+    if lacking:
+        raise PtuneError(f"The processes ended, and {counts}. The same command goes on with them.")
+
+
+def _work_apart(config: SweepConfig, options: Mapping[str, Any]) -> bool:
+    """Let processes of this machine do the runs until all have their results; return whether this
+    one was asked to end before. Then the others have saved their trainings and ended.
+
+    Args:
+        options: those of ``Sweep``, the runs aside.
+    """
     start = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // config.workers)
-    options = {"out": shared.out, "failed": shared.failed, "together": shared.together}
     workers = [
         start.Process(target=work_apart, args=(config.file, options, threads))
         for _ in range(config.workers)
@@ -112,12 +134,7 @@ def _work_together(config: SweepConfig, shared: Sweep) -> None:
                 worker.terminate()
             for worker in workers:
                 worker.join()
-        lacking = len(shared.pending)
-        counts = f"{lacking} of {len(shared.runs)} runs have no result"
-        if stopped():
-            raise Interrupted(f"Stopped; {counts}, and what was trained of them is saved.")
-    if lacking:
-        raise PtuneError(f"The processes ended, and {counts}. The same command goes on with them.")
+        return stopped()
 
 
 def _gathered(runs: Sequence[SweepRun], out: pathlib.Path) -> SweepResults:
