@@ -130,10 +130,7 @@ CASES = {
 
 DEEP = labels("two", "{prefix:3} {x} {mask}", prefix=PrefixSettings(8), encoder="table")
 GROUPED = "llama, groups of two heads"
-tiny.FAMILIES[GROUPED] = (
-    *tiny.FAMILIES["llama"][:3],
-    dict(tiny.LLAMA, num_attention_heads=8, num_key_value_heads=4),
-)
+HEADS = {"num_attention_heads": 8, "num_key_value_heads": 4}
 TEXT = texts("one", "{prefix:3} {x} = {mask}")
 SHARDED = {
     "masked": Case("bert", (labels("one"), DEEP), {"accumulate": 2}, sharding="fsdp"),
@@ -173,14 +170,20 @@ SHARDED = {
 }
 
 
-@functools.cache
-def loaded(family: str, dtype: torch.dtype) -> LanguageModel:
+def lm_of(family: str, dtype: torch.dtype) -> LanguageModel:
+    if family == GROUPED:
+        return LanguageModel(*tiny.tiny("llama", dtype, **HEADS))
     return LanguageModel(*tiny.tiny(family, dtype))
 
 
 @functools.cache
+def loaded(family: str, dtype: torch.dtype) -> LanguageModel:
+    return lm_of(family, dtype)
+
+
+@functools.cache
 def sharded(family: str, dtype: torch.dtype, ranks: Ranks) -> LanguageModel:
-    lm = LanguageModel(*tiny.tiny(family, dtype))
+    lm = lm_of(family, dtype)
     lm.shard(ranks.sharding, ranks, torch.device("cpu"))
     return lm
 

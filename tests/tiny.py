@@ -380,12 +380,16 @@ CAUSAL = ("gpt2", "opt", "llama", "qwen", "gemma")
 ENCODER_DECODER = ("t5", "bart")
 
 
-def tiny(family: str, dtype: torch.dtype = torch.float32, seed: int = 0):
-    """A tiny random model of the family, evaluation mode, and its tokenizer."""
+def tiny(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **sizes: int):
+    """A tiny random model of the family, evaluation mode, and its tokenizer.
+
+    Args:
+        sizes: settings of its config that are other ones than the family has here.
+    """
     cls, config, tokenizer, shape = FAMILIES[family]
     tokenizer = tokenizer()
     torch.manual_seed(seed)
-    model = cls(config(vocab_size=len(tokenizer), **shape))
+    model = cls(config(vocab_size=len(tokenizer), **{**shape, **sizes}))
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() > 1:
