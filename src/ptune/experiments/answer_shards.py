@@ -182,9 +182,10 @@ def _check_first_rows(answering: Answering, data: str, table: list[ShardFile]) -
             continue
         if not pathlib.Path(file.path).stat().st_size:
             raise DataError(f"{file.name} is empty: mend it, or take it out of {data}.")
-        row = next(answering.rows_of(pathlib.Path(file.path)), None)
-        if row is None:
+        piece = next(_pieces(answering, file, pathlib.Path(file.path), 1), None)
+        if piece is None:
             continue
+        row = piece.rows[0]
         columns = list(row) if columns is None else columns
         if file.ending in TABLES and list(row) != columns:
             raise DataError(
@@ -202,7 +203,7 @@ def _answer_file(answering: Answering, file: ShardFile, manifest: Manifest) -> I
     if finished and finished[-1]["rows_read"] < size:
         return
     with file.on_disk() as path:
-        for number, piece in enumerate(_pieces(answering, file, path)):
+        for number, piece in enumerate(_pieces(answering, file, path, size)):
             if number >= len(finished):
                 manifest.add(_answer_piece(answering, file, piece, manifest))
                 yield len(piece.rows)
@@ -212,9 +213,10 @@ def _answer_file(answering: Answering, file: ShardFile, manifest: Manifest) -> I
         answering.forget_skipped()
 
 
-def _pieces(answering: Answering, file: ShardFile, path: pathlib.Path) -> Iterator[Piece]:
-    """The rows of a file in pieces."""
-    size = rows_of_a_file(answering.run)
+def _pieces(
+    answering: Answering, file: ShardFile, path: pathlib.Path, size: int
+) -> Iterator[Piece]:
+    """The rows of a file in pieces of ``size``."""
     if file.ending in COLUMNAR:
         return columnar_pieces(
             path, options_for(path, answering.run.options, answering.layout), size

@@ -1,6 +1,8 @@
 """The rows of Parquet and Arrow files, which pyarrow reads."""
 
 import contextlib
+import datetime
+import decimal
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -21,14 +23,72 @@ def columnar_rows(path: pathlib.Path, options: FileConfig) -> Iterator[FileRow]:
     """The rows of a file, each with its number from 1 in the place of a line.
 
     Raises:
-        DataError: it cannot be read, pyarrow is not installed, or an option is of other files.
+        DataError: it cannot be read, pyarrow is not installed, an option is of other files, or a
+            column holds bytes that are no text.
     """
     check_options(path, options)
-    number = 0
+    first = 1
     for batch in batches_of(path):
-        for row in batch.to_pylist():
-            number += 1
-            yield FileRow(row, str(path), number)
+        rows = rows_of(batch, path, first)
+        for row in rows:
+            if name := next((name for name, value in row.items() if _has_bytes(value)), None):
+                raise DataError(
+                    f"{path}: the column {name!r} holds bytes that are no text (row {row.line} has "
+                    "the first), which rows cannot hold: leave that column out of the file."
+                )
+            yield row
+        first += len(rows)
+
+
+def rows_of(columns: Any, path: pathlib.Path, first: int) -> list[FileRow]:
+    """The rows of an Arrow table or record batch. Dates, times, exact numbers, and bytes of UTF-8
+    are texts in them; other bytes stay what they are.
+
+    Args:
+        path: the file that it is of.
+        first: the number of the first row there.
+
+    Raises:
+        DataError: two columns have the same name, or a value is none of Python's.
+    """
+    check_names(columns.schema.names, path)
+    try:
+        rows = columns.to_pylist()
+    except (ValueError, OverflowError) as error:
+        raise DataError(
+            f"{path} cannot be read: a value behind row {first - 1} is none of Python's: {error}"
+        ) from error
+    return [FileRow(_plain(row), str(path), line) for line, row in enumerate(rows, first)]
+
+
+def check_names(names: list[str], path: pathlib.Path) -> None:
+    """Refuse columns of the same name.
+
+    Raises:
+        DataError: there are two.
+    """
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DataError(f"{path}: two columns are called {twice!r}, by their names or by rename.")
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON may hold it, but for bytes that are no text."""
+    if isinstance(value, dict):
+        return {name: _plain(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(member) for member in value]
+    if isinstance(value, datetime.date | datetime.time | datetime.timedelta | decimal.Decimal):
+        return str(value)
+    if isinstance(value, bytes):
+        with contextlib.suppress(UnicodeDecodeError):
+            return value.decode()
+    return value
+
+
+def _has_bytes(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_has_bytes, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, bytes)
 
 
 def check_options(path: pathlib.Path, options: FileConfig) -> None:

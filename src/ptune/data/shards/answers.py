@@ -88,6 +88,6 @@ def _write_columns(temporary: str, path: pathlib.Path, table: Any) -> None:
             parquet.write_table(table, temporary)
             return
         with ipc.new_file(temporary, table.schema) as writer:
-            writer.write_table(table)
+            writer.write_table(table.unify_dictionaries())  # such a file has one for each column
     except pyarrow.ArrowException as error:
         raise StoreError(f"{path} could not be written: {error}.") from error

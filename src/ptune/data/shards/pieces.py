@@ -6,10 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ptune.data.formats.columnar import COLUMNAR, batches_of, check_options, schema_of
-from ptune.data.row import FileRow
+from ptune.data.formats.columnar import (
+    COLUMNAR,
+    batches_of,
+    check_names,
+    check_options,
+    rows_of,
+    schema_of,
+)
 from ptune.data.shards.listing import ShardFile
-from ptune.errors import DataError
+from ptune.errors import DataError, nearest
 from ptune.settings import FileConfig
 
 
@@ -45,11 +51,8 @@ def columnar_pieces(path: pathlib.Path, options: FileConfig, size: int) -> Itera
     first = 1
     for table in _tables(path, size):
         columns = _renamed(table, path, options)
-        rows = columns.to_pylist()
-        yield Piece(
-            [FileRow(row, str(path), line) for line, row in enumerate(rows, first)], columns, first
-        )
-        first += len(rows)
+        yield Piece(rows_of(columns, path, first), columns, first)
+        first += columns.num_rows
 
 
 def _tables(path: pathlib.Path, size: int) -> Iterator[Any]:
@@ -77,11 +80,16 @@ def _renamed(table: Any, path: pathlib.Path, options: FileConfig) -> Any:
     """A table whose columns are called as is asked for.
 
     Raises:
-        DataError: two would be called alike.
+        DataError: two would be called alike, or one is not there.
     """
+    for name, new in (options.rename or {}).items():
+        if not {name, new} & set(table.column_names):
+            raise DataError(
+                f"{path}: rename speaks of {name!r}, and there is no such column. "
+                f"{nearest(name, table.column_names)}"
+            )
     names = [(options.rename or {}).get(name, name) for name in table.column_names]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise DataError(f"{path}: two columns are called {twice!r}, by their names or by rename.")
+    check_names(names, path)
     return table.rename_columns(names)
 
 
@@ -99,6 +107,7 @@ def check_same_columns(table: Sequence[ShardFile]) -> int | None:
     for file in table:
         with file.opened() as stream:
             schema, rows = schema_of(stream, file.name, file.ending)
+        check_names(schema.names, pathlib.Path(file.name))
         total = None if rows is None or total is None else total + rows
         first = schema if first is None else first
         if differs := _difference(first, schema):
