@@ -1,7 +1,11 @@
 """The runs of a sweep side by side: a table in the terminal, and a page."""
 
+import contextlib
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
@@ -10,6 +14,9 @@ from rich.text import Text
 from ptune.base import files
 from ptune.reports.pages import design
 from ptune.reports.sweep_results import SweepGroup, SweepResults
+
+QUIET: dict[str, Any] = {"color": design.COLOURS[0], "lw": 1, "alpha": 0.45}
+BEST: dict[str, Any] = {"color": design.COLOURS[1], "lw": 2.5, "zorder": 3}
 
 
 def table(results: SweepResults) -> Table:
@@ -49,9 +56,58 @@ def write(results: SweepResults, folder: pathlib.Path) -> None:
         best=results.best(),
         failed=[run for run in results.runs if run.error],
         seconds=sum(run.seconds for run in results.runs),
+        coordinates=_coordinates(results),
         scatter=_scatter(results),
     )
     files.write_text(folder / "report.html", page)
+
+
+def _coordinates(results: SweepResults) -> str:
+    """An SVG in which the runs of each setting are a line through its values to their mean score on
+    dev (parallel coordinates); empty where fewer than two keys differ."""
+    groups = [group for group in results.groups() if group.dev is not None]
+    paths = [[group.runs[0].task, *values(results, group)] for group in groups]
+    titles = ["task", *results.keys]
+    if len({path[0] for path in paths}) == 1:
+        paths, titles = [path[1:] for path in paths], titles[1:]
+    if len(titles) < 2 or len(groups) < 2:
+        return ""
+    drawing = Figure(figsize=(1.9 * len(titles) + 2, 3.6), layout="constrained")
+    axes = drawing.subplots()
+    heights = [_heights(column) for column in zip(*paths)]
+    for number, placed in enumerate(heights):
+        _draw_axis(axes, number, titles[number], placed)
+    scores = [group.dev for group in groups if group.dev is not None]
+    low, high = min(scores), max(scores)
+    reach = high - low or 1.0
+    ends = {f"{score:.3f}": (score - low) / reach for score in (low, high)}
+    _draw_axis(axes, len(titles), "dev", ends)
+    tasks = set[str]()
+    for group, path, score in zip(groups, paths, scores):
+        line = [placed[value] for placed, value in zip(heights, path)] + [(score - low) / reach]
+        style = QUIET if group.runs[0].task in tasks else BEST  # the first is the best of its task
+        tasks.add(group.runs[0].task)
+        axes.plot(range(len(line)), line, **style)
+    axes.axis("off")
+    shown = "; ".join(f"{', '.join(path)}: {score:.3f}" for path, score in zip(paths, scores))
+    return design.svg(drawing, f"Settings and their mean score on dev: {shown}")
+
+
+def _heights(column: Sequence[str]) -> dict[str, float]:
+    """Where the distinct values of a setting stand on its axis: numbers by size, others as they
+    come."""
+    distinct = list(dict.fromkeys(column))
+    with contextlib.suppress(ValueError):
+        distinct.sort(key=float)
+    return {value: (place + 0.5) / len(distinct) for place, value in enumerate(distinct)}
+
+
+def _draw_axis(axes: Axes, number: int, title: str, placed: Mapping[str, float]) -> None:
+    """Draw an upright axis with the names of its values."""
+    axes.plot([number, number], [0, 1], color=design.INK, lw=1)
+    axes.text(number, 1.06, title, ha="center", fontweight="bold")
+    for name, height in placed.items():
+        axes.text(number + 0.03, height + 0.015, name, fontsize=8)
 
 
 def _scatter(results: SweepResults) -> str:
