@@ -178,8 +178,8 @@ class Answering:
 
 def _with_advice(error: PtuneError) -> DataError:
     """What is wrong with a row as whole sentences, the last of which says how it is left out."""
-    said = str(error)
-    return DataError(f"{said}{'' if said.endswith(('.', '?')) else '.'}{SKIPPING}")
+    message = str(error)
+    return DataError(f"{message}{'' if message.endswith(('.', '?')) else '.'}{SKIPPING}")
 
 
 def options_for(path: pathlib.Path, given: FileConfig, kept: FileConfig) -> FileConfig:

@@ -103,8 +103,8 @@ def evaluate(
             *(skipped or []),
             *(f"{name}: {reason}" for name, reason in judged.left_out.items()),
         ]
-        if said := text_words.sentence(judged.split):
-            report(said)
+        if sentence := text_words.sentence(judged.split):
+            report(sentence)
     else:
         figures = judge_labels.judge(model, rows, metrics, shortening=shortening, details=details)
         figures |= judge_labels.selective_figures(
@@ -136,7 +136,7 @@ def predict(config: PredictConfig, report: Callable[[str], None] = terminal.prin
     if config.submission is not None:
         _check_submission(config, form)
     abstained = 0
-    said: list[tuple[Row, str]] = []
+    submitted: list[tuple[Row, str]] = []
 
     def answers(batch: list[list[Example]]) -> Iterator[dict[str, Any]]:
         nonlocal abstained
@@ -146,12 +146,12 @@ def predict(config: PredictConfig, report: Callable[[str], None] = terminal.prin
             answer = model.answer(examples, scores_of_row, config.coverage, config.at_least)
             abstained += answer["prediction"] is None
             if config.submission is not None:
-                said.append((examples[0].row, answer["prediction"]))
+                submitted.append((examples[0].row, answer["prediction"]))
             yield {**answer, "scores": _best(answer, config.top)}
 
     _stream(Answering(run, model, answers, room=0, most=ANSWERS_AT_ONCE), report)
     if config.submission is not None:
-        files.write_text(config.submission, submission.text(form, said))
+        files.write_text(config.submission, submission.text(form, submitted))
         report(f"For SuperGLUE's leaderboard: {config.submission}")
     if abstained:
         report(

@@ -18,15 +18,15 @@ def words_of(text: str) -> list[str]:
     return ARTICLES.sub(" ", plain).split()
 
 
-def exact_match(right: str, said: str) -> float:
+def exact_match(right: str, answer: str) -> float:
     """1 where two answers have the same words in the same order."""
-    return float(words_of(right) == words_of(said))
+    return float(words_of(right) == words_of(answer))
 
 
-def token_f1(right: str, said: str) -> float:
+def token_f1(right: str, answer: str) -> float:
     """The F1 of the words that two answers share; of answers without words 1 where both have
     none."""
-    expected, actual = words_of(right), words_of(said)
+    expected, actual = words_of(right), words_of(answer)
     shared = (Counter(expected) & Counter(actual)).total()
     if not expected or not actual:
         return float(expected == actual)
@@ -39,16 +39,16 @@ OF_A_PAIR: dict[str, Callable[[str, str], float]] = {
 }
 
 
-def of_rows(name: str, right: Sequence[Sequence[str]], said: Sequence[str]) -> list[float]:
+def of_rows(name: str, right: Sequence[Sequence[str]], predicted: Sequence[str]) -> list[float]:
     """The figure of each row: that with the nearest of its right answers, and where it has none,
     with no answer.
 
     Args:
         right: the right answers of each row.
-        said: the answer to each, empty for none.
+        predicted: the answer to each, empty for none.
     """
     figure = OF_A_PAIR[name]
-    pairs = [(answers or [""], answer) for answers, answer in zip(right, said)]
+    pairs = [(answers or [""], answer) for answers, answer in zip(right, predicted)]
     return [max(figure(one, answer) for one in answers) for answers, answer in pairs]
 
 

@@ -137,37 +137,37 @@ def kinds_of(labels: Sequence[str]) -> list[str]:
 
 
 def figures(
-    names: Sequence[str], right: Sequence[Sequence[str]], said: Sequence[Sequence[str]]
+    names: Sequence[str], right: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
 ) -> dict[str, float]:
     """Figures over sentences, by name: "entity-f1" of all entities together, "entity-f1:person" of
     those of one kind, "word-accuracy".
 
     Args:
-        right, said: the labels of each sentence's words.
+        right, predicted: the labels of each sentence's words.
     """
-    return {name: share(name, *counts(name, right, said)) for name in names}
+    return {name: share(name, *counts(name, right, predicted)) for name in names}
 
 
 def counts(
-    name: str, right: Sequence[Sequence[str]], said: Sequence[Sequence[str]]
+    name: str, right: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
 ) -> tuple[int, int, int]:
     """What a figure is made of: how many entities are right, how many were said, and how many there
     are; of "word-accuracy" the same of words.
 
     Args:
-        right, said: as in ``figures``.
+        right, predicted: as in ``figures``.
     """
     metric, colon, kind = name.partition(":")
     hits = claimed = there = 0
-    for right_labels, said_labels in zip(right, said, strict=True):
+    for right_labels, predicted_labels in zip(right, predicted, strict=True):
         if metric == "word-accuracy":
-            hits += sum(map(str.__eq__, right_labels, said_labels))
-            claimed += len(said_labels)
+            hits += sum(map(str.__eq__, right_labels, predicted_labels))
+            claimed += len(predicted_labels)
             there += len(right_labels)
             continue
         expected, actual = (
             {entity for entity in entities(labels) if not colon or entity.kind == kind}
-            for labels in (right_labels, said_labels)
+            for labels in (right_labels, predicted_labels)
         )
         hits += len(expected & actual)
         claimed += len(actual)
@@ -185,11 +185,11 @@ def share(name: str, hits: float, claimed: float, there: float) -> float:
     return hits / there if there else 0.0
 
 
-def word_accuracy(right: Sequence[Sequence[str]], said: Sequence[Sequence[str]]) -> float:
+def word_accuracy(right: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> float:
     """The share of words with the right label."""
-    return figures(["word-accuracy"], right, said)["word-accuracy"]
+    return figures(["word-accuracy"], right, predicted)["word-accuracy"]
 
 
-def entity_f1(right: Sequence[Sequence[str]], said: Sequence[Sequence[str]]) -> float:
+def entity_f1(right: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> float:
     """The F1 of all entities together."""
-    return figures(["entity-f1"], right, said)["entity-f1"]
+    return figures(["entity-f1"], right, predicted)["entity-f1"]

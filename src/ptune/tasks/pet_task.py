@@ -55,13 +55,13 @@ def plan_of(
         form, lm, asked, method=head, learning=learning, name="classifier"
     )
     usual = pet.distil.model_dump(exclude_none=True)
-    said = usual if "distil" in pet.model_fields_set else {}
+    given = usual if "distil" in pet.model_fields_set else {}
     return Plan(
         tasks,
         replace(classifier, temperature=pet.temperature),
         tune=learning.tune or "lm",
         train=train,
-        distil=head.train.replaced({**usual, "seed": train.seed, **distil, **said}),
+        distil=head.train.replaced({**usual, "seed": train.seed, **distil, **given}),
         settings=pet.model_copy(update={"generations": generations}),
         max_length=form.max_length,
     )

@@ -120,5 +120,5 @@ def preset_pet(settings: PetConfig, preset: Preset | None) -> PetConfig:
     set."""
     if preset != "paper":
         return settings
-    said = {name: getattr(settings, name) for name in settings.model_fields_set}
-    return PAPER_PET.model_copy(update=said)
+    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    return PAPER_PET.model_copy(update=given)

@@ -185,7 +185,7 @@ def rows(
     """
     asked = [_asked(model, number, lessons, text) for text in lessons.texts]
     taught = _taught(teaching, model.lm, lessons, asked=asked, kept=kept)
-    by_text = {id(text): said for text, said in zip(lessons.texts, taught)}
+    by_text = {id(text): lesson for text, lesson in zip(lessons.texts, taught)}
 
     def row(text: Study) -> Row:
         return {FIELD: text.document, "question": text.question, TARGET: by_text[id(text)]}
@@ -234,8 +234,10 @@ def _taught(
         sizes = [len(text.places) for text in asked]
         parts = zip(asked, values["likeliest"].split(sizes), values["log_probs"].split(sizes))
         return [
-            TaughtText(ids=a.ids, places=a.places, likeliest=best, log_probs=said, source=a.source)
-            for a, best, said in parts
+            TaughtText(
+                ids=a.ids, places=a.places, likeliest=best, log_probs=log_probs, source=a.source
+            )
+            for a, best, log_probs in parts
         ]
     taught: dict[int, TaughtText] = {}
     with Progress(f"what the LM says of {lessons.document.name}", len(asked)) as progress:
@@ -244,7 +246,7 @@ def _taught(
             if numbers:
                 context = teacher.context_of(lm, part.text)
                 texts = [asked[number] for number in numbers]
-                said = teacher.teach(
+                taught_texts = teacher.teach(
                     lm,
                     context,
                     texts,
@@ -252,7 +254,7 @@ def _taught(
                     temperature=teaching.temperature,
                     advance=progress.advance,
                 )
-                taught |= dict(zip(numbers, said))
+                taught |= dict(zip(numbers, taught_texts))
     in_order = [taught[number] for number in range(len(asked))]
     if kept is not None:
         files.write_tensors(

@@ -130,8 +130,8 @@ def score_test_rows(form: TaskForm, model: PromptModel, rows: Sequence[Row], run
     run.figures = judged.figures
     run.parts = judged.parts
     run.left_out = judged.left_out
-    if said := text_words.sentence(judged.split):
-        run.data_findings.append(said)
+    if sentence := text_words.sentence(judged.split):
+        run.data_findings.append(sentence)
     run.outputs = judged.outputs
     run.seconds["write"] = round(judged.seconds, 1)
 

@@ -165,25 +165,25 @@ def figure_on_dev(
         return _f1_of_parts(answers, scores, examples)
     labels = answers
     right = [labels.names(row.right) for row in examples if isinstance(row, WordsExample)]
-    said = [labels.names(labels.best(values)) for values in scores]
+    predicted = [labels.names(labels.best(values)) for values in scores]
     if labels.rules == "plain":
-        return entities.word_accuracy(right, said)
-    return entities.entity_f1(right, said)
+        return entities.word_accuracy(right, predicted)
+    return entities.entity_f1(right, predicted)
 
 
 def _f1_of_parts(
     extraction: Extraction, scores: Sequence[torch.Tensor], examples: Sequence[Example]
 ) -> float:
     """The mean F1 of the words of answers and of the nearest right answer."""
-    right, said = [], []
+    right, predicted = [], []
     for example, values in zip(examples, scores):
         assert isinstance(example, PassageExample)
         text = extraction.text(example.row)
         first, last, _ = extraction.best(values)[0]
         begin, end = example.text_of(text, first, last)
-        said.append(text[begin:end])
+        predicted.append(text[begin:end])
         there = [ends for ends in example.right if ends[0] < len(example.spans)]
         spans = [example.text_of(text, *ends) for ends in there]
         right.append([text[begin:end] for begin, end in spans])
-    values_of_rows = answer_metrics.of_rows("token-f1", right, said)
+    values_of_rows = answer_metrics.of_rows("token-f1", right, predicted)
     return sum(values_of_rows) / len(values_of_rows)

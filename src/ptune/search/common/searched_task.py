@@ -145,8 +145,8 @@ def read_task(file: pathlib.Path, *, lm: str | None, shots: int | None, seed: in
         )
     rows = {**writing.data_of(task.data), **draw}
     task = task.model_copy(update={"data": data, "lm": task.lm if lm is None else lm})
-    said = task.model_dump(mode="json", exclude_unset=True, exclude=writing.LEFT_OUT)
-    written = {**said, "data": rows}
+    settings = task.model_dump(mode="json", exclude_unset=True, exclude=writing.LEFT_OUT)
+    written = {**settings, "data": rows}
     return SearchParts(**vars(resolve.task_parts(task, BESIDE_TASK)), written=written)
 
 

@@ -234,9 +234,9 @@ def _scored(question: Question, shares: np.ndarray) -> Figures:
     with a share of at least a half."""
     if question.multi_label:
         right = question.present(question.test)
-        said = shares >= metrics.MIDDLE
+        predicted = shares >= metrics.MIDDLE
         return metrics.figures(
-            question.metrics, question.labels, present=right, predicted=said, shares=shares
+            question.metrics, question.labels, present=right, predicted=predicted, shares=shares
         )
     answers = [question.labels[number] for number in shares.argmax(1)]
     return labelled(

@@ -34,14 +34,14 @@ def judge(
     names = names or metrics.DEFAULT
     metrics.check(names)
     extraction, target = extraction_of(model, 0), model.tasks[0].task.target
-    said = predictions(model, rows, shortening)
+    predicted = predictions(model, rows, shortening)
     right = [
         [extraction.text(row)[begin:end] for begin, end in extraction.right(row, target)]
         for row in rows
     ]
     figures = {}
     for name in names:
-        of_rows = np.array(metrics.of_rows(name, right, said))
+        of_rows = np.array(metrics.of_rows(name, right, predicted))
         figures[name] = float(of_rows.mean())
         if details is not None and (ends := intervals.of_mean(of_rows)):
             details.intervals[name] = ends

@@ -86,5 +86,7 @@ def judge(
     scores = iter(model.scores(examples))
     answers = [model.answer(row, [next(scores) for _ in row]) for row in encoded]
     shares = np.array([[answer["scores"][label] for label in labels] for answer in answers])
-    said = np.array([[label in answer["prediction"] for label in labels] for answer in answers])
-    return metrics.figures(names, labels, present=right, predicted=said, shares=shares)
+    predicted = np.array(
+        [[label in answer["prediction"] for label in labels] for answer in answers]
+    )
+    return metrics.figures(names, labels, present=right, predicted=predicted, shares=shares)

@@ -82,18 +82,18 @@ def judge(
     labels, target = labels_of(model, 0), model.tasks[0].task.target
     names = metrics_of(labels, names)
     entities.check(names, labels.labels, labels.rules)
-    said = predictions(model, rows, shortening)
+    predicted = predictions(model, rows, shortening)
     right = [labels.names(labels.right(row, target)) for row in rows]
     if details is not None:
         for name in names:
-            if ends := intervals.of_statistic(len(rows), _redrawn(name, right, said)):
+            if ends := intervals.of_statistic(len(rows), _redrawn(name, right, predicted)):
                 details.intervals[name] = ends
-    return entities.figures(names, right, said)
+    return entities.figures(names, right, predicted)
 
 
 def _redrawn(
-    name: str, right: Sequence[Sequence[str]], said: Sequence[Sequence[str]]
+    name: str, right: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
 ) -> intervals.Statistic:
     """A figure as a function of the numbers of the sentences that are drawn."""
-    counts = np.array([entities.counts(name, [a], [b]) for a, b in zip(right, said)])
+    counts = np.array([entities.counts(name, [a], [b]) for a, b in zip(right, predicted)])
     return intervals.one_by_one(lambda drawn: entities.share(name, *counts[drawn].sum(0).tolist()))

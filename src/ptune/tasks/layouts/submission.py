@@ -54,54 +54,57 @@ def text(form: str, answers: Iterable[tuple[Row, str]]) -> str:
 def _of_rows(form: str, answers: Iterable[tuple[Row, str]]) -> list[dict[str, Any]]:
     label_of = _LABELS.get(form, _plain)
     return [
-        {"idx": int(row["id"].split("-")[-1]), "label": label_of(row, said)}
-        for row, said in answers
+        {"idx": int(row["id"].split("-")[-1]), "label": label_of(row, prediction)}
+        for row, prediction in answers
     ]
 
 
 def _of_passages(answers: Iterable[tuple[Row, str]]) -> list[dict[str, Any]]:
     passages: dict[int, dict[int, list[dict[str, int]]]] = {}
-    for row, said in answers:
+    for row, prediction in answers:
         passage, question, answer = map(int, row["id"].split("-"))
         answers_of_question = passages.setdefault(passage, {}).setdefault(question, [])
-        answers_of_question.append({"idx": answer, "label": _known(said, NUMBER_OF_TRUTH)})
+        answers_of_question.append({"idx": answer, "label": _known(prediction, NUMBER_OF_TRUTH)})
     return [
         {
             "idx": passage,
             "passage": {
-                "questions": [{"idx": number, "answers": said} for number, said in asked.items()]
+                "questions": [
+                    {"idx": number, "answers": labels} for number, labels in asked.items()
+                ]
             },
         }
         for passage, asked in passages.items()
     ]
 
 
-def _known(said: str, labels: Mapping[str, Any]) -> Any:
+def _known(prediction: str, labels: Mapping[str, Any]) -> Any:
     """What the leaderboard has for a label.
 
     Raises:
         ConfigError: it has none.
     """
-    if said not in labels:
+    if prediction not in labels:
         raise ConfigError(
-            f"The prompt answered {said!r}, and the leaderboard takes {', '.join(labels)}: ask a "
-            "prompt of that task."
+            f"The prompt answered {prediction!r}, and the leaderboard takes {', '.join(labels)}: "
+            "ask a prompt of that task."
         )
-    return labels[said]
+    return labels[prediction]
 
 
-def _plain(row: Row, said: str) -> Any:
-    return said
+def _plain(row: Row, prediction: str) -> Any:
+    return prediction
 
 
+ENTAILMENT = {name: name for name in ("entailment", "not_entailment")}
 _LABELS: dict[str, Callable[[Row, str], Any]] = {
-    "copa": lambda row, said: _known(said, {"0": 0, "1": 1}),
-    "record": lambda row, said: row["entities"][int(said)],
-    "wsc": lambda row, said: _known(said, {"false": "False", "true": "True"}),
-    "boolq": lambda row, said: _known(said, {"false": "false", "true": "true"}),
-    "wic": lambda row, said: _known(said, {"false": "false", "true": "true"}),
+    "copa": lambda row, prediction: _known(prediction, {"0": 0, "1": 1}),
+    "record": lambda row, prediction: row["entities"][int(prediction)],
+    "wsc": lambda row, prediction: _known(prediction, {"false": "False", "true": "True"}),
+    "boolq": lambda row, prediction: _known(prediction, {"false": "false", "true": "true"}),
+    "wic": lambda row, prediction: _known(prediction, {"false": "false", "true": "true"}),
     **dict.fromkeys(
         ("rte", "ax-b", "ax-g"),
-        lambda row, said: _known(said, {name: name for name in ("entailment", "not_entailment")}),
+        lambda row, prediction: _known(prediction, ENTAILMENT),
     ),
 }

@@ -37,17 +37,17 @@ def check_selection(config: TaskConfig) -> None:
             "method (ptune methods lists them)."
         )
     default = TaskConfig(name="default")
-    said = [name for name in SAID_BY_METHODS if getattr(config, name) != getattr(default, name)]
-    said += ["preset"] if config.preset == "paper" else []
-    said += ["reading.by"] if config.reading.by != "words" else []
-    said += [
+    given = [name for name in SAID_BY_METHODS if getattr(config, name) != getattr(default, name)]
+    given += ["preset"] if config.preset == "paper" else []
+    given += ["reading.by"] if config.reading.by != "words" else []
+    given += [
         f"train.{name}" for name in config.train.model_dump(exclude_none=True) if name != "seed"
     ]
-    said += ["log"] if config.log else []
-    said += ["tune"] if config.tune not in (None, "prompt") else []
-    if said:
+    given += ["log"] if config.log else []
+    given += ["tune"] if config.tune not in (None, "prompt") else []
+    if given:
         raise ConfigError(
-            f"method auto takes every method as it is, and {config.name} says {', '.join(said)}: "
+            f"method auto takes every method as it is, and {config.name} says {', '.join(given)}: "
             "leave that out, or name a method."
         )
 
