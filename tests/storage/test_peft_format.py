@@ -516,6 +516,25 @@ def test_lms_that_take_no_prompt_of_peft(family, front, other, message, tmp_path
         peft_format.load(tmp_path, LanguageModel(*tiny.tiny(other)), rest(family))
 
 
+def test_a_folder_of_adapters_is_told_with_those_within_it(tmp_path):
+    peft_format.export(build("gpt2", "{soft:3} {x} = {mask}"), tmp_path / "second")
+    lm = LanguageModel(*tiny.tiny("gpt2"))
+    with pytest.raises(ConfigError, match="holds no adapter_config.json.*within it are: .*second"):
+        peft_format.load(tmp_path, lm, " {x} = {mask}")
+
+
+@pytest.mark.parametrize(
+    "named, is_told",
+    [("meta/Other", True), ("meta/Tiny", False), ("/models/tiny/", False), (None, False)],
+)
+def test_an_adapter_of_an_lm_of_another_name_is_told(named, is_told, tmp_path):
+    lm = LanguageModel(*tiny.tiny("gpt2"), source="/here/tiny")
+    (tmp_path / peft_format.CONFIG).write_text(json.dumps({"base_model_name_or_path": named}))
+    assert bool(peft_format.other_lm(tmp_path, lm)) == is_told
+    if named is not None and is_told:
+        assert "trained for the LM meta/Other, and" in peft_format.other_lm(tmp_path, lm)
+
+
 def test_other_adapters_are_refused(tmp_path):
     lm = LanguageModel(*tiny.tiny("gpt2"))
     peft.get_peft_model(

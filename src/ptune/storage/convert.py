@@ -86,6 +86,8 @@ def import_prompt(
         model = peft_format.load(
             config.source, lm, config.template, name=config.name, target=config.target
         )
+        if note := peft_format.other_lm(config.source, lm):
+            report(note)
     settings = {"template": config.template, "name": config.name, "target": config.target}
     with working_in(config.out, "ptune import", adds=True) as folder:
         folder.claim(

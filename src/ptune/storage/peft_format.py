@@ -295,9 +295,32 @@ def load(
     return model
 
 
+def other_lm(folder: files.Path, lm: LanguageModel) -> str:
+    """A sentence that an adapter was trained for an LM of another name; empty where it was not, or
+    where the adapter does not say."""
+    raw = files.read_json(pathlib.Path(folder) / CONFIG)
+    named = raw.get("base_model_name_or_path") if isinstance(raw, dict) else None
+    if not isinstance(named, str) or _last_name(named) in ("", _last_name(lm.source)):
+        return ""
+    return (
+        f"{pathlib.Path(folder) / CONFIG} says that the prompt was trained for the LM {named}, and "
+        f"it is taken for {lm.source}: if these are not the same weights, its answers mean nothing."
+    )
+
+
+def _last_name(lm: str) -> str:
+    return pathlib.PurePath(lm).name.lower()
+
+
 def _adapter(path: pathlib.Path, lm: LanguageModel) -> Adapter:
     if not path.is_dir():
         raise StoreError(f"There is no folder {path}.")
+    if not (path / CONFIG).exists():
+        within = sorted(str(file.parent) for file in path.glob(f"*/{CONFIG}"))
+        raise ConfigError(
+            f"{path} holds no {CONFIG}, so it is no folder of an adapter of PEFT's."
+            + (f" Folders within it are: {', '.join(within)}." if within else "")
+        )
     raw = files.read_json(path / CONFIG)
     kind = raw.get("peft_type") if isinstance(raw, dict) else None
     if kind not in (*SOFT, PREFIX, CARTRIDGE):
