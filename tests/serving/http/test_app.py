@@ -248,6 +248,15 @@ def test_a_problem_names_the_field_at_fault(client, field, stream):
     assert document["field"] == field and document["detail"].endswith((".", "?"))
 
 
+def test_a_row_as_in_a_file_is_told_what_a_request_has(client):
+    document = problem(client.post("/v1/classify", json={"rows": [{"x": "Rome"}]}), 400)
+    assert document["field"] == "rows[0].x"
+    assert document["detail"].endswith("should stand there and is missing: prompt, fields.")
+    whole = {"prompt": "film", "fields": {"x": "Rome"}, "y": 1}
+    document = problem(client.post("/v1/classify", json={"rows": [whole, {}]}), 400)
+    assert document["detail"].endswith("nothing is ignored.")
+
+
 @pytest.mark.parametrize(
     ("content", "kind", "status"),
     [

@@ -62,6 +62,12 @@ async def _tell_invalid(request: Request, error: Exception) -> Response:
     detail = f"{first['msg']}."
     if first["type"] == "extra_forbidden":
         detail = "There is no such field, and nothing is ignored."
+        if missing := [
+            str(one["loc"][-1])
+            for one in errors
+            if one["type"] == "missing" and one["loc"][:-1] == first["loc"][:-1]
+        ]:
+            detail += f" What should stand there and is missing: {', '.join(missing)}."
     return problem_response(Problem(400, "A field is at fault", f"{field}: {detail}", field=field))
 
 
