@@ -4,27 +4,40 @@ LM is loaded once, and finds its work in the sweep's folder, which all machines 
 import contextlib
 import importlib.util
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ptune.base import terminal
 from ptune.base.interrupts import Interrupted, stoppable
 from ptune.errors import ConfigError
-from ptune.experiments.options import SweepConfig
 from ptune.experiments.sweep.sweep_file import read_sweep
 from ptune.experiments.sweep.sweep_worker import Sweep, work
 
 SECONDS_BETWEEN_LOOKS = 0.5
 
 
-def check(config: SweepConfig) -> None:
-    """Refuse options of Ray's workers without Ray.
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster, and what a worker takes of it.
+
+    Attributes:
+        address: "local" for one of this machine alone; None where none is to be used.
+    """
+
+    address: str | None
+    cpus: int
+    gpus: float
+
+
+def check(cluster: Cluster) -> None:
+    """Refuse options of Ray's workers without a cluster, and a cluster without Ray.
 
     Raises:
-        ConfigError: there is no cluster to work on, or Ray is not installed.
+        ConfigError: it is so.
     """
-    if config.ray is None:
-        if config.ray_cpus != 1 or config.ray_gpus:
+    if cluster.address is None:
+        if cluster.cpus != 1 or cluster.gpus:
             raise ConfigError(
                 "--ray-cpus and --ray-gpus are what a worker on a Ray cluster takes: name the "
                 "cluster by --ray, or leave them out."
@@ -36,48 +49,49 @@ def check(config: SweepConfig) -> None:
         )
 
 
-def work_on_cluster(config: SweepConfig, options: Mapping[str, Any]) -> bool:
-    """Let workers on a cluster do the runs until all have their results; return whether this
-    process was asked to end before. Then the workers have saved their trainings and ended.
+def work_on_cluster(
+    file: pathlib.Path, options: Mapping[str, Any], workers: int, cluster: Cluster
+) -> bool:
+    """Let workers on a cluster do the runs of a sweep's file until all have their results; return
+    whether this process was asked to end before. Then the workers have saved their trainings and
+    ended.
 
     Args:
         options: those of ``Sweep``, the runs aside.
     """
     import ray
 
-    with stoppable() as stopped, _joined(config):
-        remote = ray.remote(num_cpus=config.ray_cpus, num_gpus=config.ray_gpus, max_retries=-1)(
-            _work
-        )
-        pending = [
-            remote.remote(config.file, dict(options), config.ray_cpus)
-            for _ in range(config.workers)
-        ]
+    with stoppable() as stopped, _joined(cluster):
+        worker = ray.remote(num_cpus=cluster.cpus, num_gpus=cluster.gpus, max_retries=-1)(_work)
+        pending = [worker.remote(file, dict(options), cluster.cpus) for _ in range(workers)]
         while pending and not stopped():
             _, pending = ray.wait(pending, timeout=SECONDS_BETWEEN_LOOKS)
-        for worker in pending:
-            ray.cancel(worker)
+        for task in pending:
+            ray.cancel(task)
         if pending:
             ray.wait(pending, num_returns=len(pending))
         return stopped()
 
 
 @contextlib.contextmanager
-def _joined(config: SweepConfig) -> Any:
-    """A connection to the cluster, or a cluster of this machine alone while this is open.
+def _joined(cluster: Cluster) -> Iterator[None]:
+    """A connection to the cluster, or a cluster of this machine alone, while this is open.
 
     Raises:
         ConfigError: there is no cluster at the address.
     """
     import ray
 
-    address = None if config.ray == "local" else config.ray
+    is_here = cluster.address == "local"
     try:
-        ray.init(address=address, include_dashboard=None if address else False)
+        ray.init(
+            address=None if is_here else cluster.address,
+            include_dashboard=False if is_here else None,
+        )
     except ConnectionError as error:
         raise ConfigError(
-            f"There is no Ray cluster at {config.ray}: start one by `ray start --head`, or take "
-            "--ray local."
+            f"There is no Ray cluster at {cluster.address}: start one by `ray start --head`, or "
+            "take --ray local."
         ) from error
     try:
         yield

@@ -14,6 +14,7 @@ from ptune.base.interrupts import Interrupted, ignoring_ctrl_c, stoppable
 from ptune.errors import PtuneError
 from ptune.experiments.options import SweepConfig
 from ptune.experiments.sweep import ray_workers
+from ptune.experiments.sweep.ray_workers import Cluster
 from ptune.experiments.sweep.sweep_file import SweepRun, read_sweep
 from ptune.experiments.sweep.sweep_worker import RESULTS, Sweep, failed_before, work, work_apart
 from ptune.experiments.train.train_rows import TaskRows
@@ -37,7 +38,7 @@ def sweep(
         PtuneError: a task's rows are at fault, the processes ended before all was done, or some of
             the runs failed, after all others were done.
     """
-    ray_workers.check(config)
+    ray_workers.check(_cluster(config))
     if config.ray is not None:  # whose workers are in other folders
         whole = {"file": config.file.resolve(), "out": config.out.resolve()}
         config = config.model_copy(update=whole)
@@ -98,13 +99,22 @@ def _work_together(config: SweepConfig, shared: Sweep) -> None:
         PtuneError: all of them ended before all was done.
     """
     options = {"out": shared.out, "failed": shared.failed, "together": shared.together}
-    do = _work_apart if config.ray is None else ray_workers.work_on_cluster
-    was_stopped, lacking = do(config, options), len(shared.pending)
+    if config.ray is None:
+        was_stopped = _work_apart(config, options)
+    else:
+        was_stopped = ray_workers.work_on_cluster(
+            config.file, options, config.workers, _cluster(config)
+        )
+    lacking = len(shared.pending)
     counts = f"{lacking} of {len(shared.runs)} runs have no result"
     if was_stopped:
         raise Interrupted(f"Stopped; {counts}, and what was trained of them is saved.")
     if lacking:
         raise PtuneError(f"The processes ended, and {counts}. The same command goes on with them.")
+
+
+def _cluster(config: SweepConfig) -> Cluster:
+    return Cluster(config.ray, config.ray_cpus, config.ray_gpus)
 
 
 def _work_apart(config: SweepConfig, options: Mapping[str, Any]) -> bool:
