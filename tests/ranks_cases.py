@@ -142,9 +142,7 @@ SHARDED = {
         is_quick=False,
         sharding="fsdp",
     ),
-    "masked, prototypes beside words": replace(
-        CASES["masked, prototypes beside words"], sharding="fsdp"
-    ),
+    "prototypes beside words": replace(CASES["masked, prototypes beside words"], sharding="fsdp"),
     "encoder-decoder": Case("t5", (TEXT,), {"batch_size": 3}, sharding="fsdp"),  # 1 row at last
     "encoder-decoder, soft tokens": Case(
         "t5",
@@ -384,6 +382,7 @@ held_in_step: dict[str, int] = {}
 FIRST = next(iter(CASES.values()))
 LONGEST_WAIT = timedelta(seconds=60)  # processes that do different things would wait for ever
 QUICK = {name: case for name, case in CASES.items() if case.is_quick}
+assert not CASES.keys() & SHARDED.keys(), "a test is named by its case"
 QUICK_SHARDED = {name: case for name, case in SHARDED.items() if case.is_quick}
 UNTIL_LATER = {"save_seconds": 1000.0}
 
