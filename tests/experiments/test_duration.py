@@ -24,7 +24,7 @@ from ptune.reports.trial_results import FactsResult
 from ptune.runs.trials import JsonResults, run_trials, unfinished
 from ptune.settings import TrainOverrides
 from ptune.training.loop import accuracy
-from ptune.training.methods import method
+from ptune.training.methods import METHODS, method
 
 ROWS = [{"subject": f"vienna {number}", "object": "yn"[number % 2]} for number in range(40)]
 
@@ -120,3 +120,20 @@ def test_by_default_a_probe_trains_no_lm(capsys):
     with pytest.raises(SystemExit):
         main.main(["probe", "--help"])
     assert "--methods all" in capsys.readouterr().out
+
+
+def test_a_probe_waits_half_as_long_where_nothing_says_how_long():
+    def p_tuning(preset=None, **train):
+        (method,) = methods_of("p-tuning", preset, train=TrainOverrides(**train))
+        return method.train
+
+    usual = METHODS["p-tuning"].train
+    shorter = p_tuning(learning_rate=0.5)
+    assert (usual.patience, usual.patience_steps) == (6, 30)
+    assert (shorter.patience, shorter.patience_steps) == (3, 15)
+    assert (shorter.epochs, shorter.least_steps) == (usual.epochs, usual.least_steps)
+    assert p_tuning(steps=50) == usual.replaced({"steps": 50})
+    assert p_tuning(patience=4) == usual.replaced({"patience": 4})
+    assert p_tuning("paper").patience == 20
+    (tuned,) = methods_of("fine-tune", train=TrainOverrides())
+    assert tuned == METHODS["fine-tune"]

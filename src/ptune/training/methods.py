@@ -2,7 +2,7 @@
 is trained, and how.
 
 Numbers that are a paper's or its code's are marked; the others are ours, and let the default probe
-end in five minutes on two cores.
+end in two minutes on two cores.
 """
 
 from dataclasses import dataclass

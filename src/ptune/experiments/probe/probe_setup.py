@@ -25,6 +25,10 @@ from ptune.training.paper_settings import preset_method
 
 ALL = "manual,p-tuning,fine-tune,manual+fine-tune"  # P-tuning, section 4.1
 MOST_TOGETHER = 64  # prompts in one batch
+# A probe trains many prompts at once: where nothing says how long, it waits for a gain half as
+# long as other commands do.
+PATIENCE = {"patience": 3, "patience_steps": 15}
+LENGTHS = ("epochs", "steps", "least_steps", "patience", "patience_steps")
 PAPER = pathlib.Path("paper")  # of --vocab: the vocabulary of the papers
 
 
@@ -49,7 +53,13 @@ def methods_of(
         )
     if not chosen:
         raise ConfigError(f"No method is named; the default is manual,p-tuning, and all is {ALL}.")
-    chosen = [replace(m, train=m.train.replaced(train.model_dump())) for m in chosen]
+    replacements = train.model_dump()
+    if not preset and all(replacements[name] is None for name in LENGTHS):
+        chosen = [
+            replace(m, train=m.train.replaced(PATIENCE)) if m.tune == "prompt" else m
+            for m in chosen
+        ]
+    chosen = [replace(m, train=m.train.replaced(replacements)) for m in chosen]
     overrides = {name: value for name, value in prompt.items() if value is not None}
     if overrides and not any(m.tune == "prompt" for m in chosen):
         raise ConfigError(

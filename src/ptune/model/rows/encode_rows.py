@@ -1,8 +1,9 @@
 """Rows of tasks become examples: the tasks that take a row, what is run to score it, and what is
 run to learn from it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.answers.extraction import Extraction
 from ptune.answers.from_row import Span
+from ptune.answers.readers.reader import Answer
 from ptune.answers.word_labels import WordLabels
 from ptune.data.in_memory import rows_from
 from ptune.data.row import FileRow, label_of, place_of
@@ -204,11 +206,13 @@ def _label_example(
         kind = MarginExample if task.task.loss == "hinge" else LabelExample
         return kind(task=number, row=row, fills=fills, learn=fills, label=label, bound=bound)
     answer = bound.first_word(label)
+    is_whole = task.task.windows == "none"
+    encoded = dict(zip(task.answers(bound), fills)) if is_whole else {}
     return VocabularyExample(
         task=number,
         row=row,
         fills=fills,
-        learn=(_row_to_learn(model, number, row, answer),),
+        learn=(_row_to_learn(model, number, row, answer, encoded=encoded),),
         label=label,
         bound=bound,
         answer=answer,
@@ -216,12 +220,21 @@ def _label_example(
 
 
 def _row_to_learn(
-    model: "PromptModel", number: int, row: Row, answer: tuple[int, ...]
+    model: "PromptModel",
+    number: int,
+    row: Row,
+    answer: tuple[int, ...],
+    *,
+    encoded: Mapping[Answer, EncodedRow] = MappingProxyType({}),
 ) -> EncodedRow:
-    """The row with an answer that is compared with the whole vocabulary."""
+    """The row with an answer that is compared with the whole vocabulary.
+
+    Args:
+        encoded: what was encoded of the row already, by how the answer's place is filled.
+    """
     is_open = model.lm.kind == "masked" or len(answer) == 1
     filled = (None,) * len(answer) if is_open else answer
-    return encode_row(model, model.tasks[number], row, answer=filled)
+    return encoded.get(filled) or encode_row(model, model.tasks[number], row, answer=filled)
 
 
 def _written_answer(model: "PromptModel", task: BoundTask, row: Row, text: str) -> tuple[int, ...]:
