@@ -250,6 +250,10 @@ def test_a_question_is_asked_of_one_document_of_several_or_of_the_nearest(run, c
         asked("people ?", "danub")
     with pytest.raises(ConfigError, match="empty"):
         asked(" ", "danube")
+    with pytest.raises(ConfigError, match="names 'danube' twice"):
+        asked("people ?", "danube", "austria", "danube")
+    with pytest.raises(ConfigError, match="too long to stand behind danube with room for 5 tokens"):
+        asked("people ? " * 200, "danube")
 
 
 def test_a_document_whose_prompt_was_deleted_is_not_asked_and_the_others_are(run, tmp_path):

@@ -154,7 +154,11 @@ def test_a_trained_folder_is_not_overwritten(task):
     "change, error, message",
     [
         (("template:", "tempalte:"), ConfigError, "no key 'tempalte'. Did you mean 'template'"),
-        (("epochs: 3", "epoch: 3"), ConfigError, "no key 'train.epoch'. Did you mean 'epochs'"),
+        (
+            ("epochs: 3", "epoch: 3"),
+            ConfigError,
+            "no key 'train.epoch'. Did you mean 'train.epochs'",
+        ),
         (
             ("epochs: 3", "epochs: 0"),
             ConfigError,

@@ -11,7 +11,7 @@ from ptune.base import terminal
 from ptune.documents import read_documents, retrieval
 from ptune.documents.options import AskConfig
 from ptune.documents.teaching.lessons import FIELD, prompt_of
-from ptune.errors import ConfigError, StoreError, nearest, reason
+from ptune.errors import ConfigError, StoreError, TemplateError, nearest, reason
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
 from ptune.prompts import encoders
@@ -25,7 +25,7 @@ def ask(config: AskConfig, report: Callable[[str], None] = terminal.print_line) 
     """Answer a question from documents that were distilled.
 
     Raises:
-        ConfigError: there is no such document.
+        ConfigError: there is no such document, it is named twice, or the question is too long.
         StoreError: the folder is no run of ptune distil, or not at its end, or a prompt is damaged.
     """
     if not config.question.strip():
@@ -43,7 +43,9 @@ def ask(config: AskConfig, report: Callable[[str], None] = terminal.print_line) 
     order = [0]
     if len(names) > 1 and not config.document:
         order = retrieval.nearest([document.text for document in saved], config.question)
-    chosen = list(dict.fromkeys(config.document)) or [names[order[0]]]
+    chosen = list(config.document) or [names[order[0]]]
+    if twice := next((name for name in chosen if chosen.count(name) > 1), None):
+        raise ConfigError(f"--document names {twice!r} twice: name each document once.")
     lm = None
     if config.lm is not None:
         lm = LanguageModel.load(config.lm, device=config.device, dtype=config.dtype)
@@ -52,7 +54,14 @@ def ask(config: AskConfig, report: Callable[[str], None] = terminal.print_line) 
     number = 0 if len(chosen) == 1 else compose(model, range(len(chosen)))
     decoding = _decoding(config, model)
     row = {FIELD: chosen[0], "question": config.question}
-    text = model.generate([row], number, decoding)[0]
+    try:
+        text = model.generate([row], number, decoding)[0]
+    except TemplateError as error:
+        raise ConfigError(
+            f"The question is too long to stand behind {' + '.join(chosen)} with room for "
+            f"{decoding.max_new_tokens} tokens of an answer: ask a shorter one, or set "
+            "--decoding.max-new-tokens lower."
+        ) from error
     if config.as_json:
         answer = {"question": config.question, "documents": chosen, "text": text}
         report(json.dumps(answer, ensure_ascii=False))

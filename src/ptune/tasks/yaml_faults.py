@@ -54,11 +54,12 @@ def _where_it_belongs(section: str, name: str) -> str:
         return f": in a file it is called {options[name]!r}."
     if elsewhere := _sections_with(name, sections):
         return f" here; it belongs {' or '.join(map(_under, elsewhere))}."
-    if not difflib.get_close_matches(name, here, n=1):
-        known = [other for config in sections.values() for other in config.model_fields]
-        for other in difflib.get_close_matches(name, known, n=1, cutoff=0.8):
-            under = " or ".join(map(_under, _sections_with(other, sections)))
-            return f". Did you mean {other!r} {under}?"
+    if close := difflib.get_close_matches(name, here, n=1):
+        return f". Did you mean {'.'.join(filter(None, (section, *close)))!r}?"
+    known = [other for config in sections.values() for other in config.model_fields]
+    for other in difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+        under = " or ".join(map(_under, _sections_with(other, sections)))
+        return f". Did you mean {other!r} {under}?"
     return f". {nearest(name, here, len(here))}"
 
 
