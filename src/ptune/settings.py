@@ -31,7 +31,9 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 LogName = Literal["jsonl", "tensorboard", "trackio", "wandb"]
 EncoderName = Literal["lstm", "mlp", "table"]
 Preset = Literal["code", "paper"]
-ReaderName = Literal["words", "soft", "prototypes", "head", "linear", "pair", "token-head"]
+ReaderName = Literal[
+    "words", "weighted-words", "soft", "prototypes", "head", "linear", "pair", "token-head"
+]
 PiecesOfWord = Literal["first", "last", "all"]
 
 
@@ -305,6 +307,7 @@ Form = Literal[
 ]
 
 
+NEIGHBOURS = 16  # labelled rows by which an ensemble is weighed for a row near them
 TEXT_FORMS: tuple[Form, ...] = ("e2e", "webnlg", "dart")  # whose answers are texts, not labels
 
 

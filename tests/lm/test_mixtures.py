@@ -30,6 +30,7 @@ SEVERAL = Verbalizer.from_words(
 )
 STEPWISE = Verbalizer(SEVERAL.labels, SEVERAL.words, order="most-probable-first")
 FIRST = Verbalizer(SEVERAL.labels, SEVERAL.words, order="left-to-right")
+VOTES = Verbalizer(SEVERAL.labels, SEVERAL.words, aggregate="vote")
 CHOICES = Choices(("choices",))
 PART = Extraction("text")
 WORD_LABELS = WordLabels("words", ("O", "B-a", "I-a"), "all")
@@ -51,8 +52,11 @@ TEMPLATES = {
     "part of a text": ("{soft:2} {span} : {text} .", PART),
     "span": ("{prefix:1} {text} {mask}", Span("span")),
     "text": ("{prefix:2} {text} is {mask}", None),
+    "weighted words": ("{text} is it {mask}", SEVERAL),
+    "votes": ("{soft:1} {text} is it {mask}", VOTES),
 }
 READER_OF = {
+    "weighted words": "weighted-words",
     "soft words": "soft",
     "prototypes": "prototypes",
     "head": "head",

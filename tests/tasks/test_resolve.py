@@ -7,7 +7,7 @@ import pytest
 from ptune.errors import ConfigError
 from ptune.tasks.resolved import resolve
 from ptune.tasks.rows import data_sets
-from ptune.tasks.schema import TaskConfig
+from ptune.tasks.schema import ReadingConfig, TaskConfig
 
 TASK = TaskConfig(name="t", template="{soft:2} {x} {mask}", labels={"a": "great", "b": "bad"})
 ANY = "a value that stands for any"
@@ -83,6 +83,23 @@ def test_a_data_set_is_read_as_files(door, monkeypatch):
         ({"only": ("a",)}, "only names values of prompt_by"),
         ({"prompt_by": "user", "combine": "vote"}, "combine: vote says how the members"),
         ({"combine": "weighted"}, "give data.dev"),
+        ({"combine": "neighbours"}, "t has one with p-tuning: give it several patterns"),
+        ({"combine": "neighbours", "patterns": ("{x} {mask}",) * 2, "method": "pet"}, "t has one"),
+        ({"combine": "neighbours", "prompts": 2}, "t has none: give data.train"),
+        ({"combine": "neighbours", "labels": {}}, "the answers of t are texts"),
+        (
+            {"reading": ReadingConfig(by="weighted-words"), "method": "manual"},
+            "manual trains no such weights",
+        ),
+        (
+            {"reading": ReadingConfig(by="weighted-words"), "method": "pet"},
+            "pet trains no such weights",
+        ),
+        (
+            {"reading": ReadingConfig(by="weighted-words", aggregate="max")},
+            "reading.aggregate: max is another way",
+        ),
+        ({"neighbours": 3}, "of combine: neighbours, and the task has combine: mean"),
         ({"prompts": 2, "method": "manual"}, "2 prompts of different seeds"),
         ({"prompts": 2, "method": "fine-tune"}, "An ensemble goes with a method that trains"),
         ({"log": ("jsonl",), "method": "manual"}, "log tells .* manual trains nothing"),

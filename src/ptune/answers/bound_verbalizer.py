@@ -1,17 +1,19 @@
 """Label words as token ids of one LM, and the scores of words and labels from what the LM says."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import torch
+from torch.nn.functional import logsigmoid
 
 from ptune.errors import VerbalizerError
 from ptune.survey.findings import likest_label
 from ptune.template.language import Kind
 
-Aggregate = Literal["probability", "logit"]
+Aggregate = Literal["probability", "logit", "max", "vote"]
 Order = Literal["parallel", "left-to-right", "most-probable-first"]
 Length = Literal["closed", "sum", "token", "character"]
 ORDERS: dict[Kind, Order] = {
@@ -20,6 +22,7 @@ ORDERS: dict[Kind, Order] = {
     "encoder-decoder": "left-to-right",
 }
 """The order in which a kind of LM scores the tokens of a word by default."""
+TIE = 1e-3  # the share of the mean beside votes, which decides between equally many
 # of a word's going on: short of all, so that the log of its stopping is finite
 MOST_SURE = 1 - 1e-6
 
@@ -173,19 +176,71 @@ class BoundVerbalizer:
 
     def of_labels(self, words: torch.Tensor) -> torch.Tensor:
         """Scores of the labels [B, C] from those of the words [B, W]: the log of the mean
-        probability of each label's words, or the mean of their logits."""
+        probability of each label's words, the mean of their logits, the largest of them, or the log
+        of the share of votes for each label."""
         if len(self.ids) == len(self.labels):
             return words
+        return self._voted(words) if self.aggregate == "vote" else self._averaged(words)
+
+    def _averaged(self, words: torch.Tensor) -> torch.Tensor:
+        """The mean, or the largest, of the scores of each label's words [B, C]; by default of their
+        probabilities."""
         owners = torch.tensor(self.owners, device=words.device)
         counts = torch.bincount(owners, minlength=len(self.labels))
         zeros = words.new_zeros(len(words), len(self.labels))
         if self.aggregate == "logit":
             return zeros.index_add(1, owners, words) / counts
         best = zeros.fill_(-torch.inf).scatter_reduce(1, owners.expand_as(words), words, "amax")
+        if self.aggregate == "max":
+            return best
         summed = torch.zeros_like(best).scatter_add(
             1, owners.expand_as(words), (words - best[:, owners]).exp()
         )
         return best + summed.log() - counts.log()
+
+    def _voted(self, words: torch.Tensor) -> torch.Tensor:
+        """The log of the share of votes for each label [B, C], with a little of their mean. Each
+        way to take one word of every label votes, for the label of its likeliest word.
+
+        A vote has no slope: the gradient is that of the same count with, for each pair of words,
+        the probability that one is ahead (straight-through, Bengio et al. 2013).
+        """
+        won = self._won(words, lambda gaps: ((gaps.sign() + 1) / 2).mean(2).log())
+        smooth = self._won(
+            words, lambda gaps: logsigmoid(gaps).logsumexp(2) - math.log(gaps.shape[2])
+        )
+        mean = self._averaged(words).log_softmax(1) + math.log(TIE)
+        votes = torch.logaddexp(won, mean) - math.log(1 + TIE)
+        return votes.detach() + smooth - smooth.detach()
+
+    def _won(
+        self, words: torch.Tensor, ahead: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """The log of the share of the ways to take one word of every label in which each label's is
+        ahead of all others [B, C].
+
+        Args:
+            ahead: for how much larger a word's score is than those of n others [B, W, n], the log
+                of the share of these that it is ahead of [B, W].
+        """
+        owners = torch.tensor(self.owners, device=words.device)
+        of_words = torch.zeros_like(words)
+        for label, numbers in enumerate(self._numbers_of_labels):
+            of_others = ahead(words[:, :, None] - words[:, None, numbers])
+            of_words = of_words + torch.where(owners == label, 0.0, of_others)
+        of_labels = [
+            of_words[:, numbers].logsumexp(1) - math.log(len(numbers))
+            for numbers in self._numbers_of_labels
+        ]
+        return torch.stack(of_labels, 1).log_softmax(1)
+
+    @cached_property
+    def _numbers_of_labels(self) -> list[list[int]]:
+        """For each label the numbers of its words."""
+        numbers: list[list[int]] = [[] for _ in self.labels]
+        for number, owner in enumerate(self.owners):
+            numbers[owner].append(number)
+        return numbers
 
     @cached_property
     def _columns(self) -> list[tuple[torch.Tensor, tuple[int, ...], torch.Tensor]]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-Combine = Literal["mean", "vote", "weighted", "confident"]
+Combine = Literal["mean", "vote", "weighted", "confident", "neighbours"]
 TIE = 1e-3
 
 
@@ -17,18 +17,22 @@ def combine(
     """The members' label scores [C] each, as one share of each label [C]: the mean of their
     probabilities; or the share of members that vote for it, a tie decided by the mean; or by the
     weighted mean of their scores (PET, section 3.3); or as the one member answers whose
-    probabilities are the surest, of the smallest entropy: a prompt for each row.
+    probabilities are the surest, of the smallest entropy; or by the mean of their probabilities
+    with weights for this row ("neighbours"): the last two are a prompt for each row.
 
     Args:
         scores: log probabilities of the labels, not normalised over them.
-        weights: of the members, for "weighted"; equal ones by default, or where all are 0.
+        weights: of the members, for "weighted" and "neighbours"; equal ones by default, or where
+            all are 0.
     """
+    share = torch.tensor(weights if weights and sum(weights) > 0 else [1.0] * len(scores))
     if how == "weighted":
-        share = torch.tensor(weights if weights and sum(weights) > 0 else [1.0] * len(scores))
         return (torch.stack(list(scores)) * share[:, None]).sum(0).div(share.sum()).softmax(0)
     shares = torch.stack([label_scores.softmax(0) for label_scores in scores])
     if how == "mean":
         return shares.mean(0)
+    if how == "neighbours":
+        return (shares * share[:, None]).sum(0) / share.sum()
     if how == "confident":
         return shares[torch.special.entr(shares).sum(1).argmin()]
     votes = torch.bincount(

@@ -27,8 +27,9 @@ class Verbalizer:
         labels: their names.
         words: ``words[c]`` are those of ``labels[c]``, at least one.
         aggregate: a label's score from those of its words: by the mean of their probabilities, so
-            that a rare word beside a good one does no harm, or by the mean of their logits, as PET
-            does.
+            that a rare word beside a good one does no harm; by the mean of their logits, as PET
+            does ("logit"); by its likeliest word ("max"); or by votes: each way to take one word of
+            every label is a verbalizer, and votes for the label of its likeliest word ("vote").
         order: how a masked LM scores a word of several tokens: all masks at once ("parallel"), each
             token behind those before it ("left-to-right"), or always the token next that is
             likeliest by then ("most-probable-first", PET for several masks, section 3.1 of "It's

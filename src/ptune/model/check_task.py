@@ -40,6 +40,11 @@ def check_task(task: Task, lm: LanguageModel) -> None:
         _check_windows(task)
     if task.multi_label:
         _check_label_sets(task)
+    if task.combine == "neighbours" and (task.verbalizer is None or task.neighbours < 1):
+        raise ConfigError(
+            f"{task.name} answers by the labels of its nearest rows (combine: neighbours): it "
+            "needs labels, and one such row at least."
+        )
     if task.loss == "vocabulary":
         _check_vocabulary_loss(task)
     if task.loss == "hinge":
@@ -209,6 +214,11 @@ def _check_label_sets(task: Task) -> None:
         raise ConfigError(
             f"{task.name} has rows with several labels (multi_label), which goes with labels of "
             'its own that are decided one by one: labels, and loss "labels".'
+        )
+    if task.verbalizer.aggregate == "vote":
+        raise ConfigError(
+            f"{task.name} has rows with several labels (multi_label), and votes of words are for "
+            "one label of all: take another aggregate."
         )
     trains_prompt = any(isinstance(part, Soft | PrefixPart) for part in task.template.parts)
     if not task.reader.decides_apart or task.reader.couples_rows and trains_prompt:

@@ -136,7 +136,7 @@ class PromptModel:
             bound = verbalizer.bind({}, self.lm.tokens, template.place, self.lm.kind)
         new_reader = (reader or initialisation.reader(self.lm, task, bound)).to(self.lm.device)
         prompt = -1
-        if length or deep or not task.reader.scores_words:
+        if length or deep or task.reader.is_trained or not task.reader.scores_words:
             if length and encoder is None:
                 encoder = initialisation.encoder(
                     self.lm, task, template, bound=bound, length=length, rows=rows

@@ -14,6 +14,7 @@ from ptune.answers.ensemble import Combine
 from ptune.answers.extraction import Extraction
 from ptune.answers.from_row import Choices, Span
 from ptune.answers.label_words import Verbalizer
+from ptune.answers.neighbours import Neighbours
 from ptune.answers.readers.reader import Answer, FillOutput, Reader
 from ptune.answers.readers.word_reader import WordReader
 from ptune.answers.word_labels import WordLabels
@@ -21,7 +22,7 @@ from ptune.data.row import label_names, spelled
 from ptune.errors import ConfigError, DataError, VerbalizerError, nearest
 from ptune.metrics.label_sets import MIDDLE
 from ptune.metrics.text_words import WordSplit
-from ptune.settings import DecodingConfig, LayoutConfig
+from ptune.settings import NEIGHBOURS, DecodingConfig, LayoutConfig
 from ptune.survey.findings import likest_label
 from ptune.template.language import Kind, Template
 from ptune.template.tokenizer import Tokens
@@ -98,6 +99,7 @@ class Task:
         target_length: the most tokens of a written answer that are learned from.
         decoding: how answers are written.
         combine: how the task answers with others of an ensemble.
+        neighbours: with combine "neighbours" how many of the nearest labelled rows count.
         by: a field and the value of it that the task's rows have, where others of the same kind
             take the other rows.
         reader: the class that scores the labels, one of ``ptune.READERS``: by their words, or by
@@ -141,6 +143,7 @@ class Task:
     target_length: int | None = None
     decoding: DecodingConfig = DecodingConfig()
     combine: Combine = "mean"
+    neighbours: int = NEIGHBOURS
     by: tuple[str, str] | None = None
     reader: type[Reader] = WordReader
     swap: tuple[str, str] | None = None
@@ -179,6 +182,7 @@ class BoundTask:
         dropped: what was left out of the template.
         offset: what calibration takes off the log probability of each word.
         weight: of a member in an ensemble.
+        neighbours: of a member in an ensemble, what it knows of labelled rows.
         threshold: the probability from which a row has a label (``Task.multi_label``).
         confidence: what rows that were not learned from say about its probabilities; of an
             ensemble all members keep the same.
@@ -192,6 +196,7 @@ class BoundTask:
     domain: Template | None = None
     offset: tuple[float, ...] | None = None
     weight: float = 1.0
+    neighbours: Neighbours | None = None
     threshold: float = MIDDLE
     confidence: Confidence | None = None
 

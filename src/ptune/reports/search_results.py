@@ -20,6 +20,9 @@ class CandidateScore(Finite):
     """Minus the mean log probability of the right label among the labels."""
     dev: float | None = None
     dev_loss: float | None = None
+    tuned: float | None = None
+    """The figure on the dev rows after the LM was fine-tuned with this prompt."""
+    tuned_loss: float | None = None
     impossible: str = ""
     """Why this LM cannot be asked so."""
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ptune.settings import Config, Device, Dtype, Lm, Seed
 
+RERANK_STEPS = 20
 By = Literal["mine", "paraphrase", "generate", "label-words", "gradient", "pez", "project"]
 
 
@@ -33,6 +34,12 @@ class SearchConfig(Config):
     rows costs 32, and a row with its gradient costs three. No limit by default."""
     keep: Annotated[int, Field(ge=1)] = 10
     """How many of the candidates that are best on train are scored on dev and kept."""
+    rerank: Literal["zero-shot", "fine-tune"] = "zero-shot"
+    """How those are ranked on dev: as the LM answers (zero-shot); or, for generate and label-words,
+    after the LM was fine-tuned with each for some steps on train, from the same LM each time
+    (LM-BFF)."""
+    rerank_steps: Annotated[int, Field(ge=1)] = RERANK_STEPS
+    """rerank fine-tune: how many steps of 16 rows."""
     rows: Annotated[int, Field(ge=1)] = 200
     """Train rows, and dev rows, by which candidates are scored at most, drawn by the seed."""
     lm: Lm | None = None

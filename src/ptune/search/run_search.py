@@ -13,11 +13,11 @@ from ptune.reports.schemas import versions
 from ptune.reports.search_results import CandidateScore, SearchResults
 from ptune.runs import identity
 from ptune.runs.folder import working_in
-from ptune.search.common import writing
+from ptune.search.common import reranking, writing
 from ptune.search.common.running_search import Budget, RunningSearch, ranked
-from ptune.search.common.searched_task import of_task, read_task
+from ptune.search.common.searched_task import SearchedTask, of_task, read_task
 from ptune.search.common.wording import correlations
-from ptune.search.options import SearchConfig
+from ptune.search.options import RERANK_STEPS, SearchConfig
 from ptune.search.templates import infilling, mining
 from ptune.search.templates import paraphrases as paraphrasing
 from ptune.search.templates.corpus import sentences
@@ -25,6 +25,7 @@ from ptune.search.templates.together import together
 from ptune.search.tokens import autoprompt, pez, projection
 from ptune.search.tokens.trigger import template_of
 from ptune.search.words import label_words
+from ptune.settings import TrainConfig
 from ptune.tasks.layouts.lama import read_vocabulary
 from ptune.tasks.resolved.task_form import TaskForm
 
@@ -43,6 +44,7 @@ OF_KIND: Mapping[str, Sequence[str]] = {
     "words": ("label-words",),
     "words_per_label": ("label-words",),
 }
+RERANKED = ("generate", "label-words")
 """The kinds of search that an option is of."""
 Propose = Callable[..., Sequence[CandidateScore]]
 
@@ -117,7 +119,10 @@ def search(config: SearchConfig, report: Callable[[str], None] | None = None) ->
     check_options(config)
     task = read_task(config.task, lm=config.lm, shots=config.shots, seed=config.seed)
     with working_in(config.out, "ptune search", config.resume) as folder:
-        lm = LanguageModel.load(task.source.name, device=config.device, dtype=config.dtype)
+        is_tuned = config.rerank == "fine-tune"
+        lm = LanguageModel.load(
+            task.source.name, device=config.device, dtype=config.dtype, tuned=is_tuned
+        )
         searched = of_task(
             task.form,
             task.data,
@@ -136,7 +141,6 @@ def search(config: SearchConfig, report: Callable[[str], None] | None = None) ->
                 "dev": identity.of_rows(searched.dev),
             },
         }
-        folder.claim(whole)
         running = RunningSearch(
             by=config.by,
             task=searched,
@@ -146,12 +150,18 @@ def search(config: SearchConfig, report: Callable[[str], None] | None = None) ->
             report=report,
             folder=config.out,
             settings=_settings(whole),
+            tuning=_tuning(config, searched),
         )
+        if folder.begun is None and is_tuned:
+            reranking.try_tuning(running)
+        folder.claim(whole)
         report(
             f"{lm.source}: {lm.kind} LM; {len(searched.train)} train and {len(searched.dev)} "
             "dev rows"
         )
         kept, tried = ranked(running, SEARCHES[config.by](running, **_options_of_kind(config)))
+        if is_tuned:
+            kept = reranking.fine_tuned(running, kept)
         ensembles = together(running, kept) if config.by in TEMPLATES else {}
         wording = correlations(running, tried) if config.analyse else {}
         results = _results(running, kept, tried, ensembles)
@@ -174,6 +184,7 @@ def check_options(config: SearchConfig) -> None:
     needed = {"mine": "corpus", "paraphrase": "paraphrases"}.get(config.by)
     if needed and not getattr(config, needed):
         raise ConfigError(f"--by {config.by} needs --{needed} FILE.")
+    _check_reranking(config)
     for name, kinds in OF_KIND.items():
         given = getattr(config, name) != SearchConfig.model_fields[name].default
         if given and config.by not in kinds:
@@ -181,6 +192,28 @@ def check_options(config: SearchConfig) -> None:
                 f"--{name.replace('_', '-')} is of {' and '.join(kinds)}, and this search is by "
                 f"{config.by}: leave it out."
             )
+
+
+def _check_reranking(config: SearchConfig) -> None:
+    """Refuse fine-tuning for a search that does not rank so, and its steps without it.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    if config.rerank != "fine-tune" and config.rerank_steps != RERANK_STEPS:
+        raise ConfigError("--rerank-steps is of --rerank fine-tune: leave it out, or give both.")
+    if config.rerank == "fine-tune" and config.by not in RERANKED:
+        raise ConfigError(
+            f"--rerank fine-tune is of {' and '.join(RERANKED)}, and this search is by "
+            f"{config.by}: leave it out."
+        )
+
+
+def _tuning(config: SearchConfig, task: SearchedTask) -> TrainConfig | None:
+    """How the LM is fine-tuned with each candidate that is kept, where they are ranked so."""
+    if config.rerank != "fine-tune":
+        return None
+    return reranking.tuning_of(config.rerank_steps, len(task.train), config.seed)
 
 
 def _options_of_kind(config: SearchConfig) -> dict[str, Any]:

@@ -10,12 +10,13 @@ import os
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
 from ptune.answers.bound_verbalizer import BoundVerbalizer
+from ptune.answers.neighbours import Neighbours
 from ptune.base import files
 from ptune.errors import ConfigError, StoreError
 from ptune.lm.language_model import LanguageModel
@@ -71,6 +72,9 @@ def _tensors(model: PromptModel, number: int) -> dict[str, torch.Tensor]:
         tensors["vectors"] = encoders.bake(model.bank.encoders[bound.prompt])
     if prefix := prefix_of(model, number):
         tensors["prefix"] = encoders.bake(prefix.encoder)
+    if bound.neighbours is not None:
+        known = asdict(bound.neighbours)
+        tensors |= {f"neighbours.{name}": torch.from_numpy(known[name]) for name in known}
     reader_values = model.reader(number).saved()
     return tensors | {f"reader.{name}": value for name, value in reader_values.items()}
 
@@ -174,7 +178,29 @@ def _add(model: PromptModel, path: pathlib.Path, note: SavedPrompt, trainable: b
         weight=note.reading.weight,
         threshold=note.reading.chosen_threshold,
         confidence=note.confidence,
+        neighbours=_neighbours(path / "prompt.safetensors"),
     )
+
+
+def _neighbours(path: pathlib.Path) -> Neighbours | None:
+    """What a member of an ensemble knows of labelled rows, where the file keeps that.
+
+    Raises:
+        StoreError: the values do not go together.
+    """
+    tensors = {
+        name.removeprefix("neighbours."): value.numpy()
+        for name, value in files.read_tensors(path).items()
+        if name.startswith("neighbours.")
+    }
+    if not tensors:
+        return None
+    try:
+        return Neighbours(**tensors)
+    except (TypeError, ValueError) as error:
+        raise StoreError(
+            f"{path} is damaged: what it keeps of labelled rows does not go together."
+        ) from error
 
 
 def _paths(

@@ -25,7 +25,7 @@ from ptune.metrics.entities import Scheme
 from ptune.metrics.label_sets import MIDDLE
 from ptune.metrics.text_words import WordSplit
 from ptune.model.task import Pooling, Windows
-from ptune.settings import DecodingConfig, LayoutConfig, PiecesOfWord, ReaderName
+from ptune.settings import NEIGHBOURS, DecodingConfig, LayoutConfig, PiecesOfWord, ReaderName
 
 FORMAT = 3
 
@@ -117,6 +117,7 @@ class SavedPrompt(BaseModel):
     target_length: PositiveInt | None = None
     decoding: DecodingConfig = DecodingConfig()
     combine: Combine = "mean"
+    neighbours: PositiveInt = NEIGHBOURS
     temperature: PositiveFloat = 1.0
     max_length: PositiveInt | None = None
     layout: LayoutConfig = LayoutConfig()

@@ -33,6 +33,7 @@ SETTINGS = (
     "target_length",
     "decoding",
     "combine",
+    "neighbours",
     "by",
     "temperature",
     "layout",

@@ -58,6 +58,7 @@ def task_of(
         target_length=learning.target_length,
         decoding=form.decoding,
         combine=form.combine,
+        neighbours=form.neighbours,
         by=None if form.prompt_by is None else (form.prompt_by, str(name)),
         reader=reader_of(form, method),
         swap=reading.swap,
@@ -85,7 +86,7 @@ def _verbalizer(
     if (
         READERS[reading.by].scores_words
         and not member.words
-        and (reading.words or reading.refine or reading.aggregate == "logit")
+        and (reading.words or reading.refine or reading.aggregate != "probability")
     ):
         raise ConfigError(f"{form.name} has no label words to extend, thin out or aggregate.")
     if answers.span:

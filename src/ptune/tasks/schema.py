@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 from ptune.metrics.entities import Scheme
 from ptune.metrics.text_words import WordSplit
 from ptune.settings import (
+    NEIGHBOURS,
     TEXT_FORMS,
     Config,
     DecodingConfig,
@@ -138,10 +139,11 @@ class ReadingConfig(Config):
     """How the LM's answer becomes a label."""
 
     by: ReaderName = "words"
-    """words: the label words. soft: a soft verbalizer, a trained vector for each label that begins
-    as its words. prototypes: trained points (ProtoVerb). head: a classification head; a template
-    without {mask} is read at its first token, or a causal LM's last. linear: logistic regression.
-    pair: the LM's own next-sentence head, zero-shot; the labels' words are then its relations."""
+    """words: the label words. weighted-words: the mean of their logits by weights that are learned
+    (KPT). soft: a soft verbalizer, a trained vector for each label that begins as its words.
+    prototypes: trained points (ProtoVerb). head: a classification head; a template without {mask}
+    is read at its first token, or a causal LM's last. linear: logistic regression. pair: the LM's
+    own next-sentence head, zero-shot; the labels' words are then its relations."""
     pooling: Literal["first", "mean"] | None = None
     """What a head or a regression reads of an input without {mask}: its first token (of a causal
     LM the last), or the mean of all its tokens, which suits sentence encoders; the method's own by
@@ -149,9 +151,10 @@ class ReadingConfig(Config):
     layer: Annotated[int, Field(ge=1)] | None = None
     """The layer whose hidden states a head or a regression reads; the last by default. Of small
     encoders the last but one often tells more."""
-    aggregate: Literal["probability", "logit"] = "probability"
+    aggregate: Literal["probability", "logit", "max", "vote"] = "probability"
     """How several words of a label count: the mean of their probabilities, or of their logits
-    (PET)."""
+    (PET); the likeliest word alone (max); or by votes: each way to take one word of every label
+    votes for the label of its likeliest word. Weights that are learned: by: weighted-words."""
     order: Literal["parallel", "left-to-right", "most-probable-first"] | None = None
     """How a masked LM scores words of several tokens: all masks at once, from left to right, or the
     likeliest token first (PET)."""
@@ -293,10 +296,15 @@ class TaskConfig(Config):
     are added."""
     prompts: Annotated[int, Field(ge=1, le=1000)] = 1
     """Train so many prompts of different seeds together, which then answer as an ensemble."""
-    combine: Literal["mean", "vote", "weighted", "confident"] = "mean"
+    combine: Literal["mean", "vote", "weighted", "confident", "neighbours"] = "mean"
     """How an ensemble answers: by the mean of its members' probabilities, by their vote, by the
-    mean of their scores weighted by their accuracy on dev, or to each row as the member does that
-    is the surest of it (confident); of texts, always by vote."""
+    mean of their scores weighted by their accuracy on dev, to each row as the member does that is
+    the surest of it (confident), or to each row by the mean of their probabilities, weighted by
+    how probable the labels of the nearest train rows are to each (neighbours); of texts, always by
+    vote."""
+    neighbours: Annotated[int, Field(ge=1)] = NEIGHBOURS
+    """For combine: neighbours: how many of the nearest train rows count. A row is as near as its
+    tokens are alike (the cosine of TF-IDF), and counts for so much."""
     lm: Lm = "builtin"
     """builtin, a transformers folder, a .gguf file, or a name on the model hub."""
     continue_from: Annotated[pathlib.Path | None, tyro.conf.arg(name="from")] = None

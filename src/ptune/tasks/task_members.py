@@ -10,7 +10,7 @@ from ptune.lm.language_model import LanguageModel
 from ptune.tasks.resolved.task_form import TaskForm
 from ptune.tasks.schema import Words
 from ptune.template.language import Field, Template
-from ptune.training.methods import Method
+from ptune.training.methods import PET, Method
 
 FOR_WORDS = ("p-tuning-v2+head", "prefix-tuning", "p-tuning", "prompt-tuning-adamw", "head")
 
@@ -95,15 +95,38 @@ def reader_of(form: TaskForm, method: Method) -> type[Reader]:
 
 
 def check_trained(form: TaskForm, method: Method) -> None:
-    """Refuse a method that trains no head, where single tokens are read by one.
+    """Refuse a method that trains no head, where single tokens are read by one, and one that learns
+    no weights of words, where the labels are read by such.
 
     Raises:
         ConfigError: it is such a method.
     """
+    if reader_of(form, method) is READERS["weighted-words"]:
+        _check_weights(form, method)
     if form.answers.are_read_at_tokens and method.tune in ("nothing", "head"):
         raise ConfigError(
             f"{form.name} {_what(form)}, by a head that is trained, and {method.name} trains "
             f"none: take {', '.join(FOR_WORDS)}."
+        )
+
+
+def _check_weights(form: TaskForm, method: Method) -> None:
+    """Refuse weights of words where nothing learns them, or another aggregate beside them.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    what = f"reading.by: weighted-words learns the weights of the words of {form.name}"
+    if method.tune in ("nothing", "head") or method.name in PET:
+        raise ConfigError(
+            f"{what}, and {method.name} trains no such weights: take a method that trains a "
+            "prompt, or set tune: prompt, which learns the weights alone where the template has "
+            "no soft tokens."
+        )
+    if form.reading.aggregate != "probability":
+        raise ConfigError(
+            f"{what}, and reading.aggregate: {form.reading.aggregate} is another way to put them "
+            "together: leave one of the two out."
         )
 
 

@@ -1,7 +1,7 @@
 """Label words read as they are: nothing is trained beside the prompt."""
 
 from collections.abc import Sequence
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 
@@ -9,12 +9,13 @@ from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.answers.label_words import Verbalizer
 from ptune.answers.readers.reader import Answer, FillOutput, Reader
 from ptune.lm.language_model import LanguageModel
+from ptune.settings import ReaderName
 
 
 class WordReader(Reader):
     """Reads the labels from their words; also the reader of tasks whose answer is a text."""
 
-    name = "words"
+    name: ClassVar[ReaderName] = "words"
     scores_words = binds_words = True
     is_trained = False
 

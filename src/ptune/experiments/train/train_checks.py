@@ -7,8 +7,9 @@ from typing import Any
 
 from ptune.errors import DivergedError
 from ptune.experiments.train.train_rows import TaskRows
-from ptune.experiments.train.train_setup import is_weighted
+from ptune.experiments.train.train_setup import is_weighted, remembers_rows
 from ptune.lm.language_model import LanguageModel
+from ptune.model.neighbours import keep_neighbours
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.model.rows.examples import Shortening
 from ptune.settings import DecodingConfig
@@ -116,6 +117,8 @@ def try_figures(
     with contextlib.suppress(DivergedError):
         if is_weighted(form.combine, has_labels):
             weigh(twin, tasks, rows.of("dev", None)[: rehearsal.ROWS], {})
+        if remembers_rows(form):
+            keep_neighbours(twin, list(tasks.values()), rows.of("train", None)[: rehearsal.ROWS])
         if scored and has_labels:
             judge_labels.judge(twin, scored)
         elif scored:

@@ -168,6 +168,11 @@ def is_weighted(combine: Combine, has_labels: bool) -> bool:
     return combine == "weighted" and has_labels
 
 
+def remembers_rows(form: TaskForm) -> bool:
+    """Whether the members of an ensemble are weighed for each row by the nearest train rows."""
+    return form.combine == "neighbours"
+
+
 @contextlib.contextmanager
 def entered(
     parts: TrainingParts,

@@ -19,6 +19,7 @@ from ptune.experiments.train.train_rows import TaskRows
 from ptune.experiments.train.train_setup import CHECKPOINT, Setup, check_begun, entered
 from ptune.lm.language_model import LanguageModel
 from ptune.model.confidence import fit_confidence
+from ptune.model.neighbours import keep_neighbours
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.model.running import label_sets
 from ptune.reports.schemas import Run
@@ -166,6 +167,8 @@ def finish(setup: Setup, trained: Trained, seconds: float) -> Run:
     model, tasks, rows = trained.model, trained.tasks, setup.rows
     if train_setup.is_weighted(form.combine, model.tasks[0].verbalizer is not None):
         train_checks.weigh(model, tasks, rows.of("dev", None), trained.histories)
+    if train_setup.remembers_rows(form):
+        keep_neighbours(model, list(tasks.values()), rows.of("train", None))
     _fit_confidence(trained, rows, scaled=form.reading.temperature == "dev")
     run = train_results.record(setup, trained, seconds)
     train_results.save(output.folder, model, tasks, method=trained.method, run=run)

@@ -51,6 +51,11 @@ class Example:
         return max(len(fill.ids) for fill in self.fills)
 
     @property
+    def read_ids(self) -> list[int]:
+        """The tokens of all its fills."""
+        return [token for fill in self.fills for token in fill.ids]
+
+    @property
     def load(self) -> int:
         """How much work it is to learn from it, in tokens."""
         return sum(len(row.ids) for row in self.learn)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ptune.answers.ensemble import combine
+from ptune.answers.neighbours import member_weights
 from ptune.answers.readers.reader import FillOutput
 from ptune.errors import ConfigError, DivergedError
 from ptune.model.rows.examples import Example, ScoredExample, SpanExample
@@ -150,8 +151,30 @@ def combined_shares(
                 f"{list(example.labels.labels)}, and {leader.name} "
                 f"{list(labels)}: they cannot answer together. Name the task of each row."
             )
-    shares = combine(
-        scores, leader.combine, [model.tasks[example.task].weight for example in examples]
-    )
+    by_rows = leader.combine == "neighbours" and len(examples) > 1
+    weights = (_weights_of_row if by_rows else _kept_weights)(model, examples)
+    shares = combine(scores, leader.combine, weights)
     confidence = model.tasks[examples[0].task].confidence
     return shares if confidence is None else confidence.corrected(shares)
+
+
+def _kept_weights(model: "PromptModel", examples: Sequence[Example]) -> list[float]:
+    """The weights of the members that answer a row."""
+    return [model.tasks[example.task].weight for example in examples]
+
+
+def _weights_of_row(model: "PromptModel", examples: Sequence[Example]) -> list[float]:
+    """The weights of the members that answer a row, by what they know of its nearest rows.
+
+    Raises:
+        ConfigError: they do not know the same number of labelled rows.
+    """
+    bound_tasks = [model.tasks[example.task] for example in examples]
+    known = [bound.neighbours for bound in bound_tasks if bound.neighbours is not None]
+    if len(known) < len(examples) or len({len(one.sizes) for one in known}) > 1:
+        raise ConfigError(
+            f"{bound_tasks[0].task.name} answers by the nearest labelled rows (combine: "
+            f"neighbours), and its {len(examples)} prompts do not keep the same ones: train them "
+            "together, with ptune train, and load all of them."
+        )
+    return member_weights(known, examples[0].read_ids, bound_tasks[0].task.neighbours)

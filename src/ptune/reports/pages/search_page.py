@@ -16,16 +16,19 @@ TRIED = 200  # candidates on the page
 
 
 def table(results: SearchResults) -> Table:
-    """The candidates that were kept, with their figures on train and dev."""
+    """The candidates that were kept, with their figures on train and dev, and after fine-tuning
+    where they are ranked so."""
     title = f"{results.task}: {results.metric} of the best, by {results.by}"
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("train", "dev"):
+    is_tuned = any(one.tuned is not None for one in results.candidates)
+    for name in ("train", "dev", *(["tuned"] if is_tuned else [])):
         table.add_column(name, justify="right", width=6)
     table.add_column("prompt")
     table.add_column("words")
     table.add_column("by")
     for one in results.candidates[:SHOWN]:
         figures = [_figure(one.train), _figure(one.dev)]
+        figures += [_figure(one.tuned)] if is_tuned else []
         table.add_row(*figures, Text(one.template), Text(words(one)), Text(one.source))
     return table
 
@@ -65,6 +68,8 @@ def _answer(results: SearchResults) -> str:
     best = results.candidates[0]
     manual = [one for one in results.candidates if one.source == "manual" and one.dev is not None]
     text = f"{results.metric} {_figure(best.dev)} on {results.rows['dev']} dev rows"
+    if best.tuned is not None:
+        text += f", and {_figure(best.tuned)} after fine-tuning, by which it was chosen"
     if manual and best.source != "manual":
         text += f"; the best hand-written one that was kept has {_figure(manual[0].dev)}"
     return f"{text}."

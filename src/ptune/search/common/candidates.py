@@ -27,15 +27,19 @@ def added(
 
 def cost(task: SearchedTask, candidate: CandidateScore, rows: Sequence[Row]) -> int:
     """How many rows the LM reads to score a candidate: nothing where it cannot be asked so."""
+    return fill_count(task, candidate, rows) * (len(rows) + task.calibrated_by)
+
+
+def fill_count(task: SearchedTask, candidate: CandidateScore, rows: Sequence[Row]) -> int:
+    """How many rows the LM reads to score one row: none where it cannot be asked so."""
     model = PromptModel(task.lm, max_length=task.max_length)
     number, _ = added(model, task, candidate)
     if number is None:
         return 0
     try:
-        fills = len(model.encode(number, rows[:1])[0].fills)
+        return len(model.encode(number, rows[:1])[0].fills)
     except PtuneError:
         return 0
-    return fills * (len(rows) + task.calibrated_by)
 
 
 def score(
@@ -65,6 +69,14 @@ def score(
         _figure_and_loss(task, [next(scores) for _ in one], one) if one else reason
         for one, reason in zip(examples, reasons)
     ]
+
+
+def figure_and_loss(
+    model: PromptModel, number: int, task: SearchedTask, rows: Sequence[Row]
+) -> tuple[float, float]:
+    """The figure and the loss of a candidate that is in a model, under its number there."""
+    examples = model.encode(number, rows)
+    return _figure_and_loss(task, model.scores(examples), examples)
 
 
 def _figure_and_loss(

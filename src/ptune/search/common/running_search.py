@@ -14,6 +14,9 @@ from ptune.runs import identity
 from ptune.runs.trials import Form, JsonResults, Trial, run_trials
 from ptune.search.common import candidates as scoring
 from ptune.search.common.searched_task import SearchedTask
+from ptune.settings import TrainConfig
+
+GRADIENT = 3  # a row with its gradient costs as much as three rows
 
 
 @dataclass
@@ -36,6 +39,8 @@ class RunningSearch:
         by: the kind of search.
         keep: how many of the best on train are scored on dev.
         folder: where results are kept; None keeps nothing.
+        tuning: how the LM is fine-tuned with each candidate that is kept, where they are ranked
+            anew so.
         settings: all that decides the results, beside what a stage adds.
         steps: what was tried step by step, for the page.
     """
@@ -47,12 +52,28 @@ class RunningSearch:
     budget: Budget
     report: Callable[[str], None]
     folder: pathlib.Path | None = None
+    tuning: TrainConfig | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     steps: list[SearchStep] = field(default_factory=list)
 
     def reserved(self, candidate: CandidateScore) -> int:
         """How many rows the last scores on dev will cost, if candidates are like this one."""
-        return self.keep * scoring.cost(self.task, candidate, self.task.dev)
+        return self.keep * self.last_calls(candidate)
+
+    def last_calls(self, candidate: CandidateScore) -> int:
+        """How many rows a candidate costs once it is kept: its scores on dev, and where it is
+        fine-tuned that too."""
+        on_dev = scoring.cost(self.task, candidate, self.task.dev)
+        return on_dev + self.tuning_calls(candidate)
+
+    def tuning_calls(self, candidate: CandidateScore) -> int:
+        """How many rows it costs to fine-tune the LM with a candidate, and to score it on dev
+        twice: for the training, and for its figure."""
+        if self.tuning is None:
+            return 0
+        steps = GRADIENT * self.tuning.steps * self.tuning.batch_size
+        fills = scoring.fill_count(self.task, candidate, self.task.dev)
+        return fills * (steps + 2 * len(self.task.dev) + self.task.calibrated_by)
 
     def reserved_for_last(self, candidate: CandidateScore) -> int:
         """How many rows the scores of as many candidates as are kept cost, on train and dev, if
@@ -164,7 +185,7 @@ def affordable(
     calls = reserved = 0
     for number, candidate in enumerate(candidates):
         calls += scoring.cost(search.task, candidate, search.task.train)
-        each = scoring.cost(search.task, candidate, search.task.dev)
+        each = search.last_calls(candidate)
         reserved = max(reserved, min(search.keep, number + 1) * each)
         if not search.budget.allows(calls, reserved):
             if not number:

@@ -11,13 +11,12 @@ import torch
 from ptune.base.progress import Progress
 from ptune.model.prompt_model import Example
 from ptune.reports.search_results import CandidateScore, SearchStep, TokenSteps
-from ptune.search.common.running_search import RunningSearch
+from ptune.search.common.running_search import GRADIENT, RunningSearch
 from ptune.search.tokens.trigger import Allowed, Ids, Trigger, allowed_tokens
 
 BATCH = 64  # rows of a step; fewer train rows are all in every step
 ROUND = 10  # steps whose result is a file
 LOOKED_THROUGH = 20  # as many tokens, for each candidate, until its text is that of its tokens
-GRADIENT = 3  # a row with its gradient costs as much as three rows
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from torch.nn.functional import normalize
 from ptune.base.progress import Progress
 from ptune.errors import ConfigError
 from ptune.reports.search_results import CandidateScore, SearchStep, TokenSteps
-from ptune.search.common.running_search import RunningSearch
-from ptune.search.tokens.autoprompt import BATCH, GRADIENT
+from ptune.search.common.running_search import GRADIENT, RunningSearch
+from ptune.search.tokens.autoprompt import BATCH
 from ptune.search.tokens.trigger import Ids, Trigger, allowed_tokens
 
 DECAY = 0.1  # of the weights, as in the paper's code

@@ -9,8 +9,7 @@ from torch.nn.functional import normalize
 
 from ptune.errors import ConfigError
 from ptune.reports.search_results import CandidateScore, SearchStep, SoftPrompt, TokenSteps
-from ptune.search.common.running_search import RunningSearch
-from ptune.search.tokens.autoprompt import GRADIENT
+from ptune.search.common.running_search import GRADIENT, RunningSearch
 from ptune.search.tokens.trigger import Trigger, allowed_tokens
 from ptune.settings import TrainConfig
 from ptune.training.loop import fit

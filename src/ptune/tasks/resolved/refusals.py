@@ -1,7 +1,7 @@
 """What of a task's settings cannot go together, said before rows are read or an LM is loaded."""
 
 from ptune.errors import ConfigError
-from ptune.settings import TrainOverrides
+from ptune.settings import NEIGHBOURS, TrainOverrides
 from ptune.tasks import task_members
 from ptune.tasks.resolved.parts import Output
 from ptune.tasks.resolved.task_form import TaskForm
@@ -21,6 +21,8 @@ SAID_BY_METHODS = (
     "choices",
     "span",
     "vocabulary",
+    "combine",
+    "neighbours",
 )
 
 
@@ -131,6 +133,32 @@ def check_method(form: TaskForm, method: Method, data: DataConfig) -> None:
             "combine: weighted weighs the members of an ensemble by their accuracy on dev rows: "
             "give data.dev."
         )
+    _check_neighbours(form, method, data)
+
+
+def _check_neighbours(form: TaskForm, method: Method, data: DataConfig) -> None:
+    """Refuse members that are to be weighed by the nearest train rows where that cannot be.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    if form.combine != "neighbours":
+        if form.neighbours != NEIGHBOURS:
+            raise ConfigError(
+                f"neighbours: {form.neighbours} is of combine: neighbours, and the task has "
+                f"combine: {form.combine}: leave it out."
+            )
+        return
+    what = "combine: neighbours weighs several prompts by the labels of the nearest train rows, and"
+    if not form.answers.are_chosen:
+        raise ConfigError(f"{what} the answers of {form.name} are texts: leave it out.")
+    if method.name in PET or len(task_members.members(form, method)) < 2:
+        raise ConfigError(
+            f"{what} {form.name} has one with {method.name}: give it several patterns, or leave it "
+            "out."
+        )
+    if not data.train:
+        raise ConfigError(f"{what} {form.name} has none: give data.train.")
 
 
 def _check_ensemble(form: TaskForm, method: Method) -> None:

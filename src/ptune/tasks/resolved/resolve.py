@@ -131,6 +131,7 @@ def task_form(config: TaskConfig) -> TaskForm:
         prompt_by=config.prompt_by,
         prompts=config.prompts,
         combine=config.combine,
+        neighbours=config.neighbours,
         max_length=config.max_length,
         layout=config.data.layout,
     )

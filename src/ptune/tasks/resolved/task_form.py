@@ -10,7 +10,7 @@ from ptune.answers.from_row import TRUTH
 from ptune.answers.word_labels import WordLabels
 from ptune.metrics.text_words import WordSplit
 from ptune.model.task import Loss, PrefixSettings
-from ptune.settings import DecodingConfig, EncoderName, LayoutConfig, PrefixConfig
+from ptune.settings import NEIGHBOURS, DecodingConfig, EncoderName, LayoutConfig, PrefixConfig
 from ptune.tasks.schema import ReadingConfig, Words
 from ptune.training.methods import Method, What
 
@@ -95,6 +95,7 @@ class TaskForm:
         prompt_by: the field of a row whose values have a prompt each.
         prompts: how many prompts of different seeds answer together.
         combine: how those that answer together do it.
+        neighbours: with combine "neighbours" how many of the nearest train rows count.
         max_length: the most tokens of an input; the LM's limit by default.
         layout: how files of the task's rows are read, which is kept with its prompts.
     """
@@ -110,6 +111,7 @@ class TaskForm:
     prompt_by: str | None = None
     prompts: int = 1
     combine: Combine = "mean"
+    neighbours: int = NEIGHBOURS
     max_length: int | None = None
     layout: LayoutConfig = LayoutConfig()
 
