@@ -58,10 +58,10 @@ def _side(side: str, network: nn.Module, tokenizer, device: str, lengths: list[i
     OPEN.enter_context(trigger.keeping_texts())
 
     def take() -> tuple[list[int], list[float]]:
-        tried = autoprompt.exchanges(
+        tried, loss = autoprompt.exchanges(
             trigger, START, PLACE, examples=trigger.examples, count=CANDIDATES, allowed=allowed
         )
-        losses = trigger.losses([START, *tried], trigger.examples)
+        losses = [loss, *trigger.losses(tried, trigger.examples)]
         return [ids[PLACE] for ids in tried], losses
 
     return _work(network, take)

@@ -77,15 +77,33 @@ def test_a_step_is_that_of_a_plain_loop(family, tmp_path):
         for token in (int(allowed.all[n]) for n in order)
         if token != ids[1] and trigger.written((ids[0], token))
     ][:5]
-    tried = autoprompt.exchanges(
+    tried, mine = autoprompt.exchanges(
         trigger, ids, 1, examples=trigger.examples, count=5, allowed=allowed
     )
-    assert tried == readable
+    assert tried == readable and mine == pytest.approx(loss.item(), abs=1e-5)
     losses = trigger.losses([ids, *tried], trigger.examples)
     with torch.no_grad():
         plain = [plain_loss(trigger, ids=prompt).item() for prompt in [ids, *tried]]
     assert losses == pytest.approx(plain, abs=1e-5)
     assert losses.index(min(losses)) == plain.index(min(plain))
+
+
+@pytest.mark.parametrize("rows", [4, 64])
+def test_a_prompt_whose_loss_came_with_its_gradient_is_not_read_again(rows, tmp_path, monkeypatch):
+    """Where a step's rows are drawn anew it is; the losses are those of its own rows."""
+    run, trigger = trigger_of(tmp_path, "bert")
+    monkeypatch.setattr(autoprompt, "BATCH", rows)
+    read = []
+    losses = Trigger.losses
+    monkeypatch.setattr(
+        Trigger, "losses", lambda *given: read.append(len(given[1])) or losses(*given)
+    )
+    settings = autoprompt.Settings(steps=3, candidates=4)
+    autoprompt.propose(run, SOURCE, settings, whole_words=False)
+    size = min(rows, len(trigger.examples))
+    again = 1 if rows < len(trigger.examples) else 0
+    assert read == [step.tried + again for step in run.steps]
+    assert run.budget.spent == sum((3 + count) * size for count in read)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -180,6 +180,7 @@ def test_a_task_that_cannot_be_searched_is_refused_with_the_reason(tmp_path):
         (YAML.replace("labels: {good: great, bad: bad}", ""), "neither labels nor a vocabulary"),
         (YAML.replace(", shots: 4", ""), "needs rows for train and for dev"),
         (YAML + "reading: {refine: true}\n", "has reading.refine"),
+        (YAML + "reading: {by: weighted-words}\n", "has reading.by: weighted-words"),
     ):
         write_task(tmp_path, yaml=yaml)
         with pytest.raises(ConfigError, match=reason):

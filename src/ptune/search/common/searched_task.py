@@ -129,6 +129,7 @@ def read_task(file: pathlib.Path, *, lm: str | None, shots: int | None, seed: in
         "from": task.continue_from,
         "reading.refine": task.reading.refine,
         "reading.words": task.reading.words,
+        "reading.by: weighted-words": task.reading.by == "weighted-words",
     }
     if others := [key for key, value in given.items() if value]:
         raise ConfigError(

@@ -127,16 +127,19 @@ def _round(
         chance = random.Random(f"{search.seed} step {number}")
         place = chance.randrange(trigger.length)
         learned, judged = (_drawn(trigger.examples, chance) for _ in range(2))
+        # on the rows of the gradient the loss of the prompt as it is comes with that
+        known = 1 if judged is learned else 0
         needed = GRADIENT * trigger.calls(learned)
-        needed += (settings.candidates + 1) * trigger.calls(judged)
+        needed += (settings.candidates + 1 - known) * trigger.calls(judged)
         if ended or not search.budget.allows(calls + needed, reserved):
             ended = True
             break
-        tried = exchanges(
+        tried, loss = exchanges(
             trigger, ids, place, examples=learned, count=settings.candidates, allowed=allowed
         )
-        losses = trigger.losses([ids, *tried], judged)
-        calls += GRADIENT * trigger.calls(learned) + (len(tried) + 1) * trigger.calls(judged)
+        losses = [loss][:known] + trigger.losses([ids, *tried][known:], judged)
+        calls += GRADIENT * trigger.calls(learned)
+        calls += (len(tried) + 1 - known) * trigger.calls(judged)
         best = min(range(len(losses)), key=lambda n: losses[n])
         if best:
             ids = tried[best - 1]
@@ -154,11 +157,12 @@ def exchanges(
     examples: Sequence[Example],
     count: int,
     allowed: Allowed,
-) -> list[Ids]:
+) -> tuple[list[Ids], float]:
     """The prompts with another token at a place whose estimated loss is the smallest, of those
-    whose text the tokenizer cuts into these very tokens."""
+    whose text the tokenizer cuts into these very tokens; and the mean loss of the prompt as it
+    is."""
     trigger.put(trigger.vectors[list(ids)])
-    gradient, _ = trigger.gradient(examples)
+    gradient, loss = trigger.gradient(examples)
     numbers = allowed.all.to(gradient.device)
     change = first_order(gradient[place].float(), trigger.vectors, ids[place], numbers)
     order = change.topk(min(LOOKED_THROUGH * count, len(numbers)), largest=False).indices
@@ -169,7 +173,7 @@ def exchanges(
             prompts.append(exchanged)
         if len(prompts) == count:
             break
-    return prompts
+    return prompts, loss
 
 
 def _drawn(examples: Sequence[Example], chance: random.Random) -> Sequence[Example]:

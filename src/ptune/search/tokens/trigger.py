@@ -144,6 +144,8 @@ class Trigger:
     def losses(self, prompts: Sequence[Ids], examples: Sequence[Example]) -> list[float]:
         """The mean loss of each of some prompts: all of them, for all rows, in the same batches. As
         vectors at the places where texts are kept (``keeping_texts``), else as tokens."""
+        if not prompts:
+            return []
         if self.lm.contexts is not None:
             vectors = [self.vectors[list(ids)].to(self.lm.dtype) for ids in prompts]
             return self.vector_losses(vectors, examples)
