@@ -109,8 +109,9 @@ class DecodingConfig(Config):
     """Exponent of the length by which a beam's score is divided: above 1 favours longer texts."""
     sample: bool = False
     """Draw tokens by their probability instead of taking the best."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    """Temperature of sampling: below 1 keeps closer to the best tokens."""
+    temperature: Annotated[float, Field(ge=0.001)] = 1.0
+    """Temperature of sampling: below 1 keeps closer to the best tokens. Scores that are divided by
+    less than 0.001 may overflow."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Sample only from the likeliest tokens that together have this probability."""
     top_k: Annotated[int, Field(ge=0)] = 0

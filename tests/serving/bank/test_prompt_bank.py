@@ -1,10 +1,12 @@
 """Prompts are put, replaced and removed while the server answers: each whole or not at all."""
 
+import concurrent.futures
 import io
 import json
 import pathlib
 import shutil
 import threading
+import time
 import zipfile
 
 import pytest
@@ -286,3 +288,37 @@ def test_under_load_every_answer_is_of_one_version(served, tmp_path):
     assert len(answers) > 5
     for given in answers:
         assert any(given == pytest.approx(version, abs=1e-5) for version in versions)
+
+
+def test_changes_of_one_prompt_at_once_are_done_one_by_one(served, bank, tmp_path):
+    """They come while the LM is busy, and each is answered as of its turn."""
+    server, client = served
+    archive = zipped(tmp_path / "new" / "film")
+    changes = [
+        lambda: client.put("/v1/prompts/film", content=archive),
+        lambda: client.delete("/v1/prompts/film"),
+        lambda: client.delete("/v1/prompts/film"),
+        lambda: client.put("/v1/prompts/film", content=archive),
+        lambda: client.put("/v1/prompts/film", content=archive),
+        lambda: client.delete("/v1/prompts/film"),
+    ]
+    free = threading.Event()
+    server.scheduler.call(free.wait)
+    with concurrent.futures.ThreadPoolExecutor(len(changes)) as pool:
+        answers = []
+        for number, change in enumerate(changes, 1):
+            answers.append(pool.submit(change))
+            while len(server.scheduler._calls) < number and not answers[-1].done():
+                time.sleep(0.01)
+        free.set()
+    statuses = [answer.result().status_code for answer in answers]
+    assert statuses == [200, 204, 404, 201, 200, 204]
+    assert not (bank / "film").exists() and client.get("/v1/models/film").status_code == 404
+    assert not list(bank.glob(".*"))
+
+
+def test_a_prompt_whose_folder_is_gone_can_be_removed(served, bank):
+    server, client = served
+    shutil.rmtree(bank / "film")
+    assert client.delete("/v1/prompts/film").status_code == 204
+    assert "film" not in server.prompts and not list(bank.glob(".*"))

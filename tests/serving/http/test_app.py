@@ -399,3 +399,37 @@ def test_the_page_and_all_that_it_needs_come_from_the_server(client):
     for name in re.findall(r'\$\("([\w-]+)"\)', script):
         assert f'id="{name}"' in page, name
     assert "innerHTML" not in script, "names and texts of strangers would be obeyed"
+
+
+def test_a_temperature_that_divides_scores_to_infinity_is_refused(client):
+    body = {"model": "deep", "prompt": "Rome", "seed": 1}
+    for temperature in (5e-324, 1e-30, 0.0009):
+        answer = problem(
+            client.post("/v1/completions", json=body | {"temperature": temperature}), 400
+        )
+        assert "0.001" in answer["detail"]
+    choice = client.post("/v1/completions", json=body | {"temperature": 0.001}).json()["choices"][0]
+    best = client.post("/v1/completions", json=body | {"temperature": 0}).json()["choices"][0]
+    assert choice["text"] == best["text"]
+
+
+ODD = ["null", "NaN", "-Infinity", "1e999", "1e308", "9" * 5000, "[null]", "true", "-0.0"]
+
+
+@pytest.mark.parametrize("value", ODD)
+def test_odd_values_in_a_row_are_answered_or_refused_and_hold_nothing_up(client, value):
+    """An answer or one clear problem, in time; never a fault of the server."""
+    bodies = {
+        "/v1/classify": '{"rows": [{"prompt": "film", "fields": {"x": %s}}]}',
+        "/v1/completions": '{"model": "deep", "fields": {"x": %s}}',
+        "/v1/attention": '{"prompt": "film", "fields": {"x": %s}}',
+    }
+    for path, body in bodies.items():
+        headers = {"content-type": "application/json"}
+        answer = client.post(path, content=body % value, headers=headers)
+        assert answer.status_code in (200, 400), answer.text
+        json.loads(answer.text, parse_constant=pytest.fail)
+        if answer.status_code == 400:
+            assert answer.json()["detail"].endswith(".")
+    good = {"rows": [{"prompt": "film", "fields": {"x": "Rome"}}]}
+    assert client.post("/v1/classify", json=good).status_code == 200

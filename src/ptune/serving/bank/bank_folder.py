@@ -1,5 +1,6 @@
 """The folder of a server's prompts: changed by requests, and watched for what others change."""
 
+import contextlib
 import io
 import logging
 import pathlib
@@ -80,7 +81,8 @@ def remove(bank: PromptBank, folder: pathlib.Path, name: str) -> None:
     """
     bank.remove(name)
     moved = pathlib.Path(tempfile.mkdtemp(dir=folder, prefix=files.TEMPORARY))
-    (folder / name).rename(moved / "prompt")
+    with contextlib.suppress(FileNotFoundError):  # it was taken away on the disk before
+        (folder / name).rename(moved / "prompt")
     shutil.rmtree(moved, ignore_errors=True)
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from typing import Protocol, TypeVar
 
 from ptune.errors import DivergedError, PtuneError
@@ -94,18 +94,24 @@ class Scheduler:
         future: Future[Result] = Future()
 
         def done() -> None:
+            if not future.set_running_or_notify_cancel():
+                return  # nobody waits for it
             try:
                 result = work()
             except BaseException as error:
                 future.set_exception(error)
             else:
-                with contextlib.suppress(InvalidStateError):  # nobody waits for it
-                    future.set_result(result)
+                future.set_result(result)
 
         with self._changed:
             self._calls.append(done)
             self._changed.notify()
         return future
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread of the LM runs."""
+        return self._thread.is_alive()
 
     def close(self) -> None:
         """Take no more rows, answer those that wait, and end the thread."""

@@ -65,12 +65,14 @@ async def put_prompt(name: str, request: Request, administrator: Administrator) 
     folder = _folder(server, name)
     archive = await request.body()
     most = server.limits.max_prompt_mb * MEGABYTE
-    future = server.scheduler.call(
-        lambda: bank_folder.put(server.prompts, folder, name, archive=archive, most=most)
-    )
-    is_new = await asyncio.wrap_future(future)
-    shown = _shown(server.prompts.describe(name))
-    return JSONResponse(shown, status_code=201 if is_new else 200)
+
+    def put() -> tuple[bool, Description]:
+        """With what was put, which the next request may remove."""
+        is_new = bank_folder.put(server.prompts, folder, name, archive=archive, most=most)
+        return is_new, server.prompts.describe(name)
+
+    is_new, description = await asyncio.wrap_future(server.scheduler.call(put))
+    return JSONResponse(_shown(description), status_code=201 if is_new else 200)
 
 
 @router.delete("/v1/prompts/{name}", status_code=204)
@@ -80,9 +82,11 @@ async def delete_prompt(name: str, request: Request, administrator: Administrato
     folder = _folder(server, name)
     if name not in server.prompts:
         raise unknown_prompt(name, "id")
-    await asyncio.wrap_future(
-        server.scheduler.call(lambda: bank_folder.remove(server.prompts, folder, name))
-    )
+    removing = server.scheduler.call(lambda: bank_folder.remove(server.prompts, folder, name))
+    try:
+        await asyncio.wrap_future(removing)
+    except KeyError:  # another request has removed it meanwhile
+        raise unknown_prompt(name, "id") from None
     server.metrics.forget(name)
 
 
