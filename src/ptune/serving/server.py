@@ -23,6 +23,7 @@ from ptune.settings import part_of
 log = logging.getLogger("ptune.serving")
 BUILTIN = pathlib.Path(__file__).parents[1] / "builtin" / "prompts"
 MEGABYTE = 2**20
+ATTENTIONS = 4  # requests for attention at once
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class PromptServer:
         open: whoever reaches it may use every prompt.
         bank_folder: the folder of prompts that is watched.
         log_texts: texts that are read and written are logged.
+        attentions: has a place for each request for attention that may be answered at once.
         bank: the prompts; None until the LM is loaded.
 
     Raises:
@@ -60,6 +62,7 @@ class PromptServer:
         self.files = find_prompts(config.prompts, config.bank)
         self.metrics = Metrics()
         self.scheduler = Scheduler(config.rows, config.queue, config.wait_ms / 1000, self.metrics)
+        self.attentions = threading.BoundedSemaphore(ATTENTIONS)
         self.bank: PromptBank | None = None
         self._watcher: bank_folder.Watcher | None = None
 

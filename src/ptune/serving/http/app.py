@@ -11,7 +11,13 @@ from fastapi.responses import Response
 
 from ptune.serving.http.answering import ClientLeft
 from ptune.serving.http.guard import Guard, problem_response
-from ptune.serving.http.routes import classify_routes, openai_routes, prompt_routes, status_routes
+from ptune.serving.http.routes import (
+    attention_routes,
+    classify_routes,
+    openai_routes,
+    prompt_routes,
+    status_routes,
+)
 from ptune.serving.problems import Problem, internal
 from ptune.serving.server import PromptServer
 
@@ -29,7 +35,7 @@ def create_app(server: PromptServer) -> Any:
         redoc_url=None,
     )
     app.state.server = server
-    for routes in (status_routes, prompt_routes, classify_routes, openai_routes):
+    for routes in (status_routes, prompt_routes, classify_routes, openai_routes, attention_routes):
         app.include_router(routes.router)
     app.add_exception_handler(Problem, _tell_problem)
     app.add_exception_handler(RequestValidationError, _tell_invalid)

@@ -31,6 +31,17 @@ class ClassifyRequest(Request):
     """How many labels to give with their probabilities; all by default."""
 
 
+class AttentionRequest(Request):
+    """A row whose attention is shown."""
+
+    prompt: str
+    """The id of the prompt that answers the row."""
+    fields: Fields
+    """The fields of the prompt's template."""
+    layer: Annotated[int, Field(ge=1)] | None = None
+    """The layer, from 1; the last by default."""
+
+
 class StreamOptions(Request):
     """What a streamed answer holds beside its text."""
 
@@ -48,7 +59,8 @@ class WritingRequest(Request):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Tokens to write at most; by default as many as the prompt says."""
     temperature: Annotated[float, Field(ge=0, le=10)] | None = None
-    """0 takes the best token each time, more draws them; by default as the prompt says."""
+    """0 takes the best token each time, 0.001 or more draws them; by default as the prompt has
+    it."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     """Draw only from the likeliest tokens that make up this share."""
     n: Annotated[int, Field(ge=1, le=16)] = 1

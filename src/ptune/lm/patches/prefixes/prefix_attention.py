@@ -149,6 +149,30 @@ class ActivePrefixes:
         return keys, values, seen
 
 
+@dataclass(frozen=True)
+class AttentionCall:
+    """One call of an attention function, prefixes in front.
+
+    Attributes:
+        query: [B, H, Q, D].
+        key, value: [B, Hkv, P + K, D].
+        mask: [B, 1, Q, P + K], boolean (True is seen) or added to the scores; None hides nothing
+            that the module does not hide by itself.
+        options: what else the module hands to the function.
+    """
+
+    module: nn.Module
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    mask: torch.Tensor | None
+    options: dict[str, Any]
+
+
+watching: ContextVar[Callable[[AttentionCall, torch.Tensor], None] | None] = ContextVar(
+    "watching", default=None
+)
+"""What gets every call of attention, with its output [B, Q, H, D]."""
 _entering: ContextVar[ActivePrefixes | Recorder | None] = ContextVar("entering", default=None)
 
 
@@ -200,7 +224,7 @@ def attend(
         return packing.pack(out), weights
     now = _entering.get()
     if now is None:
-        return _stock(module)(module, query, key, value, mask, **options)
+        return _run(_stock(module), AttentionCall(module, query, key, value, mask, options))
     if isinstance(now, Recorder):
         now.calls.append((module, key, value, query.shape[2]))
         return _stock(module)(module, query, key, value, mask, **options)
@@ -214,14 +238,24 @@ def attend(
         options["position_bias"] = torch.cat(
             [_bias_before(home, bias, prefix_keys.shape[2], past), bias], -1
         )
-    return home.stock(
+    call = AttentionCall(
         module,
         query,
         torch.cat([prefix_keys.to(key.dtype), key], 2),
         torch.cat([prefix_values.to(value.dtype), value], 2),
         _widened(mask, seen, query, keys),
-        **options,
+        options,
     )
+    return _run(home.stock, call)
+
+
+def _run(stock: Callable[..., Any], call: AttentionCall) -> Any:
+    """Attention as the module computes it without ptune; who watches sees the call and its output,
+    and changes neither."""
+    output = stock(call.module, call.query, call.key, call.value, call.mask, **call.options)
+    if (watcher := watching.get()) is not None:
+        watcher(call, output[0])
+    return output
 
 
 def _widened(
@@ -263,9 +297,9 @@ def bias_of_packed(compute_bias: Callable[..., torch.Tensor]) -> Callable[..., t
 
 
 def _mask(**arguments: Any) -> torch.Tensor | None:
-    """The stock mask, of packed rows as they are apart; with a prefix it is always built, since a
-    mask that is left out hides or shows the wrong columns."""
-    if _entering.get() is not None:
+    """The stock mask, of packed rows as they are apart; with a prefix, and for who watches, it is
+    always built, since a mask that is left out hides or shows the wrong columns."""
+    if _entering.get() is not None or watching.get() is not None:
         arguments |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
     return sdpa_mask(**arguments | _packed_shape())
 

@@ -80,6 +80,10 @@ function change() {
     $(`${side}-near`).hidden = !prompt || !prompt.parts.some((part) => part.kind === "soft");
     $(`${side}-near`).open = false;
     $(`${side}-words`).replaceChildren();
+    $(`${side}-attention`).hidden = !prompt;
+    $(`${side}-attention`).open = false;
+    $(`${side}-layer`).replaceChildren();
+    forgetAttention(side);
   }
   drawFields();
   showPrograms();
@@ -124,7 +128,10 @@ function drawFields() {
     const id = `field-${name}`;
     const value = before[name] ?? EXAMPLES[name] ?? "";
     const area = element("textarea", { id, name, rows: 1, value });
-    area.addEventListener("input", showPrograms);
+    area.addEventListener("input", () => {
+      showPrograms();
+      SIDES.forEach(forgetAttention);
+    });
     return [element("label", { htmlFor: id }, name), area];
   }));
 }
@@ -153,6 +160,7 @@ async function ask() {
   const { signal } = running;
   $("stop").hidden = false;
   tell("The LM answers.");
+  SIDES.filter((side) => $(`${side}-attention`).open).forEach(showAttention);
   const labelled = chosen().filter(([, prompt]) => prompt.task === "labels");
   const writing = chosen().filter(([, prompt]) => prompt.task === "text");
   const work = writing.map(([side, prompt]) => write(side, prompt, signal));
@@ -216,6 +224,58 @@ function showBatch(batch) {
   $("batch").hidden = false;
 }
 
+// From the place of the answer to every token, soft token and prefix vector, in one layer.
+async function showAttention(side) {
+  const prompt = prompts.get($(side).value);
+  const layer = Number($(`${side}-layer`).value) || null;
+  const body = { prompt: prompt.id, fields: fieldsOf(prompt), layer };
+  const asked = JSON.stringify(body);
+  $(`${side}-from`).classList.remove("wrong");
+  $(`${side}-from`).textContent = "The LM is asked.";
+  let shown;
+  try {
+    shown = await fetchJson("/v1/attention", body);
+  } catch (error) {
+    forgetAttention(side);
+    $(`${side}-from`).textContent = error.message;
+    $(`${side}-from`).classList.add("wrong");
+    return;
+  }
+  const now = prompts.get($(side).value);
+  if (JSON.stringify({ prompt: now?.id, fields: now && fieldsOf(now), layer }) !== asked) return;
+  fillLayers(side, shown);
+  const place = shown.source === "answer" ? "the answer" : "the last token";
+  $(`${side}-from`).textContent =
+    `From the place of ${place}, layer ${shown.layer} of ${shown.layers}, ` +
+    `the mean of ${shown.heads} heads.`;
+  const most = Math.max(...shown.attended.map((one) => one.weight));
+  $(`${side}-attended`).replaceChildren(...shown.attended.map((one) => drawnShare(one, most)));
+}
+
+function forgetAttention(side) {
+  $(`${side}-attended`).replaceChildren();
+  $(`${side}-from`).textContent = "The input has changed: answer it again.";
+  $(`${side}-from`).classList.remove("wrong");
+}
+
+function fillLayers(side, shown) {
+  const layers = Array.from({ length: shown.layers }, (_, number) => String(number + 1));
+  if ($(`${side}-layer`).length !== layers.length) {
+    $(`${side}-layer`).replaceChildren(...layers.map((layer) => new Option(layer, layer)));
+  }
+  $(`${side}-layer`).value = String(shown.layer);
+}
+
+// The deeper the colour the larger the share; the number stands below.
+function drawnShare(one, most) {
+  const name = one.kind === "token" ? one.text.trim() || "space" : `${one.kind} ${one.text}`;
+  const node = element("li", { className: one.kind },
+    element("span", { className: "name" }, name),
+    element("span", { className: "share" }, `${(100 * one.weight).toFixed(1)} %`));
+  node.style.setProperty("--share", `${(100 * one.weight) / most}%`);
+  return node;
+}
+
 $("access").addEventListener("submit", (event) => {
   event.preventDefault();
   token = $("token").value.trim();
@@ -232,5 +292,9 @@ $("stop").addEventListener("click", () => running && running.abort());
 SIDES.forEach((side) => {
   $(side).addEventListener("change", change);
   $(`${side}-near`).addEventListener("toggle", () => showWords(side));
+  $(`${side}-layer`).addEventListener("change", () => showAttention(side));
+  $(`${side}-attention`).addEventListener("toggle", () => {
+    if ($(`${side}-attention`).open) showAttention(side);
+  });
 });
 begin();

@@ -1,0 +1,76 @@
+"""How much a position of a row attends to every prefix vector and every token, in one layer: the
+softmax of the scaled products of queries and keys, which sdpa computes and does not give away."""
+
+import sys
+from collections import Counter
+from typing import Any
+
+import torch
+
+from ptune.errors import ModelError
+from ptune.lm.patches.prefixes.prefix_attention import AttentionCall, homes
+
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
+ROUGH = 3e-2  # of 16-bit numbers
+
+
+class AttentionWeights:
+    """Notes the weights of one attention of a call on one row. The module's output is what it is
+    without this.
+
+    Attributes:
+        heads: of each head [H, P + K], the P prefix vectors in front; None until it was reached.
+
+    Args:
+        site: the number of the attention in the order of a call.
+        position: whose attention it is, among the queries.
+    """
+
+    def __init__(self, site: int, position: int):
+        self.site, self.position = site, position
+        self.heads: torch.Tensor | None = None
+        self._calls: Counter[torch.nn.Module] = Counter()
+
+    def __call__(self, call: AttentionCall, output: torch.Tensor) -> None:
+        """See a call of attention with its output [1, Q, H, D].
+
+        Raises:
+            ModelError: the LM's code has no attention that gives its weights, or it computes
+                something else than the one that runs.
+        """
+        sites = homes[call.module].sites
+        number = sites[self._calls[call.module] % len(sites)]
+        self._calls[call.module] += 1
+        if number == self.site:
+            self.heads = self._weights(call, output)
+
+    def _weights(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
+        kind = type(call.module)
+        eager = getattr(sys.modules[kind.__module__], "eager_attention_forward", None)
+        if eager is None:
+            raise ModelError(f"{kind.__name__} has no attention function that gives its weights")
+        at = slice(self.position, self.position + 1)
+        options: dict[str, Any] = dict(call.options)
+        if (bias := options.get("position_bias")) is not None and bias.shape[2] > 1:
+            options["position_bias"] = bias[:, :, at]
+        mask = None if call.mask is None else _added(call.mask[:, :, at], call.query.dtype)
+        again, weights = eager(
+            call.module, call.query[:, :, at], call.key, call.value, mask, **options
+        )
+        tolerance = TOLERANCE.get(output.dtype, ROUGH)
+        if weights is None or not torch.allclose(
+            again, output[:, at], rtol=tolerance, atol=tolerance
+        ):
+            raise ModelError(
+                f"the attention of {kind.__name__} that gives its weights computes something else "
+                "than the one that answers"
+            )
+        return weights[0, :, 0].float()
+
+
+def _added(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A mask as numbers that are added to the scores."""
+    if mask.dtype != torch.bool:
+        return mask
+    hidden = torch.finfo(dtype).min
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, hidden)
