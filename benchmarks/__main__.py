@@ -111,7 +111,10 @@ def compare(name: str, sides: Sequence[Process]) -> None:
 def figures(side: Process, sides: Sequence[Process]) -> dict[str, float]:
     """A side's median step in seconds, the first left out; its peak memory in MB; how often as fast
     as the peer it is, and how many times the lower floor its step takes."""
-    result = {"seconds": statistics.median(side.times[1:])}
+    result = {
+        "seconds": statistics.median(side.times[1:]),
+        "cpu_seconds": statistics.median(side.cpu_times[1:]),
+    }
     if not side.side.startswith("floor"):
         result["memory_mb"] = side.memory() / 2**20
     if waits := sorted(side.waits()):
@@ -122,6 +125,9 @@ def figures(side: Process, sides: Sequence[Process]) -> dict[str, float]:
     peer, floors = sides[1], [other.times[1:] for other in sides if other.side.startswith("floor")]
     result["times_as_fast"] = statistics.median(
         theirs / mine for mine, theirs in zip(side.times[1:], peer.times[1:])
+    )
+    result["times_less_cpu"] = statistics.median(
+        theirs / mine for mine, theirs in zip(side.cpu_times[1:], peer.cpu_times[1:])
     )
     if floors:
         result["times_the_floor"] = statistics.median(
@@ -136,6 +142,8 @@ def show(name: str, result: dict[str, dict[str, float]]) -> None:
         "",
         "ms a step",
         f"x as fast as {CASES[name].sides[1]}",
+        "ms of a core",
+        "x less",
         "x the floor's time",
         "positions",
         "peak MB",
@@ -146,6 +154,8 @@ def show(name: str, result: dict[str, dict[str, float]]) -> None:
         cells = [
             (1000 * row["seconds"], ".1f"),
             (row["times_as_fast"], ".2f"),
+            (1000 * row["cpu_seconds"], ".0f"),
+            (row["times_less_cpu"], ".2f"),
             (row.get("times_the_floor"), ".2f"),
             (row.get("positions"), "d"),
             (row.get("memory_mb"), ".0f"),

@@ -18,7 +18,8 @@ class Case:
 
 
 TRAINED = ("ptune", "PEFT", *training.FLOORS)
-SERVED = ("ptune", "PEFT", "PEFT, grouped", "no prompts")
+SERVED = ("ptune", "PEFT", "no prompts", "no prompts, ten words")
+MANY_SERVED = ("ptune", "ptune, 16 prompts", "no prompts")
 CASES = {
     "cloze-8": Case(
         "P-tuning, BERT-base shape, 8 rows of 28 tokens, 9 soft tokens", TRAINED, training.cloze(8)
@@ -85,24 +86,29 @@ CASES = {
         serving.generation,
     ),
     "serve-labels": Case(
-        "labels for 64 clients over 16 prompts by HTTP, GPT-2 small's shape",
-        (*SERVED, "ptune, 1,000 prompts"),
-        http_serving.labels,
+        "labels for 64 clients over 16 prompts by HTTP, MiniLM's shape, 5 to 120 words",
+        SERVED,
+        http_serving.load("minilm", 64, 16, ["labels"]),
     ),
     "serve-texts": Case(
-        "16 new tokens for 64 clients over 16 prompts by HTTP, GPT-2 small's shape",
+        "4 to 24 new tokens for 64 clients over 16 prompts by HTTP, GPT-2 small's shape",
         SERVED,
-        http_serving.texts,
+        http_serving.load("gpt2", 64, 16, ["texts"]),
     ),
     "serve-mixed": Case(
         "labels and texts of all lengths for 64 clients over 16 prompts by HTTP, GPT-2's shape",
-        ("ptune", "PEFT", "no prompts", "ptune, continuous"),
-        http_serving.mixed(64, 16),
+        (*SERVED, "ptune, continuous"),
+        http_serving.load("gpt2", 64, 16, ["labels", "texts"]),
     ),
     "serve-many": Case(
         "labels and texts of all lengths for 256 clients over 1,000 prompts, GPT-2's shape",
-        ("ptune", "no prompts", "ptune, continuous"),
-        http_serving.mixed(256, 1000),
+        MANY_SERVED,
+        http_serving.load("gpt2", 256, 1000, ["labels", "texts"]),
+    ),
+    "serve-many-labels": Case(
+        "labels for 256 clients over 1,000 prompts by HTTP, MiniLM's shape, 5 to 120 words",
+        MANY_SERVED,
+        http_serving.load("minilm", 256, 1000, ["labels"]),
     ),
     "autoprompt": Case(
         "a step of AutoPrompt, 16 candidates for 8 rows of 8 to 24 words, BERT-base shape",

@@ -48,9 +48,12 @@ SMALL = {
 }
 
 
-def lm(shape: str, device: str, small: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+def lm(
+    shape: str, device: str, small: bool, around: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """An LM of BERT-base's, MiniLM's, GPT-2 small's or T5-small's shape, in evaluation mode;
-    ``small`` has two narrow layers."""
+    ``small`` has two narrow layers. ``around``: the special tokens around a text ("$A [SEP]"), by
+    default those of the family."""
     torch.manual_seed(0)
     ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "decoder_start_token_id": 0}
     sizes = MINILM if shape == "minilm" else {}
@@ -60,16 +63,18 @@ def lm(shape: str, device: str, small: bool) -> tuple[PreTrainedModel, PreTraine
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(WIDER[shape])
-    return model.to(device).eval().requires_grad_(False), tokenizer(shape, config.vocab_size)
+    return model.to(device).eval().requires_grad_(False), tokenizer(
+        shape, config.vocab_size, around
+    )
 
 
-def tokenizer(shape: str, size: int) -> PreTrainedTokenizerFast:
+def tokenizer(shape: str, size: int, around: str | None = None) -> PreTrainedTokenizerFast:
     words = [*SPECIAL, *(f"w{i}" for i in range(size - len(SPECIAL)))]
     tokenizer_object = Tokenizer(
         models.WordLevel({word: i for i, word in enumerate(words)}, "[UNK]")
     )
     tokenizer_object.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    around = AROUND[shape]
+    around = around or AROUND[shape]
     tokenizer_object.post_processor = processors.TemplateProcessing(
         single=around,
         pair=f"{around} $B [SEP]" if shape != "gpt2" else "$A $B",

@@ -34,7 +34,9 @@ class Process:
     """A side's process, seen from the one that compares."""
 
     def __init__(self, case: str, side: str, threads: int, device: str, small: bool):
-        self.case, self.side, self.times = case, side, []
+        self.case, self.side = case, side
+        self.times: list[float] = []
+        self.cpu_times: list[float] = []
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(
@@ -48,7 +50,9 @@ class Process:
         return self._ask("prove")
 
     def step(self) -> None:
-        self.times.append(self._ask("step"))
+        seconds, cpu_seconds = self._ask("step")
+        self.times.append(seconds)
+        self.cpu_times.append(cpu_seconds)
 
     def memory(self) -> int:
         """Bytes that the steps took at their peak, over what was held before the first."""
@@ -112,7 +116,8 @@ def _serve(pipe: Connection, case: str, side: str, threads: int, device: str, sm
             pipe.send(work.positions or _positions(work))
 
 
-def _timed(step: Callable[[], Any], device: str) -> float:
+def _timed(step: Callable[[], Any], device: str) -> tuple[float, float]:
+    """Seconds of the clock, and seconds of a core that all threads of the process took."""
     import torch
 
     def wait() -> None:
@@ -120,10 +125,10 @@ def _timed(step: Callable[[], Any], device: str) -> float:
             torch.cuda.synchronize()
 
     wait()
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.process_time()
     step()
     wait()
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - cpu_began
 
 
 def _positions(work: Work) -> int:

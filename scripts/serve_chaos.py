@@ -1,9 +1,11 @@
 """A server under everything that goes wrong, each answer compared with its row alone:
 
     python scripts/serve_chaos.py --rows 10000 [--engine continuous] [--clients 32] [--seed 0]
+    python scripts/serve_chaos.py --minutes 30 [--clients 4]
 
 Of the requests 5 % are broken and 5 % are left by their client; prompts are replaced and removed all the time; in the middle the
-server is killed (SIGKILL) and started again. It ends with 1 where an answer differs from that of its row alone (of either version,
+server is killed (SIGKILL) and started again. With --minutes the requests go on for so long, rows are of all lengths from one word to
+32, and the server is not killed: its memory is that of one life. It ends with 1 where an answer differs from that of its row alone (of either version,
 where the prompt was being replaced), a request fails that should not, or memory grows.
 """
 
@@ -43,6 +45,7 @@ CHANGING = {
 }  # replaced by another version again and again
 COMING = {"comes-and-goes": "letter"}  # removed and put again
 KINDS = STEADY | CHANGING | COMING
+LONGEST = 32  # words in a row of --minutes
 GROWTH = 1.15  # of memory from the first quarter of a server's life to the last, at most
 
 
@@ -56,6 +59,13 @@ class Chaos:
         self.memory: list[list[int]] = []
         self.lock, self.over = threading.Lock(), threading.Event()
         self.asked = 0
+        self.texts = list(serving_kit.TEXTS)
+        self.end = float("inf")
+        if options.minutes:
+            draw, words = random.Random(options.seed), " ".join(serving_kit.TEXTS).split()
+            self.texts += [
+                " ".join(draw.choices(words, k=count)) for count in range(1, LONGEST + 1)
+            ]
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -79,7 +89,7 @@ class Chaos:
                 elif name not in CHANGING:
                     continue
                 model = load(saved, lm)
-                for text in serving_kit.TEXTS:
+                for text in self.texts:
                     row = {"x": text, "y": "Paris"}
                     if serving_kit.TEMPLATES[kind][1]:
                         answer = model.predict([row])[0]["scores"]
@@ -142,7 +152,7 @@ class Chaos:
         draw = random.Random(seed)
         while not self.over.is_set():
             with self.lock:
-                if self.asked >= self.options.rows:
+                if self.asked >= self.options.rows or time.monotonic() > self.end:
                     return
                 self.asked += 1
             chance = draw.random()
@@ -162,7 +172,7 @@ class Chaos:
                 time.sleep(0.5)
 
     def right(self, draw: random.Random) -> None:
-        name, text = draw.choice(list(KINDS)), draw.choice(serving_kit.TEXTS)
+        name, text = draw.choice(list(KINDS)), draw.choice(self.texts)
         kind = KINDS[name]
         fields = {"x": text, "y": "Paris"} if kind == "pair" else {"x": text}
         if serving_kit.TEMPLATES[kind][1]:
@@ -278,6 +288,8 @@ class Chaos:
         self.prepare()
         self.killing, began = False, time.monotonic()
         server = self.start()
+        if self.options.minutes:
+            self.end = time.monotonic() + 60 * self.options.minutes
         threads = [
             threading.Thread(target=self.client, args=(self.options.seed + n,))
             for n in range(self.options.clients)
@@ -288,7 +300,8 @@ class Chaos:
         while any(thread.is_alive() for thread in threads):
             time.sleep(0.5)
             self.watch(server)
-            if not self.killing and self.asked > self.options.rows / 2:
+            is_half = not self.options.minutes and self.asked > self.options.rows / 2
+            if not self.killing and is_half:
                 self.killing = True
                 server.send_signal(signal.SIGKILL)
                 server.wait()
@@ -317,7 +330,7 @@ class Chaos:
                 self.faults.append(f"memory grew from {first} to {last} MB")
         for what, number in sorted(self.counts.items()):
             print(f"{number:7,}  {what}")
-        print(f"{self.options.rows:,} requests in {seconds:.0f} s, {len(self.faults)} faults")
+        print(f"{self.asked:,} requests in {seconds:.0f} s, {len(self.faults)} faults")
         for fault in self.faults[:20]:
             print(fault)
         return bool(self.faults)
@@ -344,8 +357,12 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("--minutes", type=float, help="in place of --rows")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--engine", default="batch")
     parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    if options.minutes:
+        options.rows = sys.maxsize
     with tempfile.TemporaryDirectory() as temporary:
-        sys.exit(Chaos(parser.parse_args(), pathlib.Path(temporary)).run())
+        sys.exit(Chaos(options, pathlib.Path(temporary)).run())

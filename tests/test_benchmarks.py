@@ -24,6 +24,7 @@ def side(name, proof=None, times=(9.0, 1.0)):
         side=name,
         prove=lambda: proof,
         times=list(times),
+        cpu_times=[2 * seconds for seconds in times],
         memory=lambda: 2**20,
         positions=lambda: 7 * bool(proof),
         waits=list,
@@ -48,9 +49,11 @@ def test_figures_are_medians_of_a_rounds_ratios():
     result = figures(ours, [ours, peer, floor])
     assert result == {
         "seconds": 3,
+        "cpu_seconds": 6,
         "memory_mb": 1,
         "positions": 7,
         "times_as_fast": 2,
+        "times_less_cpu": 2,
         "times_the_floor": 2.5,
     }
     assert "memory_mb" not in figures(floor, [ours, peer, floor])
