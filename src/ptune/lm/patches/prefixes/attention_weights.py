@@ -49,17 +49,17 @@ class AttentionWeights:
         eager = getattr(sys.modules[kind.__module__], "eager_attention_forward", None)
         if eager is None:
             raise ModelError(f"{kind.__name__} has no attention function that gives its weights")
-        at = slice(self.position, self.position + 1)
+        place = slice(self.position, self.position + 1)
         options: dict[str, Any] = dict(call.options)
         if (bias := options.get("position_bias")) is not None and bias.shape[2] > 1:
-            options["position_bias"] = bias[:, :, at]
-        mask = None if call.mask is None else _added(call.mask[:, :, at], call.query.dtype)
+            options["position_bias"] = bias[:, :, place]
+        mask = None if call.mask is None else _added(call.mask[:, :, place], call.query.dtype)
         again, weights = eager(
-            call.module, call.query[:, :, at], call.key, call.value, mask, **options
+            call.module, call.query[:, :, place], call.key, call.value, mask, **options
         )
         tolerance = TOLERANCE.get(output.dtype, ROUGH)
         if weights is None or not torch.allclose(
-            again, output[:, at], rtol=tolerance, atol=tolerance
+            again, output[:, place], rtol=tolerance, atol=tolerance
         ):
             raise ModelError(
                 f"the attention of {kind.__name__} that gives its weights computes something else "
