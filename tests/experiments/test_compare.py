@@ -13,6 +13,7 @@ from transformers import BertForPreTraining
 from ptune.cli import main
 from ptune.errors import ConfigError, DataError, DivergedError, TemplateError
 from ptune.experiments.compare import compare, compare_checks, compare_methods, compare_summary
+from ptune.experiments.compare.compare_rows import draw_all, read_tasks
 from ptune.experiments.options import CompareConfig
 from ptune.metrics.labels import deviation, mean
 from ptune.reports.pages import compare_page
@@ -276,6 +277,24 @@ def test_pet_and_ipet(folder):
     figure = results.cells[-1].mean["accuracy"]
     low, high = results.cells[-1].intervals["accuracy"]
     assert low < high and low <= figure <= high
+
+
+def test_the_seeds_begin_with_that_of_the_task(folder):
+    """So that a task that ptune search wrote with its --seed is compared on the rows by which its
+    prompt was chosen; the test rows are the same whatever the seed."""
+
+    def drawn(seeds):
+        (task,) = read_tasks([str(folder / "task.yaml")])
+        return draw_all(task, "", seeds)
+
+    from_0 = drawn(3)
+    changed(folder, "shots: 2", "shots: 2, seed: 1")
+    from_1 = drawn(2)
+    assert [split.seed for split in from_1] == [1, 2]
+    assert from_0[0].train != from_0[1].train
+    for of_task, counted in zip(from_1, from_0[1:], strict=True):
+        assert (of_task.train, of_task.dev) == (counted.train, counted.dev)
+        assert of_task.test == from_0[0].test
 
 
 def test_the_majority_is_that_of_all_rows_to_learn_from(folder):

@@ -283,14 +283,16 @@ class CompareConfig(Config):
     what the task says; tasks with their own few-shot files, such as FewGLUE's, are taken as they
     are."""
     seeds: Annotated[int, Field(ge=1)] = 1
-    """How often, each time with other rows drawn and another start."""
+    """How often, each time with other rows drawn and another start: with the task's data.seed (0 by
+    default) and the seeds after it."""
     steps: Annotated[int, Field(ge=1)] = 250
     """Optimizer steps at most of each training; of PET's classifier as the task says under
     pet.distil, where it does."""
     looks: Annotated[int, Field(ge=1)] = 10
     """Checks on dev during a training; the best state is kept."""
     test: Annotated[int, Field(ge=1)] | None = None
-    """Test rows of each task at most, drawn by the first seed; as the task says by default."""
+    """Test rows of each task at most, the same for all seeds (drawn by seed 0); as the task says by
+    default."""
     max_length: Annotated[int, Field(ge=1)] | None = None
     """Tokens of an input at most; what is longer is shortened where its template allows it. As the
     task says by default."""

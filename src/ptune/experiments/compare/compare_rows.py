@@ -144,7 +144,7 @@ def draw_all(task: TaskParts, shots: str, seeds: int) -> list[FewShotSplit]:
 
     Args:
         shots: the numbers that the command names, with commas between; the task's own without any.
-        seeds: how many.
+        seeds: how many, from the task's own on.
 
     Raises:
         PtuneError: the rows or the metrics are at fault.
@@ -153,7 +153,7 @@ def draw_all(task: TaskParts, shots: str, seeds: int) -> list[FewShotSplit]:
     labels_to_learn_from = training_labels(data, form.target, form.answers.names)
     drawn = []
     for number in _shots(shots, data):
-        for seed in range(seeds):
+        for seed in range(data.seed, data.seed + seeds):
             rows = _draw(form, data, number, seed)
             split = FewShotSplit(
                 form=form,
