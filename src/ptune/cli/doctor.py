@@ -23,6 +23,7 @@ OPTIONAL = {
     "torchao": ("LMs quantised by torchao", "pip install torchao"),
     "bitsandbytes": ("LMs quantised by bitsandbytes", "pip install bitsandbytes"),
     "ray": ("sweeps on a Ray cluster", "pip install 'ptune[ray]'"),
+    "optuna": ("searches of ptune sweep", "pip install 'ptune[search]'"),
     "peft": ("the tests of exported prompts", "pip install peft"),
 }
 

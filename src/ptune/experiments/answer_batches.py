@@ -2,7 +2,7 @@
 
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,12 +10,14 @@ from ptune.data.row import place_of
 from ptune.data.row_files import form_of, is_utf8
 from ptune.data.rows import JSON
 from ptune.errors import DataError, PtuneError
+from ptune.experiments.equal_rows import Asked, EqualRows, Question
 from ptune.model.prompt_model import Example, PromptModel, Row
 from ptune.model.rows.examples import Shortening
 from ptune.settings import FileConfig, Form, LayoutConfig
-from ptune.survey.text_checks.unknown_text import UnknownRows
+from ptune.survey.text_checks.unknown_text import UnknownRows, of_row
 from ptune.tasks.layouts.forms import iterate
 
+REPEATS = 64  # so many times as many rows share a batch where they repeat others
 SKIPPING = " --skip-bad-lines leaves such rows out, and says which."
 
 
@@ -59,10 +61,14 @@ class Answered(Protocol):
 class Answering:
     """How rows are answered, and what is noted of them meanwhile.
 
+    Args:
+        repeats: rows that say the same have the same answer, as all do but drawn texts.
+
     Attributes:
         answered: answers a batch.
         room: the tokens of an answer, for which each row leaves room.
-        most: the rows of a batch.
+        most: the rows of a batch, those that repeat others aside.
+        abstained: how many rows were answered by no label (``--at-least``).
         skipped: what was wrong with the rows that were left out; None where none may be.
         notes: what was decided about the files.
     """
@@ -75,9 +81,11 @@ class Answering:
         *,
         room: int,
         most: int,
+        repeats: bool,
     ):
         self.run, self.model, self.answered = run, model, answered
-        self.room, self.most = room, most
+        self.room, self.most, self.abstained = room, most, 0
+        self.equal_rows = EqualRows(model) if repeats else None
         self.layout = model.tasks[0].task.layout
         self.skipped: list[str] | None = [] if run.skip_bad_lines else None
         self.notes: list[str] = []
@@ -105,15 +113,19 @@ class Answering:
         return self.model.encode_for(row, number, labelled=False, room=self.room)
 
     def batches(
-        self, rows: Iterable[Row], check: Callable[[Row], None]
-    ) -> Iterator[list[list[Example]]]:
+        self, rows: Iterable[Row], check: Callable[[Row], None], once: bool = False
+    ) -> Iterator[list[Asked]]:
         """Rows in batches, tokenised for the prompts that take them. A bad row is skipped, or ends
         it, but never before the rows ahead of it are given out.
 
         Args:
             check: refuses a row that cannot be put out with an answer.
+            once: rows that say the same are one question (``EqualRows``), which is kept until the
+                last row; for rows that are answered together or not at all.
         """
-        batch: list[list[Example]] = []
+        batch: list[Asked] = []
+        questions: dict[Hashable, Question] = {}
+        new = 0
         fault: PtuneError | None = None
         numbered = enumerate(rows, 1)
         while fault is None:
@@ -127,44 +139,63 @@ class Answering:
                 break
             try:
                 check(row)
-                batch.append(self.encoded(row, number))
+                key = self.equal_rows.key(row) if once and self.equal_rows else None
+                question = questions.get(key)
+                if question is None:
+                    question = self._question(row, number)
+                    new += 1
+                if key is not None:
+                    questions[key] = question
+                batch.append(Asked(row, question))
             except PtuneError as error:
                 if self.skipped is None:
                     fault = _with_advice(error)
                 else:
                     self.skipped.append(str(error))
-            if len(batch) == self.most:
+            if new == self.most or len(batch) == self.most * REPEATS:
                 yield batch
-                batch = []
+                batch, new = [], 0
         if batch:
             yield batch
         if fault is not None:
             raise fault
 
-    def count(self, batch: Sequence[Sequence[Example]]) -> list[float]:
+    def _question(self, row: Row, number: int) -> Question:
+        examples = self.encoded(row, number)
+        first = examples[0]
+        text = " ".join(self.model.tasks[first.task].template.texts(row).values())
+        unread = of_row(text, first.fills[0].ids, self.model.lm.tokens)
+        return Question(examples, text, max(example.cut for example in examples), unread)
+
+    def count(self, batch: Sequence[Asked]) -> list[float]:
         """Count the tokens that were left out of a batch's rows, and those that the LM does not
         know; return for each row the share of its text that cannot be read."""
-        return [self._count(examples) for examples in batch]
+        return [self._count(asked.row, asked.question) for asked in batch]
 
-    def _count(self, examples: Sequence[Example]) -> float:
-        self.shortening.count(examples)
-        first = examples[0]
-        texts = self.model.tasks[first.task].template.texts(first.row).values()
-        place = place_of(first.row, self.unknown.all.texts + 1)
-        return self.unknown.count(" ".join(texts), first.fills[0].ids, place)
+    def _count(self, row: Row, question: Question) -> float:
+        self.shortening.add(question.cut)
+        place = place_of(row, self.unknown.all.texts + 1)
+        return self.unknown.count(question.text, question.unread, place)
 
     def answers(
-        self, batch: list[list[Example]], shares: Sequence[float]
+        self, batch: Sequence[Asked], shares: Sequence[float]
     ) -> Iterator[tuple[Row, Mapping[str, Any]]]:
         """The rows of a batch, each with all that is put out beside it.
 
         Args:
             shares: as ``count`` returned them.
         """
-        for examples, answer, share in zip(batch, self.answered(batch), shares):
-            cut = max(example.cut for example in examples)
+        open_ones = {
+            id(asked.question): asked.question for asked in batch if asked.question.is_open
+        }
+        examples = [question.examples for question in open_ones.values()]
+        for question, given in zip(open_ones.values(), self.answered(examples) if examples else ()):
+            question.close(given)
+        for asked, share in zip(batch, shares):
+            cut, answer = asked.question.cut, asked.question.answer
+            self.abstained += answer.get("prediction", "") is None
             marks = {"shortened": cut, "unknown": round(share, 4)} if self.run.explain else {}
-            yield examples[0].row, {**answer, **marks}
+            yield asked.row, {**answer, **marks}
 
     def report(self, report: Callable[[str], None]) -> None:
         """Say what was noted."""

@@ -135,28 +135,26 @@ def predict(config: PredictConfig, report: Callable[[str], None] = terminal.prin
     form = config.form or model.tasks[0].task.layout.form
     if config.submission is not None:
         _check_submission(config, form)
-    abstained = 0
     submitted: list[tuple[Row, str]] = []
 
     def answers(batch: list[list[Example]]) -> Iterator[dict[str, Any]]:
-        nonlocal abstained
         scores = iter(model.scores([example for examples in batch for example in examples]))
         for examples in batch:
             scores_of_row = [next(scores) for _ in examples]
             answer = model.answer(examples, scores_of_row, config.coverage, config.at_least)
-            abstained += answer["prediction"] is None
             if config.submission is not None:
                 submitted.append((examples[0].row, answer["prediction"]))
             yield {**answer, "scores": _best(answer, config.top)}
 
-    _stream(Answering(run, model, answers, room=0, most=ANSWERS_AT_ONCE), report)
+    answering = Answering(run, model, answers, room=0, most=ANSWERS_AT_ONCE, repeats=True)
+    _stream(answering, report)
     if config.submission is not None:
         files.write_text(config.submission, submission.text(form, submitted))
         report(f"For SuperGLUE's leaderboard: {config.submission}")
-    if abstained:
+    if answering.abstained:
         report(
-            f"{rows_in_words(abstained)} without an answer: the best label has a probability below "
-            f"{config.at_least:g} (--at-least)."
+            f"{rows_in_words(answering.abstained)} without an answer: the best label has a "
+            f"probability below {config.at_least:g} (--at-least)."
         )
 
 
@@ -268,7 +266,8 @@ def generate(config: GenerateConfig, report: Callable[[str], None] = terminal.pr
                 yield {"texts": [text for texts_of_member in by_member for text in texts_of_member]}
 
     room, most = decoding.max_new_tokens, decoding.rows
-    _stream(Answering(run, model, texts, room=room, most=most), report)
+    repeats = not decoding.sample
+    _stream(Answering(run, model, texts, room=room, most=most, repeats=repeats), report)
 
 
 def _texts(model: PromptModel, rows: Sequence[Row]) -> list[str]:
@@ -322,7 +321,7 @@ def _stream(answering: Answering, report: Callable[[str], None]) -> None:
             for batch in answering.batches(rows, writer.check):
                 shares = answering.count(batch)
                 answered_rows += len(batch)
-                if finished.takes([examples[0].row for examples in batch]):
+                if finished.takes([asked.row for asked in batch]):
                     continue
                 for row, answer in answering.answers(batch, shares):
                     writer.put(row, answer)

@@ -230,7 +230,7 @@ def _answer_piece(
     """Answer the rows of a piece into a file, and return what is written down of it."""
     ending, separator = ENDINGS[file.ending], answering.layout.label_separator
     answers: list[tuple[Row, Mapping[str, Any]]] = []
-    for batch in answering.batches(piece.rows, checker(ending)):
+    for batch in answering.batches(piece.rows, checker(ending), once=True):
         answers += answering.answers(batch, answering.count(batch))
     path = manifest.folder / f"part-{len(manifest.records):06d}{ending}"
     if answers:

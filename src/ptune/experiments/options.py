@@ -128,6 +128,12 @@ class SweepConfig(Config):
     together: Annotated[int, Field(ge=1)] = 8
     """Runs of one LM whose prompts are trained together at most, in the same calls of the LM; each
     ends as it would alone. 1 trains each by itself, which takes the least memory."""
+    search: tuple[str, ...] = ()
+    """Settings that Optuna chooses by how earlier runs did on dev, in the place of a grid's:
+    train.learning_rate=log:1e-5..1e-1 (by its logarithm), train.steps=50..400, encoder=lstm,mlp."""
+    trials: Annotated[int, Field(ge=1)] | None = None
+    """How often the search tries something, for each task and each entry of the file's grid and
+    list; a trial is a run for each of the grid's seeds. May be raised to go on."""
     dry_run: bool = False
     """Print the commands of the runs, and train nothing."""
 

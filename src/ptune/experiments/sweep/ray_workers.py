@@ -11,8 +11,7 @@ from typing import Any
 from ptune.base import terminal
 from ptune.base.interrupts import Interrupted, stoppable
 from ptune.errors import ConfigError
-from ptune.experiments.sweep.sweep_file import read_sweep
-from ptune.experiments.sweep.sweep_worker import Sweep, work
+from ptune.experiments.sweep.sweep_worker import work_on
 
 SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -105,4 +104,4 @@ def _work(file: pathlib.Path, options: Mapping[str, Any], threads: int) -> None:
 
     torch.set_num_threads(threads)
     with contextlib.suppress(KeyboardInterrupt, Interrupted):
-        work(Sweep(read_sweep(file), **options), terminal.print_line)
+        work_on(file, options, terminal.print_line)

@@ -13,8 +13,9 @@ from ptune.base import files, terminal
 from ptune.base.interrupts import Interrupted, ignoring_ctrl_c, stoppable
 from ptune.errors import PtuneError
 from ptune.experiments.options import SweepConfig
-from ptune.experiments.sweep import ray_workers
+from ptune.experiments.sweep import ray_workers, search
 from ptune.experiments.sweep.ray_workers import Cluster
+from ptune.experiments.sweep.search import Search
 from ptune.experiments.sweep.sweep_file import SweepRun, read_sweep
 from ptune.experiments.sweep.sweep_worker import RESULTS, Sweep, failed_before, work, work_apart
 from ptune.experiments.train.train_rows import TaskRows
@@ -39,28 +40,52 @@ def sweep(
             the runs failed, after all others were done.
     """
     ray_workers.check(_cluster(config))
+    search.check(config.search, config.trials, config.dry_run)
     if config.ray is not None:  # whose workers are in other folders
         whole = {"file": config.file.resolve(), "out": config.out.resolve()}
         config = config.model_copy(update=whole)
-    runs = read_sweep(config.file)
+    searched = None
+    if config.trials is not None:
+        searched = Search(config.file, config.out, config.search, config.trials)
+    runs = searched.check() if searched else read_sweep(config.file)
     if config.dry_run:
         for run in runs:
             report(run.command)
         return None
     _check_rows(runs)
     _claim(config.out)
+    if searched:
+        searched.claim()
+        runs = searched.runs()
     failed = failed_before(runs, config.out)
     shared = Sweep(runs, config.out, failed, config.together)
-    unfinished = len(shared.pending)
-    report(f"{len(runs)} runs, {len(runs) - unfinished} of which have their results already")
+    unfinished = _unfinished(shared, searched)
+    report(_counted(shared, searched))
     if config.workers == 1 and config.ray is None:
-        work(shared, report)
+        work(shared, report, searched)
     elif unfinished:
         most = min(config.together, -(-unfinished // config.workers))
-        _work_together(config, replace(shared, together=most))
-    results = _gathered(runs, config.out)
+        _work_together(config, replace(shared, together=most), searched)
+    results = _gathered(searched.runs() if searched else runs, config.out)
     _report(results, config.out, report)
     return results
+
+
+def _unfinished(shared: Sweep, searched: Search | None) -> int:
+    """How many runs have no result, those aside that a search has not chosen yet; of such it is at
+    least as many as there are trials to begin."""
+    return len(shared.pending) + (searched.lacking if searched else 0)
+
+
+def _counted(shared: Sweep, searched: Search | None) -> str:
+    """How much there is to do, in words."""
+    runs, pending = len(shared.runs), len(shared.pending)
+    if searched:
+        return (
+            f"{searched.total} trials of {len(searched.space)} settings, "
+            f"{searched.total - searched.lacking} of which were begun already"
+        )
+    return f"{runs} runs, {runs - pending} of which have their results already"
 
 
 def _check_rows(runs: Sequence[SweepRun]) -> None:
@@ -91,7 +116,7 @@ def _claim(out: pathlib.Path) -> None:
         folder.claim({})
 
 
-def _work_together(config: SweepConfig, shared: Sweep) -> None:
+def _work_together(config: SweepConfig, shared: Sweep, searched: Search | None) -> None:
     """Let several processes do the runs.
 
     Raises:
@@ -99,14 +124,20 @@ def _work_together(config: SweepConfig, shared: Sweep) -> None:
         PtuneError: all of them ended before all was done.
     """
     options = {"out": shared.out, "failed": shared.failed, "together": shared.together}
+    options |= {"search": searched.options} if searched else {}
     if config.ray is None:
         was_stopped = _work_apart(config, options)
     else:
         was_stopped = ray_workers.work_on_cluster(
             config.file, options, config.workers, _cluster(config)
         )
-    lacking = len(shared.pending)
+    shared = replace(shared, runs=searched.runs()) if searched else shared
+    lacking = _unfinished(shared, searched)
     counts = f"{lacking} of {len(shared.runs)} runs have no result"
+    if searched:
+        counts = (
+            f"{len(shared.pending)} runs have no result, and {searched.lacking} trials are to begin"
+        )
     if was_stopped:
         raise Interrupted(f"Stopped; {counts}, and what was trained of them is saved.")
     if lacking:
@@ -122,7 +153,7 @@ def _work_apart(config: SweepConfig, options: Mapping[str, Any]) -> bool:
     one was asked to end before. Then the others have saved their trainings and ended.
 
     Args:
-        options: those of ``Sweep``, the runs aside.
+        options: those of ``sweep_worker.work_on``.
     """
     start = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // config.workers)

@@ -71,19 +71,25 @@ def read_sweep(path: pathlib.Path) -> list[SweepRun]:
     Raises:
         ConfigError: the file is no sweep, or a run cannot be; its settings are told.
     """
+    lms: dict[str, str] = {}
+    runs = [run_of(path, name, settings, lms) for name, settings in read_points(path)]
+    _check_different(path, runs)
+    return runs
+
+
+def read_points(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
+    """The tasks of a sweep's YAML file with the settings of each of their runs.
+
+    Raises:
+        ConfigError: the file is no sweep.
+    """
     raw = _read(path)
     tasks = raw.get("tasks")
     names = [tasks] if isinstance(tasks, str) else tasks
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise ConfigError(f"{path} names no task: tasks: [first.yaml, second.yaml]")
-    lms: dict[str, str] = {}
-    runs = [
-        _run(path, name, _placed(path, settings), lms)
-        for name in names
-        for settings in _settings(path, raw.get("grid"), raw.get("list"))
-    ]
-    _check_different(path, runs)
-    return runs
+    points = list(_settings(path, raw.get("grid"), raw.get("list")))
+    return [(name, settings) for name in names for settings in points]
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
@@ -141,17 +147,20 @@ def _placed(path: pathlib.Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     return placed
 
 
-def _run(
+def run_of(
     path: pathlib.Path, name: str, settings: Mapping[str, Any], lms: dict[str, str]
 ) -> SweepRun:
     """A run, once its settings are checked.
 
     Args:
+        path: the sweep's file.
+        name: the task's file, as the sweep names it.
         lms: what tells the LMs of runs before from others (``_lm``).
 
     Raises:
         ConfigError: they cannot be.
     """
+    settings = _placed(path, settings)
     shown = ", ".join(f"{key}: {value}" for key, value in settings.items()) or "no settings"
     if taken := next((key for key in settings if key in OF_THE_SWEEP), None):
         raise ConfigError(f"{path}: {taken} is the sweep's to say, not a setting of its runs.")

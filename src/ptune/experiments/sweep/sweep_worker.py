@@ -15,6 +15,7 @@ from typing import Any
 from ptune.base import terminal
 from ptune.base.interrupts import Interrupted
 from ptune.errors import ConfigError, DivergedError, PtuneError
+from ptune.experiments.sweep.search import Search
 from ptune.experiments.sweep.sweep_file import SweepRun, read_sweep
 from ptune.experiments.sweep.train_together import FAULTS, train_together
 from ptune.experiments.train import train_results, train_setup, train_task
@@ -128,15 +129,24 @@ def failed_before(runs: Sequence[SweepRun], out: pathlib.Path) -> dict[str, Stat
     return failed
 
 
-def work(sweep: Sweep, report: Callable[[str], None]) -> None:
+def work(sweep: Sweep, report: Callable[[str], None], search: Search | None = None) -> None:
     """Do the runs that have no result and that no other process does, and stay until those of other
-    processes have their results too, since these may be killed."""
+    processes have their results too, since these may be killed.
+
+    Args:
+        search: what chooses the runs, where not all are known before.
+    """
     leases, load = Leases(sweep.out / "leases"), KeptLm()
-    while pending := sweep.pending:
-        if not any(
-            _do(sweep, group, leases, load=load, report=report) for group in _banks(pending)
-        ):
-            time.sleep(SECONDS_BETWEEN_TRIES)
+    while True:
+        sweep = replace(sweep, runs=search.runs()) if search else sweep
+        pending = sweep.pending
+        if any(_do(sweep, group, leases, load=load, report=report) for group in _banks(pending)):
+            continue
+        if search and search.ask():
+            continue
+        if not pending:
+            return
+        time.sleep(SECONDS_BETWEEN_TRIES)
 
 
 def _banks(runs: Sequence[SweepRun]) -> list[list[SweepRun]]:
@@ -251,7 +261,22 @@ def work_apart(file: pathlib.Path, options: Mapping[str, Any], threads: int) -> 
     watch = threading.Thread(target=_end_with_the_starter, daemon=True)
     watch.start()
     with contextlib.suppress(KeyboardInterrupt, Interrupted):
-        work(Sweep(read_sweep(file), **options), terminal.print_line)
+        work_on(file, options, terminal.print_line)
+
+
+def work_on(file: pathlib.Path, options: Mapping[str, Any], report: Callable[[str], None]) -> None:
+    """Do the runs of a sweep's file; as ``work``.
+
+    Args:
+        options: those of ``Sweep``, the runs aside, and under "search" those of ``Search`` where
+            runs are chosen.
+    """
+    chosen = dict(options)
+    if (searched := chosen.pop("search", None)) is None:
+        work(Sweep(read_sweep(file), **chosen), report)
+        return
+    search = Search(file, options["out"], **searched)
+    work(Sweep(search.runs(), **chosen), report, search)
 
 
 def _end_with_the_starter() -> None:

@@ -374,7 +374,10 @@ class Shortening:
 
     def count(self, examples: Iterable[Example]) -> None:
         """Count one more row, which is these examples."""
-        cut = max((example.cut for example in examples), default=0)
+        self.add(max((example.cut for example in examples), default=0))
+
+    def add(self, cut: int) -> None:
+        """Count one more row, of which so many tokens were left out."""
         self.rows += 1
         self.shortened += cut > 0
         self.most = max(self.most, cut)

@@ -132,15 +132,14 @@ class UnknownRows:
         self.rows = 0
         self.places: list[str] = []
 
-    def count(self, text: str, ids: Sequence[int], place: str) -> float:
+    def count(self, text: str, row: Unknown, place: str) -> float:
         """Count a row; return the share of its text that cannot be read, which is all of a text
         without a visible sign.
 
         Args:
-            ids: the token ids of the whole row, its template among them.
+            row: what of it cannot be read (``of_row``).
             place: where the row stands, in words.
         """
-        row = of_row(text, ids, self.tokens)
         self.all.add(text, row.pieces, row.unknown)
         share = row.unread
         if share > ROW_REFUSED:
