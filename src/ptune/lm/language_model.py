@@ -22,7 +22,7 @@ from ptune.errors import ConfigError, ModelError
 from ptune.lm import batching, writing
 from ptune.lm.batch import Batch, Side, collate
 from ptune.lm.forward import ForwardPass, LMOutput, evaluating
-from ptune.lm.identity.fingerprint import LMRecord, difference
+from ptune.lm.identity.fingerprint import LMRecord, difference, is_quantised
 from ptune.lm.identity.record_cache import RecordCache
 from ptune.lm.length_switches import LengthSwitches
 from ptune.lm.patches import answer_positions
@@ -631,6 +631,7 @@ class LanguageModel:
             rows=rows,
             pad=self.tokens.pad,
             dtype=self.dtype,
+            is_quantised=is_quantised(self.model),
         )
 
 

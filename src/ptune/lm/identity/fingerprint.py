@@ -126,7 +126,7 @@ def record(
         rows=min(rows, keep_rows or rows),
         names=_short(json.dumps(names).encode()),
         format=str(number_format).removeprefix("torch."),
-        quantised=any(not _is_plain(weight) for _, weight in named_weights(network)),
+        quantised=is_quantised(network),
         exact=exact,
         rounded=rounded,
         sample=_sample(weights),
@@ -226,6 +226,11 @@ def named_weights(network: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from sorted(
         [*network.named_parameters(remove_duplicate=False), *buffers], key=lambda pair: pair[0]
     )
+
+
+def is_quantised(network: nn.Module) -> bool:
+    """Whether some weights are kept in integers, or in a form of a quantiser's own."""
+    return any(not _is_plain(weight) for _, weight in named_weights(network))
 
 
 def _is_plain(weight: torch.Tensor) -> bool:

@@ -49,6 +49,7 @@ class Trial:
         rows: nine tokens of a sentence, and five, which are padded; their last tokens are answered.
         pad: the padding token.
         dtype: the number format of the LM.
+        is_quantised: some of its weights are kept in integers, or in a quantiser's form.
 
     Raises:
         ModelError: by the methods that check, where the LM fails.
@@ -59,6 +60,7 @@ class Trial:
     rows: Batch
     pad: int
     dtype: torch.dtype
+    is_quantised: bool = False
 
     @torch.no_grad()
     def check_embeddings(self, embed: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -128,9 +130,15 @@ class Trial:
     def check_padding(self) -> None:
         """Padding must not change the answers."""
         if not self.same_padded(self.rows):
+            reason = "it ignores the attention mask"
+            if self.is_quantised:
+                reason += (
+                    ", or its quantiser rounds each row by the others in its batch, as the 8 bits "
+                    "of bitsandbytes do, and neither its 4 bits nor torchao's weight-only forms"
+                )
             raise ModelError(
-                f"{self.name} answers differently when a row is padded: it ignores the attention "
-                f"mask, so rows of different lengths cannot share a batch. ptune cannot use it."
+                f"{self.name} answers differently when a row is padded: {reason}. So rows of "
+                "different lengths cannot share a batch, and ptune cannot use it."
             )
 
     @torch.no_grad()
