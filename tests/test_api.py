@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 import ptune
+from ptune.training.methods import METHODS
 
 ROOT = pathlib.Path(__file__).parents[1]
 # The packages of ptune from the ground up: each imports what stands below it alone.
@@ -61,6 +62,22 @@ def test_the_table_of_the_documents_is_that_of_the_floors():
     assert sorted(sum(listed, [])) == sorted(height)
     heights = [height[name] for names in listed for name in names]
     assert heights == sorted(heights, reverse=True)
+
+
+def test_the_documents_list_every_file_that_names_a_method():
+    """Names that are words of something else too ("head", "manual") are passed over."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    section = page.partition("### A new prompt method")[2].partition("\n### ")[0]
+    source = ROOT / "src" / "ptune"
+    names = set(METHODS) - {"head", "manual", "fine-tune"}
+    naming = {
+        path.relative_to(source).as_posix()
+        for path in source.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in names
+    }
+    assert len(naming) > 15
+    assert not [path for path in sorted(naming) if path.rpartition("/")[2] not in section]
 
 
 def packages_imported(path: pathlib.Path) -> set[str]:

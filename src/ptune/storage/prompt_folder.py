@@ -172,13 +172,14 @@ def _add(model: PromptModel, path: pathlib.Path, note: SavedPrompt, trainable: b
         raise StoreError(
             f"{path / 'prompt.json'} is damaged: it calibrates {len(offset)} words, and has others."
         )
+    by_neighbours = note.combine == "neighbours"
     model.tasks[number] = replace(
         model.tasks[number],
         offset=offset,
         weight=note.reading.weight,
         threshold=note.reading.chosen_threshold,
         confidence=note.confidence,
-        neighbours=_neighbours(path / "prompt.safetensors"),
+        neighbours=_neighbours(path / "prompt.safetensors") if by_neighbours else None,
     )
 
 

@@ -333,7 +333,7 @@ def _optimiser(groups: list[dict[str, Any]], config: TrainConfig) -> torch.optim
             scale_parameter=False,
             relative_step=False,
         )
-    kind = torch.optim.Adam if config.optimiser == "adam" else torch.optim.AdamW
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimiser]
     return kind(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
 
 

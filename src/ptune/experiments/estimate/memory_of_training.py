@@ -15,6 +15,9 @@ from ptune.prompts import encoders
 from ptune.settings import TrainConfig
 from ptune.template.language import Kind
 
+AVERAGES = {"adam": 2, "adamw": 2, "adafactor": 0}
+"""How many averages of each gradient an optimiser keeps; adafactor's are as good as none."""
+
 
 @dataclass(frozen=True)
 class StepShape:
@@ -97,7 +100,7 @@ def memory_of_step(
             activations=live.peak - weights - held - gradients,
             prompt=3 * held,
             tuned_lm=2 * (gradients - held),
-            optimiser=0 if settings.optimiser == "adafactor" else 2 * gradients,
+            optimiser=AVERAGES[settings.optimiser] * gradients,
         )
 
 
