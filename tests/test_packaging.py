@@ -30,6 +30,7 @@ OPTIONAL = {
     "data": {"datasets", "pyarrow", "fsspec"},
     "chinese": {"jieba"},
     "ray": {"ray"},
+    "search": {"optuna"},
 }
 
 

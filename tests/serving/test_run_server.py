@@ -63,7 +63,7 @@ def run_the_guide(url):
     """What docs/serving.md asks the server that it has started."""
     text = (SOURCE.parent / "docs" / "serving.md").read_text(encoding="utf-8")
     asked = re.findall(r"<!-- needs the server -->\n```(sh|python)\n(.*?)```", text, re.S)
-    assert len(asked) == 5
+    assert len(asked) == 6
     programs = {"sh": ["sh", "-c"], "python": [sys.executable, "-c"]}
     for language, block in asked:
         if language == "sh" and shutil.which("curl") is None:
