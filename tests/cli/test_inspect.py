@@ -6,7 +6,7 @@ import tiny
 from ptune.answers.label_words import Verbalizer
 from ptune.cli.inspect import inspect
 from ptune.cli.options import InspectConfig
-from ptune.errors import DataError
+from ptune.errors import DataError, TemplateError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Task
 from ptune.storage import prompt_folder
@@ -91,3 +91,17 @@ def test_a_task_is_shown_as_its_method_asks_it(asked, shown, lm, tmp_path, capsy
     inspect(InspectConfig(what=str(file), row='{"text": "Austria"}'))
     read_at = next(line for line in capsys.readouterr().out.splitlines() if "is read here" in line)
     assert shown in read_at
+
+
+def test_a_row_that_lacks_a_field_is_refused_and_none_is_drawn_with_names(lm, capsys):
+    inspect(InspectConfig(what="{city} {mask}", lm=lm("bert")))
+    assert "6 positions" in capsys.readouterr().out, "< city > stands for the field"
+    for row in ('{"citi": "Vienna"}', "{}"):
+        with pytest.raises(TemplateError, match="The row has no field 'city'"):
+            inspect(InspectConfig(what="{city} {mask}", lm=lm("bert"), row=row))
+
+
+@pytest.mark.parametrize("row", ["city=Vienna", ""])
+def test_what_is_no_row_is_answered_with_one_of_the_templates_fields(lm, row):
+    with pytest.raises(DataError, match=r"""Write --row '\{"city": "\.\.\."\}'\."""):
+        inspect(InspectConfig(what="{city} {mask}", lm=lm("bert"), row=row))

@@ -18,6 +18,7 @@ from ptune.tasks.options import NewConfig
 from ptune.tasks.resolved import resolve
 from ptune.tasks.rows import task_rows
 from ptune.tasks.rows.splits import read as read_splits
+from ptune.template.language import Template
 from ptune.training.methods import METHODS
 
 TEXTS = [
@@ -339,3 +340,56 @@ def test_no_empty_files_where_rows_are_too_few_for_dev_and_test(lm, tmp_path):
     ]
     assert any(line.startswith("No rows for dev and test: no figure will be") for line in heard)
     assert yaml_task.read(file).data.dev is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        'my "text"',
+        '"',
+        "{x",
+        "x}",
+        "a\\b",
+        "a\nb",
+        "a|b",
+        "a: b",
+        "soft",
+        "soft-drink",
+        "mask.id",
+        "role:user",
+        "#",
+        " ",
+        "a\u2028b",
+        "a\x7fb",
+        "\uff5bsoft\uff5d",
+        "[X]",
+        "12",
+    ],
+)
+def test_a_task_of_any_columns_name_is_read_as_it_was_written(name, tmp_path):
+    for texts, label in (((name,), "team"), (("text",), name)):
+        page = TaskText(
+            name="task",
+            lm="builtin",
+            method="p-tuning",
+            roles=Roles(texts, label),
+            words={"a": "a", "b": "b"},
+            data=[("train", "train.jsonl", "")],
+        ).yaml()
+        (tmp_path / "task.yaml").write_text(page, encoding="utf-8")
+        task = yaml_task.read(tmp_path / "task.yaml")
+        assert Template.parse(task.template).fields == texts and task.target == label
+        assert [Template.parse(pattern).fields for pattern in task.patterns] == [texts]
+
+
+def test_a_column_without_a_name_is_neither_text_nor_label_and_is_told():
+    rows = [{"ticket": f"a long text {n}", "": "ab"[n % 2]} for n in range(9)]
+    for label in (None, ""):
+        with pytest.raises(ConfigError, match=r"one without a name \(2 values\)\. Give that one"):
+            columns(rows, None, label, path=pathlib.Path("t.csv"))
+    rows = [
+        {"": f"a much longer text {n}", "ticket": "short one", "team": "ab"[n % 2]}
+        for n in range(9)
+    ]
+    with pytest.raises(ConfigError, match="looks like a text"):
+        columns([{**row, "ticket": "x"} for row in rows], None, None, path=pathlib.Path("t.csv"))

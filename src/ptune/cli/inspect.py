@@ -1,7 +1,8 @@
 """A template as the LM sees it: tokens, slots, positions, and who may attend to whom."""
 
-import contextlib
+import json
 import pathlib
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from ptune.prompts import encoders
 from ptune.storage import prompt_folder
 from ptune.tasks import model_task, task_members, yaml_task
 from ptune.tasks.resolved import resolve
-from ptune.template.language import EncodedRow, Template, field_of
+from ptune.template.language import EncodedRow, Template
 
 MOST_DRAWN = 48
 
@@ -27,7 +28,7 @@ MOST_DRAWN = 48
 def inspect(config: InspectConfig) -> None:
     """Print what a template, the template of a task, or a saved prompt looks like to the LM."""
     console, path = terminal.Console(), pathlib.Path(config.what)
-    row, model, limit, whole = _row(config.row), None, None, False
+    model, limit, whole = None, None, False
     if _is_folder(path):
         lm = LanguageModel.load(config.lm, device=config.device) if config.lm is not None else None
         model = prompt_folder.load(prompt_folder.folders_in(path)[0], lm, device=config.device)
@@ -49,6 +50,7 @@ def inspect(config: InspectConfig) -> None:
     else:
         template = Template.parse(config.what)
         lm = LanguageModel.load("builtin" if config.lm is None else config.lm, device=config.device)
+    row = _row(config.row, template)
     if model and model.tasks[0].task.reader.reads_tokens:
         encoded, dropped = first_input(model, row), ""
     else:
@@ -78,22 +80,34 @@ def nearest_table(model: PromptModel, words: int) -> Table:
     return drawn
 
 
-def _row(text: str | None) -> dict[str, Any] | None:
+def _row(text: str | None, template: Template) -> dict[str, Any] | None:
+    """The row that the option gives, None without it.
+
+    Raises:
+        DataError: it is no JSON object.
+    """
+    if text is None:
+        return None
     try:
-        return row_of(text) if text else None
+        return row_of(text)
     except ValueError as error:
-        raise DataError(f'--row: {error}. Write --row \'{{"subject": "Vienna"}}\'.') from error
+        example = json.dumps(dict.fromkeys(template.fields, "..."), ensure_ascii=False)
+        raise DataError(f"--row: {error}. Write --row {shlex.quote(example)}.") from error
 
 
 def first_input(model: PromptModel, row: Mapping[str, Any] | None) -> EncodedRow:
     """The input of a row of which single tokens are read, the first of several where it is long.
 
-    A field that the row lacks is filled with its name in angle brackets.
+    Without a row each field is filled with its name in angle brackets.
+
+    Raises:
+        TemplateError: the row lacks a field.
     """
-    task, filled = model.tasks[0], dict(row or {})
-    for name in task.template.fields:
+    task = model.tasks[0]
+    filled: dict[str, Any] = dict(row or {})
+    for name in task.template.fields if row is None else ():
         is_list = isinstance(task.verbalizer, WordLabels) and name == task.verbalizer.field
-        filled.setdefault(name, [f"<{name}>"] if is_list else f"<{name}>")
+        filled[name] = [f"<{name}>"] if is_list else f"<{name}>"
     return model.encode(0, [filled], labelled=False)[0].fills[0]
 
 
@@ -107,22 +121,20 @@ def encode(
 ) -> tuple[EncodedRow, str]:
     """Encode a row with a template.
 
-    A field that the row lacks is filled with its name in angle brackets.
+    Without a row each field is filled with its name in angle brackets.
 
     Returns:
         The encoded row, and the part of the template that an LM of this kind does not see.
+
+    Raises:
+        TemplateError: the row lacks a field.
 
     Args:
         limit: how many tokens an input may have, where that is less than the LM's limit.
         whole: the template may have no ``{mask}``, since the input is read as a whole.
     """
     usable, dropped = template.for_lm(lm.tokens, lm.kind, whole)
-    filled = dict(row or {})
-    for name in template.fields:
-        with contextlib.suppress(KeyError):
-            field_of(filled, name)
-            continue
-        filled[name] = f"<{name}>"
+    filled = {name: f"<{name}>" for name in template.fields} if row is None else row
     longest = min((length for length in (limit, lm.max_length) if length is not None), default=None)
     return usable.encode(
         filled, lm.tokens, lm.kind, max_length=longest, answer=(None,), start=lm.start

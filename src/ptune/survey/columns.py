@@ -262,12 +262,12 @@ def roles_of(
     columns: Mapping[str, Column], text: str | None = None, label: str | None = None
 ) -> Roles:
     """The columns with the texts and that with the label: those that are named, else those that
-    look like them.
+    look like them; a column without a name cannot be written into a template, and is neither.
 
     A label is a column of a usual name, else the first of ``label_candidates``; a text is a column
     of a usual name, else the one with the longest values.
     """
-    names = list(columns)
+    names = [name for name in columns if name]
     answer = None
     if label is None:
         label = _label_column(columns, [name for name in names if name != text])
@@ -279,6 +279,16 @@ def roles_of(
     if text is not None:
         return Roles((text,), label, answer)
     return Roles(_text_columns(columns, rest), label, answer)
+
+
+def listed(columns: Mapping[str, Column]) -> str:
+    """The columns with how many values each has, and what to do with one without a name."""
+    shown = ", ".join(
+        f"{repr(name) if name else 'one without a name'} ({column.variety} values)"
+        for name, column in columns.items()
+    )
+    naming = " Give that one a name in the first line of the file." if "" in columns else ""
+    return f"Its columns: {shown}.{naming}"
 
 
 def repeated_headers(columns: Mapping[str, Column]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ptune.errors import VerbalizerError
-from ptune.template.language import RESERVED
+from ptune.template.parts import Field
 from ptune.template.tokenizer import Place, Tokens
 
 
@@ -109,13 +109,12 @@ def written_template(fields: Sequence[str], question: str = "Answer") -> str:
 
 
 def _field(name: str) -> str:
-    """A field in a template; a name that is no plain one stands in quotes."""
-    plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name) and name not in RESERVED
-    return f"{{{name}|shorten}}" if plain else f'{{"{name}"|shorten}}'
+    """A field in a template, cut where the row is too long."""
+    return Field(name, (("shorten", ""),)).shown
 
 
 def _name(question: str) -> str:
     """A column's name as it is written in a sentence, without what a template would read as its
     own."""
-    words = re.sub(r"[{}\[\]()_]+", " ", question).split()
+    words = re.sub(r"[{}\[\]()_\uff5b\uff5d]+", " ", question).split()
     return " ".join(words)[:1].upper() + " ".join(words)[1:] or "Label"

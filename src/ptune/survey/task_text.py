@@ -23,6 +23,7 @@ ABOUT_TEMPLATE = (
     "# Used by methods that train a prompt; auto may choose one that trains none:",
 )
 PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
+ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class TaskText:
             Template.parse(template)
             return [
                 "method: prefix-tuning   # ptune methods lists them",
-                f"template: {json.dumps(template, ensure_ascii=False)}",
+                f"template: {in_quotes(template)}",
                 f"target: {quoted(target)}",
             ]
         template, pattern = proposals.soft_template(texts, target), proposals.pattern(texts, target)
@@ -81,10 +82,10 @@ class TaskText:
         several = commented("multi_label: true", "a row has none, one or several labels")
         return [
             *self._method(),
-            f"template: {json.dumps(template, ensure_ascii=False)}",
+            f"template: {in_quotes(template)}",
             "patterns:                # the same without soft tokens, for methods that train none "
             "or bring their own",
-            f"  - {json.dumps(pattern, ensure_ascii=False)}",
+            f"  - {in_quotes(pattern)}",
             f"target: {quoted(target)}",
             *([several] if self.multi_label else []),
             "labels:                  # for each label the word that the LM says for it, or "
@@ -113,7 +114,14 @@ def named(text: str) -> str:
 def quoted(text: str) -> str:
     """A text as YAML takes it whatever it holds."""
     is_plain = PLAIN.fullmatch(text) and text.lower() not in ("null", "true", "false")
-    return text if is_plain else json.dumps(text, ensure_ascii=False)
+    return text if is_plain else in_quotes(text)
+
+
+def in_quotes(text: str) -> str:
+    """A text between double quotes; what YAML takes for the end of a line, or refuses, is
+    escaped."""
+    written = json.dumps(text, ensure_ascii=False)
+    return ESCAPED.sub(lambda sign: f"\\u{ord(sign[0]):04x}", written)
 
 
 def inline(value: Any) -> str:

@@ -250,6 +250,8 @@ def columns(
     """
     counted = column_survey.survey(rows)
     for option, name in (("--text", text), ("--label", label)):
+        if name == "":
+            raise ConfigError(f"{option} names no column. {column_survey.listed(counted)}")
         if name is not None and name not in counted:
             raise ConfigError(
                 f"{path} has no column {name!r}, which {option} names. {nearest(name, counted)}"
@@ -263,8 +265,8 @@ def columns(
         if any(map(column_survey.is_sentence, counted)):
             hint = f" If its first line is a row, {_with_names(path, list(counted))}"
         raise ConfigError(
-            f"No column of {path} looks like a {what}: name it with {option}. Its columns: "
-            f"{_listed(counted)}.{hint}"
+            f"No column of {path} looks like a {what}: name it with {option}. "
+            f"{column_survey.listed(counted)}{hint}"
         )
     values = counted[roles.label]
     sets = values.label_sets
@@ -298,10 +300,6 @@ def _check_labels(values: Column, rows: int, path: pathlib.Path) -> None:
             f"The column {values.name!r} of {path} has {values.variety} values, and labels are 2 "
             f"to {MOST_NAMED_LABELS}: name another with --label."
         )
-
-
-def _listed(counted: Mapping[str, Column]) -> str:
-    return ", ".join(f"{name} ({column.variety} values)" for name, column in counted.items())
 
 
 def _by_frequency(counted: tuple[str, int]) -> tuple[int, str]:

@@ -7,6 +7,8 @@ from typing import Literal
 
 Kind = Literal["masked", "causal", "encoder-decoder"]
 RESERVED = ("soft", "prefix", "mask", "sep")
+BEGINS_AS_A_PART = re.compile(rf"({'|'.join(RESERVED)})(?!\w)")
+"""A bare name such as ``soft-drink`` or ``mask.id`` would be read as another part."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Field:
     @property
     def shown(self) -> str:
         """The field as it is written in a template."""
-        bare = is_bare_name(self.name) and self.name not in RESERVED
+        bare = is_bare_name(self.name) and not BEGINS_AS_A_PART.match(self.name)
         name = self.name if bare else quoted(self.name)
         return "{" + "|".join([name, *map(_shown_filter, self.filters)]) + "}"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ptune.experiments.check.check_files import Checked
 from ptune.survey import findings, proposals
-from ptune.survey.columns import MOST_NAMED_LABELS, Column
+from ptune.survey.columns import MOST_NAMED_LABELS, Column, listed
 from ptune.survey.task_text import TaskText
 from ptune.survey.word_task_text import WordLabelCounts, word_task_text
 from ptune.template.tokenizer import Tokens
@@ -45,7 +45,7 @@ def task_text(
     if checked.files[0].word_labels is not None:
         return _text_of_words(checked, lm), ""
     if not roles.texts:
-        return "", f"No column looks like a text: name it with --text. {_listed(columns)}"
+        return "", f"No column looks like a text: name it with --text. {listed(columns)}"
     if roles.label is None and roles.answer is None:
         return "", _no_label(columns)
     words, notes, relabel = _words(checked, tokens)
@@ -162,11 +162,6 @@ def _no_label(columns: Mapping[str, Column]) -> str:
             )
     return (
         "No column looks like a label or a text to be written: name it with --label. "
-        f"{_listed(columns)} A file without answers is for `predict --data`, or "
+        f"{listed(columns)} A file without answers is for `predict --data`, or "
         "`data: {unlabeled: ...}` of PET."
     )
-
-
-def _listed(columns: Mapping[str, Column]) -> str:
-    listed = ", ".join(f"{name!r} ({column.variety} values)" for name, column in columns.items())
-    return f"Its columns: {listed}."
