@@ -124,6 +124,8 @@ def reason(error: Mapping[str, Any]) -> str:
     if error["type"] in ("value_error", "assertion_error"):
         return str(error["ctx"]["error"])
     message, value = str(error["msg"]), error["input"]
+    if error["type"] in ("tuple_type", "list_type") and isinstance(value, str | int | float):
+        return f"write a list, such as [{value}]"
     if error["type"] == "missing":
         return message  # the input is what it is missing from
     shown = (

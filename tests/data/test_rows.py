@@ -48,6 +48,11 @@ def test_bad_files(tmp_path, name, text, message):
 
 
 def test_missing_file_and_wrong_encoding(tmp_path):
+    (tmp_path / "tickets.csv").write_text("a,b\n")
+    with pytest.raises(
+        DataError, match=r"No such file or directory\. Did you mean '.*tickets.csv'"
+    ):
+        read_rows(tmp_path / "ticket.csv")
     with pytest.raises(DataError, match="cannot be read: No such file"):
         read_rows(tmp_path / "none.jsonl")
     with pytest.raises(DataError, match="not UTF-8"):

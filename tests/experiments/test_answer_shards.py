@@ -253,7 +253,7 @@ def test_what_is_wrong_with_a_table_is_told_before_the_first_step(answer, tmp_pa
         assert not out.exists()
 
     data.mkdir()
-    refused(ConfigError, "names no file")
+    refused(ConfigError, "There is no file of rows in|No file matches")
     write(data / "a.csv", ROWS[:2])
     write(data / "b.csv", [{"id": 1, "text": "great"}])
     refused(DataError, r"b\.csv has the columns id, text, and a\.csv has id, text, n")

@@ -230,6 +230,15 @@ def test_evaluation_runs_where_and_as_it_is_told(task, tmp_path):
         )
 
 
+def test_a_missing_task_is_told_with_the_nearest_file_or_named_task(task, tmp_path):
+    with pytest.raises(ConfigError, match=rf"Did you mean '{task}'\?$"):
+        yaml_task.read(task.with_suffix(".yam"))
+    with pytest.raises(ConfigError, match=r"No such file or directory\. Did you mean 'trec'\?$"):
+        yaml_task.read(pathlib.Path("trek"))
+    with pytest.raises(ConfigError, match="Tasks that come with ptune: agnews, .*, wsc"):
+        yaml_task.read(tmp_path / "nowhere")
+
+
 def test_yaml_makes_no_objects(task, tmp_path):
     task.write_text(f"name: !!python/object/apply:os.mkdir ['{tmp_path}/made']\n" + YAML)
     with pytest.raises(ConfigError, match="makes an object"):
@@ -264,6 +273,8 @@ def test_labels_are_the_text_that_is_written(task):
         ("name: 2020-13-45\nseed: !!int x", "no key 'seed'"),
         ("name: a\nmax_length: !!int x", "max_length: Input should be a valid integer"),
         (f"name: a\nmax_length: {'1' * 5000}", "max_length: Unable to parse"),
+        ("name: a\nmetrics: accuracyy", "metrics: write a list, such as [accuracyy]."),
+        ("name: a\npatterns: x {mask}", "patterns: write a list, such as [x {mask}]."),
         ("- a", "and holds a list"),
         ("", "and holds nothing"),
         ("name: a\ntrain: {learning_rate: .inf}", "train.learning_rate"),

@@ -1,6 +1,8 @@
 """File names made of names that users, rows and files give, such as a task's, a relation's or a
 user's."""
 
+import contextlib
+import difflib
 import hashlib
 import pathlib
 import string
@@ -43,6 +45,16 @@ def _character(character: str) -> str:
     if character in string.ascii_uppercase:
         return f"@{character.lower()}"
     return "".join(f"%{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
+
+
+def like_file(path: pathlib.Path) -> str:
+    """The file beside a missing one whose name is nearly the same, as a question behind a sentence;
+    empty where there is none."""
+    names: list[str] = []
+    with contextlib.suppress(OSError):
+        names = [file.name for file in path.parent.iterdir() if file.name != path.name]
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.8)
+    return f" Did you mean {str(path.parent / close[0])!r}?" if close else ""
 
 
 def partial_file(path: pathlib.Path) -> pathlib.Path:

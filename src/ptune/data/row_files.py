@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, TextIO
 
 from ptune.base import plain_files
+from ptune.base.file_names import like_file
 from ptune.errors import DataError
 
 GZIP = b"\x1f\x8b"
@@ -122,7 +123,7 @@ def opened(
         ):
             yield text
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise _not_opened(path, error) from error
     except zlib.error as error:
         raise DataError(f"{path} is packed by gzip and damaged ({error}): copy it anew.") from error
     except EOFError as error:
@@ -138,6 +139,11 @@ def opened(
             f"{path}: {error}. Encodings are named as in Python: utf-8, utf-16, latin-1, cp1252, "
             "gb18030, shift_jis."
         ) from error
+
+
+def _not_opened(path: pathlib.Path, error: OSError) -> DataError:
+    like = like_file(path) if isinstance(error, FileNotFoundError) else ""
+    return DataError(f"{path} cannot be read: {error.strerror or error}.{like}")
 
 
 def is_undecoded(text: str) -> bool:
@@ -338,7 +344,7 @@ def start_of(path: pathlib.Path) -> bytes:
         with _unpacked(path) as stream:
             return stream.read(4096)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise _not_opened(path, error) from error
     except EOFError:
         return b""  # told by who reads on
 

@@ -7,6 +7,7 @@ the depth and the number of values are bounded, aliases counted as often as they
 """
 
 import pathlib
+import re
 from collections.abc import Collection, Iterator
 from typing import Any, NoReturn
 
@@ -18,6 +19,8 @@ MOST_CHARACTERS = 1_000_000
 MOST_DEPTH = 50
 MOST_VALUES = 100_000
 NULLS = ("", "~", "null", "Null", "NULL")
+TEMPLATE = re.compile(r"^\s*(?:-|[\w-]+:)\s+[^\"'#]*\{[^{}]*\}")
+"""A value with braces that no quotation mark stands before."""
 CORE = "tag:yaml.org,2002:"
 SCALAR_TAGS = (None, "!", *(CORE + name for name in ("str", "int", "float", "bool", "null")))
 
@@ -45,6 +48,7 @@ def parse(text: str, path: pathlib.Path, as_text: Collection[str] = ()) -> Any:
         place = f", line {mark.line + 1}" if mark else ""
         raise ConfigError(
             f"{path}{place} is not valid YAML: {error.problem or error.context}."
+            f"{_quoting(text, mark.line) if mark else ''}"
         ) from error
     except (
         yaml.YAMLError,
@@ -52,6 +56,20 @@ def parse(text: str, path: pathlib.Path, as_text: Collection[str] = ()) -> Any:
         OverflowError,
     ) as error:  # those of an escape beyond Unicode
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _quoting(text: str, line: int) -> str:
+    """What to do where a line that is no YAML holds a template without quotation marks.
+
+    Args:
+        line: its number, from 0.
+    """
+    if not TEMPLATE.search(text.split("\n")[line] if line <= text.count("\n") else ""):
+        return ""
+    return (
+        ' Put the template in quotation marks, as in template: "{text} {mask}", since YAML takes '
+        "an unquoted { or : for its own."
+    )
 
 
 class _Document:

@@ -17,7 +17,7 @@ from ptune.data import answer_files
 from ptune.data.answer_files import is_folder
 from ptune.data.row import FileRow
 from ptune.data.rows import row_of
-from ptune.data.shards.listing import is_table_of_files
+from ptune.data.shards.listing import check_matches, is_table_of_files
 from ptune.errors import ConfigError, DataError, PtuneError, TemplateError, reason
 from ptune.experiments import answer_shards, unfinished_answers
 from ptune.experiments.answer_batches import Answering, AnswerRun, in_form, options_for
@@ -179,6 +179,7 @@ def _check_out(run: AnswerRun) -> None:
         answer_shards.check(run)
         return
     if run.data is not None and is_table_of_files(run.data):
+        check_matches(run.data)
         raise ConfigError(
             f"{run.data} may be many files, and their answers go into as many: give --out a "
             "folder, a name without an ending."

@@ -163,7 +163,11 @@ def read_saved_prompt(path: pathlib.Path) -> SavedPrompt:
     try:
         note = SavedPrompt.model_validate(raw)
     except ValidationError as error:
-        raise StoreError(f"{path / 'prompt.json'} is damaged: {first_fault(error)}.") from error
+        is_unknown = error.errors()[0]["type"] in ("literal_error", "enum", "extra_forbidden")
+        later = " If a later version of ptune saved it, update ptune." if is_unknown else ""
+        raise StoreError(
+            f"{path / 'prompt.json'} is damaged: {first_fault(error)}.{later}"
+        ) from error
     if note.words is not None and len(note.words) != len(note.labels or ()):
         raise StoreError(
             f"{path / 'prompt.json'} is damaged: {len(note.labels or ())} labels and words for "

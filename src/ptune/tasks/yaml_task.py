@@ -1,5 +1,6 @@
 """A task's YAML file, read and checked."""
 
+import difflib
 import os
 import pathlib
 import re
@@ -8,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ptune.base import plain_files
+from ptune.base.file_names import like_file
 from ptune.data import yaml_files
 from ptune.errors import ConfigError
 from ptune.tasks.rows.splits import DATA_VARIABLE, SPLITS
@@ -38,10 +40,12 @@ def read(path: pathlib.Path, preset: str | None = None) -> TaskConfig:
     try:
         text = plain_files.read_text(path, "utf-8-sig")
     except OSError as error:
-        ours_too = ", ".join(sorted(file.stem for file in NAMED.glob("*.yaml")))
+        ours_too = sorted(file.stem for file in NAMED.glob("*.yaml"))
+        close = difflib.get_close_matches(str(path), ours_too, n=1)
+        listed = f" Tasks that come with ptune: {', '.join(ours_too)}."
+        hint = like_file(path) or (f" Did you mean {close[0]!r}?" if close else listed)
         raise ConfigError(
-            f"The task file {path} cannot be read: {error.strerror}. Tasks that come with ptune: "
-            f"{ours_too}."
+            f"The task file {path} cannot be read: {error.strerror}.{hint}"
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(

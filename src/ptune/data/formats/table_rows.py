@@ -57,6 +57,8 @@ def table_rows(
                 names = column_names(record, path)
             else:
                 yield FileRow(dict(zip(names, record.fields)), str(path), record.line)
+    if not names:
+        raise DataError(f"{path} holds no rows, and not even a line that names the columns.")
 
 
 def _fault_of(

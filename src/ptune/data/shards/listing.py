@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ptune.base.file_names import like_file
 from ptune.data.row_files import form_of
 from ptune.errors import ConfigError, DataError, PtuneError
 
@@ -99,9 +100,24 @@ def shard_files(data: str) -> list[ShardFile]:
     """
     table = _elsewhere(data) if URL.match(data) else _here(data)
     if not table:
-        raise ConfigError(f"{data} names no file: look at the folder, or at the pattern.")
+        raise _no_file(data)
     _check_forms(data, table)
     return table
+
+
+def check_matches(data: str) -> None:
+    """Refuse a folder or a pattern of this machine without files.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if not URL.match(data) and not _here(data):
+        raise _no_file(data)
+
+
+def _no_file(data: str) -> ConfigError:
+    reason = "No file matches" if PATTERN.search(data) else "There is no file of rows in"
+    return ConfigError(f"{reason} {data}.")
 
 
 def _here(data: str) -> list[ShardFile]:
@@ -110,7 +126,7 @@ def _here(data: str) -> list[ShardFile]:
         names = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
         return [ShardFile(name, str(path / name)) for name in sorted(names) if _is_data(name)]
     if not path.exists() and not PATTERN.search(data):
-        raise ConfigError(f"There is no file or folder {data}.")
+        raise ConfigError(f"There is no file or folder {data}.{like_file(path)}")
     if path.exists():
         return [ShardFile(path.name, data)]
     root = pathlib.Path(path.anchor or ".")

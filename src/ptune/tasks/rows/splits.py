@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 
 from ptune.answers.word_labels import WordLabels
+from ptune.base.file_names import like_file
 from ptune.data.formats.header import field_hint
 from ptune.data.row import label_of
 from ptune.errors import ConfigError, DataError, nearest
@@ -273,15 +274,8 @@ def _check_there(path: pathlib.Path, split: str, source: str | None) -> None:
         )
     raise DataError(
         f"{path} cannot be read: No such file or directory. The key data.{split} of the task's "
-        f"YAML file, or --data.{split}, names it.{_like(path)}"
+        f"YAML file, or --data.{split}, names it.{like_file(path)}"
     )
-
-
-def _like(path: pathlib.Path) -> str:
-    """The file beside a missing one whose name is nearly the same, as a question."""
-    names = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.8)
-    return f" Did you mean {str(path.parent / close[0])!r}?" if close else ""
 
 
 def _halves(data: DataConfig, rows: list[Row]) -> tuple[list[Row], list[Row]]:
