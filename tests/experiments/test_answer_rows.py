@@ -654,6 +654,34 @@ def test_a_file_without_rows_has_no_answers_and_is_told(prompts, tmp_path, capsy
     assert not capsys.readouterr().out
 
 
+@pytest.mark.parametrize("kind", ["labels", "writes"])
+@pytest.mark.parametrize("more", [{}, {"explain": True}])
+def test_a_table_of_a_header_alone_is_answered_by_the_header_of_the_answers(
+    prompts, tmp_path, kind, more
+):
+    (tmp_path / "rows.csv").write_text("text,note\ngreat film,x\n")
+    full, _ = answered(prompts / kind, tmp_path / "rows.csv", tmp_path, "full.csv", **more)
+    (tmp_path / "rows.csv").write_text("text,note\n")
+    alone, heard = answered(prompts / kind, tmp_path / "rows.csv", tmp_path, "alone.csv", **more)
+    assert alone == full.splitlines()[0] + "\n" and heard[-1].startswith("0 rows answered")
+    (tmp_path / "rows.csv").write_text("")
+    with pytest.raises(DataError, match="not even a line that names the columns"):
+        answered(prompts / kind, tmp_path / "rows.csv", tmp_path, "none.csv", **more)
+    assert not (tmp_path / "none.csv").exists()
+
+
+def test_a_pattern_that_no_file_matches_is_told_as_such(prompts, tmp_path):
+    for out in ("out.csv", "folder", None):
+        config = PredictConfig(
+            prompt=prompts / "labels",
+            data=str(tmp_path / "*.csvv"),
+            out=out and tmp_path / out,
+            device="cpu",
+        )
+        with pytest.raises(ConfigError, match=r"^No file matches .*\*\.csvv\.$"):
+            answer_rows.predict(config, print)
+
+
 def test_answers_grow_beside_the_file_that_they_become(prompts, tmp_path, monkeypatch):
     """They are not kept in memory, and what stood there stays until all are there."""
     write(tmp_path / "rows.jsonl", [{"text": text} for text in TEXTS])

@@ -11,7 +11,7 @@ for. Tables (``.csv``, ``.tsv``): the file's columns, and one for each part of t
 import csv
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, TextIO
 
 from ptune.base import terminal
@@ -37,6 +37,13 @@ class Writer(Protocol):
 
     def put(self, row: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
         """Put out a row with its answer."""
+
+    def begin(self, columns: Sequence[str], parts: Sequence[str]) -> None:
+        """Put out what stands above the rows, where no row follows.
+
+        Args:
+            columns: the names of the rows' columns; parts: those of an answer's (``cells``).
+        """
 
     def has(self, row: Mapping[str, Any], record: str) -> bool:
         """Whether a record that was put out before is this row's; the first record of a table
@@ -129,6 +136,9 @@ class JsonLines(Writer):
     def put(self, row: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
         self.stream.write(self.spelt(written({**row, KEY: answer})) + "\n")
 
+    def begin(self, columns: Sequence[str], parts: Sequence[str]) -> None:
+        """Nothing stands above the lines."""
+
     def has(self, row: Mapping[str, Any], record: str) -> bool:
         return record.startswith(written({**row, KEY: None}).removesuffix("null}"))
 
@@ -164,11 +174,14 @@ class Table(Writer):
                 parts[name] = self.label_separator.join(map(_cell, parts[name]))
         columns = self.columns or []
         if not self.begun:
-            self.rows.writerow([*columns, *(f"{KEY}_{name}" for name in parts)])
-            self.begun = True
+            self.begin(columns, list(parts))
         self.rows.writerow(
             [*(_cell(row.get(name)) for name in columns), *map(_cell, parts.values())]
         )
+
+    def begin(self, columns: Sequence[str], parts: Sequence[str]) -> None:
+        self.rows.writerow([*columns, *(f"{KEY}_{name}" for name in parts)])
+        self.begun = True
 
     def has(self, row: Mapping[str, Any], record: str) -> bool:
         columns = self.columns or []

@@ -21,6 +21,10 @@ MOST_VALUES = 100_000
 NULLS = ("", "~", "null", "Null", "NULL")
 TEMPLATE = re.compile(r"^\s*(?:-|[\w-]+:)\s+[^\"'#]*\{[^{}]*\}")
 """A value with braces that no quotation mark stands before."""
+IN_QUOTES = (
+    'Put the template in quotation marks, as in template: "{text} {mask}", since YAML takes an '
+    "unquoted { or : for its own"
+)
 CORE = "tag:yaml.org,2002:"
 SCALAR_TAGS = (None, "!", *(CORE + name for name in ("str", "int", "float", "bool", "null")))
 
@@ -66,10 +70,7 @@ def _quoting(text: str, line: int) -> str:
     """
     if not TEMPLATE.search(text.split("\n")[line] if line <= text.count("\n") else ""):
         return ""
-    return (
-        ' Put the template in quotation marks, as in template: "{text} {mask}", since YAML takes '
-        "an unquoted { or : for its own."
-    )
+    return f" {IN_QUOTES}."
 
 
 class _Document:
@@ -154,7 +155,8 @@ class _Document:
             if not isinstance(key, str):
                 self._fail(
                     event,
-                    "a key should be a text, and this is a list, keys with values, or nothing",
+                    "a key should be a text, and this is a list, keys with values, or nothing"
+                    + (f". {IN_QUOTES}" if isinstance(key, dict) else ""),
                 )
             if key in lines:
                 self._fail(

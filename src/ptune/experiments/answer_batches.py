@@ -6,6 +6,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ptune.data.formats.header import TABLES
+from ptune.data.formats.table_rows import columns_of
 from ptune.data.row import place_of
 from ptune.data.row_files import form_of, is_utf8
 from ptune.data.rows import JSON
@@ -63,6 +65,7 @@ class Answering:
 
     Args:
         repeats: rows that say the same have the same answer, as all do but drawn texts.
+        parts: the columns of an answer in a table (``answer_files.cells``).
 
     Attributes:
         answered: answers a batch.
@@ -82,7 +85,10 @@ class Answering:
         room: int,
         most: int,
         repeats: bool,
+        parts: Sequence[str],
     ):
+        marks = ("shortened", "unknown") if run.explain else ()
+        self.parts = (*parts, *marks)
         self.run, self.model, self.answered = run, model, answered
         self.room, self.most, self.abstained = room, most, 0
         self.equal_rows = EqualRows(model) if repeats else None
@@ -102,6 +108,18 @@ class Answering:
                 path, form, skipped=self.skipped, options=options, notes=self.notes
             ),
         )
+
+    def columns_of(self, path: pathlib.Path) -> list[str]:
+        """The columns of a table; none of a file of another form.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        options = options_for(path, self.run.options, self.layout)
+        is_table = form_of(path) in TABLES or options.separator
+        if (self.run.form or self.layout.form) != "rows" or not is_table:
+            return []
+        return [(options.rename or {}).get(name, name) for name in columns_of(path, options)]
 
     def forget_skipped(self) -> None:
         """Forget what was wrong with rows, once it is written down."""

@@ -11,6 +11,8 @@ from pydantic import ValidationError
 
 from ptune.answers.confidence import rows_for
 from ptune.answers.ensemble import most_said
+from ptune.answers.extraction import Extraction
+from ptune.answers.word_labels import WordLabels
 from ptune.base import files, terminal
 from ptune.base.progress import Progress
 from ptune.data import answer_files
@@ -146,7 +148,15 @@ def predict(config: PredictConfig, report: Callable[[str], None] = terminal.prin
                 submitted.append((examples[0].row, answer["prediction"]))
             yield {**answer, "scores": _best(answer, config.top)}
 
-    answering = Answering(run, model, answers, room=0, most=ANSWERS_AT_ONCE, repeats=True)
+    answering = Answering(
+        run,
+        model,
+        answers,
+        room=0,
+        most=ANSWERS_AT_ONCE,
+        repeats=True,
+        parts=_parts(model, config.coverage),
+    )
     _stream(answering, report)
     if config.submission is not None:
         files.write_text(config.submission, submission.text(form, submitted))
@@ -237,6 +247,16 @@ def _check_coverage(model: PromptModel, coverage: float, report: Callable[[str],
         )
 
 
+def _parts(model: PromptModel, coverage: float | None) -> tuple[str, ...]:
+    """The columns of an answer in a table."""
+    verbalizer, parts = model.tasks[0].verbalizer, ("prediction", "probability")
+    if isinstance(verbalizer, Extraction):
+        return (*parts, "start", "end")
+    if isinstance(verbalizer, WordLabels):
+        return parts if verbalizer.rules == "plain" else (*parts, "entities")
+    return parts if coverage is None else (*parts, "set")
+
+
 def _best(answer: Mapping[str, Any], most: int | None) -> dict[str, float] | list[float]:
     """The probabilities of the best labels, and of all that were predicted; of a row whose words
     have labels those of these."""
@@ -268,7 +288,9 @@ def generate(config: GenerateConfig, report: Callable[[str], None] = terminal.pr
 
     room, most = decoding.max_new_tokens, decoding.rows
     repeats = not decoding.sample
-    _stream(Answering(run, model, texts, room=room, most=most, repeats=repeats), report)
+    parts = ("text",) if decoding.texts == 1 else ("texts",)
+    answering = Answering(run, model, texts, room=room, most=most, repeats=repeats, parts=parts)
+    _stream(answering, report)
 
 
 def _texts(model: PromptModel, rows: Sequence[Row]) -> list[str]:
@@ -330,6 +352,9 @@ def _stream(answering: Answering, report: Callable[[str], None]) -> None:
                 if progress:
                     progress.advance(len(batch))
         finished.check_used()
+        if not answered_rows and run.out is not None:
+            columns = answering.columns_of(pathlib.Path(run.data)) if run.data else []
+            writer.begin(columns, answering.parts)
     for message in answering.skipped or ():
         report(f"Skipped: {message}")
     answering.report(report)

@@ -61,6 +61,24 @@ def table_rows(
         raise DataError(f"{path} holds no rows, and not even a line that names the columns.")
 
 
+def columns_of(path: pathlib.Path, options: FileConfig) -> tuple[str, ...]:
+    """The names of a table's columns.
+
+    Raises:
+        DataError: the file cannot be read, or a name stands twice.
+    """
+    if names := given_names(path, options):
+        return names
+    opened = table_lines(path, options)
+    dialect = table_dialect(path, options, opened)
+    with opened() as lines:
+        records = delimited.records(
+            islice(lines, dialect.skip, None), dialect.separator, quoting=dialect.quoting
+        )
+        first = next((record for record in records if not record.is_blank), None)
+        return () if first is None else column_names(first, path)
+
+
 def _fault_of(
     path: pathlib.Path,
     record: delimited.Record,
