@@ -22,7 +22,7 @@ OPTIONAL = {
     "accelerate": ("LMs in .gguf files", "pip install 'ptune[gguf]'"),
     "torchao": ("LMs quantised by torchao", "pip install torchao"),
     "bitsandbytes": ("LMs quantised by bitsandbytes", "pip install bitsandbytes"),
-    "ray": ("sweeps on a Ray cluster", "pip install 'ptune[ray]'"),
+    "ray": ("sweeps and answers on a Ray cluster", "pip install 'ptune[ray]'"),
     "optuna": ("searches of ptune sweep", "pip install 'ptune[search]'"),
     "peft": ("the tests of exported prompts", "pip install peft"),
 }

@@ -3,7 +3,7 @@
 import pathlib
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ptune.data.formats.header import TABLES
@@ -60,6 +60,30 @@ class Answered(Protocol):
     def __call__(self, batch: list[list[Example]]) -> Iterator[dict[str, Any]]: ...
 
 
+@dataclass
+class Noted:
+    """What is noted of rows while they are answered.
+
+    Attributes:
+        abstained: how many rows were answered by no label (``--at-least``).
+        messages: what was wrong with rows that were left out.
+        files: what was decided about files.
+    """
+
+    shortening: Shortening = field(default_factory=Shortening)
+    unknown: UnknownRows = field(default_factory=UnknownRows)
+    abstained: int = 0
+    messages: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+
+    def merge(self, other: "Noted") -> None:
+        """Take what was noted of rows behind these, but for the messages, which are of a piece."""
+        self.shortening.merge(other.shortening)
+        self.unknown.merge(other.unknown)
+        self.abstained += other.abstained
+        self.files += other.files
+
+
 class Answering:
     """How rows are answered, and what is noted of them meanwhile.
 
@@ -71,9 +95,7 @@ class Answering:
         answered: answers a batch.
         room: the tokens of an answer, for which each row leaves room.
         most: the rows of a batch, those that repeat others aside.
-        abstained: how many rows were answered by no label (``--at-least``).
-        skipped: what was wrong with the rows that were left out; None where none may be.
-        notes: what was decided about the files.
+        noted: what is noted of the rows.
     """
 
     def __init__(
@@ -90,12 +112,19 @@ class Answering:
         marks = ("shortened", "unknown") if run.explain else ()
         self.parts = (*parts, *marks)
         self.run, self.model, self.answered = run, model, answered
-        self.room, self.most, self.abstained = room, most, 0
+        self.room, self.most, self.noted = room, most, Noted()
         self.equal_rows = EqualRows(model) if repeats else None
         self.layout = model.tasks[0].task.layout
-        self.skipped: list[str] | None = [] if run.skip_bad_lines else None
-        self.notes: list[str] = []
-        self.shortening, self.unknown = Shortening(), UnknownRows(model.lm.tokens)
+
+    @property
+    def skipped(self) -> list[str] | None:
+        """What was wrong with the rows that were left out; None where none may be."""
+        return self.noted.messages if self.run.skip_bad_lines else None
+
+    def take_noted(self) -> Noted:
+        """What was noted since this was called before."""
+        noted, self.noted = self.noted, Noted()
+        return noted
 
     def rows_of(self, path: pathlib.Path) -> Iterator[Any]:
         """The rows of a file, read as the prompt's own files were where nothing else is asked
@@ -105,7 +134,7 @@ class Answering:
             self.layout,
             self.run.form,
             lambda form: iterate(
-                path, form, skipped=self.skipped, options=options, notes=self.notes
+                path, form, skipped=self.skipped, options=options, notes=self.noted.files
             ),
         )
 
@@ -121,10 +150,11 @@ class Answering:
             return []
         return [(options.rename or {}).get(name, name) for name in columns_of(path, options)]
 
-    def forget_skipped(self) -> None:
-        """Forget what was wrong with rows, once it is written down."""
-        if self.skipped is not None:
-            self.skipped.clear()
+    def take_skipped(self) -> list[str]:
+        """What was wrong with rows, which is forgotten here."""
+        messages = list(self.noted.messages)
+        self.noted.messages.clear()  # which what reads a file holds too
+        return messages
 
     def encoded(self, row: Row, number: int) -> list[Example]:
         """A row, tokenised for the prompts that take it."""
@@ -191,9 +221,9 @@ class Answering:
         return [self._count(asked.row, asked.question) for asked in batch]
 
     def _count(self, row: Row, question: Question) -> float:
-        self.shortening.add(question.cut)
-        place = place_of(row, self.unknown.all.texts + 1)
-        return self.unknown.count(question.text, question.unread, place)
+        self.noted.shortening.add(question.cut)
+        place = place_of(row, self.noted.unknown.all.texts + 1)
+        return self.noted.unknown.count(question.text, question.unread, place)
 
     def answers(
         self, batch: Sequence[Asked], shares: Sequence[float]
@@ -211,17 +241,17 @@ class Answering:
             question.close(given)
         for asked, share in zip(batch, shares):
             cut, answer = asked.question.cut, asked.question.answer
-            self.abstained += answer.get("prediction", "") is None
+            self.noted.abstained += answer.get("prediction", "") is None
             marks = {"shortened": cut, "unknown": round(share, 4)} if self.run.explain else {}
             yield asked.row, {**answer, **marks}
 
     def report(self, report: Callable[[str], None]) -> None:
         """Say what was noted."""
-        for note in dict.fromkeys(self.notes):
+        for note in dict.fromkeys(self.noted.files):
             report(note)
-        if unread := self.unknown.sentence():
+        if unread := self.noted.unknown.sentence():
             report(unread)
-        if shortened := self.shortening.sentence("rows", self.model.limit(0)):
+        if shortened := self.noted.shortening.sentence("rows", self.model.limit(0)):
             report(shortened)
 
 

@@ -5,6 +5,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,6 +24,9 @@ from ptune.data.shards.listing import check_matches, is_table_of_files
 from ptune.errors import ConfigError, DataError, PtuneError, TemplateError, reason
 from ptune.experiments import answer_shards, unfinished_answers
 from ptune.experiments.answer_batches import Answering, AnswerRun, in_form, options_for
+from ptune.experiments.cluster import ray_cluster
+from ptune.experiments.cluster.ray_answers import RayAnswers
+from ptune.experiments.cluster.ray_cluster import Cluster
 from ptune.experiments.options import EvaluateConfig, GenerateConfig, PredictConfig
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics import intervals, text_words
@@ -61,6 +65,10 @@ NO_ANSWERS = (
     "skip_bad_lines",
     "submission",
     "shard_rows",
+    "ray",
+    "workers",
+    "ray_cpus",
+    "ray_gpus",
 )
 """Options of the commands that do not decide what the answers are."""
 STANDARD_INPUT = "standard input"
@@ -130,14 +138,34 @@ def predict(config: PredictConfig, report: Callable[[str], None] = terminal.prin
     ``ptune.data.answer_files``."""
     run = _run_of(config, "ptune predict")
     _check_out(run)
-    model = _model(config.prompt, config.lm, config.device, config.dtype)
+    _check_ray(config)
+    submitted: list[tuple[Row, str]] = []
+    answering = _predicting(config, submitted)
+    model = answering.model
     check_one_label(model, 0, config.coverage, config.at_least)
     if config.coverage is not None:
         _check_coverage(model, config.coverage, report)
     form = config.form or model.tasks[0].task.layout.form
     if config.submission is not None:
         _check_submission(config, form)
-    submitted: list[tuple[Row, str]] = []
+    _stream(answering, report, _workers(config))
+    if config.submission is not None:
+        files.write_text(config.submission, submission.text(form, submitted))
+        report(f"For SuperGLUE's leaderboard: {config.submission}")
+    if abstained := answering.noted.abstained:
+        report(
+            f"{rows_in_words(abstained)} without an answer: the best label has a probability below "
+            f"{config.at_least:g} (--at-least)."
+        )
+
+
+def _predicting(config: PredictConfig, submitted: list[tuple[Row, str]]) -> Answering:
+    """What answers rows by labels.
+
+    Args:
+        submitted: gets the rows of a submission with their answers.
+    """
+    model = _model(config.prompt, config.lm, config.device, config.dtype)
 
     def answers(batch: list[list[Example]]) -> Iterator[dict[str, Any]]:
         scores = iter(model.scores([example for examples in batch for example in examples]))
@@ -148,7 +176,8 @@ def predict(config: PredictConfig, report: Callable[[str], None] = terminal.prin
                 submitted.append((examples[0].row, answer["prediction"]))
             yield {**answer, "scores": _best(answer, config.top)}
 
-    answering = Answering(
+    run = _run_of(config, "ptune predict")
+    return Answering(
         run,
         model,
         answers,
@@ -157,14 +186,52 @@ def predict(config: PredictConfig, report: Callable[[str], None] = terminal.prin
         repeats=True,
         parts=_parts(model, config.coverage),
     )
-    _stream(answering, report)
-    if config.submission is not None:
-        files.write_text(config.submission, submission.text(form, submitted))
-        report(f"For SuperGLUE's leaderboard: {config.submission}")
-    if answering.abstained:
-        report(
-            f"{rows_in_words(answering.abstained)} without an answer: the best label has a "
-            f"probability below {config.at_least:g} (--at-least)."
+
+
+def answering_apart(command: str, options: Mapping[str, Any]) -> Answering:
+    """What answers rows in another process.
+
+    Args:
+        command: "predict" or "generate".
+        options: those of the command.
+    """
+    if command == "predict":
+        return _predicting(PredictConfig(**options), [])
+    return _generating(GenerateConfig(**options))
+
+
+def _workers(config: PredictConfig | GenerateConfig) -> RayAnswers | None:
+    """The workers on a cluster that are to answer, if there are to be any."""
+    if config.ray is None:
+        return None
+    options = config.model_dump(mode="json")
+    options["prompt"] = str(config.prompt.resolve())  # workers are in other folders
+    if config.lm is not None and pathlib.Path(config.lm).exists():
+        options["lm"] = str(pathlib.Path(config.lm).resolve())
+    command = "predict" if isinstance(config, PredictConfig) else "generate"
+    make = partial(answering_apart, command, options)
+    return RayAnswers(make, _cluster(config), config.workers)
+
+
+def _cluster(config: PredictConfig | GenerateConfig) -> Cluster:
+    return Cluster(config.ray, config.ray_cpus, config.ray_gpus)
+
+
+def _check_ray(config: PredictConfig | GenerateConfig) -> None:
+    """Refuse workers without a cluster, and a cluster for what is answered into one file.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    ray_cluster.check(_cluster(config), "One process needs none.")
+    if config.ray is None and config.workers != 1:
+        raise ConfigError(
+            "--workers are those on a Ray cluster: name it by --ray, or leave it out."
+        )
+    if config.ray is not None and not is_folder(config.out):
+        raise ConfigError(
+            "--ray is of answers that go into a folder, piece by piece: give --out a name without "
+            "an ending, or leave it out."
         )
 
 
@@ -270,8 +337,13 @@ def _best(answer: Mapping[str, Any], most: int | None) -> dict[str, float] | lis
 def generate(config: GenerateConfig, report: Callable[[str], None] = terminal.print_line) -> None:
     """Write text for rows of any users, mixed in batches, and put them out in their order. Where
     several texts are asked for, an ensemble gives those of all its members."""
-    run = _run_of(config, "ptune generate")
-    _check_out(run)
+    _check_out(_run_of(config, "ptune generate"))
+    _check_ray(config)
+    _stream(_generating(config), report, _workers(config))
+
+
+def _generating(config: GenerateConfig) -> Answering:
+    """What answers rows by written texts."""
     model = _model(config.prompt, config.lm, config.device, config.dtype)
     decoding = _decoding(model, config.decoding)
 
@@ -287,10 +359,9 @@ def generate(config: GenerateConfig, report: Callable[[str], None] = terminal.pr
                 yield {"texts": [text for texts_of_member in by_member for text in texts_of_member]}
 
     room, most = decoding.max_new_tokens, decoding.rows
-    repeats = not decoding.sample
+    run, repeats = _run_of(config, "ptune generate"), not decoding.sample
     parts = ("text",) if decoding.texts == 1 else ("texts",)
-    answering = Answering(run, model, texts, room=room, most=most, repeats=repeats, parts=parts)
-    _stream(answering, report)
+    return Answering(run, model, texts, room=room, most=most, repeats=repeats, parts=parts)
 
 
 def _texts(model: PromptModel, rows: Sequence[Row]) -> list[str]:
@@ -325,11 +396,17 @@ def _rows_with_answers(
     return with_labels_of(rows, names, target, path=config.data, split=config.split)
 
 
-def _stream(answering: Answering, report: Callable[[str], None]) -> None:
-    """Read rows, answer them in batches, and put out each with its answer."""
+def _stream(
+    answering: Answering, report: Callable[[str], None], workers: RayAnswers | None
+) -> None:
+    """Read rows, answer them in batches, and put out each with its answer.
+
+    Args:
+        workers: what answers the pieces of a table, in the place of this process.
+    """
     run = answering.run
     if is_folder(run.out):
-        answer_shards.answer(answering, report)
+        answer_shards.answer(answering, report, workers)
         return
     if run.data is None:
         rows: Iterable[Row] = _standard_input(answering.skipped, _row_as_json(answering.model))

@@ -7,13 +7,15 @@ goes on behind the last of them.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from ptune.base.progress import Progress
 from ptune.data.formats.columnar import COLUMNAR
@@ -32,6 +34,8 @@ from ptune.survey.findings import rows_in_words
 
 MANIFEST = "manifest.jsonl"
 SHARD_ROWS = 16_384  # where nothing else is asked for
+ReadPiece = tuple[Piece, Sequence[str]]
+"""Rows, and what was wrong with lines that were met on the way to them."""
 OF_A_LINE = re.compile(r"\bline \d")  # in a message about one row
 
 
@@ -115,8 +119,41 @@ class Manifest:
         return sum(record["rows"] + len(record["left_out"]) for record in self.records)
 
 
-def answer(answering: Answering, report: Callable[[str], None]) -> None:
+@dataclass(frozen=True)
+class AnsweredPiece:
+    """A piece of rows with its answers.
+
+    Attributes:
+        put: writes the answers to a file, whole or not at all.
+        count: how many there are.
+        left_out: what was wrong with the other rows.
+    """
+
+    piece: Piece
+    put: Callable[[pathlib.Path], None]
+    count: int
+    left_out: Sequence[str]
+
+
+class Workers(Protocol):
+    """Processes that answer pieces."""
+
+    def started(self) -> contextlib.AbstractContextManager[None]:
+        """They run while this is open."""
+
+    def answers(
+        self, answering: Answering, pieces: Iterator[ReadPiece], ending: str
+    ) -> Iterator[AnsweredPiece]:
+        """The answers to pieces, in their order, as ``answers_here`` gives them."""
+
+
+def answer(
+    answering: Answering, report: Callable[[str], None], workers: Workers | None = None
+) -> None:
     """Answer all files of a table.
+
+    Args:
+        workers: what answers the pieces, in the place of this process.
 
     Raises:
         ConfigError: the folder holds another run, or the rows have changed since it was begun.
@@ -133,9 +170,9 @@ def answer(answering: Answering, report: Callable[[str], None]) -> None:
         manifest = Manifest(run.out)
         manifest.read()
         progress = _progress(table, total, manifest)
-        with _kept(run.out, manifest), progress:
+        with _kept(run.out, manifest), _started(workers), progress:
             for file in table:
-                for rows in _answer_file(answering, file, manifest):
+                for rows in _answer_file(answering, file, manifest, workers):
                     progress.advance(rows if total else 0)
                 progress.advance(0 if total else 1)
     answering.report(report)
@@ -147,6 +184,10 @@ def answer(answering: Answering, report: Callable[[str], None]) -> None:
     answered_rows = sum(record["rows"] for record in manifest.records)
     parts = sum(record["file"] is not None for record in manifest.records)
     report(f"{rows_in_words(answered_rows)} answered, in {parts} files: {run.out}")
+
+
+def _started(workers: Workers | None) -> contextlib.AbstractContextManager[None]:
+    return workers.started() if workers else contextlib.nullcontext()
 
 
 def rows_of_a_file(run: AnswerRun) -> int:
@@ -194,23 +235,40 @@ def _check_first_rows(answering: Answering, data: str, table: list[ShardFile]) -
             )
         with contextlib.suppress(*(() if answering.skipped is None else (PtuneError,))):
             answering.encoded(row, 1)
-    answering.forget_skipped()
+    answering.take_skipped()
 
 
-def _answer_file(answering: Answering, file: ShardFile, manifest: Manifest) -> Iterator[int]:
+def _answer_file(
+    answering: Answering, file: ShardFile, manifest: Manifest, workers: Workers | None
+) -> Iterator[int]:
     """Answer the pieces of a file that have no answers yet; yield the number of rows of each."""
     finished, size = manifest.finished(file.name), rows_of_a_file(answering.run)
     if finished and finished[-1]["rows_read"] < size:
         return
+    answers, ending = workers.answers if workers else answers_here, ENDINGS[file.ending]
     with file.on_disk() as path:
-        for number, piece in enumerate(_pieces(answering, file, path, size)):
-            if number >= len(finished):
-                manifest.add(_answer_piece(answering, file, piece, manifest))
-                yield len(piece.rows)
-            answering.forget_skipped()
-    if answering.skipped:  # lines behind the last row
-        manifest.add(_record(file, Piece(()), None, count=0, left_out=answering.skipped))
-        answering.forget_skipped()
+        read = _read_pieces(answering, file, path, size)
+        for answered in answers(answering, itertools.islice(read, len(finished), None), ending):
+            name = f"part-{len(manifest.records):06d}{ending}"
+            part = manifest.folder / name if answered.count else None
+            if part:
+                answered.put(part)
+            manifest.add(_record(file, answered, part))
+            yield len(answered.piece.rows)
+    if left_out := answering.take_skipped():  # lines behind the last row
+        manifest.add(_record(file, AnsweredPiece(Piece(()), _nothing, 0, left_out), None))
+
+
+def _nothing(path: pathlib.Path) -> None:
+    """Write no answers."""
+
+
+def _read_pieces(
+    answering: Answering, file: ShardFile, path: pathlib.Path, size: int
+) -> Iterator[ReadPiece]:
+    """The pieces of a file, each with what was wrong with lines on the way to it."""
+    for piece in _pieces(answering, file, path, size):
+        yield piece, answering.take_skipped()
 
 
 def _pieces(
@@ -224,45 +282,41 @@ def _pieces(
     return pieces(answering.rows_of(path), size)
 
 
-def _answer_piece(
-    answering: Answering, file: ShardFile, piece: Piece, manifest: Manifest
-) -> dict[str, Any]:
-    """Answer the rows of a piece into a file, and return what is written down of it."""
-    ending, separator = ENDINGS[file.ending], answering.layout.label_separator
-    answers: list[tuple[Row, Mapping[str, Any]]] = []
-    for batch in answering.batches(piece.rows, checker(ending), once=True):
-        answers += answering.answers(batch, answering.count(batch))
-    path = manifest.folder / f"part-{len(manifest.records):06d}{ending}"
-    if answers:
-        write_answers(path, piece, answers, separator)
-    return _record(
-        file, piece, path if answers else None, count=len(answers), left_out=answering.skipped or ()
-    )
+def answers_here(
+    answering: Answering, pieces: Iterator[ReadPiece], ending: str
+) -> Iterator[AnsweredPiece]:
+    """The answers to pieces, in their order.
+
+    Args:
+        ending: of the files of answers.
+
+    Raises:
+        PtuneError: a piece cannot be read or answered; those before it were yielded.
+    """
+    separator = answering.layout.label_separator
+    for piece, left_out in pieces:
+        answers: list[tuple[Row, Mapping[str, Any]]] = []
+        for batch in answering.batches(piece.rows, checker(ending), once=True):
+            answers += answering.answers(batch, answering.count(batch))
+        put = partial(write_answers, piece=piece, answers=answers, label_separator=separator)
+        left_out = [*left_out, *answering.take_skipped()]
+        yield AnsweredPiece(piece, put, len(answers), left_out)
 
 
-def _record(
-    file: ShardFile,
-    piece: Piece,
-    path: pathlib.Path | None,
-    *,
-    count: int,
-    left_out: Sequence[str],
-) -> dict[str, Any]:
+def _record(file: ShardFile, answered: AnsweredPiece, path: pathlib.Path | None) -> dict[str, Any]:
     """What is written down of a piece that was answered.
 
     Args:
         path: the file of the answers; None where no row of the piece has one.
-        count: how many answers there are.
-        left_out: what was wrong with the other rows.
     """
-    lines = [row.line for row in piece.rows if isinstance(row, FileRow)]
+    lines = [row.line for row in answered.piece.rows if isinstance(row, FileRow)]
     return {
         "file": path.name if path else None,
         "from": file.name,
         "lines": [lines[0], lines[-1]] if lines else [],
-        "rows_read": len(piece.rows),
-        "rows": count,
-        "left_out": list(left_out),
+        "rows_read": len(answered.piece.rows),
+        "rows": answered.count,
+        "left_out": list(answered.left_out),
         "sha256": identity.of_file(path) if path else None,
     }
 

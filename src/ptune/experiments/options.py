@@ -158,6 +158,15 @@ class GenerateConfig(FileConfig):
     shard_rows: Annotated[int, Field(ge=1)] | None = None
     """Rows of a file in such a folder, 16,384 by default; a run that is killed loses the answers of
     one at most."""
+    ray: str | None = None
+    """A Ray cluster whose workers answer the pieces of such a folder: its address, auto (that of
+    this machine), or local (one of this machine alone)."""
+    workers: Annotated[int, Field(ge=1)] = 1
+    """With --ray: workers on the cluster, each with the LM."""
+    ray_cpus: Annotated[int, Field(ge=1)] = 1
+    """The CPU cores that a worker on the cluster takes."""
+    ray_gpus: Annotated[float, Field(ge=0)] = 0.0
+    """The GPUs that a worker on the cluster takes; 0.5 lets two share one."""
     resume: bool = False
     """Go on behind the answers that a run which was stopped left beside the file of --out
     (.partial), or in its folder."""
@@ -237,6 +246,15 @@ class PredictConfig(FileConfig):
     shard_rows: Annotated[int, Field(ge=1)] | None = None
     """Rows of a file in such a folder, 16,384 by default; a run that is killed loses the answers of
     one at most."""
+    ray: str | None = None
+    """A Ray cluster whose workers answer the pieces of such a folder: its address, auto (that of
+    this machine), or local (one of this machine alone)."""
+    workers: Annotated[int, Field(ge=1)] = 1
+    """With --ray: workers on the cluster, each with the LM."""
+    ray_cpus: Annotated[int, Field(ge=1)] = 1
+    """The CPU cores that a worker on the cluster takes."""
+    ray_gpus: Annotated[float, Field(ge=0)] = 0.0
+    """The GPUs that a worker on the cluster takes; 0.5 lets two share one."""
     resume: bool = False
     """Go on behind the answers that a run which was stopped left beside the file of --out
     (.partial), or in its folder."""

@@ -12,9 +12,10 @@ from typing import Any
 from ptune.base import files, terminal
 from ptune.base.interrupts import Interrupted, ignoring_ctrl_c, stoppable
 from ptune.errors import PtuneError
+from ptune.experiments.cluster import ray_cluster
+from ptune.experiments.cluster.ray_cluster import Cluster
 from ptune.experiments.options import SweepConfig
 from ptune.experiments.sweep import ray_workers, search
-from ptune.experiments.sweep.ray_workers import Cluster
 from ptune.experiments.sweep.search import Search
 from ptune.experiments.sweep.sweep_file import SweepRun, read_sweep
 from ptune.experiments.sweep.sweep_worker import RESULTS, Sweep, failed_before, work, work_apart
@@ -39,7 +40,7 @@ def sweep(
         PtuneError: a task's rows are at fault, the processes ended before all was done, or some of
             the runs failed, after all others were done.
     """
-    ray_workers.check(_cluster(config))
+    ray_cluster.check(_cluster(config), "Processes that share a folder (--workers) need none.")
     search.check(config.search, config.trials, config.dry_run)
     if config.ray is not None:  # whose workers are in other folders
         whole = {"file": config.file.resolve(), "out": config.out.resolve()}

@@ -382,6 +382,12 @@ class Shortening:
         self.shortened += cut > 0
         self.most = max(self.most, cut)
 
+    def merge(self, other: "Shortening") -> None:
+        """Count the rows that another one counted."""
+        self.rows += other.rows
+        self.shortened += other.shortened
+        self.most = max(self.most, other.most)
+
     def sentence(self, what: str, limit: int | None) -> str:
         """What was shortened, as a sentence; nothing where no row was. Where it is more than one
         row in ten, it is a warning.

@@ -69,6 +69,16 @@ class Unknown:
                 if not sign.isascii()
             )
 
+    def merge(self, other: "Unknown") -> None:
+        """Count the texts that another one counted, behind those that were counted here."""
+        behind = [self.texts + number for number in other.first_empty]
+        self.first_empty = [*self.first_empty, *behind][:PLACES]
+        self.texts += other.texts
+        self.empty += other.empty
+        self.pieces += other.pieces
+        self.unknown += other.unknown
+        self.scripts.update(other.scripts)
+
     @property
     def share(self) -> float:
         """The unknown pieces' share."""
@@ -127,9 +137,8 @@ def of_row(text: str, ids: Sequence[int], tokens: Tokens) -> Unknown:
 class UnknownRows:
     """What of rows that are answered one by one an LM cannot read."""
 
-    def __init__(self, tokens: Tokens):
-        self.tokens, self.all = tokens, Unknown()
-        self.rows = 0
+    def __init__(self) -> None:
+        self.all, self.rows = Unknown(), 0
         self.places: list[str] = []
 
     def count(self, text: str, row: Unknown, place: str) -> float:
@@ -147,6 +156,12 @@ class UnknownRows:
             if len(self.places) < PLACES:
                 self.places.append(place)
         return share
+
+    def merge(self, other: "UnknownRows") -> None:
+        """Count the rows that another one counted, behind those that were counted here."""
+        self.all.merge(other.all)
+        self.rows += other.rows
+        self.places = [*self.places, *other.places][:PLACES]
 
     def sentence(self) -> str:
         """What is to be told when all rows are answered; empty where nothing is."""
