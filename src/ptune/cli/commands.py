@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from ptune.base import terminal
 from ptune.cli import torchrun
 from ptune.cli.options import DoctorConfig, InspectConfig, ReportConfig
-from ptune.cli.parse import AnyConfig, parse
+from ptune.cli.parsing.parse import AnyConfig, parse
 from ptune.cli.train import names_table, read_task
 from ptune.documents.options import AskConfig, DistilConfig
 from ptune.errors import ConfigError, PtuneError
@@ -337,7 +337,7 @@ def _resumable(
     try:
         run()
     except (Interrupted, KeyboardInterrupt) as stopped:
-        again = list(arguments)
+        again = [argument for argument in arguments if argument != "--no-resume"]
         if "--resume" not in arguments and (out / NOTE).exists():
             again.append("--resume")
         terminal.warn(f"\n{stopped or 'Stopped.'}\nGo on with: {command} {shlex.join(again)}")

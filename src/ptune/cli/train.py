@@ -3,8 +3,12 @@
 import argparse
 import pathlib
 from collections.abc import Sequence
+from typing import Self
 
-from ptune.cli.parse import parse
+from pydantic import model_validator
+
+from ptune.cli.parsing import flags
+from ptune.cli.parsing.parse import parse
 from ptune.tasks.options import NewConfig
 from ptune.tasks.schema import TaskConfig
 
@@ -20,6 +24,7 @@ def read_task(arguments: Sequence[str]) -> TaskConfig:
         PtuneError: the file cannot be read, or does not describe a task.
     """
     if not arguments or arguments[0].startswith("-"):
+        flags.check(TableTaskConfig, arguments, "ptune train")
         print(
             "usage: ptune train TASK.yaml [OPTIONS]\n       ptune train TABLE.csv [--text COLUMN] "
             "[--label COLUMN] [--skip-bad-lines] [OPTIONS]\n\n"
@@ -32,7 +37,7 @@ def read_task(arguments: Sequence[str]) -> TaskConfig:
 
     file, options = pathlib.Path(arguments[0]), list(arguments[1:])
     if names_table(arguments):
-        file, options = _table_to_task(arguments)
+        file, options = _table_to_task(file, options)
     default = yaml_task.read(file, _preset(options))
     return parse(TaskConfig, options, f"ptune train {arguments[0]}", default)
 
@@ -64,43 +69,69 @@ def _is_other_file(file: pathlib.Path) -> bool:
     return file.suffix not in (".yaml", ".yml") and file.is_file()
 
 
-def _table_to_task(arguments: Sequence[str]) -> tuple[pathlib.Path, list[str]]:
-    """Write the YAML file of a task from a table, beside the folder of the run.
+class TableTaskConfig(TaskConfig):
+    """A task of a table, of which a file is made first."""
 
-    A run that is resumed takes the file that it wrote at its start.
+    text: str | None = NewConfig.model_fields["text"].default
+    """Of a table: the column with the text; found by its name or its length by default."""
+    label: str | None = NewConfig.model_fields["label"].default
+    """Of a table: the column with the label; found by its name or its few values by default."""
+    skip_bad_lines: bool = NewConfig.model_fields["skip_bad_lines"].default
+    """Of a table: leave out rows without a text or a label and lines that cannot be read."""
+
+    @model_validator(mode="after")
+    def _check_tokens(self) -> Self:
+        """Which settings go together is known when the task's file is there."""
+        return self
+
+    @model_validator(mode="after")
+    def _check_label_sets(self) -> Self:
+        return self
+
+
+def _table_to_task(table: pathlib.Path, options: Sequence[str]) -> tuple[pathlib.Path, list[str]]:
+    """Write the YAML file of a task from a table, beside the folder of the run, once the options
+    are known to be ones.
+
+    A run that is resumed takes the file that it wrote at its start, and so does one whose file
+    would be the same.
 
     Returns:
-        The file, and the arguments that remain for the training.
+        The file, and the options that remain for the training.
+
+    Raises:
+        PtuneError: an option is refused, or no task can be made of the table.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for option in ("--text", "--label", "--out", "--lm", "--method"):
-        parser.add_argument(option)
-    parser.add_argument("--skip-bad-lines", action="store_true")
-    parsed, _ = parser.parse_known_args(list(arguments[1:]))
-    folder = pathlib.Path(parsed.out or f"{pathlib.Path(arguments[0]).stem}-trained")
-    file = folder.with_name(f"{folder.name}.yaml")
-    if not ("--resume" in arguments and file.exists()):
+    default = TableTaskConfig(
+        name=OF_THE_FILE,
+        out=pathlib.Path(f"{table.stem}-trained"),
+        lm=NewConfig.model_fields["lm"].default,
+        method=NewConfig.model_fields["method"].default,
+    )
+    parsed = parse(TableTaskConfig, options, f"ptune train {table}", default)
+    file = parsed.out.with_name(f"{parsed.out.name}.yaml")
+    if not (parsed.resume and file.exists()):
         from ptune.tasks.new_task import new
 
-        options = {
-            name: value
-            for name in ("text", "label", "lm", "method")
-            if (value := getattr(parsed, name)) is not None
-        }
-        options["skip_bad_lines"] = parsed.skip_bad_lines
-        new(NewConfig(data=pathlib.Path(arguments[0]), out=file, **options))
-    kept = [argument for argument in arguments[1:] if argument != "--skip-bad-lines"]
-    rest = _without_options(kept, ("--text", "--label"))
-    return file, rest if parsed.out else [*rest, "--out", str(folder)]
+        names = ("text", "label", "lm", "method", "skip_bad_lines")
+        new(
+            NewConfig(data=table, out=file, **{name: getattr(parsed, name) for name in names}),
+            may_exist=True,
+        )
+    rest = _without_table_options(options)
+    is_given = any(option.partition("=")[0] == "--out" for option in rest)
+    return file, rest if is_given else ["--out", str(parsed.out), *rest]
 
 
-def _without_options(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
-    """The arguments without the named options and their values."""
+def _without_table_options(options: Sequence[str]) -> list[str]:
+    """The options without those of a table and their values."""
     kept: list[str] = []
-    following = iter(arguments)
-    for argument in following:
-        if argument in options:
-            next(following, None)
-        elif not argument.startswith(tuple(f"{option}=" for option in options)):
-            kept.append(argument)
+    following = iter(options)
+    for option in following:
+        name, is_joined, _ = option.replace("_", "-").partition("=")
+        if name in ("--text", "--label"):
+            if not is_joined:
+                next(following, None)
+        elif name not in ("--skip-bad-lines", "--no-skip-bad-lines"):
+            kept.append(option)
     return kept

@@ -125,6 +125,8 @@ def held(folder: files.Path) -> Iterator[None]:
             f"Another process is working in {folder}: wait until it has ended, or choose another "
             "folder."
         ) from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StoreError(_not_a_folder(folder)) from error
     except OSError as error:
         raise StoreError(f"{folder} cannot be written: {error.strerror or error}.") from error
     try:
@@ -134,6 +136,12 @@ def held(folder: files.Path) -> Iterator[None]:
         lock.release()
         with contextlib.suppress(OSError):
             folder.rmdir()  # where nothing was written
+
+
+def _not_a_folder(folder: pathlib.Path) -> str:
+    """Which file stands where a folder should be, and what to do."""
+    file = next((path for path in (folder, *folder.parents) if path.is_file()), folder)
+    return f"{file} is a file, and --out {folder} is a folder: choose another --out."
 
 
 def contents(folder: files.Path) -> list[str]:

@@ -28,6 +28,7 @@ from ptune.survey.task_text import TaskText
 from ptune.tasks.layouts.new_words import new_words
 from ptune.tasks.options import NewConfig
 from ptune.tasks.rows.row_faults import SHOWN, refuse
+from ptune.training.methods import AUTO_NAME, PET, method
 
 Row = Mapping[str, Any]
 SKIPPING = "Fill that in, or leave such rows out with --skip-bad-lines."
@@ -43,21 +44,28 @@ class Split:
     test: list[Row]
 
 
-def new(config: NewConfig, report: Callable[[str], None] = print) -> pathlib.Path:
+def new(
+    config: NewConfig, report: Callable[[str], None] = print, *, may_exist: bool = False
+) -> pathlib.Path:
     """Write a task's YAML file, and its rows as three files beside it; return the YAML file.
+
+    Args:
+        may_exist: a YAML file that is there already and would be the same is taken.
 
     Raises:
         DataError: the table cannot be read, or has no text or label in a row.
-        ConfigError: no column looks like a text or a label, or a file is there already.
+        ConfigError: no column looks like a text or a label, a file is there already, the file's
+            name is not one of YAML, or there is no such method.
     """
+    _check_file_and_method(config)
     form = file_form.seen(config.data, part_of(FileConfig, config))
     if form.form == "conll":
-        return new_words(config, form, report)
+        return new_words(config, form, report, may_exist=may_exist)
     split_files = {
         split: config.out.with_name(f"{config.out.stem}.{split}.jsonl")
         for split in ("train", "dev", "test")
     }
-    _refuse(config.out.exists(), config.out)
+    _refuse(config.out.exists() and not may_exist, config.out)
     skipped: list[str] | None = [] if config.skip_bad_lines else None
     read = _rows(config, form, report, skipped)
     roles = columns(read, config.text, config.label, path=config.data, skipped=skipped)
@@ -100,6 +108,7 @@ def new(config: NewConfig, report: Callable[[str], None] = print) -> pathlib.Pat
         split_files=split_files,
         multi_label=sets is not None,
     )
+    _refuse(config.out.exists() and config.out.read_bytes() != page.encode(), config.out)
     for path, text in lines.items():
         files.write_text(path, text)
     files.write_text(config.out, page)
@@ -122,6 +131,21 @@ def new(config: NewConfig, report: Callable[[str], None] = print) -> pathlib.Pat
         )
     report(f"Written: {config.out}")
     return config.out
+
+
+def _check_file_and_method(config: NewConfig) -> None:
+    """Refuse a file that would not be read as a task, and a method that there is not.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    if config.out.suffix not in (".yaml", ".yml"):
+        raise ConfigError(
+            f"--out is the task's YAML file, and the name {config.out} does not end in .yaml or "
+            ".yml."
+        )
+    if config.method not in (AUTO_NAME, *PET):
+        method(config.method)
 
 
 def _refuse(is_other: bool, path: pathlib.Path) -> None:

@@ -19,8 +19,17 @@ from ptune.tasks.options import NewConfig
 SPLITS = ("train", "dev", "test")
 
 
-def new_words(config: NewConfig, form: FileForm, report: Callable[[str], None]) -> pathlib.Path:
+def new_words(
+    config: NewConfig,
+    form: FileForm,
+    report: Callable[[str], None],
+    *,
+    may_exist: bool = False,
+) -> pathlib.Path:
     """Write a task's YAML file, and the sentences as three files beside it; return the YAML file.
+
+    Args:
+        may_exist: a YAML file that is there already and would be the same is taken.
 
     Raises:
         DataError: the file cannot be read, or has no labels.
@@ -50,17 +59,18 @@ def new_words(config: NewConfig, form: FileForm, report: Callable[[str], None]) 
         if rows_of_split
     }
     texts = {path: _text(split[name]) for name, path in paths.items()}
-    for path in (config.out, *paths.values()):
-        if path.exists() and (path not in texts or path.read_bytes() != texts[path].encode()):
-            raise ConfigError(f"{path} is there already: choose another --out, or delete it.")
-    for path, text in texts.items():
-        files.write_text(path, text)
     data: list[tuple[str, Any, str]] = [("form", "conll", "")]
     if len(columns) > 2 or config.columns:
         data.append(("columns", columns, ""))
     data += [(name, path.name, rows_in_words(len(split[name]))) for name, path in paths.items()]
     ends = (columns[0], columns[-1])
     page = _page(config.out, config.data.name, lm=config.lm, ends=ends, counts=counts, data=data)
+    kept = {**texts, **({config.out: page} if may_exist else {})}
+    for path in (config.out, *paths.values()):
+        if path.exists() and (path not in kept or path.read_bytes() != kept[path].encode()):
+            raise ConfigError(f"{path} is there already: choose another --out, or delete it.")
+    for path, text in texts.items():
+        files.write_text(path, text)
     files.write_text(config.out, page)
     for sentence in [*(f"Skipped: {fault}" for fault in skipped or ()), counts.sentence]:
         if sentence:

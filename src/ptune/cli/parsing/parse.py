@@ -1,5 +1,5 @@
 """Options are parsed by tyro; what its messages repeat of the arguments is shown to the terminal
-and not obeyed, and a value of the wrong type is refused in a sentence."""
+and not obeyed, and what it refuses is told in a sentence."""
 
 import contextlib
 import io
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import tyro
 
 from ptune.base import terminal
+from ptune.cli.parsing import flags
 from ptune.settings import Config
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -28,7 +29,11 @@ def parse(
     Args:
         command: as it is typed, such as "ptune probe".
         default: what stands where nothing is given.
+
+    Raises:
+        ConfigError: an option is not one of the command's, or is given twice.
     """
+    flags.check(options, arguments, command)
     settings: dict[str, Any] = {} if default is None else {"default": default}
     shown = [command, *arguments, *_texts(None if default is None else default.model_dump())]
     obeyed = any(map(terminal.COMMANDS.search, shown))
@@ -40,19 +45,56 @@ def parse(
     finally:
         if isinstance(output, io.StringIO):
             sys.stdout.write(terminal.clean(output.getvalue()))
-        message = _in_a_sentence(errors.getvalue(), arguments, command) or errors.getvalue()
+        message = _in_a_sentence(errors.getvalue(), options, arguments, command)
         sys.stderr.write(terminal.clean(message) if obeyed else message)
 
 
-def _in_a_sentence(message: str, arguments: Sequence[str], command: str) -> str:
-    """What is wrong with an option's value, in a sentence; empty where the message is of another
-    fault.
+def _in_a_sentence(
+    message: str, options: type[Config], arguments: Sequence[str], command: str
+) -> str:
+    """What is wrong with the arguments, in a sentence; empty where the parser refused nothing.
 
     Args:
-        message: the parser's, a box with the option's name, its type and its help.
+        message: the parser's, a box with its title, the option's name, its type and its help.
     """
-    sentence = _refused_value(message) or _value_of_another_type(message, arguments)
-    return f"ptune: {sentence} Its help: {command} --help\n" if sentence else ""
+    if not message.strip():
+        return message
+    sentence = (
+        _refused_value(message)
+        or _value_of_another_type(message, arguments)
+        or _other_fault(_text_of(message), options, command)
+    )
+    return f"ptune: {sentence} Its help: {command} --help\n"
+
+
+def _text_of(message: str) -> str:
+    """What stands in the parser's box, in one line and without its title and its last sentence."""
+    lines = [line.strip(" \u2502|") for line in message.splitlines()]
+    text = " ".join(line for line in lines[1:] if line.strip("-\u2500\u2570\u256f+ "))
+    return text.partition(" For full helptext,")[0].partition(" Perhaps you meant:")[0].strip()
+
+
+def _other_fault(text: str, options: type[Config], command: str) -> str:
+    """What is wrong where it is not an option's value by its type."""
+    if choice := re.match(r"invalid choice '(.*)' for argument '(.*?)'\. Expected one of", text):
+        known = {flag.name: flag for flag in flags.flags_of(options)}
+        words = re.findall(r"'([^']*)'", text[choice.end() :])
+        order = known[choice[2]].choices if choice[2] in known else ()
+        *others, last = sorted(words, key=[*order, *sorted(words)].index)
+        return f"{choice[2]} takes {', '.join(others)} or {last}, and it is {choice[1]!r}."
+    if lacking := re.match(r"Missing value for argument '(.*?)'\. Expected (\d+)", text):
+        count = "a value" if lacking[2] == "1" else f"{lacking[2]} values"
+        return f"{lacking[1]} needs {count}."
+    if text.startswith("Missing from "):
+        lacks = [
+            f"{name.upper()} ({field.description})"
+            for name, field in options.model_fields.items()
+            if field.is_required() and " ".join(str(field.description).split()) in text
+        ]
+        return f"{command} lacks {' and '.join(lacks)}." if lacks else f"{text}."
+    if needless := re.match(r"Unrecognized (?:or misplaced )?options: (.*)", text):
+        return f"{command} has no place for {needless[1]}."
+    return text if text.endswith(".") else f"{text}."
 
 
 def _refused_value(message: str) -> str:

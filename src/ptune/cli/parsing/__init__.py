@@ -1,0 +1,1 @@
+"""Arguments become options, or are refused in a sentence."""

@@ -1,0 +1,129 @@
+"""The names of a command's options: one that it does not have, or that stands twice, is refused
+before anything is parsed."""
+
+import pathlib
+import re
+import types
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+import tyro
+from pydantic.fields import FieldInfo
+
+from ptune.errors import ConfigError, nearest
+from ptune.settings import Config
+
+HELP = ("-h", "--help")
+NUMBERS = ("-inf", "-infinity", "-nan")  # values that begin like an option
+
+
+@dataclass(frozen=True)
+class Flag:
+    """An option of a command.
+
+    Attributes:
+        names: what it may be called, its name first.
+        choices: the words that it takes, in the order of its annotation.
+        is_list: whether it takes several values.
+        is_mapping: whether these have names, which may stand behind a dot: --data.take.test.
+    """
+
+    names: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+    is_list: bool = False
+    is_mapping: bool = False
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return self.names[0]
+
+
+def flags_of(options: type[Config], prefix: str = "") -> Iterator[Flag]:
+    """The options of a command, those of its sections too.
+
+    Args:
+        prefix: of a section its name and a dot, such as "train.".
+    """
+    for key, field in options.model_fields.items():
+        if tyro.conf.Positional in field.metadata or tyro.conf.Suppress in field.metadata:
+            continue
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Config):
+            yield from flags_of(kind, f"{prefix}{key}.".replace("_", "-"))
+            continue
+        name, aliases = _names(key, field)
+        negated = (f"--{prefix}no-{name}",) if kind is bool else ()
+        yield Flag(
+            names=(f"--{prefix}{name}", *negated, *aliases),
+            choices=tuple(_choices(kind)),
+            is_list=get_origin(kind) in (list, tuple, set, dict),
+            is_mapping=get_origin(kind) is dict,
+        )
+
+
+def check(options: type[Config], arguments: Sequence[str], command: str) -> None:
+    """Refuse an option that a command does not have, or that is given twice. Where help is asked
+    for, nothing is refused.
+
+    Args:
+        command: as it is typed, such as "ptune probe".
+
+    Raises:
+        ConfigError: there is one.
+    """
+    before = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    if any(name in before for name in HELP):
+        return
+    known = {name: flag for flag in flags_of(options) for name in flag.names}
+    mappings = tuple(f"{flag.name}." for flag in known.values() if flag.is_mapping)
+    given: dict[str, str] = {}
+    for argument in before:
+        typed = argument.partition("=")[0]
+        name = typed if typed in known else typed.replace("_", "-")
+        if name in known or name.startswith(mappings):
+            flag = known.get(name, Flag((name,)))
+            if flag.name in given:
+                raise ConfigError(_is_double(flag, given[flag.name], name))
+            given[flag.name] = name
+        elif _is_like_an_option(argument) and argument[:2] not in known:
+            raise ConfigError(_is_unknown(argument, typed, known, command))
+
+
+def _names(key: str, field: FieldInfo) -> tuple[str, tuple[str, ...]]:
+    """How an option is called without its section, and its short names."""
+    named = [entry for entry in field.metadata if hasattr(entry, "aliases")]
+    names = [entry.name for entry in named if entry.name]
+    aliases = tuple(alias for entry in named for alias in entry.aliases or ())
+    return (names or [key.replace("_", "-")])[0], aliases
+
+
+def _choices(kind: Any) -> Iterator[str]:
+    """The words that a type names, in order."""
+    if get_origin(kind) is Literal:
+        yield from map(str, get_args(kind))
+    elif kind in (None, types.NoneType):
+        yield "None"
+    else:
+        for part in get_args(kind):
+            yield from _choices(part)
+
+
+def _is_like_an_option(argument: str) -> bool:
+    return bool(re.match(r"--?[^\W\d_]", argument)) and argument.lower() not in NUMBERS
+
+
+def _is_double(flag: Flag, first: str, second: str) -> str:
+    if first != second:
+        return f"{first} and {second} are one option, which is given twice: leave one out."
+    several = f", with all of its values behind it: {flag.name} A B" if flag.is_list else ""
+    return f"{flag.name} is given twice: give it once{several}."
+
+
+def _is_unknown(argument: str, typed: str, known: dict[str, Flag], command: str) -> str:
+    close = nearest(typed, [*known, *HELP])
+    hint = f" {close}" if close.startswith("Did") else ""
+    if not typed.startswith("--") or pathlib.Path(argument).exists():
+        hint += f" A file of that name is given as ./{argument}."
+    return f"{command} has no option {typed}.{hint} Its help: {command} --help"

@@ -1,0 +1,116 @@
+"""Options that a command does not have or that stand twice, and what is refused before a file is
+written."""
+
+import pathlib
+
+import pytest
+
+from ptune.cli.commands import OPTIONS
+from ptune.cli.main import main
+from ptune.cli.parsing.flags import flags_of
+from ptune.cli.parsing.parse import parse
+
+ROWS = "text,label\n" + "".join(f"film {i} is {'bd'[i % 2]},{'yn'[i % 2]}\n" for i in range(12))
+
+
+def refusal(capsys, *arguments):
+    """What standard error holds of a command that ends with status 2."""
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    assert ended.value.code == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("ptune: ") and errors.count("\n") == 1, errors
+    return errors
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("plain.csv").write_text(ROWS)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", sorted(OPTIONS.keys() - {"train"}))
+def test_the_options_are_those_of_the_help(capsys, command):
+    with pytest.raises(SystemExit):
+        parse(OPTIONS[command], ["--help"], "ptune x")
+    words = capsys.readouterr().out.replace(",", " ").replace("│", " ").split()
+    helped = {word for word in words if word.startswith("--")}
+    for flag in flags_of(OPTIONS[command]):
+        assert flag.name in helped, flag
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["predict", "mo", "--data", "a.csv", "--data=b.csv"], "--data is given twice: give it"),
+        (["new", "t.csv", "--out", "a.yaml", "--out", "b.yaml"], "--out is given twice"),
+        (["train", "trec", "--train.steps", "1", "--train.steps", "2"], "--train.steps is given"),
+        (["train", "trec", "--max_length", "9", "--max-length", "8"], "--max-length is given"),
+        (["train", "trec", "--log", "jsonl", "--log", "wandb"], "behind it: --log A B"),
+        (["train", "t.csv", "--label", "a", "--label", "b"], "--label is given twice"),
+        (["probe", "--json", "--no-json"], "--json and --no-json are one option"),
+        (["ask", "x", "y", "-d", "a", "--document", "b"], "-d and --document are one option"),
+    ],
+)
+def test_an_option_that_is_given_twice_is_refused(capsys, folder, arguments, message):
+    pathlib.Path("t.csv").write_text(ROWS)
+    assert message in refusal(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["new", "-odd.csv"], "no option -odd.csv. A file of that name is given as ./-odd.csv."),
+        (["train", "-odd.csv"], "no option -odd.csv. A file of that name is given as ./-odd.csv."),
+        (["new", "--help-me"], "no option --help-me. Did you mean '--help'?"),
+        (["new", "plain.csv", "--seed"], "--seed needs a value."),
+        (["new"], "ptune new lacks DATA (The table"),
+        (
+            ["train", "trec", "--tune", "x"],
+            "--tune takes prompt, head, lm, both, nothing or None, and it is 'x'.",
+        ),
+        (["train", "trec", "x.csv"], "ptune train trec has no place for x.csv."),
+    ],
+)
+def test_what_cannot_be_parsed_is_refused_in_a_sentence(capsys, folder, arguments, message):
+    assert message in refusal(capsys, *arguments)
+
+
+def test_what_looks_like_an_option_may_be_a_value(capsys, folder):
+    with pytest.raises(SystemExit):
+        main(["train", "trec", "--template=--x {mask}", "--data.take.test", "3", "--seeds"])
+    assert "no option --seeds" in capsys.readouterr().err
+    assert "There is no device" in refusal(
+        capsys, "train", "trec", "--data.take.test", "3", "--out=-x", "--device", "tpu"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "plain.csv", "--train.stepz", "2"],
+        ["train", "plain.csv", "num.csv"],
+        ["train", "plain.csv", "--tune", "x"],
+        ["train", "plain.csv", "--text"],
+        ["train", "plain.csv", "--method", "p-tunning"],
+        ["new", "plain.csv", "--method", "p-tunning"],
+        ["new", "plain.csv", "--out", "odd.json"],
+    ],
+)
+def test_a_refused_option_of_a_table_writes_nothing(capsys, folder, arguments):
+    refusal(capsys, *arguments)
+    assert [path.name for path in folder.iterdir()] == ["plain.csv"]
+
+
+def test_a_table_is_trained_after_a_refusal_that_came_late(capsys, folder):
+    with pytest.raises(SystemExit):
+        main(["train", "plain.csv", "--text=text", "--out", "t", "--device", "tpu"])
+    assert pathlib.Path("t.yaml").exists() and "no device 'tpu'" in capsys.readouterr().err
+    refused = ["train", "plain.csv", "--text", "text", "--out", "t", "--device", "xpu:7"]
+    with pytest.raises(SystemExit):
+        main(refused)
+    assert "there already" not in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["train", "plain.csv", "--out", "t", "--method", "manual"])
+    assert "t.yaml is there already" in capsys.readouterr().err
