@@ -2,6 +2,8 @@
 written."""
 
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -9,6 +11,8 @@ from ptune.cli.commands import OPTIONS
 from ptune.cli.main import main
 from ptune.cli.parsing.flags import flags_of
 from ptune.cli.parsing.parse import parse
+from ptune.errors import StoreError
+from ptune.runs.folder import held
 
 ROWS = "text,label\n" + "".join(f"film {i} is {'bd'[i % 2]},{'yn'[i % 2]}\n" for i in range(12))
 
@@ -114,3 +118,26 @@ def test_a_table_is_trained_after_a_refusal_that_came_late(capsys, folder):
     with pytest.raises(SystemExit):
         main(["train", "plain.csv", "--out", "t", "--method", "manual"])
     assert "t.yaml is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["afile", "afile/within"])
+def test_a_file_in_the_place_of_a_folder_is_named(folder, out):
+    pathlib.Path("afile").write_text("x")
+    message = f"^afile is a file, and --out {out} is a folder: choose another --out.$"
+    with pytest.raises(StoreError, match=message), held(out):
+        pass
+
+
+def test_ctrl_c_while_the_command_line_is_imported_leaves_no_traceback():
+    code = """
+import builtins, runpy
+load = builtins.__import__
+def stop(name, *rest):
+    if name == "pydantic":
+        raise KeyboardInterrupt
+    return load(name, *rest)
+builtins.__import__ = stop
+runpy.run_module("ptune", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 130 and done.stderr == "\nptune: stopped.\n", done.stderr

@@ -139,7 +139,7 @@ def test_train_takes_a_table(tickets, lm, capsys):
     assert "is finished" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main.main(given)
-    assert "tickets-trained.yaml is there already" in capsys.readouterr().err
+    assert "tickets-trained holds a run of ptune train already" in capsys.readouterr().err
 
 
 def test_columns_are_found(tickets):
