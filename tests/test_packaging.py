@@ -128,7 +128,7 @@ def test_what_the_wheel_holds(tmp_path):
         "ptune",
         next(name for name in names if name.endswith("METADATA")).split("/")[0],
     }
-    assert "ptune = ptune.cli.main:main" in entry and "Requires-Dist: torch>=" in metadata
+    assert "ptune = ptune.__main__:run" in entry and "Requires-Dist: torch>=" in metadata
     assert any(name.endswith("licenses/LICENSE") for name in names) and any(
         name.endswith("licenses/NOTICE") for name in names
     )

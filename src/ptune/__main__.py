@@ -3,7 +3,7 @@
 import sys
 
 
-def _run() -> None:
+def run() -> None:
     """Import the command line and run it; Ctrl-C while it is imported ends it as later on."""
     try:
         from ptune.cli.main import main
@@ -14,4 +14,5 @@ def _run() -> None:
         sys.exit(130)
 
 
-_run()
+if __name__ == "__main__":
+    run()

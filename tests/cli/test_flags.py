@@ -130,13 +130,12 @@ def test_a_file_in_the_place_of_a_folder_is_named(folder, out):
 
 def test_ctrl_c_while_the_command_line_is_imported_leaves_no_traceback():
     code = """
-import builtins, runpy
-load = builtins.__import__
-def stop(name, *rest):
-    if name == "pydantic":
-        raise KeyboardInterrupt
-    return load(name, *rest)
-builtins.__import__ = stop
+import runpy, sys
+class Stop:
+    def find_spec(self, name, *rest):
+        if name == "ptune.cli.commands":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Stop())
 runpy.run_module("ptune", run_name="__main__")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
