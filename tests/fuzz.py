@@ -571,7 +571,8 @@ class Fuzzer:
             ),
         }
         self.run(Case(["export", "writer", "adapter"]))
-        self.run(Case(["distil", *COMMANDS["distil"], "--out", "documents"]))
+        distil = ["documents" if word == "OUT" else word for word in COMMANDS["distil"]]
+        self.run(Case(["distil", *distil]))
         self.run(
             Case(
                 [
