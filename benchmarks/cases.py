@@ -19,6 +19,7 @@ class Case:
 
 TRAINED = ("ptune", "PEFT", *training.FLOORS)
 SERVED = ("ptune", "PEFT", "no prompts", "no prompts, ten words")
+LABELS_SERVED = ("ptune", "PEFT", "PEFT, grouped", "no prompts", "no prompts, ten words")
 MANY_SERVED = ("ptune", "ptune, 16 prompts", "no prompts")
 CASES = {
     "cloze-8": Case(
@@ -87,7 +88,7 @@ CASES = {
     ),
     "serve-labels": Case(
         "labels for 64 clients over 16 prompts by HTTP, MiniLM's shape, 5 to 120 words",
-        SERVED,
+        LABELS_SERVED,
         http_serving.load("minilm", 64, 16, ["labels"]),
     ),
     "serve-texts": Case(

@@ -1,9 +1,12 @@
 """Requests over HTTP for many prompts over one LM: many clients at once, each with a request of its
-own. PEFT stands behind the same FastAPI and holds one adapter a prompt; "no prompts" is ptune's
-server with templates that have nothing to learn, which is what the LM alone takes, and "ten words"
-is the same with ten ordinary words where the ten soft tokens are."""
+own. PEFT stands behind the same FastAPI and holds one adapter a prompt; "grouped" it answers all
+that wait for one adapter at once, which it can where padding behind a row changes nothing, in
+masked LMs. "no prompts" is ptune's server with templates that have nothing to learn, which is what
+the LM alone takes, and "ten words" is the same with ten ordinary words where the ten soft tokens
+are."""
 
 import asyncio
+import contextlib
 import json
 import pathlib
 import queue
@@ -60,8 +63,8 @@ def load(
                 requests.append(("/v1/completions", _complete(prompt, text, new[number])))
             else:
                 requests.append(("/v1/classify", _classify(prompt, text)))
-        if side == "PEFT":
-            app: Any = _peft_app(network, tokenizer, device)
+        if side.startswith("PEFT"):
+            app: Any = _peft_app(network, tokenizer, device, grouped=side == "PEFT, grouped")
         else:
             words_of = [
                 Verbalizer.from_words(WORDS) if kind == "labels" else None for kind in kinds
@@ -75,7 +78,7 @@ def load(
         def proof() -> list[float]:
             return [figure for answer in step() for figure in _figures(answer)]
 
-        alike = side in ("ptune", "PEFT", "ptune, continuous")
+        alike = side in ("ptune", "PEFT", "PEFT, grouped", "ptune, continuous")
         counted = (
             network if kinds == ["labels"] and clients < 100 else None
         )  # positions, a step more
@@ -149,13 +152,13 @@ def _our_app(
 
 
 class _Adapters:
-    """PEFT's adapters in one thread, a request at a time. What is asked is named by how many tokens
-    are written at most; none for labels."""
+    """PEFT's adapters in one thread, a request at a time, or all labels that wait for one adapter.
+    What is asked is named by how many tokens are written at most; none for labels."""
 
-    def __init__(self, network: Any, tokenizer: Any, device: str):
+    def __init__(self, network: Any, tokenizer: Any, device: str, grouped: bool):
         self.is_masked = network.config.model_type == "bert"
         self.network = _adapters(network, "FEATURE_EXTRACTION" if self.is_masked else "CAUSAL_LM")
-        self.tokenizer, self.device = tokenizer, device
+        self.tokenizer, self.device, self.grouped = tokenizer, device, grouped
         self.waiting: queue.SimpleQueue[tuple[int, str, str, Future[Any]]] = queue.SimpleQueue()
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -165,28 +168,49 @@ class _Adapters:
         return future
 
     def _run(self) -> None:
+        waiting: list[tuple[int, str, str, Future[Any]]] = []
         while True:
-            new, prompt, text, future = self.waiting.get()
-            future.set_result(self._answer(new, prompt, text))
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    waiting.append(self.waiting.get(block=not waiting))
+            new, prompt = waiting[0][:2]
+            taken = [one for one in waiting if one[:2] == (new, prompt)]
+            taken = taken if self.grouped and not new else waiting[:1]
+            waiting = [one for one in waiting if one not in taken]
+            texts = [text for _, _, text, _ in taken]
+            answers = [self._written(new, prompt, texts[0])] if new else self._read(prompt, texts)
+            for (*_, future), answer in zip(taken, answers):
+                future.set_result(answer)
 
     @torch.no_grad()
-    def _answer(self, new: int, prompt: str, text: str) -> Any:
-        self.network.set_adapter(prompt)
-        text += " [MASK]" if self.is_masked else ""
-        inputs = self.tokenizer([text], return_tensors="pt").to(self.device)
-        ids = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
-        if not new:
-            words = self.tokenizer.convert_tokens_to_ids(list(WORDS.values()))
-            logits = self.network(**ids).logits[0]
-            answer = -2 if self.is_masked else -1  # the mask stands before the separator
-            return logits[answer, words].softmax(-1).tolist()
-        written = self.network.generate(**ids, max_new_tokens=new, do_sample=False)
+    def _read(self, prompt: str, texts: list[str]) -> list[list[float]]:
+        """The probabilities of the label words."""
+        mask = " [MASK]" if self.is_masked else ""
+        inputs = self._inputs(prompt, [text + mask for text in texts])
+        words = self.tokenizer.convert_tokens_to_ids(list(WORDS.values()))
+        logits = self.network(**inputs).logits
+        lengths = inputs["attention_mask"].sum(1)
+        # the mask stands before the separator; the soft tokens stand at the front
+        places = lengths - inputs["input_ids"].shape[1] - (2 if self.is_masked else 1)
+        rows = torch.arange(len(texts))
+        return logits[rows, places][:, words].softmax(-1).tolist()
+
+    @torch.no_grad()
+    def _written(self, new: int, prompt: str, text: str) -> str:
+        inputs = self._inputs(prompt, [text])
+        written = self.network.generate(**inputs, max_new_tokens=new, do_sample=False)
         length = inputs["input_ids"].shape[1]
-        return self.tokenizer.decode(written[0, length:], skip_special_tokens=True)
+        return str(self.tokenizer.decode(written[0, length:], skip_special_tokens=True))
+
+    def _inputs(self, prompt: str, texts: list[str]) -> dict[str, torch.Tensor]:
+        self.network.set_adapter(prompt)
+        padding = len(texts) > 1
+        inputs = self.tokenizer(texts, return_tensors="pt", padding=padding).to(self.device)
+        return {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
 
 
-def _peft_app(network: Any, tokenizer: Any, device: str) -> FastAPI:
-    adapters, app = _Adapters(network, tokenizer, device), FastAPI()
+def _peft_app(network: Any, tokenizer: Any, device: str, grouped: bool) -> FastAPI:
+    adapters, app = _Adapters(network, tokenizer, device, grouped), FastAPI()
 
     @app.post("/v1/classify")
     async def classify(body: ClassifyRequest) -> dict[str, Any]:

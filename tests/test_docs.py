@@ -13,6 +13,7 @@ import sys
 
 import pytest
 import tiny
+from scripts_kit import load_script
 from transformers import BertForMaskedLM
 
 from ptune import TrainConfig
@@ -207,14 +208,6 @@ def test_the_chinese_page_has_the_same_commands(name):
         for one in (name, f"{name}.zh-CN")
     ]
     assert code[0] == code[1]
-
-
-def load_script(name):
-    """A script of the repository as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

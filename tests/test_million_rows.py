@@ -1,21 +1,14 @@
 """The script that answers a million rows sees what is wrong with answers."""
 
-import importlib.util
-import pathlib
-
 import pytest
-
-ROOT = pathlib.Path(__file__).parents[1]
+from scripts_kit import load_script
 
 
 def test_a_lost_row_another_answer_and_other_bytes_are_seen_in_answers_to_a_million(tmp_path):
     pyarrow = pytest.importorskip("pyarrow", reason="pyarrow, which writes the rows, is missing")
     from pyarrow import parquet
 
-    place = ROOT / "scripts" / "million_rows.py"
-    spec = importlib.util.spec_from_file_location("million_rows", place)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("million_rows")
     module.make_rows(tmp_path / "rows", 40, files=2)
     tables = [parquet.read_table(tmp_path / "rows" / f"rows-{n}.parquet") for n in range(2)]
     expected = {name: f"of {name}" for name in module.countries()}

@@ -2,7 +2,6 @@
 
 import contextlib
 import filecmp
-import importlib.util
 import io
 import json
 import os
@@ -14,6 +13,7 @@ import sys
 import pytest
 import tiny
 from matplotlib.figure import Figure
+from scripts_kit import load_script
 
 from ptune.cli import main
 from ptune.tasks import yaml_task
@@ -36,11 +36,7 @@ def test_the_shipped_facts_are_what_the_script_makes(data, tmp_path):
 
 
 def test_no_manual_prompt_is_a_wording_of_the_pretraining_sentences():
-    spec = importlib.util.spec_from_file_location(
-        "make_sentences", ROOT / "scripts" / "make_sentences.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("make_sentences")
     lines = (
         (ROOT / "src" / "ptune" / "builtin" / "facts" / "relations.jsonl").read_text().splitlines()
     )
@@ -110,14 +106,6 @@ def calls_of(script, folder, **settings):
     return [call.split("\n") for call in (tools / "calls").read_text().split("\n\n") if call]
 
 
-def script_module(name):
-    """A script of the repository as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
     """What the commands of the script of searched prompts leave and print, and these commands, for
@@ -127,7 +115,7 @@ def searched(tmp_path_factory):
         part.save_pretrained(folder / "lm")
     write_film_rows(folder / "data" / "classification" / "mr")
     script = [ROOT / "scripts" / "searched_prompts.sh", folder / "lm", folder / "out", "mr"]
-    helper = script_module("searched_prompts")
+    helper = load_script("searched_prompts")
     calls, printed = [], []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PTUNE_DATA", str(folder / "data"))

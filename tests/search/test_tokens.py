@@ -111,7 +111,8 @@ def test_what_is_written_scores_as_its_tokens_did(family, tmp_path):
     run, trigger = trigger_of(tmp_path, family)
     settings = autoprompt.Settings(steps=6, candidates=4)
     proposed = autoprompt.propose(run, SOURCE, settings, whole_words=False)
-    assert run.steps[-1].loss <= run.steps[0].loss + 1e-6  # beside the gradient, or in a batch
+    losses = [step.loss for step in run.steps]
+    assert losses == sorted(losses, reverse=True)
     ((_, loss),) = candidates.score(run.task, proposed[:1], run.task.train)
     assert loss == pytest.approx(run.steps[-1].loss, abs=1e-5)
     plain = plain_score(trigger.lm, proposed[0].template, run.task.words, run.task.train)

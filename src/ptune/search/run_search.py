@@ -44,8 +44,9 @@ OF_KIND: Mapping[str, Sequence[str]] = {
     "words": ("label-words",),
     "words_per_label": ("label-words",),
 }
-RERANKED = ("generate", "label-words")
 """The kinds of search that an option is of."""
+RERANKED = ("generate", "label-words")
+"""The kinds whose candidates the LM may be fine-tuned with."""
 Propose = Callable[..., Sequence[CandidateScore]]
 
 

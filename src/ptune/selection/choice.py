@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from ptune.answers.confidence import Confidence
 from ptune.base.file_names import file_name
+from ptune.base.terminal import print_nothing
 from ptune.errors import ConfigError, PtuneError
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import BASELINES, TFIDF, deviation, labelled
@@ -153,7 +154,7 @@ def choose(
     unlabeled: Sequence[Row] = (),
     minutes: float = MINUTES,
     tune_lm: bool = True,
-    report: Callable[[str], None] = lambda line: None,
+    report: Callable[[str], None] = print_nothing,
     folder: pathlib.Path | None = None,
     identity: str = "",
 ) -> tuple[Selection, list[Candidate]]:

@@ -38,10 +38,12 @@ class _State:
 
     Attributes:
         visited: prompts that were the best at some step, the last first.
+        loss: that of the prompt as it is, by the last step; None before the first.
     """
 
     ids: Ids
     visited: list[Ids] = field(default_factory=list)
+    loss: float | None = None
     ended: bool = False
 
 
@@ -93,7 +95,8 @@ def propose(
             state.visited = [*map(tuple, reversed(result.visited)), *state.visited]
             search.budget.spent += result.calls
             search.steps += result.steps
-            best = {"loss": result.steps[-1].loss} if result.steps else {}
+            state.loss = result.steps[-1].loss if result.steps else state.loss
+            best = {"loss": state.loss} if result.steps else {}
             progress.advance(len(result.steps), **best)
 
         parts = [[source, whole_words, settings.candidates, start] for start in rounds]
@@ -120,32 +123,36 @@ def _round(
     reserved: int,
 ) -> TokenSteps:
     """Some steps, from where the search is; fewer where the budget ends."""
-    ids, calls, ended = state.ids, 0, state.ended
+    ids, loss, calls, ended = state.ids, state.loss, 0, state.ended
     steps: list[SearchStep] = []
     visited: list[list[int]] = []
     for number in range(*bounds):
         chance = random.Random(f"{search.seed} step {number}")
         place = chance.randrange(trigger.length)
         learned, judged = (_drawn(trigger.examples, chance) for _ in range(2))
-        # on the rows of the gradient the loss of the prompt as it is comes with that
-        known = 1 if judged is learned else 0
+        # where the same rows are in every step the loss of the prompt as it is is known: from the
+        # step before, or with the first gradient
+        is_known = judged is learned
         needed = GRADIENT * trigger.calls(learned)
-        needed += (settings.candidates + 1 - known) * trigger.calls(judged)
+        needed += (settings.candidates + (not is_known)) * trigger.calls(judged)
         if ended or not search.budget.allows(calls + needed, reserved):
             ended = True
             break
-        tried, loss = exchanges(
+        tried, loss_beside_gradient = exchanges(
             trigger, ids, place, examples=learned, count=settings.candidates, allowed=allowed
         )
-        losses = [loss][:known] + trigger.losses([ids, *tried][known:], judged)
-        calls += GRADIENT * trigger.calls(learned)
-        calls += (len(tried) + 1 - known) * trigger.calls(judged)
+        read = tried if is_known else [ids, *tried]
+        losses = trigger.losses(read, judged)
+        calls += GRADIENT * trigger.calls(learned) + len(read) * trigger.calls(judged)
+        if is_known:
+            losses = [loss_beside_gradient if loss is None else loss, *losses]
         best = min(range(len(losses)), key=lambda n: losses[n])
+        loss = losses[best]
         if best:
             ids = tried[best - 1]
             visited.append(list(ids))
         text = trigger.lm.tokens.tokenizer.decode(list(ids))
-        steps.append(SearchStep(number=number + 1, loss=losses[best], tried=len(tried), text=text))
+        steps.append(SearchStep(number=number + 1, loss=loss, tried=len(tried), text=text))
     return TokenSteps(ids=list(ids), visited=visited, steps=steps, calls=calls, ended=ended)
 
 
