@@ -196,6 +196,9 @@ class TrainConfig(Config):
     patience_steps: Annotated[int, Field(ge=0)] = 0
     """Steps without improvement that must have passed too before training stops, where rows are so
     few that the checks follow each other quickly."""
+    stopping_threshold: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """A dev score at which training stops at once: 1 stops an accuracy that cannot be better. By
+    default the dev loss of equal scores decides, and training goes on while it falls."""
     seed: Seed = 0
     """Seed of the order of rows, the initialisation and dropout."""
     save_seconds: Annotated[float, Field(ge=0)] = 60

@@ -131,9 +131,12 @@ def test_a_probe_waits_half_as_long_where_nothing_says_how_long():
     shorter = p_tuning(learning_rate=0.5)
     assert (usual.patience, usual.patience_steps) == (6, 30)
     assert (shorter.patience, shorter.patience_steps) == (3, 15)
+    assert (usual.stopping_threshold, shorter.stopping_threshold) == (None, 1.0)
     assert (shorter.epochs, shorter.least_steps) == (usual.epochs, usual.least_steps)
     assert p_tuning(steps=50) == usual.replaced({"steps": 50})
     assert p_tuning(patience=4) == usual.replaced({"patience": 4})
+    never = p_tuning(stopping_threshold=2.0)
+    assert never == usual.replaced({"stopping_threshold": 2.0})
     assert p_tuning("paper").patience == 20
     (tuned,) = methods_of("fine-tune", train=TrainOverrides())
     assert tuned == METHODS["fine-tune"]

@@ -24,7 +24,7 @@ from ptune.model.rows.examples import HiddenWordsExample
 from ptune.model.running import losses as model_losses
 from ptune.runs.logs.json_lines import JsonLinesLog
 from ptune.runs.logs.open_logs import opened_logs
-from ptune.settings import TrainConfig
+from ptune.settings import SettingsError, TrainConfig
 from ptune.template.language import Template
 from ptune.training import loop, prompt_training, rehearsal
 from ptune.training.loop import Training, account, fit
@@ -269,6 +269,25 @@ def test_patience_counts_in_steps_too_where_epochs_are_short(monkeypatch):
     ]
     trained.history[-1] = replace(trained.history[-1], loss=trained.best.loss)
     assert account("It", trained, settings) == ["It was stopped by patience at step 10 of 30."]
+
+
+def test_training_stops_where_the_dev_score_reaches_a_threshold(monkeypatch):
+    model, data = bank([0])
+    scores = iter([0.5, 0.75, 1.0, 1.0])
+    evaluate = loop.PromptTraining.evaluate
+    monkeypatch.setattr(
+        loop.PromptTraining,
+        "evaluate",
+        lambda job, loss, _: evaluate(job, loss, lambda: next(scores)),
+    )
+    settings = TrainConfig(batch_size=13, epochs=4, patience=2, stopping_threshold=0.75)
+    trained = fit(model, data, settings)["task 0"]
+    assert (trained.step, trained.best.dev, trained.stopped) == (2, 0.75, True)
+    assert account("It", trained, settings) == [
+        "It was stopped at step 2 of 4, where its dev score reached 0.75."
+    ]
+    with pytest.raises(SettingsError):
+        TrainConfig(stopping_threshold=float("nan"))
 
 
 def test_steps_that_epochs_cut_short_are_told():

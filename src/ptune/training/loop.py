@@ -40,6 +40,7 @@ from ptune.training.prompt_training import (
     TextMetric,
     TrainingHistory,
     Tune,
+    reached,
 )
 from ptune.training.watching import log_evaluation, log_step
 
@@ -93,7 +94,12 @@ class _Part:
 def account(name: str, trained: TrainingHistory, config: TrainConfig) -> list[str]:
     """Sentences that explain why a training took fewer steps than were configured."""
     sentences = []
-    if trained.stopped:
+    if trained.stopped and reached(trained.best, config):
+        sentences.append(
+            f"{name} was stopped at step {trained.step} of {trained.planned}, where its dev score "
+            f"reached {config.stopping_threshold:g}."
+        )
+    elif trained.stopped:
         falling = (
             ", the training loss still falling: a larger patience may get further"
             if trained.still_falling

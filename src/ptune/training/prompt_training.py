@@ -53,6 +53,13 @@ class TrainingHistory:
         return self.best is not None and self.history[-1].loss < FALLING * self.best.loss
 
 
+def reached(best: Evaluation | None, config: TrainConfig) -> bool:
+    """Whether the best dev score is at the threshold at which a training stops."""
+    if best is None or config.stopping_threshold is None:
+        return False
+    return best.dev >= config.stopping_threshold
+
+
 def check_splits(name: str, rows: Sequence[Row], dev: Sequence[Row]) -> None:
     """Refuse a training without rows to learn from, or without rows that choose its best state.
 
@@ -201,7 +208,7 @@ class PromptTraining:
     def evaluate(self, dev_loss: float, score: Callable[[], float]) -> None:
         """Record an evaluation: keep the state if the dev score is the best so far (a tie is
         decided by the dev loss), and stop the training once it has not improved for ``patience``
-        evaluations."""
+        evaluations, or has reached ``stopping_threshold``."""
         loss = float(torch.stack(self.losses).mean())
         self.losses = []
         if not (math.isfinite(loss) and math.isfinite(dev_loss) and math.isfinite(dev := score())):
@@ -217,12 +224,14 @@ class PromptTraining:
         self.trained.history.append(evaluation)
         best = self.trained.best
         if best is None or (evaluation.dev, -evaluation.dev_loss) > (best.dev, -best.dev_loss):
-            self.trained.best, self.stale = evaluation, 0
+            best = self.trained.best = evaluation
+            self.stale = 0
             self._keep()
         else:
             self.stale += 1
-        waited = self.step - (self.trained.best or evaluation).step >= self.config.patience_steps
-        self.done = self.step >= self.steps or (0 < self.config.patience <= self.stale and waited)
+        waited = self.step - best.step >= self.config.patience_steps
+        out_of_patience = 0 < self.config.patience <= self.stale and waited
+        self.done = self.step >= self.steps or out_of_patience or reached(best, self.config)
 
     @torch.no_grad()
     def _keep(self) -> None:

@@ -26,9 +26,9 @@ from ptune.training.paper_settings import preset_method
 ALL = "manual,p-tuning,fine-tune,manual+fine-tune"  # P-tuning, section 4.1
 MOST_TOGETHER = 64  # prompts in one batch
 # A probe trains many prompts at once: where nothing says how long, it waits for a gain half as
-# long as other commands do.
-PATIENCE = {"patience": 3, "patience_steps": 15}
-LENGTHS = ("epochs", "steps", "least_steps", "patience", "patience_steps")
+# long as other commands do, and not at all once every dev row is right.
+PATIENCE = {"patience": 3, "patience_steps": 15, "stopping_threshold": 1.0}
+LENGTHS = ("epochs", "steps", "least_steps", *PATIENCE)
 PAPER = pathlib.Path("paper")  # of --vocab: the vocabulary of the papers
 
 
