@@ -915,3 +915,14 @@ def test_files_are_read_as_the_prompts_own_were(folder):
         answer_rows.evaluate(
             EvaluateConfig(prompt=folder / "out", data=table, separator="|"), unheard
         )
+
+
+def test_answers_to_whole_rows_and_texts_are_no_conll_file(prompts, tmp_path):
+    rows, out = tmp_path / "rows.jsonl", tmp_path / "answers.conll"
+    write(rows, ROWS)
+    given = {"data": rows, "out": out, "device": "cpu"}
+    with pytest.raises(ConfigError, match="a label for each word, and .*labels gives one answer"):
+        answer_rows.predict(PredictConfig(prompt=prompts / "labels", **given))
+    with pytest.raises(ConfigError, match="a label for each word, and ptune generate writes texts"):
+        answer_rows.generate(GenerateConfig(prompt=prompts / "writes", **given))
+    assert not out.exists()

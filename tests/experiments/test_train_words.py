@@ -99,6 +99,73 @@ def test_evaluate_and_predict_answer_as_training_did(world, trained, tmp_path, c
         assert len(line["words"]) == len(answer["prediction"])
 
 
+ODD = (
+    "# newdoc id = 1\n-DOCSTART-\t-X-\tO\n\n# text = Vienna lies\n"
+    "Vienna\tNNP\tB-place\nlies\tVBZ\tO \n"
+    "# a note of three\n\n\n \nRome\tNNP\tO\r\nis\tVBZ\tO\n\n# the last one here\n"
+)
+
+
+def test_answers_as_conll_are_the_lines_with_one_more_column(world, trained, tmp_path):
+    rows, out, again = (tmp_path / name for name in ("odd.conll", "answers.conll", "again.jsonl"))
+    rows.write_bytes(ODD.encode())
+    main.main(["predict", str(world / "out"), "--data", str(rows), "--out", str(out)])
+    lines = out.read_bytes().decode().split("\n")
+    model = prompt_folder.load([world / "out"], device="cpu")
+    questions = [{"words": ["Vienna", "lies"]}, {"words": ["Rome", "is"]}]
+    expected = [name for answer in model.predict(questions) for name in answer["prediction"]]
+    labels, remade = iter(["O", *expected]), []
+    for line in ODD.split("\n"):
+        if "\t" in line:
+            end = "\r" if line.endswith("\r") else ""
+            line = f"{line.rstrip()}\t{next(labels)}{end}"
+        remade.append(line)
+    assert lines == remade and next(labels, None) is None and "B-place" in expected
+    main.main(["predict", str(world / "out"), "--data", str(out), "--out", str(again)])
+    read = [json.loads(line) for line in again.read_text().splitlines()]
+    assert [name for row in read for name in row["label"]] == expected
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("Vienna\nlies\n\nRome\n", r"Vienna\t(\S+)\nlies\t(\S+)\n\nRome\t(\S+)\n"),
+        ("Vienna  O\nlies O \n", r"Vienna  O (\S+)\nlies O (\S+)\n"),
+        ("Vienna O\rlies O\r", r"Vienna O (\S+)\rlies O (\S+)\r"),
+        ("Vienna O\nlies O", r"Vienna O (\S+)\nlies O (\S+)"),
+    ],
+)
+def test_a_column_of_answers_is_parted_as_the_others_are(world, trained, tmp_path, text, expected):
+    rows, out = tmp_path / "rows.conll", tmp_path / "answers.conll"
+    rows.write_bytes(text.encode())
+    main.main(["predict", str(world / "out"), "--data", str(rows), "--out", str(out)])
+    assert re.fullmatch(expected, out.read_bytes().decode())
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--data", "rows.jsonl", "--form", "rows"], "rows.jsonl is read as rows"),
+        ([], "Standard input is read as JSON lines"),
+        (["--data", "rows.conll", "--resume"], "leave --resume out"),
+        (["--data", "rows.conll", "--skip-bad-lines"], "leave --skip-bad-lines out"),
+        (["--data", "rows.conll", "--explain"], "leave --explain out"),
+        (["--data", "rows.conll", "--top", "1"], "leave --top out"),
+    ],
+)
+def test_what_conll_cannot_hold_is_refused(
+    world, trained, tmp_path, monkeypatch, capsys, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text('{"words": ["Vienna"]}\n')
+    (tmp_path / "rows.conll").write_text("Vienna\n")
+    with pytest.raises(SystemExit):
+        main.main(["predict", str(world / "out"), *options, "--out", "answers.conll"])
+    printed = " ".join(capsys.readouterr().err.split())
+    assert message in printed and "answers.conll: " in printed
+    assert not (tmp_path / "answers.conll").exists()
+
+
 def test_a_killed_training_goes_on_to_the_same_prompt(world, trained, tmp_path, monkeypatch):
     from ptune.training import loop
 

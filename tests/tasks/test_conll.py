@@ -107,3 +107,17 @@ def test_labels_are_held_against_those_of_the_task_by_their_line(tmp_path):
     assert "line 2: the word 'b' has the label 'I-a' behind 'O', and an entity begins" in first
     assert "line 5: There is no label 'I-b'" in second
     assert not faults_of(rows[:1], WordLabels("words", LABELS.labels, None, "iob1"), "label")
+
+
+def test_a_line_that_begins_a_document_takes_no_words_with_it(tmp_path):
+    rows = read(tmp_path, "-DOCSTART- O\nVienna B-place\nlies O\n")
+    assert rows == [{"words": ["Vienna", "lies"], "label": ["B-place", "O"]}] and rows[0].line == 2
+
+
+@pytest.mark.parametrize("text, place", [("a b\n", "white space"), ("a\tb\n", "a tab")])
+def test_a_label_that_its_column_cannot_hold_is_refused(tmp_path, text, place):
+    (tmp_path / "rows.conll").write_text(text)
+    labels = ["O", "B-work\tof art"] if place == "a tab" else ["O", "B-work of"]
+    with pytest.raises(ConfigError, match=f"have {place} between them, and the label 'B-work"):
+        conll.Answers(tmp_path / "rows.conll", FileConfig(), labels)
+    conll.Answers(tmp_path / "rows.conll", FileConfig(), ["O", "B-work"])

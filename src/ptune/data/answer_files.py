@@ -5,7 +5,8 @@ with the answer: ``{"text": "...", "ptune": {"prediction": "good", "scores": {"g
 0.1}}}``; of written text ``{"ptune": {"text": "..."}}``, or ``"texts"`` where several are asked
 for. Tables (``.csv``, ``.tsv``): the file's columns, and one for each part of the answer:
 ``ptune_prediction`` (empty where no answer was given) and ``ptune_probability``, with a
-``ptune_set`` where sets of labels are asked for; or ``ptune_text``.
+``ptune_set`` where sets of labels are asked for; or ``ptune_text``. CoNLL (``.conll``): the lines
+of the rows' own file, with the label of each word in one more column (``tasks/layouts/conll.py``).
 """
 
 import csv
@@ -21,7 +22,8 @@ from ptune.errors import ConfigError, DataError, nearest
 
 KEY = "ptune"
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-FORMS = (".jsonl", *DELIMITERS)
+CONLL = ".conll"
+FORMS = (".jsonl", *DELIMITERS, CONLL)
 LABEL_SEPARATOR = ";"
 
 
@@ -53,6 +55,11 @@ class Writer(Protocol):
 def is_folder(path: pathlib.Path | None) -> bool:
     """Whether answers go into a folder of files: one that is there, or a name without an ending."""
     return path is not None and (not path.suffix or path.is_dir() and path.suffix not in FORMS)
+
+
+def is_conll(path: pathlib.Path | None) -> bool:
+    """Whether answers go into a CoNLL file."""
+    return path is not None and path.suffix == CONLL
 
 
 def check(

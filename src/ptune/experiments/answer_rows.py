@@ -17,7 +17,7 @@ from ptune.answers.word_labels import WordLabels
 from ptune.base import files, terminal
 from ptune.base.progress import Progress
 from ptune.data import answer_files
-from ptune.data.answer_files import is_folder
+from ptune.data.answer_files import is_conll, is_folder
 from ptune.data.row import FileRow
 from ptune.data.rows import row_of
 from ptune.data.shards.listing import check_matches, is_table_of_files
@@ -148,6 +148,8 @@ def predict(config: PredictConfig, report: Callable[[str], None] = terminal.prin
     form = config.form or model.tasks[0].task.layout.form
     if config.submission is not None:
         _check_submission(config, form)
+    if is_conll(config.out):
+        _check_conll(config, model, form)
     _stream(answering, report, _workers(config))
     if config.submission is not None:
         files.write_text(config.submission, submission.text(form, submitted))
@@ -266,6 +268,11 @@ def _check_out(run: AnswerRun) -> None:
             "--shard-rows is of answers that go into a folder: give --out a name without an "
             "ending, or leave it out."
         )
+    if is_conll(run.out) and run.command != "ptune predict":
+        raise ConfigError(
+            f"{run.out}: a CoNLL file has a label for each word, and {run.command} writes texts: "
+            "give --out a name that ends in .jsonl, .csv or .tsv."
+        )
     path = pathlib.Path(run.data) if run.data is not None else None
     answer_files.check(run.out, path, run.resume or run.overwrite)
 
@@ -295,6 +302,37 @@ def _check_submission(config: PredictConfig, form: str) -> None:
         name = submission.FILES[form]
         raise ConfigError(
             f"{config.submission} is a folder: name the file, as {config.submission / name}.jsonl."
+        )
+
+
+def _check_conll(config: PredictConfig, model: PromptModel, form: str) -> None:
+    """Refuse answers that are no CoNLL file.
+
+    Raises:
+        ConfigError: the reason.
+    """
+    advice = "give --out a name that ends in .jsonl, which takes all answers"
+    if not all(isinstance(bound.verbalizer, WordLabels) for bound in model.tasks):
+        raise ConfigError(
+            f"{config.out}: a CoNLL file has a label for each word, and {config.prompt} gives one "
+            f"answer to a row: {advice}."
+        )
+    if config.data is None or form != "conll":
+        rows = config.data or STANDARD_INPUT.capitalize()
+        raise ConfigError(
+            f"{config.out}: answers as CoNLL are the lines of a CoNLL file with one more column, "
+            f"and {rows} is read as {form if config.data else 'JSON lines'}: {advice}."
+        )
+    lacking = {
+        "--resume": config.resume,
+        "--skip-bad-lines": config.skip_bad_lines,
+        "--explain": config.explain,
+        "--top": config.top,
+    }
+    if given := next((name for name, value in lacking.items() if value), None):
+        raise ConfigError(
+            f"{config.out}: a CoNLL file has every word with its label, is written whole, and has "
+            f"no room for more: leave {given} out, or {advice}."
         )
 
 

@@ -241,8 +241,9 @@ class PredictConfig(FileConfig):
     """rows, or the layout of a table-to-text set or of one of SuperGLUE's tasks; by default that of
     the files that the prompt was trained on. Standard input holds rows."""
     out: pathlib.Path | None = None
-    """Where the answers go: .jsonl, .csv or .tsv; a folder (a name without an ending), which takes
-    any number of rows and gets files of their form; JSON lines to standard output by default."""
+    """Where the answers go: .jsonl, .csv or .tsv; .conll for words with labels, the lines of --data
+    with one more column; a folder (a name without an ending), which takes any number of rows and
+    gets files of their form; JSON lines to standard output by default."""
     shard_rows: Annotated[int, Field(ge=1)] | None = None
     """Rows of a file in such a folder, 16,384 by default; a run that is killed loses the answers of
     one at most."""

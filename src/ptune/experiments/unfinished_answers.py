@@ -7,6 +7,7 @@ rows are others.
 """
 
 import contextlib
+import io
 import json
 import pathlib
 import sys
@@ -19,10 +20,12 @@ from ptune.base import files
 from ptune.base.file_names import partial_file
 from ptune.data import answer_files
 from ptune.errors import ConfigError, DataError, StoreError
-from ptune.experiments.answer_batches import AnswerRun
+from ptune.experiments.answer_batches import AnswerRun, options_for
 from ptune.model.prompt_model import PromptModel, Row
+from ptune.model.running.token_answers import labels_of
 from ptune.runs import identity
 from ptune.storage import prompt_folder
+from ptune.tasks.layouts import conll
 
 
 class Finished:
@@ -100,6 +103,11 @@ def opened(
             another process writes there.
         StoreError: the file cannot be written.
     """
+    if run.out is not None and answer_files.is_conll(run.out):
+        answers = _conll(run, model)
+        yield io.StringIO(), answers, Finished()
+        files.write_text(run.out, answers.text)
+        return
     if run.out is None:
         if run.resume:
             raise ConfigError("--resume goes on with a file of answers: give --out too.")
@@ -122,6 +130,15 @@ def opened(
         finally:
             if not partial.exists():
                 note.unlink(missing_ok=True)
+
+
+def _conll(run: AnswerRun, model: PromptModel) -> conll.Answers:
+    """What writes answers as a CoNLL file, whole when all rows are answered."""
+    path = pathlib.Path(run.data or "")
+    names = {name for task in range(len(model.tasks)) for name in labels_of(model, task).labels}
+    return conll.Answers(
+        path, options_for(path, run.options, model.tasks[0].task.layout), sorted(names)
+    )
 
 
 @contextlib.contextmanager
