@@ -72,6 +72,12 @@ def test_train_scores_and_reports(world, trained):
     assert run.dev_score == "entity-f1" and list(run.figures) == names
     assert run.figures["entity-f1"] > 0 and set(run.intervals) == set(names)
     assert "places: entity-f1" in "\n".join(lines)
+    assert list(run.baselines) == ["most-frequent-label", "linear-probe"]
+    sentence = next(line for line in lines if line.startswith("Baselines"))
+    assert (
+        "entity-f1: Each word's most frequent label " in sentence and "; Linear probe" in sentence
+    )
+    assert "most frequent label" in (world / "out" / "report.html").read_text()
     assert "entity-f1" in (world / "out" / "report.html").read_text()
     assert prompt_folder.template_of(world / "out") == "{prefix:8} {words}"
 

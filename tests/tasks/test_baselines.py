@@ -5,7 +5,10 @@ import pytest
 import tiny
 import torch
 
+from ptune.answers.word_labels import WordLabels
 from ptune.lm.language_model import LanguageModel
+from ptune.model.running import token_answers
+from ptune.tasks.judging import word_baselines
 from ptune.tasks.judging.baselines import (
     MOST_ROWS,
     Question,
@@ -15,6 +18,8 @@ from ptune.tasks.judging.baselines import (
     majority,
     vectors,
 )
+from ptune.tasks.resolved import resolve
+from ptune.tasks.schema import TaskConfig
 from ptune.template.language import Template
 
 GOOD, BAD = (
@@ -103,3 +108,57 @@ def test_which_baseline_is_ahead():
         0.7,
     )
     assert advice("p-tuning") == "try --method auto" and "sentence encoder" in advice("auto")
+
+
+WORDS = WordLabels("words", ("O", "B-place", "I-place"))
+SENTENCES = [
+    {"words": ["Rome", "is", "great"], "label": ["B-place", "O", "O"]},
+    {"words": ["Vienna", "lies", "in", "Rome"], "label": ["B-place", "O", "O", "B-place"]},
+    {"words": ["in", "the", "Rome", "film"], "label": ["O", "O", "O", "O"]},
+]
+
+
+def word_form(labels=WORDS, template="{prefix:2} {words}"):
+    raw = {"name": "places", "tag": "words", "labels": list(labels.labels), "template": template}
+    return resolve.task_form(TaskConfig.model_validate({**raw, "method": "p-tuning-v2+head"}))
+
+
+def test_a_word_has_the_label_that_it_has_most_often_in_training_rows():
+    asked = [{"words": ["Rome", "in", "Madrid", "Vienna"]}]
+    answers = word_baselines.most_frequent(WORDS, "label", train=SENTENCES, test=asked)
+    assert answers == [["B-place", "O", "O", "B-place"]]
+    plain = WordLabels("words", ("NOUN", "VERB"))
+    rows = [{"words": ["is", "film", "Rome"], "label": ["VERB", "NOUN", "NOUN"]}]
+    answers = word_baselines.most_frequent(
+        plain, "label", train=rows, test=[{"words": ["a", "is"]}]
+    )
+    assert answers == [["NOUN", "VERB"]]
+
+
+def test_words_have_two_baselines_that_learn_from_the_training_rows():
+    lm = LanguageModel(*tiny.tiny("bert"))
+    figures = word_baselines.figures(word_form(), lm, train=SENTENCES, test=SENTENCES)
+    assert list(figures) == ["most-frequent-label", "linear-probe"]
+    frequent = {"entity-f1": 6 / 7, "entity-precision": 3 / 4, "entity-recall": 1.0}
+    for name, figure in frequent.items():
+        assert figures["most-frequent-label"][name] == pytest.approx(figure)
+    assert figures["most-frequent-label"]["word-accuracy"] == pytest.approx(10 / 11)
+    assert figures["linear-probe"]["entity-f1"] == 1.0, "the LM tells Rome's film from Rome"
+    outside = [{**row, "label": ["O"] * len(row["words"])} for row in SENTENCES]
+    of_one = word_baselines.figures(word_form(), lm, train=outside, test=SENTENCES)
+    assert list(of_one) == ["most-frequent-label"]
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_vectors_of_words_are_the_lms_at_their_tokens(family):
+    """As they are without a prompt, whatever rows share their batch."""
+    lm = LanguageModel(*tiny.tiny(family))
+    model = word_baselines.plain_model(word_form(), WORDS, lm)
+    for row, of_row in zip(SENTENCES, token_answers.word_vectors(model, SENTENCES)):
+        example = model.encode(0, [row])[0]
+        fill = example.fills[0]
+        with torch.no_grad():
+            hidden = lm.model.base_model(input_ids=torch.tensor([fill.ids])).last_hidden_state[0]
+        expected = hidden[list(fill.answer_positions)].numpy()
+        assert example.words == tuple(range(len(row["words"]))) and set(fill.soft_slots) == {-1}
+        np.testing.assert_allclose(of_row.numpy(), expected, atol=1e-4, rtol=1e-4)

@@ -19,6 +19,11 @@ BASELINES = {
     TFIDF: "TF-IDF, logistic regression",
     PROBE: "Linear probe on the LM",
 }
+FREQUENT = "most-frequent-label"  # the same where words have labels
+BASELINES_OF_WORDS = {
+    FREQUENT: "Each word's most frequent label",
+    PROBE: BASELINES[PROBE],
+}
 
 LABELLED = (
     "accuracy",

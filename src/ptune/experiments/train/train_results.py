@@ -14,13 +14,13 @@ from ptune.experiments.train.train_model import folder_of
 from ptune.experiments.train.train_setup import CHECKPOINT, Setup, score_of_training
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics import intervals, text_words
-from ptune.metrics.labels import BASELINES
+from ptune.metrics.labels import BASELINES, BASELINES_OF_WORDS
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.reports.schemas import Run
 from ptune.settings import TrainConfig
 from ptune.storage import peft_format, prompt_folder
 from ptune.survey import findings
-from ptune.tasks.judging import baselines, judge_labels, judge_texts
+from ptune.tasks.judging import baselines, judge_labels, judge_texts, word_baselines
 from ptune.tasks.judging.label_details import LabelDetails
 from ptune.tasks.resolved.task_form import TaskForm
 from ptune.tasks.rows.splits import training_labels
@@ -104,8 +104,10 @@ def baseline_figures(
 ) -> Figures:
     """The figures of the baselines, by the LM as it is before any training."""
     labels = form.answers.names
-    if not (labels and train and test) or form.answers.word_labels:
+    if not (labels and train and test):
         return {}
+    if form.answers.word_labels:
+        return word_baselines.figures(form, lm, train=train, test=test)
     to_learn = [] if form.answers.multi_label else training_labels(data, form.target, labels)
     asked = judge_labels.question(form, lm, train=train, test=test, training_labels=to_learn)
     return baselines.figures(asked, lm)
@@ -228,14 +230,21 @@ def report_beside(form: TaskForm, run: Run, report: Callable[[str], None]) -> No
         return
     metric = judge_labels.metrics_of(form)[0]
     scores = {name: figures[metric] for name, figures in run.baselines.items()}
-    listed = "; ".join(f"{BASELINES[name]} {score:.4g}" for name, score in scores.items())
+    titles = BASELINES_OF_WORDS if form.answers.word_labels else BASELINES
+    listed = "; ".join(f"{titles[name]} {score:.4g}" for name, score in scores.items())
     report(f"Baselines without prompts, on the same rows, {metric}: {listed}")
     if ahead := baselines.behind(run.figures[metric], scores):
         name, score = ahead
         report(
-            f"This run ({run.figures[metric]:.4g}) is behind a baseline, {BASELINES[name]} "
-            f"({score:.4g}): {baselines.advice(run.method, form.answers.multi_label)}."
+            f"This run ({run.figures[metric]:.4g}) is behind a baseline, {titles[name]} "
+            f"({score:.4g}): {_advice(form, run)}."
         )
+
+
+def _advice(form: TaskForm, run: Run) -> str:
+    if form.answers.word_labels:
+        return word_baselines.ADVICE
+    return baselines.advice(run.method, form.answers.multi_label)
 
 
 def report_training(setup: Setup, trained: Trained) -> None:

@@ -62,12 +62,12 @@ class WordsExample(ScoredExample):
         """The log probabilities of the labels of each word [W, C]: the mean over its tokens."""
         log_probs = reader(hidden_states(outputs)).log_softmax(-1).cpu()
         parts = log_probs.split([len(example.words) for example in examples])
-        return [example._of_words(part) for example, part in zip(examples, parts)]
+        return [example.of_words(part) for example, part in zip(examples, parts)]
 
-    def _of_words(self, log_probs: torch.Tensor) -> torch.Tensor:
+    def of_words(self, values: torch.Tensor) -> torch.Tensor:
         """The means over the tokens of each word [W, C], from the values at all tokens [A, C]."""
         words = torch.tensor(self.words)
-        sums = log_probs.new_zeros(self.count, log_probs.shape[1]).index_add(0, words, log_probs)
+        sums = values.new_zeros(self.count, values.shape[1]).index_add(0, words, values)
         return sums / words.bincount(minlength=self.count)[:, None]
 
     def loss_of_scores(self, scores: torch.Tensor) -> float:

@@ -3,7 +3,7 @@ scheme allows, with the entities in them, or the likeliest part of a text."""
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 
@@ -14,7 +14,8 @@ from ptune.metrics import answers as answer_metrics
 from ptune.metrics import entities
 from ptune.model.rows.examples import Example, Shortening
 from ptune.model.rows.passages import PassageExample
-from ptune.model.rows.words import WordsExample
+from ptune.model.rows.words import WordsExample, hidden_states
+from ptune.model.running.forward import batches_of, fill_counts, run_examples
 from ptune.model.task import Row
 
 if TYPE_CHECKING:
@@ -55,6 +56,31 @@ def predictions(
         model.answer(examples, [next(scores) for _ in examples])["prediction"]
         for examples in encoded
     ]
+
+
+@torch.no_grad()
+def word_vectors(model: "PromptModel", rows: Sequence[Row]) -> list[torch.Tensor]:
+    """The hidden states by which the first task reads the words of each row [W, H], of a word that
+    is read at several tokens their mean; on the CPU.
+
+    Raises:
+        DataError, TemplateError: a row does not fit; the message gives its number.
+    """
+    examples = [row for row in model.encode(0, rows, labelled=False) if is_words(row)]
+    order = sorted(range(len(examples)), key=lambda number: examples[number].length)
+    vectors: dict[int, torch.Tensor] = {}
+    with model.evaluating():
+        for batch in batches_of(order, fill_counts(examples), model.evaluation_rows):
+            outputs = run_examples(model, [examples[number] for number in batch])
+            for number, of_row in zip(batch, outputs):
+                hidden = hidden_states([of_row]).float().cpu()
+                vectors[number] = examples[number].of_words(hidden)
+    return [vectors[number] for number in range(len(rows))]
+
+
+def is_words(example: Example) -> TypeGuard[WordsExample]:
+    """Whether each word of a row has a label."""
+    return isinstance(example, WordsExample)
 
 
 def words_answer(

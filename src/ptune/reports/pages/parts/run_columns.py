@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ptune.metrics.intervals import Interval
-from ptune.metrics.labels import BASELINES, deviation, mean
+from ptune.metrics.labels import BASELINES, BASELINES_OF_WORDS, deviation, mean
 from ptune.metrics.texts import METRICS
 from ptune.metrics.trust import TRUST
 from ptune.reports.pages.design import MARK, Score, count, interval, near_best
@@ -226,7 +226,7 @@ def baselines_of(columns: Sequence[Column]) -> dict[str, list[Score | None]]:
     """What each column's user would get without prompts on the same rows: by the baseline's title,
     the first figure for each column."""
     scores: dict[str, list[Score | None]] = {}
-    for name, title in BASELINES.items():
+    for name, title in (BASELINES | BASELINES_OF_WORDS).items():
         of_columns = [score_of(title, _baseline_values(column, name)) for column in columns]
         if any(of_columns):
             scores[title] = of_columns
