@@ -65,6 +65,11 @@ def test_values_that_make_no_sense(values):
         (DecodingConfig, {"seed": 2**63}),
         (TaskConfig, {"prompts": 10**6}),
         (TaskConfig, {"max_length": 0}),
+        (TaskConfig, {"max_length": True}),
+        (DecodingConfig, {"max_new_tokens": True}),
+        (DecodingConfig, {"temperature": True}),
+        (TrainConfig, {"learning_rate": True}),
+        (TrainOverrides, {"learning_rate": True}),
     ],
 )
 def test_values_that_no_run_can_have(kind, values):

@@ -85,7 +85,7 @@ def nearest(name: str, known: Iterable[str], most: int = LISTED) -> str:
     return f"Known: {listed}{', ...' if len(known) > most else '.'}"
 
 
-FORMS = ("literal[", "dict[")
+FORMS = ("literal[", "dict[", "constrained-")
 """How pydantic names the forms of a value that may have several."""
 
 

@@ -3,8 +3,8 @@ of rows is read. The line under each field is its help."""
 
 import os
 import pathlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     create_model,
     field_validator,
     model_validator,
@@ -65,6 +66,28 @@ class _Checked(ModelMetaclass):
             raise SettingsError(f"{first_fault(error)}.") from error
 
 
+def refuse_truth(kind: type[BaseModel], value: Any, info: ValidationInfo) -> Any:
+    """A value that is not yet checked; true and false, which Python counts as 1 and 0, are refused
+    in the place of a number.
+
+    Raises:
+        ValueError: it is one of them.
+    """
+    kinds = set(_kinds_in(kind.model_fields[str(info.field_name)].annotation))
+    if isinstance(value, bool) and kinds & {int, float} and not kinds & {bool, Any}:
+        raise ValueError(f"a number is written in figures, and this is {str(value).lower()}")
+    return value
+
+
+def _kinds_in(annotation: Any) -> Iterator[Any]:
+    """The types that an annotation is made of."""
+    inner = get_args(annotation) if get_origin(annotation) is not Literal else ()
+    if not inner:
+        yield annotation
+    for part in inner:
+        yield from _kinds_in(part)
+
+
 class Config(BaseModel, metaclass=_Checked):
     """Frozen, and refuses what it does not know. A path that begins with ~ is the user's home, also
     where no shell has put that in."""
@@ -72,6 +95,11 @@ class Config(BaseModel, metaclass=_Checked):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        return refuse_truth(cls, value, info)
 
     @field_validator("*")
     @classmethod

@@ -59,6 +59,14 @@ def test_a_set_holds_the_right_label_as_often_as_is_asked(coverage):
     assert coverage == 0.6 or np.mean(hits) < coverage + 1 / 31 + 3 * error
 
 
+def test_rows_that_were_counted_are_covered_where_all_of_them_tie():
+    for share in torch.linspace(0.01, 0.49, 40).tolist():
+        shares = torch.tensor([[share, 0.9 - 0.9 * share, 0.1 - 0.1 * share]] * 30)
+        kept = Confidence.fitted(shares, [0] * 30, scaled=False)
+        assert 0 in kept.label_set(shares[0].tolist(), 0.9)
+        assert 0 in kept.label_set([shares[0, 0].item() - 1e-7, 0.9, 0.1], 0.9)
+
+
 def test_a_set_is_never_empty_and_whole_where_rows_are_too_few():
     kept = Confidence(nonconformity=(0.1, 0.2, 0.3, 0.4))
     assert kept.label_set([0.2, 0.5, 0.3], 0.5) == [1]

@@ -12,7 +12,7 @@ from ptune.cli.main import main
 from ptune.cli.parsing.flags import flags_of
 from ptune.cli.parsing.parse import parse
 from ptune.errors import StoreError
-from ptune.runs.folder import held
+from ptune.runs.folder import check_empty, held
 
 ROWS = "text,label\n" + "".join(f"film {i} is {'bd'[i % 2]},{'yn'[i % 2]}\n" for i in range(12))
 
@@ -107,11 +107,31 @@ def test_a_refused_option_of_a_table_writes_nothing(capsys, folder, arguments):
     assert [path.name for path in folder.iterdir()] == ["plain.csv"]
 
 
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--out", "full/odd.txt"], "full/odd.txt is a file, and --out full/odd.txt is a folder"),
+        (["--out", "full"], "full holds odd.txt, which this run did not write"),
+        (["--device", "tpu"], "There is no device 'tpu'"),
+        (["--resume"], "There is no run of ptune train in plain-trained to go on with"),
+        (["--log", "trackio"], "--log trackio needs the package trackio"),
+    ],
+)
+def test_where_a_table_cannot_be_trained_is_told_before_its_task_is_written(
+    capsys, folder, monkeypatch, arguments, message
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    pathlib.Path("full").mkdir()
+    pathlib.Path("full/odd.txt").write_text("x")
+    assert message in refusal(capsys, "train", "plain.csv", *arguments)
+    assert sorted(path.name for path in folder.rglob("*")) == ["full", "odd.txt", "plain.csv"]
+
+
 def test_a_table_is_trained_after_a_refusal_that_came_late(capsys, folder):
     with pytest.raises(SystemExit):
-        main(["train", "plain.csv", "--text=text", "--out", "t", "--device", "tpu"])
-    assert pathlib.Path("t.yaml").exists() and "no device 'tpu'" in capsys.readouterr().err
-    refused = ["train", "plain.csv", "--text", "text", "--out", "t", "--device", "xpu:7"]
+        main(["train", "plain.csv", "--text=text", "--out", "t", "--tune", "lm"])
+    assert pathlib.Path("t.yaml").exists() and "tune" in capsys.readouterr().err
+    refused = ["train", "plain.csv", "--text", "text", "--out", "t", "--tune", "both"]
     with pytest.raises(SystemExit):
         main(refused)
     assert "there already" not in capsys.readouterr().err
@@ -126,6 +146,8 @@ def test_a_file_in_the_place_of_a_folder_is_named(folder, out):
     message = f"^afile is a file, and --out {out} is a folder: choose another --out.$"
     with pytest.raises(StoreError, match=message), held(out):
         pass
+    with pytest.raises(StoreError, match=message):
+        check_empty(out)
 
 
 def test_ctrl_c_while_the_command_line_is_imported_leaves_no_traceback():

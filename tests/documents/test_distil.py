@@ -166,7 +166,8 @@ def test_what_cannot_be_asked_is_refused(world, tmp_path):
         part.save_pretrained(tmp_path / "bert")
     for settings, message in (
         ({"lm": str(tmp_path / "bert")}, "a masked LM"),
-        ({"template": "{question}"}, "mask"),
+        ({"lm": "nowhere", "template": "{question}"}, "mask"),
+        ({"lm": "nowhere", "template": "Answer: {mask}"}, "with {question}"),
         (
             {
                 "documents": [world / "pages" / "austria.txt"],
@@ -176,7 +177,7 @@ def test_what_cannot_be_asked_is_refused(world, tmp_path):
             },
             "takes 80 tokens, which is too little",
         ),
-        ({"template": "{soft:2}{question} {mask}"}, "without learned tokens"),
+        ({"lm": "nowhere", "template": "{soft:2}{question} {mask}"}, "without learned"),
     ):
         with pytest.raises(ConfigError, match=message):
             distil(config(world, tmp_path / "out", **settings), quiet)

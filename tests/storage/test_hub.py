@@ -84,6 +84,7 @@ def test_the_card_says_what_it_is(hub, tmp_path, capsys):
     assert hub.commits == {} and "Nothing was sent" in text
     for part in ('license: "mit"', 'base_model: "owner/lm"', "{prefix:2}{x}", "| accuracy | 0.75"):
         assert part in text
+    assert "\n\n| figure | value |\n|---|---|\n| accuracy | 0.75 |\n" in text
     assert 'ptune.load("me/films")' in text and "PeftModel.from_pretrained" in text
 
 

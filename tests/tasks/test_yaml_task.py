@@ -211,6 +211,16 @@ def test_a_trained_folder_is_not_overwritten(task):
             "none.txt cannot be read",
         ),
         (("out: trained", "method: ptuning"), ConfigError, "Did you mean 'p-tuning'"),
+        (
+            ('template: "', 'template: {text}\ntitle: "'),
+            ConfigError,
+            r'template: \{text\} without quotation marks .* template: "\{text\} \{mask\}"',
+        ),
+        (
+            ("out: trained", "patterns: [{text|shorten}]"),
+            ConfigError,
+            r"patterns.0: \{text\|shorten\} without quotation marks",
+        ),
     ],
 )
 def test_faults_in_a_task(task, change, error, message):

@@ -10,6 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 LEAST = 10  # rows by which a temperature is fitted
+ROUNDING = 1e-6  # by which one probability differs from batch to batch
 LARGEST = 20.0  # a temperature lies between this and its inverse
 
 
@@ -65,7 +66,7 @@ class Confidence(BaseModel):
         place = math.ceil(round((len(self.nonconformity) + 1) * coverage, 9))
         if place > len(self.nonconformity):
             return ranked
-        most = self.nonconformity[place - 1]
+        most = self.nonconformity[place - 1] + ROUNDING
         return [label for label in ranked if label == ranked[0] or 1 - shares[label] <= most]
 
 

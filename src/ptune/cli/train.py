@@ -110,6 +110,7 @@ def _table_to_task(table: pathlib.Path, options: Sequence[str]) -> tuple[pathlib
     )
     parsed = parse(TableTaskConfig, options, f"ptune train {table}", default)
     file = parsed.out.with_name(f"{parsed.out.name}.yaml")
+    _check_place(parsed)
     if not (parsed.resume and file.exists()):
         from ptune.tasks.new_task import new
 
@@ -121,6 +122,22 @@ def _table_to_task(table: pathlib.Path, options: Sequence[str]) -> tuple[pathlib
     rest = _without_table_options(options)
     is_given = any(option.partition("=")[0] == "--out" for option in rest)
     return file, rest if is_given else ["--out", str(parsed.out), *rest]
+
+
+def _check_place(config: TaskConfig) -> None:
+    """Refuse a device, a log and a folder with which the training could not begin.
+
+    Raises:
+        PtuneError: one of them is.
+    """
+    from ptune.lm.source.loading import choose_device
+    from ptune.runs.folder import working_in
+    from ptune.runs.logs.open_logs import check_logs
+
+    choose_device(config.device)
+    check_logs(config.log)
+    with working_in(config.out, "ptune train", config.resume, adds=bool(config.only)):
+        pass
 
 
 def _without_table_options(options: Sequence[str]) -> list[str]:

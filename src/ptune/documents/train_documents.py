@@ -83,6 +83,7 @@ def distil(
     Raises:
         PtuneError: documents, LM or settings are at fault; that is told before the first step.
     """
+    lessons.check_template(config.template)
     documents = read_documents.read(config.documents, config.text, config.name)
     names = [document.name for document in documents]
     questions = read_questions(config.judge, names) if config.judge else []

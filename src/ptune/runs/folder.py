@@ -161,7 +161,10 @@ def check_empty(folder: files.Path) -> None:
 
     Raises:
         ConfigError: it does; what is named.
+        StoreError: it is a file, or lies below one.
     """
+    if any(path.is_file() for path in (pathlib.Path(folder), *pathlib.Path(folder).parents)):
+        raise StoreError(_not_a_folder(pathlib.Path(folder)))
     if names := contents(folder):
         others = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         raise ConfigError(

@@ -2,22 +2,17 @@
 value that does not fit."""
 
 import difflib
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from ptune.errors import fault_within, nearest, reason
+from ptune.data.yaml_files import IN_QUOTES
+from ptune.errors import FORMS, fault_within, nearest, reason
 from ptune.settings import Config
 from ptune.tasks.schema import TaskConfig
 
 WORDS_OF_LABELS = ("labels", "verbalizers", "relations")  # keys that map each label to its words
-
-
-ONE_OF_SEVERAL = re.compile(
-    r"constrained-|literal\[|dict\["
-)  # pydantic's names of forms of a value
 
 
 def explained(error: ValidationError) -> str:
@@ -25,7 +20,7 @@ def explained(error: ValidationError) -> str:
     faults = error.errors()
     first = min(faults, key=lambda detail: detail["type"] != "extra_forbidden")
     first = fault_within(faults, first)
-    names = [name for name in map(str, first["loc"]) if not ONE_OF_SEVERAL.match(name)]
+    names = [name for name in map(str, first["loc"]) if not name.startswith(FORMS)]
     key = ".".join(names)
     if first["type"] == "extra_forbidden":
         section = ".".join(name for name in names[:-1] if not name.isdecimal())
@@ -34,7 +29,15 @@ def explained(error: ValidationError) -> str:
         return f"the key {key!r} is missing."
     if first["type"] == "dict_type" and names[0] in WORDS_OF_LABELS:
         return f"{key} is a mapping of each label to its word, such as {_mapping(first)}."
+    if first["type"] == "string_type" and _is_unquoted(first["input"]):
+        field = "{" + ", ".join(first["input"]) + "}"
+        return f"{key}: {field} without quotation marks is keys with values in YAML. {IN_QUOTES}."
     return f"{key}: {reason(first)}." if key else f"{reason(first)}."
+
+
+def _is_unquoted(value: Any) -> bool:
+    """Whether a mapping is what YAML reads in braces that were to be a text."""
+    return isinstance(value, dict) and set(value.values()) == {None}
 
 
 def _mapping(detail: Mapping[str, Any]) -> str:

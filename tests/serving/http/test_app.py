@@ -229,6 +229,7 @@ FAULTS = {
         400,
     ),
     "stop": ("/v1/completions", {"model": "letter", "prompt": "a", "stop": 5}, 400),
+    "top": ("/v1/classify", {"rows": [{"prompt": "film", "fields": {"x": "a"}}], "top": True}, 400),
     "rows": ("/v1/classify", {"rows": [{"prompt": "film", "fields": {"x": "a"}}] * 9}, 400),
     "rows[0].feilds": ("/v1/classify", {"rows": [{"prompt": "film", "feilds": {}}]}, 400),
     "rows[0].fields": ("/v1/classify", {"rows": [{"prompt": "film", "fields": {"x": 1e999}}]}, 400),

@@ -139,22 +139,27 @@ def _longest(lm: LanguageModel, text: Study) -> int:
     return len(lm.tokens.plain(f"{text.text}{text.question}{text.answer}")) + 32
 
 
-def task_of(teaching: Teaching, document: str, length: int) -> Task:
-    """How a document is asked.
+def check_template(written: str) -> None:
+    """Refuse a template by which no document can be asked.
 
     Raises:
-        ConfigError: the template has learned tokens of its own, or no place for an answer.
+        ConfigError: it has learned tokens of its own, or no place for a question or an answer.
         TemplateError: it cannot be read.
     """
-    template = Template.parse(f"{{prefix:{length}}}{teaching.template}")
-    if not template.has_mask or "{prefix" in teaching.template or "{soft" in teaching.template:
+    template = Template.parse(written)
+    has_both = template.has_mask and "question" in template.fields
+    if not has_both or "{prefix" in written or "{soft" in written:
         raise ConfigError(
-            f"The template {teaching.template!r} should be what stands behind a document: with "
+            f"The template {written!r} should be what stands behind a document: with "
             "{question}, and {mask} where the answer is written, and without learned tokens."
         )
+
+
+def task_of(teaching: Teaching, document: str, length: int) -> Task:
+    """How a document is asked."""
     return Task(
         document,
-        template,
+        Template.parse(f"{{prefix:{length}}}{teaching.template}"),
         target=TARGET,
         encoder="table",
         by=(FIELD, document),

@@ -2,7 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from ptune.settings import refuse_truth
 
 Fields = dict[str, Any]
 
@@ -11,6 +13,11 @@ class Request(BaseModel):
     """Frozen, and refuses what it does not know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        return refuse_truth(cls, value, info)
 
 
 class RowToClassify(Request):

@@ -95,12 +95,10 @@ def _figures(note: SavedPrompt, run: Run | None) -> str:
         lines.append(f"Rows: {counts}. Seed of the prompt: {note.seed}.")
         lines.append(f"Trained parameters: {run.trained_parameters:,}.")
     figures = note.metrics if run is None or not run.figures else run.figures
-    lines += [f"| {name} | {value:.4g} |" for name, value in _headed(figures)]
+    if figures:
+        lines.append("\n| figure | value |\n|---|---|")
+    lines += [f"| {name} | {value:.4g} |" for name, value in sorted(figures.items())]
     return "## Training and figures\n\n" + "\n".join(lines) if lines else ""
-
-
-def _headed(figures: dict[str, float]) -> list[tuple[str, float]]:
-    return sorted(figures.items())
 
 
 def _usage(note: SavedPrompt, repo: str, has_adapter: bool, prompts: int) -> str:
