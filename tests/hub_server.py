@@ -62,8 +62,8 @@ class Handler(BaseHTTPRequestHandler):
     def _json(self, value, status=200):
         self._send(json.dumps(value).encode(), status, {"Content-Type": "application/json"})
 
-    def _missing(self):
-        self._send(b"", 404, {"X-Error-Code": "RepoNotFound"})
+    def _missing(self, what="Repo"):
+        self._send(b"", 404, {"X-Error-Code": f"{what}NotFound"})
 
     def do_HEAD(self):
         self.do_GET()
@@ -97,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
     def _file(self, repository, revision, file):
         commit = self.server.commit_of(repository, revision)
         if commit is None or file not in commit[1]:
-            self._missing()
+            self._missing("Repo" if commit is None else "Entry")
             return
         content = commit[1][file]
         if self.command == "GET":

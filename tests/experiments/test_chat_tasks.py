@@ -11,7 +11,8 @@ from ptune.cli import main
 from ptune.errors import ConfigError, StoreError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Task
-from ptune.model.running.generate import generate
+from ptune.model.running.generate import generate, write_live
+from ptune.serving.engines.live_text import LiveText
 from ptune.settings import DecodingConfig
 from ptune.storage import prompt_folder
 from ptune.tasks import yaml_task
@@ -114,13 +115,61 @@ def test_a_chat_writes_what_transformers_writes(tmp_path):
 def test_a_text_ends_where_the_chat_template_ends_a_message(tmp_path):
     """Also where the tokenizer's end token is another one."""
     lm = chat_lm(tmp_path, CHATML.replace("<|im_end|>", "<|im_start|>"))
-    first, second = lm.ends
+    first, second = lm.ends[:2]
     assert lm.tokens.show(first) == "<|im_end|>" and lm.tokens.show(second) == "<|im_start|>"
     model = PromptModel(lm)
     template = "{role:user}{x}{role:assistant}{mask}"
     model.add(Task("t", Template.parse(template), None, "y"))
     taught = model.encode(0, [{"x": "is it", "y": "great"}], labelled=True)[0]
     assert taught.answer[-1] == second
+
+
+def writing_chat(folder, ends):
+    """An instruction-tuned LM that writes <|done|> where it would have written the third token, and
+    the tokens at which its settings of writing say that a text ends; a task, and its answer."""
+    lm = chat_lm(folder)
+    network, tokenizer = lm.model, lm.tokens.tokenizer
+    asked = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Vienna lies on"}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
+    with torch.no_grad():
+        third = network.generate(**asked, max_new_tokens=3, do_sample=False)[0, -1]
+    tokenizer.add_tokens(["<|done|>"], special_tokens=True)
+    network.resize_token_embeddings(len(tokenizer))
+    with torch.no_grad():
+        vectors = network.get_input_embeddings().weight
+        vectors[-1] = vectors[third] * 2
+    done = len(tokenizer) - 1
+    network.generation_config.eos_token_id = [done if end == "done" else end for end in ends]
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    with torch.no_grad():
+        ids = network.generate(**asked, max_new_tokens=12, do_sample=False)
+    return LanguageModel.load(str(folder)), done, ids[0, asked["input_ids"].shape[1] :].tolist()
+
+
+def test_a_text_ends_at_all_control_tokens_that_the_settings_of_writing_name(tmp_path):
+    """As by transformers; and those of a saved prompt, and of one behind the server."""
+    lm, done, ids = writing_chat(tmp_path / "lm", ["done", 5])
+    assert ids[-1] == done and 0 < len(ids) < 12 and 5 not in ids, (
+        "the others are no control tokens"
+    )
+    message_end = lm.tokens.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert lm.ends == [message_end, done] and lm.end == message_end
+    model = PromptModel(lm)
+    template = "{role:user}{x}{role:assistant}{mask}"
+    model.add(Task("t", Template.parse(template), None, "y"))
+    expected = lm.tokens.tokenizer.decode(ids[:-1]).strip()
+    prompt_folder.save(model, tmp_path / "t")
+    rows, config = [{"x": "Vienna lies on"}], DecodingConfig(max_new_tokens=12)
+    for asked in (model, prompt_folder.load(tmp_path / "t", lm=lm)):
+        assert generate(asked, rows, config=config) == [expected]
+    live, examples = LiveText(model, 12, ()), model.encode(0, rows, labelled=False)
+    write_live(model, examples, config, lambda tokens: live.add(tokens[0]) or live.end is None)
+    assert (live.text, live.end) == (expected, "stop") and live.ids == ids[:-1]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Prompts on a model hub: sent with a card, fetched at a commit, nothing but plain data read."""
 
+import copy
 import json
 import pickle
 import shutil
@@ -33,6 +34,15 @@ def hub(tmp_path, monkeypatch):
     yield server
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def hub_of_lms(hub, monkeypatch):
+    """The same, where transformers looks for LMs too."""
+    template = hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.address)
+    return hub
 
 
 def saved(folder, names=("t",), template="{prefix:2}{x} It is {mask}"):
@@ -105,6 +115,57 @@ def test_a_revision_is_pinned(hub, tmp_path):
     for name, end in ((f"me/films@{first}", "is"), ("me/films", "was")):
         template = prompt_folder.load(name, lm=lm).tasks[0].task.template.source
         assert template.endswith(f"It {end} {{mask}}")
+
+
+def put_lm(hub, folder, changed=None, seed=0):
+    """Put a tiny LM into a repository, and return the commit."""
+    network, tokenizer = copy.deepcopy(tiny.tiny("gpt2", seed=seed))
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()} | (changed or {})
+    return hub.commit("owner/lm", files)
+
+
+def save_trained_for(lm, folder):
+    model = PromptModel(lm)
+    words = Verbalizer.from_words({"a": "Yes", "b": "No"})
+    model.add(Task("t", Template.parse("{soft:2}{x} It is {mask}"), words), ROWS)
+    prompt_folder.save(model, folder)
+
+
+def test_the_commit_of_an_lm_is_kept_and_another_one_is_noted(hub_of_lms, tmp_path, capsys):
+    hub = hub_of_lms
+    first = put_lm(hub, tmp_path / "lm")
+    lm = LanguageModel.load("owner/lm", device="cpu")
+    assert lm.commit == first and LanguageModel.load(tmp_path / "lm", device="cpu").commit is None
+    save_trained_for(lm, tmp_path / "run")
+    kept = json.loads((tmp_path / "run" / "prompt.json").read_text())["lm"]
+    assert kept["commit"] == first and kept["source"] == "owner/lm"
+    prompt_folder.load(tmp_path / "run", device="cpu")
+    assert "commit" not in capsys.readouterr().err
+    second = put_lm(hub, tmp_path / "lm", {"README.md": b"A tiny LM."})
+    prompt_folder.load(tmp_path / "run", device="cpu")
+    printed = capsys.readouterr().err
+    assert f"at the commit {first}, and this is {second}; its weights" in printed
+    assert f"--lm owner/lm@{first} takes that one" in printed
+    third = put_lm(hub, tmp_path / "lm", seed=1)
+    advice = f"other weights.*commit {first}, and this is {third}. --lm owner/lm@{first} takes"
+    with pytest.raises(StoreError, match=advice):
+        prompt_folder.load(tmp_path / "run", device="cpu")
+    pinned = LanguageModel.load(f"owner/lm@{first}", device="cpu")
+    assert pinned.commit == first
+    prompt_folder.load(tmp_path / "run", lm=pinned)
+    assert "commit" not in capsys.readouterr().err
+
+
+def test_the_card_names_the_commit_of_the_lm(hub_of_lms, tmp_path, capsys):
+    first = put_lm(hub_of_lms, tmp_path / "lm")
+    save_trained_for(LanguageModel.load(f"owner/lm@{first}", device="cpu"), tmp_path / "run")
+    main.main(["push", "run", "me/films", "--dry-run"])
+    text = capsys.readouterr().out
+    assert f"(causal, at commit {first})" in text and 'base_model: "owner/lm"' in text
+    main.main(["push", "run", "me/films", "--dry-run", "--lm", "other/lm"])
+    assert first not in capsys.readouterr().out, "another repository has commits of its own"
 
 
 def test_a_pickle_is_never_fetched(hub, tmp_path):

@@ -32,7 +32,14 @@ from ptune.lm.patches.prefixes.attention_route import AttentionRoute
 from ptune.lm.patches.prefixes.prefix_attention import GROUPS, HeadShare
 from ptune.lm.patches.sharding import shard_layers, split_layers
 from ptune.lm.patches.text_cache import Context, Contexts, Ids, RepeatedContexts
-from ptune.lm.source.loading import choose_device, choose_dtype, first_line, kind_of, load_model
+from ptune.lm.source.loading import (
+    choose_device,
+    choose_dtype,
+    commit_of,
+    first_line,
+    kind_of,
+    load_model,
+)
 from ptune.lm.trials import capability_trials
 from ptune.lm.trials.capabilities import Capabilities, Capability
 from ptune.lm.trials.trial import (
@@ -61,6 +68,7 @@ class LanguageModel:
     Attributes:
         model: the transformers model, in evaluation mode, without gradients.
         tokens: its tokenizer.
+        commit: that of the hub's repository from which it was loaded, or None.
         kind: "masked", "causal" or "encoder-decoder".
         width: the embedding width E, where soft tokens live.
         max_length: the most tokens that fit into an input, or None where the LM sets no limit.
@@ -89,6 +97,7 @@ class LanguageModel:
         self, model: PreTrainedModel, tokenizer: Any, kind: Kind | None = None, source: str = ""
     ):
         self.model, self.tokens, self.source = model, Tokens(tokenizer), source
+        self.commit: str | None = None
         self._records = RecordCache(model, tokenizer)
         use_onednn(model)
         self.kind: Kind = kind or kind_of(model.config, tokenizer)
@@ -190,6 +199,7 @@ class LanguageModel:
         weights_dtype = torch.float32 if tuned and chosen_dtype.itemsize < 4 else chosen_dtype
         model, tokenizer = load_model(os.fspath(source), kind, weights_dtype)
         lm = cls(model.to(chosen_device), tokenizer, kind, os.fspath(source))
+        lm.commit = commit_of(os.fspath(source))
         if tuned and chosen_dtype == torch.bfloat16:
             lm.forward.mixed = torch.bfloat16
         return lm
@@ -247,14 +257,23 @@ class LanguageModel:
 
     @cached_property
     def ends(self) -> list[int]:
-        """The tokens at which a text that is being written ends: ``end``, and what ends a message
-        in the tokenizer's chat template.
+        """The tokens at which a text that is being written ends: ``end``, what ends a message in
+        the tokenizer's chat template, and the control tokens that the LM's settings of writing
+        (generation_config.json) name as ends.
 
         Raises:
             ModelError: the tokenizer has no end token.
         """
         message_end = chat.message_end(self.tokens)
-        return [self.end] if message_end in (None, self.end) else [self.end, message_end]
+        ends = [self.end, *([] if message_end is None else [message_end]), *self._named_ends()]
+        return list(dict.fromkeys(ends))
+
+    def _named_ends(self) -> list[int]:
+        """Without those that stand for text: a config that nobody wrote has numbers of its own."""
+        settings = getattr(self.model, "generation_config", None)
+        named = getattr(settings, "eos_token_id", None)
+        tokens = named if isinstance(named, list) else [named]
+        return [one for one in tokens if one in self.tokens.tokenizer.added_tokens_decoder]
 
     @property
     def vocabulary(self) -> nn.Linear | None:

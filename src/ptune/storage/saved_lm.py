@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from ptune.base import files
+from ptune.base import files, terminal
 from ptune.errors import StoreError
 from ptune.lm.identity import older_records
 from ptune.lm.language_model import LanguageModel
@@ -90,6 +90,11 @@ def check_lm(path: pathlib.Path, note: SavedPrompt, lm: LanguageModel) -> None:
     """
     if other := _other_lm(path, note, lm):
         raise StoreError(other)
+    if commit := _other_commit(note.lm, lm):
+        terminal.warn(
+            f"The prompt in {path} was trained for {note.lm.source} at the {commit}; its weights "
+            f"and its vocabulary are the same. {_pinned(note.lm)}"
+        )
 
 
 def _other_lm(path: pathlib.Path, note: SavedPrompt, lm: LanguageModel) -> str:
@@ -102,13 +107,33 @@ def _other_lm(path: pathlib.Path, note: SavedPrompt, lm: LanguageModel) -> str:
             f"LM, {lm.source}, is {lm.kind} of width {lm.width}."
         )
     if what := _difference(note.lm, lm):
+        commit = _other_commit(note.lm, lm)
         return (
             f"The prompt in {path} was trained for {note.lm.source}, and this LM, {lm.source}, "
             f"has {what}. The prompt "
             "would answer otherwise here than it was trained to: give the LM that it was trained "
             "for, or train it again."
+            + (f" It was trained at the {commit}. {_pinned(note.lm)}" if commit else "")
         )
     return ""
+
+
+def _other_commit(saved: SavedLM, lm: LanguageModel) -> str | None:
+    """The commit for which a prompt was trained and that of this LM, in words, where they are two
+    of one repository."""
+    names = {repository_of(source) for source in (saved.source, lm.source)}
+    if len(names) > 1 or None in (saved.commit, lm.commit) or saved.commit == lm.commit:
+        return None
+    return f"commit {saved.commit}, and this is {lm.commit}"
+
+
+def _pinned(saved: SavedLM) -> str:
+    return f"--lm {repository_of(saved.source)}@{saved.commit} takes that one."
+
+
+def repository_of(source: str) -> str:
+    """The name of an LM without its revision."""
+    return source if local_path(source) else source.partition("@")[0]
 
 
 def _difference(saved: SavedLM, lm: LanguageModel) -> str | None:

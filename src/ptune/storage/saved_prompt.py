@@ -32,14 +32,16 @@ FORMAT = 3
 
 class SavedLM(BaseModel):
     """The LM that a prompt was trained for: its name, and where it lies on this machine, as a path
-    from the prompt's folder (``relative``) and from the root (``absolute``); its number format, and
-    whether its matrix multiplications alone were in that (``mixed``). ``record`` covers all its
-    weights; ``fingerprint`` and ``sample`` are all that older prompts know of it: its shape, and
+    from the prompt's folder (``relative``) and from the root (``absolute``), or the ``commit`` of
+    the hub's repository from which it was loaded; its number format, and whether its matrix
+    multiplications alone were in that (``mixed``). ``record`` covers all its weights;
+    ``fingerprint`` and ``sample`` are all that older prompts know of it: its shape, and
     some values of its embeddings."""
 
     source: str
     relative: str | None = None
     absolute: str | None = None
+    commit: str | None = None
     dtype: str = "auto"
     mixed: bool = False
     fingerprint: str

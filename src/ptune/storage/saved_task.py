@@ -73,6 +73,7 @@ def saved_prompt_of(
         lm=SavedLM(
             source=lm.source,
             **lm_places(lm.source, folder),
+            commit=lm.commit,
             dtype=dtype_name(lm),
             mixed=lm.mixed is not None,
             fingerprint=older_records.shape(lm),

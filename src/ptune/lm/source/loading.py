@@ -8,6 +8,7 @@ from typing import Any
 
 import psutil
 import torch
+from huggingface_hub import try_to_load_from_cache
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -214,6 +215,20 @@ def locate(source: str) -> tuple[str, dict[str, str]]:
             f"{source!r} is no name of an LM: a revision stands behind it, as in name@revision."
         )
     return name, {"revision": revision} if revision else {}
+
+
+def commit_of(source: str) -> str | None:
+    """The commit from which an LM of the hub was loaded, as the hub's cache tells it; None of an LM
+    that lies on this machine.
+
+    Raises:
+        ModelError: there is no such LM.
+    """
+    if local_path(source) is not None:
+        return None
+    name, where = locate(source)
+    cached = try_to_load_from_cache(name, "config.json", revision=where.get("revision"))
+    return pathlib.Path(cached).parent.name if isinstance(cached, str) else None
 
 
 def load_tokenizer(source: str) -> Any:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from ptune.base import files
 from ptune.errors import StoreError
 from ptune.reports.schemas import Run
+from ptune.storage.saved_lm import repository_of
 from ptune.storage.saved_prompt import SavedPrompt
 
 
@@ -35,7 +36,7 @@ def card(
         f"# {note.name}\n\n{_about(notes, run)}",
         f"## Template\n\n```text\n{note.template}\n```",
         _answers(note),
-        f"## The language model\n\n`{note.lm.source}` ({note.lm.kind}), not part of this "
+        f"## The language model\n\n`{note.lm.source}` ({_kind(note)}), not part of this "
         f"repository. Its licence: {lm_license or 'see its own card'}. The prompt fits it alone: "
         "its weights are compared before the prompt is used.",
         _figures(note, run),
@@ -62,12 +63,16 @@ def _front(note: SavedPrompt, license_name: str | None, run: Run | None) -> str:
     """The card's metadata; values are written as JSON, which YAML holds."""
     values: dict[str, object] = {"library_name": "ptune"}
     if note.lm.source != "builtin":
-        values["base_model"] = note.lm.source
+        values["base_model"] = repository_of(note.lm.source)
     if license_name:
         values["license"] = license_name
     values["tags"] = ["ptune", "prompt-learning", *([run.method] if run else [])]
     lines = (f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in values.items())
     return "---\n" + "\n".join(lines) + "\n---"
+
+
+def _kind(note: SavedPrompt) -> str:
+    return note.lm.kind + (f", at commit {note.lm.commit}" if note.lm.commit else "")
 
 
 def _about(notes: Sequence[SavedPrompt], run: Run | None) -> str:

@@ -13,6 +13,7 @@ from ptune.storage.hub import repository
 from ptune.storage.hub.card import card
 from ptune.storage.options import PushConfig
 from ptune.storage.prompt_folder import folders_in
+from ptune.storage.saved_lm import repository_of
 from ptune.storage.saved_prompt import SavedPrompt, read_saved_prompt
 
 
@@ -75,7 +76,10 @@ def _for_others(config: PushConfig, note: SavedPrompt) -> SavedPrompt:
             "machine: name it as others find it with --lm owner/name. Prompts whose LM was tuned "
             "along need that LM on the hub first."
         )
-    lm = note.lm.model_copy(update={"source": source, "relative": None, "absolute": None})
+    changes: dict[str, str | None] = {"source": source, "relative": None, "absolute": None}
+    if repository_of(source) != repository_of(note.lm.source):
+        changes["commit"] = None
+    lm = note.lm.model_copy(update=changes)
     return note.model_copy(update={"lm": lm})
 
 
