@@ -11,13 +11,16 @@ import forked
 import pytest
 import tiny
 
+from ptune.answers.label_words import Verbalizer
 from ptune.cli import main
 from ptune.errors import ConfigError, DataError, DivergedError, TemplateError
 from ptune.experiments.options import ProbeConfig
 from ptune.experiments.probe import probe_setup
 from ptune.experiments.probe.probe import probe
 from ptune.lm.language_model import LanguageModel
+from ptune.model.prompt_model import PromptModel, Task
 from ptune.reports.schemas import Results
+from ptune.template.language import Template
 
 ROOT = pathlib.Path(__file__).parents[2]
 WORDS = (
@@ -274,6 +277,31 @@ def test_a_causal_lm_and_a_table(tmp_path):
             said.append,
         )
     assert "which a causal LM cannot see" in said[-1]
+
+
+def test_rows_that_bring_their_sentence_are_asked_as_they_stand(world, tmp_path):
+    sentences = {"the film is a [MASK].": "city", "the best [MASK] in Rome": "film"}
+    sentences |= {"Vienna lies on the [MASK].": "Danube", "it was a great [MASK] .": "film"}
+    rows = [{"masked_sentences": [text], "obj_label": word} for text, word in sentences.items()]
+    (tmp_path / "Squad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["city", "film", "Danube", "euro", "people"]
+    (tmp_path / "words.txt").write_text("\n".join(words))
+    given = {"facts": str(tmp_path / "Squad.jsonl"), "vocab": tmp_path / "words.txt"}
+    results = probe(config(world, tmp_path / "out", **given, methods="manual"))
+    figures = read(tmp_path / "out")["methods"]["manual"]["relations"]["Squad"]
+    assert figures["rows"] == 4 and results.majority == {"Squad": 0.5}
+    model = PromptModel(LanguageModel.load(world / "lm", device="cpu"))
+    ranks = []
+    for number, (text, word) in enumerate(sentences.items()):
+        labels = Verbalizer.from_words({word: word for word in words})
+        template = Template.parse(text.replace("[MASK]", "{mask}"))
+        task = model.add(Task(str(number), template, labels, "y", loss="vocabulary"))
+        (scores,) = model.scores(model.encode(task, [{"y": word}]))
+        ranks.append(1 + int((scores > scores[words.index(word)]).sum()))
+    assert figures["p@1"] == sum(rank == 1 for rank in ranks) / 4
+    assert figures["mrr"] == pytest.approx(sum(1 / rank for rank in ranks) / 4)
+    with pytest.raises(ConfigError, match="bring their sentences .* p-tuning would learn"):
+        probe(config(world, tmp_path / "other", **given))
 
 
 def test_wrong_arguments(world, tmp_path):

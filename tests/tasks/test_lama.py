@@ -243,3 +243,71 @@ def test_a_wording_given_for_a_folder_is_asked(tmp_path):
         ConfigError, match="wording of one relation, and 2 are asked for: name one with --relations"
     ):
         lama.read_facts("builtin", ["P36", "P30"], "[X] has the capital [Y] .", print)
+
+
+SENTENCE_ROWS = [
+    {"pred": "IsA", "masked_sentences": ["A film is a [MASK]."], "obj_label": "art"},
+    {"pred": "IsA", "masked_sentences": ["A city is a [MASK]."], "obj_label": "place"},
+    {"pred": "IsA", "masked_sentences": ["A town is a [MASK]."], "obj_label": "place"},
+    {"pred": "HasA", "masked_sentences": ["A city has a [MASK] in it."], "obj_label": "river"},
+]
+
+
+def sentences(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_rows_that_bring_their_sentence_are_only_asked(tmp_path):
+    """As LAMA's of ConceptNet; those of Google-RE and SQuAD name no relation but their file."""
+    facts = lama.read_facts(sentences(tmp_path / "ConceptNet.jsonl", SENTENCE_ROWS))
+    assert [(r.name, len(r.facts["test"]), r.majority) for r in facts] == [
+        ("IsA", 3, pytest.approx(2 / 3)),
+        ("HasA", 1, 1.0),
+    ]
+    assert facts[1].facts == {
+        "train": [],
+        "dev": [],
+        "test": [
+            {
+                "subject": "A city has a ... in it.",
+                "object": "river",
+                "before": "A city has a",
+                "after": " in it.",
+            }
+        ],
+    }
+    assert [r.name for r in lama.read_facts(str(tmp_path / "ConceptNet.jsonl"), ["HasA"])] == [
+        "HasA"
+    ]
+    plain = [{key: row[key] for key in row if key != "pred"} for row in SENTENCE_ROWS]
+    (relation,) = lama.read_facts(sentences(tmp_path / "Squad.jsonl", plain))
+    assert relation.name == "Squad" and len(relation.facts["test"]) == 4
+    twice = [*plain, {**plain[0], "obj_label": "work"}]
+    (relation,) = lama.read_facts(sentences(tmp_path / "twice.jsonl", twice))
+    assert relation.others(relation.facts["test"][0]) == {"work"}
+
+
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        ({"masked_sentences": ["Two [MASK] and [MASK]."]}, "one .MASK. behind a space"),
+        ({"masked_sentences": ["One [MASK].", "Two [MASK]."]}, "a list of one sentence"),
+        ({"masked_sentences": ["[MASK]s are films."]}, "behind a space"),
+        ({"masked_sentences": None}, "and it is null"),
+        ({"obj_label": " "}, "obj_label is empty"),
+        ({"obj_label": None}, "obj_label is empty"),
+    ],
+)
+def test_a_bad_sentence_is_refused_with_its_line(tmp_path, row, message):
+    path = sentences(tmp_path / "bad.jsonl", [SENTENCE_ROWS[0], {**SENTENCE_ROWS[1], **row}])
+    with pytest.raises(DataError, match=f"line 2.*{message}"):
+        lama.read_facts(path)
+
+
+def test_a_wording_beside_sentences_and_a_relation_that_they_lack_are_refused(tmp_path):
+    path = sentences(tmp_path / "ConceptNet.jsonl", SENTENCE_ROWS)
+    with pytest.raises(ConfigError, match="--manual is a wording for all rows.*leave it out"):
+        lama.read_facts(path, manual="[X] is a [Y] .")
+    with pytest.raises(ConfigError, match="no relation 'Isa'.*IsA"):
+        lama.read_facts(path, ["Isa"])

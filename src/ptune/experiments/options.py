@@ -31,8 +31,9 @@ class ProbeConfig(Config):
     lm: Lm = "builtin"
     """builtin, a transformers folder, a .gguf file, or a name on the model hub."""
     facts: str = "builtin"
-    """builtin, a folder in LAMA's T-REx layout, or a table (.csv, .tsv, .jsonl) with the columns
-    subject,object."""
+    """builtin, a folder in LAMA's T-REx layout, a table (.csv, .tsv, .jsonl) with the columns
+    subject,object, or one of LAMA's files whose rows bring their sentence (ConceptNet, Google-RE,
+    SQuAD), which --methods manual asks."""
     relations: str = ""
     """Relations to ask for, with commas between; all that have test rows by default."""
     methods: str = "manual,p-tuning"

@@ -60,7 +60,9 @@ def _timed_rows(plan: Plan, method: Method, problem: ProbeTask) -> tuple[float, 
     task = add_problem(model, method, problem, method.train.seed)
     examples = model.encode(
         task,
-        problem.train[: PROMPT_SAMPLE if method.tune == "prompt" and plan.together > 1 else SAMPLE],
+        (problem.train or problem.test)[
+            : PROMPT_SAMPLE if method.tune == "prompt" and plan.together > 1 else SAMPLE
+        ],
     )
     for_scoring = _timed(lambda: model.scores(examples)) / len(examples)
     if method.tune == "nothing":

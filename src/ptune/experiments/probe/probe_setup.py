@@ -84,7 +84,8 @@ def problems_of(
     verbalizer, names, _ = allowed(words, lm.tokens, "spaced")
     problems, relations = [], []
     for relation in (lama.restrict(fact_set, names, lm.tokens) for fact_set in facts):
-        empty = [split for split, rows in relation.facts.items() if not rows]
+        needed = ("test",) if relation.is_only_asked else lama.SPLITS
+        empty = [split for split in needed if not relation.facts[split]]
         if empty:
             report(
                 f"{relation.name} is left out: of its answers so few are allowed that no "
@@ -175,8 +176,15 @@ def plan_of(
     """What is asked, and how many prompts train together: as many as fit, where that is not said.
 
     Raises:
-        ConfigError: the facts have no hand-written prompt, which a method needs.
+        ConfigError: the facts have no hand-written prompt, or no rows to learn from, which a method
+            needs.
     """
+    trained = [method.name for method in methods if method.tune != "nothing"]
+    if trained and (asked := next((p.name for p in problems if not p.train), None)):
+        raise ConfigError(
+            f"The rows of {asked} bring their sentences and are only asked, and "
+            f"{', '.join(trained)} would learn from rows: give --methods manual."
+        )
     if any(m.template == "manual" for m in methods) and not any(p.manual for p in problems):
         raise ConfigError(
             "These facts have no hand-written prompt that this LM can read: give one with "

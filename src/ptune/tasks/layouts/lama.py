@@ -6,7 +6,7 @@ import json
 import pathlib
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -24,6 +24,8 @@ from ptune.template.tokenizer import Tokens
 
 BUILTIN = pathlib.Path(__file__).parents[2] / "builtin" / "facts"
 SPLITS = ("train", "dev", "test")
+SENTENCES, GAP = "masked_sentences", "[MASK]"  # of LAMA's files whose rows bring their sentence
+AROUND = "{before} {mask}{after}"  # how such a row is asked
 Fact = dict[str, str]
 
 
@@ -47,8 +49,10 @@ class Relation:
     @property
     def majority(self) -> float:
         """The share of test rows whose answer is the most frequent one in training; of equally
-        frequent ones the mean."""
-        most = most_frequent(fact["object"] for fact in self.facts["train"])
+        frequent ones the mean. Of facts that are only asked the most frequent one of the test rows
+        (the frequency baseline of LAMA, section 4.3)."""
+        learned = self.facts["test" if self.is_only_asked else "train"]
+        most = most_frequent(fact["object"] for fact in learned)
         return (
             mean(
                 [mean([fact["object"] == answer for fact in self.facts["test"]]) for answer in most]
@@ -56,6 +60,11 @@ class Relation:
             if most
             else 0.0
         )
+
+    @property
+    def is_only_asked(self) -> bool:
+        """Whether its rows bring their sentence, and there are none to learn from."""
+        return self.template == AROUND
 
     def others(self, fact: Fact) -> set[str]:
         """The other right answers for a fact's subject, in any split."""
@@ -76,8 +85,10 @@ def read_facts(
     manual: str | None = None,
     report: Callable[[str], None] = terminal.print_line,
 ) -> list[Relation]:
-    """Read facts: "builtin", a folder in LAMA's T-REx layout, or a table (.csv, .tsv, .jsonl) with
-    the columns subject, object, and if there are several relations, relation.
+    """Read facts: "builtin", a folder in LAMA's T-REx layout, a table (.csv, .tsv, .jsonl) with the
+    columns subject, object, and if there are several relations, relation; or JSON lines whose rows
+    bring their sentence (masked_sentences, obj_label), as LAMA's of ConceptNet, Google-RE and SQuAD
+    do, which are only asked.
 
     Args:
         names: the relations to take; all that have test rows by default.
@@ -173,7 +184,10 @@ def _read_table(
 ) -> list[Relation]:
     groups: dict[str, dict[str, list[Fact]]] = defaultdict(lambda: {split: [] for split in SPLITS})
     notes: list[str] = []
-    for row in read_rows(path, notes=notes):
+    rows = read_rows(path, notes=notes)
+    if rows and SENTENCES in rows[0]:
+        return _read_sentences(path, rows, names, manual)
+    for row in rows:
         for name in ("subject", "object"):
             if name not in row:
                 raise DataError(f"{path} has no column {name!r}. {field_hint(name, row)}")
@@ -189,9 +203,7 @@ def _read_table(
         groups[name][split].append({"subject": subject, "object": object_})
     for note in notes:
         report(note)
-    for name in names:
-        if name not in groups:
-            raise ConfigError(f"There is no relation {name!r} in {path}. {nearest(name, groups)}")
+    _check_names(path, names, groups)
     relations = [
         Relation(name, name, template=manual, wordings=(), facts=facts)
         for name, facts in groups.items()
@@ -205,6 +217,58 @@ def _read_table(
                 f"split that says train, dev or test."
             )
     return relations
+
+
+def _check_names(path: pathlib.Path, names: Sequence[str], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"There is no relation {name!r} in {path}. {nearest(name, known)}")
+
+
+def _read_sentences(
+    path: pathlib.Path, rows: Sequence[FileRow], names: Sequence[str], manual: str | None
+) -> list[Relation]:
+    """Relations whose rows bring their sentence; all are test rows.
+
+    Raises:
+        DataError, ConfigError: a bad row, an unknown relation, or a wording beside the sentences.
+    """
+    if manual is not None:
+        raise ConfigError(
+            f"--manual is a wording for all rows, and those of {path} bring their sentences "
+            f"({SENTENCES}): leave it out."
+        )
+    groups: dict[str, list[Fact]] = defaultdict(list)
+    for row in rows:
+        groups[row["pred"] if row.get("pred") else path.stem].append(_asked(row))
+    _check_names(path, names, groups)
+    return [
+        Relation(name, name, AROUND, wordings=(), facts={"train": [], "dev": [], "test": facts})
+        for name, facts in groups.items()
+        if not names or name in names
+    ]
+
+
+def _asked(row: FileRow) -> Fact:
+    """A fact that brings its sentence, which is its subject too: other right answers are those to
+    the same sentence.
+
+    Raises:
+        DataError: it lacks its sentence or its answer.
+    """
+    sentences = row.get(SENTENCES)
+    sentence = sentences[0] if isinstance(sentences, list) and len(sentences) == 1 else None
+    if not isinstance(sentence, str) or len(parts := sentence.split(f" {GAP}")) != 2:
+        raise DataError(
+            f"{row.place}: {SENTENCES} should be a list of one sentence with one {GAP} behind a "
+            f"space, and it is {written(sentences)[:60]}."
+        )
+    if "obj_label" not in row:
+        raise DataError(f"{row.place}: the field 'obj_label' is missing.")
+    answer = _text(row, "obj_label")
+    before, after = parts
+    subject = f"{before} ...{after}"
+    return {"subject": subject, "object": answer, "before": before, "after": after}
 
 
 def _text(row: FileRow, name: str) -> str:
