@@ -136,6 +136,7 @@ def test_figures_that_cannot_be_counted():
         "em",
         "record-em",
         "record-f1",
+        "gender-parity",
         "brier",
         "ece",
     )
@@ -151,6 +152,14 @@ def test_figures_that_cannot_be_counted():
         (["accuracy"], [], [], ConfigError, "0 for 0 rows"),
         (["accuracy"], [*rows_of("a"), {}], ["a", "a"], DataError, "Row 2 has no field 'label'"),
         (["em"], rows_of("a"), ["a"], DataError, "Row 1 has no field 'group'"),
+        (["gender-parity"], rows_of("a"), ["a"], DataError, "Row 1 has no field 'pair'"),
+        (
+            ["gender-parity"],
+            [{"label": "a", "pair": "0"}, {"label": "a", "pair": "1"}],
+            ["a", "a"],
+            DataError,
+            "two rows that have the same value in the field 'pair'",
+        ),
         (["record-f1"], [{"answers": []}], ["a"], DataError, "Row 1 has nothing in 'answers'"),
         (
             ["f1a"],
@@ -241,3 +250,10 @@ def test_the_most_frequent():
         and most_frequent("abb") == ["b"]
         and most_frequent([]) == []
     )
+
+
+def test_gender_parity_is_the_share_of_pairs_whose_answers_agree():
+    """Right or wrong; a row without its other half is left out."""
+    rows = [{"label": "a", "pair": pair} for pair in ("0", "0", "1", "2", "1", "3")]
+    predictions = ["b", "b", "a", "a", "b", "a"]
+    assert labelled(["gender-parity"], rows, predictions) == {"gender-parity": 1 / 2}

@@ -79,6 +79,15 @@ def test_predict_writes_a_file_for_the_leaderboard(tmp_path, capsys):
     assert [json.loads(line) for line in out.read_text().splitlines()] == [
         {"idx": n, "label": row["ptune"]["prediction"]} for (n, _), row in zip(ORDER, said)
     ]
+    pairs = [("the", 0), ("the", 1), ("great", 4), ("bad", 5), ("Rome", 7)]
+    gendered = [{"premise": f"It is {w} .", "hypothesis": "a", "idx": n} for w, n in pairs]
+    (tmp_path / "AX-g.jsonl").write_text("".join(json.dumps(row) + "\n" for row in gendered))
+    capsys.readouterr()
+    asked_of_pairs = [*asked[:2], "--data", str(tmp_path / "AX-g.jsonl"), "--form", "ax-g"]
+    main.main([*asked_of_pairs, "--submission", str(tmp_path / "AX-g.out.jsonl")])
+    given = [json.loads(line) for line in (tmp_path / "AX-g.out.jsonl").read_text().splitlines()]
+    parity = (1 + (given[2]["label"] == given[3]["label"])) / 2
+    assert f"gender-parity {parity:.4f} on 2 pairs" in capsys.readouterr().err
     for more, message in (
         (["--at-least", "0.9"], "--at-least leaves out"),
         (["--skip-bad-lines"], "--skip-bad-lines leaves out"),

@@ -71,7 +71,15 @@ TASKS = {
     ),
     "ax-g": (
         {"premise": "a .", "hypothesis": "b", "label": "not_entailment", "idx": 6, "pair_id": 551},
-        [{"id": "6", "premise": "a .", "hypothesis": "b", "label": "not_entailment"}],
+        [
+            {
+                "id": "6",
+                "premise": "a .",
+                "hypothesis": "b",
+                "label": "not_entailment",
+                "pair": "3",
+            }
+        ],
     ),
     "boolq": (
         {"question": "is it so", "passage": "It -- It is. ", "idx": 0, "label": True},

@@ -30,6 +30,7 @@ from ptune.experiments.cluster.ray_cluster import Cluster
 from ptune.experiments.options import EvaluateConfig, GenerateConfig, PredictConfig
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics import intervals, text_words
+from ptune.metrics.labels import mean, parities
 from ptune.model.prompt_model import Example, PromptModel, Row
 from ptune.model.rows.examples import Shortening
 from ptune.model.running.generate import write_all
@@ -154,6 +155,10 @@ def predict(config: PredictConfig, report: Callable[[str], None] = terminal.prin
     if config.submission is not None:
         files.write_text(config.submission, submission.text(form, submitted))
         report(f"For SuperGLUE's leaderboard: {config.submission}")
+        if form == "ax-g":
+            agree = parities([row["pair"] for row, _ in submitted], [one for _, one in submitted])
+            if agree:
+                report(f"gender-parity {mean(agree):.4f} on {len(agree)} pairs")
     if abstained := answering.noted.abstained:
         report(
             f"{rows_in_words(abstained)} without an answer: the best label has a probability below "

@@ -38,6 +38,7 @@ LABELLED = (
     "em",
     "record-em",
     "record-f1",
+    "gender-parity",
     *trust.TRUST,
 )
 OF_PROBABILITIES = ("auc", *trust.TRUST)  # metrics that read the labels' shares
@@ -50,6 +51,7 @@ FIELDS = {
     "em": "group",
     "record-em": "answers",
     "record-f1": "answers",
+    "gender-parity": "pair",
 }  # what a metric reads of a row beside its label
 
 
@@ -131,6 +133,9 @@ def labelled(
     - "record-em", "record-f1": the best exact match, and the best F1 of words, with one of the
       row's ``answers``, mean over rows (ReCoRD). Lower case, without ASCII punctuation and the
       articles, as SQuAD's script compares texts (Rajpurkar et al. 2016).
+    - "gender-parity": the share of pairs, two rows of one ``pair`` which differ in the gender of a
+      pronoun alone, that get the same answer, right or wrong (AX-g); a row without its other half
+      is left out.
     - "brier": half of the squared distance between the labels' probabilities and the truth (Brier
       1950), mean over rows; less is better.
     - "ece": the expected calibration error, how far the probabilities of the answers are from the
@@ -188,6 +193,15 @@ def check(
         name, label = _of_label(text, known)
         if name in FIELDS:
             _column(rows, FIELDS[name])
+        if (
+            name == "gender-parity"
+            and rows
+            and not parities(_column(rows, "pair"), [""] * len(rows))
+        ):
+            raise DataError(
+                "gender-parity compares two rows that have the same value in the field 'pair', and "
+                "there are none such."
+            )
         if name.startswith("record-"):
             continue
         true_labels = [str(label_value) for label_value in _column(rows, target)]
@@ -280,8 +294,11 @@ def row_figures(
     labels: Sequence[str] = (),
     shares: Sequence[Sequence[float]] = (),
 ) -> list[float] | None:
-    """What each row adds to a metric that is a mean over rows (of "em" over questions); None where
-    the metric is none. See ``labelled`` for the arguments."""
+    """What each row adds to a metric that is a mean over rows (of "em" over questions, of
+    "gender-parity" over pairs); None where the metric is none. See ``labelled`` for the
+    arguments."""
+    if text == "gender-parity":
+        return parities(_column(rows, "pair"), predictions)
     if text.startswith("record-"):
         likeness = _word_f1 if text == "record-f1" else operator.eq
         pairs = zip(_column(rows, "answers"), predictions)
@@ -303,6 +320,19 @@ def row_figures(
         right = np.array([numbers.get(label, -1) for label in true_labels])
         return trust.squared_distances(np.array(shares), right).tolist()
     return None
+
+
+def parities(pairs: Sequence[Any], predictions: Sequence[str]) -> list[float]:
+    """For each pair of rows whether its two predictions agree; nothing for a row whose other half
+    is not there.
+
+    Args:
+        pairs: the pair of each row.
+    """
+    by_pair: dict[Any, list[str]] = {}
+    for pair, prediction in zip(pairs, predictions, strict=True):
+        by_pair.setdefault(pair, []).append(prediction)
+    return [float(two[0] == two[1]) for two in by_pair.values() if len(two) == 2]
 
 
 def _figure(

@@ -336,10 +336,11 @@ class TaskConfig(Config):
     """The figures on the test rows. Of written answers: bleu, nist, meteor, rouge-1, rouge-2,
     rouge-l, cider, ter, chrf. Of labels: accuracy, f1-macro, f1-weighted, mcc, auc; of one label,
     named behind a colon, f1:good, precision:good, recall:good, auc:good; of SuperGLUE f1a, em,
-    record-em, record-f1; of their probabilities brier and ece (expected calibration error), of
-    which less is better. With multi_label: f1-micro, f1-macro, f1-samples, subset-accuracy,
-    hamming-score, and f1:good, precision:good, recall:good, auc:good. With tag: entity-f1,
-    entity-precision, entity-recall, each also of one kind (entity-f1:person), and word-accuracy.
+    record-em, record-f1, gender-parity; of their probabilities brier and ece (expected calibration
+    error), of which less is better. With multi_label: f1-micro, f1-macro, f1-samples,
+    subset-accuracy, hamming-score, and f1:good, precision:good, recall:good, auc:good. With tag:
+    entity-f1, entity-precision, entity-recall, each also of one kind (entity-f1:person), and
+    word-accuracy.
     With extract: token-f1, exact-match (SQuAD's). By default accuracy, with multi_label f1-micro,
     with tag or extract all of its own, or those that papers on table-to-text report."""
     metric_words: WordSplit = "auto"

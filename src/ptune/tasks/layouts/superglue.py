@@ -40,7 +40,8 @@ def read(
             - "boolq": passage, question; the label "true" or "false".
             - "cb", "rte": premise, hypothesis; "entailment", "contradiction" or "neutral", and
               "entailment" or "not_entailment".
-            - "ax-b", "ax-g": the diagnostics, which a prompt of "rte" answers: the same fields.
+            - "ax-b", "ax-g": the diagnostics, which a prompt of "rte" answers: the same fields, and
+              of "ax-g" pair, the number of the two rows that differ in the gender of a pronoun.
             - "copa": premise, choice1, choice2, question ("cause" or "effect"), connective
               ("because" or "so"); "0" or "1". Besides, as the papers' code has them: lower1 and
               lower2, the choices with their first letter in lower case and no sign at their end,
@@ -107,6 +108,12 @@ def _flat(
 def _broad(raw: dict[str, Any], place: str) -> Iterator[dict[str, Any]]:
     pair = {"premise": _text(raw, "sentence1", place), "hypothesis": _text(raw, "sentence2", place)}
     yield from _flat(("premise", "hypothesis"), RTE, {**raw, **pair}, place)
+
+
+def _gendered(raw: dict[str, Any], place: str) -> Iterator[dict[str, Any]]:
+    """Rows 0 and 1 are a pair, 2 and 3 the next, which differ in the gender of a pronoun alone."""
+    for row in _flat(("premise", "hypothesis"), RTE, raw, place):
+        yield {**row, "pair": str(int(row["id"]) // 2)}
 
 
 def _copa(raw: dict[str, Any], place: str) -> Iterator[dict[str, Any]]:
@@ -304,6 +311,6 @@ _READERS: dict[str, Callable[[dict[str, Any], str], Iterator[dict[str, Any]]]] =
     "wic": partial(_flat, ("word", "sentence1", "sentence2"), TRUTH),
     "wsc": _wsc,
     "ax-b": _broad,
-    "ax-g": partial(_flat, ("premise", "hypothesis"), RTE),
+    "ax-g": _gendered,
 }
 FORMS = tuple(_READERS)
