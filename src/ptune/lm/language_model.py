@@ -271,8 +271,8 @@ class LanguageModel:
     def _named_ends(self) -> list[int]:
         """Without those that stand for text: a config that nobody wrote has numbers of its own."""
         settings = getattr(self.model, "generation_config", None)
-        named = getattr(settings, "eos_token_id", None)
-        tokens = named if isinstance(named, list) else [named]
+        named: Any = getattr(settings, "eos_token_id", None)
+        tokens: list[int] = named if isinstance(named, list) else [named]
         return [one for one in tokens if one in self.tokens.tokenizer.added_tokens_decoder]
 
     @property
