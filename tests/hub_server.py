@@ -28,10 +28,11 @@ class Hub(ThreadingHTTPServer):
     def address(self):
         return f"http://127.0.0.1:{self.server_port}"
 
-    def commit(self, repository, changes):
-        """Add a commit with more files, and return its name."""
+    def commit(self, repository, changes, gone=()):
+        """Add a commit with more files, without those that are gone, and return its name."""
         commits = self.commits.setdefault(repository, {})
         files = {**(list(commits.values())[-1] if commits else {}), **changes}
+        files = {file: content for file, content in files.items() if file not in gone}
         name = hashlib.sha1(repr((repository, len(commits), sorted(files))).encode()).hexdigest()
         commits[name] = files
         return name
@@ -121,9 +122,14 @@ class Handler(BaseHTTPRequestHandler):
             ]
             self._json({"files": files})
         elif match := re.fullmatch(r"/api/models/(.+)/commit/main", self.path.partition("?")[0]):
-            lines = [json.loads(line)["value"] for line in body.splitlines()[1:]]
-            changes = {line["path"]: base64.b64decode(line["content"]) for line in lines}
-            name = self.server.commit(match[1], changes)
+            lines = [json.loads(line) for line in body.splitlines()[1:]]
+            changes = {
+                line["value"]["path"]: base64.b64decode(line["value"]["content"])
+                for line in lines
+                if line["key"] == "file"
+            }
+            gone = [line["value"]["path"] for line in lines if line["key"] == "deletedFile"]
+            name = self.server.commit(match[1], changes, gone)
             url = f"{self.server.address}/{match[1]}/commit/{name}"
             self._json({"commitUrl": url, "commitOid": name, "hookOutput": ""})
         else:

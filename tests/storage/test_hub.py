@@ -105,6 +105,30 @@ def test_a_bank_is_one_repository(hub, tmp_path):
     assert [bound.task.name for bound in loaded.tasks] == ["t", "u"]
 
 
+def test_a_smaller_bank_takes_the_place_of_a_larger_one(hub, tmp_path):
+    lm, _ = saved(tmp_path / "run", ("t", "u"))
+    push()
+    hub.commit("me/films", {"notes.md": b"by hand", "prompts/u/notes.md": b"by hand"})
+    shutil.rmtree(tmp_path / "run")
+    saved(tmp_path / "run", ("t",))
+    push()
+    loaded = prompt_folder.load("me/films", lm=lm)
+    assert [bound.task.name for bound in loaded.tasks] == ["t"]
+    kept = list(hub.commits["me/films"].values())[-1]
+    assert {"notes.md", "prompts/u/notes.md"} <= set(kept)
+    assert not any(name.startswith("prompts/") and name.endswith("prompt.json") for name in kept)
+
+
+@pytest.mark.parametrize("lost", ["prompts/u/prompt.json", "prompts/t/prompt.safetensors"])
+def test_a_prompt_that_is_gone_from_a_bank_is_told(hub, tmp_path, lost):
+    saved(tmp_path / "run", ("t", "u"))
+    push()
+    del list(hub.commits["me/films"].values())[-1][lost]
+    with pytest.raises(StoreError, match=f"{lost} of me/films was pushed and is gone"):
+        pull("me/films", tmp_path / "here")
+    assert not (tmp_path / "here").exists()
+
+
 def test_a_revision_is_pinned(hub, tmp_path):
     lm, _ = saved(tmp_path / "run")
     push()

@@ -29,11 +29,7 @@ def pulled(name: str, revision: str | None = None) -> pathlib.Path:
             hub.snapshot_download(
                 repo,
                 revision=commit,
-                allow_patterns=[
-                    repository.SUMS,
-                    *repository.OF_A_PROMPT,
-                    *(f"prompts/*/{file}" for file in repository.OF_A_PROMPT),
-                ],
+                allow_patterns=[repository.SUMS, *repository.files_of_prompts()],
             )
         )
     except Exception as error:

@@ -110,7 +110,12 @@ def _send(config: PushConfig, repo: str, folder: pathlib.Path) -> str:
     try:
         hub.create_repo(repo, private=config.private or None, exist_ok=True)
         message = f"Prompt {json.dumps(config.prompt.name)} by ptune"
-        sent = hub.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
+        sent = hub.upload_folder(
+            repo_id=repo,
+            folder_path=folder,
+            commit_message=message,
+            delete_patterns=repository.files_of_prompts(),  # of an earlier push
+        )
     except Exception as error:
         raise repository.failure(repo, error) from error
     return str(sent.commit_url)

@@ -60,6 +60,11 @@ def failure(name: str, error: Exception) -> StoreError:
     return StoreError(f"{name} cannot be had from the hub: {reason}")
 
 
+def files_of_prompts() -> list[str]:
+    """Patterns of the files of prompts in a repository: of one, or of a bank."""
+    return [*OF_A_PROMPT, *(f"prompts/*/{file}" for file in OF_A_PROMPT)]
+
+
 def sums_of(folder: pathlib.Path) -> dict[str, str]:
     """The SHA-256 of every file of a folder, by its path from there."""
     return {
@@ -80,7 +85,14 @@ def check_sums(folder: pathlib.Path, name: str) -> None:
     noted = files.read_json(folder / SUMS)
     if not isinstance(noted, dict):
         raise StoreError(f"{SUMS} of {name} is damaged.")
-    for path, there in sums_of(folder).items():
+    there_now = sums_of(folder)
+    for path in noted:
+        if pathlib.PurePosixPath(path).name in OF_A_PROMPT and path not in there_now:
+            raise StoreError(
+                f"{path} of {name} was pushed and is gone: push the prompts again, or pull an "
+                f"earlier commit ({name}@COMMIT)."
+            )
+    for path, there in there_now.items():
         if pathlib.Path(path).name in OF_A_PROMPT and noted.get(path) != there:
             raise StoreError(
                 f"{path} of {name} is not the file that was pushed: its SHA-256 differs from that "
