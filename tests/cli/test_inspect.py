@@ -6,7 +6,7 @@ import tiny
 from ptune.answers.label_words import Verbalizer
 from ptune.cli.inspect import inspect
 from ptune.cli.options import InspectConfig
-from ptune.errors import DataError, TemplateError
+from ptune.errors import ConfigError, DataError, TemplateError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Task
 from ptune.storage import prompt_folder
@@ -69,6 +69,27 @@ def test_a_saved_prompt_shows_its_nearest_words(lm, capsys, tmp_path):
     lines = capsys.readouterr().out.splitlines()
     nearest = [line for line in lines if "vienna" in line.lower() and "1" in line]
     assert nearest, "a soft token that began as a word and was not trained is nearest to it"
+
+
+def test_of_several_prompts_the_one_that_is_shown_is_named(lm, capsys, tmp_path):
+    model = PromptModel(LanguageModel.load(lm("bert"), device="cpu"))
+    for name in ("a", "b"):
+        words = Verbalizer.from_words({"a": "Yes", "b": "No"})
+        model.add(Task(name, Template.parse("{x} {mask}"), words))
+        prompt_folder.save(model, tmp_path / "prompts" / name, task=name)
+    inspect(InspectConfig(what=str(tmp_path)))
+    text = " ".join(capsys.readouterr().out.split())
+    assert "holds 2 prompts, and this is prompts/a" in text
+
+
+@pytest.mark.parametrize("what", ["a-fodler", "a.txt", "nothing at all"])
+def test_what_is_neither_a_folder_nor_a_template_is_told_as_that(what, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a-folder").mkdir()
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(ConfigError, match="is no folder of a saved prompt, no") as fault:
+        inspect(InspectConfig(what=what))
+    assert ("Did you mean 'a-folder'?" in str(fault.value)) == (what == "a-fodler")
 
 
 def test_a_bad_row(lm):

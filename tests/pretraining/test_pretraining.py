@@ -212,6 +212,22 @@ def test_folders_and_settings_that_do_not_go_together(text, tmp_path):
         p.pretrain(config(tmp_path / "none.txt", tmp_path / "y"))
 
 
+@pytest.mark.parametrize("content", [b"  \n", b"caf\xe9"])
+def test_texts_that_are_refused_leave_a_folder_in_which_others_are_trained_on(
+    text, tmp_path, content
+):
+    (tmp_path / "odd.txt").write_bytes(content)
+    for model in tiny.tiny("bert"):
+        model.save_pretrained(tmp_path / "lm")
+    settings = {"lm": str(tmp_path / "lm"), "vocabulary_size": None, "steps": 1}
+    with pytest.raises(DataError, match="odd.txt"):
+        p.pretrain(config(tmp_path / "odd.txt", tmp_path / "out", **settings))
+    assert not (tmp_path / "out").exists()
+    p.pretrain(config(text, tmp_path / "out", **settings))
+    with pytest.raises(ConfigError, match="holds a run of ptune pretrain already"):
+        p.pretrain(config(text, tmp_path / "out", **settings))
+
+
 def test_nothing_of_another_run_is_overwritten(text, tmp_path):
     """Neither the LM that is gone on from, nor one that something else wrote."""
     network, tokenizer = tiny.tiny("bert")

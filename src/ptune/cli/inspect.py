@@ -11,9 +11,10 @@ from rich.text import Text
 
 from ptune.answers.word_labels import WordLabels
 from ptune.base import terminal
+from ptune.base.file_names import like_file
 from ptune.cli.options import InspectConfig
 from ptune.data.rows import row_of
-from ptune.errors import DataError
+from ptune.errors import ConfigError, DataError
 from ptune.lm.language_model import LanguageModel, nearest_words
 from ptune.model.prompt_model import PromptModel
 from ptune.prompts import encoders
@@ -31,7 +32,14 @@ def inspect(config: InspectConfig) -> None:
     model, limit, whole = None, None, False
     if _is_folder(path):
         lm = LanguageModel.load(config.lm, device=config.device) if config.lm is not None else None
-        model = prompt_folder.load(prompt_folder.folders_in(path)[0], lm, device=config.device)
+        folders = prompt_folder.folders_in(path)
+        model = prompt_folder.load(folders[0], lm, device=config.device)
+        if len(folders) > 1:
+            console.print(
+                f"{path} holds {len(folders)} prompts, and this is "
+                f"{folders[0].relative_to(path).as_posix()}; name the folder of another to see it.",
+                markup=False,
+            )
         saved, lm = model.tasks[0].task, model.lm
         template, limit, whole = saved.template, model.limit(0), saved.reader.mask != "needed"
     elif path.suffix in (".yaml", ".yml"):
@@ -48,6 +56,7 @@ def inspect(config: InspectConfig) -> None:
             limit, template = form.max_length, Template.parse(member.template)
             whole = task_members.reader_of(form, method).mask != "needed"
     else:
+        _check_braces(config.what)
         template = Template.parse(config.what)
         lm = LanguageModel.load("builtin" if config.lm is None else config.lm, device=config.device)
     row = _row(config.row, template)
@@ -68,6 +77,19 @@ def _is_folder(path: pathlib.Path) -> bool:
         return path.is_dir()
     except OSError:  # a template is longer than any name
         return False
+
+
+def _check_braces(what: str) -> None:
+    """Refuse a text in which no part of a template can stand.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if not set(what) & set("{[("):
+        raise ConfigError(
+            f"{what!r} is no folder of a saved prompt, no task's file (.yaml), and no template, "
+            f'such as "{{text}} {{mask}}".{like_file(pathlib.Path(what))}'
+        )
 
 
 def nearest_table(model: PromptModel, words: int) -> Table:

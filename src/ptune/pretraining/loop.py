@@ -68,15 +68,16 @@ def _pretrained(
     folder.claim(whole)
     _keep_tokenizer(config, lm)
     objective, schedule = part_of(Objective, config), part_of(Schedule, config)
-    text = batches.read(
-        config.texts,
-        lm,
-        config.out / "training" / "text",
-        objective=objective,
-        length=config.length,
-        held_out=config.held_out,
-        seed=config.seed,
-    )
+    with folder.left_as_it_was():
+        text = batches.read(
+            config.texts,
+            lm,
+            config.out / "training" / "text",
+            objective=objective,
+            length=config.length,
+            held_out=config.held_out,
+            seed=config.seed,
+        )
     head = _new_head(config.next_sentence, lm)
     dtype = choose_dtype(config.dtype, lm.device)
     run = PretrainingRun(

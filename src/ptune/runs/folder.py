@@ -8,6 +8,7 @@ run that was stopped goes on there with the same; anything else is refused befor
 import contextlib
 import json
 import pathlib
+import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ptune.base import files
-from ptune.errors import ConfigError, StoreError
+from ptune.errors import ConfigError, DataError, StoreError
 from ptune.runs.identity import differing, versions
 
 NOTE, LOCK = "settings.json", ".lock"
@@ -76,6 +77,22 @@ class RunFolder:
         if grows and (grown := {**self.begun[grows], **now[grows]}) != self.begun[grows]:
             self._write({**self.begun, grows: grown}, self.kept or {})
         return self.kept or {}
+
+    @contextlib.contextmanager
+    def left_as_it_was(self) -> Iterator[None]:
+        """What a run that begins here writes in this block is removed where its data are refused,
+        so that the folder is free for others.
+
+        Raises:
+            DataError: they are.
+        """
+        try:
+            yield
+        except DataError:
+            if self.begun is None:
+                for path in map(self.path.joinpath, contents(self.path)):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            raise
 
     def _write(self, identity: Mapping[str, Any], kept: Mapping[str, Any]) -> None:
         note = {"command": self.command, "format": FORMAT, "identity": identity, "kept": kept}
