@@ -1,5 +1,7 @@
-"""Where the data and the real LMs are, and a limit on threads so that figures repeat."""
+"""Where the data and the real LMs are, the order of the tests, and a limit on threads so that
+figures repeat."""
 
+import gc
 import os
 import pathlib
 
@@ -16,6 +18,19 @@ torch.set_num_threads(1)  # the tests run beside each other instead
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 ROOT = pathlib.Path(__file__).parents[1]
+LONGEST = ("test_ranks.py", "test_docs.py", "test_style.py", "test_fuzz.py", "test_scripts.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files with the longest tests come first, so that no process is left with one at the
+    end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays, and the garbage collector need not look through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import pathlib
 import pytest
 
 from ptune.errors import ConfigError
+from ptune.settings import DecodingConfig
 from ptune.tasks.resolved import resolve
 from ptune.tasks.rows import data_sets
 from ptune.tasks.schema import ReadingConfig, TaskConfig
@@ -103,7 +104,12 @@ def test_a_data_set_is_read_as_files(door, monkeypatch):
         ({"prompts": 2, "method": "manual"}, "2 prompts of different seeds"),
         ({"prompts": 2, "method": "fine-tune"}, "An ensemble goes with a method that trains"),
         ({"log": ("jsonl",), "method": "manual"}, "log tells .* manual trains nothing"),
-        ({"parts": "part"}, "this task has labels: leave parts out"),
+        ({"parts": "part"}, "this task has labels or places in its rows: leave parts out"),
+        ({"stop_by": "bleu"}, "stop_by names the figure of written answers"),
+        ({"target_length": 5}, "target_length bounds what of a right text"),
+        ({"smoothing": 0.1}, "smoothing smooths the loss of written answers"),
+        ({"metric_words": "zh"}, "metric_words says how written answers are split"),
+        ({"decoding": DecodingConfig(beams=2)}, "decoding says how answers are written"),
         ({"patterns": ("{x} {mask}",), "template": "", "method": "p-tuning"}, "has no template"),
     ],
 )

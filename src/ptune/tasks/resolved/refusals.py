@@ -24,6 +24,15 @@ SAID_BY_METHODS = (
     "combine",
     "neighbours",
 )
+# settings of answers that the LM writes, and what they do
+OF_WRITTEN = {
+    "parts": "gives the figures of written answers apart",
+    "stop_by": "names the figure of written answers that decides on dev",
+    "target_length": "bounds what of a right text is learned from",
+    "smoothing": "smooths the loss of written answers",
+    "metric_words": "says how written answers are split into words",
+    "decoding": "says how answers are written",
+}
 
 
 def check_selection(config: TaskConfig) -> None:
@@ -200,11 +209,23 @@ def check_settings(form: TaskForm, method: Method, overrides: TrainOverrides) ->
             f"learning_rate: auto tries rates of a prompt, and {method.name} trains more than "
             "that, or nothing: give a number."
         )
-    if form.judging.parts and not form.answers.are_written:
-        raise ConfigError(
-            "parts gives the figures of written answers apart, and this task has labels: leave "
-            "parts out."
-        )
+
+
+def check_written(config: TaskConfig, form: TaskForm) -> None:
+    """Refuse settings of written answers where none are written.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if form.answers.are_written:
+        return
+    default = TaskConfig(name="default")
+    for name, purpose in OF_WRITTEN.items():
+        if getattr(config, name) != getattr(default, name):
+            raise ConfigError(
+                f"{name} {purpose}, and this task has labels or places in its rows: leave {name} "
+                "out."
+            )
 
 
 def check_only(form: TaskForm, output: Output) -> None:

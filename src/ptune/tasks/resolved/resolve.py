@@ -95,11 +95,14 @@ def task_parts(config: TaskConfig, beside: Collection[str], processes: int = 1) 
         processes: how many train together.
 
     Raises:
-        ConfigError: the LM is to be shared out over processes, and there is one.
+        ConfigError: the LM is to be shared out over processes, and there is one; or a setting of
+            written answers stands where none are written.
     """
     refusals.check_sharding(config, processes)
+    form = task_form(config)
+    refusals.check_written(config, form)
     return TaskParts(
-        form=task_form(config),
+        form=form,
         learning=learning(config),
         pet=preset_pet(config.pet, config.preset),
         overrides=config.train,
