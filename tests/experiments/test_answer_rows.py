@@ -788,6 +788,13 @@ def test_answers_that_others_would_follow_are_refused(prompts, tmp_path, monkeyp
         answer_rows.predict(PredictConfig(prompt=prompts / "labels", data=rows, resume=True))
 
 
+def test_a_place_below_a_file_is_told_before_rows_are_read(prompts, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    config = PredictConfig(prompt=prompts / "labels", data="none", out=tmp_path / "file" / "a.csv")
+    with pytest.raises(ConfigError, match=r"a\.csv cannot be: .*file is a file, and no folder"):
+        answer_rows.predict(config)
+
+
 def test_a_mended_row_lets_a_stopped_run_go_on(prompts, tmp_path, monkeypatch):
     rows = tmp_path / "rows.jsonl"
     write(rows, [{"text": text} for text in TEXTS[:4]])

@@ -242,3 +242,23 @@ def test_nothing_of_another_run_is_overwritten(lm, tmp_path, capsys):
             " {x} : {mask}",
         )
     assert "begun with another template" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["import", "prompt.npy", "PLACE", "--lm", "lm", "--template", "{text} ="],
+        ["export", "prompt", "PLACE", "--to", "peft"],
+    ],
+)
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_file_where_the_folder_goes_is_told_before_an_lm_is_loaded(
+    tmp_path, monkeypatch, capsys, command, place
+):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(LanguageModel, "load", None)
+    monkeypatch.setattr(prompt_folder, "load", None)
+    with pytest.raises(SystemExit):
+        main.main([place if value == "PLACE" else value for value in command])
+    assert "file is a file" in capsys.readouterr().err

@@ -84,6 +84,10 @@ def check(
         )
     if path.is_dir():
         raise ConfigError(f"{path} is a folder: give --out the name of a file.")
+    if above := next((folder for folder in path.parents if folder.is_file()), None):
+        raise ConfigError(
+            f"{path} cannot be: {above} is a file, and no folder. Choose another --out."
+        )
     for written_to in (path, partial_file(path)):
         if read_from is None or not (read_from.exists() and written_to.exists()):
             continue

@@ -180,8 +180,7 @@ def check_empty(folder: files.Path) -> None:
         ConfigError: it does; what is named.
         StoreError: it is a file, or lies below one.
     """
-    if any(path.is_file() for path in (pathlib.Path(folder), *pathlib.Path(folder).parents)):
-        raise StoreError(_not_a_folder(pathlib.Path(folder)))
+    check_is_folder(folder)
     if names := contents(folder):
         others = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         raise ConfigError(
@@ -189,6 +188,16 @@ def check_empty(folder: files.Path) -> None:
             "choose another --out, or "
             f"empty it."
         )
+
+
+def check_is_folder(folder: files.Path) -> None:
+    """Refuse a place that is not, and cannot become, a folder.
+
+    Raises:
+        StoreError: it is a file, or lies below one.
+    """
+    if any(path.is_file() for path in (pathlib.Path(folder), *pathlib.Path(folder).parents)):
+        raise StoreError(_not_a_folder(pathlib.Path(folder)))
 
 
 def _entered(folder: pathlib.Path, command: str, resume: bool, adds: bool) -> RunFolder:

@@ -9,7 +9,7 @@ from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Task
 from ptune.prompts import encoders
 from ptune.runs import identity
-from ptune.runs.folder import working_in
+from ptune.runs.folder import check_is_folder, working_in
 from ptune.storage import google_format, peft_format, prompt_folder
 from ptune.storage.options import ExportConfig, ImportConfig
 from ptune.template.language import Template
@@ -22,6 +22,8 @@ def export(config: ExportConfig, report: Callable[[str], None] = terminal.print_
         ConfigError: that form cannot say what the prompt says, with the reason.
         StoreError: the prompt is damaged, or the place cannot be written.
     """
+    if config.to != "google":
+        check_is_folder(config.out)
     lm = LanguageModel.load(config.lm, device="cpu") if config.lm is not None else None
     model = prompt_folder.load(config.prompt, lm, device="cpu")
     if config.to != "google":
@@ -64,6 +66,7 @@ def import_prompt(
     Raises:
         ConfigError, StoreError: it cannot be read, or does not fit the LM.
     """
+    check_is_folder(config.out)
     lm = LanguageModel.load(config.lm, device="cpu")
     if config.source.suffix == ".npy":
         vectors = google_format.read(config.source)
