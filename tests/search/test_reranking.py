@@ -77,6 +77,13 @@ def test_candidates_are_ranked_by_what_the_lm_learns_with_each(folder):
     )
 
 
+def test_the_order_is_that_of_the_figures_after_training(folder):
+    kept = search(options(folder, keep=8, rerank_steps=24), lambda line: None).candidates
+    after = [(-one.tuned, one.tuned_loss) for one in kept]
+    before = [(-one.dev, one.dev_loss) for one in kept]
+    assert after == sorted(after) and before != sorted(before)
+
+
 def test_a_kill_loses_nothing_and_the_budget_is_kept(folder, monkeypatch):
     def run(name, **more):
         out = folder / name
