@@ -212,15 +212,27 @@ method: p-tuning
 init: random
 loss: labels
 reading: {by: words, aggregate: probability, order: parallel, calibration: none, length: closed}
-decoding: {max_new_tokens: 3, beams: 1, stop: [x], banned: [y]}
 metrics: [accuracy]
 max_length: 40
 combine: mean
 prompts: 1
-smoothing: 0.1
 train: {epochs: 1, steps: 1, batch_size: 2, learning_rate: 0.1, warmup: 0, clip: 1, seed: 0}
 prefix: {hidden: 8, init: random}
 pet: {repetitions: 1, generations: 0}
+"""
+WRITTEN = """name: endings
+template: "{prefix:2} {text|shorten} = {mask}"
+data: {train: rows.jsonl, dev: rows.jsonl, test: rows.jsonl}
+target: label
+method: prefix-tuning
+decoding: {max_new_tokens: 3, beams: 1, stop: [x], banned: [y]}
+metrics: [bleu]
+metric_words: auto
+stop_by: loss
+target_length: 5
+smoothing: 0.1
+train: {epochs: 1, steps: 1, batch_size: 2, learning_rate: 0.1, warmup: 0, clip: 1, seed: 0}
+prefix: {hidden: 8, init: random}
 """
 ROWS = [
     {"text": "great film", "label": "good", "n": {"a": ["x", "y"]}},
@@ -670,7 +682,7 @@ class Fuzzer:
         )
 
     def yaml(self, chance: random.Random) -> Case:
-        lines = YAML.splitlines()
+        lines = chance.choice([YAML, WRITTEN]).splitlines()
         for _ in range(chance.randint(1, 3)):
             index = chance.randrange(len(lines))
             key, _, value = lines[index].partition(":")
