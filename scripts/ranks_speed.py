@@ -69,8 +69,9 @@ def _measured(lm: str, count: int, threads: int, sharding: str) -> dict[str, Any
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         stdout=subprocess.PIPE,
         text=True,
-        check=True,
     )
+    if done.returncode:
+        return {"fault": f"ended with status {done.returncode}"}
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -701,9 +701,8 @@ def test_answers_grow_beside_the_file_that_they_become(prompts, tmp_path, monkey
 
 def test_a_place_where_nothing_can_be_written_is_told_by_its_name(prompts, tmp_path):
     write(tmp_path / "rows.jsonl", [{"text": text} for text in TEXTS[:2]])
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match=r"/file/a.csv cannot be written: [^:]+\.$"):
-        answered(prompts / "labels", tmp_path / "rows.jsonl", tmp_path, "file/a.csv")
+    with pytest.raises(StoreError, match=r"/null/a.csv cannot be written: [^:]+\.$"):
+        answered(prompts / "labels", tmp_path / "rows.jsonl", tmp_path, "/dev/null/a.csv")
 
 
 def test_answers_replace_a_file_only_where_that_is_asked_for(prompts, tmp_path):
