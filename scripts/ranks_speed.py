@@ -32,8 +32,9 @@ ROWS, WORDS, STEPS = 32, 24, 4
 TEMPLATE = "{soft:10} {text} It is {mask}"
 
 
-def main(lm: str, count: int, rounds: int) -> None:
+def main(lm: str, processes: str = "2", rounds: str = "3") -> None:
     """Print the medians over the rounds of each layout."""
+    count = int(processes)
     layouts = {
         "one process, one thread": (1, 1, "none"),
         f"one process, {count} threads": (1, count, "none"),
@@ -42,7 +43,7 @@ def main(lm: str, count: int, rounds: int) -> None:
         f"{count} processes, tensor": (count, 1, "tensor"),
     }
     measured: dict[str, list[dict[str, Any]]] = {name: [] for name in layouts}
-    for _ in range(rounds):
+    for _ in range(int(rounds)):
         for name, layout in layouts.items():
             measured[name].append(_measured(lm, *layout))
     for name, figures in measured.items():
@@ -127,5 +128,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "process":
         process(*sys.argv[2:])
     else:
-        lm, count, rounds = (sys.argv[1:] + ["2", "3"][len(sys.argv) - 2 :])[:3]
-        main(lm, int(count), int(rounds))
+        main(*sys.argv[1:])

@@ -73,8 +73,10 @@ def refuse_truth(kind: type[BaseModel], value: Any, info: ValidationInfo) -> Any
     Raises:
         ValueError: it is one of them.
     """
+    if not isinstance(value, bool):
+        return value
     kinds = set(_kinds_in(kind.model_fields[str(info.field_name)].annotation))
-    if isinstance(value, bool) and kinds & {int, float} and not kinds & {bool, Any}:
+    if kinds & {int, float} and not kinds & {bool, Any}:
         raise ValueError(f"a number is written in figures, and this is {str(value).lower()}")
     return value
 

@@ -294,7 +294,7 @@ def _check_submission(config: PredictConfig, form: str) -> None:
         "--at-least": config.at_least,
         "--skip-bad-lines": config.skip_bad_lines,
     }
-    if given := next((name for name, value in lacking.items() if value), None):
+    if given := _first_given(lacking):
         raise ConfigError(
             f"A submission has an answer to every row, some of which {given} leaves out: leave "
             f"{given} out."
@@ -308,6 +308,11 @@ def _check_submission(config: PredictConfig, form: str) -> None:
         raise ConfigError(
             f"{config.submission} is a folder: name the file, as {config.submission / name}.jsonl."
         )
+
+
+def _first_given(options: Mapping[str, object]) -> str | None:
+    """The first of some options that has a value."""
+    return next((name for name, value in options.items() if value), None)
 
 
 def _check_conll(config: PredictConfig, model: PromptModel, form: str) -> None:
@@ -334,7 +339,7 @@ def _check_conll(config: PredictConfig, model: PromptModel, form: str) -> None:
         "--explain": config.explain,
         "--top": config.top,
     }
-    if given := next((name for name, value in lacking.items() if value), None):
+    if given := _first_given(lacking):
         raise ConfigError(
             f"{config.out}: a CoNLL file has every word with its label, is written whole, and has "
             f"no room for more: leave {given} out, or {advice}."
