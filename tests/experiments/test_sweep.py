@@ -98,7 +98,7 @@ def trained(monkeypatch):
     """The folders' names of the runs that were trained, none of which is trained."""
     names: list[str] = []
 
-    def train(parts, *more):
+    def train(parts, *more, **named):
         names.append(parts.output.folder.name)
         time.sleep(0.01)  # so that others come by meanwhile
         if parts.train.seed == 2:
@@ -106,7 +106,9 @@ def trained(monkeypatch):
         rate = parts.overrides.learning_rate or 0.5
         best = {} if parts.method.name == "manual" else {"films": {"dev": rate}}
         figures, seconds = {"accuracy": rate / 2}, {"train": 1.0}
-        return SimpleNamespace(best=best, dev_score="accuracy", figures=figures, seconds=seconds)
+        return SimpleNamespace(
+            best=best, dev_score="accuracy", figures=figures, seconds=seconds, pruned=[]
+        )
 
     monkeypatch.setattr(train_task, "train_parts", train)
     monkeypatch.setattr(sweep_worker, "train_together", cannot_be)
@@ -131,7 +133,11 @@ def test_a_killed_sweep_goes_on_and_is_its_runs_alone(folder, monkeypatch):
     kept = {path.name for path in (folder / "out" / "results").iterdir()}
     assert len(kept) == 1 and len(list((folder / "out" / "runs").iterdir())) == 2
     trained, train = [], train_task.train_parts
-    counted = lambda parts, *more: trained.append(parts.output.folder.name) or train(parts, *more)
+
+    def counted(parts, *more, **named):
+        trained.append(parts.output.folder.name)
+        return train(parts, *more, **named)
+
     monkeypatch.setattr(train_task, "train_parts", counted)
     results, lines = swept(folder, together=1)
     assert "2 runs, 1 of which have their results" in lines[0]
@@ -200,11 +206,13 @@ def test_what_failed_is_tried_again_and_what_diverged_is_not(folder, monkeypatch
     (folder / "sweep.yaml").write_text("tasks: films.yaml\ngrid: {train.seed: [0, 1]}\n")
     tried, faults = [], {0: PtuneError("The disk is full."), 1: DivergedError("It diverged.")}
 
-    def train(parts, *more):
+    def train(parts, *more, **named):
         tried.append(parts.train.seed)
         if parts.train.seed in faults:
             raise faults[parts.train.seed]
-        return SimpleNamespace(best={}, dev_score="", figures={"accuracy": 1.0}, seconds={})
+        return SimpleNamespace(
+            best={}, dev_score="", figures={"accuracy": 1.0}, seconds={}, pruned=[]
+        )
 
     monkeypatch.setattr(train_task, "train_parts", train)
     monkeypatch.setattr(sweep_worker, "train_together", cannot_be)
@@ -277,7 +285,9 @@ def test_a_sweep_that_grows_keeps_its_results(folder, trained):
     ],
 )
 def test_a_bad_sweep_is_refused_before_the_first_step(text, message, folder, monkeypatch):
-    monkeypatch.setattr(train_task, "train_parts", lambda *given: pytest.fail("it was begun"))
+    monkeypatch.setattr(
+        train_task, "train_parts", lambda *given, **named: pytest.fail("it was begun")
+    )
     (folder / "other.yaml").write_text((folder / "films.yaml").read_text())
     (folder / "sweep.yaml").write_text(text)
     with pytest.raises(PtuneError, match=message):

@@ -76,6 +76,7 @@ def test_a_search_is_refused_before_anything_starts(folder, monkeypatch):  # noq
 
     refused("--search and --trials go together", search=(RATE,))
     refused("--search and --trials go together", trials=3)
+    refused("--prune ends trials of a search", prune=True)
     refused("--dry-run prints runs that are known", search=(RATE,), trials=3, dry_run=True)
     refused("learning_rat.*learning_rate", search=("train.learning_rat=0.1..1",), trials=3)
     refused("train.steps: -1", search=("train.steps=-1..4",), trials=3)
@@ -83,6 +84,10 @@ def test_a_search_is_refused_before_anything_starts(folder, monkeypatch):  # noq
     refused("a seed is no setting to choose", search=("train.seed=0..5",), trials=3)
     refused("is the sweep's to say", search=("out=a,b",), trials=3)
     refused("trains nothing", search=("method=manual,p-tuning",), trials=3)
+    several = ("this run has several: leave --prune out", {"prune": True, "trials": 3})
+    refused(several[0], search=("method=p-tuning,pet",), **several[1])
+    (folder / "sweep.yaml").write_text("tasks: films.yaml\nlist: [{prompt_by: label}]")
+    refused(several[0], search=(RATE,), **several[1])
     (folder / "sweep.yaml").write_text("tasks: films.yaml\ngrid: {train.learning_rate: [0.1]}")
     refused("sets train.learning_rate, and --search too", search=(RATE,), trials=3)
     monkeypatch.setattr(search, "find_spec", lambda name: None)
@@ -99,7 +104,7 @@ def trained(monkeypatch):
     needs_optuna()
     rates: list[tuple[float, int]] = []
 
-    def train(parts, *more):
+    def train(parts, *more, pruner=None):
         rate, seed = parts.overrides.learning_rate, parts.train.seed
         rates.append((rate, seed))
         if getattr(train, "dies_at", None) == len(rates):
@@ -110,6 +115,7 @@ def trained(monkeypatch):
             dev_score="accuracy",
             figures={"accuracy": rate},
             seconds={"train": 1.0},
+            pruned=[],
         )
 
     def cannot_be(*given):
@@ -161,11 +167,11 @@ def test_more_trials_go_on_and_other_ranges_are_refused(folder, trained):  # noq
 def test_a_run_that_fails_ends_no_search(folder, trained, monkeypatch):  # noqa: F811
     fine = trained.train
 
-    def failing(parts, *more):
+    def failing(parts, *more, **named):
         if len(trained.rates) in (2, 3):
             trained.rates.append((0.0, 0))
             raise PtuneError("It does not fit.")
-        return fine(parts, *more)
+        return fine(parts, *more, **named)
 
     monkeypatch.setattr(train_task, "train_parts", failing)
     with pytest.raises(PtuneError, match="2 of 8 runs failed"):
@@ -177,8 +183,8 @@ def test_a_run_that_fails_ends_no_search(folder, trained, monkeypatch):  # noqa:
 def test_no_dev_score_is_told(folder, trained, monkeypatch):  # noqa: F811
     fine = trained.train
 
-    def unscored(*given):
-        run = fine(*given)
+    def unscored(*given, **named):
+        run = fine(*given, **named)
         run.best.clear()
         return run
 

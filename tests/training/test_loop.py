@@ -290,6 +290,63 @@ def test_training_stops_where_the_dev_score_reaches_a_threshold(monkeypatch):
         TrainConfig(stopping_threshold=float("nan"))
 
 
+@pytest.mark.parametrize("killed", [None, 1, 4])
+def test_a_training_that_is_pruned_ends_there_and_spares_the_others(killed, tmp_path, monkeypatch):
+    config = TrainConfig(batch_size=5, epochs=4, patience=0, save_seconds=0, learning_rate=3e-3)
+    asked: list[tuple[int, float]] = []
+
+    def pruner(step, dev):
+        asked.append((step, dev))
+        return step >= 6
+
+    def trained(names, **more):
+        model, data = bank(names)
+        trainings = [
+            Training(
+                {name: data[name]},
+                config,
+                pruner=pruner if name == "task 0" else None,
+                folder=tmp_path / name,
+                **more,
+            )
+            for name in data
+        ]
+        histories = loop.fit_together(model, trainings)
+        return model, [history for part in histories for history in part.values()]
+
+    alone = run([2], batch_size=5, epochs=4)[0]
+    if killed:
+        with killed_after(killed, monkeypatch):
+            trained([0, 2])
+    model, (pruned, other) = trained([0, 2], resume=True)
+    assert (pruned.step, pruned.planned, pruned.pruned, pruned.stopped) == (6, 12, True, True)
+    assert not other.pruned and other.step == other.planned == 20
+    best = pruned.history[0].dev
+    for look, (step, dev) in zip(pruned.history, asked[-len(pruned.history) :]):
+        best = max(best, look.dev)
+        assert (step, dev) == (look.step, best)
+    assert account("It", pruned, config) == [
+        "It was pruned at step 6 of 12, where most others were ahead on dev."
+    ]
+    assert apart(states(model)[1:], states(alone)) < 1e-5
+    again = trained([0, 2], resume=True)[1][0]
+    assert again.pruned and again.step == 6
+
+
+def test_a_training_that_is_done_asks_no_pruner():
+    model, data = bank([0])
+    asked: list[int] = []
+    training = Training(
+        data,
+        TrainConfig(batch_size=5, epochs=2, patience=0),
+        pruner=lambda step, dev: bool(asked.append(step)),
+    )
+    ((history,),) = (part.values() for part in loop.fit_together(model, [training]))
+    assert asked == [3] and not history.pruned and history.step == 6
+    rehearsal.one_step(model, [replace(training, data={0: data["task 0"]})])
+    assert asked == [3]
+
+
 def test_steps_that_epochs_cut_short_are_told():
     model, data = bank([0])
     settings = TrainConfig(batch_size=4, epochs=1, steps=50, patience=0)

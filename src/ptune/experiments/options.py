@@ -135,6 +135,10 @@ class SweepConfig(Config):
     trials: Annotated[int, Field(ge=1)] | None = None
     """How often the search tries something, for each task and each entry of the file's grid and
     list; a trial is a run for each of the grid's seeds. May be raised to go on."""
+    prune: bool = False
+    """With --search: end a trial at a look at dev where the best dev score that its first seed had
+    so far is below the median of what finished trials had at that step. Its runs are marked in the
+    table, and none of them is taken for the best."""
     dry_run: bool = False
     """Print the commands of the runs, and train nothing."""
 

@@ -220,6 +220,8 @@ class Run(Finite):
     """What the looks' dev is."""
     diverged: list[str] = []
     """The prompts whose training diverged; what is kept of them is their best state before that."""
+    pruned: list[str] = []
+    """The prompts whose training a search ended early, since others did better on dev."""
     lost: list[str] = []
     """The prompts that had no finite state to keep: they are not saved, and have no part in the
     figures."""

@@ -23,6 +23,8 @@ class SweepOutcome(Finite):
     figures: dict[str, float] = {}
     """On the test rows."""
     seconds: float = 0
+    pruned: bool = False
+    """Whether its training was ended early, since others were ahead on dev."""
     error: str = ""
     """Why it has no result."""
     diverged: bool = False
@@ -61,11 +63,13 @@ class SweepResults(Finite):
         return sorted(groups, key=order)
 
     def best(self) -> list[SweepOutcome]:
-        """Of each task the run with the best dev score."""
+        """Of each task the run with the best dev score, of those that were trained to their end."""
         best: dict[str, SweepOutcome] = {}
         for run in self.runs:
             ahead = best.get(run.task)
-            if run.dev is not None and (ahead is None or ahead.dev is None or run.dev > ahead.dev):
+            if run.dev is None or run.pruned:
+                continue
+            if ahead is None or ahead.dev is None or run.dev > ahead.dev:
                 best[run.task] = run
         return list(best.values())
 
@@ -86,3 +90,4 @@ class SweepGroup:
         self.test = statistics.fmean(test) if test else None
         self.deviation = statistics.stdev(test) if len(test) > 1 else None
         self.failed = sum(bool(run.error) for run in runs)
+        self.pruned = sum(run.pruned for run in runs)

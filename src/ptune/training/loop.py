@@ -37,6 +37,7 @@ from ptune.training.checkpoint import Checkpoint, agree
 from ptune.training.prompt_training import (
     Metric,
     PromptTraining,
+    Pruner,
     TextMetric,
     TrainingHistory,
     Tune,
@@ -52,7 +53,11 @@ OF_A_STEP = ("accumulate", "recompute", "context_mb", "save_seconds")
 
 @dataclass(frozen=True)
 class Training:
-    """What one call of ``fit`` trains, as a value; the attributes are arguments of ``fit``."""
+    """What one call of ``fit`` trains, as a value; the attributes are arguments of ``fit``.
+
+    Attributes:
+        pruner: ends the training of its task, where others did better.
+    """
 
     data: Mapping[Any, tuple[Sequence[Row], Sequence[Row]]]
     config: TrainConfig
@@ -62,6 +67,7 @@ class Training:
     folder: files.Path | None = None
     resume: bool = False
     rates: Mapping[Any, float] | None = None
+    pruner: Pruner | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,12 @@ class _Part:
 def account(name: str, trained: TrainingHistory, config: TrainConfig) -> list[str]:
     """Sentences that explain why a training took fewer steps than were configured."""
     sentences = []
-    if trained.stopped and reached(trained.best, config):
+    if trained.pruned:
+        sentences.append(
+            f"{name} was pruned at step {trained.step} of {trained.planned}, where most others "
+            "were ahead on dev."
+        )
+    elif trained.stopped and reached(trained.best, config):
         sentences.append(
             f"{name} was stopped at step {trained.step} of {trained.planned}, where its dev score "
             f"reached {config.stopping_threshold:g}."
@@ -270,7 +281,7 @@ def _jobs(model: PromptModel, training: Training, tune: Tune) -> dict[Any, Promp
         job = PromptTraining(
             model, number, rows, dev=dev, config=config, tune=tune, unlabeled=training.unlabeled
         )
-        job.metric, job.texts = training.metric, training.texts
+        job.metric, job.texts, job.pruner = training.metric, training.texts, training.pruner
         jobs[key] = job
     return jobs
 

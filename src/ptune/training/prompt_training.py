@@ -23,6 +23,8 @@ from ptune.training import class_weights
 Tune = Literal["prompt", "head", "lm", "both"]
 Metric = Callable[[Sequence[torch.Tensor], Sequence[Example]], float]
 TextMetric = Callable[[PromptModel, int, Sequence[Row]], float]
+Pruner = Callable[[int, float], bool]
+"""Whether a training ends at a step, by the best dev score that it had so far."""
 EXPONENTIAL = 0.98
 FALLING = 0.98  # a loss below this share of another one is lower
 
@@ -34,6 +36,8 @@ class TrainingHistory:
     history: list[Evaluation] = field(default_factory=list)
     best: Evaluation | None = None
     diverged: bool = False
+    pruned: bool = False
+    """Whether others did better at the step at which it was ended."""
     planned: int = 0
     """The number of steps that the training was configured for."""
     step: int = 0
@@ -77,6 +81,7 @@ class PromptTraining:
 
     Attributes:
         metric, texts: what gives its dev score, in place of what does by default (``fit``).
+        pruner: what ends it early, by how others did.
     """
 
     def __init__(
@@ -114,6 +119,7 @@ class PromptTraining:
         self.is_watched = False
         self.metric: Metric | None = None
         self.texts: TextMetric | None = None
+        self.pruner: Pruner | None = None
         self.gradient_norm: torch.Tensor | None = None
         self.drawn: list[Example] = []
         self.best_state = [parameter.detach().clone() for parameter in self.parameters]
@@ -208,7 +214,7 @@ class PromptTraining:
     def evaluate(self, dev_loss: float, score: Callable[[], float]) -> None:
         """Record an evaluation: keep the state if the dev score is the best so far (a tie is
         decided by the dev loss), and stop the training once it has not improved for ``patience``
-        evaluations, or has reached ``stopping_threshold``."""
+        evaluations, has reached ``stopping_threshold``, or is pruned."""
         loss = float(torch.stack(self.losses).mean())
         self.losses = []
         if not (math.isfinite(loss) and math.isfinite(dev_loss) and math.isfinite(dev := score())):
@@ -232,6 +238,8 @@ class PromptTraining:
         waited = self.step - best.step >= self.config.patience_steps
         out_of_patience = 0 < self.config.patience <= self.stale and waited
         self.done = self.step >= self.steps or out_of_patience or reached(best, self.config)
+        if not self.done and self.pruner and self.pruner(self.step, best.dev):
+            self.trained.pruned = self.done = True
 
     @torch.no_grad()
     def _keep(self) -> None:
@@ -260,6 +268,7 @@ class PromptTraining:
             "stale": self.stale,
             "done": self.done,
             "diverged": self.trained.diverged,
+            "pruned": self.trained.pruned,
             "history": [vars(evaluation) for evaluation in self.trained.history],
             "best": vars(self.trained.best) if self.trained.best else None,
         }
@@ -271,7 +280,10 @@ class PromptTraining:
         self.step, self.stale, self.done = note["step"], note["stale"], note["done"]
         best = Evaluation(**note["best"]) if note["best"] else None
         self.trained = TrainingHistory(
-            [Evaluation(**evaluation) for evaluation in note["history"]], best, note["diverged"]
+            history=[Evaluation(**evaluation) for evaluation in note["history"]],
+            best=best,
+            diverged=note["diverged"],
+            pruned=note.get("pruned", False),
         )
         device = self.lm.device
         for i, parameter in enumerate(self.parameters):

@@ -2,11 +2,12 @@
 
 Each task of the sweep's file, with each of the settings there, the seed aside, is searched by
 itself: a study of Optuna's. A trial of it is one run for each seed, and its value the mean of their
-dev scores; test rows choose nothing. The studies stand in ``search/journal.log``, which all
-processes share, one at a time. The runs are those of any sweep, so another process goes on with
-them where one was killed.
+dev scores; test rows choose nothing. With ``--prune`` a trial ends where most others are ahead
+(``pruning.py``). The studies stand in ``search/journal.log``, which all processes share, one at a
+time. The runs are those of any sweep, so another process goes on with them where one was killed.
 """
 
+import functools
 import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,10 +21,12 @@ from filelock import FileLock
 
 from ptune.base import files
 from ptune.errors import ConfigError, PtuneError
+from ptune.experiments.sweep.pruning import is_pruned, trains_several
 from ptune.experiments.sweep.search_space import Choice, Range, Space, parse
 from ptune.experiments.sweep.sweep_file import SEED, SweepRun, read_points, run_of
 from ptune.reports.sweep_results import SweepOutcome
 from ptune.runs.trials import JsonResults
+from ptune.training.prompt_training import Pruner
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -34,8 +37,9 @@ STARTS = 5  # trials that are drawn at random, before what came of them is looke
 NOTE = "space.json"
 
 
-def check(texts: Sequence[str], trials: int | None, dry_run: bool) -> None:
-    """Refuse a search without a number of trials, and the reverse; and one without Optuna.
+def check(texts: Sequence[str], trials: int | None, *, prune: bool, dry_run: bool) -> None:
+    """Refuse a search without a number of trials, and the reverse; pruning without a search; and
+    one without Optuna.
 
     Raises:
         ConfigError: it is so, or what is to be searched is no range and no list.
@@ -45,6 +49,12 @@ def check(texts: Sequence[str], trials: int | None, dry_run: bool) -> None:
         raise ConfigError(
             "--search and --trials go together: what is chosen from, and how often something is "
             "tried."
+        )
+    if prune and not texts:
+        raise ConfigError(
+            "--prune ends trials of a search by what others had at the same step, and nothing is "
+            "searched: give --search and --trials, or set train.patience, which ends each run by "
+            "its own dev scores."
         )
     if texts and dry_run:
         raise ConfigError(
@@ -85,10 +95,20 @@ class Search:
         out: the folder that the processes share.
         texts: what ``--search`` says.
         trials: how many trials each study has.
+        prune: whether trials are ended by what others had at the same step.
     """
 
-    def __init__(self, file: pathlib.Path, out: pathlib.Path, texts: Sequence[str], trials: int):
-        self.file, self.out, self.texts, self.trials = file, out, tuple(texts), trials
+    def __init__(
+        self,
+        file: pathlib.Path,
+        out: pathlib.Path,
+        texts: Sequence[str],
+        *,
+        trials: int,
+        prune: bool = False,
+    ):
+        self.file, self.out, self.texts = file, out, tuple(texts)
+        self.trials, self.prune = trials, prune
         self.space: Space = parse(texts)
         self.lms: dict[str, str] = {}
         self.runs_of: dict[str, list[SweepRun]] = {}
@@ -97,7 +117,7 @@ class Search:
     @property
     def options(self) -> dict[str, Any]:
         """What another process makes it of, beside the file and the folder."""
-        return {"texts": self.texts, "trials": self.trials}
+        return {"texts": self.texts, "trials": self.trials, "prune": self.prune}
 
     @property
     def total(self) -> int:
@@ -140,6 +160,11 @@ class Search:
                     f"{untrained.command}: this method trains nothing, so that there is no dev "
                     "score to choose by. Name methods that train."
                 )
+            if self.prune and (unfit := next(filter(trains_several, runs), None)):
+                raise ConfigError(
+                    f"{unfit.command}: --prune ends one training by its looks at dev, and this run "
+                    "has several: leave --prune out."
+                )
             checked.append(runs[0])
         return checked
 
@@ -147,15 +172,17 @@ class Search:
         """Write down what is searched, so that the folder goes on with the same alone.
 
         Raises:
-            ConfigError: it was begun with other ranges.
+            ConfigError: it was begun with other ranges, or with trials pruned and now not.
         """
         note = self.out / "search" / NOTE
         space = {key: repr(values) for key, values in self.space.items()}
+        space |= {"--prune": "yes"} if self.prune else {}
         with self._alone():
             if note.exists() and files.read_json(note) != space:
                 raise ConfigError(
-                    f"{self.out} was begun with another --search ({_shown(files.read_json(note))}):"
-                    " go on with the same, or choose another --out. --trials may grow."
+                    f"{self.out} was begun with another --search or --prune "
+                    f"({_shown(files.read_json(note))}): go on with the same, or choose another "
+                    "--out. --trials may grow."
                 )
             files.write_json(note, space)
 
@@ -188,6 +215,25 @@ class Search:
                     return True
         return False
 
+    def pruner(self, run: SweepRun) -> Pruner | None:
+        """What ends the training of a run early, where trials are pruned."""
+        if not self.prune:
+            return None
+        with self._alone():
+            for study, point in self._studies():
+                for trial in study.get_trials(deepcopy=False):
+                    names = [of_trial.name for of_trial in self._runs_of(point, trial)]
+                    if run.name in names and not trial.state.is_finished():
+                        leads = run.name == names[0]
+                        return functools.partial(self._is_pruned, point, trial.number, leads)
+        return None
+
+    def _is_pruned(self, point: Point, number: int, leads: bool, step: int, dev: float) -> bool:
+        with self._alone():
+            study = self._study(point)
+            score = dev if leads else None
+            return is_pruned(study, self._storage, number, step=step, dev=score)
+
     def _run(self, point: Point, settings: Mapping[str, Any]) -> SweepRun:
         return run_of(self.file, point.file, settings, self.lms)
 
@@ -212,6 +258,9 @@ class Search:
         if any(outcome.error for outcome in outcomes):
             study.tell(trial.number, state=TrialState.FAIL)
             return
+        if any(outcome.pruned for outcome in outcomes):
+            study.tell(trial.number, state=TrialState.PRUNED)
+            return
         scores = [outcome.dev for outcome in outcomes if outcome.dev is not None]
         if len(scores) < len(outcomes):
             raise PtuneError(
@@ -221,17 +270,19 @@ class Search:
         study.tell(trial.number, sum(scores) / len(scores))
 
     def _studies(self) -> Iterator[tuple["Study", Point]]:
+        for point in self.points:
+            yield self._study(point), point
+
+    def _study(self, point: Point) -> "Study":
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        for point in self.points:
-            study = optuna.create_study(
-                storage=self._storage,
-                study_name=point.name,
-                direction="maximize",
-                load_if_exists=True,
-            )
-            yield study, point
+        return optuna.create_study(
+            storage=self._storage,
+            study_name=point.name,
+            direction="maximize",
+            load_if_exists=True,
+        )
 
     @cached_property
     def _storage(self) -> Any:

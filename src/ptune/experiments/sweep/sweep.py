@@ -41,13 +41,15 @@ def sweep(
             the runs failed, after all others were done.
     """
     ray_cluster.check(_cluster(config), "Processes that share a folder (--workers) need none.")
-    search.check(config.search, config.trials, config.dry_run)
+    search.check(config.search, config.trials, prune=config.prune, dry_run=config.dry_run)
     if config.ray is not None:  # whose workers are in other folders
         whole = {"file": config.file.resolve(), "out": config.out.resolve()}
         config = config.model_copy(update=whole)
     searched = None
     if config.trials is not None:
-        searched = Search(config.file, config.out, config.search, config.trials)
+        searched = Search(
+            config.file, config.out, config.search, trials=config.trials, prune=config.prune
+        )
     runs = searched.check() if searched else read_sweep(config.file)
     if config.dry_run:
         for run in runs:

@@ -31,6 +31,7 @@ from ptune.tasks.resolved.parts import LMSource, TrainingParts
 from ptune.tasks.resolved.task_form import TaskForm
 from ptune.tasks.schema import DataConfig
 from ptune.training.methods import Method
+from ptune.training.prompt_training import Pruner
 
 SECONDS_BETWEEN_TRIES = 1.0
 RESULTS = JsonResults(SweepOutcome)
@@ -140,7 +141,10 @@ def work(sweep: Sweep, report: Callable[[str], None], search: Search | None = No
     while True:
         sweep = replace(sweep, runs=search.runs()) if search else sweep
         pending = sweep.pending
-        if any(_do(sweep, group, leases, load=load, report=report) for group in _banks(pending)):
+        if any(
+            _do(sweep, group, leases, load=load, search=search, report=report)
+            for group in _banks(pending)
+        ):
             continue
         if search and search.ask():
             continue
@@ -164,6 +168,7 @@ def _do(
     leases: Leases,
     *,
     load: KeptLm,
+    search: Search | None,
     report: Callable[[str], None],
 ) -> bool:
     """Do some runs of a bank that nobody does or did; return whether there are such."""
@@ -175,7 +180,7 @@ def _do(
             and sweep.is_pending(run)
             and not _is_worked_in(sweep.folder_of(run))
         ]
-        for run, outcome in _outcomes(sweep, mine, load):
+        for run, outcome in _outcomes(sweep, mine, load, search):
             RESULTS.write(sweep.out / run.trial.file, outcome, run.trial.record)
             report(f"{run.command}: {outcome.error or _in_words(outcome)}")
         return bool(mine)
@@ -191,19 +196,20 @@ def _is_worked_in(folder: pathlib.Path) -> bool:
 
 
 def _outcomes(
-    sweep: Sweep, runs: Sequence[SweepRun], load: KeptLm
+    sweep: Sweep, runs: Sequence[SweepRun], load: KeptLm, search: Search | None
 ) -> Iterator[tuple[SweepRun, SweepOutcome]]:
     """Train runs, or go on training them: together, where they are several, and where that fails,
     each alone."""
     alone = dict(enumerate(runs))
+    pruners = [search.pruner(run) if search else None for run in runs]
     if len(runs) > 1:
         parts = [_parts_of(sweep, run) for run in runs]
         with contextlib.suppress(*FAULTS):
-            for number, trained in train_together(parts, load, load.baseline_figures):
+            for number, trained in train_together(parts, load, load.baseline_figures, pruners):
                 run = alone.pop(number)
                 yield run, _outcome(run, trained)
-    for run in alone.values():
-        yield run, _outcome(run, _trained_alone(_parts_of(sweep, run), load))
+    for number, run in alone.items():
+        yield run, _outcome(run, _trained_alone(_parts_of(sweep, run), load, pruners[number]))
 
 
 def _parts_of(sweep: Sweep, run: SweepRun) -> TrainingParts:
@@ -213,9 +219,9 @@ def _parts_of(sweep: Sweep, run: SweepRun) -> TrainingParts:
     return replace(run.parts, output=output)
 
 
-def _trained_alone(parts: TrainingParts, load: KeptLm) -> Run | Exception:
+def _trained_alone(parts: TrainingParts, load: KeptLm, pruner: Pruner | None) -> Run | Exception:
     try:
-        return train_task.train_parts(parts, terminal.print_nothing, load)
+        return train_task.train_parts(parts, terminal.print_nothing, load, pruner=pruner)
     except FAULTS as error:
         return error
 
@@ -235,6 +241,7 @@ def _outcome(run: SweepRun, trained: Run | Exception) -> SweepOutcome:
         "dev_score": trained.dev_score,
         "figures": trained.figures,
         "seconds": sum(trained.seconds.values()),
+        "pruned": bool(trained.pruned),
     }
     return outcome.model_copy(update=update)
 
@@ -246,6 +253,7 @@ def _dev(run: Run) -> float | None:
 
 def _in_words(outcome: SweepOutcome) -> str:
     dev = [] if outcome.dev is None else [f"dev {outcome.dev:.3f}"]
+    dev += ["pruned"] if outcome.pruned else []
     return ", ".join([*dev, *(f"{name} {value:.3f}" for name, value in outcome.figures.items())])
 
 

@@ -1,6 +1,7 @@
 """Runs whose prompts are trained in the same calls of the LM, each as if it were trained alone."""
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from ptune.tasks.resolved.parts import LMSource, TrainingParts
 from ptune.training import rehearsal
 from ptune.training.loop import OF_A_STEP, Training, fit_together
 from ptune.training.methods import PET, Method
-from ptune.training.prompt_training import TrainingHistory
+from ptune.training.prompt_training import Pruner, TrainingHistory
 
 FAULTS = (PtuneError, RuntimeError, MemoryError)
 
@@ -90,6 +91,7 @@ def train_together(
     runs: Sequence[TrainingParts],
     load: Callable[[LMSource, Method], LanguageModel],
     baseline_figures: train_results.Baselines = train_results.baseline_figures,
+    pruners: Sequence[Pruner | None] = (),
 ) -> Iterator[tuple[int, Run | Exception]]:
     """Train runs of one bank (``bank_of``) in the same calls of the LM, and yield each when it is
     saved, with its number: what it gave, or why it failed. Each folder is as a run alone leaves it,
@@ -98,6 +100,7 @@ def train_together(
     Args:
         load: gives the LM, the same one for all.
         baseline_figures: gives the figures of the baselines.
+        pruners: end the training of each run early, by how others did.
 
     Raises:
         PtuneError, RuntimeError, MemoryError: a joint step failed. Those that were not yielded can
@@ -106,11 +109,11 @@ def train_together(
     with contextlib.ExitStack() as folders:
         members: list[_Member] = []
         joint: PromptModel | None = None
-        for number, parts in enumerate(runs):
+        for number, (parts, pruner) in enumerate(itertools.zip_longest(runs, pruners)):
             began = time.monotonic()
             try:
                 entered = train_setup.entered(parts, terminal.print_nothing, load)
-                setup = folders.enter_context(entered)
+                setup = replace(folders.enter_context(entered), pruner=pruner)
                 train_setup.check_begun(setup)
                 if train_setup.is_finished(parts.output):
                     folder = parts.output.folder

@@ -306,6 +306,7 @@ def record(setup: Setup, trained: Trained, seconds: float) -> Run:
             if history.answer_tokens
         },
         diverged=[name for name, history in histories.items() if history.diverged and history.best],
+        pruned=[name for name, history in histories.items() if history.pruned],
         lost=[name for name, history in histories.items() if not history.best],
     )
 

@@ -27,6 +27,7 @@ from ptune.tasks.resolved.parts import LMSource, Output, TrainingParts
 from ptune.tasks.resolved.task_form import TaskForm
 from ptune.training.methods import PET, Method
 from ptune.training.pattern_exploiting.pet_rows import LEAST_HELD_OUT
+from ptune.training.prompt_training import Pruner
 
 CHECKPOINT = "checkpoint.safetensors"
 MAY_CHANGE = (
@@ -49,6 +50,7 @@ class Setup:
         data_findings: what is odd about the rows.
         logs: what gets the figures of the training while it runs.
         ranks: the processes that train together.
+        pruner: what ends the training early, by how others did.
     """
 
     parts: TrainingParts
@@ -61,6 +63,7 @@ class Setup:
     data_findings: Sequence[str]
     logs: Sequence[TrainingLog] = ()
     ranks: Ranks = ALONE
+    pruner: Pruner | None = None
 
     def claim_folder(self) -> None:
         """Claim the folder, once all that can be checked before the first step is checked, and let

@@ -34,7 +34,7 @@ from ptune.tasks.schema import TaskConfig
 from ptune.training.loop import Training, check_kept, fit_together
 from ptune.training.methods import PET, Method
 from ptune.training.pattern_exploiting import pet
-from ptune.training.prompt_training import TrainingHistory
+from ptune.training.prompt_training import Pruner, TrainingHistory
 
 
 @dataclass(frozen=True)
@@ -137,14 +137,16 @@ def train_parts(
     report: Callable[[str], None],
     load: Callable[[LMSource, Method], LanguageModel] = train_setup.load_lm,
     ranks: Ranks = ALONE,
+    pruner: Pruner | None = None,
 ) -> Run:
     """A training whose configuration is resolved; see ``train``.
 
     Args:
         load: gives the LM, once all that can be told without it is.
+        pruner: ends the training of a single prompt early, by how others did.
     """
     with entered(parts, report, load) as entered_setup:
-        setup = replace(entered_setup, ranks=ranks)
+        setup = replace(entered_setup, ranks=ranks, pruner=pruner)
         check_begun(setup)
         if train_setup.is_finished(parts.output):
             return train_results.finished_run(parts.output.folder, report)
@@ -353,6 +355,7 @@ def training_of(
         unlabeled=setup.rows.splits["unlabeled"],
         folder=parts.output.folder,
         resume=parts.output.resume,
+        pruner=setup.pruner,
     )
 
 

@@ -39,10 +39,12 @@ def values(results: SweepResults, group: SweepGroup) -> list[str]:
 
 def figures(group: SweepGroup) -> list[str]:
     """The number of its runs, and its figures on dev and test."""
-    failed = f" ({group.failed} failed)" if group.failed else ""
+    counts = {"failed": group.failed, "pruned": group.pruned}
+    ended = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    noted = f" ({ended})" if ended else ""
     spread = f" ± {group.deviation:.3f}" if group.deviation is not None else ""
     test = "" if group.test is None else f"{group.test:.3f}{spread}"
-    return [f"{len(group.runs)}{failed}", "" if group.dev is None else f"{group.dev:.3f}", test]
+    return [f"{len(group.runs)}{noted}", "" if group.dev is None else f"{group.dev:.3f}", test]
 
 
 def write(results: SweepResults, folder: pathlib.Path) -> None:
@@ -55,6 +57,7 @@ def write(results: SweepResults, folder: pathlib.Path) -> None:
         figures=figures,
         best=results.best(),
         failed=[run for run in results.runs if run.error],
+        pruned=sum(run.pruned for run in results.runs),
         seconds=sum(run.seconds for run in results.runs),
         coordinates=_coordinates(results),
         scatter=_scatter(results),
