@@ -164,5 +164,7 @@ def test_real_trainings_end_early_with_their_best_state(folder):  # noqa: F811
         saved = json.loads((folder / "out" / "runs" / run.name / "run.json").read_text())
         (steps,), (looks,) = saved["steps"].values(), saved["history"].values()
         assert (steps < 12) == run.pruned == bool(saved["pruned"])
-        assert steps == looks[-1]["step"] and run.dev == max(look["dev"] for look in looks)
+        assert steps == looks[-1]["step"] and run.dev == max(
+            evaluation["dev"] for evaluation in looks
+        )
         assert (folder / "out" / "runs" / run.name / "prompt.safetensors").exists()

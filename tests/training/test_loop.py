@@ -322,9 +322,9 @@ def test_a_training_that_is_pruned_ends_there_and_spares_the_others(killed, tmp_
     assert (pruned.step, pruned.planned, pruned.pruned, pruned.stopped) == (6, 12, True, True)
     assert not other.pruned and other.step == other.planned == 20
     best = pruned.history[0].dev
-    for look, (step, dev) in zip(pruned.history, asked[-len(pruned.history) :]):
-        best = max(best, look.dev)
-        assert (step, dev) == (look.step, best)
+    for evaluation, (step, dev) in zip(pruned.history, asked[-len(pruned.history) :]):
+        best = max(best, evaluation.dev)
+        assert (step, dev) == (evaluation.step, best)
     assert account("It", pruned, config) == [
         "It was pruned at step 6 of 12, where most others were ahead on dev."
     ]

@@ -225,10 +225,12 @@ class Search:
                     names = [of_trial.name for of_trial in self._runs_of(point, trial)]
                     if run.name in names and not trial.state.is_finished():
                         leads = run.name == names[0]
-                        return functools.partial(self._is_pruned, point, trial.number, leads)
+                        return functools.partial(
+                            self._is_pruned, point=point, number=trial.number, leads=leads
+                        )
         return None
 
-    def _is_pruned(self, point: Point, number: int, leads: bool, step: int, dev: float) -> bool:
+    def _is_pruned(self, step: int, dev: float, *, point: Point, number: int, leads: bool) -> bool:
         with self._alone():
             study = self._study(point)
             score = dev if leads else None

@@ -76,7 +76,7 @@ def train(
         alone = replace(parts.source, device="cpu", sharding="none")
         return train_parts(replace(parts, source=alone), report)
     load = functools.partial(train_setup.load_lm, ranks=ranks)
-    return train_parts(parts, report, load, ranks)
+    return train_parts(parts, report, load, ranks=ranks)
 
 
 def assist(config: TaskConfig, ranks: Ranks) -> None:
@@ -94,7 +94,7 @@ def assist(config: TaskConfig, ranks: Ranks) -> None:
         load = functools.partial(train_setup.load_lm, ranks=ranks)
         with tempfile.TemporaryDirectory() as folder:
             parts = replace(parts, output=Output(pathlib.Path(folder)))
-            train_parts(parts, terminal.print_nothing, load, ranks)
+            train_parts(parts, terminal.print_nothing, load, ranks=ranks)
 
 
 def _assist(parts: TrainingParts, ranks: Ranks) -> None:
@@ -136,6 +136,7 @@ def train_parts(
     parts: TrainingParts,
     report: Callable[[str], None],
     load: Callable[[LMSource, Method], LanguageModel] = train_setup.load_lm,
+    *,
     ranks: Ranks = ALONE,
     pruner: Pruner | None = None,
 ) -> Run:
