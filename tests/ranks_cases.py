@@ -109,6 +109,13 @@ CASES = {
         {"accumulate": 2, "learning_rate": 1e-3},
         tolerance=1e-4,
     ),
+    "masked, two that share a table": Case(
+        "bert",
+        (
+            labels("one", encoder="multitask", by=("user", "one")),
+            labels("two", encoder="multitask", by=("user", "two")),
+        ),
+    ),
     "masked, hidden words too": Case(
         "bert",
         (labels("one"),),

@@ -30,7 +30,8 @@ Sharding = Literal["none", "fsdp", "tensor"]
 Seed = Annotated[int, Field(ge=-(2**31), lt=2**32)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 LogName = Literal["jsonl", "tensorboard", "trackio", "wandb"]
-EncoderName = Literal["lstm", "mlp", "table"]
+EncoderOfOne = Literal["lstm", "mlp", "table"]
+EncoderName = Literal[EncoderOfOne, "multitask"]
 Preset = Literal["code", "paper"]
 ReaderName = Literal[
     "words", "weighted-words", "soft", "prototypes", "head", "linear", "pair", "token-head"

@@ -95,7 +95,8 @@ NOT_OF_ANSWERS = {
     "minutes",  # how long methods are tried
     "reading.temperature",  # of what is trained (tests/model/test_trusted_answers.py)
     "data.source",
-    "continue_from",  # where rows are to be had, and where a prompt begins
+    "continue_from",
+    "transfer",  # where rows are to be had, and where a prompt begins
     "lm",
     "dtype",  # kept with the LM (test_saving)
     "data.train",

@@ -10,7 +10,7 @@ import torch
 from ptune.answers.label_words import Verbalizer
 from ptune.cli import main
 from ptune.errors import ConfigError, DataError, DivergedError, PtuneError
-from ptune.experiments import learning_rate
+from ptune.experiments.beginning import learning_rate
 from ptune.experiments.train import train_auto, train_checks, train_results, train_task
 from ptune.experiments.train.train_task import train
 from ptune.lm.language_model import LanguageModel
@@ -673,7 +673,7 @@ def test_the_learning_rate_that_is_found_is_as_good_as_given(world, tmp_path, mo
     assert same[0] == same[1]
     run = json.loads((tmp_path / "found" / "run.json").read_text())
     assert run["train"]["learning_rate"] == tried["rate"]
-    monkeypatch.setattr(learning_rate, "_tried", None)
+    monkeypatch.setattr(learning_rate, "train_copies", None)
     assert (
         learning_rate.find(None, {}, None, folder=tmp_path / "found", report=None) == tried["rate"]
     )

@@ -1,3 +1,5 @@
+from typing import get_args
+
 import pytest
 import tiny
 import torch
@@ -10,6 +12,7 @@ from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Task
 from ptune.model.running.forward import run_rows
 from ptune.prompts import encoders
+from ptune.settings import EncoderOfOne
 from ptune.tasks import model_task, task_members
 from ptune.tasks.resolved import resolve
 from ptune.tasks.schema import TaskConfig
@@ -101,7 +104,7 @@ def test_scores_come_in_the_order_of_the_rows_whatever_the_batches():
         )
 
 
-@pytest.mark.parametrize("encoder", list(encoders.ENCODERS))
+@pytest.mark.parametrize("encoder", get_args(EncoderOfOne))
 def test_a_baked_prompt_answers_exactly_as_the_unbaked(encoder):
     model = one(encoder=encoder)
     rows = model.encode(0, ROWS)

@@ -15,7 +15,7 @@ ANY = "a value that stands for any"
 # fields that are of the method, the LM or the run, or that are read before
 OF_OTHER_PARTS = (
     *("method", "preset", "minutes", "train", "pet", "allow_unknown"),
-    *("lm", "device", "dtype", "continue_from", "lm_sharding"),
+    *("lm", "device", "dtype", "continue_from", "transfer", "lm_sharding"),
     *("out", "resume", "only", "log", "title", "version"),
     *("chat", "code"),
 )

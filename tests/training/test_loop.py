@@ -28,6 +28,7 @@ from ptune.settings import SettingsError, TrainConfig
 from ptune.template.language import Template
 from ptune.training import loop, prompt_training, rehearsal
 from ptune.training.loop import Training, account, fit
+from ptune.training.steps import optimisers
 
 WORDS = Verbalizer.from_words({"a": "Yes", "b": "No"})
 TOWNS = (
@@ -361,7 +362,7 @@ def test_steps_that_epochs_cut_short_are_told():
 def test_schedule():
     def rates(**settings):
         config = TrainConfig(**settings)
-        return [prompt_training.rate_share(step, 10, 5, config) for step in range(10)]
+        return [optimisers.rate_share(step, 10, 5, config) for step in range(10)]
 
     assert rates() == [1.0] * 10
     assert rates(warmup=0.2, decay="linear") == pytest.approx(

@@ -12,7 +12,7 @@ from ptune.settings import (
     DecodingOverrides,
     Device,
     Dtype,
-    EncoderName,
+    EncoderOfOne,
     FileConfig,
     Form,
     Lm,
@@ -49,7 +49,7 @@ class ProbeConfig(Config):
     manual: str | None = None
     """The hand-written prompt for a table, such as "The capital of [X] is [Y] .", or instead of one
     relation's own."""
-    encoder: EncoderName | None = None
+    encoder: EncoderOfOne | None = None
     """How soft tokens are made while they are trained; the method's own by default, which is lstm
     for P-tuning."""
     init: str | None = None

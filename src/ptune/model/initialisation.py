@@ -36,9 +36,16 @@ def encoder(
     bound: BoundVerbalizer | None,
     length: int,
     rows: Sequence[Row],
+    shared: encoders.Table | None = None,
 ) -> nn.Module:
     """The prompt's encoder at its starting point, which follows from the task's name and seed
-    alone."""
+    alone; of prompts that share a table, from those of the first of them.
+
+    Args:
+        shared: the table of prompts that are there already.
+    """
+    if shared is not None:
+        return encoders.Multitask(length, lm.width, shared).to(lm.device)
     seed = _seed(task, task.name)
     generator = torch.Generator().manual_seed(seed)
     with seeded(seed):

@@ -45,7 +45,7 @@ from ptune.model.task import (
     prompt_value,
 )
 from ptune.prompts.bank import Bank, Prefix
-from ptune.prompts.encoders import Baked
+from ptune.prompts.encoders import Baked, Multitask, Table
 from ptune.settings import DecodingConfig
 from ptune.template.language import Template
 
@@ -130,6 +130,7 @@ class PromptModel:
         verbalizer = self._verbalizer(task, template)
         length = template.prompt_length(self.lm.tokens)
         deep = template.prefix_length(self.lm.tokens)
+        _check_shared(task, length)
         domain = self._domain(task, length, deep)
         bound = verbalizer if isinstance(verbalizer, BoundVerbalizer) else None
         if isinstance(verbalizer, WordLabels | Extraction):
@@ -139,7 +140,13 @@ class PromptModel:
         if length or deep or task.reader.is_trained or not task.reader.scores_words:
             if length and encoder is None:
                 encoder = initialisation.encoder(
-                    self.lm, task, template, bound=bound, length=length, rows=rows
+                    self.lm,
+                    task,
+                    template,
+                    bound=bound,
+                    length=length,
+                    rows=rows,
+                    shared=self._shared_table(task, length),
                 )
             prompt = self.bank.add(
                 encoder if length else None,
@@ -187,6 +194,18 @@ class PromptModel:
         if task.reader.binds_words:
             return task.verbalizer.bind(self.lm.tokens, template.place, self.lm.kind)
         return BoundVerbalizer(task.verbalizer.labels, (), (), self.lm.kind)
+
+    def _shared_table(self, task: Task, length: int) -> Table | None:
+        """The table of the task's prompt, where prompts that share it are there already: those that
+        rows choose by the same field, of the same length."""
+        if task.encoder != "multitask" or task.by is None:
+            return None
+        for other in self.tasks:
+            encoder = self.bank.encoders[other.prompt] if other.prompt >= 0 else None
+            is_beside = other.task.by is not None and other.task.by[0] == task.by[0]
+            if is_beside and isinstance(encoder, Multitask) and len(encoder.rows) == length:
+                return encoder.shared
+        return None
 
     def _domain(self, task: Task, length: int, deep: int) -> Template | None:
         """The task's question without its text, where the soft tokens and the prefix are those of
@@ -539,3 +558,23 @@ class PromptModel:
     def learned(self, tasks: Sequence[int]) -> PromptVectors:
         """What the prompts of some tasks have learned, each prompt made once."""
         return prompt_vectors(self, tasks)
+
+
+def _check_shared(task: Task, length: int) -> None:
+    """Refuse a prompt that would share its table with none.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if task.encoder != "multitask":
+        return
+    if task.by is None:
+        raise ConfigError(
+            f"encoder: multitask is one table for the prompts that rows choose by a field, and "
+            f"{task.name} has one prompt: name the field (prompt_by), or take encoder: table."
+        )
+    if not length:
+        raise ConfigError(
+            f"encoder: multitask makes soft tokens, and the template {task.template.source!r} has "
+            "none: put some in it ({soft:20}), or leave encoder out."
+        )

@@ -84,7 +84,8 @@ class Task:
             (``Extraction``), the reader is "token-head".
         target: the row's field that holds the right label, or the text, or a list of texts that are
             all right. To learn from another model, a list of each label's share.
-        encoder: how the soft tokens' vectors are made: "lstm", "mlp" or "table".
+        encoder: how the soft tokens' vectors are made: "lstm", "mlp" or "table"; or
+            "multitask", by a table that the prompts share which rows choose by the same field.
         init: what they start from: "random" (at the scale of the LM's embeddings), "vocabulary"
             (frequent tokens of the rows), "labels" (the label words), or other text, which is
             repeated to the prompt's length. Soft tokens that the template gives words start from

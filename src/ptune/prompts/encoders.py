@@ -59,6 +59,26 @@ class LSTM(nn.Module):
         return self.mlp(self.lstm(self.embedding.weight[None])[0][0])
 
 
+class Multitask(nn.Module):
+    """A table that several prompts have in common, times, element by element, a matrix of rank one
+    of each (Multitask Prompt Tuning: Wang et al. 2023, section 3.1: P_k = P* o (u_k v_k^T)). It
+    begins as the table.
+
+    Args:
+        shared: the table, where other prompts have it already.
+    """
+
+    def __init__(self, length: int, width: int, shared: Table | None = None):
+        super().__init__()
+        self.shared = shared or Table(length, width)
+        self.rows = nn.Parameter(torch.ones(length))
+        self.columns = nn.Parameter(torch.ones(width))
+
+    def forward(self) -> torch.Tensor:
+        """The vectors [P, E]."""
+        return self.shared() * torch.outer(self.rows, self.columns)
+
+
 class Reparameterised(nn.Module):
     """A narrow table, then an MLP with one hidden layer (Prefix-Tuning, section 4.3: P_theta[i] =
     MLP(P'_theta[i])), for deep prefixes: their values are far wider than what makes them. The
@@ -94,10 +114,11 @@ class Baked(nn.Module):
         return self.vectors
 
 
-ENCODERS: dict[EncoderName, type[Table] | type[MLP] | type[LSTM]] = {
+ENCODERS: dict[EncoderName, type[Table] | type[MLP] | type[LSTM] | type[Multitask]] = {
     "table": Table,
     "mlp": MLP,
     "lstm": LSTM,
+    "multitask": Multitask,
 }
 
 
@@ -119,8 +140,8 @@ def make_deep(length: int, width: int, inner: int, hidden: int) -> Reparameteris
 
 
 def table_of(vectors: torch.Tensor) -> Table:
-    """Free vectors that begin as the given ones [P, E]."""
-    table = Table(*vectors.shape)
+    """Free vectors that begin as the given ones [P, E], in their number format."""
+    table = Table(*vectors.shape).to(vectors)
     start_from(table, vectors)
     return table
 
@@ -132,17 +153,21 @@ def bake(encoder: nn.Module) -> torch.Tensor:
 
 
 def start_from(encoder: nn.Module, vectors: torch.Tensor) -> float:
-    """Make the encoder begin at given vectors [P, E]: a table takes them, another encoder is fitted
-    to them.
+    """Make the encoder begin at given vectors [P, E]: a table takes them, that which prompts share
+    too, and another encoder is fitted to them.
 
     Returns:
         The mean squared error that is left, as a share of the vectors' variance.
     """
-    target = vectors.detach().float()
+    if isinstance(encoder, Multitask):
+        for factor in (encoder.rows, encoder.columns):
+            nn.init.ones_(factor)
+        encoder = encoder.shared
     if isinstance(encoder, Table):
         with torch.no_grad():
-            encoder.embedding.weight.copy_(target)
+            encoder.embedding.weight.copy_(vectors)
         return 0.0
+    target = vectors.detach().float()
     spread = target.var().clamp(min=1e-12)
     optimiser = torch.optim.Adam(encoder.parameters(), lr=FIT_RATE)
     with torch.enable_grad():
@@ -155,6 +180,17 @@ def start_from(encoder: nn.Module, vectors: torch.Tensor) -> float:
             optimiser.step()
     optimiser.zero_grad()
     return error.item()
+
+
+def begin_as(encoder: nn.Module, other: nn.Module) -> None:
+    """Make the encoder begin as another one: with its parameters where it is of the same kind and
+    size, else at its vectors."""
+    states, wanted = other.state_dict(), encoder.state_dict()
+    shapes = [{name: v.shape for name, v in values.items()} for values in (states, wanted)]
+    if type(encoder) is type(other) and shapes[0] == shapes[1]:
+        encoder.load_state_dict(states)
+    else:
+        start_from(encoder, bake(other))
 
 
 @torch.no_grad()
@@ -177,6 +213,8 @@ def start_at_random(
     last layer is scaled so that its vectors have that standard deviation.
     """
     rows = rows.float()
+    if isinstance(encoder, Multitask):
+        encoder = encoder.shared
     if isinstance(encoder, Table):
         noise = torch.randn(encoder.embedding.weight.shape, generator=generator)
         encoder.embedding.weight.copy_(

@@ -107,7 +107,7 @@ def with_contents(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _names_files(value: Any) -> bool:
-    return isinstance(value, list) and any(isinstance(file, pathlib.Path) for file in value)
+    return isinstance(value, list | tuple) and any(isinstance(file, pathlib.Path) for file in value)
 
 
 def of_file(path: pathlib.Path) -> str:

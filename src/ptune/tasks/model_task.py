@@ -232,7 +232,7 @@ class Begun:
 
     @property
     def encoder(self) -> str:
-        """The name of the encoder that makes its soft tokens: lstm, mlp or table."""
+        """The name of the encoder that makes its soft tokens, such as table."""
         return self.model.tasks[self.task].task.encoder
 
     def add(self, model: PromptModel, task: Task, rows: Sequence[Row]) -> int:

@@ -310,6 +310,11 @@ class TaskConfig(Config):
     continue_from: Annotated[pathlib.Path | None, tyro.conf.arg(name="from")] = None
     """A saved or imported prompt from which training goes on, with its LM, its template and its
     encoder; the new one goes to out."""
+    transfer: tuple[pathlib.Path, ...] = ()
+    """Saved prompts of other tasks, or the folders of runs, as one of which the new prompt begins,
+    under the template, the labels and the encoder of this task (SPoT). Of several it is the one
+    that is best on dev after a few steps from each; of more than five, those most like the prompt
+    that this task learns in a few steps are tried."""
     method: str = "p-tuning"
     """auto (the best of several, chosen on the labelled rows), manual (nothing is trained),
     fine-tune (the LM), or p-tuning, prefix-tuning, prompt-tuning, prompt-tuning-adamw, p-tuning-v2,
@@ -317,7 +322,9 @@ class TaskConfig(Config):
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Minutes that method auto may take to try methods and to train the best one; 2 by default."""
     encoder: EncoderName | None = None
-    """How soft tokens are made while they are trained; the method's own by default."""
+    """How soft tokens are made while they are trained; the method's own by default. multitask: the
+    prompts of prompt_by are one table that all of them learn, times a matrix of rank one of each
+    (MPT)."""
     init: str | None = None
     """What they start from: random, vocabulary (frequent tokens), labels (the label words), or
     words of yours; the method's own by default."""

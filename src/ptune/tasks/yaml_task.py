@@ -18,7 +18,7 @@ from ptune.tasks.yaml_faults import explained
 
 NO_PRESET = "None"  # the option --preset as it is written for no preset
 PATHS = ("vocabulary", "out", "continue_from")
-FILES = (*PATHS, "reading.words", *(f"data.{split}" for split in SPLITS))
+FILES = (*PATHS, "transfer", "reading.words", *(f"data.{split}" for split in SPLITS))
 NAMED = pathlib.Path(__file__).parent / "named"
 WORDS = ("labels", "verbalizers", "relations", "relabel")  # keys under which everything is a text
 
@@ -72,6 +72,7 @@ def read(path: pathlib.Path, preset: str | None = None) -> TaskConfig:
             "data": data,
             "reading": reading,
             "lm": placed_value("lm", config.lm, folder, path),
+            "transfer": tuple(folder / prompt for prompt in config.transfer),
             **{
                 name: folder / value
                 for name in PATHS
@@ -103,6 +104,8 @@ def placed_value(key: str, value: Any, folder: pathlib.Path, path: pathlib.Path)
     Raises:
         ConfigError: it names a variable that is not set.
     """
+    if isinstance(value, list):
+        return [placed_value(key, one, folder, path) for one in value]
     if not isinstance(value, str):
         return value
     if key in FILES:

@@ -87,6 +87,9 @@ def _state(jobs: Sequence[PromptTraining]) -> tuple[dict[str, torch.Tensor], lis
     for number, job in enumerate(jobs):
         values, note = job.state()
         tensors |= {f"{number}.{name}": value for name, value in values.items()}
+        if shared := job.shared_training:
+            values, note["shared"] = shared.state()
+            tensors |= {f"{number}.shared.{name}": value for name, value in values.items()}
         notes.append(note)
     return tensors, notes
 
@@ -98,9 +101,14 @@ def _restore(
 ) -> None:
     for number, (job, note) in enumerate(zip(jobs, notes)):
         prefix = f"{number}."
-        job.load_state(
-            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, note
-        )
+        job.load_state(_named(prefix, tensors), note)
+        if shared := job.shared_training:
+            shared.load_state(_named(f"{prefix}shared.", tensors), note["shared"])
     torch.set_rng_state(tensors["torch"])
     if "cuda" in tensors and (device := jobs[0].lm.device).type == "cuda":
         torch.cuda.set_rng_state(tensors["cuda"], device)
+
+
+def _named(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Those whose name begins so, without that beginning."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

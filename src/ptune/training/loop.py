@@ -29,6 +29,7 @@ from ptune.model.confidence import keep_confidence
 from ptune.model.prompt_model import Example, PromptModel, Row, Task
 from ptune.model.rows.examples import ScoredExample
 from ptune.model.running import label_sets, token_answers
+from ptune.prompts.encoders import Multitask, bake, table_of
 from ptune.runs import identity
 from ptune.runs.logs.step_log import StepLog
 from ptune.runs.logs.training_log import TrainingLog
@@ -43,6 +44,7 @@ from ptune.training.prompt_training import (
     Tune,
     reached,
 )
+from ptune.training.steps.shared_training import SharedTraining, shared_among
 from ptune.training.watching import log_evaluation, log_step
 
 Drawn = tuple[PromptTraining, Example, float]
@@ -274,16 +276,41 @@ def _with_rows(training: Training) -> Training:
 def _jobs(model: PromptModel, training: Training, tune: Tune) -> dict[Any, PromptTraining]:
     """The trainings of the single tasks."""
     jobs = {}
+    shared = shared_among(model, [_number(model, key) for key in training.data])
     for key, (rows, dev) in training.data.items():
         number = _number(model, key)
         keep_confidence(model, [number], None)  # of the prompt as it was
         config = _at_rate(training.config, training.rates, key)
         job = PromptTraining(
-            model, number, rows, dev=dev, config=config, tune=tune, unlabeled=training.unlabeled
+            model,
+            number,
+            rows,
+            dev=dev,
+            config=config,
+            tune=tune,
+            unlabeled=training.unlabeled,
+            shared=shared[number],
         )
         job.metric, job.texts, job.pruner = training.metric, training.texts, training.pruner
         jobs[key] = job
+    _share(list(jobs.values()))
     return jobs
+
+
+def _share(jobs: Sequence[PromptTraining]) -> None:
+    """Give the trainings whose prompts share something one optimiser for that."""
+    for job in jobs:
+        if job.shared and job.shared_training is None:
+            first = id(job.shared[0])
+            beside = [other for other in jobs if first in map(id, other.shared)]
+            together = SharedTraining(
+                job.shared,
+                job.config,
+                steps=[other.steps for other in beside],
+                steps_an_epoch=[other.steps_an_epoch for other in beside],
+            )
+            for other in beside:
+                other.shared_training = together
 
 
 def _part(
@@ -317,11 +344,22 @@ def _finish(model: PromptModel, part: _Part) -> dict[int | str, TrainingHistory]
         part.checkpoint.file.unlink(missing_ok=True)  # so that the folder may be begun anew
     for job in jobs:
         job.restore_best()
+        _set_apart(model, job)
         model.solve_reader(job.task, job.rows)
         label_sets.choose_threshold(model, job.task, job.dev)
         job.trained.planned, job.trained.step = job.steps, job.step
         job.trained.answer_tokens = job.answer_tokens
     return {key: job.trained for key, job in part.jobs.items()}
+
+
+def _set_apart(model: PromptModel, job: PromptTraining) -> None:
+    """Give a prompt that shared a table with others its vectors as a table of its own: each has its
+    best state at another step."""
+    bound = model.tasks[job.task]
+    encoder = model.bank.encoders[bound.prompt] if job.shared else None
+    if isinstance(encoder, Multitask):
+        model.bank.encoders[bound.prompt] = table_of(bake(encoder))
+        model.tasks[job.task] = replace(bound, task=replace(bound.task, encoder="table"))
 
 
 def _number(model: PromptModel, key: Any) -> int:
@@ -558,13 +596,16 @@ def take_step(
         numbers = [number for number, (other, *_) in enumerate(drawn) if other is job]
         job.losses.append(losses[numbers].sum())
         job.update()
+    for together in {id(job.shared_training): job.shared_training for job in jobs}.values():
+        if together is not None:
+            together.update()
 
 
 def _evaluate(model: PromptModel, jobs: Sequence[PromptTraining], ranks: Ranks) -> None:
     """Evaluate several tasks, with the dev rows of all of them in the same batches. Of several
     processes each runs its share of the rows, and the first one's figures are those of all, as its
     parameters are, since kernels of several GPUs may round otherwise."""
-    ranks.align([parameter for job in jobs for parameter in job.parameters])
+    ranks.align([parameter for job in jobs for parameter in job.all_parameters])
     chosen, written = [job for job in jobs if not job.writes], [job for job in jobs if job.writes]
     for job in jobs:
         model.solve_reader(job.task, job.rows)

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers.optimization import Adafactor
 
 from ptune.base import files
 from ptune.errors import ConfigError, DataError
@@ -18,14 +17,14 @@ from ptune.model.rows.examples import TextExample
 from ptune.reports.trial_results import Evaluation
 from ptune.settings import TrainConfig
 from ptune.template.language import EncodedRow
-from ptune.training import class_weights
+from ptune.training.steps import class_weights, optimisers
+from ptune.training.steps.shared_training import SharedTraining
 
 Tune = Literal["prompt", "head", "lm", "both"]
 Metric = Callable[[Sequence[torch.Tensor], Sequence[Example]], float]
 TextMetric = Callable[[PromptModel, int, Sequence[Row]], float]
 Pruner = Callable[[int, float], bool]
 """Whether a training ends at a step, by the best dev score that it had so far."""
-EXPONENTIAL = 0.98
 FALLING = 0.98  # a loss below this share of another one is lower
 
 
@@ -80,6 +79,9 @@ class PromptTraining:
     """The training of one task: its rows, parameters, optimiser and progress.
 
     Attributes:
+        parameters: what its own optimiser trains.
+        shared: what of its prompt other prompts have too; it is trained for all of them at once.
+        shared_training: trains that, where there is some.
         metric, texts: what gives its dev score, in place of what does by default (``fit``).
         pruner: what ends it early, by how others did.
     """
@@ -94,6 +96,7 @@ class PromptTraining:
         config: TrainConfig,
         tune: Tune,
         unlabeled: Sequence[Row],
+        shared: Sequence[nn.Parameter] = (),
     ):
         self.name, self.config, self.task, self.lm = (
             model.tasks[task].task.name,
@@ -106,9 +109,11 @@ class PromptTraining:
         self.label_weights = class_weights.of_task(
             model.tasks[task].task, self.rows, config.class_weights
         )
-        groups = _parameter_groups(model, task, config, tune)
+        self.shared = list(shared)
+        self.shared_training: SharedTraining | None = None
+        groups = _parameter_groups(model, task, config, tune, shared=self.shared)
         self.parameters = [parameter for group in groups for parameter in group["params"]]
-        self.optimiser = _optimiser(groups, config)
+        self.optimiser = optimisers.optimiser_of(groups, config)
         seed = config.seed * 1_000_003 + zlib.crc32(self.name.encode())
         self.generator = torch.Generator().manual_seed(seed)
         self.steps_an_epoch = math.ceil(len(self.rows) / config.batch_size)
@@ -122,10 +127,15 @@ class PromptTraining:
         self.pruner: Pruner | None = None
         self.gradient_norm: torch.Tensor | None = None
         self.drawn: list[Example] = []
-        self.best_state = [parameter.detach().clone() for parameter in self.parameters]
+        self.best_state = [parameter.detach().clone() for parameter in self.all_parameters]
         self.trained = TrainingHistory()
         if tune != "prompt":  # dropout of an LM that is tuned
             torch.manual_seed(seed)
+
+    @property
+    def all_parameters(self) -> list[nn.Parameter]:
+        """What makes its prompt: its own parameters, and those that others share."""
+        return [*self.parameters, *self.shared]
 
     def _take_rows(self, model: PromptModel, rows: Sequence[Row], dev: Sequence[Row]) -> None:
         """Tokenise the rows."""
@@ -185,11 +195,8 @@ class PromptTraining:
         elif self.is_watched:
             gradients = [p.grad for p in self.parameters if p.grad is not None]
             self.gradient_norm = nn.utils.get_total_norm(gradients)
-        share = rate_share(self.step, self.steps, self.steps_an_epoch, self.config)
-        for group in self.optimiser.param_groups:
-            group["lr"] = group["peak"] * share
-        self.optimiser.step()
-        self.optimiser.zero_grad()
+        share = optimisers.rate_share(self.step, self.steps, self.steps_an_epoch, self.config)
+        optimisers.take_step(self.optimiser, share)
         self.step += 1
 
     @property
@@ -243,18 +250,18 @@ class PromptTraining:
 
     @torch.no_grad()
     def _keep(self) -> None:
-        for kept, parameter in zip(self.best_state, self.parameters):
+        for kept, parameter in zip(self.best_state, self.all_parameters):
             kept.copy_(parameter)
 
     @torch.no_grad()
     def restore_best(self) -> None:
         """Restore the best state, or the initial one if no evaluation succeeded."""
-        for parameter, value in zip(self.parameters, self.best_state):
+        for parameter, value in zip(self.all_parameters, self.best_state):
             parameter.copy_(value)
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """All that is needed to resume the training: the tensors, and the rest as JSON values."""
-        tensors = {f"parameter.{i}": parameter for i, parameter in enumerate(self.parameters)}
+        tensors = {f"parameter.{i}": value for i, value in enumerate(self.all_parameters)}
         tensors |= {f"best.{i}": value for i, value in enumerate(self.best_state)}
         tensors |= {
             f"optimiser.{name}": value
@@ -286,10 +293,10 @@ class PromptTraining:
             pruned=note.get("pruned", False),
         )
         device = self.lm.device
-        for i, parameter in enumerate(self.parameters):
+        for i, parameter in enumerate(self.all_parameters):
             parameter.copy_(tensors[f"parameter.{i}"])
         if "best.0" in tensors:
-            self.best_state = [tensors[f"best.{i}"].to(device) for i in range(len(self.parameters))]
+            self.best_state = [tensors[f"best.{i}"].to(device) for i in range(len(self.best_state))]
         prefix = "optimiser."
         files.restore_optimiser(
             self.optimiser,
@@ -301,10 +308,18 @@ class PromptTraining:
 
 
 def _parameter_groups(
-    model: PromptModel, task: int, config: TrainConfig, tune: Tune
+    model: PromptModel,
+    task: int,
+    config: TrainConfig,
+    tune: Tune,
+    *,
+    shared: Sequence[nn.Parameter],
 ) -> list[dict[str, Any]]:
     """What is trained, with the peak of its learning rate: the prompt, or the reader where the
     prompt is not trained, and the LM.
+
+    Args:
+        shared: what of the prompt is trained for several at once.
 
     Raises:
         ConfigError: there is no prompt to train.
@@ -313,16 +328,13 @@ def _parameter_groups(
     if not prompt:
         reader = model.reader(task).parameters()
         prompt = [parameter for parameter in reader if parameter.requires_grad]
-    groups = [_group("learning_rate", prompt, config)] if prompt else []
+    beside = {id(parameter) for parameter in shared}
+    prompt = [parameter for parameter in prompt if id(parameter) not in beside]
+    groups = [optimisers.group("learning_rate", prompt, config)] if prompt else []
     if tune != "prompt":
         of_lm = [parameter for parameter in model.lm.model.parameters() if parameter.requires_grad]
-        groups.append(_group("lm_learning_rate", of_lm, config))
+        groups.append(optimisers.group("lm_learning_rate", of_lm, config))
     return groups
-
-
-def _group(name: str, parameters: list[nn.Parameter], config: TrainConfig) -> dict[str, Any]:
-    """Parameters with the name of their learning rate and its peak."""
-    return {"params": parameters, "rate_name": name, "peak": getattr(config, name)}
 
 
 def _prompt_parameters(model: PromptModel, task: int) -> list[nn.Parameter]:
@@ -343,26 +355,3 @@ def _prompt_parameters(model: PromptModel, task: int) -> list[nn.Parameter]:
         f"The template of {bound.task.name} has no soft tokens and no prefix, so there is no "
         "prompt to train."
     )
-
-
-def _optimiser(groups: list[dict[str, Any]], config: TrainConfig) -> torch.optim.Optimizer:
-    if config.optimiser == "adafactor":  # as Prompt Tuning's: no scaling by the parameters' size
-        return Adafactor(
-            groups,
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            scale_parameter=False,
-            relative_step=False,
-        )
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimiser]
-    return kind(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-
-
-def rate_share(step: int, steps: int, steps_an_epoch: int, config: TrainConfig) -> float:
-    """The learning rate of a step as a fraction of its peak."""
-    rising = round(steps * config.warmup)
-    if step < rising:
-        return (step + 1) / rising
-    if config.decay == "linear":
-        return max(0.0, (steps - step) / max(1, steps - rising))
-    return EXPONENTIAL ** (step // steps_an_epoch) if config.decay == "exponential" else 1.0

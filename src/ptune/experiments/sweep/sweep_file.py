@@ -138,12 +138,12 @@ def _placed(path: pathlib.Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in settings.items()
     }
     for key in placed.keys() & set(yaml_task.FILES) - set(OF_THE_SWEEP):
-        file = str(placed[key])
-        if "${" not in file and not pathlib.Path(file).exists():
-            raise ConfigError(
-                f"{path}: there is no {file}, as {key} names it: files that a sweep names "
-                "are looked for from its own folder."
-            )
+        for file in _values(placed[key]):
+            if "${" not in file and not pathlib.Path(file).exists():
+                raise ConfigError(
+                    f"{path}: there is no {file}, as {key} names it: files that a sweep names "
+                    "are looked for from its own folder."
+                )
     return placed
 
 

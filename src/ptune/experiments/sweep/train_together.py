@@ -25,7 +25,8 @@ FAULTS = (PtuneError, RuntimeError, MemoryError)
 
 def bank_of(parts: TrainingParts, lm: str) -> Hashable:
     """What runs that can be trained together have in common; None where a run is trained alone:
-    one that changes the LM, takes it from the prompt that it goes on from, or writes a log.
+    one that changes the LM, takes it from the prompt that it goes on from, begins as another
+    prompt, has prompts that share a table, or writes a log.
 
     Args:
         lm: what tells the LM from others.
@@ -33,7 +34,9 @@ def bank_of(parts: TrainingParts, lm: str) -> Hashable:
     method, source = parts.method, parts.source
     if method.tune != "prompt" or method.name in PET:
         return None
-    if source.continue_from is not None or parts.output.log:
+    if source.continue_from is not None or source.transfer or parts.output.log:
+        return None
+    if method.encoder == "multitask":
         return None
     of_a_step = tuple(getattr(parts.train, name) for name in OF_A_STEP)
     return (lm, source.device, source.dtype, *of_a_step)

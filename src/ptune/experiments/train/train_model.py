@@ -24,6 +24,19 @@ def folder_of(folder: pathlib.Path, value: str | None) -> pathlib.Path:
     return folder if value is None else folder / "prompts" / file_name(value)
 
 
+def new_prompts(output: Output, tasks: Mapping[str | None, int]) -> list[int]:
+    """The numbers of the tasks whose prompts are not saved already, to go on from there.
+
+    Args:
+        tasks: the number of each prompt's task.
+    """
+    return [
+        number
+        for value, number in tasks.items()
+        if not (output.only and (folder_of(output.folder, value) / "prompt.json").exists())
+    ]
+
+
 def build(
     lm: LanguageModel,
     rows: RowsByPrompt,

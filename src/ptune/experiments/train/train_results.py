@@ -57,6 +57,7 @@ class Trained:
         histories: how each task's training went; empty where nothing was trained.
         lost: raised when all other prompts are saved.
         settings: those of the training, with the learning rate that was found.
+        parameters: how many were trained, where that cannot be counted any more.
     """
 
     model: PromptModel
@@ -66,6 +67,7 @@ class Trained:
     histories: Mapping[int | str, TrainingHistory] = field(default_factory=dict)
     lost: DivergedError | None = None
     settings: TrainConfig | None = None
+    parameters: int | None = None
 
     def name(self, number: int | str) -> str:
         """The name of a task."""
@@ -76,14 +78,13 @@ def parameter_counts(model: PromptModel, tasks: Sequence[int], method: Method) -
     """How many parameters were trained, and how many are kept."""
     bank, lm = model.bank, model.lm
     prompts = [model.tasks[task].prompt for task in tasks if model.tasks[task].prompt >= 0]
-    prompt_size = sum(
-        parameter.numel() for prompt in prompts for parameter in bank.parameters_of(prompt)
-    )
+    trained = {id(one): one.numel() for prompt in prompts for one in bank.parameters_of(prompt)}
+    prompt_size = sum(trained.values())
     lm_size = sum(parameter.numel() for parameter in lm.model.parameters())
     head_size = 0
     if method.tune == "head":
         head_size = sum(parameter.numel() for parameter in lm.head_parameters())
-    trained = {
+    sizes = {
         "prompt": prompt_size,
         "head": head_size,
         "lm": lm_size,
@@ -91,7 +92,7 @@ def parameter_counts(model: PromptModel, tasks: Sequence[int], method: Method) -
     }
     kept = sum(bank.size(prompt) for prompt in prompts)
     tuned_lm = lm_size if method.tune in ("lm", "both") else head_size
-    return trained.get(method.tune, 0), kept + tuned_lm
+    return sizes.get(method.tune, 0), kept + tuned_lm
 
 
 def baseline_figures(
@@ -295,7 +296,7 @@ def record(setup: Setup, trained: Trained, seconds: float) -> Run:
         versions={
             name: importlib.metadata.version(name) for name in ("ptune", "torch", "transformers")
         },
-        trained_parameters=trained_parameters,
+        trained_parameters=trained.parameters or trained_parameters,
         kept_parameters=kept_parameters,
         baselines=trained.baselines,
         train=(trained.settings or parts.train).model_dump(mode="json") if histories else {},

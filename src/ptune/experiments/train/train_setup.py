@@ -9,6 +9,7 @@ from typing import Any
 from ptune.answers.ensemble import Combine
 from ptune.base.ranks import ALONE, Ranks
 from ptune.errors import ConfigError
+from ptune.experiments.beginning import transfer
 from ptune.experiments.estimate import batch_size
 from ptune.experiments.train import train_findings
 from ptune.experiments.train.train_rows import TaskRows, texts_that_are_read
@@ -33,6 +34,8 @@ CHECKPOINT = "checkpoint.safetensors"
 MAY_CHANGE = (
     "data",
     "train",
+    "transfer",
+    "encoder",
     "metrics",
     "parts",
     "version",
@@ -45,7 +48,8 @@ class Setup:
     """A task with all that its training needs.
 
     Attributes:
-        start: prompts as which new ones begin.
+        start: prompts that new ones go on from.
+        sources: prompts as one of which each new one begins.
         identity: all that the outcome depends on.
         data_findings: what is odd about the rows.
         logs: what gets the figures of the training while it runs.
@@ -61,6 +65,7 @@ class Setup:
     identity: Mapping[str, Any]
     report: Callable[[str], None]
     data_findings: Sequence[str]
+    sources: Sequence[transfer.Source] = ()
     logs: Sequence[TrainingLog] = ()
     ranks: Ranks = ALONE
     pruner: Pruner | None = None
@@ -237,6 +242,7 @@ def _set_up(
         identity={"lm": identity.of_lm(lm), **identity.with_contents(parts.deciding)},
         report=report,
         data_findings=data_findings,
+        sources=transfer.sources_in(source.transfer, lm),
     )
 
 

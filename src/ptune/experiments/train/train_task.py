@@ -11,7 +11,8 @@ from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.base import terminal
 from ptune.base.ranks import ALONE, Ranks, check_gpus
 from ptune.errors import DivergedError, PtuneError
-from ptune.experiments import learning_rate
+from ptune.experiments.beginning import learning_rate, transfer
+from ptune.experiments.beginning.first_steps import Data
 from ptune.experiments.estimate import estimate
 from ptune.experiments.train import train_checks, train_model, train_results, train_setup
 from ptune.experiments.train.train_results import Trained
@@ -45,12 +46,14 @@ class Prepared:
         tasks: the number of each prompt's task.
         data: the training and the dev rows by the number of their task.
         baselines: their figures.
+        parameters: how many are trained, where prompts share some, which they do not keep.
     """
 
     model: PromptModel
     tasks: Mapping[str | None, int]
     data: Mapping[int, tuple[list[Row], list[Row]]]
     baselines: dict[str, dict[str, float]]
+    parameters: int | None = None
 
 
 def train(
@@ -110,11 +113,13 @@ def _assist(parts: TrainingParts, ranks: Ranks) -> None:
         identity={},
         report=terminal.print_nothing,
         data_findings=(),
+        sources=transfer.sources_in(parts.source.transfer, lm),
         ranks=ranks,
     )
     model, tasks = _build(setup)
     if ranks.begin():
         prepared = Prepared(model, tasks, _rows_of_tasks(rows, tasks), {})
+        _begin_as_others(setup, prepared)
         _fit(with_rate(setup, prepared), prepared)
 
 
@@ -280,13 +285,17 @@ def prepare(
     scored = rows.splits["test"] if output.only else rows.scored(tasks)
     figures = baseline_figures(form, parts.data, setup.lm, train=rows.splits["train"], test=scored)
     _report_model(model, setup.report)
-    return Prepared(model, tasks, _rows_of_tasks(rows, tasks), figures)
+    parameters = None
+    if parts.method.encoder == "multitask":
+        numbers = list(tasks.values())
+        parameters, _ = train_results.parameter_counts(model, numbers, parts.method)
+    return Prepared(model, tasks, _rows_of_tasks(rows, tasks), figures, parameters)
 
 
 def _build(setup: Setup) -> tuple[PromptModel, dict[str | None, int]]:
     """The model, and the number of each prompt's task."""
     parts = setup.parts
-    return train_model.build(
+    model, tasks = train_model.build(
         setup.lm,
         setup.rows.by_prompt["train"],
         setup.start,
@@ -295,9 +304,11 @@ def _build(setup: Setup) -> tuple[PromptModel, dict[str | None, int]]:
         learning=parts.learning,
         output=parts.output,
     )
+    transfer.check(model, train_model.new_prompts(parts.output, tasks), setup.sources)
+    return model, tasks
 
 
-def _rows_of_tasks(rows: TaskRows, tasks: Mapping[str | None, int]) -> learning_rate.Data:
+def _rows_of_tasks(rows: TaskRows, tasks: Mapping[str | None, int]) -> Data:
     """The training and the dev rows by the number of their task."""
     return {
         number: (rows.of("train", value), rows.of("dev", value)) for value, number in tasks.items()
@@ -317,6 +328,7 @@ def _train_prompts(setup: Setup) -> Trained:
         tried = training_of(setup, prepared, train_checks.brief(parts.form))
         train_checks.rehearse(model, tasks, tried, rows, form=parts.form, method=parts.method)
     setup.claim_folder()
+    _begin_as_others(setup, prepared)
     setup = with_rate(setup, prepared)
     histories = _fit(setup, prepared)
     return trained_of(setup, prepared, histories)
@@ -326,6 +338,22 @@ def is_begun(setup: Setup) -> bool:
     """Whether steps of the training were taken already."""
     begun, ranks = (setup.parts.output.folder / CHECKPOINT).exists(), setup.ranks
     return ranks.from_first(lambda: begun) if ranks.calls_together else begun
+
+
+def _begin_as_others(setup: Setup, prepared: Prepared) -> None:
+    """Let the new prompts begin as those of other tasks, where there are some to begin as."""
+    parts = setup.parts
+    new = train_model.new_prompts(parts.output, prepared.tasks)
+    if setup.sources and new:
+        transfer.begin(
+            prepared.model,
+            {task: prepared.data[task] for task in new},
+            parts.train,
+            sources=setup.sources,
+            folder=parts.output.folder,
+            report=setup.report,
+            ranks=setup.ranks,
+        )
 
 
 def with_rate(setup: Setup, prepared: Prepared) -> Setup:
@@ -406,6 +434,7 @@ def trained_of(
         histories=histories,
         lost=lost,
         settings=parts.train,
+        parameters=prepared.parameters,
     )
     train_results.report_training(setup, trained)
     return trained

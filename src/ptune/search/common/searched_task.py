@@ -127,6 +127,7 @@ def read_task(file: pathlib.Path, *, lm: str | None, shots: int | None, seed: in
         "multi_label": task.multi_label,
         "tag": task.tag,
         "from": task.continue_from,
+        "transfer": task.transfer,
         "reading.refine": task.reading.refine,
         "reading.words": task.reading.words,
         "reading.by: weighted-words": task.reading.by == "weighted-words",

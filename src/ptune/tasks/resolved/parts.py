@@ -27,6 +27,7 @@ class LMSource:
     Attributes:
         continue_from: a prompt from which training goes on, whose LM is taken where no other is
             named.
+        transfer: prompts of this LM as which a task's new ones begin.
         sharding: how several processes share it out.
     """
 
@@ -34,6 +35,7 @@ class LMSource:
     device: Device = "auto"
     dtype: Dtype = "auto"
     continue_from: pathlib.Path | None = None
+    transfer: tuple[pathlib.Path, ...] = ()
     sharding: Sharding = "none"
 
 

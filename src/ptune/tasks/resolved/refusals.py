@@ -3,7 +3,7 @@
 from ptune.errors import ConfigError
 from ptune.settings import NEIGHBOURS, TrainOverrides
 from ptune.tasks import task_members
-from ptune.tasks.resolved.parts import Output
+from ptune.tasks.resolved.parts import LMSource, Output
 from ptune.tasks.resolved.task_form import TaskForm
 from ptune.tasks.schema import AUTO, DataConfig, TaskConfig
 from ptune.training.methods import PET, Method
@@ -14,6 +14,7 @@ SAID_BY_METHODS = (
     "only",
     "prompts",
     "continue_from",
+    "transfer",
     "encoder",
     "init",
     "prefix",
@@ -96,6 +97,16 @@ def check_comparable(config: TaskConfig) -> None:
         raise ConfigError(
             f"{config.name} labels the words of its rows (tag), and compare draws rows of one "
             "label each: ptune train and ptune report do such tasks."
+        )
+    if config.encoder == "multitask":
+        raise ConfigError(
+            f"{config.name} says encoder: multitask, and compare trains every prompt apart: leave "
+            "it out, or run ptune train."
+        )
+    if begun := [key for key in ("continue_from", "transfer") if getattr(config, key)]:
+        raise ConfigError(
+            f"{config.name} says {begun[0]}, and in compare every prompt begins as its method has "
+            "it: leave it out, or run ptune train."
         )
     if config.train.learning_rate == "auto":
         raise ConfigError(
@@ -228,14 +239,54 @@ def check_written(config: TaskConfig, form: TaskForm) -> None:
             )
 
 
-def check_only(form: TaskForm, output: Output) -> None:
-    """Refuse prompts that are named where the task has one prompt for all rows.
+def check_only(form: TaskForm, method: Method, output: Output) -> None:
+    """Refuse prompts that are named where the task has one prompt for all rows, or where prompts
+    are trained from a table that they share.
 
     Raises:
         ConfigError: it is so.
     """
     if output.only and not form.prompt_by:
         raise ConfigError("only names values of prompt_by, and the task has none.")
+    if output.only and method.encoder == "multitask":
+        raise ConfigError(
+            "encoder: multitask trains the prompts of all values together, and only names some: "
+            f"train all again, or add {', '.join(output.only)} with encoder: table, where transfer "
+            "can name the prompts to begin as."
+        )
+
+
+def check_shared(form: TaskForm, method: Method) -> None:
+    """Refuse a table that prompts share where the task has one prompt.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    if method.encoder == "multitask" and not form.prompt_by:
+        raise ConfigError(
+            f"encoder: multitask is one table for the prompts that rows choose by a field, and "
+            f"{form.name} has one prompt: name the field (prompt_by), or take encoder: table."
+        )
+
+
+def check_transfer(method: Method, source: LMSource) -> None:
+    """Refuse prompts to begin as where no prompt begins, or where it begins as another.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    if not source.transfer:
+        return
+    if method.name in PET or method.tune not in ("prompt", "both"):
+        raise ConfigError(
+            f"transfer lets a new prompt begin as another task's, and {method.name} trains "
+            f"{_trained_by(method)}: take a method that trains a prompt, or leave it out."
+        )
+    if source.continue_from is not None:
+        raise ConfigError(
+            "transfer lets a new prompt begin as another task's, and continue_from goes on with a "
+            "prompt: leave one of them out."
+        )
 
 
 def check_log(method: Method, output: Output) -> None:

@@ -53,7 +53,9 @@ def training(config: TaskConfig, processes: int = 1) -> TrainingParts:
     output = _output(config)
     refusals.check_method(parts.form, method, parts.data)
     refusals.check_settings(parts.form, method, parts.overrides)
-    refusals.check_only(parts.form, output)
+    refusals.check_only(parts.form, method, output)
+    refusals.check_shared(parts.form, method)
+    refusals.check_transfer(method, parts.source)
     refusals.check_log(method, output)
     given = parts.overrides.model_dump()
     to_find = {name for name in ("learning_rate", "batch_size") if given[name] == "auto"}
@@ -112,6 +114,7 @@ def task_parts(config: TaskConfig, beside: Collection[str], processes: int = 1) 
             device=config.device,
             dtype=config.dtype,
             continue_from=config.continue_from,
+            transfer=config.transfer,
             sharding=config.lm_sharding,
         ),
         allow_unknown=config.allow_unknown,

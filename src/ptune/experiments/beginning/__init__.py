@@ -1,0 +1,1 @@
+"""What of a training is decided by the first steps of copies of its prompts."""
