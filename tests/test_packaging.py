@@ -31,6 +31,7 @@ OPTIONAL = {
     "chinese": {"jieba"},
     "ray": {"ray"},
     "search": {"optuna"},
+    "lora": {"peft"},
 }
 
 

@@ -22,7 +22,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as transformers_logging
 
 from ptune.errors import ConfigError, ModelError, nearest
-from ptune.lm.source import model_files
+from ptune.lm.source import adapter, model_files
 from ptune.template.language import Kind
 
 CLASSES = {
@@ -125,7 +125,8 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
 def load_model(
     source: str, kind: Kind | None, dtype: torch.dtype, needs_head: bool = True
 ) -> tuple[PreTrainedModel, Any]:
-    """The transformers model and tokenizer of a folder, a ``.gguf`` file or a name on the hub.
+    """The transformers model and tokenizer of a folder, a ``.gguf`` file or a name on the hub; of
+    an adapter's folder those of its LM, the adapter merged into it.
 
     Args:
         needs_head: where no vocabulary head was ever trained, leave it out.
@@ -161,14 +162,16 @@ def load_model(
             CLASSES[kind or kind_of(config, tokenizer)], folder, where, dtype=dtype
         )
     missing = sorted(report["missing_keys"])
-    if missing and needs_head:
-        if _lacks_head_alone(model, missing):
-            return model.base_model, tokenizer
+    if missing and needs_head and _lacks_head_alone(model, missing):
+        model = model.base_model
+    elif missing and needs_head:
         raise ModelError(
             f"{source} lacks weights of {type(model).__name__}: {', '.join(missing[:4])}"
             f"{', ...' if len(missing) > 4 else ''}. Its files are not whole, or are of another "
             "kind of network."
         )
+    if (beneath := adapter_folder(source)) is not None:
+        adapter.merge(model, beneath)
     return model, tokenizer
 
 
@@ -185,7 +188,8 @@ def _lacks_head_alone(model: PreTrainedModel, missing: Sequence[str]) -> bool:
 
 def locate(source: str) -> tuple[str, dict[str, str]]:
     """The folder or the name on the hub, and what else transformers is to know: a revision, as in
-    ``name@revision``, or the name of a ``.gguf`` file in the folder.
+    ``name@revision``, or the name of a ``.gguf`` file in the folder; of an adapter those of the LM
+    that it belongs to.
 
     Raises:
         ModelError: there is no such folder or file.
@@ -206,7 +210,7 @@ def locate(source: str) -> tuple[str, dict[str, str]]:
             raise ModelError(
                 f"{source} is a saved prompt, and no LM: to train on from it, --from {source}."
             )
-        return str(path), {}
+        return locate(adapter.base_of(path)) if adapter.is_adapter(path) else (str(path), {})
     if source.startswith((".", "/", "~")) or source.endswith("/") or source.count("/") > 1:
         raise ModelError(f"There is no LM folder {path}.")
     name, _, revision = source.partition("@")
@@ -215,6 +219,12 @@ def locate(source: str) -> tuple[str, dict[str, str]]:
             f"{source!r} is no name of an LM: a revision stands behind it, as in name@revision."
         )
     return name, {"revision": revision} if revision else {}
+
+
+def adapter_folder(source: str) -> pathlib.Path | None:
+    """The folder of the adapter that an LM of that name is made with; None for an LM as it is."""
+    path = local_path(source)
+    return path if path is not None and path.is_dir() and adapter.is_adapter(path) else None
 
 
 def commit_of(source: str) -> str | None:
