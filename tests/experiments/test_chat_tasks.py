@@ -168,7 +168,7 @@ def test_a_text_ends_at_all_control_tokens_that_the_settings_of_writing_name(tmp
     for asked in (model, prompt_folder.load(tmp_path / "t", lm=lm)):
         assert generate(asked, rows, config=config) == [expected]
     live, examples = LiveText(model, 12, ()), model.encode(0, rows, labelled=False)
-    write_live(model, examples, config, lambda tokens: live.add(tokens[0]) or live.end is None)
+    write_live(model, examples, config, lambda tokens: [live.add(tokens[0]) or live.end is None])
     assert (live.text, live.end) == (expected, "stop") and live.ids == ids[:-1]
 
 

@@ -4,15 +4,16 @@ caches."""
 import copy
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
 from ptune.errors import ModelError
 from ptune.lm.batch import Batch, Side
+from ptune.lm.patches.read_ahead import read_ahead
 from ptune.lm.patches.text_cache import Context
 from ptune.lm.source.loading import first_line
 from ptune.lm.trials.capabilities import Capability
@@ -22,58 +23,6 @@ from ptune.template.language import EncodedRow
 
 if TYPE_CHECKING:
     from ptune.lm.language_model import LanguageModel
-
-OnTokens = Callable[[list[int]], bool]
-"""Gets the next token of each row [B] as soon as it is there, and says whether to go on."""
-
-
-class _Enough(Exception):
-    """Nobody waits for more tokens."""
-
-
-class _TokenListener(BaseStreamer):
-    """Hands each step's tokens on; the first call of transformers, with the input, has none."""
-
-    def __init__(self, on_tokens: OnTokens):
-        self.on_tokens, self.begun = on_tokens, False
-
-    def put(self, value: torch.Tensor) -> None:
-        if self.begun and not self.on_tokens(value.tolist()):
-            raise _Enough
-        self.begun = True
-
-    def end(self) -> None:
-        """The text is whole; each row's end is seen by its tokens."""
-
-
-@torch.no_grad()
-def write_step_by_step(
-    lm: "LanguageModel",
-    batch: Batch,
-    vectors: torch.Tensor | None,
-    prefixes: PrefixBatch | None,
-    *,
-    on_tokens: OnTokens,
-    settings: dict[str, Any],
-) -> None:
-    """Write as ``write`` does, one text a row and without beams, and hand out each step's tokens
-    until ``on_tokens`` says that they are enough. A row that has ended gets padding.
-
-    Raises:
-        ModelError: as ``write``.
-    """
-    try:
-        write(
-            lm,
-            batch,
-            vectors,
-            prefixes,
-            copies=1,
-            settings=settings,
-            streamer=_TokenListener(on_tokens),
-        )
-    except _Enough:
-        return
 
 
 @torch.no_grad()
@@ -86,11 +35,13 @@ def write(
     copies: int,
     settings: dict[str, Any],
     streamer: BaseStreamer | None = None,
+    cache: DynamicCache | None = None,
 ) -> Any:
     """Let an LM continue the rows of a batch; arguments as in ``LanguageModel.write``.
 
     Args:
         streamer: gets the tokens of each step.
+        cache: of a causal LM, what is there of the rows' keys and values; it is added to.
 
     Returns:
         New token ids [B, T'], or what else ``generate`` returns with these settings.
@@ -119,6 +70,10 @@ def write(
             "encoder_outputs": encoded,
             "decoder_input_ids": batch.decoder,
         }
+    elif cache is None and copies == 1:
+        cache = read_ahead(lm, batch, vectors, prefixes)
+    if cache is not None:
+        inputs[lm.forward.cache_name] = cache
     inputs["generation_config"] = GenerationConfig(**settings)
     with (
         lm.length_switches.lock,
@@ -129,7 +84,7 @@ def write(
         warnings.filterwarnings(
             "ignore", message="Passing `no_repeat_ngram_size` with `inputs_embeds`"
         )
-        return _generate(lm.model, **inputs, **options)
+        return generate(lm.model, **inputs, **options)
 
 
 @torch.no_grad()
@@ -153,7 +108,7 @@ def write_behind(
                 torch.full((len(numbers),), len(before), device=lm.device),
             )
             ids = torch.tensor([[*before, *rows[n]] for n in numbers], device=lm.device)
-            output = _generate(
+            output = generate(
                 lm.model,
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
@@ -250,7 +205,12 @@ def _first_scores(lm: "LanguageModel", rows: list[EncodedRow]) -> torch.Tensor:
     return torch.stack(written.logits)
 
 
-def _generate(model: PreTrainedModel, **arguments: Any) -> Any:
+def generate(model: PreTrainedModel, **arguments: Any) -> Any:
+    """What transformers' ``generate`` gives, without the LM's own decoding defaults.
+
+    Raises:
+        ModelError: it does not let this LM write so.
+    """
     try:
         return _without_defaults(model).generate(**arguments)
     except (LookupError, TypeError, ValueError) as error:

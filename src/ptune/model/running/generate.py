@@ -12,7 +12,7 @@ from ptune.answers.ensemble import most_said
 from ptune.base.seeding import seeded
 from ptune.errors import ConfigError
 from ptune.lm.batch import Side
-from ptune.lm.writing import OnTokens, write_step_by_step
+from ptune.lm.live_writing import OnTokens, write_step_by_step
 from ptune.model.rows.examples import Example
 from ptune.model.running.forward import prompt_vectors
 from ptune.model.task import Row
@@ -135,8 +135,8 @@ def write_live(
         examples: rows that may share a call (``written_together``).
         config: how the LM writes; without beams. Where a text ends before its stop strings is for
             ``on_tokens`` to see.
-        on_tokens: gets the next token of each example, padding where one has ended; the writing
-            ends when it returns False.
+        on_tokens: gets the next token of each example, padding where one has ended, and says which
+            go on; the writing ends when none does.
     """
     settings = _settings(model, config.model_copy(update={"stop": ()}))
     learned = prompt_vectors(model, [example.task for example in examples])

@@ -172,11 +172,11 @@ class BatchEngine:
         most = max(one.max_new_tokens for one in settings)
         note = note_of(jobs)
 
-        def take(tokens: list[int]) -> bool:
+        def take(tokens: list[int]) -> list[bool]:
             for job, text, token in zip(jobs, texts, tokens):
                 take_token(job, text, token, note)
-            going_on = any(job.is_wanted and not text.end for job, text in zip(jobs, texts))
-            if going_on:
+            going_on = [job.is_wanted and not text.end for job, text in zip(jobs, texts)]
+            if any(going_on):
                 between()
             return going_on
 
