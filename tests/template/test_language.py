@@ -594,7 +594,11 @@ def test_a_prefix_takes_room():
         ("{prefix:0} {x} {mask}", None, "no prefix of 0"),
         ('{prefix:" "} {mask}', None, "no words"),
         ("{x} {prefix:2} {mask}", "causal", "directly before {mask}"),
-        ("{x} {prefix:2}", "encoder-decoder", "put it first"),
+        (
+            "{x} {prefix:2}",
+            "encoder-decoder",
+            "put it first. Keys and values",
+        ),
         ("{prefixes:2} {x}", None, "no field name"),
         ("{prefix:2@a} {x} {mask}", None, "written {prefix:5}"),
     ],

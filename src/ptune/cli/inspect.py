@@ -165,7 +165,8 @@ def encode(
 
 def tokens_table(encoded: EncodedRow, lm: LanguageModel) -> Table:
     """A table with one line for each position: its token, its segment, and what is read there."""
-    soft, deep = len({s for s in encoded.soft_slots if s >= 0}), len(encoded.prefix)
+    slots = {slot for slot in (*encoded.soft_slots, *encoded.decoder_slots) if slot >= 0}
+    soft, deep = len(slots), len(encoded.prefix)
     drawn = Table(
         title=f"{len(encoded.ids) + deep} positions, {soft} soft tokens"
         + (f", {deep} prefix vectors" if deep else "")
@@ -183,11 +184,7 @@ def tokens_table(encoded: EncodedRow, lm: LanguageModel) -> Table:
             )
             continue
         answer_positions = row.decoder is None and position in row.answer_positions
-        what = (
-            Text(f"soft token {slot + 1}", style="bold dark_orange3")
-            if slot >= 0
-            else Text(repr(lm.tokens.show(token)))
-        )
+        what = _what(lm, token, slot)
         note = (
             "the answer is read here"
             if answer_positions and lm.kind == "masked"
@@ -201,14 +198,24 @@ def tokens_table(encoded: EncodedRow, lm: LanguageModel) -> Table:
             "" if row.types is None else "AB"[min(1, row.types[position])],
             note,
         )
-    for position, token in enumerate(row.decoder or ()):
+    decoder = row.decoder or ()
+    for position, (token, slot) in enumerate(
+        zip(decoder, row.decoder_slots or (-1,) * len(decoder))
+    ):
         drawn.add_row(
             str(position),
-            Text(repr(lm.tokens.show(token))),
+            _what(lm, token, slot),
             "decoder",
             "the answer's score is read here" if position in row.answer_positions else "",
         )
     return drawn
+
+
+def _what(lm: LanguageModel, token: int, slot: int) -> Text:
+    """What stands at a position: a soft token, or a real one."""
+    if slot >= 0:
+        return Text(f"soft token {slot + 1}", style="bold dark_orange3")
+    return Text(repr(lm.tokens.show(token)))
 
 
 def attention_picture(encoded: EncodedRow, lm: LanguageModel) -> Text:

@@ -26,6 +26,7 @@ class Batch:
         types: token type ids [B, T], or None.
         rows, columns: where answers are read: the A places (row, position) [A], row by row.
         decoder, decoder_attention: the same for a decoder's input [B, Td], or None.
+        decoder_slots: as ``soft_slots``, of a decoder's input [B, Td], or None without any.
         side: where the padding of ``ids`` is; a decoder's is on the right.
         ahead: how many prefix vectors stand before each position [B, T], which moves its number;
             None without prefixes.
@@ -51,6 +52,7 @@ class Batch:
     columns: torch.Tensor
     decoder: torch.Tensor | None = None
     decoder_attention: torch.Tensor | None = None
+    decoder_slots: torch.Tensor | None = None
     side: Side = "right"
     ahead: torch.Tensor | None = None
     starts: torch.Tensor | None = None
@@ -110,6 +112,11 @@ def collate(
         decoder=_padded(decoders, pad, "right") if decoders else None,
         decoder_attention=_padded([(1,) * len(d) for d in decoders], 0, "right")
         if decoders
+        else None,
+        decoder_slots=_padded(
+            [row.decoder_slots or (-1,) * len(row.decoder or ()) for row in rows], -1, "right"
+        )
+        if any(row.decoder_slots for row in rows)
         else None,
         side=side,
         ahead=_padded([_prefix_before(row) for row in rows], 0, side) if prefixed else None,

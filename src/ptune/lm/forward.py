@@ -11,8 +11,10 @@ from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
+from ptune.errors import ModelError
 from ptune.lm.batch import Batch
 from ptune.lm.patches import answer_positions
+from ptune.lm.patches.decoder_input import replaced
 from ptune.lm.patches.packing import packed
 from ptune.lm.pooling import MeanPooling
 
@@ -128,6 +130,35 @@ class ForwardPass:
             return embeddings
         return fill(embeddings, vectors.to(self.device), batch.prompts, batch.soft_slots)
 
+    @contextlib.contextmanager
+    def filled_decoder(self, batch: Batch, vectors: torch.Tensor | None) -> Iterator[None]:
+        """While this is open, a decoder reads the batch's soft tokens at their slots; for beams, it
+        reads each row several times.
+
+        Raises:
+            ModelError: it reads rows of another number or length.
+        """
+        slots = batch.decoder_slots
+        if slots is None or vectors is None:
+            yield
+            return
+
+        def filled(embedded: torch.Tensor) -> torch.Tensor:
+            copies, rest = divmod(len(embedded), len(slots))
+            if rest or embedded.shape[1] != slots.shape[1]:
+                raise ModelError(
+                    f"Soft tokens for a decoder's input of {list(slots.shape)} do not fit one of "
+                    f"{list(embedded.shape[:2])}."
+                )
+            prompts, places = (
+                part.repeat_interleave(copies, 0).to(embedded.device)
+                for part in (batch.prompts, slots)
+            )
+            return fill(embedded, vectors.to(embedded.device), prompts, places)
+
+        with replaced(self.model.get_decoder().get_input_embeddings(), filled):
+            yield
+
     def positions(self, batch: Batch) -> torch.Tensor:
         """Position ids [B, T]: padding is not counted, prefix vectors are."""
         positions = (batch.attention.cumsum(-1) - 1).clamp(min=0) + self.offset
@@ -163,7 +194,7 @@ class ForwardPass:
             options = {"use_cache": context is not None} | options
         with self._autocast():
             if batch.decoder is not None:
-                return self._run_encoder_decoder(batch, inputs, options)
+                return self._run_encoder_decoder(batch, inputs, options, vectors)
             with packed(batch.packing):
                 return self.model(**inputs, **options)
 
@@ -243,6 +274,7 @@ class ForwardPass:
         batch: Batch,
         inputs: dict[str, Any],
         options: dict[str, Any],
+        vectors: torch.Tensor | None,
     ) -> Any:
         """Call an encoder-decoder; packed rows run in the encoder alone, and are unpacked after."""
         if batch.packing is not None:
@@ -252,12 +284,13 @@ class ForwardPass:
                 "encoder_outputs": BaseModelOutput(batch.packing.unpack(encoded)),
                 "attention_mask": batch.attention,
             }
-        return self.model(
-            **inputs,
-            decoder_input_ids=batch.decoder,
-            decoder_attention_mask=batch.decoder_attention,
-            **options,
-        )
+        with self.filled_decoder(batch, vectors):
+            return self.model(
+                **inputs,
+                decoder_input_ids=batch.decoder,
+                decoder_attention_mask=batch.decoder_attention,
+                **options,
+            )
 
 
 def _input_embeddings(model: PreTrainedModel) -> nn.Module:

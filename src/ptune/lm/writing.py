@@ -78,6 +78,7 @@ def write(
     with (
         lm.length_switches.lock,
         lm.prefixed(batch, prefixes, copies, ("self", "decoder", "cross")),
+        lm.forward.filled_decoder(batch, vectors),
         warnings.catch_warnings(),
     ):
         # ngrams are meant to be unlike each other within the new text alone

@@ -124,6 +124,8 @@ def _unsaid(model: PromptModel, bound: BoundTask) -> str:
     lm, prefix = model.lm, model.bank.prefixes[bound.prompt]
     row = _row(lm, bound)
     soft = sum(slot >= 0 for slot in row.soft_slots)
+    if row.decoder_slots:
+        return "soft tokens stand in the decoder's input, and PEFT has them before the encoder's"
     if soft and row.prefix:
         return "it has soft tokens and a prefix, and PEFT has one of them at a time"
     if reason := _unsaid_by(lm, bool(row.prefix)):

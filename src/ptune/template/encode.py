@@ -6,14 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 from ptune.errors import TemplateError
 from ptune.template.fields import cut, filtered
-from ptune.template.parts import Control, Field, Kind, Mask, PrefixPart, Role, Sep, Soft, Text
+from ptune.template.parts import (
+    Control,
+    Decoder,
+    Field,
+    Kind,
+    Mask,
+    PrefixPart,
+    Role,
+    Sep,
+    Soft,
+    Text,
+)
 from ptune.template.tokenizer import Tokens
 from ptune.template.units import Units
 
 if TYPE_CHECKING:
     from ptune.template.language import Template
 
-Content = str | Units | Soft | PrefixPart | Mask | Sep | Control
+Content = str | Units | Soft | PrefixPart | Mask | Sep | Decoder | Control
 # a run of text, the units of one or a part, and its slots
 Item = tuple[Content, tuple[int, ...] | None]
 
@@ -28,7 +39,8 @@ class EncodedRow:
         types: token type ids [T], or None.
         answer_positions: where the scores of the answer's tokens are read [K]: positions in
             ``ids``, or in ``decoder`` where there is one.
-        decoder: token ids of the decoder's input, or None.
+        decoder: token ids of the decoder's input [Td], or None.
+        decoder_slots: [Td], as ``soft_slots``; empty where no prompt vector stands there.
         cut: how many tokens of its fields were left out, so that it fits.
         prefix: for each vector of a deep prefix, how many ids stand before it.
         deep: [T], the number of the prefix vector that stands here, -1 elsewhere; only where
@@ -44,6 +56,7 @@ class EncodedRow:
     types: tuple[int, ...] | None
     answer_positions: tuple[int, ...]
     decoder: tuple[int, ...] | None = None
+    decoder_slots: tuple[int, ...] = ()
     cut: int = 0
     prefix: tuple[int, ...] = ()
     deep: tuple[int, ...] = ()
@@ -51,6 +64,11 @@ class EncodedRow:
     layer: int | None = None
     units: tuple[tuple[int, int], ...] = ()
     is_scored: bool = True
+
+    @property
+    def has_prompt(self) -> bool:
+        """Whether a prompt's vectors or its prefix stand in it."""
+        return bool(self.prefix) or max((*self.soft_slots, *self.decoder_slots)) >= 0
 
     @property
     def size(self) -> int:
@@ -193,18 +211,24 @@ class RowEncoder:
 
     def _without_bare_spaces(self, items: Sequence[Item]) -> Iterator[Item]:
         """The items without the spaces that no token of the text carries (``_items``)."""
-        mask_strips = self.tokens.mask_strips if self.kind != "causal" else (False, False)
+        has_mask_token = self.kind != "causal" and not self.template.has_decoder
+        mask_strips = self.tokens.mask_strips if has_mask_token else (False, False)
         for position, (item, slots) in enumerate(items):
             if isinstance(item, str):
                 before = items[position - 1][0] if position else None
                 after = items[position + 1][0] if position + 1 < len(items) else None
-                if isinstance(before, Sep) or isinstance(before, PrefixPart) and position == 1:
+                is_behind_prefix = isinstance(before, PrefixPart) and position == 1
+                if isinstance(before, Sep | Decoder) or is_behind_prefix:
                     item = item.removeprefix(" ")
                 if isinstance(before, Control) and before.strips[1]:
                     item = item.lstrip()
                 if isinstance(after, Control):
                     item = item.rstrip() if after.strips[0] else item
-                elif isinstance(after, Sep) or after is not None and self.tokens.carries_space:
+                elif (
+                    isinstance(after, Sep | Decoder)
+                    or after is not None
+                    and self.tokens.carries_space
+                ):
                     item = item.removesuffix(" ")
                 if isinstance(after, Mask) and mask_strips[0]:
                     item = item.rstrip()
@@ -237,6 +261,7 @@ class _Assembly:
     answer_positions: list[int] = field(default_factory=list)
     units: list[tuple[int, int]] = field(default_factory=list)
     decoder: list[int] | None = None
+    encoder_side: tuple[list[int], list[int], list[int]] | None = None  # once the decoder's begins
 
     def __post_init__(self) -> None:
         self.template, self.tokens = self.encoder.template, self.encoder.tokens
@@ -281,12 +306,16 @@ class _Assembly:
             self._add_separator()
         elif isinstance(item, Control):
             self.put([item.id], token_type=self.text_type)
+        elif isinstance(item, Decoder):
+            self._begin_decoder()
+        elif self.encoder_side is not None:
+            pass  # the decoder goes on with the answer from here
         elif self.kind == "causal":
             self._add_causal_answer()
         else:
             self._add_mask()
         self.begins = (
-            isinstance(item, Sep)
+            isinstance(item, Sep | Decoder)
             or isinstance(item, Control)
             and item.begins
             or self.begins
@@ -342,10 +371,20 @@ class _Assembly:
             self.decoder = [token for token, slot in zip(self.ids, self.soft_slots) if slot < 0]
         self.put([mask], token_type=self.text_type)
 
+    def _begin_decoder(self) -> None:
+        """End the encoder's input; what follows is the decoder's."""
+        self.put(self.tokens.after, token_type=self.text_type)
+        self.encoder_side = self.ids, self.soft_slots, self.types
+        self.ids, self.soft_slots, self.types = [], [], []
+
     def row(self) -> EncodedRow:
         """The row, its end and its decoder's input added."""
         answer_positions, decoder = self.answer_positions, self.decoder
-        if self.kind != "causal" and not self.template.is_chat:
+        decoder_slots: list[int] = []
+        if self.encoder_side is not None:
+            decoder, decoder_slots = self.ids, self.soft_slots
+            self.ids, self.soft_slots, self.types = self.encoder_side
+        elif self.kind != "causal" and not self.template.is_chat:
             self.put(self.tokens.after, token_type=self.text_type)
         if self.kind == "encoder-decoder":
             decoder = [self.encoder.start, *(decoder or []), *map(_known, self.answer[:-1])]
@@ -358,9 +397,16 @@ class _Assembly:
             types=tuple(self.types) if self.tokens.types else None,
             answer_positions=tuple(answer_positions),
             decoder=None if decoder is None else tuple(decoder),
+            decoder_slots=self._decoder_slots(decoder_slots),
             prefix=tuple(self.prefix),
             units=tuple(self.units),
         )
+
+    def _decoder_slots(self, slots: Sequence[int]) -> tuple[int, ...]:
+        """Those of the decoder's input: behind its start, and before the answer's tokens."""
+        if max(slots, default=-1) < 0:
+            return ()
+        return (-1, *slots, *[-1] * (len(self.answer) - 1))
 
 
 def _does_not_fit(

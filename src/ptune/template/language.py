@@ -13,7 +13,8 @@ with this between). `{soft:3}` is three pseudo tokens,
 `{soft:3@name}` names them and `{soft@name}` uses the same vectors again. `{prefix:5}` is five
 learned keys and values at every layer, `{prefix:"summarize the table"}` as many as the words have
 tokens, starting from the LM's own; at the front a prefix, behind the input an infix. `{mask}` is
-the answer, `{sep}` the tokenizer's own separator of a pair. `{{` and `}}` are braces; anything else
+the answer, `{sep}` the tokenizer's own separator of a pair; behind `{decoder}` stands what an
+encoder-decoder's decoder reads before it writes the answer. `{{` and `}}` are braces; anything else
 is text, spaces included.
 
 Two shorthands: `(3, 3, 3)` is the template above (P-tuning, section 3), and LAMA's `[X] was born in
@@ -35,6 +36,7 @@ from ptune.template.parser import parse
 from ptune.template.parts import (
     RESERVED,
     Control,
+    Decoder,
     Field,
     Kind,
     Mask,
@@ -96,6 +98,11 @@ class Template:
         return any(isinstance(part, Mask) for part in self.parts)
 
     @cached_property
+    def has_decoder(self) -> bool:
+        """Whether it says what a decoder reads before the answer."""
+        return any(isinstance(part, Decoder) for part in self.parts)
+
+    @cached_property
     def has_roles(self) -> bool:
         """Whether it is a chat of messages, which a chat template has still to write."""
         return any(isinstance(part, Role) for part in self.parts)
@@ -109,7 +116,7 @@ class Template:
         before = self.parts[mask - 1] if mask else None
         if isinstance(before, Control):
             return "start" if before.begins else "joined"
-        if before is None or isinstance(before, Sep):
+        if before is None or isinstance(before, Sep | Decoder):
             return "start"
         if not isinstance(before, Text) or not before.text[-1].isspace():
             return "joined"
@@ -165,6 +172,8 @@ class Template:
         """
         if kind == "encoder-decoder":
             self._check_prefix_is_first()
+        if self.has_decoder:
+            self._check_decoder(kind)
         if not self.has_mask and whole:
             return self._written(tokens, kind), ""
         if not self.has_mask and kind != "encoder-decoder":
@@ -172,9 +181,11 @@ class Template:
                 f"The template {self.source!r} has no {{mask}}: a {kind} LM does not know where "
                 "the answer stands. Put {mask} there."
             )
-        if kind != "causal":
+        if kind != "causal" and not self.has_decoder:
             return self._written(tokens, kind), ""
-        self._check_causal()
+        self._check_behind_answer(kind)
+        if kind == "causal":
+            self._check_prefix_is_seen()
         written = self._written(tokens, kind)
         dropped = "".join(map(shown, written.parts[written._mask_index + 1 :])).strip()
         return replace(written, parts=written.parts[: written._mask_index + 1]), dropped
@@ -189,19 +200,47 @@ class Template:
             raise TemplateError(
                 f"The template {self.source!r} has a {{prefix}} behind other parts. In an "
                 "encoder-decoder every token of either side sees it, wherever it stands: put it "
-                "first."
+                "first. Keys and values between input and answer are those of prefix: "
+                "{attentions: [decoder]}."
             )
 
-    def _check_causal(self) -> None:
-        """Refuse text behind the answer, and a prefix that the answer's first token cannot see."""
+    def _check_decoder(self, kind: Kind) -> None:
+        """Refuse a decoder's input where there is no decoder beside an encoder, or where the answer
+        does not stand in it."""
+        what = f"The template {self.source!r} has a {{decoder}}"
+        if kind != "encoder-decoder":
+            raise TemplateError(
+                f"{what}, and a {kind} LM has one input: put all of it there, without {{decoder}}."
+            )
+        start = next(i for i, part in enumerate(self.parts) if isinstance(part, Decoder))
+        if self.has_roles:
+            raise TemplateError(f"{what}, and messages of a chat: take one of them.")
+        if not self.has_mask or self._mask_index < start:
+            raise TemplateError(
+                f"{what}, which the decoder goes on from with the answer: put {{mask}} behind it, "
+                "as the last part."
+            )
+        for part in self.parts[start:]:
+            if isinstance(part, Field) and part.shorten:
+                raise TemplateError(
+                    f"{what}, and behind it {part.shown}: what an encoder reads is shortened, so "
+                    "leave |shorten out there."
+                )
+
+    def _check_behind_answer(self, kind: Kind) -> None:
+        """Refuse text behind the answer, which nothing reads that writes from left to right."""
         for part in self.parts[self._mask_index + 1 :]:
             is_learned = isinstance(part, Soft | PrefixPart)
             is_punctuation = isinstance(part, Text) and not re.search(r"\w", part.text)
             if not is_learned and not is_punctuation:
                 raise TemplateError(
                     f"The template {self.source!r} has {shown(part)!r} behind {{mask}}, which a "
-                    "causal LM cannot see: it reads from left to right. Put {mask} last."
+                    f"{'causal LM' if kind == 'causal' else 'decoder'} cannot see: it reads from "
+                    "left to right. Put {mask} last."
                 )
+
+    def _check_prefix_is_seen(self) -> None:
+        """Refuse a prefix that the token which predicts the answer's first one cannot see."""
         before = [
             part
             for part in self.parts[: self._mask_index]

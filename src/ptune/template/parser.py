@@ -6,6 +6,7 @@ from typing import NoReturn
 from ptune.errors import TemplateError, nearest
 from ptune.template.parts import (
     RESERVED,
+    Decoder,
     Field,
     Mask,
     Part,
@@ -16,12 +17,14 @@ from ptune.template.parts import (
     Text,
     is_bare_name,
     quoted,
+    shown,
     unquoted,
 )
 from ptune.writing_systems import width
 
 FILTERS = ("shorten", "lower", "strip", "capitalize", "join")
 MAX_LEARNED = 10_000  # pseudo tokens of a run, or prefix vectors
+BARE: dict[str, Part] = {"mask": Mask(), "sep": Sep(), "decoder": Decoder()}
 FULL_WIDTH_BRACES = re.compile("\uff5b([^\uff5b\uff5d{}]*)\uff5d")
 
 
@@ -94,7 +97,7 @@ class _Parser:
 
     def _check_full_width(self, body: str, start: int, end: int) -> None:
         """Refuse a part of a template in full-width braces."""
-        is_part = re.match(r"(soft|prefix|mask|sep)(?!\w)", body)
+        is_part = re.match(r"(soft|prefix|mask|sep|decoder)(?!\w)", body)
         if is_part or is_bare_name(body.split("|")[0]):
             self._fail(
                 f"These are full-width braces, which are text: write {{{body}}}.", start, end
@@ -115,9 +118,9 @@ class _Parser:
             return self._prefix(body, start)
         if re.match(r"role:", body):
             return self._role(body, start)
-        if body in ("mask", "sep"):
-            return Mask() if body == "mask" else Sep()
-        if re.match(r"(mask|sep)(?!\w)", body):
+        if body in BARE:
+            return BARE[body]
+        if re.match(r"(mask|sep|decoder)(?!\w)", body):
             name = body.split(":")[0].split("|")[0]
             self._fail(f"{{{name}}} takes nothing more.", start, end)
         return self._field(body, start)
@@ -215,14 +218,22 @@ class _Parser:
         """Refuse names that are not given exactly once, half of a shorthand, and several masks."""
         self._check_names([part for part in parts if isinstance(part, Soft)])
         self._check_shorthand(parts)
-        if sum(isinstance(part, Mask) for part in parts) > 1:
-            starts = [matched.start() for matched in re.finditer(r"\{mask\}", self.source)]
-            self._fail(
-                "There is one {mask} in a template; an answer of several tokens gets its masks by "
-                "itself.",
-                starts[1],
-                starts[1] + len("{mask}"),
-            )
+        self._check_once(
+            parts,
+            Mask,
+            "There is one {mask} in a template; an answer of several tokens gets its masks by "
+            "itself.",
+        )
+        self._check_once(parts, Decoder, "There is one {decoder} in a template: it begins once.")
+
+    def _check_once(
+        self, parts: list[Part], kind: type[Mask] | type[Decoder], message: str
+    ) -> None:
+        """Refuse a second part of a kind that stands once, with ``message``."""
+        written = shown(kind())
+        starts = [matched.start() for matched in re.finditer(re.escape(written), self.source)]
+        if sum(isinstance(part, kind) for part in parts) > 1:
+            self._fail(message, starts[1], starts[1] + len(written))
 
     def _check_names(self, runs: list[Soft]) -> None:
         """Refuse a name of soft tokens that is used without being given, or given twice."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["masked", "causal", "encoder-decoder"]
-RESERVED = ("soft", "prefix", "mask", "sep")
+RESERVED = ("soft", "prefix", "mask", "sep", "decoder")
 BEGINS_AS_A_PART = re.compile(rf"({'|'.join(RESERVED)})(?!\w)")
 """A bare name such as ``soft-drink`` or ``mask.id`` would be read as another part."""
 
@@ -79,6 +79,11 @@ class Sep:
 
 
 @dataclass(frozen=True)
+class Decoder:
+    """Where the input of an encoder-decoder's encoder ends, and that of its decoder begins."""
+
+
+@dataclass(frozen=True)
 class Role:
     """The beginning of a chat's message, and who speaks it: system, user or assistant."""
 
@@ -100,7 +105,7 @@ class Control:
     strips: tuple[bool, bool] = (False, False)
 
 
-Part = Text | Field | Soft | PrefixPart | Mask | Sep | Role | Control
+Part = Text | Field | Soft | PrefixPart | Mask | Sep | Decoder | Role | Control
 
 
 def shown(part: Part) -> str:
@@ -118,6 +123,8 @@ def shown(part: Part) -> str:
         return "{role:" + part.name + "}"
     if isinstance(part, Control):
         return part.text
+    if isinstance(part, Decoder):
+        return "{decoder}"
     return "{mask}" if isinstance(part, Mask) else "{sep}"
 
 

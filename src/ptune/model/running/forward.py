@@ -88,9 +88,7 @@ def run_rows(
     """Run rows, each with the number of its task, as one batch."""
     learned = learned or prompt_vectors(model, [task for task, _ in rows])
     prompts = [
-        learned.places.get(model.tasks[task].prompt, -1)
-        if row.prefix or max(row.soft_slots) >= 0
-        else -1
+        learned.places.get(model.tasks[task].prompt, -1) if row.has_prompt else -1
         for task, row in rows
     ]
     hidden, features, scores = model.lm.read_rows(
