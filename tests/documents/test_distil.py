@@ -211,7 +211,7 @@ def test_bad_study_rows_are_told_with_their_line(row, message, world, tmp_path):
         distil(config(world, tmp_path / "out", study=tmp_path / "study.jsonl"), quiet)
 
 
-@pytest.mark.parametrize("start", ["first", "spaced", "random"])
+@pytest.mark.parametrize("start", ["first", "spaced", "attended", "random"])
 def test_an_anchored_prefix_keeps_its_first_vector_alone(start, world):
     lm, settings = lm_of("llama"), config(world, "out", start=start, anchored=True)
     one = lessons_of(lm, settings)
@@ -221,7 +221,7 @@ def test_an_anchored_prefix_keeps_its_first_vector_alone(start, world):
     after = model.bank.prefixes[0]().detach()
     assert (before[0] == after[0]).all() and (before[1:] != after[1:]).any(1).all()
     ids = [*lm.tokens.before, *one.ids]
-    if start != "random":
+    if start in ("first", "spaced"):
         chosen = ids[:4] if start == "first" else [ids[int(n * len(ids) / 4)] for n in range(4)]
         assert (before == lm.activations(chosen)).all()
 

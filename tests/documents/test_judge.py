@@ -1,10 +1,12 @@
 """Answers beside every context: as likely as plain transformers finds them, told on the page."""
 
+import itertools
 import pathlib
+from dataclasses import replace
 
 import pytest
 import torch
-from documents_kit import cache_of, config, lessons_of, quiet
+from documents_kit import cache_of, config, lessons_of, lm_of, quiet
 
 from ptune import DecodingConfig, load
 from ptune.documents import judge, read_documents
@@ -84,8 +86,9 @@ def test_answers_are_compared_without_capitals_and_full_stops(written, right, is
 def test_answers_are_written_beside_each_context_and_compared(judged):
     out, contexts = judged
     writing = [one for one in contexts if one.exact is not None]
-    kinds = {"whole document", "prefix", "retrieval", "first tokens", "no document"}
-    assert {one.kind for one in writing} == kinds and len(writing) == 5
+    beside = {"retrieval", "summary", "first tokens", "no document"}
+    kinds = {"whole document", "prefix", *beside}
+    assert {one.kind for one in writing} == kinds and len(writing) == 6
     assert all(one.tokens_a_second > 0 for one in writing)
     model = load(prompt_folder.folders_in(out))
     text = next(one.text for one in read_documents.saved_in(out) if one.name == "austria")
@@ -112,6 +115,36 @@ def greedy(lm, ids, count):
         for _ in range(count):
             ids = [*ids, int(lm.model(torch.tensor([ids])).logits[0, -1].argmax())]
     return ids
+
+
+def test_a_summary_is_what_the_lm_writes_behind_the_document_and_is_read_alone(judged):
+    out, contexts = judged
+    model = load(prompt_folder.folders_in(out))
+    lm, texts = model.lm, {one.name: one.text for one in read_documents.saved_in(out)}
+    (beside,) = [one for one in contexts if one.kind == "summary"]
+    sizes, right = [], {"austria": "Vienna", "danube": "Danube", "berlin": "Berlin"}
+    asked = {"austria": "the capital ?", "danube": "the river ?", "berlin": "a city ?"}
+    for name, text in texts.items():
+        document = [*lm.tokens.start(text), *lm.tokens.follow(judge.SUMMARISE)]
+        written = greedy(lm, document, 4)[len(document) :]
+        ids = list(itertools.takewhile(lambda token: token not in lm.ends, written))
+        row = {"document": name, "question": asked[name], "answer": right[name]}
+        example = model.encode(model.number(name), [row])[0]
+        row_ids, count = [*example.learn[0].ids, example.answer[-1]], len(example.answer)
+        expected = plain_nats(lm, ids, row_ids, count)
+        assert beside.nats_of[name] == pytest.approx(float(expected), abs=1e-4)
+        sizes.append(len(ids))
+    assert beside.vectors == pytest.approx(sum(sizes) / 3, abs=0.1) and max(sizes) > 0
+
+
+def test_a_summary_of_stretches_has_a_part_of_each(world):
+    settings = config(world, "out", length=5, window=16)
+    lm = lm_of("llama")
+    one = lessons_of(lm, settings)
+    assert len(one.stretches) > 2
+    written = judge.summary(lm, one, 5)
+    parts = [judge.summary(lm, replace(one, stretches=(part,)), 5) for part in one.stretches]
+    assert 0 < len(written) <= 5 and written[-1] in {token for part in parts for token in part}
 
 
 def test_retrieval_takes_the_nearest_sentences_in_the_order_of_the_document(judged):

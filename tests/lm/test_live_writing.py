@@ -22,7 +22,9 @@ def live(model, examples, lengths, **settings):
 
     def take(step):
         for row, token, length in zip(tokens, step, lengths):
-            if len(row) < length and not set(row) & set(model.lm.ends):  # padding is behind that
+            if set(row) & set(model.lm.ends):
+                assert token == model.lm.tokens.pad
+            elif len(row) < length:
                 row.append(token)
         return [len(row) < length for row, length in zip(tokens, lengths)]
 
@@ -62,6 +64,9 @@ def test_rows_stay_where_the_next_token_depends_on_those_before():
     lengths = [1] * 10 + [STEPS] * (len(examples) - 10)
     _, calls = live(model, examples, lengths, no_repeat_ngram=2)
     assert min(calls[1:]) == len(examples)
+    longer = [1] * 10 + [STEPS + 5] * (len(examples) - 10)
+    tokens, _ = live(model, examples, longer, min_new_tokens=STEPS)
+    assert {len(row) for row in tokens[10:]} == {STEPS}
     shortest = [2, *[1] * 9, *[STEPS] * (len(examples) - 10)]
     _, calls = live(model, examples, shortest, min_new_tokens=STEPS)
     assert calls[-1] == len(examples) - 9  # five of six that go on are too many to leave one

@@ -1,5 +1,6 @@
 """How likely the right answers are with a document's prefix, in company: beside no document, the
-whole document, its first tokens, and what retrieval finds for the question."""
+whole document, its first tokens, a summary that the LM writes, and what retrieval finds for the
+question."""
 
 import pathlib
 import re
@@ -25,7 +26,8 @@ from ptune.settings import DecodingConfig
 from ptune.template.language import EncodedRow
 
 NONE, WHOLE, PREFIX = "no document", "whole document", "prefix"
-FIRST, FOUND = "first tokens", "retrieval"
+FIRST, FOUND, SUMMARY = "first tokens", "retrieval", "summary"
+SUMMARISE = "\n\nA summary of all this in a few words:"
 TIMES = (2, 5, 10, 20, 50)  # how many times smaller the texts are that are tried
 MORE = 4  # tokens that may be written beyond those of the right answer
 PIECE = re.compile(r"[^.;\n]*(?:[.;\n]+\s*|$)")
@@ -96,9 +98,14 @@ def judge(
     lessons_of = {one.document.name: one for one in planned}
     numbers = {bound.task.name: number for number, bound in enumerate(model.tasks)}
     asked = [one for one in questions if one.document in numbers]
+    summaries: dict[str, tuple[int, ...]] = {}
     with Progress("judging questions", len(asked)) as progress, model.lm.evaluating():
         for one in asked:
-            read = _read(model, numbers[one.document], lessons_of[one.document], one)
+            lessons = lessons_of[one.document]
+            if one.document not in summaries:
+                summaries[one.document] = summary(model.lm, lessons, lessons.length)
+            read = _read(model, numbers[one.document], lessons, one)
+            read[SUMMARY, 0.0] = _behind(model, numbers[one.document], one, summaries[one.document])
             for key, reading in read.items():
                 readings.setdefault(key, []).append((one.document, reading))
             progress.advance()
@@ -110,10 +117,7 @@ def _read(
 ) -> dict[tuple[str, float], Reading]:
     """One question beside every context: by the kind of context, and how many times smaller than
     the document it is; 0 for as large as the prefix, where that is chosen."""
-    lm = model.lm
-    row = {FIELD: question.document, "question": question.question, TARGET: question.answer}
-    example = model.encode(number, [row])[0]
-    assert isinstance(example, TextExample)
+    lm, example = model.lm, _example(model, number, question)
     before = time.perf_counter()
     nats = float(losses(model, [example], None))
     seconds = time.perf_counter() - before
@@ -134,6 +138,34 @@ def _read(
             read[FIRST, times] = _beside(lm, example, (*start, *first), wanted)
             read[FOUND, times] = _beside(lm, example, (*start, *nearest), wanted)
     return read
+
+
+def _example(model: PromptModel, number: int, question: Study) -> TextExample:
+    """A question as the prompt of its document asks it."""
+    row = {FIELD: question.document, "question": question.question, TARGET: question.answer}
+    example = model.encode(number, [row])[0]
+    assert isinstance(example, TextExample)
+    return example
+
+
+def _behind(model: PromptModel, number: int, question: Study, text: tuple[int, ...]) -> Reading:
+    """One question read behind the tokens of a text, and answered there."""
+    context = (*model.lm.tokens.before, *text)
+    return _beside(model.lm, _example(model, number, question), context, question.answer)
+
+
+def summary(lm: LanguageModel, lessons: Lessons, budget: int) -> tuple[int, ...]:
+    """What the LM writes as the summary of a document that is before it, in so many tokens at most;
+    of a long one an equal part of them for each stretch."""
+    asked, parts = lm.tokens.follow(SUMMARISE), len(lessons.stretches)
+    written: list[int] = []
+    for number, stretch in enumerate(lessons.stretches):
+        room = budget * (number + 1) // parts - budget * number // parts
+        before = (*lm.tokens.before, *lm.tokens.start(stretch.text))
+        if room:
+            (ids,) = lm.write_behind(before, [asked], max_new_tokens=room)
+            written += ids
+    return tuple(written)
 
 
 def _beside(
@@ -255,7 +287,7 @@ def _summed_up(
                 **_of_written([reading.written for reading in all_readings if reading.written]),
             )
         )
-    order = (WHOLE, PREFIX, FOUND, FIRST, NONE)
+    order = (WHOLE, PREFIX, FOUND, SUMMARY, FIRST, NONE)
     return sorted(judged, key=lambda one: (order.index(one.kind), one.smaller))
 
 

@@ -18,7 +18,7 @@ from ptune.settings import (
     TrainOverrides,
 )
 
-Start = Literal["first", "spaced", "random"]
+Start = Literal["first", "spaced", "attended", "random"]
 TEMPLATE = "\nQuestion: {question}\nAnswer: {mask}"
 # Adam at 5e-3 on 8 slices a step; a document of 800 tokens was still learning after 300 steps.
 TRAINING = TrainConfig(
@@ -80,9 +80,11 @@ class DistilConfig(Config):
     """The share of slices and rows that is not learned from. Training ends when what the prefix
     says of these gets no nearer to what the LM says with the document, and the best state is
     kept."""
-    start: Start = "first"
-    """What a prefix begins as: the keys and values of the document's first tokens, of tokens spaced
-    evenly over it (as if they alone were a text), or random values of their scale."""
+    start: Start = "attended"
+    """What a prefix begins as: in each head the keys and values of the tokens that the document's
+    own words attend to most, read again behind it (attended); those of its first tokens, or of
+    tokens spaced evenly over it, as if they alone were a text (first, spaced); or random values of
+    their scale."""
     previous: pathlib.Path | None = None
     """The out folder of an earlier run with the same LM. A document that has changed since begins
     as its prefix there: of more vectors than now the last are left out, to fewer those of --start
@@ -100,8 +102,9 @@ class DistilConfig(Config):
     """How many documents are trained in one batch."""
     judge: pathlib.Path | None = None
     """Questions with answers, in rows as those of --study: how likely the answers are with the
-    prefix is told beside no document, the whole document, its first tokens, and what retrieval
-    finds. They decide nothing, and may be given with --resume when the training is over."""
+    prefix is told beside no document, the whole document, its first tokens, a summary that the LM
+    writes, and what retrieval finds. They decide nothing, and may be given with --resume when the
+    training is over."""
     beside: list[pathlib.Path] = []
     """With --judge: out folders of other runs that were judged, such as with other --ratio. Their
     prefixes stand in the page's curve too."""

@@ -18,7 +18,7 @@ from ptune.documents.earlier_run import EarlierDocument
 from ptune.documents.judge import PREFIX, judge, read_questions
 from ptune.documents.options import TRAINING, DistilConfig
 from ptune.documents.read_documents import SAVED, Document, SavedDocument
-from ptune.documents.teaching import lessons, starts, study
+from ptune.documents.teaching import attended_start, lessons, starts, study
 from ptune.documents.teaching.lessons import Lessons, Teaching
 from ptune.documents.teaching.study import Study
 from ptune.errors import ConfigError, DataError, DivergedError, StoreError
@@ -121,6 +121,8 @@ def _plan(
     given = study.read(config.study, names) if config.study else []
     lm = LanguageModel.load(config.lm, device=config.device, dtype=config.dtype)
     check_lm(lm)
+    if config.start == "attended":
+        attended_start.check(lm)
     texts = [(document.place, [document.text]) for document in documents]
     for sentence in unknown_text.check(texts, lm.tokens, config.allow_unknown):
         report(sentence)
@@ -345,6 +347,8 @@ def add(
         one.ids,
         one.length,
         teaching.start,
+        stretches=[model.lm.tokens.start(stretch.text) for stretch in one.stretches],
+        slice_tokens=teaching.slice_tokens,
         anchored=teaching.anchored,
         seed=teaching.seed,
         earlier=earlier,

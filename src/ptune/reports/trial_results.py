@@ -169,7 +169,7 @@ class JudgedContext(Finite):
     --judge``)."""
 
     kind: str
-    """no document, whole document, prefix, first tokens, or retrieval."""
+    """no document, whole document, prefix, first tokens, summary, or retrieval."""
     smaller: float
     """How many times smaller than the document it is; 0 for no document."""
     vectors: float

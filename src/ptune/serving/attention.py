@@ -2,7 +2,6 @@
 prefix vector, in one layer."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +9,7 @@ import torch
 from ptune.errors import ConfigError, ModelError
 from ptune.lm.language_model import LanguageModel
 from ptune.lm.patches.prefixes.attention_route import AttentionRoute
-from ptune.lm.patches.prefixes.attention_weights import AttentionWeights
-from ptune.lm.patches.prefixes.prefix_attention import watching
+from ptune.lm.patches.prefixes.attention_weights import AttentionWeights, watched
 from ptune.model.prompt_model import Example, PromptModel
 from ptune.model.running.forward import prompt_vectors
 from ptune.template.language import EncodedRow
@@ -83,7 +81,7 @@ def attention_of(model: PromptModel, example: Example, layer: int | None) -> Att
     has_prompt = bool(row.prefix) or max(row.soft_slots) >= 0
     batch = lm.collate([row], [prompt if has_prompt else -1])
     weights = AttentionWeights(sites[layer - 1], row.answer_positions[0])
-    with torch.no_grad(), lm.evaluating(), _watched(weights):
+    with torch.no_grad(), lm.evaluating(), watched(weights):
         lm.read(batch, learned.vectors, learned.prefixes)
     if weights.heads is None:
         raise ModelError(f"Layer {layer} of {type(lm.model).__name__} computes no attention.")
@@ -113,15 +111,6 @@ def _route(lm: LanguageModel) -> AttentionRoute:
             "cannot be shown."
         )
     return route
-
-
-@contextmanager
-def _watched(weights: AttentionWeights) -> Iterator[None]:
-    token = watching.set(weights)
-    try:
-        yield
-    finally:
-        watching.reset(token)
 
 
 def _named(lm: LanguageModel, row: EncodedRow, shares: list[float]) -> Iterator[Attended]:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ptune.documents.options import Start
+from ptune.documents.teaching import attended_start
 from ptune.lm.language_model import LanguageModel
 from ptune.prompts import encoders
 
@@ -36,6 +37,8 @@ def prefix(
     length: int,
     start: Start,
     *,
+    stretches: Sequence[Sequence[int]] = (),
+    slice_tokens: int = 40,
     anchored: bool = False,
     seed: int = 0,
     earlier: torch.Tensor | None = None,
@@ -45,6 +48,8 @@ def prefix(
     Args:
         ids: the document's tokens.
         length: P.
+        stretches: the tokens of the document as the teacher reads it.
+        slice_tokens: how many of them are read again at once, where attention decides.
         anchored: the first vector is not trained.
         seed: of a random start.
         earlier: a prefix that was trained already, as whose vectors the first ones begin.
@@ -53,6 +58,9 @@ def prefix(
     if start == "random":
         some = lm.activations(whole[: max(length, 2)])
         vectors = _random(some, length, torch.Generator().manual_seed(seed))
+    elif start == "attended":
+        texts = [(*lm.tokens.before, *stretch) for stretch in stretches]
+        vectors = attended_start.vectors(lm, texts, length, slice_tokens)
     else:
         vectors = lm.activations(_chosen(whole, length, start))
     if earlier is not None:

@@ -54,7 +54,7 @@ def answer(judged: Sequence[JudgedContext]) -> str:
     same_size = {
         one.kind: one.share
         for one in sorted(judged, key=lambda one: -abs(one.vectors - prefix.vectors))
-        if one.kind in ("first tokens", "retrieval") and one.share is not None
+        if one.kind in ("first tokens", "summary", "retrieval") and one.share is not None
     }
     others = ", ".join(f"{kind} {share:.0%}" for kind, share in same_size.items())
     return (

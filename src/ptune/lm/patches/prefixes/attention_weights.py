@@ -1,14 +1,16 @@
-"""How much a position of a row attends to every prefix vector and every token, in one layer: the
-softmax of the scaled products of queries and keys, which sdpa computes and does not give away."""
+"""How much positions of a row attend to every prefix vector and every token: the softmax of the
+scaled products of queries and keys, which sdpa computes and does not give away."""
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from ptune.errors import ModelError
-from ptune.lm.patches.prefixes.prefix_attention import AttentionCall, homes
+from ptune.lm.patches.prefixes.prefix_attention import AttentionCall, homes, watching
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
 ROUGH = 3e-2  # of 16-bit numbers
@@ -42,30 +44,77 @@ class AttentionWeights:
         number = sites[self._calls[call.module] % len(sites)]
         self._calls[call.module] += 1
         if number == self.site:
-            self.heads = self._weights(call, output)
+            place = slice(self.position, self.position + 1)
+            self.heads = _weights(call, output, place)[0, :, 0].float()
 
-    def _weights(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
-        kind = type(call.module)
-        eager = getattr(sys.modules[kind.__module__], "eager_attention_forward", None)
-        if eager is None:
-            raise ModelError(f"{kind.__name__} has no attention function that gives its weights")
-        place = slice(self.position, self.position + 1)
-        options: dict[str, Any] = dict(call.options)
-        if (bias := options.get("position_bias")) is not None and bias.shape[2] > 1:
-            options["position_bias"] = bias[:, :, place]
-        mask = None if call.mask is None else _added(call.mask[:, :, place], call.query.dtype)
-        again, weights = eager(
-            call.module, call.query[:, :, place], call.key, call.value, mask, **options
+
+class AttentionReceived:
+    """Adds up, over the calls that it sees, how much each key of a row was attended to in every
+    attention, by all queries of the heads that share it. The outputs are what they are without
+    this.
+
+    Attributes:
+        sums: for each attention, in the order of a call, [Hkv, K], K the fewest keys of any call.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[int, torch.Tensor] = {}
+        self._calls: Counter[torch.nn.Module] = Counter()
+
+    def __call__(self, call: AttentionCall, output: torch.Tensor) -> None:
+        """See a call of attention on one row with its output [1, Q, H, D].
+
+        Raises:
+            ModelError: as ``AttentionWeights``.
+        """
+        sites = homes[call.module].sites
+        number = sites[self._calls[call.module] % len(sites)]
+        self._calls[call.module] += 1
+        weights = _weights(call, output, slice(None))[0].float()  # [H, Q, K]
+        received = weights.sum(1).unflatten(0, (call.key.shape[1], -1)).sum(1)
+        if (before := self.sums.get(number)) is not None:
+            keys = min(before.shape[1], received.shape[1])
+            received = before[:, :keys] + received[:, :keys]
+        self.sums[number] = received
+
+
+@contextmanager
+def watched(watcher: AttentionWeights | AttentionReceived) -> Iterator[None]:
+    """While this is open, the watcher sees every call of attention."""
+    token = watching.set(watcher)
+    try:
+        yield
+    finally:
+        watching.reset(token)
+
+
+def _weights(call: AttentionCall, output: torch.Tensor, place: slice) -> torch.Tensor:
+    """The weights of some queries [B, H, Q, K].
+
+    Raises:
+        ModelError: the LM's code has no attention that gives them, or it computes something else
+            than the one that runs.
+    """
+    kind = type(call.module)
+    eager = getattr(sys.modules[kind.__module__], "eager_attention_forward", None)
+    if eager is None:
+        raise ModelError(f"{kind.__name__} has no attention function that gives its weights")
+    options: dict[str, Any] = dict(call.options)
+    if (bias := options.get("position_bias")) is not None and bias.shape[2] > 1:
+        options["position_bias"] = bias[:, :, place]
+    mask = None if call.mask is None else _added(call.mask[:, :, place], call.query.dtype)
+    again, weights = eager(
+        call.module, call.query[:, :, place], call.key, call.value, mask, **options
+    )
+    tolerance = TOLERANCE.get(output.dtype, ROUGH)
+    if weights is None or not torch.allclose(
+        again, output[:, place], rtol=tolerance, atol=tolerance
+    ):
+        raise ModelError(
+            f"the attention of {kind.__name__} that gives its weights computes something else "
+            "than the one that answers"
         )
-        tolerance = TOLERANCE.get(output.dtype, ROUGH)
-        if weights is None or not torch.allclose(
-            again, output[:, place], rtol=tolerance, atol=tolerance
-        ):
-            raise ModelError(
-                f"the attention of {kind.__name__} that gives its weights computes something else "
-                "than the one that answers"
-            )
-        return weights[0, :, 0].float()
+    return weights
 
 
 def _added(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
