@@ -10,12 +10,14 @@ STEPS = (
     ("add", 1),
     ("keep", [2, 0]),
     ("add", 1),
+    ("keep", [1, 0]),  # as many rows as there were, in another order
+    ("add", 1),
     ("add", ROOM),
     ("crop", -3),
     ("add", 2),
     ("repeat", 2),
     ("add", 1),
-    ("keep", [0, 1]),  # as many rows as there were, and others
+    ("keep", [0, 1]),
     ("add", 1),
 )
 
