@@ -397,7 +397,7 @@ def test_what_is_loaded_to_answer_keeps_quiet_and_is_no_more_than_that():
 import json, sys
 from ptune.cli.main import main
 main(["inspect", "{soft:2} {x} {mask}"])
-import ptune.experiments.answer_rows, ptune.storage.peft_format
+import ptune.experiments.answering.predict, ptune.storage.peft_format
 print(json.dumps(list(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,13 +12,14 @@ import torch
 from pydantic import BaseModel
 
 from ptune.errors import ConfigError, DataError, PtuneError, StoreError
-from ptune.experiments import answer_rows
+from ptune.experiments.answering import evaluate, generate, predict
 from ptune.experiments.options import EvaluateConfig, GenerateConfig, PredictConfig
 from ptune.experiments.train import train_task
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import labelled as figures_of
 from ptune.model.prompt_model import PromptModel
-from ptune.model.running.generate import generate, write_all
+from ptune.model.running import generate as generate_module
+from ptune.model.running.generate import write_all
 from ptune.settings import DecodingOverrides
 from ptune.storage import prompt_folder
 from ptune.tasks import model_task, task_members
@@ -266,7 +267,7 @@ def test_a_saved_prompt_keeps_every_field_of_its_task(name, lms, tmp_path, monke
     if base is LABELS:
         assert all(map(torch.equal, model.scores(examples), loaded.scores(same)))
     else:
-        assert generate(loaded, ROWS) == generate(model, ROWS)
+        assert generate_module.generate(loaded, ROWS) == generate_module.generate(model, ROWS)
 
 
 # From training to answers.
@@ -386,16 +387,20 @@ def test_what_is_saved_answers_as_what_was_trained(name, folder, capsys):
         folder / "out",
     )
     assert run.figures
-    assert answer_rows.evaluate(EvaluateConfig(prompt=prompt, data=rows, device="cpu")) == {
+    assert evaluate.evaluate(EvaluateConfig(prompt=prompt, data=rows, device="cpu")) == {
         **run.figures,
         "rows": len(ROWS),
     }
     loaded = prompt_folder.load(prompt_folder.folders_in(prompt), device="cpu")
     capsys.readouterr()
     if base is WRITES:
-        answer_rows.generate(GenerateConfig(prompt=prompt, data=rows, device="cpu"), unheard)
+        generate.generate(GenerateConfig(prompt=prompt, data=rows, device="cpu"), unheard)
         texts = [json.loads(line)["ptune"]["text"] for line in capsys.readouterr().out.splitlines()]
-        assert texts == [output.text for output in run.outputs] == generate(loaded, ROWS)
+        assert (
+            texts
+            == [output.text for output in run.outputs]
+            == generate_module.generate(loaded, ROWS)
+        )
         assert (
             judge_texts.judge(
                 loaded, ROWS, loaded.tasks[0].task.decoding, metrics=loaded.tasks[0].task.metrics
@@ -403,7 +408,7 @@ def test_what_is_saved_answers_as_what_was_trained(name, folder, capsys):
             == run.figures
         )
         return
-    answer_rows.predict(PredictConfig(prompt=prompt, data=rows, device="cpu"), unheard)
+    predict.predict(PredictConfig(prompt=prompt, data=rows, device="cpu"), unheard)
     said = [
         json.loads(line)["ptune"]["prediction"] for line in capsys.readouterr().out.splitlines()
     ]
@@ -439,12 +444,12 @@ def test_a_prompt_reads_files_as_it_was_trained_to(folder, capsys):
     data = {"form": "boolq", **dict.fromkeys(("train", "dev", "test"), folder / "boolq.jsonl")}
     run = trained(folder, data=data, **ASKED)
     assert (
-        answer_rows.evaluate(
+        evaluate.evaluate(
             EvaluateConfig(prompt=folder / "out", data=folder / "boolq.jsonl", device="cpu")
         )["accuracy"]
         == run.figures["accuracy"]
     )
-    answer_rows.predict(
+    predict.predict(
         PredictConfig(
             prompt=folder / "out",
             data=folder / "boolq.jsonl",
@@ -460,10 +465,10 @@ def test_a_prompt_reads_files_as_it_was_trained_to(folder, capsys):
     plain = [{"question": "is it great", "passage": "great film", "label": "true"}]
     write(folder / "plain.jsonl", plain)
     with pytest.raises(DataError, match="of the form 'boolq'; give --form rows"):
-        answer_rows.predict(
+        predict.predict(
             PredictConfig(prompt=folder / "out", data=folder / "plain.jsonl", device="cpu")
         )
-    evaluated = answer_rows.evaluate(
+    evaluated = evaluate.evaluate(
         EvaluateConfig(
             prompt=folder / "out", data=folder / "plain.jsonl", form="rows", device="cpu"
         )
@@ -480,16 +485,16 @@ def test_labels_are_renamed_as_they_were_in_training(folder):
         folder,
         data={"test": folder / "stars.jsonl", "relabel": {"test": {"4": "good", "0": "bad"}}},
     )
-    assert answer_rows.evaluate(
+    assert evaluate.evaluate(
         EvaluateConfig(prompt=folder / "out", data=folder / "stars.jsonl", device="cpu")
     ) == {**run.figures, "rows": 8}
     plain = EvaluateConfig(prompt=folder / "out", data=folder / "rows.jsonl", device="cpu")
-    assert answer_rows.evaluate(plain.model_copy(update={"split": "none"})) == {
+    assert evaluate.evaluate(plain.model_copy(update={"split": "none"})) == {
         **run.figures,
         "rows": 8,
     }
     with pytest.raises(DataError, match="--split none"):
-        answer_rows.evaluate(plain)
+        evaluate.evaluate(plain)
 
 
 # Rows out.
@@ -522,7 +527,7 @@ def answered(prompt, data, tmp_path, name="out.jsonl", **more):
     config = (GenerateConfig if "writes" in prompt.name else PredictConfig)(
         prompt=prompt, data=data, out=tmp_path / name, **options
     )
-    (answer_rows.generate if "writes" in prompt.name else answer_rows.predict)(config, heard.append)
+    (generate.generate if "writes" in prompt.name else predict.predict)(config, heard.append)
     return (tmp_path / name).read_text(), heard
 
 
@@ -617,7 +622,7 @@ def test_a_bad_row_costs_no_good_one(prompts, tmp_path, monkeypatch, capsys, bad
         )
         capsys.readouterr()
         try:
-            answer_rows.predict(config, heard.append)
+            predict.predict(config, heard.append)
         finally:
             texts.append(
                 [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()]
@@ -650,7 +655,7 @@ def test_a_file_without_rows_has_no_answers_and_is_told(prompts, tmp_path, capsy
     (tmp_path / "rows.csv").write_text("text\n")
     heard: list[str] = []
     config = PredictConfig(prompt=prompts / "labels", data=tmp_path / "rows.csv", device="cpu")
-    answer_rows.predict(config, heard.append)
+    predict.predict(config, heard.append)
     assert heard == [f"{tmp_path / 'rows.csv'} holds no rows."]
     assert not capsys.readouterr().out
 
@@ -680,14 +685,14 @@ def test_a_pattern_that_no_file_matches_is_told_as_such(prompts, tmp_path):
             device="cpu",
         )
         with pytest.raises(ConfigError, match=r"^No file matches .*\*\.csvv\.$"):
-            answer_rows.predict(config, print)
+            predict.predict(config, print)
 
 
 def test_answers_grow_beside_the_file_that_they_become(prompts, tmp_path, monkeypatch):
     """They are not kept in memory, and what stood there stays until all are there."""
     write(tmp_path / "rows.jsonl", [{"text": text} for text in TEXTS])
     (tmp_path / "out.jsonl").write_text("before")
-    monkeypatch.setattr(answer_rows, "ANSWERS_AT_ONCE", 2)
+    monkeypatch.setattr(predict, "ANSWERS_AT_ONCE", 2)
     sizes, real = [], PromptModel.scores
 
     def scores(*arguments, **more):
@@ -740,7 +745,7 @@ ODD_TEXTS = [*TEXTS[:-2], 'is "it"\ngreat', "is it, bad"]
 @pytest.mark.parametrize("call", [1, 3, 4])
 def test_a_killed_run_goes_on_behind_its_answers(prompts, tmp_path, monkeypatch, suffix, call):
     write(tmp_path / "rows.jsonl", [{"text": text, "n": 1.50} for text in ODD_TEXTS])
-    monkeypatch.setattr(answer_rows, "ANSWERS_AT_ONCE", 2)
+    monkeypatch.setattr(predict, "ANSWERS_AT_ONCE", 2)
     rows, name = tmp_path / "rows.jsonl", f"out.{suffix}"
     whole, _ = answered(prompts / "labels", rows, tmp_path, f"whole.{suffix}")
     with monkeypatch.context() as context:
@@ -765,7 +770,7 @@ def test_answers_that_others_would_follow_are_refused(prompts, tmp_path, monkeyp
     write(rows, [{"text": text} for text in TEXTS])
     with pytest.raises(ConfigError, match="no .*partial to go on with: leave --resume out"):
         answered(prompts / "labels", rows, tmp_path, name, resume=True)
-    monkeypatch.setattr(answer_rows, "ANSWERS_AT_ONCE", 2)
+    monkeypatch.setattr(predict, "ANSWERS_AT_ONCE", 2)
     with monkeypatch.context() as context:
         killed_at(context, 3)
         with pytest.raises(Killed):
@@ -785,20 +790,20 @@ def test_answers_that_others_would_follow_are_refused(prompts, tmp_path, monkeyp
     assert (tmp_path / f"{name}.partial").read_text() == before
     answered(prompts / "labels", rows, tmp_path, name, resume=True)
     with pytest.raises(ConfigError, match="goes on with a file of answers: give --out"):
-        answer_rows.predict(PredictConfig(prompt=prompts / "labels", data=rows, resume=True))
+        predict.predict(PredictConfig(prompt=prompts / "labels", data=rows, resume=True))
 
 
 def test_a_place_below_a_file_is_told_before_rows_are_read(prompts, tmp_path):
     (tmp_path / "file").write_text("mine")
     config = PredictConfig(prompt=prompts / "labels", data="none", out=tmp_path / "file" / "a.csv")
     with pytest.raises(ConfigError, match=r"a\.csv cannot be: .*file is a file, and no folder"):
-        answer_rows.predict(config)
+        predict.predict(config)
 
 
 def test_a_mended_row_lets_a_stopped_run_go_on(prompts, tmp_path, monkeypatch):
     rows = tmp_path / "rows.jsonl"
     write(rows, [{"text": text} for text in TEXTS[:4]])
-    monkeypatch.setattr(answer_rows, "ANSWERS_AT_ONCE", 2)
+    monkeypatch.setattr(predict, "ANSWERS_AT_ONCE", 2)
     whole, _ = answered(prompts / "labels", rows, tmp_path, "whole.jsonl")
     write(rows, [*({"text": text} for text in TEXTS[:3]), {"x": 1}])
     with pytest.raises(PtuneError, match="--resume goes on behind them"):
@@ -831,7 +836,7 @@ def test_what_an_lm_cannot_read_is_told_by_row_and_refused_in_figures(prompts, t
     path = tmp_path / "rows.csv"
     path.write_text("text,label\n" + "".join(f"{text},good\n" for text in texts))
     said = []
-    answer_rows.predict(
+    predict.predict(
         PredictConfig(prompt=prompts / "labels", data=path, explain=True, device="cpu"), said.append
     )
     answers = [json.loads(line)["ptune"] for line in capsys.readouterr().out.splitlines()]
@@ -845,8 +850,8 @@ def test_what_an_lm_cannot_read_is_told_by_row_and_refused_in_figures(prompts, t
     )
     config = EvaluateConfig(prompt=prompts / "labels", data=path, device="cpu")
     with pytest.raises(DataError, match="The rows: .*Chinese.*--allow-unknown"):
-        answer_rows.evaluate(config)
-    answer_rows.evaluate(config.model_copy(update={"allow_unknown": True}), said.append)
+        evaluate.evaluate(config)
+    evaluate.evaluate(config.model_copy(update={"allow_unknown": True}), said.append)
     assert any("unknown to this LM's vocabulary" in line for line in said)
 
 
@@ -903,13 +908,13 @@ def test_files_are_read_as_the_prompts_own_were(folder):
         "encoding": "latin-1",
     }
     run = trained(folder, data=as_it_is)
-    figures = answer_rows.evaluate(EvaluateConfig(prompt=folder / "out", data=table), unheard)
+    figures = evaluate.evaluate(EvaluateConfig(prompt=folder / "out", data=table), unheard)
     assert figures["accuracy"] == run.figures["accuracy"] and figures["rows"] == len(ROWS)
-    assert answer_rows.evaluate(
+    assert evaluate.evaluate(
         EvaluateConfig(prompt=folder / "out", data=folder / "rows.jsonl"), unheard
     )["rows"] == len(ROWS)
     table.write_text("good;K\u00f6ln\n", encoding="utf-8")
-    answer_rows.predict(
+    predict.predict(
         PredictConfig(
             prompt=folder / "out", data=table, out=folder / "answers.jsonl", overwrite=True
         ),
@@ -919,9 +924,7 @@ def test_files_are_read_as_the_prompts_own_were(folder):
         "an encoding that was kept is not put upon UTF-8"
     )
     with pytest.raises(DataError, match="1 fields where data: {columns: ...} names 2"):
-        answer_rows.evaluate(
-            EvaluateConfig(prompt=folder / "out", data=table, separator="|"), unheard
-        )
+        evaluate.evaluate(EvaluateConfig(prompt=folder / "out", data=table, separator="|"), unheard)
 
 
 def test_answers_to_whole_rows_and_texts_are_no_conll_file(prompts, tmp_path):
@@ -929,7 +932,7 @@ def test_answers_to_whole_rows_and_texts_are_no_conll_file(prompts, tmp_path):
     write(rows, ROWS)
     given = {"data": rows, "out": out, "device": "cpu"}
     with pytest.raises(ConfigError, match="a label for each word, and .*labels gives one answer"):
-        answer_rows.predict(PredictConfig(prompt=prompts / "labels", **given))
+        predict.predict(PredictConfig(prompt=prompts / "labels", **given))
     with pytest.raises(ConfigError, match="a label for each word, and ptune generate writes texts"):
-        answer_rows.generate(GenerateConfig(prompt=prompts / "writes", **given))
+        generate.generate(GenerateConfig(prompt=prompts / "writes", **given))
     assert not out.exists()

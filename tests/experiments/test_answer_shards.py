@@ -11,7 +11,7 @@ import tiny
 
 from ptune.base import files
 from ptune.errors import ConfigError, DataError, PtuneError, StoreError
-from ptune.experiments import answer_rows
+from ptune.experiments.answering import generate, predict
 from ptune.experiments.options import GenerateConfig, PredictConfig
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
@@ -62,14 +62,15 @@ def prompts(tmp_path_factory):
 @pytest.fixture
 def answer(prompts, monkeypatch, tmp_path):
     """Answers rows by a prompt that is in memory; returns what was reported."""
-    monkeypatch.setattr(answer_rows, "_model", lambda prompt, *source: prompts[prompt])
-    monkeypatch.setattr(answer_rows, "ANSWERS_AT_ONCE", 2)
+    monkeypatch.setattr(generate, "load_model", lambda prompt, *source: prompts[prompt])
+    monkeypatch.setattr(predict, "load_model", lambda prompt, *source: prompts[prompt])
+    monkeypatch.setattr(predict, "ANSWERS_AT_ONCE", 2)
 
     def run(data, out="out", name="labels", **more):
         prompt = next(folder for folder in prompts if folder.name == name)
         options, command = {
-            "labels": (PredictConfig, answer_rows.predict),
-            "texts": (GenerateConfig, answer_rows.generate),
+            "labels": (PredictConfig, predict.predict),
+            "texts": (GenerateConfig, generate.generate),
         }[name]
         lines: list[str] = []
         more = {"device": "cpu", **({} if pathlib.Path(out).suffix else {"shard_rows": 4}), **more}

@@ -13,7 +13,7 @@ import tiny
 
 from ptune.answers.label_words import Verbalizer
 from ptune.errors import ConfigError, DataError
-from ptune.experiments import answer_rows
+from ptune.experiments.answering import generate, predict
 from ptune.experiments.cluster import ray_answers
 from ptune.experiments.options import GenerateConfig, PredictConfig
 from ptune.lm.language_model import LanguageModel
@@ -54,7 +54,7 @@ def write(folder, rows):
 def predicted(folder, out="out", **more):
     lines: list[str] = []
     given = {"prompt": "prompt", "data": "rows", "shard_rows": 4, "device": "cpu", **more}
-    answer_rows.predict(PredictConfig(out=out, **given), lines.append)
+    predict.predict(PredictConfig(out=out, **given), lines.append)
     return lines
 
 
@@ -65,7 +65,8 @@ def contents(folder):
 
 
 def test_options_of_a_cluster_are_refused_before_an_lm_is_loaded(folder, monkeypatch):
-    monkeypatch.setattr(answer_rows, "_model", lambda *given: pytest.fail("it was loaded"))
+    monkeypatch.setattr(generate, "load_model", lambda *given: pytest.fail("it was loaded"))
+    monkeypatch.setattr(predict, "load_model", lambda *given: pytest.fail("it was loaded"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="--workers are those on a Ray cluster"):
         predicted(folder, workers=2)
@@ -78,7 +79,7 @@ def test_options_of_a_cluster_are_refused_before_an_lm_is_loaded(folder, monkeyp
         predicted(folder, "out.jsonl", data="rows/0.jsonl", shard_rows=None, ray="local")
     with pytest.raises(ConfigError, match="--ray is of answers that go into a folder"):
         config = GenerateConfig(prompt="prompt", data="rows/0.jsonl", out="out.jsonl", ray="local")
-        answer_rows.generate(config)
+        generate.generate(config)
 
 
 @pytest.fixture

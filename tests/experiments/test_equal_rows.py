@@ -11,8 +11,8 @@ import tiny
 from ptune.answers.from_row import Choices
 from ptune.answers.label_words import Verbalizer
 from ptune.data.rows import read_rows
-from ptune.experiments import answer_rows
-from ptune.experiments.equal_rows import EqualRows
+from ptune.experiments.answering import predict
+from ptune.experiments.answering.streams.equal_rows import EqualRows
 from ptune.experiments.options import PredictConfig
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel
@@ -41,8 +41,8 @@ def answer(tmp_path, monkeypatch):
     """Answers rows in pieces of ten; returns the answers and how many examples were scored."""
     model = model_of(task())
     prompt_folder.save(model, tmp_path / "prompt")
-    monkeypatch.setattr(answer_rows, "_model", lambda *source: model)
-    monkeypatch.setattr(answer_rows, "ANSWERS_AT_ONCE", 2)
+    monkeypatch.setattr(predict, "load_model", lambda *source: model)
+    monkeypatch.setattr(predict, "ANSWERS_AT_ONCE", 2)
     scores, scored = PromptModel.scores, []
 
     def counted(self, examples):
@@ -59,7 +59,7 @@ def answer(tmp_path, monkeypatch):
         config = PredictConfig(
             prompt=tmp_path / "prompt", data=data, out=tmp_path / out, device="cpu", **more
         )
-        answer_rows.predict(config, lines.append)
+        predict.predict(config, lines.append)
         parts = [tmp_path / out] if pathlib.Path(out).suffix else (tmp_path / out).glob("part-*")
         return [row for part in sorted(parts) for row in read_rows(part)], sum(scored), lines
 

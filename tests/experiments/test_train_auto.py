@@ -8,7 +8,7 @@ import tiny
 from killing import Stop
 
 from ptune.errors import ConfigError
-from ptune.experiments import answer_rows
+from ptune.experiments.answering import evaluate
 from ptune.experiments.options import EvaluateConfig
 from ptune.experiments.train import train_auto, train_task
 from ptune.reports.pages import runs_page
@@ -60,7 +60,7 @@ def test_the_result_is_a_prompt_folder_that_answers_as_what_was_trained(task):
     assert "Not tried for want of time: " in chosen and "Contrastive prompt, " in chosen
     assert re.search(r"; --minutes \d+ would try them\. It is trained", chosen)
     config = EvaluateConfig(prompt=task.out, data=task.data.test)
-    assert accuracy(answer_rows.evaluate(config, lines.append)) == accuracy(run.figures)
+    assert accuracy(evaluate.evaluate(config, lines.append)) == accuracy(run.figures)
     page = (task.out / "report.html").read_text()
     assert "Methods that were tried" in page and "it would take about" in page
     assert runs_page.read([task.out])[0].selection == run.selection
@@ -118,7 +118,7 @@ def test_what_answers_together_is_saved_as_an_ensemble(task, monkeypatch):
     model = prompt_folder.load(prompt_folder.folders_in(task.out))
     assert model.is_ensemble and len(model.tasks) == 2
     config = EvaluateConfig(prompt=task.out, data=task.data.test)
-    assert accuracy(answer_rows.evaluate(config, lines.append)) == accuracy(run.figures)
+    assert accuracy(evaluate.evaluate(config, lines.append)) == accuracy(run.figures)
 
 
 @pytest.mark.parametrize(
@@ -172,4 +172,4 @@ def test_a_task_with_verbalizers_and_unlabelled_rows_may_become_pets_classifier(
     run = train_auto.train(TaskConfig.model_validate(values), lambda line: None)
     assert run.title == "auto: PET" and (task.out / "lm").is_dir()
     config = EvaluateConfig(prompt=task.out, data=task.data.test)
-    assert accuracy(answer_rows.evaluate(config, lambda line: None)) == accuracy(run.figures)
+    assert accuracy(evaluate.evaluate(config, lambda line: None)) == accuracy(run.figures)

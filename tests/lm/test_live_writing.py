@@ -4,7 +4,7 @@ import pytest
 import torch
 from writing_checks import WRITERS, build, mixed
 
-from ptune.lm import live_writing
+from ptune.lm.writing import live_writing
 from ptune.model.running.generate import write_live, written_together
 from ptune.settings import DecodingConfig
 

@@ -3,7 +3,7 @@
 import torch
 from transformers import DynamicCache
 
-from ptune.lm.patches.roomy_cache import ROOM, RoomyCache
+from ptune.lm.writing.roomy_cache import ROOM, RoomyCache
 
 STEPS = (
     ("add", 5),

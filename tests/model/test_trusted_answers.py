@@ -7,7 +7,7 @@ import tiny
 import torch
 
 from ptune.errors import ConfigError, PtuneError, StoreError
-from ptune.experiments import answer_rows
+from ptune.experiments.answering import evaluate, predict
 from ptune.experiments.options import EvaluateConfig, PredictConfig
 from ptune.experiments.train import train_task
 from ptune.lm.language_model import LanguageModel
@@ -121,14 +121,14 @@ def folder(tmp_path_factory):
 def test_what_is_saved_answers_and_is_scored_as_what_was_trained(folder, out, capsys):
     run = json.loads((folder / out / "run.json").read_text())
     asked = {"prompt": folder / out, "data": folder / "rows.jsonl", "device": "cpu"}
-    figures = answer_rows.evaluate(
+    figures = evaluate.evaluate(
         EvaluateConfig(**asked, coverage=0.8, at_least=0.6), lambda line: None
     )
     assert {name: figures[name] for name in run["figures"]} == pytest.approx(run["figures"])
     assert run["intervals"].keys() == run["figures"].keys()
     capsys.readouterr()
     said = []
-    answer_rows.predict(PredictConfig(**asked, coverage=0.8, at_least=0.6), said.append)
+    predict.predict(PredictConfig(**asked, coverage=0.8, at_least=0.6), said.append)
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     notes = [answer["ptune"] for answer in answers]
     right = [row["label"] in note["set"] for row, note in zip(ROWS, notes)]
@@ -146,7 +146,7 @@ def test_what_is_saved_answers_and_is_scored_as_what_was_trained(folder, out, ca
 def test_a_table_has_an_empty_cell_where_no_answer_is_given(folder, tmp_path):
     asked = {"prompt": folder / "one", "data": folder / "rows.jsonl", "device": "cpu"}
     out = tmp_path / "answers.csv"
-    answer_rows.predict(PredictConfig(**asked, out=out, at_least=1.0, coverage=0.8), print)
+    predict.predict(PredictConfig(**asked, out=out, at_least=1.0, coverage=0.8), print)
     header, first = out.read_text().splitlines()[:2]
     assert header.endswith("ptune_prediction,ptune_probability,ptune_set")
     cells = first.split(",", 4)
@@ -158,8 +158,8 @@ def test_sets_are_refused_or_explained_where_they_cannot_be(folder, lm, tmp_path
     lm.model.save_pretrained(tmp_path / "lm")
     rows = {"data": folder / "rows.jsonl", "device": "cpu", "coverage": 0.9}
     for command, config in (
-        (answer_rows.evaluate, EvaluateConfig),
-        (answer_rows.predict, PredictConfig),
+        (evaluate.evaluate, EvaluateConfig),
+        (predict.predict, PredictConfig),
     ):
         with pytest.raises(PtuneError, match="keeps no scores of dev rows"):
             command(config(prompt=tmp_path / "untrained", lm=str(folder / "lm"), **rows), print)

@@ -12,7 +12,8 @@ import torch
 from ptune.cli import main
 from ptune.data.rows import read_rows
 from ptune.errors import ConfigError, DataError, StoreError, TemplateError
-from ptune.experiments import answer_rows, report_runs
+from ptune.experiments import report_runs
+from ptune.experiments.answering import evaluate, generate
 from ptune.experiments.options import EvaluateConfig, GenerateConfig
 from ptune.experiments.train import train_model, train_task
 from ptune.reports.schemas import Run
@@ -88,7 +89,7 @@ def test_train_evaluate_generate(task, tmp_path, capsys):
     lengths = [len(example.answer) for example in model.encode(0, rows)]
     expected = sum(lengths) / len(lengths)
     assert run.answer_tokens == {"cities": {"train": expected, "dev": expected}}
-    again = answer_rows.evaluate(
+    again = evaluate.evaluate(
         EvaluateConfig(
             prompt=tmp_path / "trained",
             data=tmp_path / "rows.jsonl",
@@ -98,14 +99,14 @@ def test_train_evaluate_generate(task, tmp_path, capsys):
     )
     assert again == {"bleu": run.figures["bleu"], "ter": run.figures["ter"], "rows": 4}
     capsys.readouterr()
-    answer_rows.generate(
+    generate.generate(
         GenerateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu")
     )
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["ptune"]["text"] for line in lines] == [
         output.text for output in run.outputs
     ] and [line["x"] for line in lines] == list(CITIES)
-    answer_rows.generate(
+    generate.generate(
         GenerateConfig(
             prompt=tmp_path / "trained",
             data=tmp_path / "rows.jsonl",
@@ -177,12 +178,12 @@ def test_what_cannot_be_written_for_is_skipped_when_told(task, tmp_path, monkeyp
     monkeypatch.setattr("sys.stdin", io.StringIO('{"x": "Austria"}\n{"z": 1}\n'))
     capsys.readouterr()
     said = []
-    answer_rows.generate(
+    generate.generate(
         GenerateConfig(prompt=tmp_path / "trained", skip_bad_lines=True, device="cpu"), said.append
     )
     assert len(capsys.readouterr().out.splitlines()) == 1 and "standard input, line 2" in said[0]
     with pytest.raises(StoreError, match="There is no folder .*should hold a saved prompt"):
-        answer_rows.generate(GenerateConfig(prompt=tmp_path / "nothing", device="cpu"))
+        generate.generate(GenerateConfig(prompt=tmp_path / "nothing", device="cpu"))
 
 
 def test_every_method_trains_and_stands_in_one_table(task, tmp_path, capsys):
@@ -292,7 +293,7 @@ def test_a_prompt_for_each_user(task, tmp_path, capsys):
     assert len(folders) == 2 and folders == ["anna", "bob%2f%2e%2e%2fb"], "a user's name is no path"
     assert set(run.history) == {"cities/anna", "cities/bob/../b"}
     capsys.readouterr()
-    answer_rows.generate(
+    generate.generate(
         GenerateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu")
     )
     texts = [json.loads(line)["ptune"]["text"] for line in capsys.readouterr().out.splitlines()]

@@ -11,7 +11,7 @@ import tiny
 
 from ptune.cli import main
 from ptune.errors import ConfigError, DataError, StoreError, TemplateError, VerbalizerError
-from ptune.experiments import answer_rows
+from ptune.experiments.answering import evaluate, predict
 from ptune.experiments.options import EvaluateConfig, PredictConfig, ProbeConfig
 from ptune.experiments.train import train_task
 from ptune.reports.schemas import Comparison, Run
@@ -62,13 +62,13 @@ def test_train_evaluate_predict(task, tmp_path, capsys):
         "test accuracy",
     }
     assert (
-        answer_rows.evaluate(
+        evaluate.evaluate(
             EvaluateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu")
         )["accuracy"]
         == figures["accuracy"]
     )
     capsys.readouterr()
-    answer_rows.predict(
+    predict.predict(
         PredictConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu")
     )
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -76,7 +76,7 @@ def test_train_evaluate_predict(task, tmp_path, capsys):
         abs(sum(a["ptune"]["scores"].values()) - 1) < 1e-5 for a in answers
     )
     assert sum(a["ptune"]["prediction"] == a["label"] for a in answers) / 6 == figures["accuracy"]
-    answer_rows.predict(
+    predict.predict(
         PredictConfig(
             prompt=tmp_path / "trained",
             data=tmp_path / "rows.jsonl",
@@ -99,9 +99,7 @@ def test_predict_reads_standard_input_and_skips_what_is_bad_when_told(
     lines = '{"text": "great"}\n{"text": \n{"x": 1}\n{"text": "bad"}\n'
     monkeypatch.setattr("sys.stdin", io.StringIO(lines))
     capsys.readouterr()
-    answer_rows.predict(
-        PredictConfig(prompt=prompt, skip_bad_lines=True, device="cpu"), said.append
-    )
+    predict.predict(PredictConfig(prompt=prompt, skip_bad_lines=True, device="cpu"), said.append)
     assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == [
         "great",
         "bad",
@@ -113,12 +111,12 @@ def test_predict_reads_standard_input_and_skips_what_is_bad_when_told(
     assert "no field 'text'" in said[1]
     monkeypatch.setattr("sys.stdin", io.StringIO(lines))
     with pytest.raises(DataError, match='line 2: not valid JSON .* such as {"text": "..."}'):
-        answer_rows.predict(PredictConfig(prompt=prompt, device="cpu"))
+        predict.predict(PredictConfig(prompt=prompt, device="cpu"))
     monkeypatch.setattr("sys.stdin", io.StringIO('{"text": "great"}\n{"x": 1}\n'))
     with pytest.raises(
         DataError, match="standard input, line 2: .*no field 'text'.*--skip-bad-lines"
     ):
-        answer_rows.predict(PredictConfig(prompt=prompt, device="cpu"))
+        predict.predict(PredictConfig(prompt=prompt, device="cpu"))
 
 
 def test_fine_tuning_saves_the_lm_beside_the_prompt(task, tmp_path):
@@ -128,13 +126,13 @@ def test_fine_tuning_saves_the_lm_beside_the_prompt(task, tmp_path):
     figures = train_task.train(config).figures
     assert prompt_folder.load(tmp_path / "trained", device="cpu").lm.source.endswith("lm")
     assert (
-        answer_rows.evaluate(
+        evaluate.evaluate(
             EvaluateConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu")
         )["accuracy"]
         == figures["accuracy"]
     )
     with pytest.raises(StoreError, match="has other weights"):
-        answer_rows.evaluate(
+        evaluate.evaluate(
             EvaluateConfig(
                 prompt=tmp_path / "trained",
                 data=tmp_path / "rows.jsonl",
@@ -233,7 +231,7 @@ def test_evaluation_runs_where_and_as_it_is_told(task, tmp_path):
     """Also where the LM is the one that the prompt names."""
     train_task.train(yaml_task.read(task))
     with pytest.raises(ConfigError, match="cuda:55"):
-        answer_rows.evaluate(
+        evaluate.evaluate(
             EvaluateConfig(
                 prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cuda:55"
             )
@@ -424,7 +422,7 @@ def test_an_ensemble_is_its_members_in_one_batch(task, tmp_path, capsys, combine
     members = [prompt_folder.load(folder, device="cpu").predict(rows) for folder in folders]
     assert len({str(member) for member in members}) == 3, "members that answer alike show nothing"
     capsys.readouterr()
-    answer_rows.predict(
+    predict.predict(
         PredictConfig(prompt=tmp_path / "trained", data=tmp_path / "rows.jsonl", device="cpu")
     )
     for number, answer in enumerate(

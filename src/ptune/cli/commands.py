@@ -136,18 +136,18 @@ def _evaluate(arguments: Sequence[str]) -> None:
     _check_rows_are_named("evaluate", arguments)
     config = _parse(EvaluateConfig, "evaluate", arguments)
     terminal.announce(f"Loading {config.prompt} and its LM ...")
-    from ptune.experiments import answer_rows
+    from ptune.experiments.answering import evaluate
 
-    answer_rows.evaluate(config)
+    evaluate.evaluate(config)
 
 
 def _predict(arguments: Sequence[str]) -> None:
     _check_rows_are_named("predict", arguments)
     config = _parse(PredictConfig, "predict", arguments)
     terminal.announce(f"Loading {config.prompt} and its LM ...")
-    from ptune.experiments import answer_rows
+    from ptune.experiments.answering import predict
 
-    run = functools.partial(answer_rows.predict, config, terminal.warn)
+    run = functools.partial(predict.predict, config, terminal.warn)
     _answer(run, "ptune predict", arguments, config.out)
 
 
@@ -155,9 +155,9 @@ def _generate(arguments: Sequence[str]) -> None:
     _check_rows_are_named("generate", arguments)
     config = _parse(GenerateConfig, "generate", arguments)
     terminal.announce(f"Loading {config.prompt} and its LM ...")
-    from ptune.experiments import answer_rows
+    from ptune.experiments.answering import generate
 
-    run = functools.partial(answer_rows.generate, config, terminal.warn)
+    run = functools.partial(generate.generate, config, terminal.warn)
     _answer(run, "ptune generate", arguments, config.out)
 
 

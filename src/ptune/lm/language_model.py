@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from ptune.base import files
 from ptune.base.ranks import Ranks
 from ptune.errors import ConfigError, ModelError
-from ptune.lm import batching, writing
+from ptune.lm import batching
 from ptune.lm.batch import Batch, Side, collate
 from ptune.lm.forward import ForwardPass, LMOutput, evaluating
 from ptune.lm.identity.fingerprint import LMRecord, difference, is_quantised
@@ -51,6 +51,7 @@ from ptune.lm.trials.trial import (
     two_rows,
 )
 from ptune.lm.vocabulary_head import VocabularyHead
+from ptune.lm.writing import whole_texts
 from ptune.prompts.bank import PrefixBatch
 from ptune.settings import Sharding
 from ptune.template import chat
@@ -130,7 +131,7 @@ class LanguageModel:
         contexts = capability_trials.try_contexts(self, trial)
         self.takes_contexts = bool(contexts)
         self.writes_together = True  # until it has been tried
-        together = writing.try_writing(self, trial)
+        together = whole_texts.try_writing(self, trial)
         self.writes_together = bool(together)
         self.max_length = capability_trials.length_limit(self, trial)
         left_note = "" if self.pads_left else "it counts positions through padding on the left"
@@ -508,7 +509,7 @@ class LanguageModel:
             ModelError: padding would change what is written, or transformers cannot continue from
                 embeddings here.
         """
-        return writing.write(self, batch, vectors, prefixes, copies=copies, settings=settings)
+        return whole_texts.write(self, batch, vectors, prefixes, copies=copies, settings=settings)
 
     def write_behind(
         self,
@@ -526,7 +527,7 @@ class LanguageModel:
             values: its keys and values (``context_values``), where they are there already.
             settings: of transformers' ``GenerationConfig``, as in ``write``.
         """
-        return writing.write_behind(self, before, rows, values=values, settings=settings)
+        return whole_texts.write_behind(self, before, rows, values=values, settings=settings)
 
     def prefixed(
         self,

@@ -14,8 +14,8 @@ from typing import Any
 from ptune.base import files
 from ptune.data.shards.pieces import Piece
 from ptune.errors import PtuneError
-from ptune.experiments.answer_batches import Answering, Noted
-from ptune.experiments.answer_shards import AnsweredPiece, ReadPiece, answers_here
+from ptune.experiments.answering.streams.answer_batches import Answering, Noted
+from ptune.experiments.answering.streams.answer_shards import AnsweredPiece, ReadPiece, answers_here
 from ptune.experiments.cluster.ray_cluster import Cluster, joined
 
 AHEAD = 2  # pieces for each worker that are under way at once

@@ -21,6 +21,27 @@ class Cluster:
     gpus: float
 
 
+@dataclass(frozen=True)
+class RayOptions:
+    """What the options of a command say of workers on a cluster.
+
+    Attributes:
+        ray: the cluster's address; None for none.
+        workers: how many there are.
+        ray_cpus, ray_gpus: what each of them takes.
+    """
+
+    ray: str | None
+    workers: int
+    ray_cpus: int
+    ray_gpus: float
+
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster."""
+        return Cluster(self.ray, self.ray_cpus, self.ray_gpus)
+
+
 def check(cluster: Cluster, without: str) -> None:
     """Refuse options of Ray's workers without a cluster, and a cluster without Ray.
 

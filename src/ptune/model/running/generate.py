@@ -12,7 +12,7 @@ from ptune.answers.ensemble import most_said
 from ptune.base.seeding import seeded
 from ptune.errors import ConfigError
 from ptune.lm.batch import Side
-from ptune.lm.live_writing import OnTokens, write_step_by_step
+from ptune.lm.writing.live_writing import OnTokens, write_step_by_step
 from ptune.model.rows.examples import Example
 from ptune.model.running.forward import prompt_vectors
 from ptune.model.task import Row

@@ -13,11 +13,11 @@ from transformers.generation.streamers import BaseStreamer
 
 from ptune.errors import ModelError
 from ptune.lm.batch import Batch, Side
-from ptune.lm.patches.read_ahead import read_ahead
 from ptune.lm.patches.text_cache import Context
 from ptune.lm.source.loading import first_line
 from ptune.lm.trials.capabilities import Capability
 from ptune.lm.trials.trial import FAILURES, Trial, close
+from ptune.lm.writing.read_ahead import read_ahead
 from ptune.prompts.bank import PrefixBatch
 from ptune.template.language import EncodedRow
 

@@ -12,7 +12,7 @@ from ptune.data.row import place_of
 from ptune.data.row_files import form_of, is_utf8
 from ptune.data.rows import JSON
 from ptune.errors import DataError, PtuneError
-from ptune.experiments.equal_rows import Asked, EqualRows, Question
+from ptune.experiments.answering.streams.equal_rows import Asked, EqualRows, Question
 from ptune.model.prompt_model import Example, PromptModel, Row
 from ptune.model.rows.examples import Shortening
 from ptune.settings import FileConfig, Form, LayoutConfig

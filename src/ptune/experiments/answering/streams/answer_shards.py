@@ -25,8 +25,13 @@ from ptune.data.shards.answers import checker, write_answers
 from ptune.data.shards.listing import ENDINGS, ShardFile, passed_over, shard_files
 from ptune.data.shards.pieces import Piece, check_same_columns, columnar_pieces, pieces
 from ptune.errors import ConfigError, DataError, PtuneError, StoreError
-from ptune.experiments import unfinished_answers
-from ptune.experiments.answer_batches import SKIPPING, Answering, AnswerRun, options_for
+from ptune.experiments.answering.streams import unfinished_answers
+from ptune.experiments.answering.streams.answer_batches import (
+    SKIPPING,
+    Answering,
+    AnswerRun,
+    options_for,
+)
 from ptune.model.prompt_model import Row
 from ptune.runs import identity
 from ptune.runs.folder import working_in

@@ -9,10 +9,10 @@ import torch
 from transformers import DynamicCache, GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
-from ptune.lm import writing
 from ptune.lm.batch import Batch
-from ptune.lm.patches.read_ahead import read_ahead
-from ptune.lm.patches.roomy_cache import RoomyCache
+from ptune.lm.writing import whole_texts
+from ptune.lm.writing.read_ahead import read_ahead
+from ptune.lm.writing.roomy_cache import RoomyCache
 from ptune.prompts.bank import PrefixBatch
 
 if TYPE_CHECKING:
@@ -95,11 +95,11 @@ def write_step_by_step(
     on_tokens: OnTokens,
     settings: dict[str, Any],
 ) -> None:
-    """Write as ``writing.write`` does, one text a row and without beams, and hand out each step's
-    tokens until ``on_tokens`` says that no row goes on. A row that has ended gets padding.
+    """Write as ``whole_texts.write`` does, one text a row and without beams, and hand out the tokens
+    of each step until ``on_tokens`` says that no row goes on. A row that has ended gets padding.
 
     Raises:
-        ModelError: as ``writing.write``.
+        ModelError: as ``whole_texts.write``.
     """
     rows, leaves = range(len(batch.prompts)), _may_leave(lm, settings)
     listener = _TokenListener(lm, on_tokens, rows, count=len(rows), leaves=leaves)
@@ -107,7 +107,7 @@ def write_step_by_step(
     if leaves:
         cache = read_ahead(lm, batch.to(lm.device), vectors, prefixes) or RoomyCache()
     try:
-        writing.write(
+        whole_texts.write(
             lm,
             batch,
             vectors,
@@ -164,7 +164,7 @@ def _go_on(
         listener = _TokenListener(lm, listener.on_tokens, rows, count=listener.count, leaves=True)
         try:
             with lm.length_switches.lock, lm.prefixed(batch, prefixes, groups=("self",)):
-                writing.generate(
+                whole_texts.generate(
                     lm.model,
                     input_ids=ids,
                     attention_mask=attention,

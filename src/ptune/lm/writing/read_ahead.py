@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from ptune.lm.batch import Batch
 from ptune.lm.patches import answer_positions
 from ptune.lm.patches.packing import Packing
-from ptune.lm.patches.roomy_cache import RoomyCache
+from ptune.lm.writing.roomy_cache import RoomyCache
 from ptune.prompts.bank import PrefixBatch
 
 if TYPE_CHECKING:

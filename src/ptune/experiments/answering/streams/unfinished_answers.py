@@ -20,7 +20,7 @@ from ptune.base import files
 from ptune.base.file_names import partial_file
 from ptune.data import answer_files
 from ptune.errors import ConfigError, DataError, StoreError
-from ptune.experiments.answer_batches import AnswerRun, options_for
+from ptune.experiments.answering.streams.answer_batches import AnswerRun, options_for
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.model.running.token_answers import labels_of
 from ptune.runs import identity

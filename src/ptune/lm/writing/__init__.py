@@ -1,0 +1,1 @@
+"""Text that an LM writes for the rows of a batch."""
