@@ -95,8 +95,9 @@ def write_step_by_step(
     on_tokens: OnTokens,
     settings: dict[str, Any],
 ) -> None:
-    """Write as ``whole_texts.write`` does, one text a row and without beams, and hand out the tokens
-    of each step until ``on_tokens`` says that no row goes on. A row that has ended gets padding.
+    """Write as ``whole_texts.write`` does, one text a row and without beams, and hand out the
+    tokens of each step until ``on_tokens`` says that no row goes on. A row that has ended gets
+    padding.
 
     Raises:
         ModelError: as ``whole_texts.write``.
