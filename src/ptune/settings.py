@@ -410,6 +410,9 @@ class PrefixConfig(Config):
     method's own by default."""
     attentions: tuple[Literal["self", "encoder", "decoder", "cross"], ...] = ()
     """Which attentions of an encoder-decoder it enters: encoder, decoder, cross; all by default."""
+    gates: bool = False
+    """Train a gate for each attention, a number between 0 and 2 by which its keys and values are
+    multiplied. They begin at 1, and prompt.json shows them."""
 
 
 class PetConfig(Config):

@@ -166,6 +166,7 @@ CHANGES: dict[str, tuple[dict, dict]] = {
     "reading.refine": (LABELS, {"reading": {"words": "list.txt", "refine": True}}),
     "prefix.hidden": (WRITES, {"prefix": {"hidden": 4}}),
     "prefix.init": (WRITES, {"prefix": {"hidden": 0, "init": "zeros"}}),
+    "prefix.gates": (WRITES, {"prefix": {"hidden": 0, "gates": True}}),
     "prefix.attentions": (BOTH, {"prefix": {"hidden": 0, "attentions": ["decoder"]}}),
     "data.form": (LABELS, {"data": {"form": "boolq"}}),
     "data.language": (LABELS, {"data": {"form": "webnlg", "language": "ru"}}),

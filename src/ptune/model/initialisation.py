@@ -82,7 +82,23 @@ def prefix(lm: LanguageModel, task: Task, template: Template, made_by: nn.Module
     if made_by is None:
         columns = torch.cat([torch.arange(*span) for span in spans])
         made_by = _prefix_encoder(lm, task, template, columns)
+        if settings.gates:
+            made_by = encoders.Gated(made_by, attention_of(lm, spans).to(lm.device))
     return Prefix(made_by, spans, route.width).to(lm.device)
+
+
+def attention_of(lm: LanguageModel, spans: Sequence[tuple[int, int]]) -> torch.Tensor:
+    """The number of the attention, among those that a prefix enters, that each of its values is of.
+
+    Args:
+        spans: its columns among those of the LM.
+    """
+    parts = [
+        end - start
+        for start, end in sorted(lm.route.parts)
+        if any(first <= start and end <= last for first, last in spans)
+    ]
+    return torch.repeat_interleave(torch.arange(len(parts)), torch.tensor(parts))
 
 
 def _prefix_encoder(

@@ -130,7 +130,7 @@ class PromptModel:
         verbalizer = self._verbalizer(task, template)
         length = template.prompt_length(self.lm.tokens)
         deep = template.prefix_length(self.lm.tokens)
-        _check_shared(task, length)
+        _check_made(task, length, deep)
         domain = self._domain(task, length, deep)
         bound = verbalizer if isinstance(verbalizer, BoundVerbalizer) else None
         if isinstance(verbalizer, WordLabels | Extraction):
@@ -560,12 +560,20 @@ class PromptModel:
         return prompt_vectors(self, tasks)
 
 
-def _check_shared(task: Task, length: int) -> None:
-    """Refuse a prompt that would share its table with none.
+def _check_made(task: Task, length: int, deep: int) -> None:
+    """Refuse gates without a prefix, and a prompt that would share its table with none.
+
+    Args:
+        length, deep: how many soft tokens and prefix vectors it has.
 
     Raises:
-        ConfigError: it is one.
+        ConfigError: it is so.
     """
+    if task.prefix.gates and not deep:
+        raise ConfigError(
+            f"prefix.gates are of a deep prefix, and the template {task.template.source!r} has "
+            "none: put {prefix:5} in front, or leave gates out."
+        )
     if task.encoder != "multitask":
         return
     if task.by is None:

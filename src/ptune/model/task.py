@@ -65,11 +65,14 @@ class PrefixSettings:
             prefix's length. A prefix that the template gives words starts from those.
         attentions: the attentions that it enters, of "encoder", "decoder" and "cross" in an
             encoder-decoder; all by default.
+        gates: a trained number for each attention, by which the keys and values there are
+            multiplied while it is trained.
     """
 
     hidden: int = 512
     init: str = "random"
     attentions: tuple[str, ...] = ()
+    gates: bool = False
 
 
 @dataclass(frozen=True)

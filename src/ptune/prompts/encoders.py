@@ -101,6 +101,34 @@ class Reparameterised(nn.Module):
         return self.mlp(self.embedding.weight)
 
 
+class Gated(nn.Module):
+    """The values of a deep prefix, those of each attention times its gate: a trained number between
+    0 and 2, which begins at 1 (as UniPELT's gates, Mao et al. 2022, section 3.2, without what those
+    read of the row).
+
+    Args:
+        values: makes the values [P, W].
+        attentions: the number of the attention that each of the W values is of.
+    """
+
+    attentions: torch.Tensor
+
+    def __init__(self, values: nn.Module, attentions: torch.Tensor):
+        super().__init__()
+        self.values = values
+        self.openings = nn.Parameter(torch.zeros(int(attentions.max()) + 1))
+        self.register_buffer("attentions", attentions, persistent=False)
+
+    @property
+    def gates(self) -> torch.Tensor:
+        """The gate of each attention."""
+        return 2 * torch.sigmoid(self.openings)
+
+    def forward(self) -> torch.Tensor:
+        """The values [P, W]."""
+        return self.values() * self.gates[self.attentions]
+
+
 class Baked(nn.Module):
     """Vectors that are no longer trained."""
 
@@ -154,11 +182,14 @@ def bake(encoder: nn.Module) -> torch.Tensor:
 
 def start_from(encoder: nn.Module, vectors: torch.Tensor) -> float:
     """Make the encoder begin at given vectors [P, E]: a table takes them, that which prompts share
-    too, and another encoder is fitted to them.
+    or which has gates too, and another encoder is fitted to them.
 
     Returns:
         The mean squared error that is left, as a share of the vectors' variance.
     """
+    if isinstance(encoder, Gated):
+        nn.init.zeros_(encoder.openings)
+        return start_from(encoder.values, vectors)
     if isinstance(encoder, Multitask):
         for factor in (encoder.rows, encoder.columns):
             nn.init.ones_(factor)

@@ -20,6 +20,7 @@ from ptune.answers.neighbours import Neighbours
 from ptune.base import files
 from ptune.errors import ConfigError, StoreError
 from ptune.lm.language_model import LanguageModel
+from ptune.model.initialisation import attention_of
 from ptune.model.prompt_model import PromptModel
 from ptune.prompts import encoders
 from ptune.storage.hub import repository
@@ -318,12 +319,14 @@ def _encoders(
                 path / ENCODER, encoders.make(note.encoder, length, note.lm.width), states, "soft"
             )
         if note.prefix:
-            prefix = _filled(
-                path / ENCODER,
-                encoders.make_deep(deep, note.prefix.width, note.lm.width, note.prefix.hidden),
-                states,
-                "prefix",
+            made_by: torch.nn.Module = encoders.make_deep(
+                deep, note.prefix.width, note.lm.width, note.prefix.hidden
             )
+            if note.prefix.gates is not None:
+                names = note.prefix.attentions
+                spans = [span for name, span in lm.route.spans.items() if name in names]
+                made_by = encoders.Gated(made_by, attention_of(lm, spans))
+            prefix = _filled(path / ENCODER, made_by, states, "prefix")
     return soft, prefix
 
 

@@ -53,7 +53,8 @@ class SavedLM(BaseModel):
 
 class SavedPrefix(BaseModel):
     """A deep prefix: ``length`` vectors of ``width`` values for the layers, by which route and into
-    which attentions they enter, and how the encoder was made."""
+    which attentions they enter, and how the encoder was made; the ``gates`` by which it was
+    multiplied in each attention, where it learned some."""
 
     length: int
     width: int
@@ -61,6 +62,7 @@ class SavedPrefix(BaseModel):
     attentions: list[str]
     hidden: int
     init: str
+    gates: list[FiniteFloat] | None = None
 
 
 class SavedReading(BaseModel):

@@ -16,6 +16,7 @@ from ptune.lm.identity import older_records
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
 from ptune.model.task import BoundTask
 from ptune.prompts.bank import Prefix
+from ptune.prompts.encoders import Gated
 from ptune.storage.saved_lm import dtype_name, lm_places
 from ptune.storage.saved_prompt import SavedLM, SavedPrefix, SavedPrompt, SavedReading
 from ptune.template import chat
@@ -96,7 +97,7 @@ def _saved_prefix(
     prefix, route = prefix_of(model, number), model.lm.route
     if prefix is None:
         return None
-    settings = model.tasks[number].task.prefix
+    settings, made_by = model.tasks[number].task.prefix, prefix.encoder
     return SavedPrefix(
         length=len(tensors["prefix"]),
         width=tensors["prefix"].shape[1],
@@ -104,6 +105,7 @@ def _saved_prefix(
         attentions=[name for name, span in route.spans.items() if span in prefix.spans],
         hidden=settings.hidden,
         init=settings.init,
+        gates=made_by.gates.tolist() if isinstance(made_by, Gated) else None,
     )
 
 
@@ -165,7 +167,8 @@ def task_of(note: SavedPrompt) -> Task:
     prefix = PrefixSettings()
     if note.prefix:
         attentions = tuple(note.prefix.attentions)
-        prefix = PrefixSettings(note.prefix.hidden, note.prefix.init, attentions)
+        gates = note.prefix.gates is not None
+        prefix = PrefixSettings(note.prefix.hidden, note.prefix.init, attentions, gates)
     return Task(
         **_values_of(note, SETTINGS),
         **_values_of(note.reading, READING_SETTINGS),
@@ -181,7 +184,7 @@ def task_of(note: SavedPrompt) -> Task:
 
 def as_table(note: SavedPrompt) -> SavedPrompt:
     """The note of a prompt whose vectors are to be trained as they are."""
-    prefix = note.prefix and note.prefix.model_copy(update={"hidden": 0})
+    prefix = note.prefix and note.prefix.model_copy(update={"hidden": 0, "gates": None})
     return note.model_copy(update={"encoder": "table", "prefix": prefix})
 
 

@@ -150,7 +150,8 @@ class Learning:
 
     def prefix_of(self, method: Method) -> PrefixSettings:
         """How a method's deep prefix is made."""
-        return PrefixSettings(method.hidden, method.prefix_init, self.prefix.attentions)
+        prefix = self.prefix
+        return PrefixSettings(method.hidden, method.prefix_init, prefix.attentions, prefix.gates)
 
 
 USUAL = Learning()
