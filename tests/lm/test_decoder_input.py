@@ -14,6 +14,7 @@ from ptune.errors import ConfigError, ModelError, TemplateError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Task
 from ptune.prompts import encoders
+from ptune.serving.attention import attention_of
 from ptune.settings import DecodingConfig, TrainConfig
 from ptune.storage import peft_format, prompt_folder
 from ptune.template.language import Template
@@ -265,6 +266,18 @@ def test_the_command_trains_saves_and_writes_with_it(tmp_path, capsys):
     main.main(["inspect", str(tmp_path / "out"), "--row", json.dumps(rows[0])])
     shown = capsys.readouterr().out
     assert "soft token 3" in shown and "decoder" in shown
+
+
+def test_the_page_shows_whom_the_answer_attends_to_behind_soft_tokens_of_the_decoder():
+    """The second prompt's, whose vectors change it."""
+    model = bank(templates=["{x} {mask}", "{x} {decoder}{soft:3} {mask}"])
+    (example,) = model.encode(1, ROWS[:1])
+    shares = [attention_of(model, example, 1)]
+    with torch.no_grad():
+        model.bank.encoders[0].embedding.weight.mul_(-5)
+    shares.append(attention_of(model, example, 1))
+    first, second = ([one.weight for one in shown.attended] for shown in shares)
+    assert max(abs(a - b) for a, b in zip(first, second)) > 1e-3
 
 
 def test_inspect_counts_the_soft_tokens_of_both_sides():

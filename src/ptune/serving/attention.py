@@ -78,8 +78,7 @@ def attention_of(model: PromptModel, example: Example, layer: int | None) -> Att
     layer = layer or len(sites)
     learned = prompt_vectors(model, [example.task])
     prompt = learned.places.get(model.tasks[example.task].prompt, -1)
-    has_prompt = bool(row.prefix) or max(row.soft_slots) >= 0
-    batch = lm.collate([row], [prompt if has_prompt else -1])
+    batch = lm.collate([row], [prompt if row.has_prompt else -1])
     weights = AttentionWeights(sites[layer - 1], row.answer_positions[0])
     with torch.no_grad(), lm.evaluating(), watched(weights):
         lm.read(batch, learned.vectors, learned.prefixes)
