@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from family_checks import FAR, TOLERANCE
+from more_families import more_families  # noqa: F401 (a fixture)
 from writing_checks import ROWS, WRITERS, build, mixed
 
 from ptune.lm.patches.packing import Packing
@@ -85,3 +86,19 @@ def test_rows_of_one_token_and_rows_of_one_length():
         actual, shapes = written(model, examples, True)
         torch.testing.assert_close(actual, expected, atol=TOLERANCE, rtol=TOLERANCE)
         assert (shapes[0][0] == 1) == (examples[0] is not examples[1])
+
+
+def test_rows_are_not_read_ahead_where_their_last_token_changes_what_is_computed():
+    """Phi-3 computes all positions of a row otherwise where it has more than twelve."""
+    model = build("phi3")
+    assert model.lm.switches == (12,)
+    (example,) = model.encode(4, ROWS[1:2], labelled=False, room=2)
+    fill, examples = example.fills[0], []
+    for length in (13, 20):
+        ids = (fill.ids * 4)[:length]
+        row = replace(fill, ids=ids, soft_slots=(-1,) * length, answer_positions=(length - 1,))
+        examples.append(replace(example, fills=(row,)))
+    expected, _ = written(model, examples, False)
+    actual, shapes = written(model, examples, True)
+    torch.testing.assert_close(actual, expected, atol=TOLERANCE, rtol=TOLERANCE)
+    assert shapes[0] == (2, 20)

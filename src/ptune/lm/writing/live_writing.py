@@ -127,7 +127,8 @@ def write_step_by_step(
 
 def _may_leave(lm: "LanguageModel", settings: dict[str, Any]) -> bool:
     """Whether rows may leave a batch: the next tokens depend on keys and values alone."""
-    return lm.takes_contexts and not any(settings.get(name) for name in OF_THE_PAST)
+    depends = any(settings.get(name) for name in OF_THE_PAST)
+    return lm.takes_contexts and not lm.switches and not depends
 
 
 def _go_on(

@@ -35,7 +35,8 @@ def read_ahead(
         batch: of a causal LM, padded on the left.
         vectors: the soft tokens of the bank's prompts [N, P, E].
     """
-    if not (lm.packs and lm.takes_contexts) or batch.padded <= PADDED or batch.deep is not None:
+    fits = lm.packs and lm.takes_contexts and not lm.switches  # which a last token may cause
+    if not fits or batch.padded <= PADDED or batch.deep is not None:
         return None
     ahead = _without_last(batch)
     packing = Packing(ahead.attention, lm.device)
