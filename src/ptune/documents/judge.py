@@ -98,22 +98,48 @@ def judge(
     lessons_of = {one.document.name: one for one in planned}
     numbers = {bound.task.name: number for number, bound in enumerate(model.tasks)}
     asked = [one for one in questions if one.document in numbers]
+    asked.sort(key=lambda one: numbers[one.document])
     summaries: dict[str, tuple[int, ...]] = {}
+    kept = Kept(model.lm)
     with Progress("judging questions", len(asked)) as progress, model.lm.evaluating():
         for one in asked:
             lessons = lessons_of[one.document]
             if one.document not in summaries:
                 summaries[one.document] = summary(model.lm, lessons, lessons.length)
-            read = _read(model, numbers[one.document], lessons, one)
-            read[SUMMARY, 0.0] = _behind(model, numbers[one.document], one, summaries[one.document])
+                kept.forget()
+            number = numbers[one.document]
+            read = _read(model, number, lessons, question=one, kept=kept)
+            text = (*model.lm.tokens.before, *summaries[one.document])
+            example = _example(model, number, one)
+            read[SUMMARY, 0.0] = _beside(model.lm, example, text, right=one.answer, kept=kept)
             for key, reading in read.items():
                 readings.setdefault(key, []).append((one.document, reading))
             progress.advance()
     return _summed_up(model.lm, readings)
 
 
+class Kept:
+    """Keys and values of texts that stand before several questions, and how long they took."""
+
+    def __init__(self, lm: LanguageModel):
+        self.lm = lm
+        self._values: dict[tuple[int, ...], tuple[torch.Tensor, float]] = {}
+
+    def of(self, context: tuple[int, ...]) -> tuple[torch.Tensor, float]:
+        """Those of a text, computed once."""
+        if context not in self._values:
+            before = time.perf_counter()
+            values = self.lm.context_values(context)
+            self._values[context] = values, time.perf_counter() - before
+        return self._values[context]
+
+    def forget(self) -> None:
+        """Make room for those of another document."""
+        self._values.clear()
+
+
 def _read(
-    model: PromptModel, number: int, lessons: Lessons, question: Study
+    model: PromptModel, number: int, lessons: Lessons, *, question: Study, kept: Kept
 ) -> dict[tuple[str, float], Reading]:
     """One question beside every context: by the kind of context, and how many times smaller than
     the document it is; 0 for as large as the prefix, where that is chosen."""
@@ -125,18 +151,20 @@ def _read(
     size = len(example.answer)
     read = {(PREFIX, 0.0): Reading(nats, size, lessons.length, seconds, written=written)}
     right = question.answer
-    read[NONE, 0.0] = _beside(lm, example, (), right)
+    read[NONE, 0.0] = _beside(lm, example, (), right=right, kept=kept)
     ids = lessons.ids
     start = tuple(lm.tokens.before)
     # as the teacher reads it: the stretch of a long document where the question is answered
     whole = lessons.stretch_for(f"{question.question} {question.answer}").text
-    read[WHOLE, 0.0] = _beside(lm, example, (*start, *lm.tokens.start(whole)), right)
+    text = (*start, *lm.tokens.start(whole))
+    read[WHOLE, 0.0] = _beside(lm, example, text, right=right, kept=kept)
     for times in (0.0, *TIMES):
         if budget := int(len(ids) / times) if times else lessons.length:
             first, nearest = ids[:budget], nearest_sentences(lm, lessons, question.question, budget)
             wanted = None if times else right
-            read[FIRST, times] = _beside(lm, example, (*start, *first), wanted)
-            read[FOUND, times] = _beside(lm, example, (*start, *nearest), wanted)
+            read[FIRST, times] = _beside(lm, example, (*start, *first), right=wanted, kept=kept)
+            other = (*start, *nearest)  # another text for each question
+            read[FOUND, times] = _beside(lm, example, other, right=wanted, kept=Kept(lm))
     return read
 
 
@@ -146,12 +174,6 @@ def _example(model: PromptModel, number: int, question: Study) -> TextExample:
     example = model.encode(number, [row])[0]
     assert isinstance(example, TextExample)
     return example
-
-
-def _behind(model: PromptModel, number: int, question: Study, text: tuple[int, ...]) -> Reading:
-    """One question read behind the tokens of a text, and answered there."""
-    context = (*model.lm.tokens.before, *text)
-    return _beside(model.lm, _example(model, number, question), context, question.answer)
 
 
 def summary(lm: LanguageModel, lessons: Lessons, budget: int) -> tuple[int, ...]:
@@ -169,7 +191,12 @@ def summary(lm: LanguageModel, lessons: Lessons, budget: int) -> tuple[int, ...]
 
 
 def _beside(
-    lm: LanguageModel, example: TextExample, context: tuple[int, ...], right: str | None = None
+    lm: LanguageModel,
+    example: TextExample,
+    context: tuple[int, ...],
+    *,
+    right: str | None,
+    kept: Kept,
 ) -> Reading:
     """A question read behind other tokens, or behind none.
 
@@ -184,8 +211,7 @@ def _beside(
         None,
         tuple(place - skipped for place in encoded.answer_positions),
     )
-    before = time.perf_counter()
-    values = lm.context_values(context) if context else None
+    values, seconds_before = kept.of(context) if context else (None, 0.0)
     shared = None if values is None else teacher.shared(values, 1)
     ready = time.perf_counter()
     log_probs = lm.read(lm.collate([row], [-1], context=shared)).scores.log_softmax(-1)
@@ -204,7 +230,7 @@ def _beside(
         tokens=size,
         vectors=len(context),
         seconds=done - ready,
-        seconds_before=ready - before,
+        seconds_before=seconds_before,
         written=written,
     )
 
