@@ -90,6 +90,19 @@ def train_one(world, out, resume):
     train(world, out, resume, prompt_by="user", patterns=(), only=("anna",))
 
 
+def train_from_others(world, out, resume):
+    """Prompts that begin as others, of which each is tried."""
+    sources = world / "sources"
+    if not (sources / "run.json").exists():
+        train(world, sources, False, prompt_by="user", patterns=())
+    train(world, out, resume, patterns=(), transfer=(sources,))
+
+
+def train_sharing(world, out, resume):
+    """Prompts that share a table."""
+    train(world, out, resume, prompt_by="user", patterns=(), encoder="multitask")
+
+
 def probe_facts(world, out, resume):
     probe.probe(
         ProbeConfig(
@@ -186,6 +199,8 @@ COMMANDS = {
         world, out, resume, method="fine-tune", patterns=(), template="{x} is {mask}"
     ),
     "train PET": lambda world, out, resume: train(world, out, resume, method="pet"),
+    "train from other prompts": train_from_others,
+    "train prompts that share a table": train_sharing,
     "probe": probe_facts,
     "compare": compare_methods,
     "sweep": sweep_seeds,
