@@ -6,7 +6,7 @@ BIN = .venv/bin
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	touch .venv
 
-.PHONY: test newest check site probe facts lm
+.PHONY: test newest check site probe facts lm causal-lm
 test: .venv
 	$(BIN)/pytest
 
@@ -27,10 +27,13 @@ site: .venv
 probe: .venv
 	$(BIN)/ptune probe
 
-# The built-in facts and LM. FACTBOOK is a clone of github.com/factbook/factbook.json; TEXTS holds factbook.txt and
+# The built-in facts and LMs. FACTBOOK is a clone of github.com/factbook/factbook.json; TEXTS holds factbook.txt and
 # eltec_novels.txt; MINILM is a folder with sentence-transformers/all-MiniLM-L6-v2.
 facts: .venv
 	$(BIN)/python scripts/make_facts.py $(FACTBOOK) src/ptune/builtin/facts
 
 lm: .venv
 	sh scripts/make_lm.sh $(TEXTS) $(MINILM)
+
+causal-lm: .venv
+	sh scripts/make_causal_lm.sh $(TEXTS)/factbook.txt

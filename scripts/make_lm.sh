@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make the built-in LM anew: sh scripts/make_lm.sh TEXTS MINILM
+# Make the built-in masked LM anew: sh scripts/make_lm.sh TEXTS MINILM
 # TEXTS is a folder with factbook.txt (the World Factbook as prose) and eltec_novels.txt (ELTeC's English novels);
 # MINILM is a folder with sentence-transformers/all-MiniLM-L6-v2, or that name where the hub can be reached.
 # About two hours on two cores. A run that was stopped goes on with the last command and --resume.

@@ -18,7 +18,7 @@ from transformers import BertForMaskedLM
 
 from ptune import TrainConfig
 from ptune.cli import main
-from ptune.lm.source import loading
+from ptune.settings import BUILTIN_LMS
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -75,9 +75,9 @@ def writer(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shallow(tmp_path_factory):
     """The built-in LM without its layers but the first, which stands in for it."""
-    network = BertForMaskedLM.from_pretrained(loading.BUILTIN, num_hidden_layers=1)
+    network = BertForMaskedLM.from_pretrained(BUILTIN_LMS["builtin"], num_hidden_layers=1)
     folder = tmp_path_factory.mktemp("shallow")
-    shutil.copytree(loading.BUILTIN, folder, dirs_exist_ok=True)
+    shutil.copytree(BUILTIN_LMS["builtin"], folder, dirs_exist_ok=True)
     network.save_pretrained(folder)
     return folder
 
@@ -85,7 +85,7 @@ def shallow(tmp_path_factory):
 @pytest.fixture
 def workplace(tmp_path, monkeypatch, writer, shallow):
     """A folder with the examples, where each training takes two steps."""
-    monkeypatch.setattr(loading, "BUILTIN", shallow)
+    monkeypatch.setitem(BUILTIN_LMS, "builtin", shallow)
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     for path in (tmp_path / "examples").glob("*.yaml"):
         path.write_text(path.read_text().replace(WRITER, writer))

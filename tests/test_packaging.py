@@ -122,6 +122,7 @@ def test_what_the_wheel_holds(tmp_path):
     assert {name for name in names if name.startswith("ptune/")} == sources
     assert {
         "ptune/builtin/lm/model.safetensors",
+        "ptune/builtin/causal-lm/model.safetensors",
         "ptune/builtin/facts/relations.jsonl",
         "ptune/tasks/named/trec.yaml",
     } < sources

@@ -37,12 +37,17 @@ ReaderName = Literal[
     "words", "weighted-words", "soft", "prototypes", "head", "linear", "pair", "token-head"
 ]
 PiecesOfWord = Literal["first", "last", "all"]
+BUILTIN_LMS = {
+    name: pathlib.Path(__file__).parent / "builtin" / folder
+    for name, folder in (("builtin", "lm"), ("builtin-causal", "causal-lm"))
+}  # the LMs that come with ptune, by their names: one fills masks, one writes
 
 
 def _check_lm_name(name: str) -> str:
     if not name.strip():
         raise ValueError(
-            "An LM has a name: give a folder, a .gguf file, a name on the hub, or builtin"
+            "An LM has a name: give a folder, a .gguf file, a name on the hub, builtin, or "
+            "builtin-causal"
         )
     return name
 

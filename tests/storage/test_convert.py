@@ -12,9 +12,9 @@ import torch
 
 from ptune.cli import main
 from ptune.lm.language_model import LanguageModel
-from ptune.lm.source import loading
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
 from ptune.prompts import encoders
+from ptune.settings import BUILTIN_LMS
 from ptune.storage import google_format, peft_format, prompt_folder
 from ptune.storage.options import ImportConfig
 from ptune.template.language import Template
@@ -160,7 +160,7 @@ def test_peft_finds_a_local_lm_from_any_folder(lm, tmp_path, monkeypatch):
     for source, named in (
         ("./lm", str(tmp_path / "lm")),
         ("lm", str(tmp_path / "lm")),
-        ("builtin", str(loading.BUILTIN)),
+        *((name, str(folder)) for name, folder in BUILTIN_LMS.items()),
         ("some/name", "some/name"),
     ):
         model = PromptModel(lm)

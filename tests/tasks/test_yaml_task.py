@@ -347,7 +347,7 @@ def test_examples_that_write_run_as_they_stand_but_for_the_lm(path, tmp_path, re
     )
     run = Run.model_validate_json((tmp_path / "out" / "run.json").read_text())
     assert (
-        run.rows["test"] in (3, 6, 20)
+        run.rows["test"] in (3, 6, 20, 68)
         and len(run.outputs) == run.rows["test"]
         and "rouge-l" in run.figures
     )

@@ -26,7 +26,8 @@ class DoctorConfig(Config):
     """Show versions, the device and optional packages, and what an LM can do with prompts."""
 
     lm: tyro.conf.Positional[str | None] = None
-    """builtin, a transformers folder, a .gguf file, or a name on the model hub; none by default."""
+    """builtin, builtin-causal, a transformers folder, a .gguf file, or a name on the model hub;
+    none by default."""
     device: Device = "auto"
     """auto (a GPU if there is one), cpu, cuda, ..."""
     dtype: Dtype = "auto"

@@ -29,7 +29,7 @@ class ProbeConfig(Config):
     and with --methods all by fine-tuning too, and compare."""
 
     lm: Lm = "builtin"
-    """builtin, a transformers folder, a .gguf file, or a name on the model hub."""
+    """builtin, builtin-causal, a transformers folder, a .gguf file, or a name on the model hub."""
     facts: str = "builtin"
     """builtin, a folder in LAMA's T-REx layout, a table (.csv, .tsv, .jsonl) with the columns
     subject,object, or one of LAMA's files whose rows bring their sentence (ConceptNet, Google-RE,
@@ -378,7 +378,7 @@ class CheckConfig(FileConfig):
     shows."""
     lm: Lm | None = None
     """Also count lengths in this LM's tokens, what would be cut, and pieces that it does not know:
-    builtin, a transformers folder, a .gguf file, or a name on the model hub."""
+    builtin, builtin-causal, a transformers folder, a .gguf file, or a name on the model hub."""
     sample: Annotated[int, Field(ge=0)] = 20_000
     """With --lm: so many rows of a file, evenly spread, are tokenised; 0 for all."""
     max_length: Annotated[int, Field(ge=1)] | None = None

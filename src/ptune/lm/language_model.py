@@ -174,7 +174,8 @@ class LanguageModel:
         dtype: str = "auto",
         tuned: bool = False,
     ) -> "LanguageModel":
-        """Load an LM from a transformers folder, a ``.gguf`` file, the model hub, or "builtin".
+        """Load an LM from a transformers folder, a ``.gguf`` file, the model hub, or one that comes
+        with ptune: "builtin", which fills masks, or "builtin-causal", which writes.
 
         Only safetensors weights are read, and no code that comes with a model is run.
 

@@ -28,7 +28,7 @@ def check_task(task: Task, lm: LanguageModel) -> None:
     if task.verbalizer is None and lm.kind == "masked":
         raise ConfigError(
             f"{task.name} asks for text, and a masked LM writes none: give it labels, or take a "
-            "causal LM or an encoder-decoder."
+            "causal LM (builtin-causal needs no download) or an encoder-decoder."
         )
     _check_reader(task)
     _check_head(task, lm)

@@ -8,13 +8,14 @@ from ptune.errors import StoreError
 from ptune.lm.identity import older_records
 from ptune.lm.language_model import LanguageModel
 from ptune.lm.source.loading import choose_dtype, local_path
+from ptune.settings import BUILTIN_LMS
 from ptune.storage.saved_prompt import SavedLM, SavedPrompt, read_saved_prompt
 
 
 def lm_places(source: str, folder: pathlib.Path) -> dict[str, str]:
     """Where an LM lies that is a folder or a file on this machine: from a prompt's folder, and from
     the root."""
-    path = None if source == "builtin" else local_path(source)
+    path = None if source in BUILTIN_LMS else local_path(source)
     if path is None:
         return {}
     return {

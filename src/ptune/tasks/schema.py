@@ -306,7 +306,8 @@ class TaskConfig(Config):
     """For combine: neighbours: how many of the nearest train rows count. A row is as near as its
     tokens are alike (the cosine of TF-IDF), and counts for so much."""
     lm: Lm = "builtin"
-    """builtin, a transformers folder, a .gguf file, or a name on the model hub."""
+    """builtin (it fills masks), builtin-causal (it writes), a transformers folder, a .gguf file, or
+    a name on the model hub."""
     continue_from: Annotated[pathlib.Path | None, tyro.conf.arg(name="from")] = None
     """A saved or imported prompt from which training goes on, with its LM, its template and its
     encoder; the new one goes to out."""

@@ -12,6 +12,7 @@ from ptune.base import plain_files
 from ptune.base.file_names import like_file
 from ptune.data import yaml_files
 from ptune.errors import ConfigError
+from ptune.settings import BUILTIN_LMS
 from ptune.tasks.rows.splits import DATA_VARIABLE, SPLITS
 from ptune.tasks.schema import DataConfig, TaskConfig
 from ptune.tasks.yaml_faults import explained
@@ -176,9 +177,9 @@ def _placed(file: pathlib.Path, folder: pathlib.Path, path: pathlib.Path) -> pat
 
 
 def _lies_in(folder: pathlib.Path, lm: str) -> bool:
-    """Whether an LM's name is a path from the task file's folder, and neither builtin nor a name on
-    the hub."""
-    return lm.startswith(".") or lm != "builtin" and (folder / lm).exists()
+    """Whether an LM's name is a path from the task file's folder, and neither a built-in one nor a
+    name on the hub."""
+    return lm.startswith(".") or lm not in BUILTIN_LMS and (folder / lm).exists()
 
 
 def _expanded(text: str, path: pathlib.Path) -> str:

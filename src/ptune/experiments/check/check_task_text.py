@@ -58,7 +58,7 @@ def task_text(
     if lm is None:
         lm, lm_note = "builtin", "builtin knows few words: a folder or a name on the hub knows more"
         if not words:
-            lm, lm_note = WRITER, "or any other causal LM"
+            lm, lm_note = WRITER, "or any other causal LM; builtin-causal is here, and tiny"
     head = [f"Made by ptune check of {', '.join(file.path.name for file in checked.files)}."]
     if len(checked.files) == 1:
         head.append("`ptune new` draws rows for dev and test from the file, if it is the only one.")

@@ -22,6 +22,7 @@ from ptune.runs.folder import RunFolder, working_in
 from ptune.runs.logs.open_logs import check_logs, opened_logs
 from ptune.runs.trials import JsonResults, Trial, run_trials, unfinished
 from ptune.runs.trials import assist as assist_trials
+from ptune.settings import BUILTIN_LMS
 from ptune.tasks.layouts import lama
 from ptune.training.loop import lower_rates
 from ptune.training.methods import Method
@@ -238,7 +239,7 @@ def _summarise(asked: _Probe, single: Sequence[FactsResult]) -> Results:
         },
         versions=versions(),
     )
-    notes = [BUILTIN_NOTE] if asked.lm == asked.facts == "builtin" else []
+    notes = [BUILTIN_NOTE] if asked.lm in BUILTIN_LMS and asked.facts == "builtin" else []
     files.write_json(asked.out / "results.json", results.model_dump(mode="json"))
     probe_page.write(results, single=single, labels=asked.labels, notes=notes, folder=asked.out)
     return results
@@ -255,7 +256,7 @@ def _show(
     """Print the results as a table with the names of the files that hold them."""
     console.print(probe_page.table(results, asked.labels))
     report(probe_page.wordings_line(results))
-    if asked.lm == "builtin":
+    if asked.lm in BUILTIN_LMS:
         report(BUILTIN_NOTE)
     report(f"Results: {asked.out / 'results.json'}   Report: {asked.out / 'report.html'}")
 

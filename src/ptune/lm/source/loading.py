@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from ptune.errors import ConfigError, ModelError, nearest
 from ptune.lm.source import adapter, model_files
+from ptune.settings import BUILTIN_LMS
 from ptune.template.language import Kind
 
 CLASSES = {
@@ -33,17 +34,16 @@ CLASSES = {
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 OTHER_NAMES = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps"}  # what devices are called too
 FORMS_OF_LM = (
-    "An LM is named by a folder, a .gguf file, its name on the hub, or builtin, which needs no "
-    "network."
+    "An LM is named by a folder, a .gguf file, its name on the hub, or builtin or builtin-causal, "
+    "which need no network."
 )
-BUILTIN = pathlib.Path(__file__).parents[2] / "builtin" / "lm"
 
 
 def local_path(source: str) -> pathlib.Path | None:
     """Where the LM of that name lies on this machine, as an absolute path; None where it is no
     folder or file here."""
-    if source == "builtin":
-        return BUILTIN
+    if source in BUILTIN_LMS:
+        return BUILTIN_LMS[source]
     path = pathlib.Path(source).expanduser()
     return path.absolute() if source and path.exists() else None
 
@@ -196,10 +196,11 @@ def locate(source: str) -> tuple[str, dict[str, str]]:
     """
     if not source.strip():
         raise ModelError(
-            "An LM has a name: give --lm a folder, a .gguf file, a name on the hub, or builtin."
+            "An LM has a name: give --lm a folder, a .gguf file, a name on the hub, builtin, or "
+            "builtin-causal."
         )
-    if source == "builtin":
-        return str(BUILTIN), {}
+    if source in BUILTIN_LMS:
+        return str(BUILTIN_LMS[source]), {}
     path = pathlib.Path(source).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():

@@ -30,7 +30,8 @@ def load(source: str) -> Reading:
     """How the LM of that name reads text; its weights are not touched.
 
     Args:
-        source: builtin, a transformers folder, a ``.gguf`` file, or a name on the hub.
+        source: builtin, builtin-causal, a transformers folder, a ``.gguf`` file, or a name on the
+            hub.
 
     Raises:
         ModelError: there is no such LM, or its tokenizer cannot be loaded.

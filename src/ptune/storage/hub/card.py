@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from ptune.base import files
 from ptune.errors import StoreError
 from ptune.reports.schemas import Run
+from ptune.settings import BUILTIN_LMS
 from ptune.storage.saved_lm import repository_of
 from ptune.storage.saved_prompt import SavedPrompt
 
@@ -62,7 +63,7 @@ def _run(folder: pathlib.Path) -> Run | None:
 def _front(note: SavedPrompt, license_name: str | None, run: Run | None) -> str:
     """The card's metadata; values are written as JSON, which YAML holds."""
     values: dict[str, object] = {"library_name": "ptune"}
-    if note.lm.source != "builtin":
+    if note.lm.source not in BUILTIN_LMS:
         values["base_model"] = repository_of(note.lm.source)
     if license_name:
         values["license"] = license_name

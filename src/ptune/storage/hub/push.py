@@ -9,6 +9,7 @@ from collections.abc import Callable
 from ptune.base import files, terminal
 from ptune.errors import ConfigError
 from ptune.lm.source.loading import local_path
+from ptune.settings import BUILTIN_LMS
 from ptune.storage.hub import repository
 from ptune.storage.hub.card import card
 from ptune.storage.options import PushConfig
@@ -68,7 +69,7 @@ def _stage(config: PushConfig, repo: str, folder: pathlib.Path) -> None:
 def _for_others(config: PushConfig, note: SavedPrompt) -> SavedPrompt:
     """What a prompt says of itself, without the places of this machine."""
     source = config.lm or note.lm.source
-    if source != "builtin" and (
+    if source not in BUILTIN_LMS and (
         local_path(source) is not None or note.lm.absolute and not config.lm
     ):
         raise ConfigError(
@@ -92,7 +93,7 @@ def _name_base(path: pathlib.Path, source: str) -> None:
 
 def _license_of(source: str) -> str | None:
     """The licence of an LM, where the hub tells it."""
-    if source == "builtin":
+    if source in BUILTIN_LMS:
         return None
     with contextlib.suppress(Exception):
         data = repository.hub().model_info(source, timeout=5).card_data
