@@ -246,7 +246,7 @@ def test_results_are_never_taken_away(folder, monkeypatch):
     (folder / "sweep.yaml").write_text("tasks: films.yaml\ngrid: {train.seed: [0, 1]}\n")
     seen = []
 
-    def failing(parts, *more):
+    def failing(parts, *more, **named):
         seen.append(len(list((folder / "out" / "results").glob("*"))))
         raise PtuneError("The disk is full.")
 
