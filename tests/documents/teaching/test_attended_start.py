@@ -103,14 +103,22 @@ def test_with_all_tokens_it_is_the_document():
     torch.testing.assert_close(whole, lm.activations(ids), atol=1e-5, rtol=1e-5)
 
 
-def test_stretches_get_equal_parts_of_the_prefix():
+def test_stretches_get_parts_of_the_prefix_by_their_lengths():
     lm = lm_of("llama")
     texts = [tuple(lm.tokens.start(text)) for text in (TEXT, TEXT[10:], TEXT[:40])]
-    vectors = attended_start.vectors(lm, texts, 7, SIZE)
-    assert len(vectors) == 7
-    for begin, end, ids in ((0, 2, texts[0]), (2, 4, texts[1]), (4, 7, texts[2])):
-        alone = attended_start.vectors(lm, (ids, ids, ids), 7, SIZE)[begin:end]
-        torch.testing.assert_close(vectors[begin:end], alone, atol=0, rtol=0)
+    length = sum(map(len, texts)) - 4  # so near to all of them that equal parts would not do
+    vectors = attended_start.vectors(lm, texts, length, SIZE)
+    assert len(vectors) == length
+    begin, before, total = 0, 0, length + 4
+    for ids in texts:
+        before += len(ids)
+        count = length * before // total - begin
+        assert 0 < count <= len(ids)
+        moved = attended_start._activations(lm, ids, length - len(ids))
+        received = attended_start._received(lm, ids, SIZE)
+        alone = attended_start._chosen(lm, received, moved, count=count)
+        torch.testing.assert_close(vectors[begin : begin + count], alone, atol=0, rtol=0)
+        begin += count
 
 
 def test_an_lm_whose_attention_cannot_be_seen_is_refused_before_the_first_step(

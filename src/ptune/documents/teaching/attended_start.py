@@ -6,6 +6,7 @@ positions): untrained such a prefix is the document's cache without most of its 
 KVzip (Kim et al. 2025, arXiv 2505.23416) and SnapKV (Li et al. 2024, arXiv 2404.14469).
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -47,12 +48,13 @@ def vectors(
 
     Args:
         texts: the document; where it is longer than the LM's window the stretches of it, which get
-            equal parts of the prefix.
+            parts of the prefix by their lengths.
         length: P.
         slice_tokens: how many tokens are read again at once; half of them in the next slice too.
     """
     is_relative = counts_distances(lm)
-    ends = [length * number // len(texts) for number in range(len(texts) + 1)]
+    tokens = [0, *itertools.accumulate(map(len, texts))]
+    ends = [length * before // tokens[-1] for before in tokens]
     parts = [
         _chosen(
             lm,
@@ -104,7 +106,10 @@ def _received(lm: LanguageModel, ids: Ids, size: int) -> list[torch.Tensor]:
             lm.read(lm.collate([encoded], [-1], context=context))
     sums = [watcher.sums[number] for number in range(len(lm.route.sites))]
     if any(received.shape[1] < len(ids) for received in sums):
-        raise ModelError("some of its layers see a window of the text alone")
+        raise ModelError(
+            f"some layers of {lm.source} see a window of the text alone, so that attention cannot "
+            "choose what of it a prefix begins as: take another --start"
+        )
     return [received[:, : len(ids)] for received in sums]
 
 
