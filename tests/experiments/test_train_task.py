@@ -6,6 +6,8 @@ import re
 import pytest
 import tiny
 import torch
+import two_users
+from two_users import TOWNS
 
 from ptune.answers.label_words import Verbalizer
 from ptune.cli import main
@@ -27,7 +29,6 @@ from ptune.training import loop
 
 pytestmark = pytest.mark.usefixtures("kept_lms")
 
-TOWNS = ("Vienna", "Rome", "Paris", "Berlin", "London", "Madrid")
 YAML = """
 name: towns
 template: "{soft:2} {x} is {mask}"
@@ -44,14 +45,7 @@ device: cpu
 def world(tmp_path_factory):
     """A tiny LM's folder, and rows of two users and two labels."""
     path = tmp_path_factory.mktemp("world")
-    for part in tiny.tiny("bert"):
-        part.save_pretrained(path / "lm")
-    rows = [
-        {"x": f"{town} film", "label": "ab"[number % 2], "user": user}
-        for number, town in enumerate(TOWNS)
-        for user in ("anna", "bob")
-    ]
-    (path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    two_users.write(path)
     return path
 
 

@@ -6,7 +6,9 @@ import json
 import pytest
 import tiny
 import torch
+import two_users
 from killing import killed_after_every_file
+from two_users import TOWNS
 
 from ptune.documents import train_documents
 from ptune.documents.options import DistilConfig
@@ -23,7 +25,6 @@ from ptune.storage.options import ExportConfig, ImportConfig
 from ptune.tasks import new_task, yaml_task
 from ptune.tasks.options import NewConfig
 
-TOWNS = ("Vienna", "Rome", "Paris", "Berlin", "London", "Madrid")
 TASK = """
 name: towns
 template: "{soft:2} {x} is {mask}"
@@ -42,14 +43,7 @@ device: cpu
 def world(tmp_path_factory):
     """A tiny LM, rows, facts, and text."""
     path = tmp_path_factory.mktemp("world")
-    for part in tiny.tiny("bert"):
-        part.save_pretrained(path / "lm")
-    rows = [
-        {"x": f"{town} film", "label": "ab"[number % 2], "user": user}
-        for number, town in enumerate(TOWNS)
-        for user in ("anna", "bob")
-    ]
-    (path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    two_users.write(path)
     (path / "task.yaml").write_text(TASK)
     (path / "facts.csv").write_text(
         "subject,object\n"

@@ -7,6 +7,7 @@ import pathlib
 import pytest
 import tiny
 import torch
+import two_users
 
 from ptune.answers.label_words import Verbalizer
 from ptune.cli import main
@@ -28,7 +29,6 @@ from ptune.training.loop import fit
 
 pytestmark = pytest.mark.usefixtures("kept_lms")
 
-TOWNS = ("Vienna", "Rome", "Paris", "Berlin", "London", "Madrid")
 YAML = """
 name: towns
 template: "{soft:3} {x} was {mask}"
@@ -46,14 +46,7 @@ STILL = YAML.replace("learning_rate: 0.05", "learning_rate: 1.0e-30")
 def world(tmp_path_factory):
     """A tiny LM's folder, rows of two users and two labels, and seven prompts of other tasks."""
     path = tmp_path_factory.mktemp("world")
-    for part in tiny.tiny("bert"):
-        part.save_pretrained(path / "lm")
-    rows = [
-        {"x": f"{town} film", "label": "ab"[number % 2], "user": user}
-        for number, town in enumerate(TOWNS)
-        for user in ("anna", "bob")
-    ]
-    (path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    two_users.write(path)
     lm = LanguageModel.load(path / "lm", device="cpu")
     for number in range(7):
         saved(lm, path / f"source-{number}", seed=number)

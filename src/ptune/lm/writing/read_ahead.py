@@ -10,6 +10,7 @@ import torch
 from transformers import DynamicCache
 
 from ptune.lm.batch import Batch
+from ptune.lm.batching import PADDED
 from ptune.lm.patches import answer_positions
 from ptune.lm.patches.packing import Packing
 from ptune.lm.writing.roomy_cache import RoomyCache
@@ -17,9 +18,6 @@ from ptune.prompts.bank import PrefixBatch
 
 if TYPE_CHECKING:
     from ptune.lm.language_model import LanguageModel
-
-PADDED = 0.1
-"""The share of padding from which it is worth it."""
 
 
 def read_ahead(

@@ -16,6 +16,20 @@ TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
 ROUGH = 3e-2  # of 16-bit numbers
 
 
+class _Sites:
+    """Tells which attention a module computes now, since one module may be several of them."""
+
+    def __init__(self) -> None:
+        self._calls: Counter[torch.nn.Module] = Counter()
+
+    def next_of(self, module: torch.nn.Module) -> int:
+        """The number of the attention, in the order of a call, that a module computes next."""
+        sites = homes[module].sites
+        number = sites[self._calls[module] % len(sites)]
+        self._calls[module] += 1
+        return number
+
+
 class AttentionWeights:
     """Notes the weights of one attention of a call on one row. The module's output is what it is
     without this.
@@ -31,7 +45,7 @@ class AttentionWeights:
     def __init__(self, site: int, position: int):
         self.site, self.position = site, position
         self.heads: torch.Tensor | None = None
-        self._calls: Counter[torch.nn.Module] = Counter()
+        self._sites = _Sites()
 
     def __call__(self, call: AttentionCall, output: torch.Tensor) -> None:
         """See a call of attention with its output [1, Q, H, D].
@@ -40,9 +54,7 @@ class AttentionWeights:
             ModelError: the LM's code has no attention that gives its weights, or it computes
                 something else than the one that runs.
         """
-        sites = homes[call.module].sites
-        number = sites[self._calls[call.module] % len(sites)]
-        self._calls[call.module] += 1
+        number = self._sites.next_of(call.module)
         if number == self.site:
             place = slice(self.position, self.position + 1)
             self.heads = _weights(call, output, place)[0, :, 0].float()
@@ -59,7 +71,7 @@ class AttentionReceived:
 
     def __init__(self) -> None:
         self.sums: dict[int, torch.Tensor] = {}
-        self._calls: Counter[torch.nn.Module] = Counter()
+        self._sites = _Sites()
 
     def __call__(self, call: AttentionCall, output: torch.Tensor) -> None:
         """See a call of attention on one row with its output [1, Q, H, D].
@@ -67,9 +79,7 @@ class AttentionReceived:
         Raises:
             ModelError: as ``AttentionWeights``.
         """
-        sites = homes[call.module].sites
-        number = sites[self._calls[call.module] % len(sites)]
-        self._calls[call.module] += 1
+        number = self._sites.next_of(call.module)
         weights = _weights(call, output, slice(None))[0].float()  # [H, Q, K]
         received = weights.sum(1).unflatten(0, (call.key.shape[1], -1)).sum(1)
         if (before := self.sums.get(number)) is not None:
