@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make an environment for SetFit beside ptune's, for `python -m benchmarks.setfit`: its other packages are none of ptune's needs.
+# Make an environment for SetFit beside ptune's, for `python -m benchmarks.few_labels`: its other packages are none of ptune's needs.
 #
 #   scripts/setfit_env.sh FOLDER      # about 1.5 GB
 set -eu

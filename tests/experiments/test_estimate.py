@@ -7,6 +7,7 @@ import psutil
 import pytest
 import tiny
 import torch
+import yaml
 
 from ptune.cli import main
 from ptune.errors import ConfigError, PtuneError
@@ -14,7 +15,7 @@ from ptune.experiments.estimate.batch_size import SHARE, largest
 from ptune.experiments.estimate.estimate import KEPT_FREE, LIBRARIES, estimate, estimate_of
 from ptune.experiments.estimate.live_memory import LiveMemory
 from ptune.experiments.estimate.memory_of_training import PromptShape, StepShape, memory_of_step
-from ptune.experiments.train import train_task
+from ptune.experiments.train import train_model, train_setup, train_task
 from ptune.settings import TrainConfig
 from ptune.tasks import yaml_task
 from ptune.tasks.resolved import resolve
@@ -93,6 +94,48 @@ def test_a_task_is_estimated_from_its_longest_row_without_weights(task, tmp_path
     memory = result.memory
     total = memory.total + LIBRARIES + round(KEPT_FREE * memory.activations)
     assert lines[-1].split() == ["together", f"{total / 2**20:.1f}", "MiB"]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bert"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"loss": "vocabulary"}, {"reading": {"domain": "is {mask}"}}, {"choices": "c"}]
+)
+def test_rows_are_counted_as_the_lm_gets_them(family, changes, task, tmp_path):
+    """Labels of several tokens need a row each where the LM reads from left to right."""
+    for part in tiny.tiny(family):
+        part.save_pretrained(tmp_path / "lm")
+    choices = ["great film", "bad city film", "Rome"]
+    rows = [{"x": "Vienna film", "label": label, "c": choices} for label in "ab"]
+    changes = dict(changes)
+    if "choices" in changes:
+        rows = [{**row, "label": number} for number, row in enumerate(rows)]
+        changes |= {"choices": ["c"]}
+    else:
+        changes["labels"] = {"a": ["great film"], "b": ["bad"], "c": ["Rome city"]}
+        rows += [{**rows[0], "label": "c"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    content = {**yaml.safe_load(TASK), **changes}
+    if "choices" in changes:
+        del content["labels"]
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(content))
+    config = yaml_task.read(tmp_path / "task.yaml")
+    shape = estimate(config, lambda line: None).shape
+    parts = resolve.training(config)
+    lm = train_setup.load_lm(parts.source, parts.method)
+    model, tasks = train_model.build(
+        lm,
+        {None: rows},
+        form=parts.form,
+        method=parts.method,
+        learning=parts.learning,
+        output=parts.output,
+    )
+    learned = [example.learn for example in model.encode(0, rows)]
+    assert shape.rows == 4 * max(map(len, learned))
+    if family == "gpt2" and "loss" not in changes:
+        assert shape.rows > 4
+    longest = max(row.size for forms in learned for row in forms)
+    assert shape.tokens == longest or "loss" in changes
 
 
 def test_of_a_table_no_file_is_written_for_an_estimate(tmp_path, capsys):

@@ -20,7 +20,8 @@ from ptune.tasks.layouts.lama import read_vocabulary
 from ptune.tasks.resolved.task_form import Learning, TaskForm
 from ptune.tasks.schema import Words
 from ptune.tasks.task_members import Member, parsed, reader_of
-from ptune.template.language import Template
+from ptune.template.language import Kind, Template
+from ptune.template.tokenizer import Tokens
 from ptune.training.methods import Method
 
 
@@ -47,7 +48,9 @@ def task_of(
     return Task(
         form.name if name is None else f"{form.name}/{name}",
         template,
-        verbalizer=_verbalizer(form, lm, member, template=template, method=method),
+        verbalizer=verbalizer_of(
+            form, lm.tokens, lm.kind, member, template=template, method=method
+        ),
         target=form.target,
         encoder=method.encoder,
         init=method.init,
@@ -76,9 +79,23 @@ def task_of(
     )
 
 
-def _verbalizer(
-    form: TaskForm, lm: LanguageModel, member: Member, *, template: Template, method: Method
+def verbalizer_of(
+    form: TaskForm,
+    tokens: Tokens,
+    kind: Kind,
+    member: Member,
+    *,
+    template: Template,
+    method: Method,
 ) -> Verbalizer | Choices | Span | WordLabels | Extraction | None:
+    """What labels are told apart by; None where the answer is text.
+
+    Args:
+        tokens, kind: of the LM.
+
+    Raises:
+        ConfigError: the task says what no LM, or not this one, can be asked.
+    """
     answers, reading = form.answers, form.reading
     _check_one_kind(form, member)
     if answers.are_read_at_tokens:
@@ -95,9 +112,9 @@ def _verbalizer(
         return Choices(answers.choices, reading.order, reading.length)
     if answers.vocabulary:
         return allowed(
-            read_vocabulary(answers.vocabulary, lm.tokens),
-            lm.tokens,
-            template.for_lm(lm.tokens, lm.kind)[0].place,
+            read_vocabulary(answers.vocabulary, tokens),
+            tokens,
+            template.for_lm(tokens, kind)[0].place,
         )[0]
     if READERS[method.reader or reading.by].words_are_relations:
         return Verbalizer.from_words(_relations(form, member))

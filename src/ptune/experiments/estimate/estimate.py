@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from transformers import AutoConfig
 
+from ptune.answers.from_row import Choices
+from ptune.answers.label_words import Verbalizer
 from ptune.base import terminal
 from ptune.errors import ConfigError
 from ptune.experiments.estimate.memory_of_training import (
@@ -19,9 +21,9 @@ from ptune.lm.source import loading, model_files
 from ptune.model.running.losses import CPU_TOKENS
 from ptune.model.task import Row
 from ptune.tasks import task_members
+from ptune.tasks.model_task import verbalizer_of
 from ptune.tasks.resolved import resolve
 from ptune.tasks.resolved.parts import TrainingParts
-from ptune.tasks.resolved.task_form import TaskForm
 from ptune.tasks.schema import AUTO, TaskConfig
 from ptune.template.encode import EncodedRow
 from ptune.template.language import Kind, Template
@@ -29,7 +31,7 @@ from ptune.template.tokenizer import Tokens
 from ptune.training.methods import PET, Method
 
 LONGEST = 200  # rows whose tokens are counted: those with the most characters
-LIBRARIES = 85 * 2**20  # modules and buffers of PyTorch that come with a first LM and a first step
+LIBRARIES = 70 * 2**20  # modules and buffers of PyTorch that come with a first LM and a first step
 KEPT_FREE = 0.2  # the share of what each step takes and frees that the allocator keeps beside it
 
 
@@ -115,7 +117,7 @@ def estimate_of(parts: TrainingParts, rows: Sequence[Row], batch_size: int) -> E
     template = template.for_lm(tokens, kind, whole=True)[0]
     size = -(-batch_size // settings.accumulate)
     limit = CPU_TOKENS if device.type == "cpu" else 0
-    shape = _shape(_encoded(template, tokens, kind, rows=rows, form=form), size, limit)
+    shape = _shape(_encoded(template, tokens, kind, rows=rows, parts=parts), size, limit)
     prompt = _prompt(parts.learning.applied_to(method), template, tokens)
     dtype = (
         dtype if not tunes_lm or dtype.itemsize >= 4 else loading.choose_dtype("float32", device)
@@ -161,33 +163,55 @@ def check(parts: TrainingParts) -> None:
 
 
 def _encoded(
-    template: Template, tokens: Tokens, kind: Kind, *, rows: Sequence[Row], form: TaskForm
-) -> list[EncodedRow]:
-    """The longest rows, as the LM gets them."""
+    template: Template, tokens: Tokens, kind: Kind, *, rows: Sequence[Row], parts: TrainingParts
+) -> list[list[EncodedRow]]:
+    """The longest rows, each in all the forms in which the LM gets it."""
     longest = sorted(rows, key=lambda row: -sum(len(str(value)) for value in row.values()))
-    answers = [
-        tokens.follow(str(row[form.target])) if form.answers.are_written else [None]
+    limit = parts.form.max_length
+    return [
+        [
+            template.encode(row, tokens, kind, max_length=limit, answer=answer)
+            for answer in _answers(template, tokens, kind, row=row, parts=parts)
+        ]
         for row in longest[:LONGEST]
     ]
-    return [
-        template.encode(row, tokens, kind, max_length=form.max_length, answer=answer)
-        for row, answer in zip(longest, answers)
-    ]
 
 
-def _shape(encoded: Sequence[EncodedRow], size: int, limit: int) -> StepShape:
+def _answers(
+    template: Template, tokens: Tokens, kind: Kind, *, row: Row, parts: TrainingParts
+) -> Sequence[Sequence[int | None]]:
+    """How the place of the answer is filled in turn to learn a row: words of several tokens need a
+    row each, where the LM reads from left to right."""
+    form, method, reading = parts.form, parts.method, parts.form.reading
+    if form.answers.are_written:
+        return [tokens.follow(str(row[form.target]))]
+    answers: Sequence[Sequence[int | None]] = [[None]]
+    if parts.learning.loss != "vocabulary":
+        member = task_members.members(form, method)[0]
+        verbalizer = verbalizer_of(form, tokens, kind, member, template=template, method=method)
+        reader = task_members.reader_of(form, method)
+        if isinstance(verbalizer, Verbalizer):
+            answers = reader.answers(verbalizer.bind(tokens, template.place, kind))
+        elif isinstance(verbalizer, Choices):
+            answers = reader.answers(verbalizer.bind(row, tokens, template.place, kind))
+    return [*answers] * (1 + bool(reading.swap) + bool(reading.domain))
+
+
+def _shape(encoded: Sequence[Sequence[EncodedRow]], size: int, limit: int) -> StepShape:
     """What a step of ``size`` of the longest rows runs at once.
 
     Args:
+        encoded: each row in all its forms.
         limit: tokens that run at once at most; 0 for all.
     """
-    longest = max(encoded, key=lambda row: row.size)
-    rows = max(1, min(size, limit // longest.size)) if limit else size
+    forms = [form for of_row in encoded for form in of_row]
+    longest = max(form.size for form in forms)
+    count = size * max(map(len, encoded))
     return StepShape(
-        rows=rows,
-        tokens=longest.size,
-        answers=max(len(row.answer_positions) for row in encoded),
-        decoder=max(len(row.decoder or ()) for row in encoded),
+        rows=max(1, min(count, limit // longest)) if limit else count,
+        tokens=longest,
+        answers=max(len(form.answer_positions) for form in forms),
+        decoder=max(len(form.decoder or ()) for form in forms),
     )
 
 
