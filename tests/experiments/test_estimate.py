@@ -138,6 +138,68 @@ def test_rows_are_counted_as_the_lm_gets_them(family, changes, task, tmp_path):
     assert shape.tokens == longest or "loss" in changes
 
 
+LONG = "great film in Rome and Vienna " * 40
+WORDS = LONG.split()
+FORMS = {
+    "longer than the LM takes": {},
+    "windows": {"reading": {"windows": "mean"}, "max_length": 24},
+    "a text with its end": {"labels": None, "target": "text"},
+    "the first tokens of a text": {"labels": None, "target": "text", "target_length": 2},
+    "words": {
+        "labels": ["O", "B-X"],
+        "tag": "words",
+        "target": "tags",
+        "template": None,
+        "max_length": 24,
+    },
+    "a part of a text": {
+        "labels": None,
+        "extract": "context",
+        "target": "answer",
+        "template": "{soft:2} {x} {context}",
+        "max_length": 24,
+    },
+    "right spans alone": {"labels": None, "span": "text", "target": "ok"},
+}
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bert"])
+@pytest.mark.parametrize("form", list(FORMS))
+def test_a_row_of_any_form_is_encoded_as_in_training(form, family, task, tmp_path):
+    """In windows, cut to what the LM takes, with the tokens at which it is read."""
+    if family == "bert" and "text" in form and "part" not in form:
+        pytest.skip("a masked LM writes no texts")
+    for part in tiny.tiny(family):
+        part.save_pretrained(tmp_path / "lm")
+    row = {"x": LONG, "label": "a", "text": "a great city", "ok": False, "answer": "Rome"}
+    tagged = {"context": LONG, "words": WORDS, "tags": ["O"] * len(WORDS)}
+    rows = [{**row, **tagged}, {**row, **tagged, "x": "Rome", "label": "b", "ok": True}]
+    if form == "a part of a text":
+        rows = [{**row, "x": "Rome"} for row in rows]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    content = {**yaml.safe_load(TASK), "template": "{soft:2} {x|shorten} is {mask}"} | FORMS[form]
+    content["train"]["batch_size"] = 1
+    content = {key: value for key, value in content.items() if value is not None}
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(content))
+    config = yaml_task.read(tmp_path / "task.yaml")
+    shape = estimate(config, lambda line: None).shape
+    parts = resolve.training(config)
+    model, _ = train_model.build(
+        train_setup.load_lm(parts.source, parts.method),
+        {None: rows},
+        form=parts.form,
+        method=parts.method,
+        learning=parts.learning,
+        output=parts.output,
+    )
+    most = max((example.learn for example in model.encode(0, rows)), key=len)
+    if "windows" in form or "words" in form or "part" in form:
+        assert shape.rows > 4
+    assert shape.rows == len(most)
+    assert shape.tokens == max(row.size for row in most)
+    assert shape.answers == max(len(row.answer_positions) * row.is_scored for row in most)
+
+
 def test_of_a_table_no_file_is_written_for_an_estimate(tmp_path, capsys):
     table = tmp_path / "rows.csv"
     table.write_text("text,label\ngreat,a\nbad,b\n")

@@ -11,7 +11,6 @@ from torch import nn
 
 from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.answers.extraction import Extraction
-from ptune.answers.from_row import Choices, Span
 from ptune.answers.readers.reader import Reader
 from ptune.answers.readers.word_reader import WordReader
 from ptune.answers.word_labels import WordLabels
@@ -42,12 +41,12 @@ from ptune.model.task import (
     PrefixSettings,
     Row,
     Task,
+    bound_to,
     prompt_value,
 )
 from ptune.prompts.bank import Bank, Prefix
 from ptune.prompts.encoders import Baked, Multitask, Table
 from ptune.settings import DecodingConfig
-from ptune.template.language import Template
 
 __all__ = [
     "Example",
@@ -124,14 +123,11 @@ class PromptModel:
         prefix: nn.Module | None,
         reader: Reader | None,
     ) -> int:
-        template, dropped = task.template.for_lm(
-            self.lm.tokens, self.lm.kind, whole=task.reader.mask != "needed"
-        )
-        verbalizer = self._verbalizer(task, template)
+        bound_task = bound_to(task, self.lm.tokens, self.lm.kind)
+        template, verbalizer = bound_task.template, bound_task.verbalizer
         length = template.prompt_length(self.lm.tokens)
         deep = template.prefix_length(self.lm.tokens)
         _check_made(task, length, deep)
-        domain = self._domain(task, length, deep)
         bound = verbalizer if isinstance(verbalizer, BoundVerbalizer) else None
         if isinstance(verbalizer, WordLabels | Extraction):
             bound = verbalizer.bind({}, self.lm.tokens, template.place, self.lm.kind)
@@ -153,17 +149,7 @@ class PromptModel:
                 initialisation.prefix(self.lm, task, template, prefix) if deep else None,
                 new_reader,
             )
-        bound_task = BoundTask(
-            task=task,
-            template=template,
-            verbalizer=verbalizer,
-            prompt=prompt,
-            dropped=dropped,
-            domain=domain,
-        )
-        if task.threshold is not None:
-            bound_task = replace(bound_task, threshold=task.threshold)
-        self.tasks.append(bound_task)
+        self.tasks.append(replace(bound_task, prompt=prompt))
         number = len(self.tasks) - 1
         if task.reader.starts_from_rows and reader is None and rows:
             most = SOLVED_ROWS if task.reader.is_solved else STARTING_ROWS
@@ -184,17 +170,6 @@ class PromptModel:
             self._owners = owners
             raise
 
-    def _verbalizer(
-        self, task: Task, template: Template
-    ) -> BoundVerbalizer | Choices | Span | WordLabels | Extraction | None:
-        if task.verbalizer is None or isinstance(
-            task.verbalizer, Choices | Span | WordLabels | Extraction
-        ):
-            return task.verbalizer
-        if task.reader.binds_words:
-            return task.verbalizer.bind(self.lm.tokens, template.place, self.lm.kind)
-        return BoundVerbalizer(task.verbalizer.labels, (), (), self.lm.kind)
-
     def _shared_table(self, task: Task, length: int) -> Table | None:
         """The table of the task's prompt, where prompts that share it are there already: those that
         rows choose by the same field, of the same length."""
@@ -206,21 +181,6 @@ class PromptModel:
             if is_beside and isinstance(encoder, Multitask) and len(encoder.rows) == length:
                 return encoder.shared
         return None
-
-    def _domain(self, task: Task, length: int, deep: int) -> Template | None:
-        """The task's question without its text, where the soft tokens and the prefix are those of
-        its template."""
-        if task.domain is None:
-            return None
-        tokens = self.lm.tokens
-        domain, _ = task.domain.for_lm(tokens, self.lm.kind)
-        sizes = (domain.prompt_length(tokens), domain.prefix_length(tokens))
-        if sizes not in ((0, 0), (length, deep)):
-            raise ConfigError(
-                f"The domain of {task.name} should have the template's soft tokens and prefix, or "
-                f"none: {domain.source!r} has others."
-            )
-        return domain
 
     @property
     def evaluation_rows(self) -> int:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -347,3 +347,47 @@ class BoundTask:
                 f"up to 1, and holds {str(target)[:60]!r}."
             )
         return tuple(map(float, target))
+
+
+def bound_to(task: Task, tokens: Tokens, kind: Kind) -> BoundTask:
+    """A task as an LM takes it that has this tokenizer and is of this kind, without a prompt yet.
+
+    Raises:
+        TemplateError, VerbalizerError, ConfigError: the task does not fit such an LM.
+    """
+    template, dropped = task.template.for_lm(tokens, kind, whole=task.reader.mask != "needed")
+    bound_task = BoundTask(
+        task=task,
+        template=template,
+        verbalizer=_bound_verbalizer(task, template, tokens, kind),
+        prompt=-1,
+        dropped=dropped,
+        domain=_bound_domain(task, template, tokens, kind),
+    )
+    return bound_task if task.threshold is None else replace(bound_task, threshold=task.threshold)
+
+
+def _bound_verbalizer(
+    task: Task, template: Template, tokens: Tokens, kind: Kind
+) -> BoundVerbalizer | Choices | Span | WordLabels | Extraction | None:
+    if not isinstance(task.verbalizer, Verbalizer):
+        return task.verbalizer
+    if task.reader.binds_words:
+        return task.verbalizer.bind(tokens, template.place, kind)
+    return BoundVerbalizer(task.verbalizer.labels, (), (), kind)
+
+
+def _bound_domain(task: Task, template: Template, tokens: Tokens, kind: Kind) -> Template | None:
+    """The task's question without its text, where the soft tokens and the prefix are those of its
+    template."""
+    if task.domain is None:
+        return None
+    domain, _ = task.domain.for_lm(tokens, kind)
+    sizes = (domain.prompt_length(tokens), domain.prefix_length(tokens))
+    of_template = (template.prompt_length(tokens), template.prefix_length(tokens))
+    if sizes not in ((0, 0), of_template):
+        raise ConfigError(
+            f"The domain of {task.name} should have the template's soft tokens and prefix, or "
+            f"none: {domain.source!r} has others."
+        )
+    return domain

@@ -13,6 +13,7 @@ from ptune.answers.word_labels import WordLabels
 from ptune.base import plain_files
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
+from ptune.lm.source.reading import Reading
 from ptune.model import calibration
 from ptune.model.prompt_model import PromptModel, Row, Task
 from ptune.prompts.bank import Prefix
@@ -20,14 +21,13 @@ from ptune.tasks.layouts.lama import read_vocabulary
 from ptune.tasks.resolved.task_form import Learning, TaskForm
 from ptune.tasks.schema import Words
 from ptune.tasks.task_members import Member, parsed, reader_of
-from ptune.template.language import Kind, Template
-from ptune.template.tokenizer import Tokens
+from ptune.template.language import Template
 from ptune.training.methods import Method
 
 
 def task_of(
     form: TaskForm,
-    lm: LanguageModel,
+    lm: LanguageModel | Reading,
     member: Member,
     *,
     method: Method,
@@ -48,9 +48,7 @@ def task_of(
     return Task(
         form.name if name is None else f"{form.name}/{name}",
         template,
-        verbalizer=verbalizer_of(
-            form, lm.tokens, lm.kind, member, template=template, method=method
-        ),
+        verbalizer=_verbalizer(form, lm, member, template=template, method=method),
         target=form.target,
         encoder=method.encoder,
         init=method.init,
@@ -79,23 +77,14 @@ def task_of(
     )
 
 
-def verbalizer_of(
+def _verbalizer(
     form: TaskForm,
-    tokens: Tokens,
-    kind: Kind,
+    lm: LanguageModel | Reading,
     member: Member,
     *,
     template: Template,
     method: Method,
 ) -> Verbalizer | Choices | Span | WordLabels | Extraction | None:
-    """What labels are told apart by; None where the answer is text.
-
-    Args:
-        tokens, kind: of the LM.
-
-    Raises:
-        ConfigError: the task says what no LM, or not this one, can be asked.
-    """
     answers, reading = form.answers, form.reading
     _check_one_kind(form, member)
     if answers.are_read_at_tokens:
@@ -112,9 +101,9 @@ def verbalizer_of(
         return Choices(answers.choices, reading.order, reading.length)
     if answers.vocabulary:
         return allowed(
-            read_vocabulary(answers.vocabulary, tokens),
-            tokens,
-            template.for_lm(tokens, kind)[0].place,
+            read_vocabulary(answers.vocabulary, lm.tokens),
+            lm.tokens,
+            template.for_lm(lm.tokens, lm.kind)[0].place,
         )[0]
     if READERS[method.reader or reading.by].words_are_relations:
         return Verbalizer.from_words(_relations(form, member))

@@ -7,6 +7,7 @@ from ptune.answers.readers.reader import Reader
 from ptune.answers.readers.reader_table import READERS
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
+from ptune.lm.source.reading import Reading
 from ptune.tasks.resolved.task_form import TaskForm
 from ptune.tasks.schema import Words
 from ptune.template.language import Field, Template
@@ -25,7 +26,9 @@ class Member:
     seed: int = 0
 
 
-def members(form: TaskForm, method: Method, lm: LanguageModel | None = None) -> list[Member]:
+def members(
+    form: TaskForm, method: Method, lm: LanguageModel | Reading | None = None
+) -> list[Member]:
     """How a method asks the task: by its template; where it has patterns, by all that the method
     makes of those, with every verbalizer; each as often as there are prompts of different seeds.
 
@@ -152,7 +155,7 @@ def fields(form: TaskForm) -> list[Field]:
     return list(dict.fromkeys([*in_templates, *map(Field, form.reading.swap or ())]))
 
 
-def inputs(form: TaskForm, lm: LanguageModel | None = None) -> str:
+def inputs(form: TaskForm, lm: LanguageModel | Reading | None = None) -> str:
     """A template with the fields of the task's first pattern alone: one text, or a pair, which an
     LM without a separator gets as two lines.
 

@@ -1,13 +1,14 @@
 """``ptune train --estimate``: the memory of a task's training, by part, before its LM is loaded."""
 
+import itertools
 import pathlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self, cast
 
+import torch
 from transformers import AutoConfig
 
-from ptune.answers.from_row import Choices
-from ptune.answers.label_words import Verbalizer
 from ptune.base import terminal
 from ptune.errors import ConfigError
 from ptune.experiments.estimate.memory_of_training import (
@@ -17,11 +18,16 @@ from ptune.experiments.estimate.memory_of_training import (
     memory_of_step,
 )
 from ptune.experiments.train.train_rows import TaskRows
-from ptune.lm.source import loading, model_files
+from ptune.lm.source import loading, model_files, reading
+from ptune.lm.source.reading import Reading
+from ptune.model.prompt_model import PromptModel
+from ptune.model.rows.encode_rows import encode_rows
+from ptune.model.rows.examples import Example
+from ptune.model.running.forward import batches_of
 from ptune.model.running.losses import CPU_TOKENS
-from ptune.model.task import Row
+from ptune.model.task import BoundTask, Row, bound_to
 from ptune.tasks import task_members
-from ptune.tasks.model_task import verbalizer_of
+from ptune.tasks.model_task import task_of
 from ptune.tasks.resolved import resolve
 from ptune.tasks.resolved.parts import TrainingParts
 from ptune.tasks.schema import AUTO, TaskConfig
@@ -108,22 +114,19 @@ def estimate_of(parts: TrainingParts, rows: Sequence[Row], batch_size: int) -> E
     with loading.quiet_loading(source.name, pathlib.Path(folder)):
         model_files.check(folder, **where)
         lm_config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **where)
-        tokens = Tokens(loading.load_tokenizer(source.name))
-    kind = loading.kind_of(lm_config, tokens.tokenizer)
+    lm = reading.load(source.name)
     device = loading.choose_device(source.device)
     dtype = loading.choose_dtype(source.dtype, device)
     tunes_lm = method.tune != "prompt"
-    template = task_members.parsed(form, task_members.members(form, method)[0].template)
-    template = template.for_lm(tokens, kind, whole=True)[0]
+    task = _bound_task(parts, lm)
     size = -(-batch_size // settings.accumulate)
-    limit = CPU_TOKENS if device.type == "cpu" else 0
-    shape = _shape(_encoded(template, tokens, kind, rows=rows, parts=parts), size, limit)
-    prompt = _prompt(parts.learning.applied_to(method), template, tokens)
+    shape = _shape(_examples(task, rows, lm), size, _tokens_at_once(task, device))
+    prompt = _prompt(parts.learning.applied_to(method), task.template, lm.tokens)
     dtype = (
         dtype if not tunes_lm or dtype.itemsize >= 4 else loading.choose_dtype("float32", device)
     )
     memory = memory_of_step(
-        lm_config, kind, dtype, shape=shape, prompt=prompt, tunes_lm=tunes_lm, settings=settings
+        lm_config, lm.kind, dtype, shape=shape, prompt=prompt, tunes_lm=tunes_lm, settings=settings
     )
     return Estimate(memory, shape)
 
@@ -162,57 +165,78 @@ def check(parts: TrainingParts) -> None:
         )
 
 
-def _encoded(
-    template: Template, tokens: Tokens, kind: Kind, *, rows: Sequence[Row], parts: TrainingParts
-) -> list[list[EncodedRow]]:
-    """The longest rows, each in all the forms in which the LM gets it."""
+@dataclass(frozen=True)
+class _NotLoaded:
+    """What the encoding of rows asks of a model, without its LM's weights. Which tokens start and
+    end a text is nothing to how many there are."""
+
+    reading: Reading
+    tasks: list[BoundTask]
+    start: int = 0
+    end: int = 0
+
+    @property
+    def lm(self) -> Self:
+        return self
+
+    @property
+    def tokens(self) -> Tokens:
+        return self.reading.tokens
+
+    @property
+    def kind(self) -> Kind:
+        return self.reading.kind
+
+    @property
+    def max_length(self) -> int | None:
+        return self.reading.limit
+
+
+def _bound_task(parts: TrainingParts, lm: Reading) -> BoundTask:
+    """The task as its training has it."""
+    member = task_members.members(parts.form, parts.method, lm)[0]
+    task = task_of(parts.form, lm, member, method=parts.method, learning=parts.learning)
+    return bound_to(task, lm.tokens, lm.kind)
+
+
+def _examples(task: BoundTask, rows: Sequence[Row], lm: Reading) -> list[Example]:
+    """The longest rows, encoded as the training encodes them."""
     longest = sorted(rows, key=lambda row: -sum(len(str(value)) for value in row.values()))
-    limit = parts.form.max_length
-    return [
-        [
-            template.encode(row, tokens, kind, max_length=limit, answer=answer)
-            for answer in _answers(template, tokens, kind, row=row, parts=parts)
-        ]
-        for row in longest[:LONGEST]
-    ]
+    model = cast(PromptModel, _NotLoaded(lm, [task]))
+    return list(encode_rows(model, 0, longest[:LONGEST], labelled=True, room=0, first=1))
 
 
-def _answers(
-    template: Template, tokens: Tokens, kind: Kind, *, row: Row, parts: TrainingParts
-) -> Sequence[Sequence[int | None]]:
-    """How the place of the answer is filled in turn to learn a row: words of several tokens need a
-    row each, where the LM reads from left to right."""
-    form, method, reading = parts.form, parts.method, parts.form.reading
-    if form.answers.are_written:
-        return [tokens.follow(str(row[form.target]))]
-    answers: Sequence[Sequence[int | None]] = [[None]]
-    if parts.learning.loss != "vocabulary":
-        member = task_members.members(form, method)[0]
-        verbalizer = verbalizer_of(form, tokens, kind, member, template=template, method=method)
-        reader = task_members.reader_of(form, method)
-        if isinstance(verbalizer, Verbalizer):
-            answers = reader.answers(verbalizer.bind(tokens, template.place, kind))
-        elif isinstance(verbalizer, Choices):
-            answers = reader.answers(verbalizer.bind(row, tokens, template.place, kind))
-    return [*answers] * (1 + bool(reading.swap) + bool(reading.domain))
+def _tokens_at_once(task: BoundTask, device: torch.device) -> int | None:
+    """How many tokens of a batch run at once at most; None where the whole batch does."""
+    return None if device.type != "cpu" or task.task.reader.couples_rows else CPU_TOKENS
 
 
-def _shape(encoded: Sequence[Sequence[EncodedRow]], size: int, limit: int) -> StepShape:
-    """What a step of ``size`` of the longest rows runs at once.
+def _shape(examples: Sequence[Example], size: int, limit: int | None) -> StepShape:
+    """What a step of the ``size`` examples that are the most work runs at once.
 
     Args:
-        encoded: each row in all its forms.
-        limit: tokens that run at once at most; 0 for all.
+        limit: tokens that run at once at most, where more than one example does.
     """
-    forms = [form for of_row in encoded for form in of_row]
-    longest = max(form.size for form in forms)
-    count = size * max(map(len, encoded))
+    learned = [example.learn for example in examples if example.learn]
+    learned = sorted(learned or [example.fills for example in examples], key=_load, reverse=True)
+    batch = list(itertools.islice(itertools.cycle(learned), size))
+    loads = list(map(_load, batch))
+    parts = [
+        [row for number in numbers for row in batch[number]]
+        for numbers in batches_of(range(len(batch)), loads, limit or sum(loads))
+    ]
+    part = max(parts, key=lambda part: len(part) * max(row.size for row in part))
     return StepShape(
-        rows=max(1, min(count, limit // longest)) if limit else count,
-        tokens=longest,
-        answers=max(len(form.answer_positions) for form in forms),
-        decoder=max(len(form.decoder or ()) for form in forms),
+        rows=len(part),
+        tokens=max(row.size for row in part),
+        answers=max(len(row.answer_positions) if row.is_scored else 0 for row in part),
+        decoder=max(len(row.decoder or ()) for row in part),
     )
+
+
+def _load(rows: Sequence[EncodedRow]) -> int:
+    """How much work it is to learn from an example, in tokens."""
+    return sum(len(row.ids) for row in rows)
 
 
 def _prompt(method: Method, template: Template, tokens: Tokens) -> PromptShape:

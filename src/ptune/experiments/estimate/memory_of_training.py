@@ -26,7 +26,7 @@ class StepShape:
     Attributes:
         rows: how many rows.
         tokens: of each, soft tokens and prefix vectors among them.
-        answers: places of each at which the vocabulary is scored.
+        answers: places of each at which the vocabulary is scored; 0 where none is.
         decoder: tokens of each in a decoder; 0 without one.
     """
 
@@ -148,6 +148,8 @@ def _backward(model: Any, inputs: torch.Tensor, shape: StepShape) -> None:
     output = model.base_model(inputs_embeds=inputs, attention_mask=attention, **options)
     if model.base_model is model:  # T5 has no part without the head
         scores = output.logits
+    elif not shape.answers:
+        scores = output.last_hidden_state
     else:
         scores = model.get_output_embeddings()(output.last_hidden_state[:, -shape.answers :])
     scores.float().logsumexp(-1).sum().backward()
