@@ -18,6 +18,8 @@ from ptune.experiments.options import CompareConfig
 from ptune.metrics.labels import deviation, mean
 from ptune.reports.pages import compare_page
 from ptune.reports.schemas import Cell, Comparison
+from ptune.template.language import Template
+from ptune.template.parts import with_soft_words
 
 GOOD, BAD = (
     ["great film", "the best", "a great city", "good euro"],
@@ -259,6 +261,28 @@ def test_a_pattern_is_chosen_without_test_rows(folder, select, monkeypatch):
         12,
     ]
     assert select != "first" or judged[-1][1] == "{text} is {mask}"
+
+
+def test_optiprompt_takes_the_pattern_that_a_manual_prompt_takes(folder, monkeypatch):
+    """The untrained LM is asked by each hand-written pattern, and once for both methods."""
+    judged = []
+    real = compare_methods.judge
+
+    def watched(model, rows, metrics, **more):
+        judged.append(len(rows))
+        return real(model, rows, metrics, **more)
+
+    monkeypatch.setattr(compare_checks, "rehearse", lambda *given: None)
+    monkeypatch.setattr(compare_methods, "judge", watched)
+    run(folder, methods="manual,optiprompt", seeds=1)
+    results = folder / "out" / "results" / "opinions"
+    manual, trained = (
+        json.loads((results / f"{name}-2-0.json").read_text()) for name in ("manual", "optiprompt")
+    )
+    softened = with_soft_words(Template.parse(manual["template"]).parts)
+    assert trained["template"] == softened != manual["template"]
+    assert trained["words"] == manual["words"] and trained["trained"] == 32
+    assert judged.count(8) == 4
 
 
 def test_pet_and_ipet(folder):

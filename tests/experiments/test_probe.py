@@ -135,6 +135,13 @@ def test_all_methods(world, tmp_path, capsys):
     assert not (tmp_path / "checkpoints").exists() or not any((tmp_path / "checkpoints").iterdir())
 
 
+def test_optiprompt_trains_the_words_of_the_manual_prompt(world, tmp_path):
+    results = probe(config(world, tmp_path, methods="manual,optiprompt"), lambda line: None)
+    kept = [json.loads(path.read_text()) for path in tmp_path.glob("prompts/*/prompt.json")]
+    assert [one["template"] for one in kept] == ['{subject} {soft:"is in"} {mask} .'] * 3
+    assert results.methods["optiprompt"].trained_parameters == 2 * 32
+
+
 def test_the_lm_is_as_it_was_after_each_tuning(world, tmp_path):
     """Fine-tuning one relation must not help the next, nor a method that comes later."""
     after = probe(config(world, tmp_path / "a", methods="fine-tune,manual"))

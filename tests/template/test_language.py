@@ -9,6 +9,7 @@ from transformers import AddedToken
 
 from ptune.errors import TemplateError
 from ptune.template.language import Field, Mask, Sep, Soft, Template, Text
+from ptune.template.parts import with_soft_words
 from ptune.template.tokenizer import Tokens
 
 BERT, GPT2, ROBERTA, T5, LLAMA = (
@@ -611,3 +612,23 @@ def test_prefixes_that_cannot_be(text, kind, message):
 def test_a_prefix_behind_the_answer_is_dropped_for_a_causal_lm():
     template, dropped = Template.parse("{x} {mask} {prefix:2}").for_lm(BERT, "causal")
     assert dropped == "{prefix:2}" and template.prefixes(tokens_of()) == []
+
+
+@pytest.mark.parametrize(
+    "pattern, softened",
+    [
+        ("{x} It was {mask}.", '{x} {soft:"It was"} {mask}.'),
+        ("[Category: {mask}] {x}", '{soft:"[Category:"} {mask}] {x}'),
+        ("{mask}: {x}", '{mask}{soft:":"} {x}'),
+        ('"{x}" is {{so}} {mask}', '"{x}" {soft:"is"} {{{soft:"so"}}} {mask}'),
+        ("[X] was born in [Y] .", '{subject} {soft:"was born in"} {mask} .'),
+        ("{soft:3} {x|strip} of {mask}", '{soft:3} {x|strip} {soft:"of"} {mask}'),
+        ("a\n{x} a a {mask}", '{soft:"a"}\n{x} {soft:"a a"} {mask}'),
+        ('"{x}" {mask}', '"{x}" {mask}'),
+    ],
+)
+def test_soft_tokens_in_the_place_of_words(pattern, softened):
+    parts = Template.parse(pattern).parts
+    assert with_soft_words(parts) == softened
+    kept = [part for part in Template.parse(softened).parts if not isinstance(part, Text | Soft)]
+    assert kept == [part for part in parts if not isinstance(part, Text | Soft)]

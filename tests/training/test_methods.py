@@ -16,6 +16,7 @@ def test_what_each_method_trains():
         "fine-tune": "lm",
         "manual+fine-tune": "lm",
         "prefix-tuning": "prompt",
+        "optiprompt": "prompt",
         "prompt-tuning": "prompt",
         "prompt-tuning-adamw": "prompt",
         "p-tuning-v2": "prompt",

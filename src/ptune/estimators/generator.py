@@ -13,6 +13,7 @@ from ptune.metrics import texts as text_metrics
 from ptune.survey import proposals
 from ptune.tasks.resolved import resolve
 from ptune.tasks.schema import TaskConfig
+from ptune.tasks.task_members import framed
 from ptune.training.methods import Method
 
 
@@ -84,11 +85,10 @@ class PromptGenerator(PromptEstimator):
 
     def _template(self, chosen: Method, lm: LanguageModel) -> str:
         """The template where none is given: the method's frame about all fields and the answer."""
-        text = proposals.soft_template(self.fields_, "Answer")
-        if "<pattern>" in chosen.frame:
-            plain = proposals.pattern(self.fields_, "Answer")
-            text = chosen.frame.replace("<pattern>", plain)
-        return text if lm.kind == "causal" else text.replace(" Answer: {mask}", "")
+        proposed = proposals.pattern if chosen.takes_pattern else proposals.soft_template
+        text = proposed(self.fields_, "Answer")
+        text = text if lm.kind == "causal" else text.replace(" Answer: {mask}", "")
+        return framed(chosen, text) if chosen.takes_pattern else text
 
     def predict(self, X: Any) -> np.ndarray:
         """The text that the LM writes for each row [n].

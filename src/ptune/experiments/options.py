@@ -40,8 +40,9 @@ class ProbeConfig(Config):
     """Methods to compare, with commas between; all is the paper's four:
     manual,p-tuning,fine-tune,manual+fine-tune."""
     preset: Literal["paper"] | None = None
-    """paper: take the settings of training of the methods' papers (p-tuning, prompt-tuning,
-    prefix-tuning), where ours suit small LMs and few rows; what --train says replaces them."""
+    """paper: take the settings of training of the methods' papers (p-tuning, optiprompt,
+    prompt-tuning, prefix-tuning), where ours suit small LMs and few rows; what --train says
+    replaces them."""
     template: str | None = None
     """Template of the methods that train a prompt: three counts (soft tokens, subject, soft tokens,
     answer, soft tokens), or a template's text; each method's own by default, which is 3,3,3 for
@@ -301,8 +302,9 @@ class CompareConfig(Config):
         "majority,manual,head,manual+fine-tune,p-tuning,p-tuning+lm,prompt-tuning-adamw,p-tuning-v2"
     )
     """Methods, with commas between. Beside those named: pet and ipet (tasks with unlabelled rows),
-    contrastive, regression, p-tuning-v2+head, prompt-tuning, prefix-tuning, next-sentence. What a
-    user would get without prompts (majority, tf-idf, linear-probe) always stands beside them."""
+    contrastive, regression, optiprompt, p-tuning-v2+head, prompt-tuning, prefix-tuning,
+    next-sentence. What a user would get without prompts (majority, tf-idf, linear-probe) always
+    stands beside them."""
     preset: Literal["code"] | None = None
     """code: take the patterns, the number of soft tokens and iPET's growth of the papers' released
     code, where they differ from the papers; the tasks of SuperGLUE know them."""

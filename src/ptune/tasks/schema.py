@@ -252,8 +252,8 @@ class TaskConfig(Config):
     """code: take the patterns, the number of soft tokens and iPET's growth of the paper's released
     code, where they differ from the paper; of the tasks that come with ptune those of SuperGLUE
     know them. paper: take the settings of training of the method's paper, where ours suit small LMs
-    and few rows (p-tuning, p-tuning+lm, prompt-tuning, prefix-tuning, pet, ipet); what stands under
-    train and pet replaces them."""
+    and few rows (p-tuning, optiprompt, p-tuning+lm, prompt-tuning, prefix-tuning, pet, ipet); what
+    stands under train and pet replaces them."""
     labels: Words = {}
     """For each label its word, or several; of a task with tag a list of the labels. Without
     labels, choices and vocabulary, the answer is

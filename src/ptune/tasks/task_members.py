@@ -11,6 +11,7 @@ from ptune.lm.source.reading import Reading
 from ptune.tasks.resolved.task_form import TaskForm
 from ptune.tasks.schema import Words
 from ptune.template.language import Field, Template
+from ptune.template.parts import with_soft_words
 from ptune.training.methods import PET, Method
 
 FOR_WORDS = ("p-tuning-v2+head", "prefix-tuning", "p-tuning", "prompt-tuning-adamw", "head")
@@ -18,12 +19,13 @@ FOR_WORDS = ("p-tuning-v2+head", "prefix-tuning", "p-tuning", "prompt-tuning-ada
 
 @dataclass(frozen=True)
 class Member:
-    """One way to ask a task: a template, the labels' words, and how far its seed is from the
-    task's."""
+    """One way to ask a task: a template, the labels' words, how far its seed is from the task's,
+    and the hand-written pattern that the template is made of, where it is of one alone."""
 
     template: str
     words: Words
     seed: int = 0
+    pattern: str = ""
 
 
 def members(
@@ -43,12 +45,18 @@ def members(
                 f"{list(answers.names)}: give all, in that order."
             )
     verbalizers = [answers.labels, *answers.verbalizers]
+    patterns = [""]
     if answers.word_labels and not form.template:
         templates = [_around_words(method, Field(answers.word_labels.field).shown)]
     elif not form.patterns:
-        templates = [form.template]
-    elif "<pattern>" in method.frame:
-        templates = [method.frame.replace("<pattern>", pattern) for pattern in form.patterns]
+        templates = [
+            framed(method, form.template)
+            if form.template and "<soft pattern>" in method.frame
+            else form.template
+        ]
+    elif method.takes_pattern:
+        patterns = list(form.patterns)
+        templates = [framed(method, pattern) for pattern in patterns]
     else:
         templates, verbalizers = (
             [
@@ -60,13 +68,25 @@ def members(
         )
     if not all(templates):
         raise ConfigError(f"{form.name} has no template, which {method.name} needs.")
-    choices = itertools.product(templates, verbalizers, range(form.prompts))
-    return [Member(template, words, seed) for template, words, seed in choices]
+    choices = itertools.product(zip(templates, patterns), verbalizers, range(form.prompts))
+    return [Member(template, words, seed, pattern) for (template, pattern), words, seed in choices]
+
+
+def framed(method: Method, pattern: str) -> str:
+    """The template that a method makes of a hand-written pattern.
+
+    Raises:
+        TemplateError: the pattern cannot be parsed.
+    """
+    if "<soft pattern>" not in method.frame:
+        return method.frame.replace("<pattern>", pattern)
+    return method.frame.replace("<soft pattern>", with_soft_words(Template.parse(pattern).parts))
 
 
 def _around_words(method: Method, words: str) -> str:
     """The template of a method whose rows are words with labels: its learned tokens before them."""
     frame = method.frame.replace("<template>", "{soft:3} <inputs> {soft:3}")
+    frame = frame.replace("<soft pattern>", "<inputs>")
     return frame.replace("<pattern>", words).replace("<inputs>", words)
 
 

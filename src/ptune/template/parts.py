@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -126,6 +127,38 @@ def shown(part: Part) -> str:
     if isinstance(part, Decoder):
         return "{decoder}"
     return "{mask}" if isinstance(part, Mask) else "{sep}"
+
+
+def with_soft_words(parts: Sequence[Part]) -> str:
+    """A template of these parts with soft tokens in the place of its words, as which they begin.
+    Signs stay, but where there are no words they take the place of those; quotes and braces always
+    do, since soft tokens cannot begin as them."""
+    texts = [part.text for part in parts if isinstance(part, Text)]
+    softened = _has_words if any(map(_has_words, texts)) else str.strip
+    return "".join(
+        "".join(
+            _soft(piece) if softened(piece) and piece[0] not in '{}"' else _doubled(piece)
+            for piece in re.split(r'([{}"]+)', part.text)
+        )
+        if isinstance(part, Text)
+        else shown(part)
+        for part in parts
+    )
+
+
+def _has_words(text: str) -> bool:
+    return any(sign.isalnum() for sign in text)
+
+
+def _soft(text: str) -> str:
+    words = text.strip()
+    before, behind = text.split(words)
+    return f'{before}{{soft:"{words}"}}{behind}'
+
+
+def _doubled(text: str) -> str:
+    """A text with the braces that it holds written as text."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _shown_length(part: Soft | PrefixPart) -> str:

@@ -32,6 +32,7 @@ class Method:
         hidden: width of the MLP that makes a deep prefix, where the template has one; 0 for none.
         prefix_init: what a deep prefix begins as: random values, or the words of a text.
         frame: its template in a task with hand-written patterns: "<pattern>" is one of those,
+            "<soft pattern>" one with soft tokens for its words,
             "<template>" the task's own with soft tokens, "<inputs>" the fields alone, as a pair
             where there are two.
         reader: what reads the labels, a name of ``ptune.READERS``; None as the task says it.
@@ -52,6 +53,11 @@ class Method:
     reader: ReaderName | None = None
     pooling: Literal["first", "mean"] = "first"
     about: str = ""
+
+    @property
+    def takes_pattern(self) -> bool:
+        """Whether its template is made of one hand-written pattern."""
+        return "pattern>" in self.frame
 
 
 FINE_TUNING = TrainConfig(
@@ -107,6 +113,29 @@ METHODS = {
             ),
             frame="<template>",
             about="soft tokens among the words, made by a BiLSTM while they are trained",
+        ),
+        # OptiPrompt (Zhong et al. 2021, section 4): the vectors of the hand-written prompt's words
+        # are trained directly, by Adam in batches of 16 with a tenth of warm-up. Its rate of 3e-3
+        # learns few rows by heart.
+        Method(
+            "optiprompt",
+            "OptiPrompt",
+            "manual",
+            tune="prompt",
+            train=TrainConfig(
+                optimiser="adam",
+                learning_rate=1e-3,
+                batch_size=16,
+                epochs=25,
+                least_steps=LEAST,
+                warmup=0.1,
+                decay="linear",
+                patience=6,
+                patience_steps=WAITED,
+            ),
+            encoder="table",
+            frame="<soft pattern>",
+            about="the words of the hand-written prompt, trained from where they are",
         ),
         # P-tuning on SuperGLUE (section 4.2): prompt and LM are tuned; its few-shot code takes
         # AdamW at 1e-5 for the LM, 1e-4 or 1e-5 for the

@@ -35,6 +35,20 @@ PAPER = {
             patience=20,
         ),
     ),
+    # OptiPrompt's code: Adam at 3e-3, a tenth of warm-up and a linear fall, 16 rows a step, 10
+    # epochs.
+    "optiprompt": replace(
+        METHODS["optiprompt"],
+        train=TrainConfig(
+            optimiser="adam",
+            learning_rate=3e-3,
+            batch_size=16,
+            epochs=10,
+            warmup=0.1,
+            decay="linear",
+            patience=0,
+        ),
+    ),
     # P-tuning's few-shot code: AdamW at 1e-5 for the LM and 1e-4 for the prompt, a linear fall, 16
     # rows a step, a look at dev every 20 steps. How many steps differs by task; 250 are PET's.
     "p-tuning+lm": replace(

@@ -284,8 +284,7 @@ def _zero_shot_score(
 ) -> float:
     """The main figure of the pattern on the labelled rows when nothing is trained, without what the
     method puts before it."""
-    front = method.frame.removesuffix("<pattern>")
-    plain = Member(member.template.replace(front, "", 1), member.words)
+    plain = Member(member.pattern or member.template, member.words)
     if str(plain) not in split.zero_shot:
         model = _untrained(lm, split, method_of("manual"), plain)
         figures = judge(model, [*split.train, *split.dev], split.form.judging.metrics)

@@ -78,7 +78,7 @@ def _try_rows(
 
 def _asked(plan: Plan, method: Method) -> Sequence[ProbeTask]:
     """The relations that a method asks."""
-    return [problem for problem in plan.problems if method.template != "manual" or problem.manual]
+    return [problem for problem in plan.problems if problem.template(method)]
 
 
 def rehearse(plan: Plan) -> None:

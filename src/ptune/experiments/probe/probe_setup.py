@@ -191,21 +191,28 @@ def plan_of(
             '--manual "The capital of [X] is '
             '[Y] .", or leave the manual methods out of --methods.'
         )
-    prompts = [
-        (m, Template.parse(m.template).for_lm(lm.tokens, lm.kind)[0].prompt_length(lm.tokens))
-        for m in methods
-        if m.tune == "prompt"
-    ]
     fitting = [
         how_many_together(
-            lm, m.encoder, length=length, batch_size=m.train.batch_size, problems=len(problems)
+            lm,
+            method.encoder,
+            length=_longest_prompt(lm, method, problems),
+            batch_size=method.train.batch_size,
+            problems=len(problems),
         )
-        for m, length in prompts
+        for method in methods
+        if method.tune == "prompt"
     ]
     together = together or min(fitting, default=1)
     return Plan(
         lm, problems, methods=methods, seeds=seeds, out=out, together=together, wordings=wordings
     )
+
+
+def _longest_prompt(lm: LanguageModel, method: Method, problems: Sequence[ProbeTask]) -> int:
+    """The pseudo tokens of a method, where it has the most of them."""
+    texts = {text for problem in problems if (text := problem.template(method))}
+    templates = [Template.parse(text).for_lm(lm.tokens, lm.kind)[0] for text in texts]
+    return max(template.prompt_length(lm.tokens) for template in templates)
 
 
 def identity_of(plan: Plan, words: Verbalizer) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ptune.runs.logs.training_log import TrainingLog
 from ptune.runs.trials import Trial
 from ptune.settings import TrainConfig
 from ptune.storage import prompt_folder
+from ptune.tasks.task_members import framed
 from ptune.template.language import Template
 from ptune.training.loop import account, fit
 from ptune.training.methods import Method
@@ -52,6 +53,13 @@ class ProbeTask:
     main: str
     majority: float
     loss: Loss = "vocabulary"
+
+    def template(self, method: Method) -> str | None:
+        """The template by which a method asks; None where it needs a hand-written prompt and there
+        is none."""
+        if method.template != "manual":
+            return method.template
+        return framed(method, self.manual) if self.manual else None
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,7 @@ def trials_of(plan: Plan) -> list[Trial]:
     that train prompts alone share a bank, as many together as the plan says."""
     trials = []
     for method in plan.methods:
-        problems = [task for task in plan.problems if method.template != "manual" or task.manual]
+        problems = [problem for problem in plan.problems if problem.template(method)]
         size = plan.together if method.tune == "prompt" else 1
         for seed in range(plan.seeds if method.tune != "nothing" else 1):
             for number, problem in enumerate(problems):
@@ -222,8 +230,7 @@ def _train(
 
 def add_problem(model: PromptModel, method: Method, problem: ProbeTask, seed: int) -> int:
     """Put a problem into a model as a method asks it; return its number there."""
-    text = problem.manual if method.template == "manual" else method.template
-    template = Template.parse(str(text))
+    template = Template.parse(str(problem.template(method)))
     return model.add(
         Task(
             problem.name,
