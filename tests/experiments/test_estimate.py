@@ -268,6 +268,7 @@ def test_what_is_not_estimated_finds_no_batch_size(task, changes, message):
     [
         ({"method": "manual"}, "manual trains nothing"),
         ({"tune": "head"}, "trains a head alone"),
+        ({"template": "{x} is {mask}"}, "has no soft tokens and no prefix"),
         ({"prompts": 2}, "trains several in one batch"),
         ({"train": {"learning_rate": "auto"}}, "trains several in one batch"),
         ({"train": {"batch_size": "auto"}}, "--estimate is of a batch size"),

@@ -41,3 +41,10 @@ def test_optiprompt_begins_as_the_hand_written_prompt(family, task):
     random = scores(lm, form, "optiprompt", "{x} {soft:3} {mask}")
     assert not torch.allclose(manual, random, atol=1e-2)
     torch.testing.assert_close(scores(lm, form, "optiprompt"), manual, atol=1e-5, rtol=1e-5)
+
+
+def test_words_with_labels_have_no_wording_that_could_be_trained():
+    words = TaskConfig(name="task", labels=["O", "B-x"], target="tags", tag="words")
+    form = resolve.task_form(words)
+    asked = task_members.members(form, METHODS["optiprompt"])
+    assert [member.template for member in asked] == ["{words}"]

@@ -32,7 +32,7 @@ from ptune.tasks.resolved import resolve
 from ptune.tasks.resolved.parts import TrainingParts
 from ptune.tasks.schema import AUTO, TaskConfig
 from ptune.template.encode import EncodedRow
-from ptune.template.language import Kind, Template
+from ptune.template.language import Kind, PrefixPart, Soft, Template
 from ptune.template.tokenizer import Tokens
 from ptune.training.methods import PET, Method
 
@@ -158,10 +158,18 @@ def check(parts: TrainingParts) -> None:
             f"An estimate of memory is of a training of a prompt or of an LM, and {method.name} "
             f"trains {trains}."
         )
-    if form.prompt_by or parts.finds_rate or len(task_members.members(form, method)) > 1:
+    members = task_members.members(form, method)
+    if form.prompt_by or parts.finds_rate or len(members) > 1:
         raise ConfigError(
             f"An estimate of memory is of one prompt, and {form.name} trains several in one batch, "
             "as users have, an ensemble, or learning_rate: auto."
+        )
+    template = task_members.parsed(form, members[0].template)
+    has_prompt = any(isinstance(part, Soft | PrefixPart) for part in template.parts)
+    if method.tune == "prompt" and not has_prompt:
+        raise ConfigError(
+            "An estimate of memory is of a training of a prompt or of an LM, and the template of "
+            f"{form.name} has no soft tokens and no prefix."
         )
 
 
