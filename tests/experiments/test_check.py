@@ -1,5 +1,6 @@
 """``ptune check``: what it shows of files, and that the YAML it prints reads them."""
 
+import contextlib
 import gzip
 import json
 import subprocess
@@ -194,6 +195,51 @@ def test_the_files_of_a_task_are_checked_as_training_would(tmp_path, capsys):
     code, printed = check(capsys, tmp_path / "task.yaml")
     assert code == 2 and "line 14" in printed and "'lost', which the task does not have" in printed
     assert "Leakage: test has 14 rows" in printed and "lengths in tokens" in printed
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "message"),
+    [
+        ({}, 0, "1 of 3 rows have more than 30 tokens, by 31 at most, and would be cut."),
+        ({"reading": {"windows": "mean"}}, 0, "and would be read in windows."),
+        ({"template": None, "tag": "words", "target": "tags"}, 0, "and would be read in windows."),
+        (
+            {"template": "{text} {mask}"},
+            2,
+            "1 of 3 rows are too long, and training refuses them. {file}, line 3: The row needs 61",
+        ),
+        ({"labels": {"a": "good", "b": "good"}}, 2, "'a' and 'b' have the same word for this LM"),
+    ],
+)
+def test_what_becomes_of_long_rows_is_what_training_makes_of_them(
+    changes, code, message, tmp_path, capsys
+):
+    file = tmp_path / "rows.jsonl"
+    texts = ("good", "bad", "good " * 57 + "end")
+    rows = [
+        {"text": text, "label": "ab"[number % 2], "words": text.split()}
+        for number, text in enumerate(texts)
+    ]
+    rows = [{**row, "tags": ["ab"[n % 2] for n, _ in enumerate(row["words"])]} for row in rows]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    content = {
+        "name": "t",
+        "template": "{text|shorten} {mask}",
+        "labels": {"a": "good", "b": "bad"},
+        "data": {"train": str(file), "dev": str(file)},
+        "method": "manual",
+        "max_length": 30,
+    } | changes
+    if "tag" in content:
+        content |= {"method": "p-tuning", "labels": ["a", "b"], "train": {"steps": 1}}
+    content = {name: value for name, value in content.items() if value is not None}
+    (tmp_path / "task.yaml").write_text(json.dumps(content))
+    got, printed = check(capsys, tmp_path / "task.yaml")
+    assert got == code and message.format(file=file) in printed, printed
+    with contextlib.suppress(SystemExit):
+        main.main(["train", str(tmp_path / "task.yaml"), "--out", str(tmp_path / "out")])
+    errors = capsys.readouterr().err
+    assert ("ptune: " in errors) == (code == 2), errors
 
 
 def test_a_texts_columns_may_be_a_pair_or_an_answer_to_write(tmp_path, monkeypatch, capsys):

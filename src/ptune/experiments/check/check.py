@@ -3,10 +3,11 @@
 import json
 import pathlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ptune.base import terminal
-from ptune.errors import DataError, nearest
+from ptune.errors import DataError, PtuneError, nearest
 from ptune.experiments.check import check_files, check_page, check_task_text
 from ptune.experiments.check.check_files import Checked, CheckedFile, Row, plain_text
 from ptune.experiments.options import CheckConfig
@@ -20,6 +21,7 @@ from ptune.template.language import Field, Template, TemplateError, text_of
 if TYPE_CHECKING:
     from ptune.experiments.check.check_lengths import TokenCounts
     from ptune.lm.source.reading import Reading
+    from ptune.model.task import BoundTask
     from ptune.tasks.resolved.task_form import TaskForm
     from ptune.tasks.schema import DataConfig
 
@@ -49,7 +51,7 @@ def check(config: CheckConfig, report: Callable[[str], None] = terminal.print_li
         report(terminal.clean_json(text))
     else:
         check_page.show(checked, counts)
-    return checked.faults + checked.refused
+    return checked.faults + checked.refused + sum(counted.too_long for counted in counts.values())
 
 
 def _check_rows(config: CheckConfig) -> tuple[Checked, Counts]:
@@ -120,12 +122,18 @@ def _token_counts(
     *,
     reading: "Reading",
     limit: int | None,
+    task: "BoundTask | None" = None,
 ) -> Counts:
     from ptune.experiments.check import check_lengths
 
     return {
         file.name: check_lengths.count(
-            file.read(), template, reading, limit=limit, step=_step(file.rows, config.sample)
+            file.read(),
+            template,
+            reading,
+            limit=limit,
+            step=_step(file.rows, config.sample),
+            task=task,
         )
         for file in checked.files
     }
@@ -137,9 +145,11 @@ def _step(rows: int, sample: int) -> int:
 
 def _check_task(config: CheckConfig) -> tuple[Checked, Counts]:
     """Look at the files of a task, as training would."""
-    from ptune.tasks import task_members, yaml_task
+    from ptune.model.task import bound_to
+    from ptune.tasks import model_task, task_members, yaml_task
     from ptune.tasks.resolved import resolve
     from ptune.tasks.rows import data_sets, splits
+    from ptune.tasks.schema import AUTO
 
     if len(config.files) > 1:
         raise DataError("A task is checked alone: give one YAML file, or files of rows.")
@@ -170,12 +180,27 @@ def _check_task(config: CheckConfig) -> tuple[Checked, Counts]:
     checked = check_files.survey(files, lambda first: roles, text)
     _refused_by_training(form, data, checked)
     reading = _reading(config.lm or task.lm)
-    limits = [limit for limit in (config.max_length, form.max_length) if limit is not None]
-    member = task_members.members(form, resolve.shown_method(task))[0]
-    template = task_members.parsed(form, member.template)
     assert reading is not None
+    limits = [limit for limit in (config.max_length, form.max_length) if limit is not None]
+    method = resolve.shown_method(task)
+    member = task_members.members(form, method, reading)[0]
+    bound_task = None
+    if task.method != AUTO:
+        try:
+            learning = resolve.learning(task)
+            asked = model_task.task_of(form, reading, member, method=method, learning=learning)
+            bound_task = bound_to(
+                replace(asked, max_length=min(limits, default=None)), reading.tokens, reading.kind
+            )
+        except PtuneError as error:
+            checked.files[0].faults.append(str(error))
     return checked, _token_counts(
-        config, checked, template, reading=reading, limit=min(limits, default=None)
+        config,
+        checked,
+        task_members.parsed(form, member.template),
+        reading=reading,
+        limit=min(limits, default=None),
+        task=bound_task,
     )
 
 

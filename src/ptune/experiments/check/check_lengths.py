@@ -7,6 +7,8 @@ from typing import Any
 
 from ptune.errors import PtuneError, TemplateError
 from ptune.lm.source.reading import Reading
+from ptune.model.rows.without_weights import examples_without_weights
+from ptune.model.task import BoundTask
 from ptune.survey.text_checks.texts import Lengths
 from ptune.survey.text_checks.unknown_text import Unknown
 from ptune.template.language import Field, Template, text_of
@@ -21,7 +23,10 @@ class TokenCounts:
     Attributes:
         rows: how many were tokenised; refused: how many of those cannot be, such as empty ones.
         lengths: of whole rows, with the template around their texts.
-        cut: how many do not fit; most_cut: the tokens that are too many in the longest.
+        cut: how many are longer than fits, and are cut; most_cut: the tokens that are
+            too many in the longest of them.
+        windows: how many are read in several windows.
+        too_long: how many cannot be cut so far that they fit; why: what is said of the first one.
         limit: the most tokens of an input; None for no limit.
     """
 
@@ -31,7 +36,26 @@ class TokenCounts:
     lengths: Lengths = field(default_factory=lambda: Lengths("tokens"))
     cut: int = 0
     most_cut: int = 0
+    windows: int = 0
+    too_long: int = 0
+    why: str = ""
     unknown: Unknown = field(default_factory=Unknown)
+
+    def add_longer(self, row: Row, more: int, task: BoundTask | None, reading: Reading) -> None:
+        """Count a row that has so many tokens more than fit."""
+        try:
+            example = None
+            if task is not None:
+                (example,) = examples_without_weights(task, reading, [row], labelled=False)
+        except TemplateError as error:
+            self.too_long += 1
+            self.why = self.why or str(error)
+            return
+        if example is None or example.cut:
+            self.cut += 1
+            self.most_cut = max(self.most_cut, more)
+        else:
+            self.windows += 1
 
     def findings(self, where: str) -> list[str]:
         """What is to be told.
@@ -45,6 +69,16 @@ class TokenCounts:
                 f"{where}: {self.cut:,} of {self.rows:,} rows have more than {self.limit} tokens, "
                 f"by {self.most_cut} at most, and would be cut."
             )
+        if self.windows:
+            sentences.append(
+                f"{where}: {self.windows:,} of {self.rows:,} rows have more than {self.limit} "
+                "tokens, and would be read in windows."
+            )
+        if self.too_long:
+            sentences.append(
+                f"{where}: {self.too_long:,} of {self.rows:,} rows are too long, and training "
+                f"refuses them. {self.why}"
+            )
         if sentence := self.unknown.sentence(where):
             refused = (
                 " Training refuses this unless --allow-unknown is given."
@@ -56,13 +90,20 @@ class TokenCounts:
 
 
 def count(
-    rows: Iterable[Row], template: Template, reading: Reading, *, limit: int | None, step: int = 1
+    rows: Iterable[Row],
+    template: Template,
+    reading: Reading,
+    *,
+    limit: int | None,
+    step: int = 1,
+    task: BoundTask | None = None,
 ) -> TokenCounts:
     """Tokenise every so manieth row.
 
     Args:
         template: in which the rows' texts stand.
         limit: the most tokens of an input, where it is not the LM's.
+        task: says what becomes of rows that are longer; without it they are cut.
     """
     usable, _ = template.for_lm(reading.tokens, reading.kind, whole=True)
     fields = [part for part in usable.parts if isinstance(part, Field)]
@@ -81,6 +122,5 @@ def count(
         counts.unknown.count([" ".join(texts)], reading.tokens)
         counts.lengths.add(size)
         if counts.limit is not None and size > counts.limit:
-            counts.cut += 1
-            counts.most_cut = max(counts.most_cut, size - counts.limit)
+            counts.add_longer(row, size - counts.limit, task, reading)
     return counts

@@ -207,5 +207,7 @@ def _tokens_json(counted: "TokenCounts") -> dict[str, Any]:
         **counted.lengths.summary,
         "histogram": dict(counted.lengths.histogram()),
         "cut": counted.cut,
+        "windows": counted.windows,
+        "too_long": counted.too_long,
         "unknown_share": counted.unknown.share,
     }

@@ -4,7 +4,6 @@ import itertools
 import pathlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self, cast
 
 import torch
 from transformers import AutoConfig
@@ -20,9 +19,8 @@ from ptune.experiments.estimate.memory_of_training import (
 from ptune.experiments.train.train_rows import TaskRows
 from ptune.lm.source import loading, model_files, reading
 from ptune.lm.source.reading import Reading
-from ptune.model.prompt_model import PromptModel
-from ptune.model.rows.encode_rows import encode_rows
 from ptune.model.rows.examples import Example
+from ptune.model.rows.without_weights import examples_without_weights
 from ptune.model.running.forward import batches_of
 from ptune.model.running.losses import CPU_TOKENS
 from ptune.model.task import BoundTask, Row, bound_to
@@ -32,7 +30,7 @@ from ptune.tasks.resolved import resolve
 from ptune.tasks.resolved.parts import TrainingParts
 from ptune.tasks.schema import AUTO, TaskConfig
 from ptune.template.encode import EncodedRow
-from ptune.template.language import Kind, PrefixPart, Soft, Template
+from ptune.template.language import PrefixPart, Soft, Template
 from ptune.template.tokenizer import Tokens
 from ptune.training.methods import PET, Method
 
@@ -173,33 +171,6 @@ def check(parts: TrainingParts) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _NotLoaded:
-    """What the encoding of rows asks of a model, without its LM's weights. Which tokens start and
-    end a text is nothing to how many there are."""
-
-    reading: Reading
-    tasks: list[BoundTask]
-    start: int = 0
-    end: int = 0
-
-    @property
-    def lm(self) -> Self:
-        return self
-
-    @property
-    def tokens(self) -> Tokens:
-        return self.reading.tokens
-
-    @property
-    def kind(self) -> Kind:
-        return self.reading.kind
-
-    @property
-    def max_length(self) -> int | None:
-        return self.reading.limit
-
-
 def _bound_task(parts: TrainingParts, lm: Reading) -> BoundTask:
     """The task as its training has it."""
     member = task_members.members(parts.form, parts.method, lm)[0]
@@ -210,8 +181,7 @@ def _bound_task(parts: TrainingParts, lm: Reading) -> BoundTask:
 def _examples(task: BoundTask, rows: Sequence[Row], lm: Reading) -> list[Example]:
     """The longest rows, encoded as the training encodes them."""
     longest = sorted(rows, key=lambda row: -sum(len(str(value)) for value in row.values()))
-    model = cast(PromptModel, _NotLoaded(lm, [task]))
-    return list(encode_rows(model, 0, longest[:LONGEST], labelled=True, room=0, first=1))
+    return list(examples_without_weights(task, lm, longest[:LONGEST]))
 
 
 def _tokens_at_once(task: BoundTask, device: torch.device) -> int | None:
