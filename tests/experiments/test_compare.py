@@ -285,6 +285,25 @@ def test_optiprompt_takes_the_pattern_that_a_manual_prompt_takes(folder, monkeyp
     assert judged.count(8) == 4
 
 
+def test_optiprompt_passes_over_patterns_without_words(folder):
+    text = (folder / "task.yaml").read_text()
+    kept = '  - "{text} is {mask}"\n'
+    without = "patterns:\n  - '\"{text}\" {mask}'\n"
+    (folder / "task.yaml").write_text(
+        re.sub(r"patterns:.*\n(?=labels)", without + kept, text, flags=re.S)
+    )
+    run(folder, methods="manual,optiprompt", seeds=1, select="first")
+    results = folder / "out" / "results" / "opinions"
+    templates = [
+        json.loads((results / f"{name}-2-0.json").read_text())["template"]
+        for name in ("manual", "optiprompt")
+    ]
+    assert templates == ['"{text}" {mask}', '{text} {soft:"is"} {mask}']
+    (folder / "task.yaml").write_text(re.sub(r"patterns:.*\n(?=labels)", without, text, flags=re.S))
+    results, _ = run(folder, methods="optiprompt", seeds=1, out=folder / "other")
+    assert "has no words that optiprompt could train" in results.cells[-1].impossible
+
+
 def test_pet_and_ipet(folder):
     results, _ = run(folder, methods="pet,ipet", seeds=1)
     for name, generations in (("pet", 1), ("ipet", 4)):

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from ptune.answers.readers.reader import Reader
 from ptune.answers.readers.reader_table import READERS
-from ptune.errors import ConfigError
+from ptune.errors import ConfigError, TemplateError
 from ptune.lm.language_model import LanguageModel
 from ptune.lm.source.reading import Reading
 from ptune.tasks.resolved.task_form import TaskForm
 from ptune.tasks.schema import Words
-from ptune.template.language import Field, Template
+from ptune.template.language import Field, Soft, Template
 from ptune.template.parts import with_soft_words
 from ptune.training.methods import PET, Method
 
@@ -81,6 +81,19 @@ def framed(method: Method, pattern: str) -> str:
     if "<soft pattern>" not in method.frame:
         return method.frame.replace("<pattern>", pattern)
     return method.frame.replace("<soft pattern>", with_soft_words(Template.parse(pattern).parts))
+
+
+def check_softened(method: Method, member: Member) -> None:
+    """Refuse a pattern in which a method that trains its words finds none.
+
+    Raises:
+        TemplateError: it is such a pattern.
+    """
+    has_soft = any(isinstance(part, Soft) for part in Template.parse(member.template).parts)
+    if "<soft pattern>" in method.frame and not has_soft:
+        raise TemplateError(
+            f"The pattern {member.pattern!r} has no words that {method.name} could train."
+        )
 
 
 def _around_words(method: Method, words: str) -> str:

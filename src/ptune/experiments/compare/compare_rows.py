@@ -193,7 +193,8 @@ def is_impossible(error: PtuneError, method: str) -> bool:
 
 
 def readable_members(form: TaskForm, method: Method, lm: LanguageModel) -> list[Member]:
-    """The templates and words by which a method asks the task and that an LM of this kind can read.
+    """The templates and words by which a method asks the task and that an LM of this kind can read,
+    those of patterns without words left out where the method trains such words.
 
     Raises:
         TemplateError: there is none.
@@ -211,6 +212,7 @@ def readable_members(form: TaskForm, method: Method, lm: LanguageModel) -> list[
     for member in task_members.members(form, method, lm):
         try:
             Template.parse(member.template).for_lm(lm.tokens, lm.kind, whole)
+            task_members.check_softened(method, member)
             members.append(member)
         except TemplateError as error:
             reason = error
