@@ -17,5 +17,7 @@ def test_the_nearest_name_or_all_of_them():
     assert errors.nearest("shortn", ["shorten", "lower"]) == "Did you mean 'shorten'?"
     assert errors.nearest("x", ["shorten", "lower"]) == "Known: 'shorten', 'lower'."
     assert errors.nearest("Team", ["id", "Zust\u00e4ndiges Team"]).startswith("Did you mean 'Zus")
+    assert errors.nearest("shorten, lower", ["shorten", "lower"]).startswith("These are several")
+    assert errors.nearest("shorten,x", ["shorten", "lower"]) == "Did you mean 'shorten'?"
     assert errors.nearest("x", []) == "Known: none."
     assert errors.nearest("??", map(str, range(30))).endswith("'19', ...")

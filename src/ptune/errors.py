@@ -74,8 +74,12 @@ LISTED = 20
 
 
 def nearest(name: str, known: Iterable[str], most: int = LISTED) -> str:
-    """A sentence naming the known word closest to ``name``, or listing up to ``most`` of them."""
+    """A sentence naming the known word closest to ``name``, or listing up to ``most`` of them; of
+    several known words with commas between, that they are several."""
     known = list(known)
+    parts = [part.strip().partition(":")[0] for part in name.split(",")]
+    if len(parts) > 1 and set(parts) <= set(known):
+        return "These are several: give each by itself, with no comma between."
     close = difflib.get_close_matches(name, known, n=1)
     if not close and len(name) >= SHORTEST_PART:
         close = [other for other in known if name.casefold() in other.casefold()]

@@ -110,7 +110,7 @@ def test_a_refused_option_of_a_table_writes_nothing(capsys, folder, arguments):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--out", "full/odd.txt"], "full/odd.txt is a file, and --out full/odd.txt is a folder"),
+        (["--out", "full/odd.txt"], "full/odd.txt is a file, and full/odd.txt is to be a folder"),
         (["--out", "full"], "full holds odd.txt, which this run did not write"),
         (["--device", "tpu"], "There is no device 'tpu'"),
         (["--resume"], "There is no run of ptune train in plain-trained to go on with"),
@@ -143,7 +143,7 @@ def test_a_table_is_trained_after_a_refusal_that_came_late(capsys, folder):
 @pytest.mark.parametrize("out", ["afile", "afile/within"])
 def test_a_file_in_the_place_of_a_folder_is_named(folder, out):
     pathlib.Path("afile").write_text("x")
-    message = f"^afile is a file, and --out {out} is a folder: choose another --out.$"
+    message = f"^afile is a file, and {out} is to be a folder: choose another.$"
     with pytest.raises(StoreError, match=message), held(out):
         pass
     with pytest.raises(StoreError, match=message):

@@ -21,3 +21,14 @@ def test_a_value_of_the_wrong_type_is_refused_in_one_sentence(arguments, said, c
     errors = capsys.readouterr().err
     assert errors.startswith(f"ptune: {said}, and it is 'a_b'. Its help: ptune {arguments[0]}")
     assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("given", [["body=text"], ["{body}: text"], ["{body", "text", "x"]])
+def test_what_is_no_pair_is_refused_in_one_sentence(given, capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "x", "--data", "rows.csv", "--rename", *given])
+    errors = capsys.readouterr().err
+    assert errors == (
+        "ptune: --rename takes pairs with spaces between, each a name and its value. Its help: "
+        "ptune predict --help\n"
+    )

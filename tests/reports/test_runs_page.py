@@ -418,6 +418,15 @@ def test_report(tmp_path, capsys):
     )
 
 
+@pytest.mark.parametrize("out", ["file", "file/below"])
+def test_a_report_in_the_place_of_a_file_is_refused_before_its_table(out, tmp_path, capsys):
+    files.write_json(tmp_path / "one" / "run.json", TUNED.model_dump(mode="json"))
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StoreError, match="file is a file, and .* is to be a folder"):
+        report_runs.report([tmp_path / "one"], tmp_path / out)
+    assert not capsys.readouterr().out and (tmp_path / "file").read_text() == "mine"
+
+
 def test_runs_that_diverged_are_marked(tmp_path, capsys):
     runs = [run(diverged=["e2e"]), TUNED, run(seed=1, lost=["e2e/anna"])]
     figures = cells(runs)

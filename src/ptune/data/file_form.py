@@ -10,6 +10,7 @@ from typing import Any
 
 from ptune.data import row_files
 from ptune.data.formats import delimited, dialect, json_rows
+from ptune.data.formats.columnar import COLUMNAR, check_options
 from ptune.data.formats.header import TABLES, looks_like_data
 from ptune.data.formats.table_rows import table_dialect, table_lines
 from ptune.data.rows import AS_IT_IS, JSON, iterate_rows
@@ -72,7 +73,8 @@ class FileForm:
             separator = self.options.separator or ","
             parts.append(f"fields with a {delimited.SEPARATORS.get(separator, repr(separator))}")
             parts.append(QUOTING[self.options.quoting or "csv"])
-        parts.append(f"lines end with {self.line_ends}")
+        if self.line_ends:
+            parts.append(f"lines end with {self.line_ends}")
         return ", ".join([*parts, *(["packed by gzip"] if self.is_packed else [])])
 
 
@@ -85,6 +87,8 @@ def seen(path: pathlib.Path, options: FileConfig = AS_IT_IS, form: Form | None =
     Raises:
         DataError: it cannot be read, or is of a kind that holds no plain rows.
     """
+    if row_files.form_of(path) in COLUMNAR and form in (None, "rows"):
+        return _columnar(path, options)
     notes: list[str] = []
     encoding, encoding_words, needed = _encoding(path, options, notes)
     options = options.model_copy(update={"encoding": encoding})
@@ -118,6 +122,22 @@ def seen(path: pathlib.Path, options: FileConfig = AS_IT_IS, form: Form | None =
         notes=notes,
         is_guessed=encoding_words.endswith(GUESS),
         first_line=first_line,
+    )
+
+
+def _columnar(path: pathlib.Path, options: FileConfig) -> FileForm:
+    """How a file is written that knows its columns and their types itself."""
+    check_options(path, options)
+    kind = "Parquet" if row_files.form_of(path) == ".parquet" else "Arrow"
+    return FileForm(
+        kind=kind,
+        form="rows",
+        encoding="a table with types",
+        line_ends="",
+        is_packed=False,
+        options=options,
+        needed={"rename": options.rename} if options.rename else {},
+        notes=[],
     )
 
 

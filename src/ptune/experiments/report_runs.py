@@ -32,6 +32,12 @@ def report(
         folders = [folder for folder in folders if not figure_files.has_own_page(folder)]
         if not folders:
             return
+    with held(out):
+        _report(console, folders, out)
+
+
+def _report(console: terminal.Console, folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
+    """Print the table, and write the page into a folder that is held."""
     runs = runs_page.read(folders)
     if (out / "report.html").exists() and any((out / name).exists() for name in (NOTE, "run.json")):
         raise ConfigError(
@@ -39,8 +45,7 @@ def report(
         )
     replaces = (out / "report.html").exists()
     console.print(runs_page.table(runs))
-    with held(out):
-        runs_page.write(runs, out)
+    runs_page.write(runs, out)
     place = " (in place of the page that stood there)" if replaces else ""
     console.print(
         f"Report{place}: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True

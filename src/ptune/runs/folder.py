@@ -158,7 +158,7 @@ def held(folder: files.Path) -> Iterator[None]:
 def _not_a_folder(folder: pathlib.Path) -> str:
     """Which file stands where a folder should be, and what to do."""
     file = next((path for path in (folder, *folder.parents) if path.is_file()), folder)
-    return f"{file} is a file, and --out {folder} is a folder: choose another --out."
+    return f"{file} is a file, and {folder} is to be a folder: choose another."
 
 
 def contents(folder: files.Path) -> list[str]:

@@ -7,6 +7,8 @@ import pathlib
 
 import pytest
 
+from ptune.cli import main
+from ptune.data import file_form
 from ptune.data.rows import read_rows
 from ptune.data.shards import answers, listing, pieces
 from ptune.errors import DataError
@@ -77,3 +79,16 @@ def test_batches_with_dictionaries_of_their_own_become_one_arrow_file(tmp_path):
     answers.write_answers(tmp_path / "out.arrow", piece, answered, None)
     expected = [{"label": word, "ptune_text": word} for word in ("good", "bad", "fair", "bad")]
     assert read_rows(tmp_path / "out.arrow") == expected
+
+
+def test_a_table_with_types_is_checked_and_made_a_task_of(tmp_path, capsys):
+    rows = [{"text": f"{name} {n}", "label": name} for n in range(6) for name in ("good", "bad")]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    main.main(["check", str(tmp_path / "rows.parquet")])
+    printed = capsys.readouterr().out
+    assert "rows.parquet: Parquet, a table with types; 12 rows" in printed
+    assert "# 12 rows" in printed
+    main.main(["new", str(tmp_path / "rows.parquet"), "--out", str(tmp_path / "task.yaml")])
+    assert "12 rows; text: 'text'; label: 'label'" in capsys.readouterr().out
+    with pytest.raises(DataError, match="encoding is an option of text files"):
+        file_form.seen(tmp_path / "rows.parquet", FileConfig(encoding="utf-8"))

@@ -112,9 +112,11 @@ def _value_of_another_type(message: str, arguments: Sequence[str]) -> str:
     """Which type an option takes; empty where the message is of another fault."""
     fault = re.search(r"Error parsing (--[\w.-]+):", message)
     kind = fault and re.search(rf"^\W*{re.escape(fault[1])} (\S+)\s*│?$", message, re.M)
+    option = fault[1].replace("_", "-") if fault else ""
+    if fault and not kind and re.search(rf"{re.escape(fault[1])} .*STR STR", message):
+        return f"{option} takes pairs with spaces between, each a name and its value."
     if not fault or not kind:
         return ""
-    option = fault[1].replace("_", "-")
     value = ""
     for argument, following in zip(arguments, [*arguments[1:], ""]):
         name, is_joined, joined = argument.partition("=")
