@@ -439,6 +439,7 @@ def test_a_revision_goes_to_transformers_and_into_saved_prompts(monkeypatch, tmp
 
     lm_folder(tmp_path)
     monkeypatch.setattr("ptune.lm.source.model_files.check", lambda *_, **__: None)
+    monkeypatch.setattr("ptune.lm.source.adapter.fetch", lambda name, revision: None)
     for kind in ("AutoConfig", "AutoTokenizer", "AutoModelForMaskedLM"):
         auto = getattr(transformers, kind)
         monkeypatch.setattr(auto, "from_pretrained", instead(auto.from_pretrained))

@@ -9,10 +9,11 @@ import pytest
 import tiny
 import torch
 from hub_server import Hub
+from peft import LoraConfig, get_peft_model
 
 from ptune.answers.label_words import Verbalizer
 from ptune.cli import main
-from ptune.errors import ConfigError, StoreError
+from ptune.errors import ConfigError, ModelError, StoreError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
 from ptune.storage import peft_format, prompt_folder
@@ -141,13 +142,14 @@ def test_a_revision_is_pinned(hub, tmp_path):
         assert template.endswith(f"It {end} {{mask}}")
 
 
-def put_lm(hub, folder, changed=None, seed=0):
-    """Put a tiny LM into a repository, and return the commit."""
+def put_lm(hub, folder, changed=None, seed=0, name="owner/lm"):
+    """Put a tiny LM into a repository, and return the commit. Transformers remembers for a while
+    which commit is the newest one of a name."""
     network, tokenizer = copy.deepcopy(tiny.tiny("gpt2", seed=seed))
     network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     files = {path.name: path.read_bytes() for path in folder.iterdir()} | (changed or {})
-    return hub.commit("owner/lm", files)
+    return hub.commit(name, files)
 
 
 def save_trained_for(lm, folder):
@@ -180,6 +182,54 @@ def test_the_commit_of_an_lm_is_kept_and_another_one_is_noted(hub_of_lms, tmp_pa
     assert pinned.commit == first
     prompt_folder.load(tmp_path / "run", lm=pinned)
     assert "commit" not in capsys.readouterr().err
+
+
+def put_adapter(hub, folder, base, gone=()):
+    """Put a LoRA adapter of an LM into a repository, and return the commit."""
+    adapted = get_peft_model(
+        LanguageModel.load(f"{folder.parent}/lm", device="cpu").model,
+        LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True, init_lora_weights=False),
+    )
+    adapted.save_pretrained(folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = base
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    return hub.commit("me/lora", files, gone)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT
+def test_an_adapter_of_the_hub_is_an_lm(hub_of_lms, tmp_path):
+    """Its LM is never fetched because a file names it."""
+    hub = hub_of_lms
+    put_lm(hub, tmp_path / "lm", name="owner/base")
+    commit = put_adapter(hub, tmp_path / "lora", "owner/base")
+    with pytest.raises(ModelError, match="adapter of the LM owner/base, which is not on this"):
+        LanguageModel.load("me/lora", device="cpu")
+    plain = LanguageModel.load("owner/base", device="cpu")
+    lm = LanguageModel.load("me/lora", device="cpu")
+    assert lm.commit == commit and lm.fingerprint() != plain.fingerprint()
+    here = LanguageModel.load(tmp_path / "lora", device="cpu")
+    assert lm.fingerprint() == here.fingerprint()
+    save_trained_for(lm, tmp_path / "run")
+    put_adapter(hub, tmp_path / "other", "owner/base")
+    with pytest.raises(StoreError, match=f"--lm me/lora@{commit} takes"):
+        prompt_folder.load(tmp_path / "run", device="cpu")
+    pinned = LanguageModel.load(f"me/lora@{commit}", device="cpu")
+    assert pinned.fingerprint() == lm.fingerprint()
+    hub.shutdown()
+    hub.server_close()
+    assert LanguageModel.load("me/lora", device="cpu").fingerprint() != lm.fingerprint()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT
+def test_an_adapter_of_the_hub_without_plain_weights_is_refused(hub_of_lms, tmp_path):
+    hub = hub_of_lms
+    put_lm(hub, tmp_path / "lm", name="owner/other")
+    put_adapter(hub, tmp_path / "lora", "owner/other", gone=["adapter_model.safetensors"])
+    LanguageModel.load("owner/other", device="cpu")
+    with pytest.raises(ModelError, match="holds no adapter_model.safetensors; pickled"):
+        LanguageModel.load("me/lora", device="cpu")
 
 
 def test_the_card_names_the_commit_of_the_lm(hub_of_lms, tmp_path, capsys):

@@ -1,10 +1,11 @@
-"""LoRA adapters beneath prompts: a folder of PEFT's adapter is an LM, that which it was trained on
-with the adapter merged into its weights.
+"""LoRA adapters beneath prompts: a folder of PEFT's adapter, or its name on the hub, is an LM: that
+which it was trained on with the adapter merged into its weights.
 
-A folder comes from strangers: of its config only what says how weights are put together is handed
+An adapter comes from strangers: of its config only what says how weights are put together is handed
 to PEFT, and the LM that it names is never fetched because a file names it.
 """
 
+import contextlib
 import json
 import pathlib
 import warnings
@@ -12,7 +13,8 @@ from collections import Counter
 from typing import Any
 
 import safetensors.torch
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import RemoteEntryNotFoundError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
@@ -21,6 +23,7 @@ from ptune.base import plain_files
 from ptune.errors import ModelError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+LM_CONFIG = "config.json"
 LARGEST_JSON = 2**20
 TAKEN = (
     "r",
@@ -57,8 +60,42 @@ STARTS = (True, False, "gaussian", "orthogonal")  # which leave the LM's own wei
 
 def is_adapter(folder: pathlib.Path) -> bool:
     """Whether a folder holds an adapter of PEFT, and no LM or prompt."""
-    holds_more = any((folder / name).exists() for name in ("config.json", "prompt.json"))
+    holds_more = any((folder / name).exists() for name in (LM_CONFIG, "prompt.json"))
     return (folder / CONFIG).exists() and not holds_more
+
+
+def on_hub(name: str, revision: str | None) -> pathlib.Path | None:
+    """The folder in the hub's cache of an adapter of that name; None where the name is of an LM, or
+    of what was not fetched (``fetch``)."""
+    is_lm, path = (
+        try_to_load_from_cache(name, file, revision=revision) for file in (LM_CONFIG, CONFIG)
+    )
+    return (
+        pathlib.Path(path).parent if isinstance(path, str) and not isinstance(is_lm, str) else None
+    )
+
+
+def fetch(name: str, revision: str | None) -> None:
+    """Fetch an adapter of that name from the hub into its cache, or a newer state of it; of an LM
+    its config alone.
+
+    Raises:
+        OSError, ValueError: nothing was fetched before, and the hub cannot be asked.
+    """
+    if isinstance(try_to_load_from_cache(name, LM_CONFIG, revision=revision), str):
+        return
+    try:
+        hf_hub_download(name, LM_CONFIG, revision=revision)
+        return
+    except RemoteEntryNotFoundError:
+        pass  # as of an adapter
+    except OSError:
+        if on_hub(name, revision) is None:
+            raise
+        return
+    with contextlib.suppress(RemoteEntryNotFoundError):  # what is missing is told when it is read
+        for file in (CONFIG, WEIGHTS):
+            hf_hub_download(name, file, revision=revision)
 
 
 def base_of(folder: pathlib.Path) -> str:
@@ -82,7 +119,7 @@ def base_of(folder: pathlib.Path) -> str:
     source = f"{name}@{revision}" if isinstance(revision, str) else name
     is_name = not name.startswith((".", "/", "~")) and name.count("/") < 2
     where = revision if isinstance(revision, str) else None
-    if is_name and isinstance(try_to_load_from_cache(name, "config.json", revision=where), str):
+    if is_name and isinstance(try_to_load_from_cache(name, LM_CONFIG, revision=where), str):
         return source
     raise ModelError(
         f"{folder} is an adapter of the LM {source}, which is not on this machine, and ptune "

@@ -126,7 +126,7 @@ def load_model(
     source: str, kind: Kind | None, dtype: torch.dtype, needs_head: bool = True
 ) -> tuple[PreTrainedModel, Any]:
     """The transformers model and tokenizer of a folder, a ``.gguf`` file or a name on the hub; of
-    an adapter's folder those of its LM, the adapter merged into it.
+    an adapter those of its LM, the adapter merged into it.
 
     Args:
         needs_head: where no vocabulary head was ever trained, leave it out.
@@ -134,6 +134,7 @@ def load_model(
     Raises:
         ModelError: nothing can be loaded from there, or weights are missing.
     """
+    _fetch_adapter(source)
     folder, where = locate(source)
     if (
         (path := pathlib.Path(folder)).is_dir()
@@ -212,20 +213,45 @@ def locate(source: str) -> tuple[str, dict[str, str]]:
                 f"{source} is a saved prompt, and no LM: to train on from it, --from {source}."
             )
         return locate(adapter.base_of(path)) if adapter.is_adapter(path) else (str(path), {})
+    name, revision = _name_on_hub(source)
+    if (adapted := adapter.on_hub(name, revision)) is not None:
+        return locate(adapter.base_of(adapted))
+    return name, {"revision": revision} if revision else {}
+
+
+def _name_on_hub(source: str) -> tuple[str, str | None]:
+    """An LM's name on the hub, and the revision that stands behind it.
+
+    Raises:
+        ModelError: it is no such name.
+    """
     if source.startswith((".", "/", "~")) or source.endswith("/") or source.count("/") > 1:
-        raise ModelError(f"There is no LM folder {path}.")
+        raise ModelError(f"There is no LM folder {pathlib.Path(source).expanduser()}.")
     name, _, revision = source.partition("@")
     if "@" in source and not (name and revision):
         raise ModelError(
             f"{source!r} is no name of an LM: a revision stands behind it, as in name@revision."
         )
-    return name, {"revision": revision} if revision else {}
+    return name, revision or None
+
+
+def _fetch_adapter(source: str) -> None:
+    """Fetch the adapter of that name, where there is one on the hub and nothing here.
+
+    Raises:
+        ModelError: nothing was fetched before, and the hub cannot be asked.
+    """
+    if source.strip() and local_path(source) is None and not source.endswith(".gguf"):
+        name, revision = _name_on_hub(source)
+        with quiet_loading(source, pathlib.Path(name)):
+            adapter.fetch(name, revision)
 
 
 def adapter_folder(source: str) -> pathlib.Path | None:
     """The folder of the adapter that an LM of that name is made with; None for an LM as it is."""
-    path = local_path(source)
-    return path if path is not None and path.is_dir() and adapter.is_adapter(path) else None
+    if (path := local_path(source)) is None:
+        return adapter.on_hub(*_name_on_hub(source))
+    return path if path.is_dir() and adapter.is_adapter(path) else None
 
 
 def commit_of(source: str) -> str | None:
@@ -237,8 +263,10 @@ def commit_of(source: str) -> str | None:
     """
     if local_path(source) is not None:
         return None
-    name, where = locate(source)
-    cached = try_to_load_from_cache(name, "config.json", revision=where.get("revision"))
+    name, revision = _name_on_hub(source)
+    if (folder := adapter.on_hub(name, revision)) is not None:
+        return folder.name
+    cached = try_to_load_from_cache(name, adapter.LM_CONFIG, revision=revision)
     return pathlib.Path(cached).parent.name if isinstance(cached, str) else None
 
 
@@ -248,6 +276,7 @@ def load_tokenizer(source: str) -> Any:
     Raises:
         ModelError: there is none.
     """
+    _fetch_adapter(source)
     folder, where = locate(source)
     with quiet_loading(source, pathlib.Path(folder)):
         model_files.check_tokenizer_config(source, get_tokenizer_config(folder, **where))
