@@ -17,7 +17,7 @@ from ptune.experiments.estimate.memory_of_training import (
     memory_of_step,
 )
 from ptune.experiments.train.train_rows import TaskRows
-from ptune.lm.source import loading, model_files, reading
+from ptune.lm.source import loading, reading
 from ptune.lm.source.reading import Reading
 from ptune.model.rows.examples import Example
 from ptune.model.rows.without_weights import examples_without_weights
@@ -108,11 +108,10 @@ def estimate_of(parts: TrainingParts, rows: Sequence[Row], batch_size: int) -> E
     method, form, settings, source = parts.method, parts.form, parts.train, parts.source
     if not rows:
         raise ConfigError(f"{form.name} has no rows to train on: give data.train.")
+    lm = reading.load(source.name)
     folder, where = loading.locate(source.name)
     with loading.quiet_loading(source.name, pathlib.Path(folder)):
-        model_files.check(folder, **where)
         lm_config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **where)
-    lm = reading.load(source.name)
     device = loading.choose_device(source.device)
     dtype = loading.choose_dtype(source.dtype, device)
     tunes_lm = method.tune != "prompt"
