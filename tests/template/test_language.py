@@ -625,6 +625,7 @@ def test_a_prefix_behind_the_answer_is_dropped_for_a_causal_lm():
         ("{soft:3} {x|strip} of {mask}", '{soft:3} {x|strip} {soft:"of"} {mask}'),
         ("a\n{x} a a {mask}", '{soft:"a"}\n{x} {soft:"a a"} {mask}'),
         ('"{x}" {mask}', '"{x}" {mask}'),
+        ("{x}\u00a0{mask}", "{x}\u00a0{mask}"),
     ],
 )
 def test_soft_tokens_in_the_place_of_words(pattern, softened):

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -133,31 +133,37 @@ def with_soft_words(parts: Sequence[Part]) -> str:
     """A template of these parts with soft tokens in the place of its words, as which they begin.
     Signs stay, but where there are no words they take the place of those; quotes and braces always
     do, since soft tokens cannot begin as them."""
-    texts = [part.text for part in parts if isinstance(part, Text)]
-    softened = _has_words if any(map(_has_words, texts)) else str.strip
+    has_words = any(isinstance(part, Text) and _has_words(part.text) for part in parts)
+    is_softened = _has_words if has_words else _has_signs
     return "".join(
-        "".join(
-            _soft(piece) if softened(piece) and piece[0] not in '{}"' else _doubled(piece)
-            for piece in re.split(r'([{}"]+)', part.text)
-        )
-        if isinstance(part, Text)
-        else shown(part)
+        _with_soft(part.text, is_softened) if isinstance(part, Text) else shown(part)
         for part in parts
     )
+
+
+def _with_soft(text: str, is_softened: Callable[[str], bool]) -> str:
+    """A text with soft tokens for the pieces between quotes and braces that are to become such."""
+    pieces = re.split(r'([{}"]+)', text)
+    return "".join(_soft(piece) if is_softened(piece) else _doubled(piece) for piece in pieces)
 
 
 def _has_words(text: str) -> bool:
     return any(sign.isalnum() for sign in text)
 
 
+def _has_signs(text: str) -> bool:
+    return text.strip().strip('{}"') != ""
+
+
 def _soft(text: str) -> str:
+    """Soft tokens that begin as a text, with the white space around it."""
     words = text.strip()
     before, behind = text.split(words)
     return f'{before}{{soft:"{words}"}}{behind}'
 
 
 def _doubled(text: str) -> str:
-    """A text with the braces that it holds written as text."""
+    """A text as it is written in a template, with its braces doubled."""
     return text.replace("{", "{{").replace("}", "}}")
 
 
