@@ -51,7 +51,7 @@ def members(
     elif not form.patterns:
         templates = [
             framed(method, form.template)
-            if form.template and "<soft pattern>" in method.frame
+            if form.template and method.trains_words
             else form.template
         ]
     elif method.takes_pattern:
@@ -78,7 +78,7 @@ def framed(method: Method, pattern: str) -> str:
     Raises:
         TemplateError: the pattern cannot be parsed.
     """
-    if "<soft pattern>" not in method.frame:
+    if not method.trains_words:
         return method.frame.replace("<pattern>", pattern)
     return method.frame.replace("<soft pattern>", with_soft_words(Template.parse(pattern).parts))
 
@@ -89,8 +89,8 @@ def check_softened(method: Method, member: Member) -> None:
     Raises:
         TemplateError: it is such a pattern.
     """
-    has_soft = any(isinstance(part, Soft) for part in Template.parse(member.template).parts)
-    if "<soft pattern>" in method.frame and not has_soft:
+    parts = Template.parse(member.template).parts
+    if method.trains_words and not any(isinstance(part, Soft) for part in parts):
         raise TemplateError(
             f"The pattern {member.pattern!r} has no words that {method.name} could train."
         )

@@ -57,7 +57,12 @@ class Method:
     @property
     def takes_pattern(self) -> bool:
         """Whether its template is made of one hand-written pattern."""
-        return "pattern>" in self.frame
+        return "<pattern>" in self.frame or self.trains_words
+
+    @property
+    def trains_words(self) -> bool:
+        """Whether soft tokens take the place of the pattern's words."""
+        return "<soft pattern>" in self.frame
 
 
 FINE_TUNING = TrainConfig(

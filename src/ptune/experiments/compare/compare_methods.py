@@ -264,7 +264,7 @@ def choose_member(
     if procedure.select == "first" or len(members) == 1:
         return 0
     if procedure.select == "zero-shot" or method.tune == "nothing":
-        scores = [_zero_shot_score(lm, split, method, member) for member in members]
+        scores = [_zero_shot_score(lm, split, member) for member in members]
     else:
         halves = few_shot.splits(
             [*split.train, *split.dev], procedure.halves, split.seed, split.form.target
@@ -279,11 +279,9 @@ def choose_member(
     return ranks.from_first(lambda: best)
 
 
-def _zero_shot_score(
-    lm: LanguageModel, split: FewShotSplit, method: Method, member: Member
-) -> float:
-    """The main figure of the pattern on the labelled rows when nothing is trained, without what the
-    method puts before it."""
+def _zero_shot_score(lm: LanguageModel, split: FewShotSplit, member: Member) -> float:
+    """The main figure of the member's hand-written pattern on the labelled rows when nothing is
+    trained."""
     plain = Member(member.pattern or member.template, member.words)
     if str(plain) not in split.zero_shot:
         model = _untrained(lm, split, method_of("manual"), plain)

@@ -67,12 +67,12 @@ def is_adapter(folder: pathlib.Path) -> bool:
 def on_hub(name: str, revision: str | None) -> pathlib.Path | None:
     """The folder in the hub's cache of an adapter of that name; None where the name is of an LM, or
     of what was not fetched (``fetch``)."""
-    is_lm, path = (
+    lm_config, config = (
         try_to_load_from_cache(name, file, revision=revision) for file in (LM_CONFIG, CONFIG)
     )
-    return (
-        pathlib.Path(path).parent if isinstance(path, str) and not isinstance(is_lm, str) else None
-    )
+    if isinstance(lm_config, str) or not isinstance(config, str):
+        return None
+    return pathlib.Path(config).parent
 
 
 def fetch(name: str, revision: str | None) -> None:
@@ -86,16 +86,13 @@ def fetch(name: str, revision: str | None) -> None:
         return
     try:
         hf_hub_download(name, LM_CONFIG, revision=revision)
-        return
-    except RemoteEntryNotFoundError:
-        pass  # as of an adapter
+    except RemoteEntryNotFoundError:  # it is an adapter's name, or nothing is there
+        with contextlib.suppress(RemoteEntryNotFoundError):  # reading it says what is missing
+            for file in (CONFIG, WEIGHTS):
+                hf_hub_download(name, file, revision=revision)
     except OSError:
         if on_hub(name, revision) is None:
             raise
-        return
-    with contextlib.suppress(RemoteEntryNotFoundError):  # what is missing is told when it is read
-        for file in (CONFIG, WEIGHTS):
-            hf_hub_download(name, file, revision=revision)
 
 
 def base_of(folder: pathlib.Path) -> str:
