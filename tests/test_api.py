@@ -1,6 +1,7 @@
 """The public names, and which file may import which."""
 
 import ast
+import importlib.metadata
 import pathlib
 import re
 from collections.abc import Iterator
@@ -195,3 +196,8 @@ def test_a_package_holds_at_most_eight_files():
     for folder in {path.parent for path in (ROOT / "src" / "ptune").rglob("*.py")}:
         modules = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
         assert len(modules) <= 8, f"{folder.relative_to(ROOT)} holds {len(modules)} files"
+
+
+def test_the_names_and_the_version_are_shown():
+    assert set(ptune.__all__) | {"__version__"} <= set(dir(ptune))
+    assert ptune.__version__ == importlib.metadata.version("ptune")

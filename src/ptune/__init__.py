@@ -1,6 +1,7 @@
 """Prompt learning on frozen language models: one LM, many prompts, one batch."""
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -66,8 +67,14 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__, "__version__"])
+
+
 def __getattr__(name: str) -> Any:
     """Import a name when it is first used, so that importing ptune loads no torch."""
+    if name == "__version__":
+        return importlib.metadata.version("ptune")
     if name not in _HOMES:
         raise AttributeError(f"module 'ptune' has no attribute {name!r}")
     return getattr(importlib.import_module(f"ptune.{_HOMES[name]}"), name)

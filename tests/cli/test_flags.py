@@ -81,6 +81,13 @@ def test_what_cannot_be_parsed_is_refused_in_a_sentence(capsys, folder, argument
     assert message in refusal(capsys, *arguments)
 
 
+def test_a_truth_is_written_as_in_yaml_too():
+    for word, value in {"true": True, "True": True, "false": False, "False": False}.items():
+        for written in (["--decoding.sample", word], [f"--decoding.sample={word}"]):
+            parsed = parse(OPTIONS["generate"], ["true", *written], "ptune generate")
+            assert parsed.decoding.sample is value and str(parsed.prompt) == "true"
+
+
 def test_what_looks_like_an_option_may_be_a_value(capsys, folder):
     with pytest.raises(SystemExit):
         main(["train", "trec", "--template=--x {mask}", "--data.take.test", "3", "--seeds"])

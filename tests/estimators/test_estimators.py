@@ -260,3 +260,50 @@ def test_a_method_is_chosen_and_saved(lm, tmp_path, monkeypatch):
 def test_rows_with_several_labels_are_sent_to_a_task(y):
     with pytest.raises(ValueError, match="multi_label"):
         PromptClassifier(method="manual").fit(["a film", "a city", "a town"], y)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        ([], "There are no rows"),
+        (np.array([], dtype=object), "There are no rows"),
+        ("a single text", "write \\[text\\]"),
+        (["good", None], "Row 2 is no text, but None"),
+        ([None], "Row 1 is no text, but None"),
+        (["good", 5], "Row 2 is no text, but 5"),
+        ([{"text": "good"}, {"text": float("nan")}], "Row 2 has no value in 'text'"),
+    ],
+)
+def test_rows_without_a_text_are_named(lm, X, message):
+    with pytest.raises(ValueError, match=message):
+        PromptClassifier(lm, "p-tuning", train=SHORT).fit(X, ["a"] * len(X))
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), np.nan])
+def test_a_row_without_a_label_is_named(lm, missing):
+    with pytest.raises(ValueError, match="Row 3 has no label"):
+        PromptClassifier(lm).fit(TEXTS[:3], ["good", "bad", missing])
+
+
+def test_cells_of_a_table_keep_their_digits(lm):
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    table = pandas.DataFrame(
+        {
+            "number": [12345, 2],
+            "price": [1234567.25, 3.0],
+            "right": [True, False],
+        }
+    )
+    rows = PromptClassifier(lm)._rows(table, reset=True)
+    assert rows[0] == {"number": "12345", "price": "1234567.25", "right": "True"}
+    assert rows[1] == {"number": "2", "price": "3", "right": "False"}
+    for column, lacking in {"price": None, "when": pandas.NaT, "number": pandas.NA}.items():
+        holed = table.astype(object).assign(when=pandas.Timestamp("2020-02-03"))
+        holed.loc[1, column] = lacking
+        with pytest.raises(ValueError, match=f"Row 2 has no value in '{column}'"):
+            PromptClassifier(lm)._rows(holed, reset=True)
+
+
+def test_numbers_of_an_array_keep_their_digits(lm):
+    rows = PromptClassifier(lm)._rows(np.array([[12345.0, 0.25], [1e6, 2.0]]), reset=True)
+    assert rows == [{"x0": "12345", "x1": "0.25"}, {"x0": "1000000", "x1": "2"}]

@@ -1,5 +1,6 @@
 """A row that knows where it stands, and what its values mean."""
 
+import datetime
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -89,7 +90,9 @@ def label_names(value: Any, separator: str | None) -> list[str]:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value is none: null, or the NaN that data frames write in its place."""
+    """Whether a value is none: null, or the NaN or NaT that data frames write in its place."""
+    if isinstance(value, datetime.datetime):
+        return value != value  # pandas' NaT is a datetime, and equal to nothing
     return value is None or isinstance(value, float) and math.isnan(value)
 
 

@@ -112,7 +112,7 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         self.classes_, numbers = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"Labels are told apart, and the rows have one class: {self.classes_[0]!r}."
+                f"Labels are told apart, and the rows have one class: {str(self.classes_[0])!r}."
             )
         self.seed_ = seed_of(self.random_state)
         lm = self._load_lm(chosen)

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from ptune.data.row import is_missing
+
 
 def is_list_of(X: Any, kind: type) -> bool:
     """Whether it is a list with values of one type alone, and not empty."""
@@ -13,16 +15,35 @@ def is_list_of(X: Any, kind: type) -> bool:
     )
 
 
-def is_series_of_texts(X: Any) -> bool:
-    """A one-dimensional array or series of texts."""
-    return getattr(X, "ndim", 0) == 1 and len(X) > 0 and all(isinstance(value, str) for value in X)
+def is_list_of_texts(X: Any) -> bool:
+    """Whether it is a list, an array or a series of one dimension with nothing but texts in it.
+
+    Raises:
+        ValueError: it is a single text, is empty, or holds something else beside or instead of
+            texts.
+    """
+    if isinstance(X, str | bytes):
+        raise ValueError("X is a single text, and a list of texts is expected: write [text].")
+    if getattr(X, "ndim", 1) != 1 or hasattr(X, "columns") or not hasattr(X, "__len__"):
+        return False
+    if len(X) == 0:
+        raise ValueError("There are no rows: 0 sample(s), where at least one is needed.")
+    others = [(n, value) for n, value in enumerate(X, 1) if not isinstance(value, str)]
+    if len(others) == len(X) and not is_missing(others[0][1]):
+        return False
+    if others:
+        number, value = others[0]
+        raise ValueError(
+            f"Row {number} is no text, but {value!r:.60}: give it a text, or leave the row out."
+        )
+    return True
 
 
-def text_of(value: Any) -> str:
-    """A cell of a table as a text; a number that is no whole one with four digits."""
-    if isinstance(value, float | np.floating):
-        return f"{value:.4g}"
-    return str(value)
+def as_text(value: Any) -> Any:
+    """A cell of a table as a text, a whole number without its ".0"; a missing one as it is."""
+    if is_missing(value):
+        return value
+    return str(value).removesuffix(".0") if isinstance(value, float | np.floating) else str(value)
 
 
 def right_texts(y: Any) -> list[Any]:
@@ -43,11 +64,19 @@ def right_texts(y: Any) -> list[Any]:
 
 
 def check_one_label_a_row(y: Any) -> None:
-    """Refuse rows with several labels, as lists or as a matrix with a column for each label.
+    """Refuse rows without a label, and rows with several, as lists or as a matrix with a column for
+    each label.
 
     Raises:
         ValueError: it is so.
     """
+    if getattr(y, "ndim", 1) == 1 and hasattr(y, "__iter__"):
+        for number, label in enumerate(y, 1):
+            if is_missing(label):
+                raise ValueError(
+                    f"Row {number} has no label (None or NaN; 0 would be one): give it a label, or "
+                    "leave the row out."
+                )
     shape: Any = getattr(y, "shape", ())
     lists = isinstance(y, list | tuple) and any(isinstance(v, list | tuple | set) for v in y)
     if len(shape) > 1 and shape[1] > 1 or lists and any(len(labels) != 1 for labels in y):

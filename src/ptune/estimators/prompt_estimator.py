@@ -13,8 +13,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ptune.answers.readers.reader_table import READERS
 from ptune.base import files
+from ptune.data.in_memory import rows_from
+from ptune.data.row import is_missing
 from ptune.errors import ConfigError, StoreError, first_fault
-from ptune.estimators.input_rows import is_list_of, is_series_of_texts, text_of
+from ptune.estimators.input_rows import as_text, is_list_of, is_list_of_texts
 from ptune.lm.language_model import LanguageModel
 from ptune.model.confidence import fit_confidence
 from ptune.model.prompt_model import PromptModel
@@ -160,21 +162,23 @@ class PromptEstimator(BaseEstimator):
         several.
 
         Raises:
-            ValueError: there are none, or they have other columns than those that were fitted.
+            ValueError: there are none, one lacks a value, or they have other columns than those
+                that were fitted.
         """
         if is_list_of(X, Mapping):
             return self._checked_fields([dict(row) for row in X], reset)
-        if is_list_of(X, str) or is_series_of_texts(X):
-            if reset:
-                self.n_features_in_ = 1
-            return self._checked_fields([{"text": str(text)} for text in X], reset)
-        names = [str(name) for name in X.columns] if hasattr(X, "columns") else None
-        table = validate_data(self, X, reset=reset, dtype=None, ensure_min_features=1)
-        names = names or (
-            ["text"] if table.shape[1] == 1 else [f"x{number}" for number in range(table.shape[1])]
-        )
+        if is_list_of_texts(X):
+            return self._checked_fields([{"text": text} for text in X], reset)
+        if hasattr(X, "columns"):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            table = [
+                {str(name): as_text(value) for name, value in row.items()} for row in rows_from(X)
+            ]
+            return self._checked_fields(table, reset)
+        array = validate_data(self, X, reset=reset, dtype=None, ensure_min_features=1)
+        names = ["text"] if array.shape[1] == 1 else [f"x{n}" for n in range(array.shape[1])]
         return self._checked_fields(
-            [{name: text_of(value) for name, value in zip(names, values)} for values in table],
+            [{name: as_text(value) for name, value in zip(names, values)} for values in array],
             reset,
         )
 
@@ -182,8 +186,10 @@ class PromptEstimator(BaseEstimator):
         """The rows, if they have the fields that were fitted; with ``reset`` they set those.
 
         Raises:
-            ValueError: a row lacks a field.
+            ValueError: there are no rows, or one lacks a field or its value.
         """
+        if not rows:
+            raise ValueError("There are no rows: 0 sample(s), where at least one is needed.")
         if reset:
             self.fields_ = list(rows[0])
             self.n_features_in_ = len(self.fields_)
@@ -192,6 +198,11 @@ class PromptEstimator(BaseEstimator):
                 raise ValueError(
                     f"Row {number} has no field {missing[0]!r}; {type(self).__name__} was fitted "
                     f"on rows with {self.fields_}."
+                )
+            if missing := [name for name in self.fields_ if is_missing(row[name])]:
+                raise ValueError(
+                    f"Row {number} has no value in {missing[0]!r} (None or NaN): give it a text, "
+                    "or leave the row out."
                 )
         return rows
 

@@ -27,12 +27,14 @@ class Flag:
         choices: the words that it takes, in the order of its annotation.
         is_list: whether it takes several values.
         is_mapping: whether these have names, which may stand behind a dot: --data.take.test.
+        is_truth: whether it takes True and False as values.
     """
 
     names: tuple[str, ...]
     choices: tuple[str, ...] = ()
     is_list: bool = False
     is_mapping: bool = False
+    is_truth: bool = False
 
     @property
     def name(self) -> str:
@@ -60,6 +62,7 @@ def flags_of(options: type[Config], prefix: str = "") -> Iterator[Flag]:
             choices=tuple(_choices(kind)),
             is_list=get_origin(kind) in (list, tuple, set, dict),
             is_mapping=get_origin(kind) is dict,
+            is_truth=bool in get_args(kind),
         )
 
 
@@ -89,6 +92,22 @@ def check(options: type[Config], arguments: Sequence[str], command: str) -> None
             given[flag.name] = name
         elif _is_like_an_option(argument) and argument[:2] not in known:
             raise ConfigError(_is_unknown(argument, typed, known, command))
+
+
+def with_truths(options: type[Config], arguments: Sequence[str]) -> list[str]:
+    """The arguments, with true and false as YAML and JSON write them also where an option takes
+    True and False."""
+    flags = [flag for flag in flags_of(options) if flag.is_truth]
+    takes_truths = {name for flag in flags for name in flag.names}
+    spelled: list[str] = []
+    for argument in arguments:
+        name, joined, value = argument.partition("=")
+        if name.replace("_", "-") in takes_truths and joined and value in ("true", "false"):
+            argument = f"{name}={value.capitalize()}"
+        elif spelled and spelled[-1].replace("_", "-") in takes_truths:
+            argument = argument.capitalize() if argument in ("true", "false") else argument
+        spelled.append(argument)
+    return spelled
 
 
 def _names(key: str, field: FieldInfo) -> tuple[str, tuple[str, ...]]:

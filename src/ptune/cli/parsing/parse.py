@@ -34,6 +34,7 @@ def parse(
         ConfigError: an option is not one of the command's, or is given twice.
     """
     flags.check(options, arguments, command)
+    arguments = flags.with_truths(options, arguments)
     settings: dict[str, Any] = {} if default is None else {"default": default}
     shown = [command, *arguments, *_texts(None if default is None else default.model_dump())]
     obeyed = any(map(terminal.COMMANDS.search, shown))
