@@ -11,7 +11,7 @@ from ptune.settings import DecodingConfig
 STEPS = 9
 
 
-def live(model, examples, lengths, **settings):
+def live(model, examples, lengths, keys=None, **settings):
     """The tokens of each row up to its own length, and how many rows each call had."""
     tokens = [[] for _ in examples]
     calls: list[int] = []
@@ -29,7 +29,8 @@ def live(model, examples, lengths, **settings):
         return [len(row) < length for row, length in zip(tokens, lengths)]
 
     handle = model.lm.model.register_forward_pre_hook(note, with_kwargs=True)
-    write_live(model, examples, DecodingConfig(max_new_tokens=STEPS, **settings), take)
+    config = DecodingConfig(max_new_tokens=STEPS, **settings)
+    write_live(model, examples, config, take, keys=keys)
     handle.remove()
     return tokens, calls
 
@@ -56,6 +57,21 @@ def test_rows_that_leave_change_nothing_for_the_others(family, monkeypatch):
             assert live(model, examples, lengths)[0] != alone, "swapped rows do not show"
     else:
         assert set(calls) == {len(examples)}
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_rows_that_leave_change_no_draws_of_the_others(family):
+    model = build(family, torch.float64)
+    model.bank.double()
+    examples = mixed(model)
+    lengths = [1 + 5 * number % STEPS for number in range(len(examples))]
+    keys = [(number % 3, number, 0) for number in range(len(examples))]
+    drawn = {"sample": True, "temperature": 3.0}
+    left, calls = live(model, examples, lengths, keys=keys, **drawn)
+    assert calls[-1] < len(examples) // 3
+    for number, example in enumerate(examples):
+        alone, _ = live(model, [example], [lengths[number]], keys=[keys[number]], **drawn)
+        assert alone[0] == left[number]
 
 
 def test_rows_stay_where_the_next_token_depends_on_those_before():

@@ -20,11 +20,12 @@ from writing_checks import (
 )
 
 from ptune.answers.label_words import Verbalizer
+from ptune.data.row import FileRow
 from ptune.errors import ConfigError, TemplateError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
 from ptune.model.running import generate as generate_module
-from ptune.model.running.generate import generate, write, write_all
+from ptune.model.running.generate import draw_keys, generate, write, write_all
 from ptune.settings import DecodingConfig
 from ptune.template.language import Template
 
@@ -115,6 +116,35 @@ def test_sampling_follows_its_seed():
     )
     coldest = write_all(model, mixed(model), sampled.model_copy(update={"temperature": 1e-4}))
     assert [texts[0] for texts in coldest] == write(model, mixed(model), SHORT)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "t5", "bart"])
+@pytest.mark.parametrize("more", [{}, {"texts": 3, "top_k": 9}, {"beams": 2}])
+def test_what_is_drawn_depends_on_the_row_alone(family, more):
+    model = build(family)
+    rows = [FileRow(row, "rows.jsonl", line) for line, row in enumerate([*ROWS, ROWS[0]] * 2, 1)]
+    examples = model.encode(0, rows, labelled=False)
+    drawn = DecodingConfig(max_new_tokens=7, sample=True, temperature=2.0, seed=5, **more)
+    texts = write_all(model, examples, drawn)
+    for other in ({"rows": 1}, {"rows": 3}):
+        assert write_all(model, examples, drawn.model_copy(update=other)) == texts
+    assert write_all(model, examples[::-1], drawn)[::-1] == texts
+    assert [write_all(model, [example], drawn)[0] for example in examples] == texts
+    assert len({tuple(texts[number]) for number in (0, 3, 4, 7)}) == 4, "equal rows, equal texts"
+    first = generate(model, rows[:1], 0, drawn)[0]
+    assert ([first] if drawn.texts == 1 else first) == texts[0]
+
+
+def test_several_prompts_draw_unlike_texts_for_a_row():
+    model = build("gpt2")
+    examples = model.encode(0, ROWS[:1], labelled=False) * 3
+    drawn = DecodingConfig(max_new_tokens=7, sample=True)
+    assert len({write(model, examples, drawn)[number] for number in range(3)}) == 3
+    assert draw_keys([*examples[:2], *model.encode(0, ROWS[1:2], labelled=False)], [5, 5, 6]) == [
+        (5, 1, 0),
+        (5, 1, 1),
+        (6, 2, 0),
+    ]
 
 
 def written(model: PromptModel, config: DecodingConfig) -> list[list[int]]:

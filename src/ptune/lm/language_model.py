@@ -52,6 +52,7 @@ from ptune.lm.trials.trial import (
 )
 from ptune.lm.vocabulary_head import VocabularyHead
 from ptune.lm.writing import whole_texts
+from ptune.lm.writing.draws import Draws
 from ptune.prompts.bank import PrefixBatch
 from ptune.settings import Sharding
 from ptune.template import chat
@@ -493,6 +494,8 @@ class LanguageModel:
         vectors: torch.Tensor | None = None,
         prefixes: PrefixBatch | None = None,
         copies: int = 1,
+        *,
+        draws: Draws | None = None,
         **settings: Any,
     ) -> torch.Tensor:
         """Let the LM continue the rows of a batch, by transformers' own ``generate`` and its
@@ -503,6 +506,7 @@ class LanguageModel:
             vectors: the soft tokens of the bank's prompts [N, P, E].
             prefixes: their deep prefixes.
             copies: into how many rows ``generate`` makes each (beams, or sampled texts).
+            draws: choose the tokens, where they are drawn.
             settings: of transformers' ``GenerationConfig``; the defaults in the LM's files are not
                 used.
 
@@ -510,7 +514,9 @@ class LanguageModel:
             ModelError: padding would change what is written, or transformers cannot continue from
                 embeddings here.
         """
-        return whole_texts.write(self, batch, vectors, prefixes, copies=copies, settings=settings)
+        return whole_texts.write(
+            self, batch, vectors, prefixes, copies=copies, settings=settings, draws=draws
+        )
 
     def write_behind(
         self,

@@ -10,6 +10,8 @@ from test_scheduler import WRITING, Paused, alone, answer, job
 
 from ptune.errors import ConfigError, ModelError
 from ptune.serving.engines.jobs import Job, LabelAnswer
+from ptune.settings import DecodingConfig
+from ptune.storage.prompt_folder import load
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,16 @@ def test_who_leaves_frees_the_place_and_what_cannot_join_gets_its_turn(server, p
         alone(prompts, "letter", TEXTS[1])
     ]
     assert answer(after).batch.rows == {"letter": 1}, "it overtook the beams"
+
+
+def test_a_drawn_text_is_as_the_static_engine_draws_it(server, prompts):
+    drawn = {"sample": True, "temperature": 1.5, "seed": 4}
+    one = Job("letter", {"x": TEXTS[2]}, decoding=drawn)
+    with Paused(server):
+        server.scheduler.submit([job("letter", TEXTS[1]), one])
+    config = DecodingConfig(max_new_tokens=WRITTEN, **drawn)
+    model = load(prompts / "letter", serving_kit.lm())
+    assert answer(one).texts == model.generate([{"x": TEXTS[2]}], config=config)
 
 
 def test_where_a_step_fails_the_rows_are_written_again_one_by_one(server, prompts, monkeypatch):

@@ -121,6 +121,22 @@ def test_drawn_texts_and_beams_are_as_alone_whatever_is_beside_them(server, prom
         assert answer(one).texts == (wanted if isinstance(wanted, list) else [wanted])
 
 
+def test_drawn_texts_of_several_seeds_share_a_batch(server, prompts):
+    drawn = {"sample": True, "temperature": 1.5}
+    settings = [{**drawn, "seed": seed} for seed in (5, 6, 7)]
+    jobs = [Job("letter", {"x": TEXTS[2]}, decoding=one) for one in settings]
+    with Paused(server):
+        for one in jobs:
+            server.scheduler.submit([one])
+    model = load(prompts / "letter", serving_kit.lm())
+    wanted = [
+        model.generate([{"x": TEXTS[2]}], config=DecodingConfig(max_new_tokens=WRITTEN, **one))[0]
+        for one in settings
+    ]
+    assert [answer(one).texts for one in jobs] == [[text] for text in wanted]
+    assert len(set(wanted)) == 3 and answer(jobs[0]).batch.rows == {"letter": 3}
+
+
 def test_labels_are_answered_between_two_tokens_of_a_text(server, prompts):
     """Also with prefixes on both sides: neither sees the other's."""
     labels = []

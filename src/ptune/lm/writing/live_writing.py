@@ -11,6 +11,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from ptune.lm.batch import Batch
 from ptune.lm.writing import whole_texts
+from ptune.lm.writing.draws import Draws
 from ptune.lm.writing.read_ahead import read_ahead
 from ptune.lm.writing.roomy_cache import RoomyCache
 from ptune.prompts.bank import PrefixBatch
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 OnTokens = Callable[[list[int]], Sequence[bool]]
 """Gets the next token of each row [B] as soon as it is there, and says which rows go on [B]."""
-OF_THE_PAST = ("no_repeat_ngram_size", "bad_words_ids", "do_sample", "stop_strings")
+OF_THE_PAST = ("no_repeat_ngram_size", "bad_words_ids", "stop_strings")
 """Settings whose next token depends on more than scores, so that no row leaves the batch."""
 STAYING = 0.75
 """The share of rows that go on from which all stay, since leaving copies what is kept."""
@@ -94,6 +95,7 @@ def write_step_by_step(
     *,
     on_tokens: OnTokens,
     settings: dict[str, Any],
+    draws: Draws | None = None,
 ) -> None:
     """Write as ``whole_texts.write`` does, one text a row and without beams, and hand out the
     tokens of each step until ``on_tokens`` says that no row goes on. A row that has ended gets
@@ -115,6 +117,7 @@ def write_step_by_step(
             prefixes,
             copies=1,
             settings=settings,
+            draws=draws,
             streamer=listener,
             cache=cache,
         )
@@ -122,7 +125,15 @@ def write_step_by_step(
         return
     except _Fewer:
         assert cache is not None
-        _go_on(lm, batch.to(lm.device), prefixes, cache, listener=listener, settings=settings)
+        _go_on(
+            lm,
+            batch.to(lm.device),
+            prefixes,
+            cache,
+            listener=listener,
+            settings=settings,
+            draws=draws,
+        )
 
 
 def _may_leave(lm: "LanguageModel", settings: dict[str, Any]) -> bool:
@@ -139,6 +150,7 @@ def _go_on(
     *,
     listener: _TokenListener,
     settings: dict[str, Any],
+    draws: Draws | None,
 ) -> None:
     """Write on for the rows that go on, until none does.
 
@@ -150,6 +162,7 @@ def _go_on(
     while True:
         kept, steps = torch.tensor(listener.staying, device=lm.device), listener.steps
         cache.batch_select_indices(kept)
+        draws = draws and draws.of_rows(listener.staying)
         new = attention.new_ones(len(attention), steps)
         attention = torch.cat([attention, new], 1)[kept]
         positions = (positions + steps)[kept]
@@ -172,6 +185,7 @@ def _go_on(
                     attention_mask=attention,
                     position_ids=positions,
                     generation_config=GenerationConfig(**settings),
+                    logits_processor=[draws] if draws else None,
                     streamer=listener,
                     **{lm.forward.cache_name: cache},
                 )

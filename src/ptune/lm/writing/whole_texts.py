@@ -17,6 +17,7 @@ from ptune.lm.patches.text_cache import Context
 from ptune.lm.source.loading import first_line
 from ptune.lm.trials.capabilities import Capability
 from ptune.lm.trials.trial import FAILURES, Trial, close
+from ptune.lm.writing.draws import Draws
 from ptune.lm.writing.read_ahead import read_ahead
 from ptune.prompts.bank import PrefixBatch
 from ptune.template.language import EncodedRow
@@ -34,12 +35,14 @@ def write(
     *,
     copies: int,
     settings: dict[str, Any],
+    draws: Draws | None = None,
     streamer: BaseStreamer | None = None,
     cache: DynamicCache | None = None,
 ) -> Any:
     """Let an LM continue the rows of a batch; arguments as in ``LanguageModel.write``.
 
     Args:
+        draws: choose the tokens, where they are drawn.
         streamer: gets the tokens of each step.
         cache: of a causal LM, what is there of the rows' keys and values; it is added to.
 
@@ -52,7 +55,11 @@ def write(
     """
     check_batch(lm, batch, copies)
     batch = batch.to(lm.device)
-    options = {"tokenizer": lm.tokens.tokenizer} if "stop_strings" in settings else {}
+    options: dict[str, Any] = {}
+    if "stop_strings" in settings:
+        options["tokenizer"] = lm.tokens.tokenizer
+    if draws is not None:
+        options["logits_processor"] = [draws]
     if streamer is not None:
         options["streamer"] = streamer
     inputs: dict[str, Any] = {

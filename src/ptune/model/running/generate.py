@@ -3,6 +3,7 @@ its caches included."""
 
 import contextlib
 import itertools
+import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,10 @@ import torch
 
 from ptune.answers.ensemble import most_said
 from ptune.base.seeding import seeded
+from ptune.data.row import FileRow
 from ptune.errors import ConfigError
 from ptune.lm.batch import Side
+from ptune.lm.writing.draws import Draws, Key
 from ptune.lm.writing.live_writing import OnTokens, write_step_by_step
 from ptune.model.rows.examples import Example
 from ptune.model.running.forward import prompt_vectors
@@ -47,13 +50,15 @@ def generate(
     examples = model.encode_mixed(rows, tasks, room=config.max_new_tokens if config else None)
     flat = [example for examples_of_row in examples for example in examples_of_row]
     settings = [config or model.tasks[example.task].task.decoding for example in flat]
+    keys = draw_keys(flat, [setting.seed for setting in settings])
     texts: list[list[str]] = [[] for _ in flat]
     for setting in dict.fromkeys(settings):
         members = [number for number, other in enumerate(settings) if other == setting]
-        for number, written in zip(
-            members, write_all(model, [flat[member] for member in members], setting)
-        ):
-            texts[number] = written
+        written = write_all(
+            model, [flat[member] for member in members], setting, keys=[keys[m] for m in members]
+        )
+        for number, texts_of_member in zip(members, written):
+            texts[number] = texts_of_member
     by_row, following = [], iter(zip(texts, settings))
     for examples_of_row in examples:
         answers = [next(following) for _ in examples_of_row]
@@ -83,12 +88,15 @@ def write_all(
     examples: Sequence[Example],
     config: DecodingConfig,
     advance: Callable[[int], None] = lambda rows: None,
+    *,
+    keys: Sequence[Key] | None = None,
 ) -> list[list[str]]:
-    """For each example as many texts as the settings ask for. Rows of like length share a batch;
-    the LM's dropout is off.
+    """For each example as many texts as the settings ask for. Rows of like length share a batch,
+    which changes no text, of those that are drawn neither; the LM's dropout is off.
 
     Args:
         advance: is told how many rows are done, batch by batch.
+        keys: what decides the draws of each example; by default ``draw_keys``.
     """
     for number in {example.task for example in examples}:
         if model.tasks[number].verbalizer is not None:
@@ -101,19 +109,24 @@ def write_all(
     settings = _settings(model, config)
     texts: list[list[str]] = [[] for _ in examples]
     learned = prompt_vectors(model, [example.task for example in examples])
-    with (
-        model.lm.evaluating(),
-        seeded(config.seed, model.lm.device) if config.sample else contextlib.nullcontext(),
-    ):
-        for batch in written_together(model, examples, config.rows):
+    keys = keys or draw_keys(examples, [config.seed] * len(examples))
+    alone = config.sample and config.beams > 1  # whose draws transformers makes itself
+    with model.lm.evaluating():
+        for batch in written_together(model, examples, 1 if alone else config.rows):
             rows = [examples[i].fills[0] for i in batch]
             prompts = [learned.places.get(model.tasks[examples[i].task].prompt, -1) for i in batch]
             collated = model.lm.collate(
                 rows, prompts, "left" if model.lm.kind == "causal" else "right"
             )
-            ids = model.lm.write(
-                collated, learned.vectors, learned.prefixes, copies=config.copies, **settings
-            )
+            with _drawing(model, config, [keys[i] for i in batch]) as draws:
+                ids = model.lm.write(
+                    collated,
+                    learned.vectors,
+                    learned.prefixes,
+                    copies=config.copies,
+                    draws=draws,
+                    **settings,
+                )
             written = collated.decoder.shape[1] if collated.decoder is not None else 0
             by_row = ids[:, written:].unflatten(0, (len(batch), -1)).tolist()
             for number, answers in zip(batch, by_row):
@@ -128,6 +141,8 @@ def write_live(
     examples: Sequence[Example],
     config: DecodingConfig,
     on_tokens: OnTokens,
+    *,
+    keys: Sequence[Key] | None = None,
 ) -> None:
     """Write one text for each example, all in one call of the LM, and hand out each step's tokens.
 
@@ -137,16 +152,15 @@ def write_live(
             ``on_tokens`` to see.
         on_tokens: gets the next token of each example, padding where one has ended, and says which
             go on; the writing ends when none does.
+        keys: what decides the draws of each example; by default ``draw_keys``.
     """
     settings = _settings(model, config.model_copy(update={"stop": ()}))
     learned = prompt_vectors(model, [example.task for example in examples])
     prompts = [learned.places.get(model.tasks[example.task].prompt, -1) for example in examples]
     side: Side = "left" if model.lm.kind == "causal" else "right"
     batch = model.lm.collate([example.fills[0] for example in examples], prompts, side)
-    with (
-        model.lm.evaluating(),
-        seeded(config.seed, model.lm.device) if config.sample else contextlib.nullcontext(),
-    ):
+    keys = keys or draw_keys(examples, [config.seed] * len(examples))
+    with model.lm.evaluating(), _drawing(model, config, keys) as draws:
         write_step_by_step(
             model.lm,
             batch,
@@ -154,7 +168,48 @@ def write_live(
             learned.prefixes,
             on_tokens=on_tokens,
             settings=settings,
+            draws=draws,
         )
+
+
+def draw_keys(examples: Sequence[Example], seeds: Sequence[int]) -> list[Key]:
+    """For each example what decides its draws: its seed, the line of its row in its file or else
+    the number of its row, and which of the row's prompts asks it."""
+    keys: list[Key] = []
+    number = member = 0
+    previous: Row | None = None
+    for example, seed in zip(examples, seeds):
+        number, member = (number, member + 1) if example.row is previous else (number + 1, 0)
+        previous = example.row
+        line = example.row.line if isinstance(example.row, FileRow) else 0
+        keys.append((seed, line or number, member))
+    return keys
+
+
+@contextlib.contextmanager
+def _drawing(
+    model: "PromptModel", config: DecodingConfig, keys: Sequence[Key]
+) -> Iterator[Draws | None]:
+    """What chooses the tokens where they are drawn. With beams transformers draws itself, for one
+    row alone, by torch's global generator, which the row's key seeds meanwhile; it is asked for
+    several texts of a row too, where nothing is left to be drawn."""
+    if not config.sample:
+        yield None
+    elif config.copies == 1:
+        yield _draws(config, keys)
+    else:
+        with seeded(random.Random(repr(keys[0])).randrange(2**63), model.lm.device):
+            yield None if config.beams > 1 else _draws(config, keys)
+
+
+def _draws(config: DecodingConfig, keys: Sequence[Key]) -> Draws:
+    return Draws.of(
+        keys,
+        temperature=config.temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        copies=config.copies,
+    )
 
 
 def written_together(
@@ -197,7 +252,7 @@ def _settings(model: "PromptModel", config: DecodingConfig) -> dict[str, Any]:
         "max_new_tokens": config.max_new_tokens,
         "min_new_tokens": config.min_new_tokens or None,
         "num_beams": config.beams,
-        "do_sample": config.sample,
+        "do_sample": config.sample and config.copies > 1,
         "num_return_sequences": config.texts,
         "length_penalty": config.length_penalty if config.beams > 1 else None,
         "no_repeat_ngram_size": config.no_repeat_ngram or None,
@@ -207,10 +262,12 @@ def _settings(model: "PromptModel", config: DecodingConfig) -> dict[str, Any]:
         "stop_strings": list(config.stop) or None,
         "use_cache": True,
     }
-    if config.sample:
+    if config.sample and config.beams > 1:
         settings |= {
             "temperature": config.temperature,
             "top_p": config.top_p,
             "top_k": config.top_k,
         }
+    elif settings["do_sample"]:  # `Draws` leaves one token
+        settings |= {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
     return {name: value for name, value in settings.items() if value is not None}

@@ -11,7 +11,7 @@ from ptune.errors import ConfigError, reason
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import Example, PromptModel
 from ptune.model.running import scoring
-from ptune.model.running.generate import write_all, write_live, written_together
+from ptune.model.running.generate import draw_keys, write_all, write_live, written_together
 from ptune.serving.engines.jobs import BatchNote, Job, LabelAnswer, TextAnswer
 from ptune.serving.engines.live_text import LiveText
 from ptune.serving.problems import overlong
@@ -20,7 +20,7 @@ from ptune.survey.text_checks.unknown_text import of_row
 
 MORE = ("entities", "start", "end")
 """What an answer may have beside its prediction and scores."""
-FREE = {"max_new_tokens": 1, "min_new_tokens": 0, "stop": (), "rows": 1}
+FREE = {"max_new_tokens": 1, "min_new_tokens": 0, "stop": (), "rows": 1, "seed": 0}
 """Settings of writing in which rows of one batch may differ."""
 
 
@@ -94,10 +94,10 @@ class BatchEngine:
         return [chosen[number] for number in next(batch for batch in batches if 0 in batch)]
 
     def is_apart(self, job: Job) -> bool:
-        """Whether a job's text is written in a call of its own: it is drawn by chance, which what
-        is beside it would change, or it is not written token by token."""
+        """Whether a job's text is written in a call of its own, as it is not written token by
+        token."""
         assert job.settings is not None
-        return job.settings.sample or job.settings.copies > 1 or len(job.examples) > 1
+        return job.settings.copies > 1 or len(job.examples) > 1
 
     def score(self, jobs: Sequence[Job]) -> None:
         """Answer jobs with labels, in one batch."""
@@ -135,7 +135,7 @@ class BatchEngine:
             between: is called between two tokens.
             more: gives further jobs, to an engine that lets them join.
         """
-        if len(jobs) == 1 and self.is_apart(jobs[0]) and not _is_live(jobs[0]):
+        if self.is_apart(jobs[0]):
             self._write_whole(jobs[0])
         else:
             self._write_live(jobs, between)
@@ -180,7 +180,9 @@ class BatchEngine:
                 between()
             return going_on
 
-        write_live(model, rows, settings[0].model_copy(update={"max_new_tokens": most}), take)
+        of_all = settings[0].model_copy(update={"max_new_tokens": most})
+        keys = [draw_keys([row], [one.seed])[0] for row, one in zip(rows, settings)]
+        write_live(model, rows, of_all, take, keys=keys)
 
     def _fits(self, jobs: Sequence[Job]) -> bool:
         """Whether the last of the jobs may be in one call with the others, as far as its settings
@@ -197,12 +199,6 @@ class BatchEngine:
             return False
         fills = [job.examples[0].fills[0] for job in jobs]
         return all(self.lm.side(fill) == self.lm.side(fill, new) for fill in fills)
-
-
-def _is_live(job: Job) -> bool:
-    """Whether a job's text can be handed out while it is written."""
-    assert job.settings is not None
-    return job.settings.copies == 1 and len(job.examples) == 1
 
 
 def take_token(job: Job, text: LiveText, token: int, note: BatchNote) -> None:

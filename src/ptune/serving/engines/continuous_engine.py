@@ -153,6 +153,8 @@ class ContinuousEngine(BatchEngine):
 
 def _is_plain(settings: DecodingConfig) -> bool:
     """Whether the best token is taken each time, whatever was written before."""
+    if settings.sample:
+        return False
     return not (settings.no_repeat_ngram or settings.banned or settings.min_new_tokens)
 
 
