@@ -2,8 +2,9 @@
 
     python scripts/make_builtin_prompts.py [FOLDER]
 
-Continents and currencies are those of examples/; languages is the relation P37 of the built-in
-facts. Of each folder the prompt alone is kept (FOLDER is src/ptune/builtin/prompts by default).
+Continents, currencies and countries are those of examples/; languages is the relation P37 of the
+built-in facts. Of each folder the prompt alone is kept, in a folder of its LM's name (FOLDER is
+src/ptune/builtin/prompts by default).
 """
 
 import csv
@@ -19,6 +20,7 @@ from ptune.serving.bank.prompt_files import NAMES
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDER = ROOT / "src" / "ptune" / "builtin" / "prompts"
 FACTS = ROOT / "src" / "ptune" / "builtin" / "facts" / "original" / "P37"
+EXAMPLES = ("continents", "currencies", "countries")
 LANGUAGES = """\
 name: languages
 template: 'The language of {soft:3} {country} {soft:3} is {mask} .'
@@ -33,13 +35,15 @@ encoder: lstm
 def main(folder: pathlib.Path = FOLDER) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work = pathlib.Path(temporary)
-        tasks = [ROOT / "examples" / f"{name}.yaml" for name in ("continents", "currencies")]
+        tasks = [ROOT / "examples" / f"{name}.yaml" for name in EXAMPLES]
         for task in [*tasks, write_languages(work / "data")]:
             out = work / task.stem
             ptune(["train", str(task), "--out", str(out)])
-            (folder / task.stem).mkdir(parents=True, exist_ok=True)
+            note = json.loads((out / "prompt.json").read_text(encoding="utf-8"))
+            kept = folder / note["lm"]["source"] / task.stem
+            kept.mkdir(parents=True, exist_ok=True)
             for name in NAMES:
-                shutil.copyfile(out / name, folder / task.stem / name)
+                shutil.copyfile(out / name, kept / name)
 
 
 def write_languages(folder: pathlib.Path) -> pathlib.Path:

@@ -1,5 +1,6 @@
 """``ptune serve`` in a process of its own, and what it refuses before it begins."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -28,10 +29,10 @@ def fetch(url, body=None):
         return json.loads(answer.read())
 
 
-def test_a_newcomer_sees_it_run_and_sigterm_ends_it():
-    """Without arguments it serves the prompts that come with ptune; it lives before the LM is
-    loaded, and ends with status 0."""
-    command = [sys.executable, "-m", "ptune", "serve", "--port", "0"]
+@contextlib.contextmanager
+def running(*options):
+    """A server in a process of its own; it lives before the LM is loaded."""
+    command = [sys.executable, "-m", "ptune", "serve", "--port", "0", *options]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
     )
@@ -39,13 +40,22 @@ def test_a_newcomer_sees_it_run_and_sigterm_ends_it():
         url = re.search(r"http://\S+", process.stdout.readline())[0]
         assert fetch(f"{url}/health") == {"status": "alive"}
         wait_until_ready(url)
+        yield url, process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_newcomer_sees_it_run_and_sigterm_ends_it():
+    """Without arguments it serves the prompts that come with ptune, and ends with status 0."""
+    with running() as (url, process):
         models = fetch(f"{url}/v1/models")["data"]
         assert [model["id"] for model in models] == ["continents", "currencies", "languages"]
         rows = [{"prompt": model["id"], "fields": {"country": "Brazil"}} for model in models]
         answers = fetch(f"{url}/v1/classify", {"rows": rows})["answers"]
         labels = [answer["label"] for answer in answers]
         assert labels == ["America", "real", "portuguese"]
-        run_the_guide(url)
+        run_the_guide(url, "needs the server", 6, r"Africa|portuguese|America|continents")
         with ThreadPoolExecutor() as pool:
             body = {"rows": rows * 60, "top": 1}
             in_progress = pool.submit(fetch, f"{url}/v1/classify", body)
@@ -53,24 +63,27 @@ def test_a_newcomer_sees_it_run_and_sigterm_ends_it():
             process.send_signal(signal.SIGTERM)
             assert len(in_progress.result()["answers"]) == 180
         _, log = process.communicate(timeout=60)
-    finally:
-        process.kill()
     assert process.returncode == 0, log
     assert "Brazil" not in log and "POST /v1/classify 200" in log
 
 
-def run_the_guide(url):
+def test_a_prompt_that_writes_comes_with_its_lm():
+    with running("--lm", "builtin-causal") as (url, _):
+        run_the_guide(url, "needs that server", 1, r"Kenya.*Nairobi|Nairobi.*Kenya")
+
+
+def run_the_guide(url, needs, count, answer):
     """What docs/serving.md asks the server that it has started."""
     text = (SOURCE.parent / "docs" / "serving.md").read_text(encoding="utf-8")
-    asked = re.findall(r"<!-- needs the server -->\n```(sh|python)\n(.*?)```", text, re.S)
-    assert len(asked) == 6
+    asked = re.findall(rf"<!-- {needs} -->\n```(sh|python)\n(.*?)```", text, re.S)
+    assert len(asked) == count
     programs = {"sh": ["sh", "-c"], "python": [sys.executable, "-c"]}
     for language, block in asked:
         if language == "sh" and shutil.which("curl") is None:
             continue
         command = [*programs[language], block.replace("http://127.0.0.1:8000", url)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert re.search(r"Africa|portuguese|America|continents", done.stdout), done.stdout
+        assert re.search(answer, done.stdout), done.stdout
         assert '"status"' not in done.stdout
 
 
@@ -93,6 +106,7 @@ def wait_until_ready(url):
     [
         (["--host", "0.0.0.0"], "--tokens FILE"),
         (["nothing-there"], "nothing-there"),
+        (["--lm", "bert-base-cased"], "No prompt comes with ptune for the LM bert-base-cased"),
         (["--bank", "nothing-there"], "There is no folder nothing-there"),
         (["--tokens", "nothing-there"], "nothing-there cannot be read"),
         (["--host", "256.1.1.1", "--open"], "cannot listen at 256.1.1.1"),

@@ -11,7 +11,8 @@ from ptune.settings import Config, Device, Dtype, Lm
 
 class ServeConfig(Config):
     """Serve saved prompts over HTTP, all of them on one frozen LM, with a page to try them in the
-    browser. Without a prompt it serves three that come with ptune, for the built-in LM."""
+    browser. Without a prompt it serves three with labels that come with ptune, for the built-in LM,
+    and with --lm builtin-causal one that writes."""
 
     prompts: tyro.conf.Positional[tuple[pathlib.Path, ...]] = ()
     """The folders of saved prompts; each is served under its folder's name."""

@@ -18,7 +18,7 @@ from ptune.serving.engines.scheduler import Scheduler
 from ptune.serving.metrics import Metrics
 from ptune.serving.options import ServeConfig
 from ptune.serving.problems import Problem
-from ptune.settings import part_of
+from ptune.settings import BUILTIN_LMS, part_of
 
 log = logging.getLogger("ptune.serving")
 BUILTIN = pathlib.Path(__file__).parents[1] / "builtin" / "prompts"
@@ -59,7 +59,7 @@ class PromptServer:
         self.host, self.open, self.bank_folder = config.host, config.open, config.bank
         self.log_texts, self.drain = config.log_texts, config.drain
         self.access = Access(config.tokens)
-        self.files = find_prompts(config.prompts, config.bank)
+        self.files = find_prompts(config.prompts, config.bank, config.lm)
         self.metrics = Metrics()
         self.scheduler = Scheduler(config.rows, config.queue, config.wait_ms / 1000, self.metrics)
         self.attentions = threading.BoundedSemaphore(ATTENTIONS)
@@ -146,20 +146,28 @@ class PromptServer:
 
 
 def find_prompts(
-    folders: Sequence[pathlib.Path], bank: pathlib.Path | None
+    folders: Sequence[pathlib.Path], bank: pathlib.Path | None, lm: str | None
 ) -> Mapping[str, PromptFiles]:
     """The prompts that are served from the start.
 
     Args:
         folders: those that are named.
         bank: a folder of such folders.
+        lm: the LM, whose prompts that come with ptune are served where nothing is named; of the
+            built-in one by default.
 
     Raises:
-        PtuneError: a folder holds none, or two have one name.
+        PtuneError: a folder holds none, or two have one name; or nothing is named, and no prompt
+            comes with ptune for the LM.
     """
     named = list(folders)
     if not named and bank is None:
-        named = sorted(path for path in BUILTIN.iterdir() if path.is_dir())
+        if lm not in (None, *BUILTIN_LMS):
+            raise ConfigError(
+                f"No prompt comes with ptune for the LM {lm}: name the folder of one, or a folder "
+                "of such folders (--bank)."
+            )
+        named = sorted((BUILTIN / (lm or "builtin")).iterdir())
     prompts = prompts_at(named)
     if bank is None:
         return prompts
