@@ -18,6 +18,7 @@ from ptune.answers.label_words import Verbalizer
 from ptune.errors import ConfigError, StoreError
 from ptune.lm.batch import collate
 from ptune.lm.language_model import LanguageModel
+from ptune.lm.source.loading import local_path
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
 from ptune.storage import peft_format, prompt_folder
 from ptune.template.language import Template
@@ -533,6 +534,13 @@ def test_an_adapter_of_an_lm_of_another_name_is_told(named, is_told, tmp_path):
     assert bool(peft_format.other_lm(tmp_path, lm)) == is_told
     if named is not None and is_told:
         assert "trained for the LM meta/Other, and" in peft_format.other_lm(tmp_path, lm)
+
+
+def test_an_adapter_of_the_builtin_lm_is_of_the_same_lm(tmp_path):
+    lm = LanguageModel(*tiny.tiny("gpt2"), source="builtin-causal")
+    named = str(local_path("builtin-causal"))
+    (tmp_path / peft_format.CONFIG).write_text(json.dumps({"base_model_name_or_path": named}))
+    assert not peft_format.other_lm(tmp_path, lm)
 
 
 def test_other_adapters_are_refused(tmp_path):

@@ -302,7 +302,8 @@ def other_lm(folder: files.Path, lm: LanguageModel) -> str:
     where the adapter does not say."""
     raw = files.read_json(pathlib.Path(folder) / CONFIG)
     named = raw.get("base_model_name_or_path") if isinstance(raw, dict) else None
-    if not isinstance(named, str) or _last_name(named) in ("", _last_name(lm.source)):
+    names = {"", _last_name(lm.source), _last_name(str(local_path(lm.source) or ""))}
+    if not isinstance(named, str) or _last_name(named) in names:
         return ""
     return (
         f"{pathlib.Path(folder) / CONFIG} says that the prompt was trained for the LM {named}, and "
