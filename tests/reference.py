@@ -8,6 +8,7 @@ import sys
 import torch
 
 from ptune.model.prompt_model import Example, PromptModel
+from ptune.prompts.encoders import RowGated
 from ptune.template.language import EncodedRow
 
 
@@ -44,7 +45,7 @@ def _with_prefix(
     """The same for a row with a deep prefix: put in front of every layer's keys and values by hand,
     in attention written out plainly; or, where the LM takes layer inputs, written over them slot by
     slot."""
-    lm, prefix = model.lm, model.bank.prefixes[prompt]()
+    lm, prefix = model.lm, _own_prefix(model, prompt, row)
     if lm.route.in_text:
         return _with_layer_inputs(lm, prefix, row, inputs)
     text = torch.arange(len(row.ids))
@@ -69,6 +70,23 @@ def _with_prefix(
     finally:
         lm.model.set_attn_implementation(before)
     return torch.stack([logits[read] for read in row.answer_positions]).log_softmax(-1)
+
+
+def _own_prefix(model: PromptModel, prompt: int, row: EncodedRow) -> torch.Tensor:
+    """A prefix [P, W], multiplied by its gates where it has gates that read the row: value by
+    value."""
+    prefix, lm = model.bank.prefixes[prompt](), model.lm
+    gates = getattr(model.bank.prefixes[prompt], "encoder", None)
+    if not isinstance(gates, RowGated):
+        return prefix
+    texts = [lm.embed(torch.tensor([token]))[0].float() for token in row.field_tokens]
+    text = sum(texts) / len(texts) / gates.size
+    columns = model.bank.prefixes[prompt].reach.nonzero()[:, 0].tolist()
+    gated = prefix.clone()
+    for column, attention in zip(columns, gates.attentions.tolist()):
+        read = (gates.slopes[attention] * text).sum() + gates.openings[attention]
+        gated[:, column] = prefix[:, column] * 2 / (1 + torch.exp(-read))
+    return gated
 
 
 @contextlib.contextmanager
@@ -189,6 +207,7 @@ def label_scores(model: PromptModel, example: Example) -> torch.Tensor:
             max_length=model.max_length,
             answer=answer,
             start=model.lm.start,
+            keeps_fields=fitted.task.prefix.reads_rows,
         )
         values = log_probs(model, example.task, row)
         word_scores[owner].append(

@@ -44,11 +44,15 @@ def build(family: str, dtype: torch.dtype = torch.float32) -> PromptModel:
                 None,
                 "y",
                 encoder="table",
-                prefix=PrefixSettings(0),
+                prefix=PrefixSettings(0, gates="row" if number in (0, 2) else False),
             )
         )
-    for number, parameter in enumerate(model.bank.parameters()):
-        torch.nn.init.normal_(parameter, 0, 0.7, generator=torch.Generator().manual_seed(number))
+    named = dict(model.bank.named_parameters())
+    gates = [name for name in named if name.endswith(("slopes", "openings"))]
+    for number, name in enumerate([*(name for name in named if name not in gates), *gates]):
+        wide = 3 if name in gates else 0.7
+        generator = torch.Generator().manual_seed(number)
+        torch.nn.init.normal_(named[name], 0, wide, generator=generator)
     return model
 
 
@@ -72,6 +76,7 @@ def alone(model: PromptModel, example, steps: int) -> str:
             max_length=model.max_length,
             answer=(*ids, None),
             start=model.lm.start,
+            keeps_fields=fitted.task.prefix.reads_rows,
         )
         ids.append(int(reference.log_probs(model, example.task, row)[-1].argmax()))
         if ids[-1] == model.lm.end:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_ar
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     create_model,
@@ -404,6 +406,14 @@ class LayoutConfig(FileConfig):
     in "noise; heating". A list in JSON needs none."""
 
 
+def _truth_or_word(value: Any) -> Any:
+    """A text that says yes or no, as a truth; another value as it is."""
+    try:
+        return TypeAdapter(bool).validate_python(value)
+    except ValidationError:
+        return value
+
+
 class PrefixConfig(Config):
     """How a deep prefix ({prefix:5} in the template) is made and begins."""
 
@@ -415,9 +425,10 @@ class PrefixConfig(Config):
     method's own by default."""
     attentions: tuple[Literal["self", "encoder", "decoder", "cross"], ...] = ()
     """Which attentions of an encoder-decoder it enters: encoder, decoder, cross; all by default."""
-    gates: bool = False
-    """Train a gate for each attention, a number between 0 and 2 by which its keys and values are
-    multiplied. They begin at 1, and prompt.json shows them."""
+    gates: Annotated[Literal[False, True, "row"], BeforeValidator(_truth_or_word)] = False
+    """true: train a gate for each attention, a number between 0 and 2 by which its keys and values
+    are multiplied; prompt.json shows them. row: train gates that read each row, so that a prefix
+    may speak louder in some rows than in others. All begin at 1."""
 
 
 class PetConfig(Config):

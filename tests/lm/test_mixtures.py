@@ -54,6 +54,10 @@ TEMPLATES = {
     "text": ("{prefix:2} {text} is {mask}", None),
     "weighted words": ("{text} is it {mask}", SEVERAL),
     "votes": ("{soft:1} {text} is it {mask}", VOTES),
+    "gates": ("{prefix:3} {text} is {mask}", SEVERAL),
+    "gates of an infix": ("{text} {prefix:2} ? it is {mask}", ONE),
+    "gates of a text": ("{prefix:2} {soft:1} {text} is {mask}", None),
+    "gates of words": ("{prefix:2} {words} .", WORD_LABELS),
 }
 READER_OF = {
     "weighted words": "weighted-words",
@@ -62,6 +66,7 @@ READER_OF = {
     "head": "head",
     "pooled": "head",
     "words with labels": "token-head",
+    "gates of words": "token-head",
     "part of a text": "token-head",
 }
 
@@ -80,7 +85,7 @@ def build(family: str) -> PromptModel:
         reads_tokens = READER_OF.get(name) == "token-head"
         if (name == "pooled" or reads_tokens) and model.lm.kind == "encoder-decoder":
             continue
-        if model.lm.kind == "encoder-decoder" and name == "infix":
+        if model.lm.kind == "encoder-decoder" and "infix" in name:
             text = "{prefix:2} {text} ? it is {mask}"
         if model.lm.kind == "causal" and name == "head":
             text = "{prefix:4} {text} ? it is"
@@ -91,7 +96,7 @@ def build(family: str) -> PromptModel:
                 verbalizer,
                 "label",
                 encoder="table",
-                prefix=PrefixSettings(0),
+                prefix=PrefixSettings(0, gates="row" if "gates" in name else False),
                 reader=READERS[READER_OF.get(name, "words")],
                 pooling="mean" if name == "pooled" else "first",
             )

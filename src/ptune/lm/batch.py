@@ -41,6 +41,8 @@ class Batch:
         packing: how the rows run as one row without padding (those of an encoder-decoder in its
             encoder); None where they are padded.
         context: kept keys and values of what stands before the rows, or None.
+        field_tokens: the tokens that gates read of each row [B, R], -1 behind the last, or None
+            where they read nothing.
     """
 
     ids: torch.Tensor
@@ -62,6 +64,7 @@ class Batch:
     scored: torch.Tensor | None = None
     packing: Packing | None = None
     context: Context | None = None
+    field_tokens: torch.Tensor | None = None
 
     @property
     def padded(self) -> float:
@@ -144,6 +147,9 @@ def collate(
         scored=None
         if all(row.is_scored for row in rows)
         else torch.tensor([row.is_scored for row in rows for _ in row.answer_positions]),
+        field_tokens=_padded([row.field_tokens for row in rows], -1, "right")
+        if any(row.field_tokens for row in rows)
+        else None,
     )
 
 

@@ -130,6 +130,15 @@ class ForwardPass:
             return embeddings
         return fill(embeddings, vectors.to(self.device), batch.prompts, batch.soft_slots)
 
+    def mean_texts(self, batch: Batch) -> torch.Tensor:
+        """The mean of the embeddings of each row's text [B, E], which gates read; zeros where there
+        is none."""
+        tokens = batch.ids[:, :0] if batch.field_tokens is None else batch.field_tokens
+        is_token = (tokens >= 0)[..., None]
+        embeddings = self.embed(tokens.clamp(min=0)) * is_token
+        exact = torch.promote_types(embeddings.dtype, torch.float32)
+        return embeddings.sum(1, dtype=exact) / is_token.sum(1).clamp(min=1)
+
     @contextlib.contextmanager
     def filled_decoder(self, batch: Batch, vectors: torch.Tensor | None) -> Iterator[None]:
         """While this is open, a decoder reads the batch's soft tokens at their slots; for beams, it

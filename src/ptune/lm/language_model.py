@@ -9,6 +9,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -549,7 +550,12 @@ class LanguageModel:
             ModelError: rows have a prefix and none is given, or it did not reach the LM's layers.
         """
         if prefixes is not None:
-            return self.route.entering(batch, prefixes.to(self.device), copies, groups)
+            prefixes = prefixes.to(self.device)
+            if prefixes.gates is not None:
+                prefixes = prefixes.of_rows(batch.prompts, self.forward.mean_texts(batch))
+                numbers = torch.arange(len(batch.prompts), device=batch.prompts.device)
+                batch = replace(batch, prompts=numbers.where(batch.prompts >= 0, -1))
+            return self.route.entering(batch, prefixes, copies, groups)
         if batch.starts is not None or batch.deep is not None:
             raise ModelError("Rows of this batch have a prefix, and its values are not given.")
         return contextlib.nullcontext()

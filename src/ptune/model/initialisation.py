@@ -82,8 +82,11 @@ def prefix(lm: LanguageModel, task: Task, template: Template, made_by: nn.Module
     if made_by is None:
         columns = torch.cat([torch.arange(*span) for span in spans])
         made_by = _prefix_encoder(lm, task, template, columns)
-        if settings.gates:
-            made_by = encoders.Gated(made_by, attention_of(lm, spans).to(lm.device))
+        attention_numbers = attention_of(lm, spans).to(lm.device)
+        if settings.reads_rows:
+            made_by = encoders.RowGated(made_by, attention_numbers, lm.width, _embedding_size(lm))
+        elif settings.gates:
+            made_by = encoders.Gated(made_by, attention_numbers)
     return Prefix(made_by, spans, route.width).to(lm.device)
 
 
@@ -99,6 +102,13 @@ def attention_of(lm: LanguageModel, spans: Sequence[tuple[int, int]]) -> torch.T
         if any(first <= start and end <= last for first, last in spans)
     ]
     return torch.repeat_interleave(torch.arange(len(parts)), torch.tensor(parts))
+
+
+@torch.no_grad()
+def _embedding_size(lm: LanguageModel) -> float:
+    """The usual length of the LM's embeddings: the median over some of them."""
+    ids = torch.linspace(0, lm.words - 1, min(lm.words, 2000)).long()
+    return float(lm.embed(ids).float().norm(dim=-1).median().clamp(min=1e-12))
 
 
 def _prefix_encoder(

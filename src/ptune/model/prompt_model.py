@@ -45,7 +45,7 @@ from ptune.model.task import (
     prompt_value,
 )
 from ptune.prompts.bank import Bank, Prefix
-from ptune.prompts.encoders import Baked, Multitask, Table
+from ptune.prompts.encoders import Baked, Multitask, Table, is_baked
 from ptune.settings import DecodingConfig
 
 __all__ = [
@@ -265,7 +265,7 @@ class PromptModel:
             isinstance(vectors, Baked)
             and bool(len(vectors()))
             or isinstance(prefix, Prefix)
-            and isinstance(prefix.encoder, Baked)
+            and is_baked(prefix.encoder)
         )
 
     def take_owners(self, other: "PromptModel") -> None:

@@ -65,14 +65,19 @@ class PrefixSettings:
             prefix's length. A prefix that the template gives words starts from those.
         attentions: the attentions that it enters, of "encoder", "decoder" and "cross" in an
             encoder-decoder; all by default.
-        gates: a trained number for each attention, by which the keys and values there are
-            multiplied while it is trained.
+        gates: True: a trained number for each attention, by which the keys and values there are
+            multiplied while it is trained; "row": a trained function of the row's text for each.
     """
 
     hidden: int = 512
     init: str = "random"
     attentions: tuple[str, ...] = ()
-    gates: bool = False
+    gates: bool | Literal["row"] = False
+
+    @property
+    def reads_rows(self) -> bool:
+        """Whether each row has a prefix of its own."""
+        return self.gates == "row"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,39 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ptune.prompts.encoders import Baked
+from ptune.prompts.encoders import Baked, RowGated
+
+
+@dataclass(frozen=True)
+class RowGates:
+    """The gates of N prompts that read each row, for S attentions at most.
+
+    Attributes:
+        slopes: [N, S, E]; zeros, as in the openings, for a prompt without such gates.
+        openings: [N, S].
+        attentions: the number of the attention that each of the W values of a prefix is of [N, W].
+    """
+
+    slopes: torch.Tensor
+    openings: torch.Tensor
+    attentions: torch.Tensor
+
+    def to(self, device: torch.device | str) -> "RowGates":
+        """The same gates on a device."""
+        return RowGates(
+            self.slopes.to(device), self.openings.to(device), self.attentions.to(device)
+        )
+
+    def of_rows(self, prompts: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        """By what each of the W values of a row's prefix is multiplied [B, W].
+
+        Args:
+            prompts: the index among the N of each row's prompt [B].
+            texts: the mean embedding of each row's text [B, E].
+        """
+        read = torch.einsum("bse,be->bs", self.slopes[prompts], texts.to(self.slopes.dtype))
+        gates = 2 * torch.sigmoid(read + self.openings[prompts])
+        return gates.gather(1, self.attentions[prompts])
 
 
 @dataclass(frozen=True)
@@ -19,15 +51,37 @@ class PrefixBatch:
         lengths: how many vectors each has [N]; 0 for a prompt without a prefix.
         reach: which of the W values each prefix has at all [N, W]: one for the decoder alone has
             none for the encoder.
+        gates: those that read each row; None where no prompt has such gates.
     """
 
     values: torch.Tensor
     lengths: torch.Tensor
     reach: torch.Tensor
+    gates: RowGates | None = None
 
     def to(self, device: torch.device | str) -> "PrefixBatch":
         """The same prefixes on a device."""
-        return PrefixBatch(self.values.to(device), self.lengths.to(device), self.reach.to(device))
+        gates = None if self.gates is None else self.gates.to(device)
+        return PrefixBatch(
+            self.values.to(device), self.lengths.to(device), self.reach.to(device), gates
+        )
+
+    def of_rows(self, prompts: torch.Tensor, texts: torch.Tensor) -> "PrefixBatch":
+        """The prefix of each of B rows, multiplied by what its gates make of the row's text; there
+        are B prefixes then.
+
+        Args:
+            prompts: the index among the N of each row's prompt [B]; -1 for a row without one, which
+                gets any.
+            texts: the mean embedding of each row's text [B, E].
+        """
+        if self.gates is None:
+            return self
+        prompts = prompts.clamp(min=0)
+        factors = self.gates.of_rows(prompts, texts)
+        return PrefixBatch(
+            self.values[prompts] * factors[:, None], self.lengths[prompts], self.reach[prompts]
+        )
 
 
 class Prefix(nn.Module):
@@ -117,9 +171,11 @@ class Bank(nn.Module):
         """How many values are kept of a prompt: its vectors, its prefix, and its reader."""
         prefix, reader = self.prefixes[number], self.readers[number]
         trained = [parameter for parameter in reader.parameters() if parameter.requires_grad]
+        gates = _row_gates(prefix)
         return (
             int(self.encoders[number]().numel())
             + (int(prefix.encoder().numel()) if isinstance(prefix, Prefix) else 0)
+            + (0 if gates is None else gates.slopes.numel() + gates.openings.numel())
             + sum(value.numel() for value in [*trained, *reader.buffers()])
         )
 
@@ -165,4 +221,40 @@ class Bank(nn.Module):
                     for index, number in enumerate(numbers)
                 ]
             ),
+            self._gates(numbers, width),
         )
+
+    def _gates(self, numbers: Sequence[int], width: int) -> RowGates | None:
+        """The gates of some prompts that read each row; None where no prompt has such gates.
+
+        Args:
+            width: of their prefixes, W.
+        """
+        by_index = {
+            index: gates
+            for index, number in enumerate(numbers)
+            if (gates := _row_gates(self.prefixes[number])) is not None
+        }
+        if not by_index:
+            return None
+        example = next(iter(by_index.values())).slopes
+        count = max(len(gates.openings) for gates in by_index.values())
+        slopes, openings, attentions = [], [], []
+        for index, number in enumerate(numbers):
+            of_values = torch.zeros(width, dtype=torch.long, device=example.device)
+            if (gates := by_index.get(index)) is None:
+                slopes.append(example.new_zeros(count, example.shape[1]))
+                openings.append(example.new_zeros(count))
+            else:
+                missing = count - len(gates.openings)
+                slopes.append(nn.functional.pad(gates.slopes / gates.size, (0, 0, 0, missing)))
+                openings.append(nn.functional.pad(gates.openings, (0, missing)))
+                of_values[self.prefixes[number].reach] = gates.attentions
+            attentions.append(of_values)
+        return RowGates(torch.stack(slopes), torch.stack(openings), torch.stack(attentions))
+
+
+def _row_gates(prefix: nn.Module) -> RowGated | None:
+    """What has a prefix's gates that read each row, where it has such gates."""
+    made_by = prefix.encoder if isinstance(prefix, Prefix) else None
+    return made_by if isinstance(made_by, RowGated) else None

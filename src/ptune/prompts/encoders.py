@@ -129,6 +129,41 @@ class Gated(nn.Module):
         return self.values() * self.gates[self.attentions]
 
 
+class RowGated(nn.Module):
+    """The values of a deep prefix, and a gate for each attention that reads a row: twice the
+    sigmoid of a linear function of the mean of its text's embeddings. It begins at 1, whatever the
+    row (UniPELT's gates, Mao et al. 2022, section 3.2, read the input of each layer instead).
+
+    The values are those without gates: only a row has others (``PrefixBatch.of_rows``).
+
+    Args:
+        values: makes the values [P, W].
+        attentions: the number of the attention that each of the W values is of.
+        width: of the embeddings, E.
+        size: the length of an embedding of the LM, by which a mean is divided, so that the same
+            learning rate suits LMs of other scales.
+
+    Attributes:
+        slopes: [S, E], of each attention.
+        openings: [S].
+    """
+
+    attentions: torch.Tensor
+    size: torch.Tensor
+
+    def __init__(self, values: nn.Module, attentions: torch.Tensor, width: int, size: float = 1.0):
+        super().__init__()
+        self.values, count = values, int(attentions.max()) + 1
+        self.slopes = nn.Parameter(torch.zeros(count, width))
+        self.openings = nn.Parameter(torch.zeros(count))
+        self.register_buffer("size", torch.tensor(size))
+        self.register_buffer("attentions", attentions, persistent=False)
+
+    def forward(self) -> torch.Tensor:
+        """The values [P, W], without gates."""
+        return self.values()
+
+
 class Baked(nn.Module):
     """Vectors that are no longer trained."""
 
@@ -176,8 +211,23 @@ def table_of(vectors: torch.Tensor) -> Table:
 
 @torch.no_grad()
 def bake(encoder: nn.Module) -> torch.Tensor:
-    """The encoder's vectors as they are now, apart from it: [P, E]."""
+    """The encoder's vectors as they are now, apart from it: [P, E].
+
+    Raises:
+        ConfigError: it has gates that read each row, which no vectors hold.
+    """
+    if isinstance(encoder, RowGated):
+        raise ConfigError(
+            "This prompt has gates that read each row (prefix.gates: row), so there are no vectors "
+            "that are its prefix in all rows, as are needed here: take a prompt that was trained "
+            "with prefix.gates: true, or without gates."
+        )
     return encoder().detach().clone()
+
+
+def is_baked(encoder: nn.Module) -> bool:
+    """Whether what it makes is no longer trained."""
+    return isinstance(encoder.values if isinstance(encoder, RowGated) else encoder, Baked)
 
 
 def start_from(encoder: nn.Module, vectors: torch.Tensor) -> float:
@@ -187,8 +237,10 @@ def start_from(encoder: nn.Module, vectors: torch.Tensor) -> float:
     Returns:
         The mean squared error that is left, as a share of the vectors' variance.
     """
-    if isinstance(encoder, Gated):
+    if isinstance(encoder, Gated | RowGated):
         nn.init.zeros_(encoder.openings)
+        if isinstance(encoder, RowGated):
+            nn.init.zeros_(encoder.slopes)
         return start_from(encoder.values, vectors)
     if isinstance(encoder, Multitask):
         for factor in (encoder.rows, encoder.columns):
@@ -215,7 +267,17 @@ def start_from(encoder: nn.Module, vectors: torch.Tensor) -> float:
 
 def begin_as(encoder: nn.Module, other: nn.Module) -> None:
     """Make the encoder begin as another one: with its parameters where it is of the same kind and
-    size, else at its vectors."""
+    size, else at its vectors; with its gates, where both read each row.
+
+    Raises:
+        ConfigError: the other has gates that read each row, and this one has none.
+    """
+    if isinstance(encoder, RowGated) and isinstance(other, RowGated):
+        with torch.no_grad():
+            encoder.slopes.copy_(other.slopes * (encoder.size / other.size))
+            encoder.openings.copy_(other.openings)
+        begin_as(encoder.values, other.values)
+        return
     states, wanted = other.state_dict(), encoder.state_dict()
     shapes = [{name: v.shape for name, v in values.items()} for values in (states, wanted)]
     if type(encoder) is type(other) and shapes[0] == shapes[1]:

@@ -123,6 +123,11 @@ def _unsaid(model: PromptModel, bound: BoundTask) -> str:
     """Why PEFT's format cannot say a task's prompt, or nothing."""
     lm, prefix = model.lm, model.bank.prefixes[bound.prompt]
     row = _row(lm, bound)
+    if bound.task.prefix.reads_rows:
+        return (
+            "its gates read each row (prefix.gates: row), and PEFT has one prefix for all rows: "
+            "train it with prefix.gates: true, or without gates"
+        )
     soft = sum(slot >= 0 for slot in row.soft_slots)
     if row.decoder_slots:
         return "soft tokens stand in the decoder's input, and PEFT has them before the encoder's"

@@ -26,6 +26,7 @@ from ptune.prompts import encoders
 from ptune.storage.hub import repository
 from ptune.storage.saved_lm import check_lm, lm_of
 from ptune.storage.saved_prompt import (
+    SavedPrefix,
     SavedPrompt,
     no_prompt,
     read_saved_prompt,
@@ -34,6 +35,7 @@ from ptune.storage.saved_task import as_table, prefix_of, saved_prompt_of, task_
 from ptune.template import chat
 from ptune.template.language import Template
 
+GATES = ("slopes", "openings", "size")  # of a prefix whose gates read each row
 LARGEST = 1e6  # the squares of larger values overflow in an LM
 ENCODER = "encoder.safetensors"
 
@@ -72,7 +74,12 @@ def _tensors(model: PromptModel, number: int) -> dict[str, torch.Tensor]:
     if bound.prompt >= 0 and bound.template.prompt_length(lm.tokens):
         tensors["vectors"] = encoders.bake(model.bank.encoders[bound.prompt])
     if prefix := prefix_of(model, number):
-        tensors["prefix"] = encoders.bake(prefix.encoder)
+        made_by = prefix.encoder
+        if isinstance(made_by, encoders.RowGated):
+            states = made_by.state_dict()
+            tensors |= {f"gates.{name}": states[name].clone() for name in GATES}
+            made_by = made_by.values
+        tensors["prefix"] = encoders.bake(made_by)
     if bound.neighbours is not None:
         known = asdict(bound.neighbours)
         tensors |= {f"neighbours.{name}": torch.from_numpy(known[name]) for name in known}
@@ -88,9 +95,7 @@ def _encoder_states(model: PromptModel, number: int) -> dict[str, torch.Tensor]:
     modules = {"soft": model.bank.encoders[prompt]}
     if prefix is not None:
         modules["prefix"] = prefix.encoder
-    trained = {
-        part: module for part, module in modules.items() if not isinstance(module, encoders.Baked)
-    }
+    trained = {part: module for part, module in modules.items() if not encoders.is_baked(module)}
     return {
         f"{part}.{name}": value
         for part, module in trained.items()
@@ -312,6 +317,8 @@ def _encoders(
     if trainable and (length or deep) and not (path / ENCODER).exists():
         soft = encoders.table_of(tensors["vectors"])
         prefix = encoders.table_of(tensors["prefix"]) if note.prefix else None
+        if prefix is not None and note.prefix and note.prefix.gates == "row":
+            prefix = _with_row_gates(path, note, lm, made_by=prefix, tensors=tensors)
     elif trainable and (length or deep):
         states = files.read_tensors(path / ENCODER)
         if length:
@@ -322,12 +329,41 @@ def _encoders(
             made_by: torch.nn.Module = encoders.make_deep(
                 deep, note.prefix.width, note.lm.width, note.prefix.hidden
             )
-            if note.prefix.gates is not None:
-                names = note.prefix.attentions
-                spans = [span for name, span in lm.route.spans.items() if name in names]
-                made_by = encoders.Gated(made_by, attention_of(lm, spans))
+            if note.prefix.gates == "row":
+                made_by = encoders.RowGated(made_by, _attentions(note.prefix, lm), lm.width)
+            elif note.prefix.gates is not None:
+                made_by = encoders.Gated(made_by, _attentions(note.prefix, lm))
             prefix = _filled(path / ENCODER, made_by, states, "prefix")
+    elif prefix is not None and note.prefix and note.prefix.gates == "row":
+        prefix = _with_row_gates(path, note, lm, made_by=prefix, tensors=tensors)
+        prefix.requires_grad_(False)
     return soft, prefix
+
+
+def _attentions(prefix: SavedPrefix, lm: LanguageModel) -> torch.Tensor:
+    """The number of the attention that each value of a prefix is of."""
+    spans = [span for name, span in lm.route.spans.items() if name in prefix.attentions]
+    return attention_of(lm, spans)
+
+
+def _with_row_gates(
+    path: pathlib.Path,
+    note: SavedPrompt,
+    lm: LanguageModel,
+    *,
+    made_by: torch.nn.Module,
+    tensors: dict[str, torch.Tensor],
+) -> encoders.RowGated:
+    """A prefix with its saved gates, which read each row."""
+    assert note.prefix is not None
+    gated = encoders.RowGated(made_by, _attentions(note.prefix, lm), lm.width)
+    states = gated.state_dict()
+    for name in GATES:
+        kept = tensors.get(f"gates.{name}")
+        states[name].copy_(
+            _checked(path, note, kept, name=f"gates.{name}", shape=states[name].shape)
+        )
+    return gated
 
 
 def _checked(
@@ -336,9 +372,9 @@ def _checked(
     values: torch.Tensor | None,
     *,
     name: str,
-    shape: tuple[int, int],
+    shape: Sequence[int],
 ) -> torch.Tensor:
-    if values is None or tuple(values.shape) != shape or values.dtype != torch.float32:
+    if values is None or list(values.shape) != list(shape) or values.dtype != torch.float32:
         actual = "none" if values is None else f"{values.dtype} {list(values.shape)}"
         raise StoreError(
             f"{path / 'prompt.safetensors'} should hold {name}, float32 {list(shape)} for the "

@@ -54,7 +54,8 @@ class SavedLM(BaseModel):
 class SavedPrefix(BaseModel):
     """A deep prefix: ``length`` vectors of ``width`` values for the layers, by which route and into
     which attentions they enter, and how the encoder was made; the ``gates`` by which it was
-    multiplied in each attention, where it learned some."""
+    multiplied in each attention, where it learned some, or "row" where its gates, which stand
+    beside the vectors, read each row."""
 
     length: int
     width: int
@@ -62,7 +63,7 @@ class SavedPrefix(BaseModel):
     attentions: list[str]
     hidden: int
     init: str
-    gates: list[FiniteFloat] | None = None
+    gates: list[FiniteFloat] | Literal["row"] | None = None
 
 
 class SavedReading(BaseModel):

@@ -3,9 +3,10 @@
 import importlib.metadata
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from ptune.answers.extraction import LONGEST, Extraction
 from ptune.answers.from_row import Choices, Span
@@ -16,7 +17,7 @@ from ptune.lm.identity import older_records
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
 from ptune.model.task import BoundTask
 from ptune.prompts.bank import Prefix
-from ptune.prompts.encoders import Gated
+from ptune.prompts.encoders import Gated, RowGated
 from ptune.storage.saved_lm import dtype_name, lm_places
 from ptune.storage.saved_prompt import SavedLM, SavedPrefix, SavedPrompt, SavedReading
 from ptune.template import chat
@@ -105,8 +106,15 @@ def _saved_prefix(
         attentions=[name for name, span in route.spans.items() if span in prefix.spans],
         hidden=settings.hidden,
         init=settings.init,
-        gates=made_by.gates.tolist() if isinstance(made_by, Gated) else None,
+        gates=_saved_gates(made_by),
     )
+
+
+def _saved_gates(made_by: nn.Module) -> list[float] | Literal["row"] | None:
+    """The gates of a prefix, as prompt.json says them."""
+    if isinstance(made_by, Gated):
+        return made_by.gates.tolist()
+    return "row" if isinstance(made_by, RowGated) else None
 
 
 def _labels_and_words(task: Task) -> tuple[list[str] | None, list[list[str]] | None]:
@@ -167,7 +175,9 @@ def task_of(note: SavedPrompt) -> Task:
     prefix = PrefixSettings()
     if note.prefix:
         attentions = tuple(note.prefix.attentions)
-        gates = note.prefix.gates is not None
+        gates: bool | Literal["row"] = note.prefix.gates is not None
+        if note.prefix.gates == "row":
+            gates = "row"
         prefix = PrefixSettings(note.prefix.hidden, note.prefix.init, attentions, gates)
     return Task(
         **_values_of(note, SETTINGS),
@@ -184,7 +194,8 @@ def task_of(note: SavedPrompt) -> Task:
 
 def as_table(note: SavedPrompt) -> SavedPrompt:
     """The note of a prompt whose vectors are to be trained as they are."""
-    prefix = note.prefix and note.prefix.model_copy(update={"hidden": 0, "gates": None})
+    gates = "row" if note.prefix and note.prefix.gates == "row" else None
+    prefix = note.prefix and note.prefix.model_copy(update={"hidden": 0, "gates": gates})
     return note.model_copy(update={"encoder": "table", "prefix": prefix})
 
 

@@ -4,6 +4,7 @@ import copy
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from ptune.answers.extraction import Extraction
 from ptune.answers.from_row import Choices, Span
@@ -204,10 +205,21 @@ def add(
             f"The prompt to go on from was trained with an encoder {begun.encoder!r}, and "
             f"{form.name} asks for {learning.encoder!r}."
         )
+    if begun is not None and learning.prefix.gates not in (False, begun.gates):
+        raise ConfigError(
+            f"The prompt to go on from was trained with {_said(begun.gates)}, and {form.name} asks "
+            f"for {_said(learning.prefix.gates)}: go on with the same, or let a new prompt begin "
+            "as that one by transfer."
+        )
     with model.as_before_if_it_fails():
         number = model.add(task, rows) if begun is None else begun.add(model, task, rows)
         calibration.calibrate(model, number, _calibration(form, task), rows)
     return number
+
+
+def _said(gates: bool | Literal["row"]) -> str:
+    """A setting of gates as a task's file has it."""
+    return f"prefix.gates: {str(gates).lower()}"
 
 
 def _thinned_out(model: PromptModel, member: Member, task: Task, rows: Sequence[Row]) -> Member:
@@ -240,6 +252,11 @@ class Begun:
     def encoder(self) -> str:
         """The name of the encoder that makes its soft tokens, such as table."""
         return self.model.tasks[self.task].task.encoder
+
+    @property
+    def gates(self) -> bool | Literal["row"]:
+        """The gates of its prefix, as ``prefix.gates`` says them."""
+        return self.model.tasks[self.task].task.prefix.gates
 
     def add(self, model: PromptModel, task: Task, rows: Sequence[Row]) -> int:
         """Add a task whose prompt begins as this one, under the same template.

@@ -1,5 +1,6 @@
 """How a row becomes what the LM takes: token ids, soft slots and answer positions."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,8 @@ class EncodedRow:
         layer: the layer whose hidden states are read, counted from 1; None for the last.
         units: where the tokens of each unit of a text begin and end, where single ones are read.
         is_scored: the vocabulary head runs at its answer positions.
+        field_tokens: the tokens of the texts in its fields, each text by itself, for gates that
+            read each row; those of an encoder-decoder's encoder. Nothing where none do.
     """
 
     ids: tuple[int, ...]
@@ -64,6 +67,7 @@ class EncodedRow:
     layer: int | None = None
     units: tuple[tuple[int, int], ...] = ()
     is_scored: bool = True
+    field_tokens: tuple[int, ...] = ()
 
     @property
     def has_prompt(self) -> bool:
@@ -104,6 +108,7 @@ class RowEncoder:
     Attributes:
         answer: the answer's tokens, None where they are not known.
         start: the token that starts a decoder.
+        keeps_fields: rows get their ``field_tokens``.
     """
 
     template: "Template"
@@ -111,6 +116,7 @@ class RowEncoder:
     kind: Kind
     answer: Sequence[int | None] = (None,)
     start: int = 0
+    keeps_fields: bool = False
 
     def encode(self, row: Mapping[str, Any], max_length: int | None) -> EncodedRow:
         """The row, shortened to ``max_length`` tokens; see ``Template.encode``."""
@@ -175,7 +181,20 @@ class RowEncoder:
         for number, (item, slots) in enumerate(items):
             following = items[number + 1][0] if number + 1 < len(items) else None
             assembly.add(item, slots, following)
-        return assembly.row()
+        row = assembly.row()
+        if self.keeps_fields:
+            return replace(row, field_tokens=tuple(self._field_tokens(values, row)))
+        return row
+
+    def _field_tokens(self, values: Mapping[Field, str | Units], row: EncodedRow) -> Iterator[int]:
+        """The tokens of the texts in the fields that the input, or an encoder's, has."""
+        for part in itertools.takewhile(
+            lambda part: not isinstance(part, Decoder), self.template.parts
+        ):
+            if isinstance(part, Field) and isinstance(values[part], Units):
+                yield from (row.ids[place] for span in row.units for place in range(*span))
+            elif isinstance(part, Field) and (text := self._text(part, values)):
+                yield from self.tokens.follow(f" {text}")
 
     def _items(self, values: Mapping[Field, str | Units]) -> list[Item]:
         """The parts with text and fields joined to runs of text, so that pieces are cut as in one

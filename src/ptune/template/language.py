@@ -299,6 +299,7 @@ class Template:
         max_length: int | None = None,
         answer: Sequence[int | None] = (None,),
         start: int = 0,
+        keeps_fields: bool = False,
     ) -> EncodedRow:
         """Turn a row into token ids with slots, shortened to ``max_length`` tokens, special ones
         included.
@@ -308,13 +309,19 @@ class Template:
                 each that is not known; a causal LM and a decoder get all but the last, so that each
                 is scored after those before it.
             start: the token that starts a decoder.
+            keeps_fields: the row gets its ``field_tokens``.
 
         Raises:
             TemplateError: a field is missing or is no text, the row is empty, or it does not fit
                 even when everything that may be shortened is gone.
         """
         return RowEncoder(
-            template=self, tokens=tokens, kind=kind, answer=answer, start=start
+            template=self,
+            tokens=tokens,
+            kind=kind,
+            answer=answer,
+            start=start,
+            keeps_fields=keeps_fields,
         ).encode(row, max_length)
 
     def least(self, row: Mapping[str, Any], tokens: Tokens, kind: Kind) -> int:

@@ -55,8 +55,8 @@ def check(model: PromptModel, tasks: Sequence[int], sources: Sequence[Source]) -
     """Refuse prompts as which those of these tasks cannot begin.
 
     Raises:
-        ConfigError: one has other learned tokens; both are described. Or there are several for
-            prompts that share a table.
+        ConfigError: one has other learned tokens; both are described. Or it has gates that read
+            each row, and these have none; or there are several for prompts that share a table.
     """
     if len(sources) > 1 and any(model.tasks[task].task.encoder == "multitask" for task in tasks):
         raise ConfigError(
@@ -70,6 +70,12 @@ def check(model: PromptModel, tasks: Sequence[int], sources: Sequence[Source]) -
                 raise ConfigError(
                     f"{model.tasks[task].task.name} has {ours}, and the prompt in {source.name} "
                     f"{theirs}: a prompt begins as one that has as many."
+                )
+            gates = [one.tasks[n].task.prefix for one, n in ((source.model, 0), (model, task))]
+            if gates[0].reads_rows and not gates[1].reads_rows:
+                raise ConfigError(
+                    f"The prompt in {source.name} has gates that read each row, and "
+                    f"{model.tasks[task].task.name} has none: set prefix.gates to row."
                 )
 
 

@@ -289,7 +289,13 @@ def encode_row(
         )
     lm, template = model.lm, template or task.template
     encoded = template.encode(
-        row, lm.tokens, lm.kind, max_length=max_length, answer=answer, start=lm.start
+        row,
+        lm.tokens,
+        lm.kind,
+        max_length=max_length,
+        answer=answer,
+        start=lm.start,
+        keeps_fields=task.task.prefix.reads_rows,
     )
     pooled, layer = task.task.pooling == "mean", task.task.layer
     return replace(encoded, pooled=pooled, layer=layer) if pooled or layer else encoded
@@ -313,10 +319,15 @@ def hidden_words(
             ids = _with_hidden(
                 encoded, positions, mask=tokens.mask, words=model.lm.words, generator=generator
             )
-            learn = replace(
-                encoded, ids=ids, answer_positions=tuple(positions), pooled=False, layer=None
-            )
             answer = tuple(encoded.ids[position] for position in positions)
+            learn = replace(
+                encoded,
+                ids=ids,
+                answer_positions=tuple(positions),
+                pooled=False,
+                layer=None,
+                field_tokens=tuple(id_ for id_ in encoded.field_tokens if id_ not in answer),
+            )
             examples.append(
                 HiddenWordsExample(task=number, row=row, fills=(), learn=(learn,), answer=answer)
             )

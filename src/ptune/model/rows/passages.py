@@ -106,7 +106,10 @@ def passage_example(
     extraction = task.verbalizer
     assert isinstance(extraction, Extraction)
     text = extraction.text(row)
-    encoder = RowEncoder(task.template, lm.tokens, lm.kind, start=lm.start)
+    keeps_fields = task.task.prefix.reads_rows
+    encoder = RowEncoder(
+        task.template, lm.tokens, lm.kind, start=lm.start, keeps_fields=keeps_fields
+    )
     field = next(
         part
         for part in task.template.parts

@@ -116,7 +116,10 @@ def words_example(
     right = labels.right(row, task.task.target) if labelled else ()
     texts = tuple(filtered(word, field.filters) for word in words)
     units = Words(texts=texts, joint=field.joint or "")
-    encoder = RowEncoder(task.template, lm.tokens, lm.kind, start=lm.start)
+    keeps_fields = task.task.prefix.reads_rows
+    encoder = RowEncoder(
+        task.template, lm.tokens, lm.kind, start=lm.start, keeps_fields=keeps_fields
+    )
     windows = encode_units(encoder, row, field, units=units, max_length=limit)
     readers = readers_of(
         [(window.first, window.first + len(window.row.units)) for window in windows],

@@ -34,15 +34,22 @@ class PromptVectors:
     def apart(self) -> tuple["PromptVectors", list[torch.Tensor], Callable[[], None]]:
         """The same values detached from the encoders that made them, the tensors that get their
         gradients, and a function that carries those to the encoders."""
-        attached, vectors, prefixes = self.vectors, self.vectors, self.prefixes
+        vectors, prefixes = self.vectors, self.prefixes
         pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
-        if attached is not None and attached.requires_grad:
-            vectors = attached.detach().requires_grad_()
-            pairs.append((attached, vectors))
-        if prefixes is not None and prefixes.values.requires_grad:
-            values = prefixes.values.detach().requires_grad_()
-            pairs.append((prefixes.values, values))
-            prefixes = replace(prefixes, values=values)
+
+        def detached(attached: torch.Tensor) -> torch.Tensor:
+            if not attached.requires_grad:
+                return attached
+            pairs.append((attached, attached.detach().requires_grad_()))
+            return pairs[-1][1]
+
+        if vectors is not None:
+            vectors = detached(vectors)
+        if prefixes is not None:
+            if (gates := prefixes.gates) is not None:
+                openings = detached(gates.openings)
+                gates = replace(gates, slopes=detached(gates.slopes), openings=openings)
+            prefixes = replace(prefixes, values=detached(prefixes.values), gates=gates)
 
         def carry_gradients() -> None:
             reached = [(source, copy.grad) for source, copy in pairs if copy.grad is not None]

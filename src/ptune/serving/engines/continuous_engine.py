@@ -71,8 +71,11 @@ class ContinuousEngine(BatchEngine):
         assert job.settings is not None
         if self.is_apart(job) or not _is_plain(job.settings):
             return False
-        if self.writer.lacks_prefixes and job.examples[0].fills[0].prefix:
+        example = job.examples[0]
+        if self.writer.lacks_prefixes and example.fills[0].prefix:
             return False
+        if job.loaded.model.tasks[example.task].task.prefix.reads_rows:
+            return False  # each row has a prefix of its own
         limit = min(self.lm.max_length or self.tokens, self.tokens)
         return _room_of(job) <= limit
 

@@ -97,6 +97,8 @@ class VllmEngine(BatchEngine):
             return "no_repeat_ngram and banned look at what was written"
         if any(row.prefix) or (row.prefix and max(row.soft_slots) >= 0):
             return "The prompt has a prefix behind its text's beginning, or soft tokens beside one"
+        if job.loaded.model.tasks[job.examples[0].task].task.prefix.reads_rows:
+            return "The prompt has gates that read each row (prefix.gates: row)"
         if row.prefix and self.folder is None:
             return "The prompt has a deep prefix, and --vllm-prefixes names no folder for it"
         if row.prefix and not isinstance(self.lm.route, AttentionRoute):
