@@ -344,11 +344,12 @@ def test_words_with_labels_and_parts_of_a_text_have_their_own_prefix():
 
 def test_what_is_read_are_the_fields_as_the_template_takes_them():
     lm = lm_of("bert", torch.float32)
-    model = bank(lm, "{prefix:3} the {x|shorten|lower} is {mask}", max_length=14)
+    model = bank(lm, "{prefix:3} the {x|shorten|strip:n} is {mask}", max_length=16)
     fills = [model.encode(0, [row])[0].fills[0] for row in ROWS]
     assert {bool(fill.cut) for fill in fills} == {True, False}
     for fill in fills:
         assert fill.field_tokens == fill.ids[2:-3] != ()
+    assert list(fills[5].field_tokens) == lm.tokens.follow(" Madrid or Londo")
     windows = bank(lm, "{prefix:3} {x|shorten} is {mask}", max_length=12, windows="mean")
     (example,) = windows.encode(0, [ROWS[3]])
     fields = [fill.field_tokens for fill in example.fills]
