@@ -236,6 +236,12 @@ FAULTS = {
 }
 
 
+def test_a_temperature_that_is_too_small_is_named(client):
+    body = {"model": "letter", "prompt": "a", "temperature": 1e-9}
+    document = problem(client.post("/v1/completions", json=body), 400)
+    assert document["field"] == "temperature" and "0.001" in document["detail"]
+
+
 @pytest.mark.parametrize("field", FAULTS)
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_problem_names_the_field_at_fault(client, field, stream):

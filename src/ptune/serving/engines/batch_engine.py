@@ -7,7 +7,7 @@ from dataclasses import replace
 from pydantic import ValidationError
 
 from ptune.answers.ensemble import most_said
-from ptune.errors import ConfigError, reason
+from ptune.errors import ConfigError, first_fault
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import Example, PromptModel
 from ptune.model.running import scoring
@@ -275,7 +275,7 @@ def _settings(model: PromptModel, changes: dict[str, object]) -> DecodingConfig:
     try:
         return DecodingConfig.model_validate({**settings, **changes})
     except (ValidationError, ConfigError) as error:
-        fault = reason(error.errors()[0]) if isinstance(error, ValidationError) else str(error)
+        fault = first_fault(error) if isinstance(error, ValidationError) else str(error)
         raise ConfigError(f"The settings of writing cannot be: {fault}") from error
 
 

@@ -105,6 +105,8 @@ def _drawing(body: WritingRequest) -> dict[str, Any]:
     narrows = body.top_p is not None and body.top_p < 1
     if body.temperature == 0:
         return {"sample": False}
+    if body.temperature is not None and body.temperature < 0.001:
+        raise refused("temperature is 0, which draws nothing, or at least 0.001.", "temperature")
     if body.temperature is None and not narrows:
         return {} if body.seed is None else {"seed": body.seed}
     seed = secrets.randbelow(2**31) if body.seed is None else body.seed
