@@ -233,6 +233,14 @@ def test_a_generator(writer, tmp_path):
         PromptGenerator(writer).fit(["x"], [3])
 
 
+def test_of_several_texts_the_first_is_scored(writer):
+    decoding = {"max_new_tokens": 4, "sample": True, "temperature": 5.0, "texts": 2}
+    fitted = PromptGenerator(writer, decoding=decoding, train=SHORT).fit(TEXTS, ["a film"] * 10)
+    texts = fitted.predict(TEXTS)
+    assert texts.shape == (10, 2)
+    assert fitted.score(TEXTS, texts[:, 0].tolist()) > fitted.score(TEXTS, texts[:, 1].tolist())
+
+
 def test_a_method_is_chosen_and_saved(lm, tmp_path, monkeypatch):
     estimator = PromptClassifier(lm, device="cpu", minutes=1e-4).fit(TEXTS, LABELS)
     assert estimator.selection_.chosen == ["regression"]

@@ -91,7 +91,8 @@ class PromptGenerator(PromptEstimator):
         return framed(chosen, text) if chosen.takes_pattern else text
 
     def predict(self, X: Any) -> np.ndarray:
-        """The text that the LM writes for each row [n].
+        """The text that the LM writes for each row [n], or texts [n, texts] where several are asked
+        for.
 
         Raises:
             NotFittedError: it is not fitted.
@@ -101,15 +102,17 @@ class PromptGenerator(PromptEstimator):
         return np.array(self.model_.generate(self._rows(X, reset=False), 0), dtype=object)
 
     def score(self, X: Any, y: Any) -> float:
-        """The metric of what is written for rows, compared with their right texts, as a share from
-        0 to 1 or on the metric's own scale; of ``ter``, where less is better, the negative.
+        """The metric of what is written for rows, the first text of each, compared with their right
+        texts, as a share from 0 to 1 or on the metric's own scale; of ``ter``, where less is
+        better, the negative.
 
         Raises:
             NotFittedError: it is not fitted.
             ValueError: rows or texts that cannot be.
         """
+        written = self.model_.generate(self._rows(X, reset=False), 0)
         value = text_metrics.score(
-            list(self.predict(X)),
+            [texts[0] if isinstance(texts, list) else texts for texts in written],
             [text if isinstance(text, list) else [text] for text in right_texts(y)],
             [self.metric],
         )[self.metric]
