@@ -106,7 +106,7 @@ def _tables(model: type[BaseModel], path: str) -> list[str]:
         option = _option_name(name, field, path)
         is_other = option != _plain_option(name, path) and option.startswith("`--")
         command_line = f"On the command line it is {option}." if is_other else ""
-        rows.append(_row(f"`{path}{name}`", field, command_line))
+        rows.append(_row(f"`{path}{field.alias or name}`", field, command_line))
     title = f"## `{path.rstrip('.')}`" if path else "## The task itself"
     lines = [
         "\n",
@@ -219,7 +219,7 @@ def _methods(owner: str, thing: type) -> list[str]:
 def _head(name: str, thing: typing.Any) -> str:
     """The signature of a public name; of a model of settings, where its keys are explained."""
     if inspect.isclass(thing) and issubclass(thing, BaseModel):
-        key = name.removesuffix("Config").lower()
+        key = name.removesuffix("Config").removesuffix("Rule").lower()
         keys = f"[`{key}` in a task's YAML](reference-task.md#{key})"
         return f"Its arguments are the keys of {keys}, given by name."
     return f"```python\n{name}{_signature(thing)}\n```"

@@ -4,6 +4,7 @@ position."""
 import contextlib
 import inspect
 import sys
+from collections.abc import Sequence
 
 import torch
 
@@ -90,9 +91,13 @@ def _own_prefix(model: PromptModel, prompt: int, row: EncodedRow) -> torch.Tenso
 
 
 @contextlib.contextmanager
-def by_hand(lm, prefix: torch.Tensor, starts: tuple[int, ...]):
+def by_hand(lm, prefix: torch.Tensor, starts: tuple[int, ...], blind: Sequence[int] = ()):
     """Every eager attention function of the LM's own file replaced by one that puts the prefix in
-    front."""
+    front.
+
+    Args:
+        blind: the positions that do not see it.
+    """
     file, calls, count = sys.modules[type(lm.model).__module__], [], len(prefix)
     kept = file.eager_attention_forward
 
@@ -133,6 +138,7 @@ def by_hand(lm, prefix: torch.Tensor, starts: tuple[int, ...]):
             for position in range(query.shape[2]):
                 for number, start in enumerate(starts):
                     hidden[position, number] = lm.kind == "causal" and position < start
+                hidden[position, :count] |= position in blind
         scores = scores.masked_fill(hidden, float("-inf"))
         if mask is not None:
             scores = torch.cat([scores[..., :count], scores[..., count:] + mask], -1)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ptune.lm.language_model import LanguageModel
     from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
     from ptune.runs.logs.training_log import LogEntry, TrainingLog
-    from ptune.settings import DecodingConfig, TrainConfig
+    from ptune.settings import DecodingConfig, TrainConfig, VisibilityRule
     from ptune.storage.prompt_folder import load, save
     from ptune.template.language import Template
     from ptune.training.loop import fit
@@ -37,6 +37,7 @@ _HOMES = {
     "TrainConfig": "settings",
     "TrainingLog": "runs.logs.training_log",
     "Verbalizer": "answers.label_words",
+    "VisibilityRule": "settings",
     "WordLabels": "answers.word_labels",
     "fit": "training.loop",
     "load": "storage.prompt_folder",
@@ -59,6 +60,7 @@ __all__ = [
     "TrainConfig",
     "TrainingLog",
     "Verbalizer",
+    "VisibilityRule",
     "WordLabels",
     "fit",
     "load",

@@ -431,6 +431,35 @@ class PrefixConfig(Config):
     may speak louder in some rows than in others. All begin at 1."""
 
 
+def _listed(value: Any) -> Any:
+    """One name as a list of names."""
+    return [value] if isinstance(value, str) else value
+
+
+PartNames = Annotated[
+    tuple[str, ...],
+    Field(min_length=1),
+    BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...]),
+]
+
+
+class VisibilityRule(Config):
+    """Tokens that others do not attend to. Both sides are names, or lists of names: fields of the
+    template; fields (the text of all of them); soft (all soft tokens), soft@NAME (those of a name);
+    prefix; mask (the answer); words (the template's own text, its separators and the special
+    tokens)."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    hide: PartNames
+    """What is hidden."""
+    from_: Annotated[PartNames, Field(alias="from")]
+    """Whose tokens do not attend to it; in Python the argument is from_."""
+
+
+VisibilityRules = Annotated[tuple[VisibilityRule, ...], Field(max_length=60)]
+
+
 class PetConfig(Config):
     """PET (method pet): an ensemble of patterns labels unlabelled rows, from which one classifier
     learns."""

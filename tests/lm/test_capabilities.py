@@ -3,14 +3,19 @@ transformers shows here, and not in a slower run."""
 
 import dataclasses
 import inspect
+import re
 
 import pytest
 import tiny
 import transformers
 from more_families import BY_LENGTH, MORE, OTHERS, STATES, Losing, more_families  # noqa: F401
 
+from ptune.errors import ModelError
 from ptune.lm.language_model import LanguageModel
+from ptune.lm.patches.prefixes.hidden_tokens import ActiveVisibility
 from ptune.lm.trials.capabilities import Capabilities, Capability
+from ptune.template.encoding.visibility import RowVisibility
+from ptune.template.language import EncodedRow
 
 CACHED = (
     "cache" in inspect.signature(transformers.GPTJForCausalLM.forward).parameters
@@ -48,6 +53,9 @@ LACKS = {
 BY_LAYER_INPUTS = {"deberta", "mpnet", "bloom", "falcon", "gpt-neo", "deepseek"} | (
     set() if CACHED else {"gptj"}
 )
+for _family, _lacking in LACKS.items():  # what is hidden from others is hidden in attention
+    if _family in BY_LAYER_INPUTS or "prefix" in _lacking or _family == "longt5":
+        LACKS[_family] = _lacking | {"visibility"}
 
 
 def test_every_family_is_in_the_contract():
@@ -87,3 +95,34 @@ def test_gradients_that_are_lost_are_said():
         not gradients
         and gradients.note == "none comes back to a prefix, as from some quantised LMs"
     )
+
+
+@pytest.mark.parametrize(
+    "wrong, note",
+    [
+        (lambda mask, unseen: mask, "its tokens see others past its mask of attention"),
+        (lambda mask, unseen: ~unseen, "it computes otherwise where its mask .* is given"),
+    ],
+)
+def test_tokens_that_are_not_hidden_are_said(monkeypatch, wrong, note):
+    def hide(self, sites, mask, query, keys):
+        self.reached.update(sites)
+        return wrong(mask, self._unseen(self.groups[sites[0]], query.shape[2], keys))
+
+    monkeypatch.setattr(ActiveVisibility, "hide", hide)
+    visibility = LanguageModel(*tiny.tiny("gpt2")).capabilities.visibility
+    assert not visibility and re.fullmatch(note, visibility.note)
+
+
+def test_an_attention_that_was_not_reached_is_said():
+    """One that was set to another function since."""
+    lm = LanguageModel(*tiny.tiny("gpt2"))
+    row = EncodedRow((1, 2, 3), (-1,) * 3, None, (2,))
+    hidden = dataclasses.replace(row, visibility=RowVisibility(((1, 0), (0, 1), (0, 1))))
+    assert lm.scores(lm.collate([hidden], [-1])).shape[0] == 1
+    lm.model.set_attn_implementation("sdpa")
+    with pytest.raises(ModelError, match="What is hidden from others did not reach 2 of the 2"):
+        lm.scores(lm.collate([hidden], [-1]))
+    with pytest.raises(ModelError, match="DebertaV2ForMaskedLM cannot hide tokens from others: it"):
+        lm = LanguageModel(*tiny.tiny("deberta"))
+        lm.scores(lm.collate([hidden], [-1]))

@@ -19,6 +19,7 @@ from ptune.answers.readers.reader_table import READERS
 from ptune.answers.word_labels import WordLabels
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
+from ptune.settings import VisibilityRule
 from ptune.template.language import Template
 
 FAMILIES = [*tiny.FAMILIES, *MORE, *BY_LENGTH]
@@ -58,7 +59,12 @@ TEMPLATES = {
     "gates of an infix": ("{text} {prefix:2} ? it is {mask}", ONE),
     "gates of a text": ("{prefix:2} {soft:1} {text} is {mask}", None),
     "gates of words": ("{prefix:2} {words} .", WORD_LABELS),
+    "hidden": ("{prefix:2} {soft:2} {text} {soft:3@s} is it {mask}", SEVERAL),
 }
+HIDDEN = [
+    VisibilityRule(hide=("soft", "prefix"), from_="text"),
+    VisibilityRule(hide="text", from_="soft@s"),
+]
 READER_OF = {
     "weighted words": "weighted-words",
     "soft words": "soft",
@@ -89,10 +95,12 @@ def build(family: str) -> PromptModel:
             text = "{prefix:2} {text} ? it is {mask}"
         if model.lm.kind == "causal" and name == "head":
             text = "{prefix:4} {text} ? it is"
+        reads_twice = model.lm.kind == "encoder-decoder" and not model.lm.tokens.sentinel
+        hides = name == "hidden" and model.lm.capabilities.visibility and not reads_twice
         model.add(
             Task(
                 name,
-                Template.parse(text),
+                Template.parse(text).with_visibility(HIDDEN if hides else ()),
                 verbalizer,
                 "label",
                 encoder="table",

@@ -11,7 +11,7 @@ from ptune.lm.language_model import LanguageModel
 from ptune.lm.patches import paged_writing
 from ptune.lm.patches.paged_writing import KNOWN, PARTS, PagedWriter, check_version, refusal
 from ptune.prompts.bank import PrefixBatch
-from ptune.template.encode import EncodedRow
+from ptune.template.encoding.encode import EncodedRow
 
 
 def test_this_version_of_transformers_is_known():

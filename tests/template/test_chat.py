@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from transformers import AddedToken
 
 from ptune.errors import TemplateError
+from ptune.settings import VisibilityRule
 from ptune.template.language import Template
 from ptune.template.parts import Role
 from ptune.template.tokenizer import Tokens
@@ -180,6 +181,23 @@ def test_learned_tokens_stand_anywhere_in_it():
     )
     assert [id_ for id_, slot in zip(row.ids, row.soft_slots) if slot < 0] == plain
     assert bound.place == "spaced"
+
+
+def test_messages_in_which_not_all_see_each_other():
+    tokens = tokens_of("gpt2", "chatml")
+    template = Template.parse(
+        "{role:system}Be good.{role:user}{soft:1} {text} ?{role:assistant}It is {mask}"
+    )
+    pairs = [("soft", "text"), ("text", "words"), ("words", "mask")]
+    template = template.with_visibility(
+        [VisibilityRule(hide=hide, from_=blind) for hide, blind in pairs]
+    )
+    row = template.for_lm(tokens, "causal")[0].encode({"text": "great film"}, tokens, "causal")
+    kinds = {(4, 2): "w", (1, 0): "s", (2, 1): "f", (4, 2 + 4): "r"}
+    shown = "".join(kinds[one] for one in row.visibility.tokens)
+    before, _, behind = shown.partition("s")
+    assert set(before) == {"w"} and behind.startswith("ff") and set(behind[2:-1]) == {"w"}
+    assert shown.count("f") == len(tokens.follow(" great film")) and shown[-1] == "r"
 
 
 def test_soft_tokens_in_front_stand_behind_the_token_that_begins_a_text():

@@ -4,10 +4,10 @@ import pytest
 import tiny
 
 from ptune.errors import TemplateError
-from ptune.template.encode import RowEncoder
+from ptune.template.encoding.encode import RowEncoder
+from ptune.template.encoding.units import Passage, Words, encode_units, readers_of, spread
 from ptune.template.language import Field, Template
 from ptune.template.tokenizer import Tokens
-from ptune.template.units import Passage, Words, encode_units, readers_of, spread
 
 WORDS = ["Vienna", "terrible", "\u200b", "on", "the", "Danube", "worst", "negative"] * 3
 

@@ -53,7 +53,7 @@ def inspect(config: InspectConfig) -> None:
             model_task.add(model, form, member, [], method=method, learning=learning)
             template = model.tasks[0].task.template
         else:
-            limit, template = form.max_length, Template.parse(member.template)
+            limit, template = form.max_length, task_members.asked(form, member)
             whole = task_members.reader_of(form, method).mask != "needed"
     else:
         _check_braces(config.what)
@@ -68,6 +68,9 @@ def inspect(config: InspectConfig) -> None:
     if dropped:
         console.print(f"Left out, since a causal LM cannot see it: {dropped}", markup=False)
     console.print(attention_picture(encoded, lm))
+    for rule in template.visibility:
+        hidden, blind = map(" and ".join, (rule.hide, rule.from_))
+        console.print(f"Hidden by visibility (-): {hidden} from {blind}", markup=False)
     if model and model.tasks[0].template.prompt_length(model.lm.tokens):
         console.print(nearest_table(model, config.words))
 
@@ -220,10 +223,10 @@ def _what(lm: LanguageModel, token: int, slot: int) -> Text:
 
 def attention_picture(encoded: EncodedRow, lm: LanguageModel) -> Text:
     """Who (a line) may attend to whom (a column): a prefix vector p, a soft token o, a real one x,
-    nobody a dot. Prefix vectors only have columns, since their keys and values are what was
-    learned."""
+    nobody a dot, and - where a rule of the task hides one. Prefix vectors only have columns, since
+    their keys and values are what was learned."""
     row = encoded.spelt_out()
-    count, deep = len(row.ids), row.deep or (-1,) * len(row.ids)
+    count, deep, seen = len(row.ids), row.deep or (-1,) * len(row.ids), row.visibility
     if count > MOST_DRAWN:
         return Text(
             f"The attention of {count} positions is too large to draw ({MOST_DRAWN} at most)."
@@ -242,16 +245,29 @@ def attention_picture(encoded: EncodedRow, lm: LanguageModel) -> Text:
             else lm.tokens.show(row.ids[position]).strip()
             or repr(lm.tokens.show(row.ids[position]))
         )
-        picture.append(f"{what[:14]:>14} ")
-        for other in range(count):
-            seen = lm.kind != "causal" or other <= position
-            mark, colour = (
-                ("p", "cyan")
-                if deep[other] >= 0
-                else ("o", "dark_orange3")
-                if row.soft_slots[other] >= 0
-                else ("x", "")
-            )
-            picture.append(f" {mark}" if seen else " .", style=colour if seen else "dim")
-        picture.append("\n")
+        before = range(position + 1 if lm.kind == "causal" else count)
+        hidden = {other for other in before if seen and not seen.sees(position, other)}
+        _draw_line(picture, what, row, seen=set(before) - hidden, hidden=hidden)
+    if seen and row.decoder is not None:
+        hidden = {other for other in range(count) if not seen.shows_answer(other)}
+        _draw_line(picture, "the decoder", row, seen=set(range(count)) - hidden, hidden=hidden)
     return picture
+
+
+def _draw_line(
+    picture: Text, what: str, row: EncodedRow, *, seen: set[int], hidden: set[int]
+) -> None:
+    """Draw to whom a token attends, among the tokens of the row, ``spelt_out``."""
+    picture.append(f"{what[:14]:>14} ")
+    for other, slot in enumerate(row.soft_slots):
+        mark, colour = (
+            ("p", "cyan")
+            if row.deep and row.deep[other] >= 0
+            else ("o", "dark_orange3")
+            if slot >= 0
+            else ("x", "")
+        )
+        if other not in seen:
+            mark, colour = "-" if other in hidden else ".", "dim"
+        picture.append(f" {mark}", style=colour)
+    picture.append("\n")

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from ptune.lm.patches.packing import Packing
 from ptune.lm.patches.text_cache import Context
+from ptune.lm.visibility import BatchVisibility
 from ptune.template.language import EncodedRow
 
 Side = Literal["left", "right"]
@@ -43,6 +44,7 @@ class Batch:
         context: kept keys and values of what stands before the rows, or None.
         field_tokens: the tokens that gates read of each row [B, R], -1 behind the last, or None
             where they read nothing.
+        visibility: which tokens do not attend to which; None where no row's task has rules.
     """
 
     ids: torch.Tensor
@@ -65,6 +67,7 @@ class Batch:
     packing: Packing | None = None
     context: Context | None = None
     field_tokens: torch.Tensor | None = None
+    visibility: BatchVisibility | None = None
 
     @property
     def padded(self) -> float:
@@ -73,14 +76,12 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with all its tensors on a device."""
-        return replace(
-            self,
-            **{
-                name: value.to(device)
-                for name, value in vars(self).items()
-                if isinstance(value, torch.Tensor)
-            },
-        )
+        moved: dict[str, Any] = {
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, torch.Tensor | BatchVisibility)
+        }
+        return replace(self, **moved)
 
 
 def collate(
@@ -150,6 +151,7 @@ def collate(
         field_tokens=_padded([row.field_tokens for row in rows], -1, "right")
         if any(row.field_tokens for row in rows)
         else None,
+        visibility=BatchVisibility.of(rows, side),
     )
 
 

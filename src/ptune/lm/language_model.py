@@ -146,6 +146,7 @@ class LanguageModel:
             else Capability(True, f"by {route.name}"),
             writing=together,
             gradients=capability_trials.try_gradients(self, trial, route),
+            visibility=capability_trials.try_visibility(trial, route),
         )
 
     def _check(self, trial: Trial) -> None:
@@ -537,28 +538,55 @@ class LanguageModel:
         """
         return whole_texts.write_behind(self, before, rows, values=values, settings=settings)
 
+    @contextlib.contextmanager
     def prefixed(
         self,
         batch: Batch,
         prefixes: PrefixBatch | None,
         copies: int = 1,
         groups: Sequence[str] = GROUPS,
-    ) -> contextlib.AbstractContextManager[None]:
-        """While this is open, the rows have their prefixes, in these groups of attentions at least.
+    ) -> Iterator[None]:
+        """While this is open, the rows have their prefixes, in these groups of attentions at least,
+        and their tokens do not attend to what is hidden from them.
 
         Raises:
-            ModelError: rows have a prefix and none is given, or it did not reach the LM's layers.
+            ModelError: rows have a prefix and none is given, it did not reach the LM's layers, or
+                tokens cannot be hidden in this LM.
         """
-        if prefixes is not None:
-            prefixes = prefixes.to(self.device)
-            if prefixes.gates is not None:
-                prefixes = prefixes.of_rows(batch.prompts, self.forward.mean_texts(batch))
-                numbers = torch.arange(len(batch.prompts), device=batch.prompts.device)
-                batch = replace(batch, prompts=numbers.where(batch.prompts >= 0, -1))
-            return self.route.entering(batch, prefixes, copies, groups)
-        if batch.starts is not None or batch.deep is not None:
-            raise ModelError("Rows of this batch have a prefix, and its values are not given.")
-        return contextlib.nullcontext()
+        with contextlib.ExitStack() as states:
+            if prefixes is not None:
+                states.enter_context(self._entering(batch, prefixes, copies, groups))
+            elif batch.starts is not None or batch.deep is not None:
+                raise ModelError("Rows of this batch have a prefix, and its values are not given.")
+            if batch.visibility is not None:
+                states.enter_context(self._hiding_route.hiding(batch, copies, groups))
+            yield
+
+    def _entering(
+        self, batch: Batch, prefixes: PrefixBatch, copies: int, groups: Sequence[str]
+    ) -> contextlib.AbstractContextManager[None]:
+        """While this is open, the rows have their prefixes, those that gates make for each row
+        too."""
+        prefixes = prefixes.to(self.device)
+        if prefixes.gates is not None:
+            prefixes = prefixes.of_rows(batch.prompts, self.forward.mean_texts(batch))
+            numbers = torch.arange(len(batch.prompts), device=batch.prompts.device)
+            batch = replace(batch, prompts=numbers.where(batch.prompts >= 0, -1))
+        return self.route.entering(batch, prefixes, copies, groups)
+
+    @property
+    def _hiding_route(self) -> AttentionRoute:
+        """By which tokens are hidden from others.
+
+        Raises:
+            ModelError: they cannot be, with the reason.
+        """
+        if not isinstance(self._route, AttentionRoute) or not self.capabilities.visibility:
+            raise ModelError(
+                f"{type(self.model).__name__} cannot hide tokens from others: "
+                f"{self.capabilities.visibility.note}. Leave visibility out of the task."
+            )
+        return self._route
 
     @property
     def route(self) -> Route:

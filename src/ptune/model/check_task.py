@@ -56,6 +56,8 @@ def check_task(task: Task, lm: LanguageModel) -> None:
         )
     if lm.kind == "causal":
         _check_end(task)
+    if task.template.visibility:
+        _check_visibility(task, lm)
 
 
 def _check_types(task: Task) -> None:
@@ -301,4 +303,29 @@ def _check_end(task: Task) -> None:
         raise ConfigError(
             f"{task.name} ends with its {{prefix}}, which the last token before it, that is read, "
             "does not see: put it before some text."
+        )
+
+
+def _check_visibility(task: Task, lm: LanguageModel) -> None:
+    """Refuse to hide tokens from others where the LM cannot, or where other scores are taken off.
+
+    Raises:
+        ConfigError: it is so, with the reason.
+    """
+    if not (able := lm.capabilities.visibility):
+        raise ConfigError(
+            f"{task.name} hides tokens from others (visibility), which {type(lm.model).__name__} "
+            f"cannot: {able.note}. Leave visibility out, or take another LM (ptune doctor LM says "
+            "what it can do)."
+        )
+    if task.prefix.reads_rows:
+        raise ConfigError(
+            f"{task.name} hides tokens from others (visibility), and the gates of its prefix read "
+            "the text of all fields for whoever sees the prefix (prefix.gates: row): leave one of "
+            "them out."
+        )
+    if task.domain:
+        raise ConfigError(
+            f"{task.name} hides tokens from others (visibility), and takes off the scores of a "
+            "domain, another template of which the rules say nothing: leave one of them out."
         )

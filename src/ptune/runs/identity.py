@@ -52,6 +52,7 @@ def of_task(task: "Task") -> dict[str, Any]:
     """All fields of a task: its template, its labels and their words, its encoder, ..."""
     values = {field.name: getattr(task, field.name) for field in fields(task)}
     values["reader"] = task.reader.name
+    values["visibility"] = task.template.visibility or None
     return {name: _short(repr(value)) for name, value in values.items() if value is not None}
 
 

@@ -45,6 +45,11 @@ def export(config: ExportConfig, report: Callable[[str], None] = terminal.print_
                 f"{config.out} is there already, and would be overwritten: choose another place."
             )
         template, tokens = model.tasks[0].template, model.lm.tokens
+        if template.visibility:
+            raise ConfigError(
+                f"{template.source!r} hides tokens from others (visibility), which Google's form "
+                "does not say."
+            )
         if not template.prompt_length(tokens) or template.prefixes(tokens):
             raise ConfigError(
                 f"{template.source!r} has "

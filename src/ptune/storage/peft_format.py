@@ -129,6 +129,8 @@ def _unsaid(model: PromptModel, bound: BoundTask) -> str:
             "train it with prefix.gates: true, or without gates"
         )
     soft = sum(slot >= 0 for slot in row.soft_slots)
+    if row.visibility:
+        return "it hides tokens from others (visibility), and to PEFT all see each other"
     if row.decoder_slots:
         return "soft tokens stand in the decoder's input, and PEFT has them before the encoder's"
     if soft and row.prefix:

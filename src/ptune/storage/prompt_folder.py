@@ -23,6 +23,7 @@ from ptune.lm.language_model import LanguageModel
 from ptune.model.initialisation import attention_of
 from ptune.model.prompt_model import PromptModel
 from ptune.prompts import encoders
+from ptune.settings import VisibilityRule
 from ptune.storage.hub import repository
 from ptune.storage.saved_lm import check_lm, lm_of
 from ptune.storage.saved_prompt import (
@@ -250,13 +251,14 @@ def _on_this_machine(folder: files.Path) -> list[pathlib.Path]:
     return [pathlib.Path(folder)]
 
 
-def template_of(folder: files.Path) -> str:
-    """The template of a saved prompt.
+def template_of(folder: files.Path) -> tuple[str, tuple[VisibilityRule, ...]]:
+    """The template of a saved prompt, and whose tokens in it do not attend to which others.
 
     Raises:
         StoreError: the prompt is damaged.
     """
-    return read_saved_prompt(pathlib.Path(folder)).template
+    note = read_saved_prompt(pathlib.Path(folder))
+    return note.template, note.visibility
 
 
 def folders_in(path: files.Path) -> list[pathlib.Path]:

@@ -25,7 +25,14 @@ from ptune.metrics.entities import Scheme
 from ptune.metrics.label_sets import MIDDLE
 from ptune.metrics.text_words import WordSplit
 from ptune.model.task import Pooling, Windows
-from ptune.settings import NEIGHBOURS, DecodingConfig, LayoutConfig, PiecesOfWord, ReaderName
+from ptune.settings import (
+    NEIGHBOURS,
+    DecodingConfig,
+    LayoutConfig,
+    PiecesOfWord,
+    ReaderName,
+    VisibilityRules,
+)
 
 FORMAT = 3
 
@@ -108,6 +115,7 @@ class SavedPrompt(BaseModel):
     name: str
     template: str
     chat: str | None = None
+    visibility: VisibilityRules = ()
     labels: list[str] | None
     words: list[list[str]] | None
     target: str

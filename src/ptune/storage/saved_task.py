@@ -63,6 +63,7 @@ def saved_prompt_of(
         **_values_of(settings, SETTINGS),
         template=settings.template.source,
         chat=chat.form_of(bound.template),
+        visibility=settings.template.visibility,
         labels=labels,
         words=words,
         reading=_saved_reading(bound),
@@ -182,7 +183,7 @@ def task_of(note: SavedPrompt) -> Task:
     return Task(
         **_values_of(note, SETTINGS),
         **_values_of(note.reading, READING_SETTINGS),
-        template=Template.parse(note.template),
+        template=Template.parse(note.template).with_visibility(note.visibility),
         verbalizer=_verbalizer(note),
         prefix=prefix,
         reader=READERS[note.reading.reader],

@@ -21,7 +21,7 @@ from ptune.prompts.bank import Prefix
 from ptune.tasks.layouts.lama import read_vocabulary
 from ptune.tasks.resolved.task_form import Learning, TaskForm
 from ptune.tasks.schema import Words
-from ptune.tasks.task_members import Member, parsed, reader_of
+from ptune.tasks.task_members import Member, asked, reader_of
 from ptune.template.language import Template
 from ptune.training.methods import Method
 
@@ -44,7 +44,7 @@ def task_of(
     Raises:
         ConfigError: the task says what no LM, or not this one, can be asked.
     """
-    template, method = parsed(form, member.template), learning.applied_to(method)
+    template, method = asked(form, member), learning.applied_to(method)
     reading, judging = form.reading, form.judging
     return Task(
         form.name if name is None else f"{form.name}/{name}",
@@ -271,6 +271,12 @@ class Begun:
                 f"The prompt to go on from has the template {old.template.source!r}, and "
                 f"{task.name} has "
                 f"{task.template.source!r}: give the task that template, or none."
+            )
+        if task.template.visibility != old.template.visibility:
+            raise ConfigError(
+                f"The prompt to go on from and {task.name} have the same template with another "
+                "visibility: give the task that of the prompt (prompt.json shows it), or leave "
+                "out its template and its visibility to take both from the prompt."
             )
         reader = None
         same = (task.reader, _labels(task)) == (old.reader, _labels(old))

@@ -27,6 +27,7 @@ from ptune.settings import (
     Seed,
     Sharding,
     TaskTrainOverrides,
+    VisibilityRules,
 )
 
 AUTO = "auto"  # instead of a method: one is to be chosen
@@ -242,6 +243,11 @@ class TaskConfig(Config):
     """Instead of template: messages of a role and a text each, as the LM's own chat template writes
     them; the last one is the assistant's and ends with {mask}. The same as a template in which
     {role:user} begins a message."""
+    visibility: Annotated[VisibilityRules, tyro.conf.Suppress] = ()
+    """Whose tokens do not attend to which others: {hide: premise, from: hypothesis}, {hide: soft,
+    from: fields}. The names are those of fields, or fields (all of them), soft, soft@NAME, prefix,
+    mask (the answer), words (the template's own text and the special tokens); each side may be a
+    list. Every token sees itself."""
     patterns: tuple[str, ...] = ()
     """Hand-written templates. Where there are some, template is P-tuning's alone: manual prompts,
     fine-tuning and PET take the patterns, Prompt Tuning and P-tuning v2 put their tokens before

@@ -114,6 +114,15 @@ def parsed(form: TaskForm, template: str) -> Template:
     return whole.joined(words.field) if words else whole
 
 
+def asked(form: TaskForm, member: Member) -> Template:
+    """The template of a member, with the task's rules on who sees whom.
+
+    Raises:
+        TemplateError: it cannot be parsed, or a rule names nothing in it.
+    """
+    return parsed(form, member.template).with_visibility(form.visibility)
+
+
 def reader_of(form: TaskForm, method: Method) -> type[Reader]:
     """What reads the task's labels.
 

@@ -52,7 +52,8 @@ def _where_it_belongs(section: str, name: str) -> str:
     """The end of the sentence on an unknown key: the section or the name that is meant."""
     sections = dict(_sections(TaskConfig))
     name = name.rpartition(".")[2].replace("-", "_")
-    here = sections[section].model_fields
+    fields = sections[section].model_fields
+    here = [field.alias or other for other, field in fields.items()]
     if name in (options := _names_of_options(section, sections[section])):
         return f": in a file it is called {options[name]!r}."
     if elsewhere := _sections_with(name, sections):

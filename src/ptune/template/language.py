@@ -29,8 +29,10 @@ from functools import cached_property
 from typing import Any
 
 from ptune.errors import TemplateError
+from ptune.settings import VisibilityRule
 from ptune.template import chat
-from ptune.template.encode import EncodedRow, RowEncoder
+from ptune.template.encoding.encode import EncodedRow, RowEncoder
+from ptune.template.encoding.visibility import check_for_lm, check_names
 from ptune.template.fields import field_of, text_of
 from ptune.template.parser import parse
 from ptune.template.parts import (
@@ -77,6 +79,16 @@ class Template:
     is_chat: bool = field(default=False, repr=False)  # all tokens around the texts are among parts
     opens: bool = field(default=False, repr=False)  # the answer begins a message of this chat
     end: int | None = field(default=None, repr=False)  # the token that ends a message of this chat
+    visibility: tuple[VisibilityRule, ...] = field(default=(), repr=False)
+
+    def with_visibility(self, rules: Sequence[VisibilityRule]) -> "Template":
+        """The template with rules that say whose tokens do not attend to which others.
+
+        Raises:
+            TemplateError: a rule names nothing in the template.
+        """
+        check_names(self, rules)
+        return replace(self, visibility=tuple(rules))
 
     @classmethod
     def parse(cls, source: str) -> "Template":
@@ -170,6 +182,13 @@ class Template:
             TemplateError: no ``{mask}`` where the LM needs one, or other text behind it for a
                 causal LM; a chat that the tokenizer's chat template refuses.
         """
+        usable, dropped = self._usable(tokens, kind, whole)
+        if self.visibility:
+            check_for_lm(usable, self.visibility, tokens=tokens, kind=kind)
+        return usable, dropped
+
+    def _usable(self, tokens: Tokens, kind: Kind, whole: bool) -> tuple["Template", str]:
+        """As ``for_lm``, but for who sees whom."""
         if kind == "encoder-decoder":
             self._check_prefix_is_first()
         if self.has_decoder:

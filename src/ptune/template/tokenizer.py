@@ -1,6 +1,7 @@
 """What a tokenizer does, found by trying it: its special tokens, its separator, and how text
 continues other text."""
 
+import itertools
 import re
 import sys
 from collections.abc import Sequence
@@ -118,6 +119,27 @@ class Tokens:
         ids = [self.unknown if id_ in self._special_ids else id_ for id_ in encoding["input_ids"]]
         self._check(ids)
         return [(id_, *span) for id_, span in zip(ids, encoding["offset_mapping"])]
+
+    def places(self, ids: Sequence[int], text: str) -> list[tuple[int, int]]:
+        """Where the tokens of a text begin and end in it, in characters.
+
+        Args:
+            ids: its tokens, as ``start``, ``follow`` or ``before_word`` gives them.
+
+        Raises:
+            ModelError: the tokenizer does not tell where its tokens stand.
+            TemplateError: the text holds special tokens, which are spelt out.
+        """
+        for head, tail in itertools.product(("", *ANCHORS), ("", LETTERS[0], f" {LETTERS[0]}")):
+            first = len(self.plain(head)) if head else 0
+            pieces = self.pieces(head + text + tail)[first : first + len(ids)]
+            if [id_ for id_, _, _ in pieces] == list(ids):
+                shifted = ((begin - len(head), end - len(head)) for _, begin, end in pieces)
+                return [(max(0, begin), min(len(text), end)) for begin, end in shifted]
+        raise TemplateError(
+            f"The text {text[:40]!r} is split in a way in which the tokenizer does not tell what "
+            "is whose, as visibility needs: take special tokens out of the row."
+        )
 
     def words(self, words: Sequence[str], place: Place) -> list[list[int]]:
         """The token ids of answer words where they stand at that place; many at once, as ``start``

@@ -28,7 +28,7 @@ from ptune.serving.problems import Problem
 from ptune.serving.server import PromptServer
 from ptune.serving.vllm import registry
 from ptune.settings import DecodingConfig
-from ptune.template.encode import EncodedRow
+from ptune.template.encoding.encode import EncodedRow
 
 NEW = 8
 HERE = pathlib.Path(__file__).parent

@@ -29,7 +29,7 @@ from ptune.tasks.model_task import task_of
 from ptune.tasks.resolved import resolve
 from ptune.tasks.resolved.parts import TrainingParts
 from ptune.tasks.schema import AUTO, TaskConfig
-from ptune.template.encode import EncodedRow
+from ptune.template.encoding.encode import EncodedRow
 from ptune.template.language import PrefixPart, Soft, Template
 from ptune.template.tokenizer import Tokens
 from ptune.training.methods import PET, Method

@@ -28,7 +28,7 @@ from ptune.lm.patches.prefixes.prefix_attention import EAGER, SDPA
 from ptune.lm.source.loading import first_line
 from ptune.lm.trials.trial import FAILURES, close, one_row
 from ptune.prompts.bank import PrefixBatch
-from ptune.template.encode import EncodedRow
+from ptune.template.encoding.encode import EncodedRow
 
 if TYPE_CHECKING:
     from ptune.lm.language_model import LanguageModel

@@ -159,8 +159,9 @@ class RepeatedContexts(Contexts):
 
 def _start(row: EncodedRow) -> int:
     """The first token that is not of the context: a soft token, or one where an answer is read; 0
-    in rows that a deep prefix changes from the start, or whose mean is read."""
-    if row.prefix or row.pooled:
+    in rows that a deep prefix changes from the start, whose mean is read, or in which not all see
+    each other."""
+    if row.prefix or row.pooled or row.visibility:
         return 0
     soft_tokens = [position for position, slot in enumerate(row.soft_slots) if slot >= 0]
     return min([*row.answer_positions, *soft_tokens])

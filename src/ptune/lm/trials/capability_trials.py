@@ -119,6 +119,19 @@ def try_gradients(lm: "LanguageModel", trial: Trial, route: Route | str) -> Capa
     return Capability(True)
 
 
+def try_visibility(trial: Trial, route: Route | str) -> Capability:
+    """Whether tokens may be hidden from others."""
+    if isinstance(route, str):
+        return Capability(False, route)
+    if not isinstance(route, AttentionRoute):
+        return Capability(False, "it does not go through transformers' attention interface")
+    try:
+        reason = trial.leak(route)
+    except (ModelError, *FAILURES) as error:
+        reason = first_line(error)
+    return Capability(not reason, reason)
+
+
 def parts_without_gradient(
     trial: Trial, embed: Callable[[torch.Tensor], torch.Tensor] | None, route: Route | None
 ) -> list[str]:

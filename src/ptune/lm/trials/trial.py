@@ -15,7 +15,9 @@ from ptune.lm.batch import Batch, collate
 from ptune.lm.patches.prefixes.attention_route import AttentionRoute
 from ptune.lm.patches.prefixes.prefix_layer_inputs import LayerRoute
 from ptune.lm.source.loading import first_line
+from ptune.lm.visibility import BatchVisibility
 from ptune.prompts.bank import PrefixBatch
+from ptune.template.encoding.visibility import RowVisibility
 from ptune.template.language import EncodedRow
 from ptune.template.tokenizer import Tokens
 
@@ -195,6 +197,34 @@ class Trial:
             alone = self.run(one_row(self.rows, 1))[0, -1:]
         if not close(logits[1, batch.columns[batch.rows == 1]], alone):
             raise ModelError(f"a prefix in {self.name} leaks from row to row")
+
+    @torch.no_grad()
+    def leak(self, route: AttentionRoute) -> str:
+        """Why a token that is hidden from all others is none to them: they compute otherwise where
+        another token stands there; or something else is shown or hidden by it. Empty where that
+        token alone is hidden."""
+        alone = one_row(self.rows, 0)
+        place, count = 2, alone.ids.shape[1]
+        others = [number for number in range(count) if number != place]
+        changed = alone.ids.clone()
+        changed[0, place] = abs(int(alone.ids[0, place]) - 1)
+
+        def run(ids: torch.Tensor, rule: int) -> torch.Tensor:
+            tokens = tuple((rule, 0) if n == place else (0, rule) for n in range(count))
+            row = replace(_encoded(alone), visibility=RowVisibility(tokens, written=(0, rule)))
+            hidden = replace(alone, ids=ids, visibility=BatchVisibility.of([row], "right"))
+            with route.hiding(hidden):
+                return self.run(hidden)
+
+        whole, first, second = self.run(alone), run(alone.ids, 1), run(changed, 1)
+        read = slice(None) if alone.decoder is not None else others
+        if not close(first[:, read], second[:, read]):
+            return "its tokens see others past its mask of attention"
+        if torch.equal(first, whole):
+            return "its attention takes no mask but its own"
+        if not close(run(alone.ids, 0), whole):
+            return "it computes otherwise where its mask of attention is given"
+        return ""
 
     def soft_tokens_learn(self, embed: Callable[[torch.Tensor], torch.Tensor]) -> bool:
         """Whether soft tokens get a gradient."""

@@ -171,6 +171,7 @@ def _go_on(
             prompts=batch.prompts[kept],
             starts=None if batch.starts is None else batch.starts[kept],
             field_tokens=None if batch.field_tokens is None else batch.field_tokens[kept],
+            visibility=batch.visibility and batch.visibility.of_rows(kept),
         )
         ids = torch.tensor(listener.tokens, device=lm.device)[kept, None]
         settings = settings | {"max_new_tokens": settings["max_new_tokens"] - steps}

@@ -57,4 +57,4 @@ def _without_last(batch: Batch) -> Batch:
     cut = {
         name: values[:, :-1] for name in per_token if (values := getattr(batch, name)) is not None
     }
-    return replace(batch, **cut)
+    return replace(batch, **cut, visibility=batch.visibility and batch.visibility.without_last())

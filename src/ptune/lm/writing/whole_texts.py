@@ -79,6 +79,8 @@ def write(
         }
     elif cache is None and copies == 1:
         cache = read_ahead(lm, batch, vectors, prefixes)
+    if batch.visibility is not None and lm.kind == "causal" and cache is None:
+        cache = DynamicCache()  # that of a sliding window drops keys, and the rest lose their place
     if cache is not None:
         inputs[lm.forward.cache_name] = cache
     inputs["generation_config"] = GenerationConfig(**settings)

@@ -12,9 +12,9 @@ from ptune.answers.readers.reader import FillOutput, Reader
 from ptune.model.rows.examples import ScoredExample
 from ptune.model.rows.words import hidden_states, read_at
 from ptune.model.task import BoundTask, Row
-from ptune.template.encode import RowEncoder
+from ptune.template.encoding.encode import RowEncoder
+from ptune.template.encoding.units import Passage, encode_units, readers_of
 from ptune.template.language import Field
-from ptune.template.units import Passage, encode_units, readers_of
 
 if TYPE_CHECKING:
     from ptune.model.prompt_model import PromptModel

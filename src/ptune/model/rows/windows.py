@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from ptune.answers.bound_verbalizer import BoundVerbalizer
 from ptune.errors import ConfigError
 from ptune.model.task import BoundTask, Row, Task
-from ptune.template.encode import RowEncoder
+from ptune.template.encoding.encode import RowEncoder
 from ptune.template.fields import cut
 from ptune.template.language import Field, text_of
 

@@ -12,10 +12,10 @@ from ptune.answers.word_labels import WordLabels
 from ptune.model.rows.examples import ScoredExample
 from ptune.model.task import BoundTask, Row
 from ptune.settings import PiecesOfWord
-from ptune.template.encode import EncodedRow, RowEncoder
+from ptune.template.encoding.encode import EncodedRow, RowEncoder
+from ptune.template.encoding.units import Window, Words, encode_units, readers_of
 from ptune.template.fields import filtered
 from ptune.template.language import Field
-from ptune.template.units import Window, Words, encode_units, readers_of
 
 if TYPE_CHECKING:
     from ptune.model.prompt_model import PromptModel

@@ -128,6 +128,7 @@ def read_task(file: pathlib.Path, *, lm: str | None, shots: int | None, seed: in
         "tag": task.tag,
         "from": task.continue_from,
         "transfer": task.transfer,
+        "visibility": task.visibility,
         "reading.refine": task.reading.refine,
         "reading.words": task.reading.words,
         "reading.by: weighted-words": task.reading.by == "weighted-words",

@@ -32,7 +32,8 @@ class _Writing:
 
 class ContinuousEngine(BatchEngine):
     """The frozen LM, by transformers' continuous batching. What cannot join (drawn texts, beams, an
-    ensemble, settings that hold for a whole batch, a deep prefix in some LMs) is written as in
+    ensemble, settings that hold for a whole batch, tokens that are hidden from others, a deep
+    prefix in some LMs) is written as in
     ``BatchEngine``, after the texts that have begun.
 
     Args:
@@ -72,7 +73,8 @@ class ContinuousEngine(BatchEngine):
         if self.is_apart(job) or not _is_plain(job.settings):
             return False
         example = job.examples[0]
-        if self.writer.lacks_prefixes and example.fills[0].prefix:
+        row = example.fills[0]
+        if row.visibility or self.writer.lacks_prefixes and row.prefix:
             return False
         if job.loaded.model.tasks[example.task].task.prefix.reads_rows:
             return False  # each row has a prefix of its own

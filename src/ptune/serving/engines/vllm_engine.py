@@ -25,7 +25,7 @@ from ptune.serving.engines.jobs import BatchNote, Job
 from ptune.serving.engines.live_text import LiveText
 from ptune.serving.problems import Problem, internal
 from ptune.serving.vllm import registry
-from ptune.template.encode import EncodedRow
+from ptune.template.encoding.encode import EncodedRow
 
 PAUSE = 0.02  # seconds after which rows with labels and further texts get their turn
 TRIAL = 4  # tokens by which it is seen that the server has the same LM
@@ -95,6 +95,8 @@ class VllmEngine(BatchEngine):
             return "Several texts, beams and ensembles are written together"
         if settings.no_repeat_ngram or settings.banned:
             return "no_repeat_ngram and banned look at what was written"
+        if row.visibility:
+            return "The prompt hides tokens from others (visibility)"
         if any(row.prefix) or (row.prefix and max(row.soft_slots) >= 0):
             return "The prompt has a prefix behind its text's beginning, or soft tokens beside one"
         if job.loaded.model.tasks[job.examples[0].task].task.prefix.reads_rows:

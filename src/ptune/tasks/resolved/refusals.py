@@ -24,6 +24,7 @@ SAID_BY_METHODS = (
     "vocabulary",
     "combine",
     "neighbours",
+    "visibility",
 )
 # settings of answers that the LM writes, and what they do
 OF_WRITTEN = {
@@ -118,6 +119,11 @@ def check_comparable(config: TaskConfig) -> None:
             f"{config.name} says batch_size: auto, and compare trains every method on batches of a "
             "given size: give a number, or run ptune train."
         )
+    if config.visibility:
+        raise ConfigError(
+            f"{config.name} says visibility, and compare asks by patterns and by templates that "
+            "methods make of them: leave it out, or run ptune train."
+        )
     if config.preset == "paper":
         raise ConfigError(
             f"{config.name} says preset: paper, and compare gives all methods as many steps: leave "
@@ -143,6 +149,7 @@ def check_method(form: TaskForm, method: Method, data: DataConfig) -> None:
             "classifier for all rows."
         )
     _check_ensemble(form, method)
+    _check_visibility(form, method)
     if form.prompt_by and form.combine != "mean":
         raise ConfigError(
             f"combine: {form.combine} says how the members of an ensemble answer together, and "
@@ -154,6 +161,24 @@ def check_method(form: TaskForm, method: Method, data: DataConfig) -> None:
             "give data.dev."
         )
     _check_neighbours(form, method, data)
+
+
+def _check_visibility(form: TaskForm, method: Method) -> None:
+    """Refuse rules on who sees whom that name nothing in a template of the task, and a method whose
+    last classifier reads by another template.
+
+    Raises:
+        ConfigError, TemplateError: it is so.
+    """
+    if not form.visibility:
+        return
+    if method.name in PET:
+        raise ConfigError(
+            f"visibility is of the template that is trained, and {method.name} trains several "
+            "models of other templates: leave it out, or take another method."
+        )
+    for member in task_members.members(form, method):
+        task_members.asked(form, member)
 
 
 def _check_neighbours(form: TaskForm, method: Method, data: DataConfig) -> None:

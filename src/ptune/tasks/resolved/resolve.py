@@ -128,6 +128,7 @@ def task_form(config: TaskConfig) -> TaskForm:
     return TaskForm(
         name=config.name,
         template=config.template,
+        visibility=config.visibility,
         patterns=config.patterns,
         target=config.target,
         answers=_answers(config),
@@ -192,7 +193,8 @@ def _output(config: TaskConfig) -> Output:
 
 
 def _continued(config: TaskConfig) -> TaskConfig:
-    """A task that goes on from a prompt: where it has no template, with that prompt's template.
+    """A task that goes on from a prompt: where it has no template, with that prompt's template and
+    its visibility.
 
     Raises:
         ConfigError: its method trains several prompts.
@@ -205,7 +207,9 @@ def _continued(config: TaskConfig) -> TaskConfig:
     if config.template or config.patterns:
         return config
     folder = prompt_folder.folders_in(str(config.continue_from))[0]
-    return config.model_copy(update={"template": prompt_folder.template_of(folder)})
+    template, visibility = prompt_folder.template_of(folder)
+    given = {"template": template, "visibility": config.visibility or visibility}
+    return config.model_copy(update=given)
 
 
 def _tuned(form: TaskForm, learning: Learning, method: Method) -> Method:

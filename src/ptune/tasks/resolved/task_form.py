@@ -10,7 +10,14 @@ from ptune.answers.from_row import TRUTH
 from ptune.answers.word_labels import WordLabels
 from ptune.metrics.text_words import WordSplit
 from ptune.model.task import Loss, PrefixSettings
-from ptune.settings import NEIGHBOURS, DecodingConfig, EncoderName, LayoutConfig, PrefixConfig
+from ptune.settings import (
+    NEIGHBOURS,
+    DecodingConfig,
+    EncoderName,
+    LayoutConfig,
+    PrefixConfig,
+    VisibilityRule,
+)
 from ptune.tasks.schema import ReadingConfig, Words
 from ptune.training.methods import Method, What
 
@@ -90,6 +97,7 @@ class TaskForm:
 
     Attributes:
         template: with soft tokens; empty where methods make theirs of the patterns.
+        visibility: whose tokens do not attend to which others.
         patterns: hand-written templates.
         target: the field of a row that holds the right answer.
         prompt_by: the field of a row whose values have a prompt each.
@@ -102,6 +110,7 @@ class TaskForm:
 
     name: str
     template: str = ""
+    visibility: tuple[VisibilityRule, ...] = ()
     patterns: tuple[str, ...] = ()
     target: str = "label"
     answers: Answers = Answers()

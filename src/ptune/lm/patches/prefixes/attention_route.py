@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from ptune.errors import ModelError
 from ptune.lm.batch import Batch
+from ptune.lm.patches.prefixes.hidden_tokens import ActiveVisibility
 from ptune.lm.patches.prefixes.prefix_attention import (
     EAGER,
     GROUPS,
@@ -26,6 +27,7 @@ from ptune.lm.patches.prefixes.prefix_attention import (
     Recorder,
     bias_of_packed,
     entered,
+    hidden,
     homes,
     stock_attention,
 )
@@ -132,11 +134,37 @@ class AttentionRoute:
         )
         with entered(now):
             yield
+        self._check_reached(now.reached, groups, "A prefix")
+
+    @contextlib.contextmanager
+    def hiding(
+        self, batch: Batch, copies: int = 1, groups: Sequence[str] = GROUPS
+    ) -> Iterator[None]:
+        """While this is open, the tokens of the batch's rows (each ``copies`` times, for beams) do
+        not attend to what is hidden from them; arguments as in ``entering``.
+
+        Raises:
+            ModelError: as in ``entering``.
+        """
+        assert batch.visibility is not None
+        before = 0 if batch.context is None else batch.context.values.shape[4]
+        visibility = batch.visibility if copies == 1 else batch.visibility.copied(copies)
+        now = ActiveVisibility([site.group for site in self.sites], visibility, before)
+        with hidden(now):
+            yield
+        self._check_reached(now.reached, groups, "What is hidden from others")
+
+    def _check_reached(self, reached: set[int], groups: Sequence[str], what: str) -> None:
+        """Refuse a call that went past an attention of these groups.
+
+        Raises:
+            ModelError: it did.
+        """
         expected = {number for number, site in enumerate(self.sites) if site.group in groups}
-        missed = expected - now.reached
+        missed = expected - reached
         if missed and not self.model.training:  # layer dropout skips whole layers
             raise ModelError(
-                f"A prefix did not reach {len(missed)} of the {len(expected)} attentions of "
+                f"{what} did not reach {len(missed)} of the {len(expected)} attentions of "
                 f"{type(self.model).__name__}: "
                 "its attention function was set to another one after it was loaded, or it runs "
                 "elsewhere."

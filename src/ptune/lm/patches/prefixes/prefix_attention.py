@@ -24,6 +24,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from ptune.errors import ModelError
 from ptune.lm.batch import Batch
 from ptune.lm.patches.packing import current, packed
+from ptune.lm.patches.prefixes.hidden_tokens import ActiveVisibility, hiding
 from ptune.prompts.bank import PrefixBatch
 
 GROUPS = ("self", "encoder", "decoder", "cross")
@@ -203,8 +204,8 @@ def attend(
     mask: torch.Tensor | None,
     **options: Any,
 ) -> Any:
-    """Attention with each row's prefix in front of the layer's own keys and values. This is where a
-    prefix enters.
+    """Attention with each row's prefix in front of the layer's own keys and values, without what
+    the row's rules hide. This is where a prefix enters.
 
     Args:
         query: [B, H, Q, D]; of packed rows [1, H, N, D].
@@ -222,17 +223,21 @@ def attend(
                 **options,
             )
         return packing.pack(out), weights
-    now = _entering.get()
-    if now is None:
-        return _run(_stock(module), AttentionCall(module, query, key, value, mask, options))
+    now, visibility = _entering.get(), hiding.get()
     if isinstance(now, Recorder):
         now.calls.append((module, key, value, query.shape[2]))
         return _stock(module)(module, query, key, value, mask, **options)
+    (rows, _, queries, _), keys = query.shape, key.shape[2]
+    if visibility is not None:
+        mask = visibility.hide(homes[module].sites, mask, query, keys)
+    if now is None:
+        return _run(_stock(module), AttentionCall(module, query, key, value, mask, options))
     home = homes[module]
     number = home.sites[now.calls[module] % len(home.sites)]
     now.calls[module] += 1
-    (rows, _, queries, _), keys = query.shape, key.shape[2]
     prefix_keys, prefix_values, seen = now.prefix_of(number, rows, queries, keys)
+    if visibility is not None:
+        seen = visibility.hide_prefix(number, seen, queries, keys)
     if (bias := options.get("position_bias")) is not None:
         past = keys - queries if now.sites[number].group == "decoder" else 0
         options["position_bias"] = torch.cat(
@@ -297,9 +302,10 @@ def bias_of_packed(compute_bias: Callable[..., torch.Tensor]) -> Callable[..., t
 
 
 def _mask(**arguments: Any) -> torch.Tensor | None:
-    """The stock mask, of packed rows as they are apart; with a prefix, and for who watches, it is
-    always built, since a mask that is left out hides or shows the wrong columns."""
-    if _entering.get() is not None or watching.get() is not None:
+    """The stock mask, of packed rows as they are apart; with a prefix, with tokens that are hidden
+    from others, and for who watches, it is always built, since a mask that is left out hides or
+    shows the wrong columns."""
+    if any(state.get() is not None for state in (_entering, hiding, watching)):
         arguments |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
     return sdpa_mask(**arguments | _packed_shape())
 
@@ -337,6 +343,16 @@ def stock_attention(module: nn.Module) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
+def hidden(state: ActiveVisibility | None) -> Iterator[None]:
+    """A context in which every attention that is called hides what a state says."""
+    token = hiding.set(state)
+    try:
+        yield
+    finally:
+        hiding.reset(token)
+
+
+@contextlib.contextmanager
 def entered(state: ActivePrefixes | Recorder | None) -> Iterator[None]:
     """A context in which every attention that is called serves a state: prefixes enter, calls are
     noted, or with None nothing happens."""
@@ -348,19 +364,20 @@ def entered(state: ActivePrefixes | Recorder | None) -> Iterator[None]:
 
 
 def resume_point() -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """The state of the prefixes in the call that runs now, to run a part of it again.
+    """The state of the prefixes, and of who sees whom, in the call that runs now, to run a part of
+    it again.
 
     Returns:
-        What opens a context in which the prefixes are as they are now.
+        What opens a context in which they are as they are now.
     """
-    state = _entering.get()
+    state, visibility = _entering.get(), hiding.get()
     calls = Counter(state.calls) if isinstance(state, ActivePrefixes) else Counter()
 
     @contextlib.contextmanager
     def resumed() -> Iterator[None]:
         if isinstance(state, ActivePrefixes):
             state.calls = Counter(calls)
-        with entered(state):
+        with entered(state), hidden(visibility):
             yield
 
     return resumed

@@ -11,7 +11,7 @@ from ptune.template.parts import Field, Kind
 from ptune.template.tokenizer import Tokens
 
 if TYPE_CHECKING:
-    from ptune.template.encode import EncodedRow, RowEncoder
+    from ptune.template.encoding.encode import EncodedRow, RowEncoder
 
 SHARED = 0.5  # the share of a window that the next one holds again
 FAR = 1 << 30  # units to the edge of a window where the text itself ends there

@@ -6,6 +6,19 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ptune.errors import TemplateError
+from ptune.template.encoding.units import Units
+from ptune.template.encoding.visibility import (
+    MASK,
+    PREFIX,
+    WORDS,
+    RowVisibility,
+    Sight,
+    check_sees_input,
+    joined,
+    names_of,
+    sight,
+    sights_of_text,
+)
 from ptune.template.fields import cut, filtered
 from ptune.template.parts import (
     Control,
@@ -20,14 +33,15 @@ from ptune.template.parts import (
     Text,
 )
 from ptune.template.tokenizer import Tokens
-from ptune.template.units import Units
 
 if TYPE_CHECKING:
     from ptune.template.language import Template
 
 Content = str | Units | Soft | PrefixPart | Mask | Sep | Decoder | Control
-# a run of text, the units of one or a part, and its slots
-Item = tuple[Content, tuple[int, ...] | None]
+Sights = tuple[tuple[str, Sight], ...]
+# a run of text, the units of one or a part; its slots; the texts of its parts, and what visibility
+# makes of each
+Item = tuple[Content, tuple[int, ...] | None, Sights]
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,7 @@ class EncodedRow:
         is_scored: the vocabulary head runs at its answer positions.
         field_tokens: the tokens of the texts in its fields, each text by itself, for gates that
             read each row; those of an encoder-decoder's encoder. Nothing where none do.
+        visibility: which of its tokens do not attend to which, where the task has rules for that.
     """
 
     ids: tuple[int, ...]
@@ -68,6 +83,7 @@ class EncodedRow:
     units: tuple[tuple[int, int], ...] = ()
     is_scored: bool = True
     field_tokens: tuple[int, ...] = ()
+    visibility: RowVisibility | None = None
 
     @property
     def has_prompt(self) -> bool:
@@ -89,7 +105,7 @@ class EncodedRow:
             order += [(-1, n) for n, start in enumerate(self.prefix) if start == position]
             order += [(position, -1)] if position < len(self.ids) else []
         moved = {old: new for new, (old, _) in enumerate(order) if old >= 0}
-        types = self.types or (0,) * len(self.ids)
+        types, seen = self.types or (0,) * len(self.ids), self.visibility
         return replace(
             self,
             ids=tuple(self.ids[old] if old >= 0 else self.ids[0] for old, _ in order),
@@ -98,6 +114,11 @@ class EncodedRow:
             answer_positions=tuple(moved[old] for old in self.answer_positions),
             prefix=(),
             deep=tuple(number for _, number in order),
+            visibility=seen
+            and replace(
+                seen,
+                tokens=tuple(seen.tokens[old] if old >= 0 else seen.prefix for old, _ in order),
+            ),
         )
 
 
@@ -134,7 +155,7 @@ class RowEncoder:
     def lead(self, row: Mapping[str, Any], field: Field) -> str:
         """The space before a field that its tokens hold, where it stands in the row's input."""
         values: dict[Field, str | Units] = {**self.template.texts(row), field: Units()}
-        return next(item.lead for item, _ in self._items(values) if isinstance(item, Units))
+        return next(item.lead for item, *_ in self._items(values) if isinstance(item, Units))
 
     def min_size(self, row: Mapping[str, Any]) -> int:
         """How many tokens and prefix vectors the row has when all that may be shortened is gone."""
@@ -178,9 +199,9 @@ class RowEncoder:
         if not self.template.is_chat:
             assembly.put(self.tokens.before)
         items = self._items(values)
-        for number, (item, slots) in enumerate(items):
+        for number, item in enumerate(items):
             following = items[number + 1][0] if number + 1 < len(items) else None
-            assembly.add(item, slots, following)
+            assembly.add(item, following)
         row = assembly.row()
         if self.keeps_fields:
             return replace(row, field_tokens=tuple(self._field_tokens(values, row)))
@@ -211,16 +232,20 @@ class RowEncoder:
                     f"The chat {self.template.source!r} is not written for an LM yet: take "
                     "template.for_lm(tokens, kind)."
                 )
+            seen = sight(self.template.visibility, names_of(part))
             if not isinstance(part, Text | Field):
-                items.append((part, slots))
+                items.append((part, slots, (("", seen),)))
                 continue
             if isinstance(part, Field) and isinstance(units := values[part], Units):
-                items.append((units.in_chat(self.tokens) if self.template.is_chat else units, None))
+                units = units.in_chat(self.tokens) if self.template.is_chat else units
+                items.append((units, None, (("", seen),)))
                 continue
             text = self._text(part, values)
+            sights: Sights = ((text, seen),)
             if items and isinstance(items[-1][0], str):
-                text = items.pop()[0] + text  # type: ignore[operator]
-            items.append((text, None))
+                before, _, earlier = items.pop()
+                text, sights = before + text, (*earlier, *sights)  # type: ignore[operator]
+            items.append((text, None, sights))
         return [item for item in self._without_bare_spaces(items) if item[0] != ""]
 
     def _text(self, part: Text | Field, values: Mapping[Field, str | Units]) -> str:
@@ -232,7 +257,7 @@ class RowEncoder:
         """The items without the spaces that no token of the text carries (``_items``)."""
         has_mask_token = self.kind != "causal" and not self.template.has_decoder
         mask_strips = self.tokens.mask_strips if has_mask_token else (False, False)
-        for position, (item, slots) in enumerate(items):
+        for position, (item, slots, sights) in enumerate(items):
             if isinstance(item, str):
                 before = items[position - 1][0] if position else None
                 after = items[position + 1][0] if position + 1 < len(items) else None
@@ -255,7 +280,7 @@ class RowEncoder:
                     item = item.lstrip()
             elif isinstance(item, Units) and self._is_behind_space(items, position):
                 item = replace(item, lead=" ")
-            yield item, slots
+            yield item, slots, sights
 
     def _is_behind_space(self, items: Sequence[Item], position: int) -> bool:
         """Whether the tokens of the item there hold the space behind which it stands."""
@@ -279,6 +304,7 @@ class _Assembly:
     prefix: list[int] = field(default_factory=list)
     answer_positions: list[int] = field(default_factory=list)
     units: list[tuple[int, int]] = field(default_factory=list)
+    sights: list[Sight] = field(default_factory=list)
     decoder: list[int] | None = None
     encoder_side: tuple[list[int], list[int], list[int]] | None = None  # once the decoder's begins
 
@@ -289,6 +315,8 @@ class _Assembly:
         types: tuple[int, int, int] = self.tokens.types or (0, 0, 0)
         self.text_type, self.sep_type, self.pair_type = types
         self.begins = True  # no token of a text and no slot stands here yet
+        self.rules = self.template.visibility
+        self.sight = sight(self.rules, {WORDS})  # of what is put next
 
     def put(
         self,
@@ -299,17 +327,15 @@ class _Assembly:
         """Append tokens; at their soft slots, if they have some."""
         self.ids.extend(ids)
         self.soft_slots.extend([-1] * len(ids) if slots is None else slots)
+        self.sights.extend([self.sight] * len(ids))
         self.types.extend([0 if token_type is None else token_type] * len(ids))
 
-    def add(
-        self,
-        item: Content,
-        slots: tuple[int, ...] | None,
-        following: Content | None,
-    ) -> None:
+    def add(self, added: Item, following: Content | None) -> None:
         """Append an item; of a text before the answer, what a word there makes of it."""
+        item, slots, sights = added
+        self.sight = sights[0][1]
         if isinstance(item, str):
-            self._add_text(item, before_answer=isinstance(following, Mask))
+            self._add_text(item, sights, before_answer=isinstance(following, Mask))
         elif isinstance(item, Units):
             for piece in item.pieces(self.tokens, self.begins):
                 first = len(self.ids) + piece.skipped
@@ -341,14 +367,17 @@ class _Assembly:
             and isinstance(item, PrefixPart)
         )
 
-    def _add_text(self, text: str, before_answer: bool) -> None:
+    def _add_text(self, text: str, sights: Sights, before_answer: bool) -> None:
         if self.kind == "causal" and before_answer and not self.template.opens:
             ids = self.tokens.before_word(text, self.template.place, self.begins)
         elif self.begins:
             ids = self.tokens.start(text)
         else:
             ids = self.tokens.follow(text)
+        first = len(self.ids)
         self.put(ids, token_type=self.text_type)
+        if self.rules:
+            self.sights[first:] = sights_of_text(ids, text, pieces=sights, tokens=self.tokens)
 
     def _add_separator(self) -> None:
         if self.tokens.between is None:
@@ -368,6 +397,7 @@ class _Assembly:
             )
         first = len(self.ids) - 1
         self.answer_positions = list(range(first, first + len(self.answer)))
+        self.sights[first] = joined([self.sights[first], (0, self.sight[1])])
         self.put(list(map(_known, self.answer[:-1])), token_type=self.text_type)
 
     def _add_mask(self) -> None:
@@ -399,6 +429,7 @@ class _Assembly:
     def row(self) -> EncodedRow:
         """The row, its end and its decoder's input added."""
         answer_positions, decoder = self.answer_positions, self.decoder
+        self.sight = sight(self.rules, {WORDS})
         decoder_slots: list[int] = []
         if self.encoder_side is not None:
             decoder, decoder_slots = self.ids, self.soft_slots
@@ -419,7 +450,22 @@ class _Assembly:
             decoder_slots=self._decoder_slots(decoder_slots),
             prefix=tuple(self.prefix),
             units=tuple(self.units),
+            visibility=self._visibility(),
         )
+
+    def _visibility(self) -> RowVisibility | None:
+        """Which tokens of the row do not attend to which, by the template's rules.
+
+        Raises:
+            TemplateError: a decoder sees nothing of the row.
+        """
+        if not self.rules:
+            return None
+        prefix, written = (sight(self.rules, {name}) for name in (PREFIX, MASK))
+        visibility = RowVisibility(tuple(self.sights), prefix, written)
+        if self.kind == "encoder-decoder":
+            check_sees_input(visibility)
+        return visibility
 
     def _decoder_slots(self, slots: Sequence[int]) -> tuple[int, ...]:
         """Those of the decoder's input: behind its start, and before the answer's tokens."""
