@@ -13,6 +13,7 @@ from ptune.cli.parsing.flags import flags_of
 from ptune.cli.parsing.parse import parse
 from ptune.errors import StoreError
 from ptune.runs.folder import check_empty, held
+from ptune.tasks.schema import TaskConfig
 
 ROWS = "text,label\n" + "".join(f"film {i} is {'bd'[i % 2]},{'yn'[i % 2]}\n" for i in range(12))
 
@@ -86,6 +87,8 @@ def test_a_truth_is_written_as_in_yaml_too():
         for written in (["--decoding.sample", word], [f"--decoding.sample={word}"]):
             parsed = parse(OPTIONS["generate"], ["true", *written], "ptune generate")
             assert parsed.decoding.sample is value and str(parsed.prompt) == "true"
+        gated = parse(TaskConfig, ["--name", "true", "--prefix.gates", word], "ptune train")
+        assert gated.prefix.gates is value and gated.name == "true"
 
 
 def test_what_looks_like_an_option_may_be_a_value(capsys, folder):

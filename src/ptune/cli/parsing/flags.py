@@ -62,7 +62,7 @@ def flags_of(options: type[Config], prefix: str = "") -> Iterator[Flag]:
             choices=tuple(_choices(kind)),
             is_list=get_origin(kind) in (list, tuple, set, dict),
             is_mapping=get_origin(kind) is dict,
-            is_truth=bool in get_args(kind),
+            is_truth=bool in get_args(kind) or "True" in _choices(kind),
         )
 
 
