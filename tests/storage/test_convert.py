@@ -85,8 +85,9 @@ def test_out_to_peft_and_back(lm, tmp_path, front, capsys):
     assert "a prefix is left out" in shown
 
 
-def test_out_to_google_and_back(lm, tmp_path):
-    model = saved(lm, tmp_path, "{soft:4} {x} = {mask}")
+@pytest.mark.parametrize("soft", ["{soft:4}", "{soft:1@a} {soft:3@b}"])
+def test_out_to_google_and_back(lm, tmp_path, soft):
+    model = saved(lm, tmp_path, soft + " {x} = {mask}")
     run("export", tmp_path / "prompt", tmp_path / "p.npy", "--to", "google")
     assert torch.equal(
         google_format.read(tmp_path / "p.npy"), encoders.bake(model.bank.encoders[0])
@@ -112,6 +113,10 @@ def test_out_to_google_and_back(lm, tmp_path):
         ("{prefix:2} {x} = {mask}", "google", "has a deep prefix"),
         ("{x} = {mask}", "google", "has no soft tokens"),
         ("{x} {soft:2} = {mask}", "peft", "front"),
+        ("{soft:2} {x} {soft:2} = {mask}", "google", "and Google's form has each of them once, in"),
+        ("so {soft:2} {x} = {mask}", "google", "in front of everything else"),
+        ("{soft:2@a} {soft@a} {x} = {mask}", "google", "in front of everything else"),
+        ("{soft:2@a} {x} {soft@a} = {mask}", "google", "in front of everything else"),
     ],
 )
 def test_what_cannot_be_said(lm, tmp_path, capsys, template, to, message):

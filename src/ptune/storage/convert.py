@@ -1,6 +1,7 @@
 """Prompts in other libraries' forms: PEFT's adapter folders, and the .npy files of Google's Prompt
 Tuning."""
 
+import itertools
 from collections.abc import Callable
 
 from ptune.base import terminal
@@ -13,6 +14,8 @@ from ptune.runs.folder import check_is_folder, working_in
 from ptune.storage import google_format, peft_format, prompt_folder
 from ptune.storage.options import ExportConfig, ImportConfig
 from ptune.template.language import Template
+from ptune.template.parts import Text
+from ptune.template.tokenizer import Tokens
 
 
 def export(config: ExportConfig, report: Callable[[str], None] = terminal.print_line) -> None:
@@ -57,10 +60,27 @@ def export(config: ExportConfig, report: Callable[[str], None] = terminal.print_
                 "Google's form holds soft "
                 f"tokens alone."
             )
+        if not _are_in_front(template, tokens):
+            raise ConfigError(
+                f"{template.source!r} has soft tokens behind something else, or one of them twice, "
+                "and Google's form has each of them once, in front of everything else."
+            )
         google_format.write(config.out, encoders.bake(model.bank.encoders[model.tasks[0].prompt]))
     report(f"Written to {config.out}")
     if config.to == "peft":
         report(peft_format.ABOUT_GENERATE)
+
+
+def _are_in_front(template: Template, tokens: Tokens) -> bool:
+    """Whether the soft tokens stand before all else, each once and in their order."""
+    slots = [
+        slots
+        for part, slots in zip(template.parts, template.slots(tokens))
+        if not (isinstance(part, Text) and not part.text.strip(" "))
+    ]
+    in_front = [*itertools.chain(*itertools.takewhile(bool, slots))]
+    anywhere = [number for numbers in slots for number in numbers or ()]
+    return in_front == anywhere == list(range(template.prompt_length(tokens)))
 
 
 def import_prompt(
