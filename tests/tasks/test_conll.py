@@ -38,10 +38,44 @@ def test_columns_documents_and_comments(tmp_path):
     assert unlabelled == [{"token": ["EU"], "pos": ["NNP"]}]
     remarks = "# id = 1 2\n#hash\tO\nNew York\tB-a\n"
     assert read(tmp_path, remarks)[0]["words"] == ["#hash", "New York"]
+    parted = read(tmp_path, "EU B-a\n-DOCSTART- O\nRome B-a\n\n-DOCSTART- O\nis O\n")
+    assert [row["words"] for row in parted] == [["EU"], ["Rome"], ["is"]]
+    assert [row.line for row in parted] == [1, 3, 6]
     assert read(tmp_path, "only\nwords\n\nhere\n") == [
         {"words": ["only", "words"]},
         {"words": ["here"]},
     ]
+
+
+REMARKED = """
+# id 3fa1 domain=train
+eli _ _ B-a
+rose _ _ O
+
+# id 77c0 domain=train
+# _ _ O
+Rome _ _ B-a
+"""
+
+
+def test_comments_above_each_sentence_of_a_file_with_white_space(tmp_path):
+    """As MultiCoNER's files have them: a comment has as many words as there are columns."""
+    rows = read(tmp_path, REMARKED)
+    assert [row["words"] for row in rows] == [["eli", "rose"], ["#", "Rome"]]
+    assert [row["label"] for row in rows] == [["B-a", "O"], ["O", "B-a"]]
+    assert [row.line for row in rows] == [3, 7]
+    of_udpipe = "# sent_id = 1\n# text = it\nit O\n\n# text = so it was\n# sent_id = 2\nso O\n"
+    assert [row["words"] for row in read(tmp_path, of_udpipe)] == [["it"], ["so"]]
+
+
+def test_answers_leave_the_comments_above_sentences_as_they_were(tmp_path):
+    (tmp_path / "rows.conll").write_text(REMARKED)
+    answers = conll.Answers(tmp_path / "rows.conll", FileConfig(), LABELS.labels)
+    for labels in (["B-a", "O"], ["O", "I-a"]):
+        answers.put({}, {"prediction": labels})
+    lines = answers.text.splitlines()
+    assert lines[1] == "# id 3fa1 domain=train" and lines[5] == "# id 77c0 domain=train"
+    assert lines[2] == "eli _ _ B-a B-a" and lines[6] == "# _ _ O O"
 
 
 @pytest.mark.parametrize(

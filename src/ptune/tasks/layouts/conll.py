@@ -32,7 +32,8 @@ def read(
     on. ``columns`` gives them other names; a file without the last of those has no labels.
 
     Columns are parted by tabs, or in a file whose first line has none by white space. A line
-    that begins with # and has no tab is a comment where the others have tabs.
+    that begins with # and has no tab is a comment where the others have tabs; where they have white
+    space, one that stands above the first word, or that begins with the same two words (`# id`).
 
     Args:
         skipped: where given, sentences with a bad line are left out and what was wrong with them
@@ -113,14 +114,15 @@ def _opened(path: pathlib.Path, options: FileConfig) -> AbstractContextManager[T
 
 
 def _sentences(stream: TextIO) -> Iterator[list[tuple[int, str]]]:
-    """The lines of each sentence with their numbers; white space alone makes an empty line."""
+    """The lines of each sentence with their numbers. White space alone makes an empty line, and
+    what stands before a document's first line is of another sentence."""
     lines: list[tuple[int, str]] = []
     for number, line in enumerate(stream, 1):
-        if line.strip():
-            lines.append((number, line.rstrip("\r\n")))
-        elif lines:
+        if lines and line.split()[:1] in ([], [DOCUMENT]):
             yield lines
             lines = []
+        if line.strip():
+            lines.append((number, line.rstrip("\r\n")))
     if lines:
         yield lines
 
@@ -132,6 +134,7 @@ class _File:
         self.path, self.options, self.names = path, options, given_names(path, options)
         self.separator: str | None = None
         self.columns: Sequence[str] = ()
+        self.beginnings_of_remarks: set[tuple[str, ...]] = set()
         self.first = 0
 
     def row(self, lines: list[tuple[int, str]]) -> FileRow | None:
@@ -163,7 +166,13 @@ class _File:
         """
         if not self.columns and not _is_remark(line):
             self._take_first(number, line)
-        return bool(self.columns) and not (self.separator and _is_remark(line))
+        beginning = tuple(line.split()[:2])
+        if not self.columns:
+            self.beginnings_of_remarks.add(beginning)
+            return False
+        return not (
+            _is_remark(line) and (self.separator or beginning in self.beginnings_of_remarks)
+        )
 
     @property
     def separator_of_labels(self) -> str:
@@ -226,6 +235,6 @@ class _File:
 
 
 def _is_remark(line: str) -> bool:
-    """Whether a line is a comment, where the columns of words have tabs between them: it begins
-    with #, and is more than a word and a label."""
+    """Whether a line may be a comment: it begins with #, has no tab, and is more than a word and a
+    label."""
     return line.startswith("#") and "\t" not in line and len(line.split()) > 2
