@@ -277,6 +277,10 @@ def test_a_sweep_that_grows_keeps_its_results(folder, trained):
         ("tasks: films.yaml\nlist: [{method.x: 3}]", "'method' is no section"),
         ("tasks: films.yaml\nlist: [{data.train.x: 3}]", "'train' is no section"),
         ("tasks: films.yaml\nlist: [{chat: [a]}]", "chat is set in a task's file"),
+        (
+            "tasks: films.yaml\ngrid: {visibility: [[], [{hide: text, from: mask}]]}",
+            "visibility is set in a task's file: name two files under tasks",
+        ),
         ("tasks: [films.yaml, other.yaml]", "are both called 'films'"),
         (
             "tasks: films.yaml\ngrid: {data.train: [none.jsonl]}",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from tyro.conf import Suppress
 
 from ptune.base import plain_files
 from ptune.data import yaml_files
@@ -22,7 +23,10 @@ from ptune.tasks.schema import AUTO, TaskConfig
 
 KEYS = ("tasks", "grid", "list")
 OF_THE_SWEEP = ("out", "resume", "only", "minutes")
-OF_A_FILE = ("name", "chat", "code", "verbalizers")  # what no option of ptune train says
+OF_A_FILE = (  # what no option of ptune train says
+    "name",
+    *(key for key, field in TaskConfig.model_fields.items() if Suppress in field.metadata),
+)
 SEED = "train.seed"
 
 
