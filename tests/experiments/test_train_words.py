@@ -79,7 +79,7 @@ def test_train_scores_and_reports(world, trained):
     )
     assert "most frequent label" in (world / "out" / "report.html").read_text()
     assert "entity-f1" in (world / "out" / "report.html").read_text()
-    assert prompt_folder.template_of(world / "out") == "{prefix:8} {words}"
+    assert prompt_folder.template_of(world / "out") == ("{prefix:8} {words}", ())
 
 
 def test_evaluate_and_predict_answer_as_training_did(world, trained, tmp_path, capsys):
@@ -314,6 +314,16 @@ def test_new_and_check_write_a_task_that_trains(world, tmp_path, capsys):
     )
     steps = config.train.model_copy(update={"steps": 1})
     train(config.model_copy(update={"train": steps, "out": tmp_path / "out"}), lambda _: None)
+
+
+def test_labels_of_bilou_are_told_to_make_no_entities():
+    counts = WordLabelCounts()
+    counts.add(["B-a", "I-a", "L-a", "O", "U-a-b"])
+    assert counts.scheme == "plain" and "write E- for L- and S- for U-" in counts.sentence
+    for others in (["B-a", "O"], ["L-a", "NOUN"], ["U-a", "X-a"], ["E-a", "S-a", "B-a"]):
+        counts = WordLabelCounts()
+        counts.add(others)
+        assert not counts.sentence
 
 
 def test_labels_in_which_an_i_begins_an_entity_are_proposed_as_iob1():

@@ -255,7 +255,7 @@ def test_long_rows_leave_room_and_faults_are_told():
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"temperature": 0.5}, "are of sampling"),
+        ({"temperature": 0.5}, "are of sampling.* set them to 1, 1 and 0"),
         ({"texts": 3}, "need sampling"),
         ({"min_new_tokens": 9, "max_new_tokens": 3}, "is more than"),
     ],

@@ -44,8 +44,20 @@ class WordLabelCounts:
         return "iob1" if scheme == "bio" and self.broken else scheme
 
     @property
+    def _is_bilou(self) -> bool:
+        prefixes = {label.partition("-")[0] for label in self.words if "-" in label}
+        outside = {label for label in self.words if "-" not in label} - {entities.OUTSIDE}
+        return not outside and bool(prefixes & set("LU")) and prefixes <= set("BILU")
+
+    @property
     def sentence(self) -> str:
-        """That an I- begins an entity, where one does; else nothing."""
+        """That an I- begins an entity, where one does, or that labels of a scheme that is not known
+        make no entities; else nothing."""
+        if self._is_bilou:
+            return (
+                "Labels that begin with L- and U- (BILOU) are read as plain ones, which make no "
+                "entities: write E- for L- and S- for U-, which is the scheme bioes, to have them."
+            )
         if self.scheme != "iob1":
             return ""
         return (

@@ -53,8 +53,8 @@ def check_rows(
         return
     if left_out := rows.counts()["test"] - len(scored):
         report(
-            f"{left_out} test rows have a {rows.prompt_by} without a prompt here, and are not "
-            "scored."
+            f"{left_out} test rows have a {rows.prompt_by} whose prompt is not trained here, and "
+            "are not scored."
         )
     if bound.verbalizer is None:
         judge_texts.check(bound, scored, judging.metrics, judging.parts)
