@@ -171,8 +171,8 @@ class DecodingConfig(Config):
     def _fit_together(self) -> Self:
         if not self.sample and (self.temperature, self.top_p, self.top_k) != (1.0, 1.0, 0):
             raise ValueError(
-                "temperature, top_p and top_k are of sampling: set sample, or leave them out; where "
-                "a task or a prompt says them, set them to 1, 1 and 0"
+                "temperature, top_p and top_k are of sampling: set sample, or leave them out; "
+                "where a task or a prompt says them, set them to 1, 1 and 0"
             )
         if self.texts > (self.beams if not self.sample else self.texts):
             raise ValueError(f"{self.texts} texts a row need sampling, or as many beams")

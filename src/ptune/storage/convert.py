@@ -74,12 +74,12 @@ def export(config: ExportConfig, report: Callable[[str], None] = terminal.print_
 def _are_in_front(template: Template, tokens: Tokens) -> bool:
     """Whether the soft tokens stand before all else, each once and in their order."""
     slots = [
-        slots
+        slots or ()
         for part, slots in zip(template.parts, template.slots(tokens))
         if not (isinstance(part, Text) and not part.text.strip(" "))
     ]
     in_front = [*itertools.chain(*itertools.takewhile(bool, slots))]
-    anywhere = [number for numbers in slots for number in numbers or ()]
+    anywhere = [number for numbers in slots for number in numbers]
     return in_front == anywhere == list(range(template.prompt_length(tokens)))
 
 
