@@ -35,8 +35,10 @@ def build(family: str, dtype: torch.dtype = torch.float32) -> PromptModel:
         "{prefix:1} {x} {soft:3} ?" + behind,
         "{soft:2} The {x}" + behind,
         "The {x}" + behind,
+        "{prefix:2} A {x} {soft:1}" + behind,
     ]
     for number, template in enumerate(templates):
+        gates = "row" if number == 5 else False
         model.add(
             Task(
                 f"task {number}",
@@ -44,15 +46,14 @@ def build(family: str, dtype: torch.dtype = torch.float32) -> PromptModel:
                 None,
                 "y",
                 encoder="table",
-                prefix=PrefixSettings(0, gates="row" if number in (0, 2) else False),
+                prefix=PrefixSettings(0, gates=gates),
             )
         )
-    named = dict(model.bank.named_parameters())
-    gates = [name for name in named if name.endswith(("slopes", "openings"))]
-    for number, name in enumerate([*(name for name in named if name not in gates), *gates]):
-        wide = 3 if name in gates else 0.7
-        generator = torch.Generator().manual_seed(number)
-        torch.nn.init.normal_(named[name], 0, wide, generator=generator)
+    gated = f".{model.tasks[5].prompt}."
+    named = sorted(model.bank.named_parameters(), key=lambda named: gated in named[0])
+    for number, (name, parameter) in enumerate(named):
+        wide = 3 if name.endswith(("slopes", "openings")) else 0.7
+        torch.nn.init.normal_(parameter, 0, wide, generator=torch.Generator().manual_seed(number))
     return model
 
 

@@ -126,6 +126,7 @@ NOT_OF_ANSWERS = {
 TRAINING = ("train.", "pet.")
 CHANGES: dict[str, tuple[dict, dict]] = {
     "template": (LABELS, {"template": "{soft:3} {text|shorten} {mask}"}),
+    "visibility": (LABELS, {"visibility": [{"hide": ["soft"], "from": ["fields"]}]}),
     "labels": (LABELS, {"labels": {"bad": "terrible", "good": "great"}}),
     "choices": (LABELS, {"labels": {}, "choices": ["text", "other"]}),
     "span": (LABELS, {"labels": {}, "span": "other"}),
