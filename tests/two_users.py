@@ -4,6 +4,8 @@ import json
 
 import tiny
 
+from ptune.tasks import yaml_task
+
 TOWNS = ("Vienna", "Rome", "Paris", "Berlin", "London", "Madrid")
 
 
@@ -17,3 +19,9 @@ def write(folder):
         for user in ("anna", "bob")
     ]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_task(world, out, text, **more):
+    """The task of a YAML text in a folder, with another out folder and other settings."""
+    (world / "task.yaml").write_text(text)
+    return yaml_task.read(world / "task.yaml").model_copy(update={"out": out, **more})

@@ -21,7 +21,6 @@ from ptune.model.prompt_model import PromptModel, Task
 from ptune.prompts.encoders import Baked
 from ptune.storage import prompt_folder
 from ptune.storage.prompt_folder import load
-from ptune.tasks import yaml_task
 from ptune.tasks.judging import baselines, judge_labels
 from ptune.tasks.judging.judge_labels import judge
 from ptune.template.language import Template
@@ -50,8 +49,7 @@ def world(tmp_path_factory):
 
 
 def task(world, out, text=YAML, **more):
-    (world / "task.yaml").write_text(text)
-    return yaml_task.read(world / "task.yaml").model_copy(update={"out": out, **more})
+    return two_users.read_task(world, out, text, **more)
 
 
 @pytest.mark.parametrize(

@@ -54,8 +54,7 @@ def world(tmp_path_factory):
 
 
 def task(world, out, text=YAML, **more):
-    (world / "task.yaml").write_text(text)
-    return yaml_task.read(world / "task.yaml").model_copy(update={"out": out, **more})
+    return two_users.read_task(world, out, text, **more)
 
 
 def rows(world):

@@ -65,11 +65,11 @@ def test_every_family_is_in_the_contract():
 
 @pytest.mark.parametrize("family", LACKS)
 def test_what_a_family_can_do(family):
-    capabilities = LanguageModel(*tiny.tiny(family)).capabilities
-    assert {name for name in NAMES if not getattr(capabilities, name)} == LACKS[family]
-    assert all(getattr(capabilities, name).note for name in LACKS[family]), (
-        "what is missing has a reason"
-    )
+    lm = LanguageModel(*tiny.tiny(family))
+    capabilities = lm.capabilities
+    able = {name: getattr(capabilities, name) for name in NAMES} | {"visibility": lm.hides_tokens}
+    assert {name for name in able if not able[name]} == LACKS[family]
+    assert all(able[name].note for name in LACKS[family]), "what is missing has a reason"
     if capabilities.prefix:
         assert capabilities.prefix.note == (
             "by layer inputs" if family in BY_LAYER_INPUTS else "by attention"
@@ -110,7 +110,7 @@ def test_tokens_that_are_not_hidden_are_said(monkeypatch, wrong, note):
         return wrong(mask, self._unseen(self.groups[sites[0]], query.shape[2], keys))
 
     monkeypatch.setattr(ActiveVisibility, "hide", hide)
-    visibility = LanguageModel(*tiny.tiny("gpt2")).capabilities.visibility
+    visibility = LanguageModel(*tiny.tiny("gpt2")).hides_tokens
     assert not visibility and re.fullmatch(note, visibility.note)
 
 

@@ -96,7 +96,7 @@ def build(family: str) -> PromptModel:
         if model.lm.kind == "causal" and name == "head":
             text = "{prefix:4} {text} ? it is"
         reads_twice = model.lm.kind == "encoder-decoder" and not model.lm.tokens.sentinel
-        hides = name == "hidden" and model.lm.capabilities.visibility and not reads_twice
+        hides = name == "hidden" and model.lm.hides_tokens and not reads_twice
         model.add(
             Task(
                 name,

@@ -93,7 +93,7 @@ def _capabilities(lm: LanguageModel) -> Table:
             "",
             Text(f"it computes otherwise from {length} tokens on; longer rows run apart"),
         )
-    for name, capability in lm.capabilities.named():
+    for name, capability in [*lm.capabilities.named(), ("visibility", lm.hides_tokens)]:
         table.add_row(
             name,
             Text("yes" if capability else "no", style="green" if capability else "yellow"),

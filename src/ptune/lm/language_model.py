@@ -146,7 +146,6 @@ class LanguageModel:
             else Capability(True, f"by {route.name}"),
             writing=together,
             gradients=capability_trials.try_gradients(self, trial, route),
-            visibility=capability_trials.try_visibility(trial, route),
         )
 
     def _check(self, trial: Trial) -> None:
@@ -574,6 +573,13 @@ class LanguageModel:
             batch = replace(batch, prompts=numbers.where(batch.prompts >= 0, -1))
         return self.route.entering(batch, prefixes, copies, groups)
 
+    @cached_property
+    def hides_tokens(self) -> Capability:
+        """Whether tokens may be hidden from others, as a task's ``visibility`` says; tried when it
+        is first asked for, so that loading an LM takes no longer."""
+        with self.evaluating():
+            return capability_trials.try_visibility(self.trial(), self._route)
+
     @property
     def _hiding_route(self) -> AttentionRoute:
         """By which tokens are hidden from others.
@@ -581,10 +587,10 @@ class LanguageModel:
         Raises:
             ModelError: they cannot be, with the reason.
         """
-        if not isinstance(self._route, AttentionRoute) or not self.capabilities.visibility:
+        if not isinstance(self._route, AttentionRoute) or not self.hides_tokens:
             raise ModelError(
                 f"{type(self.model).__name__} cannot hide tokens from others: "
-                f"{self.capabilities.visibility.note}. Leave visibility out of the task."
+                f"{self.hides_tokens.note}. Leave visibility out of the task."
             )
         return self._route
 

@@ -312,7 +312,7 @@ def _check_visibility(task: Task, lm: LanguageModel) -> None:
     Raises:
         ConfigError: it is so, with the reason.
     """
-    if not (able := lm.capabilities.visibility):
+    if not (able := lm.hides_tokens):
         raise ConfigError(
             f"{task.name} hides tokens from others (visibility), which {type(lm.model).__name__} "
             f"cannot: {able.note}. Leave visibility out, or take another LM (ptune doctor LM says "

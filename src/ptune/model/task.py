@@ -31,6 +31,9 @@ Row = Mapping[str, Any]
 Loss = Literal["labels", "vocabulary", "hinge"]
 Pooling = Literal["first", "mean"]
 Windows = Literal["none", "mean", "max"]
+Gates = bool | Literal["row"]
+"""What gates of a prefix there are: none, one number for each attention, or those that read each
+row."""
 
 
 def prompt_value(row: Row, field: str) -> str:
@@ -72,7 +75,7 @@ class PrefixSettings:
     hidden: int = 512
     init: str = "random"
     attentions: tuple[str, ...] = ()
-    gates: bool | Literal["row"] = False
+    gates: Gates = False
 
     @property
     def reads_rows(self) -> bool:

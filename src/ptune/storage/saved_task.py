@@ -15,7 +15,7 @@ from ptune.answers.readers.reader_table import READERS
 from ptune.answers.word_labels import WordLabels
 from ptune.lm.identity import older_records
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
-from ptune.model.task import BoundTask
+from ptune.model.task import BoundTask, Gates
 from ptune.prompts.bank import Prefix
 from ptune.prompts.encoders import Gated, RowGated
 from ptune.storage.saved_lm import dtype_name, lm_places
@@ -176,7 +176,7 @@ def task_of(note: SavedPrompt) -> Task:
     prefix = PrefixSettings()
     if note.prefix:
         attentions = tuple(note.prefix.attentions)
-        gates: bool | Literal["row"] = note.prefix.gates is not None
+        gates: Gates = note.prefix.gates is not None
         if note.prefix.gates == "row":
             gates = "row"
         prefix = PrefixSettings(note.prefix.hidden, note.prefix.init, attentions, gates)

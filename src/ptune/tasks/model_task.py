@@ -4,7 +4,6 @@ import copy
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from ptune.answers.extraction import Extraction
 from ptune.answers.from_row import Choices, Span
@@ -17,6 +16,7 @@ from ptune.lm.language_model import LanguageModel
 from ptune.lm.source.reading import Reading
 from ptune.model import calibration
 from ptune.model.prompt_model import PromptModel, Row, Task
+from ptune.model.task import Gates
 from ptune.prompts.bank import Prefix
 from ptune.tasks.layouts.lama import read_vocabulary
 from ptune.tasks.resolved.task_form import Learning, TaskForm
@@ -217,7 +217,7 @@ def add(
     return number
 
 
-def _said(gates: bool | Literal["row"]) -> str:
+def _said(gates: Gates) -> str:
     """A setting of gates as a task's file has it."""
     return f"prefix.gates: {str(gates).lower()}"
 
@@ -254,7 +254,7 @@ class Begun:
         return self.model.tasks[self.task].task.encoder
 
     @property
-    def gates(self) -> bool | Literal["row"]:
+    def gates(self) -> Gates:
         """The gates of its prefix, as ``prefix.gates`` says them."""
         return self.model.tasks[self.task].task.prefix.gates
 

@@ -65,8 +65,7 @@ def saved(lm, folder, template="{soft:1} {x} {soft:2} is {mask}", encoder="table
 
 
 def task(world, out, text=YAML, **more):
-    (world / "task.yaml").write_text(text)
-    return yaml_task.read(world / "task.yaml").model_copy(update={"out": out, **more})
+    return two_users.read_task(world, out, text, **more)
 
 
 def vectors_in(folder):

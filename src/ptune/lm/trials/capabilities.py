@@ -32,7 +32,6 @@ class Capabilities:
         prefix: deep prefixes enter, by the route that the note names.
         writing: text may be written for several rows in one call.
         gradients: soft tokens, and a prefix where it enters, get the gradients that train them.
-        visibility: tokens may be hidden from others, as a task's ``visibility`` says.
     """
 
     left_padding: Capability
@@ -41,7 +40,6 @@ class Capabilities:
     prefix: Capability
     writing: Capability
     gradients: Capability
-    visibility: Capability
 
     def named(self) -> list[tuple[str, Capability]]:
         """Each with its name in words."""
