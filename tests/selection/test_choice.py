@@ -140,7 +140,48 @@ def test_of_equal_figures_the_lower_loss_is_chosen_and_two_answer_together_where
 
     monkeypatch.setattr(choice, "out_of_fold", answer)
     selection, chosen = choose(TASK, lm, ROWS)
-    assert selection.chosen == ["regression", "contrastive"] and selection.figure == 1.0
+    assert selection.chosen == ["contrastive", "regression"] and selection.figure == 1.0
+
+
+def test_a_contrastive_prompt_is_taken_unless_what_leaves_the_lm_as_it_is_is_clearly_ahead(
+    lm, monkeypatch
+):
+    """A row that one alone answers rightly is a standard error, and of four rows two are one."""
+    planted(monkeypatch, {"regression": (11, 0.6), "contrastive": (10, 0.9)})
+    assert choose(TASK, lm, ROWS)[0].chosen == ["contrastive"]
+    planted(monkeypatch, {"regression": (11, 0.6), "contrastive": (7, 0.9)})
+    assert choose(TASK, lm, ROWS)[0].chosen == ["regression"]
+    planted(monkeypatch, {"head": (11, 0.9), "contrastive": (10, 0.6)})
+    assert choose(TASK, lm, ROWS)[0].chosen == ["head"]
+
+
+@pytest.mark.parametrize("right, chosen", [((6, 12), "contrastive"), ((12, 3), "regression")])
+def test_what_there_is_no_time_for_is_tried_in_fewer_folds(lm, monkeypatch, right, chosen):
+    """Two candidates are compared on the rows that both answered: those of the first fold."""
+    held = []
+    quality = dict(zip(("regression", "contrastive"), right))
+
+    def answer(candidate, lm, rows, fold_of):
+        if candidate.name not in quality:
+            raise DivergedError("the loss was no finite number", {})
+        right, numbers = quality[candidate.name], [n for n, fold in enumerate(fold_of) if fold >= 0]
+        if candidate.name == "contrastive":
+            held.extend(numbers)
+        shares = {True: [0.9, 0.1], False: [0.1, 0.9]}
+        return {n: shares[(rows[n]["label"] == "good") == (n < right)] for n in numbers}
+
+    monkeypatch.setattr(choice, "out_of_fold", answer)
+    (one,) = [one for one in candidates(TASK, lm, True) if one.name == "contrastive"]
+    passes = one.row_passes(8) + one.row_passes(12)
+    monkeypatch.setattr(choice, "_seconds_a_pass", lambda *_: 60 / passes)
+    selection, _ = choose(TASK, lm, ROWS, minutes=1.01)
+    fold_of = folds(ROWS, "label", 3, seed=0)
+    assert held == [n for n, fold in enumerate(fold_of) if fold == 0]
+    tried = {attempt.name: attempt for attempt in selection.attempts}
+    assert (tried["regression"].folds, tried["contrastive"].folds) == (3, 1)
+    assert "in 1 of 3 folds" in choice.line(tried["contrastive"], "accuracy")
+    assert selection.chosen == [chosen]
+    assert (selection.rows, selection.folds) == ((4, 1) if chosen == "contrastive" else (12, 3))
 
 
 def test_methods_that_change_the_lm_and_slow_ones_are_left_out_where_they_are_to_be(lm):

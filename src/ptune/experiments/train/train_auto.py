@@ -19,7 +19,7 @@ from ptune.runs import identity
 from ptune.runs.folder import RunFolder, working_in
 from ptune.selection import training
 from ptune.selection.candidates import Candidate, candidates
-from ptune.selection.choice import MINUTES, Selection, choose
+from ptune.selection.choice import FOLDS, MINUTES, Selection, choose
 from ptune.selection.training import Chosen
 from ptune.survey.text_checks import unknown_text
 from ptune.tasks.judging import judge_labels
@@ -156,13 +156,17 @@ def account(selection: Selection) -> list[str]:
             f"In {selection.sureness:.0f} of 100 redraws of these rows nothing else that was tried "
             "is ahead."
         )
+    held_out = f"each held out once in {FOLDS} folds"
+    if selection.folds < FOLDS:
+        held_out = f"held out in {selection.folds} of {FOLDS} folds for want of time"
     sentences = [
         f"Chosen: {chosen}{together}: {selection.metric} {selection.figure:.3f} on "
-        f"{selection.rows} rows, each held out once in {selection.folds} folds. {sureness}"
+        f"{selection.rows} rows, {held_out}. {sureness}"
         f"{_untried(selection)} It is trained on all labelled rows."
     ]
     words = next((attempt for attempt in selection.attempts if attempt.name == TFIDF), None)
-    if words is not None and (words.figure or 0.0) > selection.figure:
+    same_rows = selection.folds == FOLDS
+    if words is not None and same_rows and (words.figure or 0.0) > selection.figure:
         sentences.append(
             f"TF-IDF with logistic regression, which is no prompt and is not kept, had "
             f"{words.figure:.3f} on the same rows: this LM's vectors say less of these texts than "
