@@ -100,6 +100,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--pairs", type=int, default=PAIRS, help="SetFit's pairs of each kind a row"
     )
+    parser.add_argument("--epochs", type=int, help="of ptune's trainings, in place of the method's")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     return parser.parse_args()
 
@@ -128,9 +129,10 @@ def _run(lm: LanguageModel, draw: Draw, name: str, chosen: argparse.Namespace) -
     began = time.perf_counter(), time.process_time()
     number = model_task.add(model, draw.form, member, draw.train, method=preset, learning=USUAL)
     if preset.tune != "nothing":
-        steps = preset.train.planned_steps(-(-len(draw.train) // preset.train.batch_size))
+        train = preset.train.replaced({"epochs": chosen.epochs} if chosen.epochs else {})
+        steps = train.planned_steps(-(-len(draw.train) // train.batch_size))
         update = {"seed": draw.seed, "patience": 0, "evaluate_every": steps}
-        settings = preset.train.model_copy(update=update)
+        settings = train.model_copy(update=update)
         fit(model, {number: (draw.train, draw.train)}, settings, tune=preset.tune)
     learned = time.perf_counter(), time.process_time()
     scores = model.scores(model.encode(number, draw.test))
