@@ -179,7 +179,8 @@ def test_what_there_is_no_time_for_is_tried_in_fewer_folds(lm, monkeypatch, righ
     assert held == [n for n, fold in enumerate(fold_of) if fold == 0]
     tried = {attempt.name: attempt for attempt in selection.attempts}
     assert (tried["regression"].folds, tried["contrastive"].folds) == (3, 1)
-    assert "in 1 of 3 folds" in choice.line(tried["contrastive"], "accuracy")
+    assert "tried in 1 of 3 folds" in choice.line(tried["contrastive"], "accuracy")
+    assert "folds" not in choice.line(tried["regression"], "accuracy")
     assert selection.chosen == [chosen]
     assert (selection.rows, selection.folds) == ((4, 1) if chosen == "contrastive" else (12, 3))
 

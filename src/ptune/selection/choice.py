@@ -43,7 +43,7 @@ class Attempt(BaseModel):
         deviation: of that figure over the folds.
         loss: the mean of minus the log probability of the right labels of those rows.
         seconds: what trying it took.
-        note: why it was not tried, or failed.
+        note: why it was not tried, not in all folds, or failed.
         estimate: the seconds that it would have taken, where there was no time to try it.
         savable: whether it can be trained and kept; a baseline is only compared with.
     """
@@ -197,11 +197,10 @@ def line(attempt: Attempt, metric: str) -> str:
     """An attempt as a line of a report."""
     if attempt.figure is None:
         return f"{attempt.title} ({attempt.name}): {attempt.note}"
-    some = "" if attempt.folds == FOLDS else f" in {attempt.folds} of {FOLDS} folds"
-    spread = f" ± {attempt.deviation:.3f}" if attempt.folds > 1 else ""
+    note = f"; {attempt.note}" if attempt.note else ""
     return (
-        f"{attempt.title} ({attempt.name}): {metric} {attempt.figure:.3f}{spread} on rows held "
-        f"out{some}, {attempt.seconds:.0f} s"
+        f"{attempt.title} ({attempt.name}): {metric} {attempt.figure:.3f} ± "
+        f"{attempt.deviation:.3f} on rows held out, {attempt.seconds:.0f} s{note}"
     )
 
 
@@ -282,9 +281,11 @@ def _answered(
     parts: dict[int, list[int]] = {}
     for number in shares:
         parts.setdefault(held_out.fold_of[number], []).append(number)
+    some = f"tried in {len(parts)} of {FOLDS} folds for want of time (--minutes)"
     attempt = Attempt(
         name=name,
         title=title,
+        note="" if len(shares) == len(held_out.numbers) else some,
         figure=held_out.figure(shares, list(shares)),
         folds=len(parts),
         deviation=deviation([held_out.figure(shares, numbers) for numbers in parts.values()]),
