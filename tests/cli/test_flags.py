@@ -70,7 +70,11 @@ def test_an_option_that_is_given_twice_is_refused(capsys, folder, arguments, mes
         (["train", "-odd.csv"], "no option -odd.csv. A file of that name is given as ./-odd.csv."),
         (["new", "--help-me"], "no option --help-me. Did you mean '--help'?"),
         (["new", "plain.csv", "--seed"], "--seed needs a value."),
-        (["new"], "ptune new lacks DATA (The table"),
+        (["new"], "ptune new lacks PATH (The table"),
+        (["export"], "export lacks PATH (The folder of a saved prompt.) and PATH (Where it goes"),
+        (["push"], "ptune push lacks PATH (The folder of a saved prompt, or of a run with"),
+        (["push", "x"], "ptune push lacks STR (The repository: owner/name."),
+        (["import", "x", "y"], "ptune import lacks --lm (The LM that it was trained for.) and --t"),
         (
             ["train", "trec", "--tune", "x"],
             "--tune takes prompt, head, lm, both, nothing or None, and it is 'x'.",

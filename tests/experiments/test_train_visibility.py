@@ -139,6 +139,28 @@ def test_rules_that_cannot_be_are_refused_at_the_door(changes, message, world, t
         resolve.training(task(world, tmp_path / "out", **changes))
 
 
+def test_what_a_causal_lm_does_by_itself_or_cannot_see_is_reported(world, tmp_path, capsys):
+    """Rules that change nothing, and what stands behind the answer in any of the patterns."""
+    for part in tiny.tiny("gpt2"):
+        part.save_pretrained(world / "writes")
+    text = YAML.replace("lm: ./lm", "lm: ./writes").replace("  - {hide: soft, from: fields}\n", "")
+    text = text.replace("[x], from: user", "[user, mask], from: x").replace("encoder: table\n", "")
+    patterns = ("{x} and {user} is {mask}", "{user} of {x} is {mask} !", "{user} {x} is {mask} .")
+    lines = []
+    more = {"method": "prompt-tuning", "template": "", "patterns": patterns}
+    train(task(world, tmp_path / "out", text, **more), lines.append)
+    assert "Left out of the template, since a causal LM cannot see it: ! and ." in lines
+    more = {"method": "prompt-tuning", "template": "{soft:2} " + patterns[0]}
+    train(task(world, tmp_path / "other", text, **more), lines.append)
+    idle = (
+        "{hide: [user, mask], from: x} in visibility changes nothing: in the template "
+        "'{soft:2} {x} and {user} is {mask}' this LM hides that by itself"
+    )
+    assert idle in lines
+    inspect(InspectConfig(what=str(tmp_path / "other"), row='{"x": "Rome", "user": "bob"}'))
+    assert idle in " ".join(capsys.readouterr().out.split())
+
+
 def test_commands_that_make_templates_refuse_rules(world, tmp_path):
     config = task(world, tmp_path / "out")
     with pytest.raises(ConfigError, match="method auto .* says visibility"):

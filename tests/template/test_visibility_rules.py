@@ -10,7 +10,7 @@ from ptune.errors import ConfigError, TemplateError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Task
 from ptune.settings import VisibilityRule
-from ptune.template.encoding.visibility import RowVisibility
+from ptune.template.encoding.visibility import RowVisibility, idle_rules
 from ptune.template.language import Template
 from ptune.template.tokenizer import Tokens
 
@@ -177,6 +177,50 @@ def test_rules_that_an_lm_cannot_follow():
     assert bound(t5, "{a} and {b} is {mask}", rule("a", "b"))
     with pytest.raises(TemplateError, match="behind {mask}|'soft', and in the template"):
         bound(gpt2, "{a} is {mask} {soft:2}", rule("soft", "a"))
+
+
+def test_a_rule_that_hides_a_token_from_itself_alone():
+    lms = {kind: LanguageModel(*tiny.tiny(kind)) for kind in ("bert", "gpt2", "t5")}
+
+    def bound(family, text, *rules):
+        lm = lms[family]
+        return Template.parse(text).with_visibility(rules).for_lm(lm.tokens, lm.kind)
+
+    alone = [
+        ("bert", "{soft:1@v} {a} {mask}", rule("soft@v", "soft@v")),
+        ("gpt2", "{soft:1} {a} {mask}", rule("soft", "soft")),
+        ("gpt2", "{a} is {mask}", rule("words", "words")),
+        ("t5", '{soft:"is"} {a}', rule("soft", "soft")),
+    ]
+    for family, text, one in alone:
+        with pytest.raises(TemplateError, match="hides no token from another one in the template"):
+            bound(family, text, rule("a", "mask"), one)
+    several = [
+        ("bert", "{soft:2@v} {a} {mask}", rule("soft@v", "soft@v")),
+        ("bert", "{soft:1@v} {a} {soft@v} {mask}", rule("soft@v", "soft@v")),
+        ("bert", "{a} is {mask}", rule("words", "words")),
+        ("gpt2", "{a} is {mask}", rule("a", "a")),
+        ("gpt2", "{a} is {mask}", rule("mask", "mask")),
+        ("t5", "{a}", rule("mask", "mask")),
+    ]
+    assert all(bound(*one) for one in several)
+
+
+def test_rules_that_an_lm_follows_by_itself():
+    lms = {kind: LanguageModel(*tiny.tiny(kind)) for kind in ("bert", "gpt2", "t5")}
+
+    def idle(family, text, *rules):
+        lm = lms[family]
+        template, _ = Template.parse(text).with_visibility(rules).for_lm(lm.tokens, lm.kind)
+        return idle_rules(template, lm.tokens, lm.kind)
+
+    before, behind = rule("a", "b"), rule("b", "a")
+    assert idle("bert", "{a} {b} {mask}", before, behind) == []
+    assert idle("gpt2", "{a} {b} {mask}", before, behind) == [behind]
+    assert idle("gpt2", "{a} {b} {a} {mask}", before, behind) == []
+    assert idle("t5", "{a} {b}", behind, rule("mask", "a"), rule("a", "mask")) == [
+        rule("mask", "a")
+    ]
 
 
 def test_a_decoder_has_to_see_something():

@@ -21,6 +21,7 @@ from ptune.prompts import encoders
 from ptune.storage import prompt_folder
 from ptune.tasks import model_task, task_members, yaml_task
 from ptune.tasks.resolved import resolve
+from ptune.template.encoding.visibility import idle_notes
 from ptune.template.language import EncodedRow, Template
 
 MOST_DRAWN = 48
@@ -71,6 +72,9 @@ def inspect(config: InspectConfig) -> None:
     for rule in template.visibility:
         hidden, blind = map(" and ".join, (rule.hide, rule.from_))
         console.print(f"Hidden by visibility (-): {hidden} from {blind}", markup=False)
+    usable = model.tasks[0].template if model else template.for_lm(lm.tokens, lm.kind, whole)[0]
+    for note in idle_notes(usable, lm.tokens, lm.kind):
+        console.print(note, markup=False)
     if model and model.tasks[0].template.prompt_length(model.lm.tokens):
         console.print(nearest_table(model, config.words))
 

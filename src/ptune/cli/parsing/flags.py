@@ -110,6 +110,15 @@ def with_truths(options: type[Config], arguments: Sequence[str]) -> list[str]:
     return spelled
 
 
+def in_usage(key: str, field: FieldInfo) -> str:
+    """What an option that a command needs is called in its help: by its name, or where it stands
+    without one by what it takes."""
+    if tyro.conf.Positional not in field.metadata:
+        return f"--{_names(key, field)[0]}"
+    kinds = get_args(field.annotation) or (field.annotation,)
+    return "PATH" if pathlib.Path in kinds else "STR"
+
+
 def _names(key: str, field: FieldInfo) -> tuple[str, tuple[str, ...]]:
     """How an option is called without its section, and its short names."""
     named = [entry for entry in field.metadata if hasattr(entry, "aliases")]

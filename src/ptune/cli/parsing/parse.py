@@ -87,11 +87,12 @@ def _other_fault(text: str, options: type[Config], command: str) -> str:
         count = "a value" if lacking[2] == "1" else f"{lacking[2]} values"
         return f"{lacking[1]} needs {count}."
     if text.startswith("Missing from "):
-        lacks = [
-            f"{name.upper()} ({field.description})"
+        needed = [
+            (flags.in_usage(name, field), " ".join(str(field.description).split()))
             for name, field in options.model_fields.items()
-            if field.is_required() and " ".join(str(field.description).split()) in text
+            if field.is_required()
         ]
+        lacks = [f"{name} ({about})" for name, about in needed if about in text]
         return f"{command} lacks {' and '.join(lacks)}." if lacks else f"{text}."
     if needless := re.match(r"Unrecognized (?:or misplaced )?options: (.*)", text):
         return f"{command} has no place for {needless[1]}."

@@ -32,6 +32,7 @@ from ptune.tasks.pet_task import plan_of
 from ptune.tasks.resolved import refusals, resolve
 from ptune.tasks.resolved.parts import LMSource, Output, TrainingParts
 from ptune.tasks.schema import TaskConfig
+from ptune.template.encoding.visibility import idle_notes
 from ptune.training.loop import Training, check_kept, fit_together
 from ptune.training.methods import PET, Method
 from ptune.training.pattern_exploiting import pet
@@ -459,10 +460,14 @@ def _fit_confidence(trained: Trained, rows: TaskRows, scaled: bool) -> None:
 
 def _report_model(model: PromptModel, report: Callable[[str], None]) -> None:
     """Report what the model does otherwise than its template and label words say."""
-    if model.tasks[0].dropped:
+    dropped = dict.fromkeys(bound.dropped for bound in model.tasks if bound.dropped)
+    if dropped:
         report(
-            f"Left out of the template, since a causal LM cannot see it: {model.tasks[0].dropped}"
+            "Left out of the template, since a causal LM cannot see it: " + " and ".join(dropped)
         )
+    templates = dict.fromkeys(bound.template for bound in model.tasks)
+    for note in [n for t in templates for n in idle_notes(t, model.lm.tokens, model.lm.kind)]:
+        report(note)
     verbalizers = [
         bound.verbalizer
         for bound in model.tasks

@@ -1,7 +1,8 @@
 """Who sees whom: the parts of a template that rules name, and what the rules make of the tokens of
 a row."""
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -145,18 +146,109 @@ def check_for_lm(template: "Template", rules: Rules, *, tokens: Tokens, kind: Ki
             "the row's text a second time, where visibility has no say: leave {mask} out, so that "
             "the decoder writes the answer, or leave visibility out."
         )
-    filled = [part for part in parts if not isinstance(part, Text) or part.text.strip(" ")]
-    known = {name for part in filled for name in names_of(part)}
-    if not template.is_chat and (tokens.before or kind != "causal" and tokens.after):
-        known.add(WORDS)
-    if kind == "encoder-decoder":
-        known.add(MASK)
+    places = _places(template, tokens, kind)
+    known = {name for place in places for name in place.names}
     for name in [name for rule in rules for name in (*rule.hide, *rule.from_)]:
         if not _meant([name]) <= known:
             raise TemplateError(
                 f"visibility names {name!r}, and in the template {template.source!r} this LM gets "
                 f"no such token ({_said(name)}): leave that rule out."
             )
+    for rule in rules:
+        if not any(one != other or one.has_several for one, other in _meeting(rule, places)):
+            raise TemplateError(
+                f"{written(rule)} in visibility hides no token from another one in the template "
+                f"{template.source!r}, and a token always sees itself: leave that rule out."
+            )
+
+
+def idle_rules(template: "Template", tokens: Tokens, kind: Kind) -> list[VisibilityRule]:
+    """The rules of a template that change nothing in an LM of this kind, in which no token sees
+    what they hide from it anyway.
+
+    Args:
+        template: as an LM of this kind can use it.
+    """
+    places = _places(template, tokens, kind)
+
+    def is_seen(one: _Place, other: _Place) -> bool:
+        if kind == "causal":
+            return one.number < other.number or one is other and one.has_several
+        return other.is_written or not one.is_written
+
+    return [
+        rule
+        for rule in template.visibility
+        if not any(is_seen(one, other) for one, other in _meeting(rule, places))
+    ]
+
+
+def idle_notes(template: "Template", tokens: Tokens, kind: Kind) -> list[str]:
+    """What to say of each of these rules."""
+    return [
+        f"{written(rule)} in visibility changes nothing: in the template {template.source!r} this "
+        "LM hides that by itself"
+        for rule in idle_rules(template, tokens, kind)
+    ]
+
+
+def written(rule: VisibilityRule) -> str:
+    """A rule as a task's file has it."""
+    hidden, blind = (
+        names[0] if len(names) == 1 else f"[{', '.join(names)}]"
+        for names in (rule.hide, rule.from_)
+    )
+    return f"{{hide: {hidden}, from: {blind}}}"
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A part of the LM's input.
+
+    Attributes:
+        number: its number, in the order of the input.
+        has_several: it may have more than one token.
+        is_written: a decoder writes it.
+    """
+
+    number: int
+    names: frozenset[str]
+    has_several: bool
+    is_written: bool = False
+
+
+def _places(template: "Template", tokens: Tokens, kind: Kind) -> list[_Place]:
+    """The parts of the input that an LM of this kind gets, special tokens and the answer among
+    them."""
+    around = (tokens.before, () if kind == "causal" else tokens.after)
+    ahead, behind = (
+        [(frozenset({WORDS}), len(ids) > 1)] if ids and not template.is_chat else []
+        for ids in around
+    )
+    filled = [
+        (names_of(part), _has_several(part, slots, tokens))
+        for part, slots in zip(template.parts, template.slots(tokens))
+        if not isinstance(part, Text) or part.text.strip(" ")
+    ]
+    places = [_Place(number, *one) for number, one in enumerate([*ahead, *filled, *behind])]
+    if kind == "encoder-decoder":
+        places.append(_Place(len(places), frozenset({MASK}), True, is_written=True))
+    return places
+
+
+def _has_several(part: Part, slots: Sequence[int] | None, tokens: Tokens) -> bool:
+    """Whether a part of a template may have more than one token."""
+    if isinstance(part, Text):
+        return len(tokens.follow(part.text.rstrip(" "))) > 1
+    return slots is None or len(slots) > 1
+
+
+def _meeting(rule: VisibilityRule, places: Sequence[_Place]) -> Iterator[tuple[_Place, _Place]]:
+    """Each part of the input that a rule hides, with each from which it hides that."""
+    hidden, blind = _meant(rule.hide), _meant(rule.from_)
+    for one, other in itertools.product(places, places):
+        if one.names & hidden and other.names & blind:
+            yield one, other
 
 
 def _said(name: str) -> str:
