@@ -75,6 +75,31 @@ def test_parts_are_those_of_the_lm(family):
     assert tuned.optimiser == pytest.approx(2 * weights + one.optimiser, rel=0.01)
 
 
+def test_gates_that_read_rows_cost_a_prefix_for_each_row():
+    """Kept for the backward pass: each row's prefix, and its embeddings' part in each gate."""
+    network, _ = tiny.tiny("gpt2")
+
+    def of(rows, gates):
+        return memory_of_step(
+            config=network.config,
+            kind="causal",
+            dtype=torch.float32,
+            shape=StepShape(rows, 40, 1),
+            prompt=PromptShape(0, deep=30, gates=gates),
+            tunes_lm=False,
+            settings=TrainConfig(),
+        )
+
+    layers, width = network.config.n_layer, network.config.n_embd
+    plain, gated, by_row = (of(8, gates) for gates in (False, True, "row"))
+    assert gated.prompt == plain.prompt + 3 * layers * 4
+    assert by_row.prompt == gated.prompt + 3 * layers * width * 4
+    of_a_row = 30 * 2 * layers * width * 4
+    assert by_row.activations >= plain.activations + 2 * 8 * of_a_row
+    twice = of(16, "row").activations - of(16, False).activations
+    assert 1.8 < twice / (by_row.activations - plain.activations) < 2.2
+
+
 @pytest.fixture
 def task(tmp_path):
     for part in tiny.tiny("bert"):
@@ -217,6 +242,17 @@ def test_a_method_of_several_trainings_is_not_estimated(task):
 def of_machine(monkeypatch, megabytes):
     memory = types.SimpleNamespace(available=int(megabytes * 2**20))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+
+
+def test_the_estimate_of_a_task_counts_its_gates(task):
+    def of(gates):
+        changes = {"template": "{prefix:30} {x} is {mask}", "method": "p-tuning-v2"}
+        gated = task.prefix.model_copy(update={"gates": gates})
+        config = task.model_copy(update={**changes, "encoder": None, "prefix": gated})
+        return estimate(config, lambda _: None).memory
+
+    assert of(False).prompt < of(True).prompt < of("row").prompt
+    assert of(True).activations < of("row").activations
 
 
 def test_the_largest_batch_that_fits_is_taken_and_kept(task, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from ptune.cli import main
 from ptune.errors import ConfigError, ModelError, StoreError
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
+from ptune.settings import VisibilityRule
 from ptune.storage import peft_format, prompt_folder
 from ptune.storage.hub import repository
 from ptune.storage.hub.pull import pull, pulled
@@ -97,6 +98,29 @@ def test_the_card_says_what_it_is(hub, tmp_path, capsys):
         assert part in text
     assert "\n\n| figure | value |\n|---|---|\n| accuracy | 0.75 |\n" in text
     assert 'ptune.load("me/films")' in text and "PeftModel.from_pretrained" in text
+
+
+def test_the_card_says_who_sees_whom_and_what_the_gates_read(hub, tmp_path, capsys):
+    model = PromptModel(LanguageModel(*tiny.tiny("gpt2")))
+    text = "{prefix:2}{x} It is {mask}"
+    rules = [VisibilityRule(hide=("prefix", "x"), from_="words")]
+    template = Template.parse(text).with_visibility(rules)
+    words = Verbalizer.from_words({"a": "Yes", "b": "No"})
+    tasks = {
+        "hidden": Task("t", template, words, prefix=PrefixSettings(0, gates=True)),
+        "by_row": Task("t", Template.parse(text), words, prefix=PrefixSettings(0, gates="row")),
+        "plain": Task("t", Template.parse(text), words, prefix=PrefixSettings(0)),
+    }
+    cards = {}
+    for number, (name, task) in enumerate(tasks.items()):
+        model.add(task, ROWS)
+        prompt_folder.save(model, tmp_path / name, task=number)
+        main.main(["push", name, "me/films", "--lm", "owner/lm", "--dry-run"])
+        cards[name] = capsys.readouterr().out
+    assert "```\n\nHidden (`visibility`): {hide: [prefix, x], from: words}\n" in cards["hidden"]
+    assert "The prefix is multiplied in each row" in cards["by_row"]
+    assert all("visibility" not in cards[name] for name in ("by_row", "plain"))
+    assert all("multiplied" not in cards[name] for name in ("hidden", "plain"))
 
 
 def test_a_bank_is_one_repository(hub, tmp_path):

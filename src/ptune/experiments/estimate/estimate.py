@@ -30,7 +30,7 @@ from ptune.tasks.resolved import resolve
 from ptune.tasks.resolved.parts import TrainingParts
 from ptune.tasks.schema import AUTO, TaskConfig
 from ptune.template.encoding.encode import EncodedRow
-from ptune.template.language import PrefixPart, Soft, Template
+from ptune.template.language import PrefixPart, Soft
 from ptune.template.tokenizer import Tokens
 from ptune.training.methods import PET, Method
 
@@ -118,7 +118,7 @@ def estimate_of(parts: TrainingParts, rows: Sequence[Row], batch_size: int) -> E
     task = _bound_task(parts, lm)
     size = -(-batch_size // settings.accumulate)
     shape = _shape(_examples(task, rows, lm), size, _tokens_at_once(task, device))
-    prompt = _prompt(parts.learning.applied_to(method), task.template, lm.tokens)
+    prompt = _prompt(parts.learning.applied_to(method), task, lm.tokens)
     dtype = (
         dtype if not tunes_lm or dtype.itemsize >= 4 else loading.choose_dtype("float32", device)
     )
@@ -216,13 +216,15 @@ def _load(rows: Sequence[EncodedRow]) -> int:
     return sum(len(row.ids) for row in rows)
 
 
-def _prompt(method: Method, template: Template, tokens: Tokens) -> PromptShape:
+def _prompt(method: Method, task: BoundTask, tokens: Tokens) -> PromptShape:
     """The vectors that the task trains."""
     if method.tune not in ("prompt", "both"):
         return PromptShape(0)
+    template = task.template
     return PromptShape(
         length=template.prompt_length(tokens),
         encoder=method.encoder,
         deep=template.prefix_length(tokens),
         hidden=method.hidden,
+        gates=task.task.prefix.gates,
     )

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ptune.experiments.estimate.live_memory import LiveMemory
 from ptune.lm.patches.checkpointing import outermost_layers, recompute
 from ptune.lm.source.loading import CLASSES
+from ptune.model.task import Gates
 from ptune.prompts import encoders
 from ptune.settings import TrainConfig
 from ptune.template.language import Kind
@@ -38,12 +39,14 @@ class StepShape:
 
 @dataclass(frozen=True)
 class PromptShape:
-    """The vectors that are trained: how many there are, how wide, and by what they are made."""
+    """The vectors that are trained: how many there are, how wide, by what they are made, and the
+    gates of a prefix."""
 
     length: int
     encoder: str = "table"
     deep: int = 0
     hidden: int = 0
+    gates: Gates = False
 
 
 @dataclass(frozen=True)
@@ -111,30 +114,47 @@ def _model(config: Any, kind: Kind, dtype: torch.dtype) -> Any:
         return CLASSES[kind].from_config(config, attn_implementation="eager", dtype=dtype)
 
 
-def _encoders(model: Any, prompt: PromptShape, width: int) -> tuple[nn.Module, nn.Module]:
-    """What makes the soft tokens, and what makes the deep prefix; nothing where there is none."""
+def _encoders(model: Any, prompt: PromptShape, width: int) -> list[nn.Module]:
+    """What makes the soft tokens, what makes the deep prefix, and what its gates are; nothing where
+    there is none."""
     soft: nn.Module = nn.Identity()
     deep: nn.Module = nn.Identity()
+    gates: nn.Module = nn.Identity()
     if prompt.length:
         soft = encoders.make(prompt.encoder, prompt.length, width)
     if prompt.deep:
         text = model.config.get_text_config()
         values = 2 * int(text.num_hidden_layers) * int(text.hidden_size)
         deep = encoders.make_deep(prompt.deep, values, width, prompt.hidden)
-    return soft, deep
+        if prompt.gates == "row":
+            gates = nn.Linear(width, int(text.num_hidden_layers))
+        elif prompt.gates:
+            gates = nn.ParameterList([torch.zeros(int(text.num_hidden_layers))])
+    return [soft, deep, gates]
 
 
 def _inputs(
     model: Any, parts: nn.ModuleList, prompt: PromptShape, shape: StepShape
 ) -> torch.Tensor:
     """The input vectors [B, T, E]: soft tokens before the others. A deep prefix stands as so many
-    tokens, and its gradient is theirs."""
+    tokens, and its gradient is theirs; where its gates read each row, every row has its own until
+    the layers have run."""
     ids = torch.zeros(shape.rows, max(0, shape.tokens - prompt.length), dtype=torch.long)
     vectors = model.get_input_embeddings()(ids)
-    soft, deep = parts
+    soft, deep, gates = parts
     if prompt.length:
         vectors = torch.cat([soft().to(vectors.dtype).expand(shape.rows, -1, -1), vectors], 1)
-    return vectors + deep().mean().to(vectors.dtype) if prompt.deep else vectors
+    if not prompt.deep:
+        return vectors
+    values = deep()
+    if prompt.gates == "row":
+        factors = 2 * torch.sigmoid(gates(vectors.mean(1).float()))
+        factors = factors.repeat_interleave(values.shape[1] // factors.shape[1], 1)
+        values = values.repeat(shape.rows, 1, 1) * factors[:, None]
+        values = values.square()  # which keeps what it is of
+    elif prompt.gates:
+        values = values * gates[0].mean()
+    return vectors + values.mean().to(vectors.dtype)
 
 
 def _backward(model: Any, inputs: torch.Tensor, shape: StepShape) -> None:

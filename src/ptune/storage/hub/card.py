@@ -12,6 +12,7 @@ from ptune.reports.schemas import Run
 from ptune.settings import BUILTIN_LMS
 from ptune.storage.saved_lm import repository_of
 from ptune.storage.saved_prompt import SavedPrompt
+from ptune.template.encoding.visibility import written
 
 
 def card(
@@ -35,7 +36,7 @@ def card(
     sections = [
         _front(note, license_name, run),
         f"# {note.name}\n\n{_about(notes, run)}",
-        f"## Template\n\n```text\n{note.template}\n```",
+        _template(note),
         _answers(note),
         f"## The language model\n\n`{note.lm.source}` ({_kind(note)}), not part of this "
         f"repository. Its licence: {lm_license or 'see its own card'}. The prompt fits it alone: "
@@ -80,6 +81,16 @@ def _about(notes: Sequence[SavedPrompt], run: Run | None) -> str:
     count = "A learned prompt" if len(notes) == 1 else f"{len(notes)} learned prompts"
     method = f", trained by {run.title}" if run else ""
     return f"{count} for a frozen language model{method}, with ptune {notes[0].ptune}."
+
+
+def _template(note: SavedPrompt) -> str:
+    """What the LM reads, and what of it depends on more than the template."""
+    lines = [f"## Template\n\n```text\n{note.template}\n```"]
+    if note.visibility:
+        lines.append(f"Hidden (`visibility`): {', '.join(map(written, note.visibility))}")
+    if note.prefix and note.prefix.gates == "row":
+        lines.append("The prefix is multiplied in each row by gates that read the row's text.")
+    return "\n\n".join(lines)
 
 
 def _answers(note: SavedPrompt) -> str:
