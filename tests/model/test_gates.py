@@ -60,6 +60,15 @@ def test_gates_without_a_prefix_are_refused():
         model.add(Task("t", Template.parse("{soft:2} {x} {mask}"), WORDS, prefix=settings))
 
 
+def test_gates_of_another_kind_are_refused():
+    model = PromptModel(LanguageModel(*tiny.tiny("bert")))
+    template = Template.parse("{prefix:2} {x} {mask}")
+    for gates in ("rows", "true", None, 2):
+        task = Task("t", template, WORDS, prefix=PrefixSettings(0, gates=gates))
+        with pytest.raises(ConfigError, match="gates .* be False, True or 'row', and .* is"):
+            model.add(task)
+
+
 @pytest.mark.parametrize(("family", "attentions"), CASES)
 def test_the_gradient_of_a_gate_is_that_of_its_keys_and_values(family, attentions):
     """Gate 1 leaves the prefix as it is; another one multiplies the keys and values of its own

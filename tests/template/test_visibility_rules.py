@@ -231,6 +231,17 @@ def test_a_decoder_has_to_see_something():
     assert shown
 
 
+def test_what_is_no_list_of_rules_is_refused():
+    template = Template.parse("{soft:2} {a} {b} {mask}")
+    written = template.with_visibility([{"hide": "a", "from": "b"}])
+    assert written.visibility == (rule("a", "b"),)
+    for wrong in (rule("a", "b"), {"hide": "a", "from": "b"}, ["a"], [{"hide": "a"}], 3):
+        with pytest.raises(TemplateError, match="^visibility is a list of rules"):
+            template.with_visibility(wrong)
+    with pytest.raises(TemplateError, match="at most 60 items"):
+        template.with_visibility([rule("a", "b")] * 61)
+
+
 def test_rules_as_they_are_written():
     written = VisibilityRule.model_validate({"hide": "a", "from": ["b", "soft"]})
     assert written == rule("a", ("b", "soft"))

@@ -61,7 +61,7 @@ def check_task(task: Task, lm: LanguageModel) -> None:
 
 
 def _check_types(task: Task) -> None:
-    """Refuse plain values where a template or a verbalizer belongs."""
+    """Refuse plain values where a template, a verbalizer or gates belong."""
     if not isinstance(task.template, Template):
         raise ConfigError(
             f"The template of {task.name} is a {type(task.template).__name__}: make it with "
@@ -73,6 +73,11 @@ def _check_types(task: Task) -> None:
         raise ConfigError(
             f"The verbalizer of {task.name} is a {type(task.verbalizer).__name__}: make it with "
             "Verbalizer.from_words({label: word, ...})."
+        )
+    if task.prefix.gates not in (False, True, "row"):
+        raise ConfigError(
+            f"The gates of {task.name}'s prefix may be False, True or 'row', and what is given is "
+            f"{task.prefix.gates!r}."
         )
 
 

@@ -28,8 +28,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from ptune.errors import TemplateError
-from ptune.settings import VisibilityRule
+from pydantic import TypeAdapter, ValidationError
+
+from ptune.errors import TemplateError, first_fault
+from ptune.settings import VisibilityRule, VisibilityRules
 from ptune.template import chat
 from ptune.template.encoding.encode import EncodedRow, RowEncoder
 from ptune.template.encoding.visibility import check_for_lm, check_names
@@ -68,6 +70,7 @@ __all__ = [
     "text_of",
 ]
 Slots = tuple[int, ...]
+RULES: TypeAdapter[VisibilityRules] = TypeAdapter(VisibilityRules)
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,21 @@ class Template:
     def with_visibility(self, rules: Sequence[VisibilityRule]) -> "Template":
         """The template with rules that say whose tokens do not attend to which others.
 
+        Args:
+            rules: also as a task's file has them, {"hide": ..., "from": ...}.
+
         Raises:
-            TemplateError: a rule names nothing in the template.
+            TemplateError: a rule names nothing in the template, or is none.
         """
-        check_names(self, rules)
-        return replace(self, visibility=tuple(rules))
+        try:
+            checked = RULES.validate_python(rules)
+        except ValidationError as error:
+            raise TemplateError(
+                "visibility is a list of rules, each VisibilityRule(hide=..., from_=...): "
+                f"{first_fault(error)}."
+            ) from error
+        check_names(self, checked)
+        return replace(self, visibility=checked)
 
     @classmethod
     def parse(cls, source: str) -> "Template":
