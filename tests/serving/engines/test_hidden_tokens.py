@@ -7,6 +7,7 @@ from serving_kit import TEXTS, WRITTEN
 from test_scheduler import Paused, alone, answer
 
 from ptune import PromptModel, Task, Template, Verbalizer, VisibilityRule, load, save
+from ptune.serving.engines.batch_engine import BatchEngine
 from ptune.serving.engines.jobs import Job, LabelAnswer
 from ptune.serving.engines.vllm_engine import VllmEngine
 from ptune.settings import DecodingConfig
@@ -73,6 +74,40 @@ def test_rows_with_rules_beside_others_are_as_each_alone(folder, engine):
             assert any(a.scores != pytest.approx(b.scores, abs=1e-3) for a, b in pairs)
         else:
             assert any(a.texts != b.texts for a, b in pairs)
+
+
+@pytest.mark.parametrize("engine", ["batch", "continuous"])
+def test_texts_that_end_one_after_the_other_stay_their_rows(folder, engine, monkeypatch):
+    """With --engine continuous too, where such rows are written in a batch: the first text that
+    ended gave its place, and the tokens behind it, to the next row's, until the call failed."""
+    calls, write_live = [], BatchEngine._write_live
+
+    def counted(self, jobs, between):
+        calls.append(len(jobs))
+        write_live(self, jobs, between)
+
+    monkeypatch.setattr(BatchEngine, "_write_live", counted)
+    names = ("hidden letter", "hidden letter without")
+    with serving_kit.serving(*(folder / name for name in names), engine=engine) as (server, _):
+        jobs = [
+            Job(
+                names[0],
+                {"x": text, "y": "Paris"},
+                decoding={"max_new_tokens": 1 + number % WRITTEN},
+            )
+            for number, text in enumerate(TEXTS)
+        ]
+        with Paused(server):
+            for one in jobs:
+                server.scheduler.submit([one])
+        given = [answer(one).texts for one in jobs]
+    assert calls == [len(TEXTS)], "it was written again, row by row"
+    model = load(folder / names[0], serving_kit.lm())
+    wanted = [
+        model.generate([job.row], config=DecodingConfig(max_new_tokens=1 + number % WRITTEN))
+        for number, job in enumerate(jobs)
+    ]
+    assert given == wanted and len(set(map(tuple, wanted))) > 2
 
 
 def test_vllm_does_not_write_for_them(folder):

@@ -226,8 +226,9 @@ class Scheduler:
             return job
 
         self.metrics.read("texts", jobs)
+        # an engine keeps those that it was given, by their places, while they leave this list
         self._run_apart_if_it_fails(
-            jobs, lambda some: engine.write(some, between, more if some is jobs else nobody)
+            jobs, lambda some: engine.write(tuple(some), between, more if some is jobs else nobody)
         )
 
     def _next_text(self, fits: Callable[[Job], bool]) -> Job | None:
