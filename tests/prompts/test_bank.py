@@ -3,7 +3,7 @@
 import torch
 
 from ptune.prompts.bank import Bank, Prefix
-from ptune.prompts.encoders import Baked, Table
+from ptune.prompts.encoders import Baked, RowGated, Table
 
 
 def test_vectors_of_some_prompts_in_the_order_asked():
@@ -68,3 +68,24 @@ def test_the_gradient_of_a_prefix_is_its_own():
     (deep.values[0] * torch.arange(5.0)).sum().backward()
     assert bank.prefixes[0].encoder.embedding.weight.grad.tolist() == [[1, 2, 3]] * 2
     assert not bank.prefixes[1].encoder.embedding.weight.grad.any()
+
+
+def test_only_rows_whose_gates_read_them_have_a_prefix_of_their_own():
+    """The others share their prompt's, and what they would have gets its gradient."""
+    bank = Bank()
+    plain, gated = Table(2, 4), RowGated(Table(1, 4), torch.tensor([0, 0, 1, 1]), 3)
+    torch.nn.init.ones_(gated.openings)
+    for made_by in (plain, gated):
+        bank.add(prefix=Prefix(made_by, [(0, 4)], 4))
+    prompts, texts = torch.tensor([0, 1, -1, 0, 1]), torch.rand(5, 3)
+    shared, numbers = bank.deep([0, 1]).of_rows(prompts, texts)
+    assert numbers.tolist() == [0, 2, -1, 0, 3] and len(shared.values) == 2 + 2
+    assert torch.equal(shared.values[0], plain()) and shared.lengths.tolist() == [2, 1, 1, 1]
+    factor = 2 * torch.sigmoid(torch.ones(()))
+    for number in (2, 3):
+        torch.testing.assert_close(shared.values[number, 1:], gated() * factor)
+        assert shared.reach[number].all() and not shared.values[number, 0].any()
+    shared.values[numbers[[0, 3]]].sum().backward()
+    assert (plain.embedding.weight.grad == 2).all()
+    plain_alone, numbers = bank.deep([0]).of_rows(torch.tensor([0, -1]), texts[:2])
+    assert numbers.tolist() == [0, -1] and len(plain_alone.values) == 1

@@ -568,9 +568,9 @@ class LanguageModel:
         too."""
         prefixes = prefixes.to(self.device)
         if prefixes.gates is not None:
-            prefixes = prefixes.of_rows(batch.prompts, self.forward.mean_texts(batch))
-            numbers = torch.arange(len(batch.prompts), device=batch.prompts.device)
-            batch = replace(batch, prompts=numbers.where(batch.prompts >= 0, -1))
+            texts = self.forward.mean_texts(batch)
+            prefixes, prompts = prefixes.of_rows(batch.prompts, texts)
+            batch = replace(batch, prompts=prompts)
         return self.route.entering(batch, prefixes, copies, groups)
 
     @cached_property

@@ -17,17 +17,17 @@ class RowGates:
         slopes: [N, S, E]; zeros, as in the openings, for a prompt without such gates.
         openings: [N, S].
         attentions: the number of the attention that each of the W values of a prefix is of [N, W].
+        present: which prompts have such gates [N].
     """
 
     slopes: torch.Tensor
     openings: torch.Tensor
     attentions: torch.Tensor
+    present: torch.Tensor
 
     def to(self, device: torch.device | str) -> "RowGates":
         """The same gates on a device."""
-        return RowGates(
-            self.slopes.to(device), self.openings.to(device), self.attentions.to(device)
-        )
+        return RowGates(*(part.to(device) for part in vars(self).values()))
 
     def of_rows(self, prompts: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         """By what each of the W values of a row's prefix is multiplied [B, W].
@@ -66,22 +66,30 @@ class PrefixBatch:
             self.values.to(device), self.lengths.to(device), self.reach.to(device), gates
         )
 
-    def of_rows(self, prompts: torch.Tensor, texts: torch.Tensor) -> "PrefixBatch":
-        """The prefix of each of B rows, multiplied by what its gates make of the row's text; there
-        are B prefixes then.
+    def of_rows(
+        self, prompts: torch.Tensor, texts: torch.Tensor
+    ) -> "tuple[PrefixBatch, torch.Tensor]":
+        """These prefixes, and behind them one for each row whose prompt has gates, multiplied by
+        what those make of its text; and the index among all of these of each row's [B].
 
         Args:
             prompts: the index among the N of each row's prompt [B]; -1 for a row without one, which
-                gets any.
+                stays.
             texts: the mean embedding of each row's text [B, E].
         """
         if self.gates is None:
-            return self
-        prompts = prompts.clamp(min=0)
-        factors = self.gates.of_rows(prompts, texts)
-        return PrefixBatch(
-            self.values[prompts] * factors[:, None], self.lengths[prompts], self.reach[prompts]
+            return self, prompts
+        rows = (self.gates.present[prompts] & (prompts >= 0)).nonzero()[:, 0]
+        of_rows = prompts[rows]
+        factors = self.gates.of_rows(of_rows, texts[rows])
+        numbers = prompts.clone()
+        numbers[rows] = torch.arange(len(rows), device=rows.device) + len(self.values)
+        prefixes = PrefixBatch(
+            torch.cat([self.values, self.values[of_rows] * factors[:, None]]),
+            torch.cat([self.lengths, self.lengths[of_rows]]),
+            torch.cat([self.reach, self.reach[of_rows]]),
         )
+        return prefixes, numbers
 
 
 class Prefix(nn.Module):
@@ -251,7 +259,13 @@ class Bank(nn.Module):
                 openings.append(nn.functional.pad(gates.openings, (0, missing)))
                 of_values[self.prefixes[number].reach] = gates.attentions
             attentions.append(of_values)
-        return RowGates(torch.stack(slopes), torch.stack(openings), torch.stack(attentions))
+        present = torch.tensor([index in by_index for index in range(len(numbers))])
+        return RowGates(
+            torch.stack(slopes),
+            torch.stack(openings),
+            torch.stack(attentions),
+            present.to(example.device),
+        )
 
 
 def _row_gates(prefix: nn.Module) -> RowGated | None:
