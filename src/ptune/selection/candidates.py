@@ -22,6 +22,9 @@ EARLIER = 5 / 6  # how far up the layers stands the one that is read beside the 
 MOST_PATTERNS = 12  # hand-written prompts, each with its words, that are tried
 USUAL_PET = PetConfig()
 PET_PATTERNS = 3  # of those, the best, that teach a classifier together
+PREFERRED = "contrastive"
+"""What is taken where nothing else that leaves the LM as it is can be told to be better: on dev
+rows of TREC and MR it was ahead of the LM's vectors as they are by 3 to 23 points."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,7 @@ def _without_pet(form: TaskForm, lm: LanguageModel, learning: Learning) -> Itera
     if lm.has_head:
         yield from _manual(form, lm, learning)
     if reads_means and lm.capabilities.prefix:
-        yield of("contrastive", pooling="mean")
+        yield of(PREFERRED, pooling="mean")
     if lm.has_head:
         yield of("p-tuning")
     if reads_means and lm.capabilities.prefix:
