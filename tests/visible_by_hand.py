@@ -52,12 +52,15 @@ def build(family: str, texts: bool = False) -> PromptModel:
     return model
 
 
-def build_with(family: str, template: str, named, texts: bool = False) -> PromptModel:
+def build_with(
+    family: str, template: str, named, texts: bool = False, dtype: torch.dtype = torch.float32
+) -> PromptModel:
     """The same prompt with several rules, by their names."""
-    model = PromptModel(LanguageModel(*tiny.tiny(family)))
+    model = PromptModel(LanguageModel(*tiny.tiny(family, dtype)))
     is_text = texts or model.lm.kind == "encoder-decoder"
     for name, pairs in named.items():
         add(model, name, template, None if is_text else WORDS, pairs)
+    model.bank.to(dtype)
     widen(model, apart=False)
     return model
 
