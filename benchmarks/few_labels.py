@@ -73,7 +73,8 @@ def main() -> None:
     lm = LanguageModel.load(str(chosen.lm), device="cpu")
     with _SetFit(chosen) as side:
         for draw, name in itertools.product(draws, names):
-            file = chosen.out / f"{draw.form.name}-{draw.shots}-{draw.seed}-{name}.json"
+            stem = f"{draw.form.name}-{draw.shots}-{draw.seed}-{_of_epochs(name, chosen)}"
+            file = chosen.out / f"{stem}.json"
             if not file.exists():
                 result = side.run(draw) if name == SETFIT else _run(lm, draw, name, chosen)
                 result["accuracy"] = draw.right(result.pop("answers"))
@@ -81,7 +82,13 @@ def main() -> None:
             kept = json.loads(file.read_text())
             print(f"{file.stem}: {kept['accuracy']:.3f}, {kept['cpu_seconds']:.0f} s", flush=True)
     for count in shots:
-        _show(chosen.out, dict.fromkeys(draw.form.name for draw in draws), names, count)
+        tasks = dict.fromkeys(draw.form.name for draw in draws)
+        _show(chosen.out, tasks, [_of_epochs(name, chosen) for name in names], count)
+
+
+def _of_epochs(name: str, chosen: argparse.Namespace) -> str:
+    """What a method's results are called: with other epochs they are results of their own."""
+    return f"{name}-{chosen.epochs}-epochs" if chosen.epochs and name in METHODS else name
 
 
 def _arguments() -> argparse.Namespace:

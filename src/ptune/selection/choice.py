@@ -313,8 +313,9 @@ def _chosen(
     order = functools.cmp_to_key(held_out.order)
     ranked = sorted(answers, key=lambda name: order(answers[name]))
     if PREFERRED in ranked and not tried[ranked[0]].tunes_lm:
-        ahead = held_out.is_clearly_ahead(answers[ranked[0]], answers[PREFERRED])
-        ranked.sort(key=lambda name: name != PREFERRED and not ahead)
+        is_ahead = held_out.is_clearly_ahead(answers[ranked[0]], answers[PREFERRED])
+        if not is_ahead:
+            ranked.sort(key=lambda name: name != PREFERRED)
     names, shares = ranked[:1], answers[ranked[0]]
     frozen = [name for name in ranked if not tried[name].tunes_lm][:2]
     if len(frozen) == 2 and frozen[0] == names[0]:

@@ -151,7 +151,7 @@ def _inputs(
         factors = 2 * torch.sigmoid(gates(vectors.mean(1).float()))
         factors = factors.repeat_interleave(values.shape[1] // factors.shape[1], 1)
         values = values.repeat(shape.rows, 1, 1) * factors[:, None]
-        values = values.square()  # which keeps what it is of
+        values = values.square()  # its gradient needs each row's values, which so are kept
     elif prompt.gates:
         values = values * gates[0].mean()
     return vectors + values.mean().to(vectors.dtype)
