@@ -1,6 +1,7 @@
 """A sweep is its runs, each as if it were trained alone: none twice, none lost."""
 
 import json
+import shlex
 import threading
 import time
 from dataclasses import replace
@@ -10,6 +11,7 @@ import killing
 import pytest
 import tiny
 
+from ptune.cli import main
 from ptune.errors import ConfigError, DivergedError, PtuneError, StoreError
 from ptune.experiments.options import SweepConfig
 from ptune.experiments.sweep import sweep_worker
@@ -166,6 +168,46 @@ def test_the_command_of_a_run_trains_the_same(folder):
         assert (program, command) == ("ptune", "train")
         parts = resolve.training(read_task(arguments))
         assert (parts.deciding, parts.source) == (run.parts.deciding, run.parts.source)
+
+
+def test_a_mapping_takes_the_place_of_what_it_names_in_the_run_and_in_its_command(folder):
+    from ptune.cli.train import read_task
+
+    task = TASK.replace("LM", str(folder / "LM")).replace("dev:", "take: {train: 3, test: 2}, dev:")
+    (folder / "films.yaml").write_text(task)
+    (folder / "sweep.yaml").write_text("tasks: films.yaml\ngrid: {data.take: [{test: 1}]}")
+    (run,) = read_sweep(folder / "sweep.yaml")
+    assert run.parts.data.take == {"train": 3, "test": 1}
+    parts = resolve.training(read_task(shlex.split(run.command)[2:]))
+    assert parts.deciding == run.parts.deciding
+
+
+@pytest.mark.parametrize(
+    ("method", "unread", "read"),
+    [("manual", "template", "patterns"), ("p-tuning", "patterns", "template")],
+)
+def test_what_the_method_does_not_ask_by_is_refused_and_not_passed_over(
+    folder, capsys, method, unread, read
+):
+    (folder / "films.yaml").write_text(
+        TASK.replace("LM", str(folder / "LM")) + 'patterns: ["{text} is {mask}"]\n'
+    )
+    other = {"template": "{soft:1} {text} {mask}", "patterns": ["{text}: {mask}"]}
+    message = f"{unread} is set, and {method} asks by the {read} of films"
+    entry = {"method": method, unread: other[unread]}
+    (folder / "sweep.yaml").write_text(json.dumps({"tasks": "films.yaml", "list": [entry]}))
+    with pytest.raises(ConfigError, match=message):
+        read_sweep(folder / "sweep.yaml")
+    given = other[unread] if unread == "template" else other[unread][0]
+    with pytest.raises(SystemExit) as ended:
+        main.main(["train", "films.yaml", "--method", method, f"--{unread}", given])
+    assert ended.value.code == 2 and message in capsys.readouterr().err
+    entry = {"method": method, read: other[read]}
+    (folder / "sweep.yaml").write_text(json.dumps({"tasks": "films.yaml", "list": [entry]}))
+    assert getattr(read_sweep(folder / "sweep.yaml")[0].parts.form, read) in (
+        other[read],
+        tuple(other[read]),
+    )
 
 
 def test_any_number_of_workers_do_each_run_once(folder, trained, monkeypatch):

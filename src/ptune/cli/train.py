@@ -34,12 +34,15 @@ def read_task(arguments: Sequence[str]) -> TaskConfig:
         )
         parse(TaskConfig, ["--help"], "ptune train TASK.yaml", TaskConfig(name=OF_THE_FILE))
     from ptune.tasks import yaml_task
+    from ptune.tasks.resolved.refusals import check_asked
 
     file, options = pathlib.Path(arguments[0]), list(arguments[1:])
     if names_table(arguments):
         file, options = _table_to_task(file, options)
     default = yaml_task.read(file, _preset(options))
-    return parse(TaskConfig, options, f"ptune train {arguments[0]}", default)
+    config = parse(TaskConfig, options, f"ptune train {arguments[0]}", default)
+    check_asked(default, config)
+    return config
 
 
 def names_table(arguments: Sequence[str]) -> bool:

@@ -17,7 +17,7 @@ from ptune.experiments.sweep.train_together import bank_of
 from ptune.runs import identity
 from ptune.runs.trials import Trial
 from ptune.tasks import yaml_task
-from ptune.tasks.resolved import resolve
+from ptune.tasks.resolved import refusals, resolve
 from ptune.tasks.resolved.parts import TrainingParts
 from ptune.tasks.schema import AUTO, TaskConfig
 
@@ -53,12 +53,20 @@ class SweepRun:
     @property
     def command(self) -> str:
         """The command that trains the same."""
+        named = dict(_named(self.settings))
         options = [
-            text
-            for key, value in self.settings.items()
-            for text in (f"--{_option(key)}", *_values(value))
+            text for key, value in named.items() for text in (f"--{_option(key)}", *_values(value))
         ]
         return f"ptune train {shlex.join([self.file, *options, '--out', self.name])}"
+
+
+def _named(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Settings with a name for each value of a mapping: data.take.test."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from ((f"{key}.{name}", one) for name, one in value.items())
+        else:
+            yield key, value
 
 
 def _option(key: str) -> str:
@@ -214,11 +222,12 @@ def _parts(file: pathlib.Path, settings: Mapping[str, Any]) -> TrainingParts:
     Raises:
         PtuneError, ValidationError: there is no such training.
     """
-    config = yaml_task.read(file, settings.get("preset"))
-    raw = config.model_dump(exclude_unset=True)
+    as_the_file = yaml_task.read(file, settings.get("preset"))
+    raw = as_the_file.model_dump(exclude_unset=True)
     for key, value in settings.items():
         _put(raw, key, value)
     config = TaskConfig.model_validate(raw)
+    refusals.check_asked(as_the_file, config)
     if config.method == AUTO:
         raise ConfigError("method: auto is a choice among methods itself: name methods.")
     if config.train.batch_size == "auto":
@@ -230,7 +239,8 @@ def _parts(file: pathlib.Path, settings: Mapping[str, Any]) -> TrainingParts:
 
 
 def _put(raw: dict[str, Any], key: str, value: Any) -> None:
-    """Put a setting into a task, at a key such as "train.steps".
+    """Put a setting into a task, at a key such as "train.steps"; a mapping takes the place of those
+    of the task's values that it names.
 
     Raises:
         ConfigError: the key is of a whole section, or stands under none.
@@ -247,6 +257,8 @@ def _put(raw: dict[str, Any], key: str, value: Any) -> None:
         place = place[section]
     if _section(config, last) is not None:
         raise ConfigError(f"{last} is a section: set its keys one by one, as {key}.KEY.")
+    if isinstance(value, dict) and isinstance(place.get(last), dict):
+        value = {**place[last], **value}
     place[last] = value
 
 
