@@ -116,7 +116,7 @@ def main() -> None:
     options = parser.parse_args()
     columns: dict[str, list[str]] = {}
     for name in options.sets:
-        manual, sweep = options.out / f"{name}-manual", options.out / name
+        manual, sweep = options.out / f"{name}-manual", options.out / f"{name}-variants"
         resume = ["--resume"] if (manual / "settings.json").exists() else []
         drawn = ["--shots", "16", "--seeds", str(options.draws), "--test", "500"]
         lm = ["--methods", "manual", "--lm", options.lm]

@@ -13,6 +13,7 @@ from ptune.cli import main
 from ptune.errors import ConfigError, DataError, StoreError, TemplateError, VerbalizerError
 from ptune.experiments.answering import evaluate, predict
 from ptune.experiments.options import EvaluateConfig, PredictConfig, ProbeConfig
+from ptune.experiments.sweep.sweep_file import read_sweep
 from ptune.experiments.train import train_task
 from ptune.reports.schemas import Comparison, Run
 from ptune.storage import prompt_folder, saved_prompt
@@ -245,6 +246,18 @@ def test_a_missing_task_is_told_with_the_nearest_file_or_named_task(task, tmp_pa
         yaml_task.read(pathlib.Path("trek"))
     with pytest.raises(ConfigError, match="Tasks that come with ptune: agnews, .*, wsc"):
         yaml_task.read(tmp_path / "nowhere")
+
+
+def test_a_folder_of_a_tasks_name_such_as_a_runs_hides_no_task(tmp_path, monkeypatch):
+    for folder in ("trec", "classification/trec"):
+        (tmp_path / folder).mkdir(parents=True)
+    for split in ("train", "test"):
+        (tmp_path / "classification" / "trec" / f"{split}.jsonl").touch()
+    (tmp_path / "sweep.yaml").write_text("tasks: trec\ngrid: {lm: [builtin]}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PTUNE_DATA", str(tmp_path))
+    assert yaml_task.read(pathlib.Path("trec")).name == "trec"
+    assert read_sweep(tmp_path / "sweep.yaml")[0].parts.form.name == "trec"
 
 
 def test_yaml_makes_no_objects(task, tmp_path):

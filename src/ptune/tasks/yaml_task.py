@@ -36,7 +36,7 @@ def read(path: pathlib.Path, preset: str | None = None) -> TaskConfig:
         ConfigError: the file is missing, is not YAML, or says what a task cannot be; the key is
             told.
     """
-    if ours := not path.exists() and (NAMED / f"{path}.yaml").exists():
+    if ours := not path.is_file() and (NAMED / f"{path}.yaml").exists():
         path = NAMED / f"{path}.yaml"
     try:
         text = plain_files.read_text(path, "utf-8-sig")

@@ -40,7 +40,7 @@ def check(config: CheckConfig, report: Callable[[str], None] = terminal.print_li
         PtuneError: a file cannot be read at all, or a column that is named is not there.
     """
     file = config.files[0]
-    if file.suffix in YAML or not file.exists() and (NAMED / f"{file}.yaml").exists():
+    if file.suffix in YAML or not file.is_file() and (NAMED / f"{file}.yaml").exists():
         checked, counts = _check_task(config)
     else:
         checked, counts = _check_rows(config)

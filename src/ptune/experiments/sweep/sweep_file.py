@@ -180,7 +180,7 @@ def run_of(
         raise ConfigError(f"{path}: {taken} is set in a task's file: name two files under tasks.")
     beside = path.parent / name
     try:
-        parts = _parts(beside if beside.exists() else pathlib.Path(name), settings)
+        parts = _parts(beside if beside.is_file() else pathlib.Path(name), settings)
     except ValidationError as error:
         reason = yaml_task.explained(error)
         raise ConfigError(f"{path}, {name} with {shown}: {reason}") from error
@@ -201,7 +201,7 @@ def run_of(
     )
     bank = bank_of(parts, _lm(parts.source.name, lms))
     trial = replace(trial, file=f"results/{trial.identity[:16]}.json", bank=bank)
-    return SweepRun(str(beside if beside.exists() else name), settings, parts, trial)
+    return SweepRun(str(beside if beside.is_file() else name), settings, parts, trial)
 
 
 def _lm(name: str, known: dict[str, str]) -> str:
