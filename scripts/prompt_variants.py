@@ -1,9 +1,9 @@
 """Variants of frozen prompts beside the manual prompt, with 16 rows of each label.
 
-python scripts/prompt_variants.py LM OUT trains P-tuning with other lengths, places, starts and rates, and the words of
-the template as soft tokens, in three draws of the rows (--sets trec mr names sets, --draws how many draws). The table holds the
-accuracy on test rows of each, and of the variant that the draw's dev rows choose. PTUNE_DATA holds classification/;
-the same command goes on where an earlier one ended.
+python scripts/prompt_variants.py LM OUT trains P-tuning with other lengths, places, starts and rates, and
+the words of the template as soft tokens, in three draws of the rows (--sets trec mr names sets, --draws how
+many draws). The table holds the accuracy on test rows of each, and of the variant that the draw's dev rows
+choose. PTUNE_DATA holds classification/; the same command goes on where an earlier one ended.
 """
 
 import argparse
@@ -22,6 +22,7 @@ SETS = {  # the text and the words before the mask, those of each task's templat
     "sst5": ('{sentence|strip:""}', "It was"),
     "agnews": ("{sentence|shorten}", "Category:"),
 }
+SHARED = ("lm", "data.shots", "train.steps", "train.evaluate_every", "data.seed", "train.seed")
 VARIANTS: dict[str, dict[str, Any]] = {
     **{
         f"{length} before the words, LSTM, {rate:g}": {
@@ -82,12 +83,17 @@ def manual_accuracies(out: pathlib.Path) -> list[float]:
     return [json.loads(file.read_text("utf-8"))["figures"]["accuracy"] for file in files]
 
 
+def without_shared(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run in which variants differ."""
+    return {key: value for key, value in settings.items() if key not in SHARED}
+
+
 def by_variant(results: Mapping[str, Any], name: str) -> dict[str, list[tuple[float, float]]]:
     """The dev score and the accuracy on test rows of every variant, a pair for each draw."""
     pairs: dict[str, list[tuple[float, float]]] = {}
     for variant in VARIANTS:
-        settings = settings_of(variant, name)
-        runs = [run for run in results["runs"] if settings.items() <= run["settings"].items()]
+        settings = {key: str(value) for key, value in settings_of(variant, name).items()}
+        runs = [run for run in results["runs"] if settings == without_shared(run["settings"])]
         pairs[variant] = [(run["dev"], run["figures"]["accuracy"]) for run in runs]
     return pairs
 

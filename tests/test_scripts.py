@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from scripts_kit import load_script
 
 from ptune.cli import main
+from ptune.experiments.sweep.sweep_file import read_sweep
 from ptune.tasks import yaml_task
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -187,3 +188,26 @@ def test_the_script_of_searched_prompts_goes_on(searched):
     assert not any("--resume" in call for call in first)
     assert [call[1] for call in second if "--resume" in call] == ["compare", "compare"]
     assert not any(str(out / "mr-2" / "first.yaml") in call for call in second)
+
+
+def test_the_variants_of_prompts_are_trainings_of_each_set_and_found_by_their_settings(
+    data, tmp_path, monkeypatch
+):
+    module = load_script("prompt_variants")
+    monkeypatch.setenv("PTUNE_DATA", str(data.resolve()))
+    for name in module.SETS:
+        file = tmp_path / f"{name}.yaml"
+        module.write_sweep(file, name, "builtin", draws=2, steps=60)
+        settings = [run.settings for run in read_sweep(file)]
+        outcomes = [
+            {"settings": one, "dev": -number, "figures": {"accuracy": number}}
+            for number, one in enumerate(settings)
+        ]
+        pairs = module.by_variant({"runs": outcomes}, name)
+        ordered = [pair for variant in module.VARIANTS for pair in pairs[variant]]
+        assert ordered == [(-number, number) for number in range(2 * len(module.VARIANTS))]
+
+
+def test_variants_that_are_equal_on_dev_count_by_their_mean():
+    module = load_script("prompt_variants")
+    assert module.chosen_on_dev([(0.5, 1.0), (0.7, 0.2), (0.7, 0.4)]) == pytest.approx(0.3)
