@@ -1,9 +1,9 @@
 """Variants of frozen prompts beside the manual prompt, with 16 rows of each label.
 
 python scripts/prompt_variants.py LM OUT trains P-tuning with other lengths, places, starts and rates, and
-the words of the template as soft tokens, in three draws of the rows (--sets trec mr names sets, --draws how
-many draws). The table holds the accuracy on test rows of each, and of the variant that the draw's dev rows
-choose. PTUNE_DATA holds classification/; the same command goes on where an earlier one ended.
+the words of the template as soft tokens, in three draws of the rows (--sets, --variants and --draws take
+others or fewer). The table holds the accuracy on test rows of each, and of the variant that the draw's dev
+rows choose. PTUNE_DATA holds classification/; the same command goes on where an earlier one ended.
 """
 
 import argparse
@@ -60,18 +60,18 @@ def settings_of(variant: str, name: str) -> dict[str, Any]:
     return settings | {"template": template.replace("TEXT", text).replace("WORDS", words)}
 
 
-def write_sweep(file: pathlib.Path, name: str, lm: str, draws: int, steps: int) -> None:
+def write_sweep(file: pathlib.Path, name: str, options: argparse.Namespace) -> None:
     """Write a sweep's file: every variant in every draw of the rows."""
     shared = {
-        "lm": lm,
+        "lm": options.lm,
         "data.shots": 16,
-        "train.steps": steps,
-        "train.evaluate_every": max(1, steps // 5),
+        "train.steps": options.steps,
+        "train.evaluate_every": max(1, options.steps // 5),
     }
     entries = [
         {**shared, **settings_of(variant, name), "data.seed": draw, "train.seed": draw}
-        for variant in VARIANTS
-        for draw in range(draws)
+        for variant in options.variants
+        for draw in range(options.draws)
     ]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"tasks": [name], "list": entries}, indent=1), encoding="utf-8")
@@ -88,10 +88,12 @@ def without_shared(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in SHARED}
 
 
-def by_variant(results: Mapping[str, Any], name: str) -> dict[str, list[tuple[float, float]]]:
+def by_variant(
+    results: Mapping[str, Any], name: str, variants: Sequence[str] = tuple(VARIANTS)
+) -> dict[str, list[tuple[float, float]]]:
     """The dev score and the accuracy on test rows of every variant, a pair for each draw."""
     pairs: dict[str, list[tuple[float, float]]] = {}
-    for variant in VARIANTS:
+    for variant in variants:
         settings = {key: str(value) for key, value in settings_of(variant, name).items()}
         runs = [run for run in results["runs"] if settings == without_shared(run["settings"])]
         pairs[variant] = [(run["dev"], run["figures"]["accuracy"]) for run in runs]
@@ -117,6 +119,7 @@ def main() -> None:
     parser.add_argument("lm")
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--sets", nargs="+", default=["mr", "sst2"], choices=list(SETS))
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
     options = parser.parse_args()
@@ -128,19 +131,19 @@ def main() -> None:
         lm = ["--methods", "manual", "--lm", options.lm]
         run("compare", name, *lm, *drawn, "--out", str(manual), *resume)
         file = options.out / f"{name}.yaml"
-        write_sweep(file, name, options.lm, options.draws, options.steps)
+        write_sweep(file, name, options)
         run("sweep", str(file), "--out", str(sweep))
         results = json.loads((sweep / "results.json").read_text("utf-8"))
-        pairs = by_variant(results, name)
+        pairs = by_variant(results, name, options.variants)
         chosen = [chosen_on_dev(draw) for draw in zip(*pairs.values(), strict=True)]
         columns[name] = [
             shown(manual_accuracies(manual)),
             shown(chosen),
-            *(shown([accuracy for _, accuracy in pairs[variant]]) for variant in VARIANTS),
+            *(shown([accuracy for _, accuracy in pairs[one]]) for one in options.variants),
         ]
     print("| accuracy |", " | ".join(options.sets), "|")
     print("|---" * (1 + len(options.sets)) + "|")
-    lines = ["manual prompt", "chosen on the draw's dev rows", *VARIANTS]
+    lines = ["manual prompt", "chosen on the draw's dev rows", *options.variants]
     for title, *values in zip(lines, *columns.values(), strict=True):
         print(f"| {title} |", " | ".join(values), "|")
 

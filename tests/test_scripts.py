@@ -1,5 +1,6 @@
 """The scripts that make the built-in facts and sentences, and those that compare prompts."""
 
+import argparse
 import contextlib
 import filecmp
 import io
@@ -195,9 +196,10 @@ def test_the_variants_of_prompts_are_trainings_of_each_set_and_found_by_their_se
 ):
     module = load_script("prompt_variants")
     monkeypatch.setenv("PTUNE_DATA", str(data.resolve()))
+    options = argparse.Namespace(lm="builtin", variants=[*module.VARIANTS], draws=2, steps=60)
     for name in module.SETS:
         file = tmp_path / f"{name}.yaml"
-        module.write_sweep(file, name, "builtin", draws=2, steps=60)
+        module.write_sweep(file, name, options)
         settings = [run.settings for run in read_sweep(file)]
         outcomes = [
             {"settings": one, "dev": -number, "figures": {"accuracy": number}}
