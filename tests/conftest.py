@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import settings
 from matplotlib.figure import Figure
+from tried_lms import TriedLMs
 
 from ptune.lm.language_model import LanguageModel
 
@@ -74,6 +75,19 @@ def one_thread():
     yield
     if torch.get_num_threads() != 1:
         torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tried():
+    """What the LMs of all tests can do."""
+    return TriedLMs()
+
+
+@pytest.fixture(autouse=True)
+def lms_are_tried_once(request, tried, monkeypatch):
+    """But in tests/lm, whose subject the trials are, each anew."""
+    if (ROOT / "tests" / "lm") not in request.path.parents:
+        tried.enter(monkeypatch)
 
 
 @pytest.fixture(scope="module")
