@@ -80,14 +80,16 @@ def one_thread():
 @pytest.fixture(scope="session")
 def tried():
     """What the LMs of all tests can do."""
-    return TriedLMs()
+    with pytest.MonkeyPatch.context() as patch:
+        lms = TriedLMs()
+        lms.enter(patch)
+        yield lms
 
 
-@pytest.fixture(autouse=True)
-def lms_are_tried_once(request, tried, monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def lms_are_tried_once(request, tried):
     """But in tests/lm, whose subject the trials are, each anew."""
-    if (ROOT / "tests" / "lm") not in request.path.parents:
-        tried.enter(monkeypatch)
+    tried.is_asked = (ROOT / "tests" / "lm") not in request.path.parents
 
 
 @pytest.fixture(scope="module")

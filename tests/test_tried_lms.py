@@ -3,7 +3,7 @@
 import pytest
 import tiny
 import torch
-from tried_lms import TriedLMs, network_of
+from tried_lms import network_of
 
 from ptune.errors import ModelError
 from ptune.lm.language_model import LanguageModel
@@ -12,9 +12,9 @@ FOUND = ("capabilities", "width", "pads_left", "packs", "takes_contexts", "max_l
 
 
 @pytest.fixture
-def calls(monkeypatch):
-    """The calls of networks, while LMs are tried once."""
-    TriedLMs().enter(monkeypatch)
+def calls(monkeypatch, tried):
+    """The calls of networks, where none has been tried before."""
+    monkeypatch.setattr(tried, "outcomes", {})
     called = []
     call = torch.nn.Module.__call__
 

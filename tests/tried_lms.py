@@ -24,11 +24,13 @@ class TriedLMs:
     Attributes:
         outcomes: what they came to, by the network, the trial and its step.
         network: the network that is being tried; None where it is tried anew.
+        is_asked: whether trials are taken from here; otherwise each LM is tried anew.
     """
 
     def __init__(self) -> None:
         self.outcomes: dict[Hashable, Any] = {}
         self.network: Hashable = None
+        self.is_asked = True
 
     def enter(self, patch: pytest.MonkeyPatch) -> None:
         """Take trials from here where the same network has passed them already."""
@@ -42,7 +44,7 @@ class TriedLMs:
     def _with_network(self, try_all: Callable[[LanguageModel], None]):
         @functools.wraps(try_all)
         def with_network(lm: LanguageModel) -> None:
-            self.network = network_of(lm)
+            self.network = network_of(lm) if self.is_asked else None
             try:
                 try_all(lm)
             finally:
