@@ -616,6 +616,13 @@ def test_an_lm_that_is_tuned_keeps_its_weights_exact(tmp_path, dtype, weights, m
         )
 
 
+def test_a_part_that_somebody_left_in_training_is_quiet_while_the_lm_evaluates():
+    lm = LanguageModel(*tiny.tiny("bert"))
+    lm.model.bert.encoder.train()
+    with lm.evaluating():
+        assert not any(part.training for part in lm.model.modules())
+
+
 # Tokens without an embedding.
 
 

@@ -58,14 +58,15 @@ def fill(
 @contextlib.contextmanager
 def evaluating(model: PreTrainedModel) -> Iterator[None]:
     """While this is open, the model's dropout is off."""
-    if not model.training:
+    if not any(part.training for part in model.modules()):
         yield
         return
+    training = model.training
     model.eval()
     try:
         yield
     finally:
-        model.train()
+        model.train(training)
 
 
 class ForwardPass:
