@@ -19,6 +19,11 @@ torch.set_num_threads(1)  # the tests run beside each other instead
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 ROOT = pathlib.Path(__file__).parents[1]
+ABOUT_TRIALS = (
+    *("test_language_model.py", "test_capabilities.py", "test_limits_by_files.py"),
+    *("test_onednn_linear.py", "test_quantised.py", "test_loaded_elsewhere.py"),
+    *("test_packing.py", "test_text_cache.py"),
+)
 LONGEST = ("test_ranks.py", "test_docs.py", "test_style.py", "test_fuzz.py", "test_scripts.py")
 
 
@@ -88,8 +93,8 @@ def tried():
 
 @pytest.fixture(scope="module", autouse=True)
 def lms_are_tried_once(request, tried):
-    """But in tests/lm, whose subject the trials are, each anew."""
-    tried.is_asked = (ROOT / "tests" / "lm") not in request.path.parents
+    """But where the trials are the subject, each anew."""
+    tried.is_asked = request.path.name not in ABOUT_TRIALS
 
 
 @pytest.fixture(scope="module")

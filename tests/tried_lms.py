@@ -82,7 +82,8 @@ def network_of(lm: LanguageModel) -> Hashable:
     weights = [(name, str(weight.dtype), sum_of(weight)) for name, weight in state.items()]
     tokenizer = lm.tokens.tokenizer
     return (
-        *(type(network), network.config.to_json_string(), tuple(weights), lm.kind, lm.start),
+        *(type(part) for part in network.modules()),
+        *(network.config.to_json_string(), tuple(weights), lm.kind, lm.start),
         *(str(rows), lm.tokens.pad, lm.words, len(tokenizer), str(tokenizer.special_tokens_map)),
     )
 
