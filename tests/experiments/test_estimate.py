@@ -1,5 +1,6 @@
 """The memory of a training, before its LM is loaded."""
 
+import functools
 import json
 import types
 
@@ -11,6 +12,7 @@ import yaml
 
 from ptune.cli import main
 from ptune.errors import ConfigError, PtuneError
+from ptune.experiments.estimate import batch_size
 from ptune.experiments.estimate.batch_size import SHARE, largest
 from ptune.experiments.estimate.estimate import KEPT_FREE, LIBRARIES, estimate, estimate_of
 from ptune.experiments.estimate.live_memory import LiveMemory
@@ -264,14 +266,18 @@ def test_the_largest_batch_that_fits_is_taken_and_kept(task, tmp_path, monkeypat
         {**config.model_dump(exclude_unset=True), "train": {"batch_size": "auto", "steps": 1}}
     )
     parts = resolve.training(config)
-    totals = {size: estimate_of(parts, rows, size).total / 2**20 for size in (1, 4, 8, 16)}
-    for free, size in ((1000.0, 16), (totals[8] / SHARE + 0.01, 8), (totals[8] / SHARE - 0.01, 4)):
-        of_machine(monkeypatch, free)
-        assert largest(parts, rows, said.append) == size
-    assert said[-1].startswith(f"Batch size 4: {totals[4]:.0f} MiB by estimate")
-    of_machine(monkeypatch, totals[1])
-    with pytest.raises(ConfigError, match="finds no batch that fits: one row takes"):
-        largest(parts, rows, said.append)
+    once = functools.cache(lambda size: estimate_of(parts, rows, size))
+    totals = {size: once(size).total / 2**20 for size in (1, 4, 8, 16)}
+    with monkeypatch.context() as patch:
+        patch.setattr(batch_size, "estimate_of", lambda parts, rows, size: once(size))
+        fitting = {16: 1000.0, 8: totals[8] / SHARE + 0.01, 4: totals[8] / SHARE - 0.01}
+        for size, free in fitting.items():
+            of_machine(patch, free)
+            assert largest(parts, rows, said.append) == size
+        assert said[-1].startswith(f"Batch size 4: {totals[4]:.0f} MiB by estimate")
+        of_machine(patch, totals[1])
+        with pytest.raises(ConfigError, match="finds no batch that fits: one row takes"):
+            largest(parts, rows, said.append)
     of_machine(monkeypatch, totals[8] / SHARE + 0.01)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(train_task, "_fit", interrupt)
