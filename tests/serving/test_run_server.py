@@ -14,7 +14,6 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
-import forked
 import pytest
 
 from ptune.cli import main
@@ -68,33 +67,8 @@ def test_a_newcomer_sees_it_run_and_sigterm_ends_it():
     assert "Brazil" not in log and "POST /v1/classify 200" in log
 
 
-@contextlib.contextmanager
-def running_as_fork(folder, *options):
-    """A server in a fork of this process, which has loaded the libraries already."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = forked.command(["serve", "--port", port, *options], folder)
-    try:
-        wait_until_it_listens(process, port)
-        wait_until_ready(f"http://127.0.0.1:{port}")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.end()
-
-
-def wait_until_it_listens(process, port):
-    for _ in range(600):
-        with socket.socket() as asking:
-            if asking.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        assert process.poll() is None, process.errors.read_text()
-        time.sleep(0.1)
-    raise TimeoutError
-
-
-def test_a_prompt_that_writes_comes_with_its_lm(tmp_path):
-    with running_as_fork(tmp_path, "--lm", "builtin-causal") as url:
+def test_a_prompt_that_writes_comes_with_its_lm():
+    with running("--lm", "builtin-causal") as (url, _):
         run_the_guide(url, "needs that server", 1, r"Kenya.*Nairobi|Nairobi.*Kenya")
 
 

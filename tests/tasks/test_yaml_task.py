@@ -375,7 +375,7 @@ def test_examples_of_comparisons_run_as_their_first_line_says_but_for_the_lm(
     monkeypatch.setenv("PTUNE_DATA", str(data.resolve()))
     text = path.read_text()
     assert "unlabeled: 500" in text
-    (tmp_path / path.name).write_text(text.replace("unlabeled: 500", "unlabeled: 8"))
+    (tmp_path / path.name).write_text(text.replace("unlabeled: 500", "unlabeled: 20"))
     network, tokenizer = tiny.tiny("bert")
     tokenizer = copy.deepcopy(tokenizer)  # the other is that of all tests
     network.config.max_position_embeddings = tokenizer.model_max_length = 512
@@ -385,7 +385,7 @@ def test_examples_of_comparisons_run_as_their_first_line_says_but_for_the_lm(
     command = (
         text.splitlines()[0]
         .removeprefix("# ptune ")
-        .replace("--steps 60", "--steps 1 --test 6 --shots 2 --seeds 1")
+        .replace("--steps 60", "--steps 1 --test 6 --shots 4 --seeds 1")
         .replace(f"examples/{path.name}", str(tmp_path / path.name))
         .split()
     )

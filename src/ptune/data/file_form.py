@@ -264,9 +264,9 @@ def _table(
     if options.skip_lines is None and (before := _lines_before(path, options, opened)):
         options = options.model_copy(update={"skip_lines": before})
         needed = {**needed, "skip_lines": before}
-        lines = ("line has", "is") if before == 1 else (f"{before} lines have", "are")
+        lines, are = ("line has", "is") if before == 1 else (f"{before} lines have", "are")
         notes.append(
-            f"its first {lines[0]} another number of fields than those behind, and {lines[1]} left "
+            f"its first {lines} another number of fields than those behind, and {are} left "
             "out as a title or comments (skip_lines)"
         )
     try:

@@ -53,9 +53,10 @@ class SweepRun:
     @property
     def command(self) -> str:
         """The command that trains the same."""
-        named = dict(_named(self.settings))
         options = [
-            text for key, value in named.items() for text in (f"--{_option(key)}", *_values(value))
+            text
+            for key, value in _named(self.settings)
+            for text in (f"--{_option(key)}", *_values(value))
         ]
         return f"ptune train {shlex.join([self.file, *options, '--out', self.name])}"
 
