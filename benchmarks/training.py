@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from benchmarks import lms
 from benchmarks.side import Work
 from ptune import LanguageModel, PromptModel, Task, Template, Verbalizer
-from ptune.lm.patches.onednn_linear import multiply
+from ptune.lm.patches.cpu.onednn_linear import multiply
 from ptune.model.prompt_model import Example
 
 SOFT = 9

@@ -10,7 +10,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from ptune.lm.language_model import LanguageModel
-from ptune.lm.patches import onednn_linear
+from ptune.lm.patches.cpu import onednn_linear
 from ptune.model.prompt_model import PromptModel
 
 if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):

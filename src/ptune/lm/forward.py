@@ -14,6 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from ptune.errors import ModelError
 from ptune.lm.batch import Batch
 from ptune.lm.patches import answer_positions
+from ptune.lm.patches.cpu.short_attention import attention_to_learn
 from ptune.lm.patches.decoder_input import replaced
 from ptune.lm.patches.packing import packed
 from ptune.lm.pooling import MeanPooling
@@ -204,7 +205,8 @@ class ForwardPass:
             }
         if "use_cache" in self.parameters:
             options = {"use_cache": context is not None} | options
-        with self._autocast():
+        embedded = inputs.get("inputs_embeds", batch.ids)
+        with self._autocast(), attention_to_learn(embedded):
             if batch.decoder is not None:
                 return self._run_encoder_decoder(batch, inputs, options, vectors)
             with packed(batch.packing):

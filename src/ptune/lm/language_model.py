@@ -28,7 +28,7 @@ from ptune.lm.identity.record_cache import RecordCache
 from ptune.lm.length_switches import LengthSwitches
 from ptune.lm.patches import answer_positions
 from ptune.lm.patches.checkpointing import outermost_layers, recompute
-from ptune.lm.patches.onednn_linear import use_onednn
+from ptune.lm.patches.cpu.onednn_linear import use_onednn
 from ptune.lm.patches.prefixes.attention_route import AttentionRoute
 from ptune.lm.patches.prefixes.prefix_attention import GROUPS, HeadShare
 from ptune.lm.patches.sharding import shard_layers, split_layers

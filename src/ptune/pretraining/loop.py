@@ -19,7 +19,7 @@ from ptune.base.interrupts import Interrupted, stoppable
 from ptune.base.progress import Progress
 from ptune.errors import ConfigError, DivergedError
 from ptune.lm.language_model import LanguageModel
-from ptune.lm.patches.onednn_linear import keep_few_shapes
+from ptune.lm.patches.cpu.onednn_linear import keep_few_shapes
 from ptune.lm.source.loading import choose_device, choose_dtype
 from ptune.pretraining import batches, new_lm
 from ptune.pretraining.batches import PAIRS, Batched, BatchMaker, Picks, Text

@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from ptune.lm.patches.cpu.short_attention import attention_to_learn
 from ptune.lm.patches.packing import current, packed
 from ptune.lm.patches.prefixes.prefix_attention import resume_point
 
@@ -27,7 +28,8 @@ def recompute(layer: nn.Module) -> Callable[[], None]:
         resumed, packing = resume_point(), current()
 
         def run_again(*arguments: Any, **options: Any) -> Any:
-            with resumed(), packed(packing):
+            hidden = (*arguments, *options.values())[0]
+            with resumed(), packed(packing), attention_to_learn(hidden):
                 return forward(*arguments, **options)
 
         return checkpoint(run_again, *arguments, use_reentrant=False, **options)
