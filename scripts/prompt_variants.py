@@ -1,14 +1,15 @@
 """Variants of frozen prompts beside the manual prompt, with 16 rows of each label.
 
-python scripts/prompt_variants.py LM OUT trains P-tuning with other lengths, places, starts and rates, and
-the words of the template as soft tokens, in three draws of the rows (--sets, --variants and --draws take
-others or fewer). The table holds the accuracy on test rows of each, and of the variant that the draw's dev
+python scripts/prompt_variants.py LM OUT trains P-tuning with other lengths, places, starts and rates, with
+the words of the template as soft tokens, and with soft tokens in the pattern and the words that the manual
+prompt of the draw has, in three draws of the rows (--sets, --variants and --draws take others or fewer). The table holds the accuracy on test rows of each, and of the variant that the draw's dev
 rows choose. PTUNE_DATA holds classification/; the same command goes on where an earlier one ended.
 """
 
 import argparse
 import json
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,7 @@ SETS = {  # the text and the words before the mask, those of each task's templat
     "sst5": ('{sentence|strip:""}', "It was"),
     "agnews": ("{sentence|shorten}", "Category:"),
 }
+PATTERN = "PATTERN"  # stands for the manual prompt's, with soft tokens
 SHARED = ("lm", "data.shots", "train.steps", "train.evaluate_every", "data.seed", "train.seed")
 VARIANTS: dict[str, dict[str, Any]] = {
     **{
@@ -49,19 +51,50 @@ VARIANTS: dict[str, dict[str, Any]] = {
         }
         for rate in (1e-4, 1e-3, 1e-2)
     },
+    **{
+        f"3 in the manual prompt, frequent words, {rate:g}": {
+            "encoder": "table",
+            "init": "vocabulary",
+            "template": PATTERN,
+            "train.learning_rate": rate,
+        }
+        for rate in (1e-3, 3e-3, 1e-2)
+    },
 }
 
 
-def settings_of(variant: str, name: str) -> dict[str, Any]:
-    """A variant's settings in a set's task."""
+def settings_of(variant: str, name: str, manual: Mapping[str, Any]) -> dict[str, Any]:
+    """A variant's settings in a set's task.
+
+    Args:
+        manual: the manual prompt of the draw: its template, and its words by label.
+    """
     text, words = SETS[name]
     settings = {"method": "p-tuning", **VARIANTS[variant]}
     template = settings.get("template", "TEXT {soft:3} WORDS {mask}.")
+    if template == PATTERN:
+        return settings | {"template": softened(manual["template"]), "labels": manual["words"]}
     return settings | {"template": template.replace("TEXT", text).replace("WORDS", words)}
 
 
-def write_sweep(file: pathlib.Path, name: str, options: argparse.Namespace) -> None:
-    """Write a sweep's file: every variant in every draw of the rows."""
+def softened(pattern: str) -> str:
+    """A pattern with three soft tokens before the words around its mask."""
+    parts = re.split(r"(\{(?!mask)[^}]*\})", pattern)
+    softened = [f" {{soft:3}} {part} " if "{mask}" in part else part for part in parts]
+    return " ".join("".join(softened).split())
+
+
+def write_sweep(
+    file: pathlib.Path,
+    name: str,
+    options: argparse.Namespace,
+    manual: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write a sweep's file: every variant in every draw of the rows.
+
+    Args:
+        manual: the manual prompt of each draw.
+    """
     shared = {
         "lm": options.lm,
         "data.shots": 16,
@@ -69,33 +102,42 @@ def write_sweep(file: pathlib.Path, name: str, options: argparse.Namespace) -> N
         "train.evaluate_every": max(1, options.steps // 5),
     }
     entries = [
-        {**shared, **settings_of(variant, name), "data.seed": draw, "train.seed": draw}
+        {**shared, **settings_of(variant, name, prompt), "data.seed": draw, "train.seed": draw}
         for variant in options.variants
-        for draw in range(options.draws)
+        for draw, prompt in enumerate(manual)
     ]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"tasks": [name], "list": entries}, indent=1), encoding="utf-8")
 
 
-def manual_accuracies(out: pathlib.Path) -> list[float]:
-    """The manual prompt's accuracy in each draw, from the results of ``ptune compare``."""
-    files = sorted((out / "results").rglob("manual-*.json"))
-    return [json.loads(file.read_text("utf-8"))["figures"]["accuracy"] for file in files]
+def manual_results(out: pathlib.Path, draws: int) -> list[dict[str, Any]]:
+    """What ``ptune compare`` says of the manual prompt in each draw."""
+    (folder,) = (out / "results").iterdir()
+    files = [folder / f"manual-16-{draw}.json" for draw in range(draws)]
+    return [json.loads(file.read_text("utf-8")) for file in files]
 
 
-def without_shared(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run in which variants differ."""
-    return {key: value for key, value in settings.items() if key not in SHARED}
+def written(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The settings of a run in which variants differ, as text."""
+    return {key: str(value) for key, value in settings.items() if key not in SHARED}
 
 
 def by_variant(
-    results: Mapping[str, Any], name: str, variants: Sequence[str] = tuple(VARIANTS)
+    results: Mapping[str, Any],
+    name: str,
+    manual: Sequence[Mapping[str, Any]],
+    variants: Sequence[str] = tuple(VARIANTS),
 ) -> dict[str, list[tuple[float, float]]]:
     """The dev score and the accuracy on test rows of every variant, a pair for each draw."""
     pairs: dict[str, list[tuple[float, float]]] = {}
     for variant in variants:
-        settings = {key: str(value) for key, value in settings_of(variant, name).items()}
-        runs = [run for run in results["runs"] if settings == without_shared(run["settings"])]
+        runs = [
+            run
+            for draw, prompt in enumerate(manual)
+            for run in results["runs"]
+            if run["settings"]["data.seed"] == str(draw)
+            and written(settings_of(variant, name, prompt)) == written(run["settings"])
+        ]
         pairs[variant] = [(run["dev"], run["figures"]["accuracy"]) for run in runs]
     return pairs
 
@@ -130,14 +172,15 @@ def main() -> None:
         drawn = ["--shots", "16", "--seeds", str(options.draws), "--test", "500"]
         lm = ["--methods", "manual", "--lm", options.lm]
         run("compare", name, *lm, *drawn, "--out", str(manual), *resume)
+        prompts = manual_results(manual, options.draws)
         file = options.out / f"{name}.yaml"
-        write_sweep(file, name, options)
+        write_sweep(file, name, options, prompts)
         run("sweep", str(file), "--out", str(sweep))
         results = json.loads((sweep / "results.json").read_text("utf-8"))
-        pairs = by_variant(results, name, options.variants)
+        pairs = by_variant(results, name, prompts, options.variants)
         chosen = [chosen_on_dev(draw) for draw in zip(*pairs.values(), strict=True)]
         columns[name] = [
-            shown(manual_accuracies(manual)),
+            shown([prompt["figures"]["accuracy"] for prompt in prompts]),
             shown(chosen),
             *(shown([accuracy for _, accuracy in pairs[one]]) for one in options.variants),
         ]

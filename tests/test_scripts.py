@@ -196,18 +196,32 @@ def test_the_variants_of_prompts_are_trainings_of_each_set_and_found_by_their_se
 ):
     module = load_script("prompt_variants")
     monkeypatch.setenv("PTUNE_DATA", str(data.resolve()))
-    options = argparse.Namespace(lm="builtin", variants=[*module.VARIANTS], draws=2, steps=60)
+    options = argparse.Namespace(lm="builtin", variants=[*module.VARIANTS], steps=60)
     for name in module.SETS:
+        words = yaml_task.read(pathlib.Path(name)).labels
+        manual = [{"template": f"{mark} {{mask}}: {{sentence}}", "words": words} for mark in "-="]
         file = tmp_path / f"{name}.yaml"
-        module.write_sweep(file, name, options)
+        module.write_sweep(file, name, options, manual)
         settings = [run.settings for run in read_sweep(file)]
         outcomes = [
             {"settings": one, "dev": -number, "figures": {"accuracy": number}}
             for number, one in enumerate(settings)
         ]
-        pairs = module.by_variant({"runs": outcomes}, name)
+        pairs = module.by_variant({"runs": outcomes}, name, manual)
         ordered = [pair for variant in module.VARIANTS for pair in pairs[variant]]
         assert ordered == [(-number, number) for number in range(2 * len(module.VARIANTS))]
+
+
+@pytest.mark.parametrize(
+    "pattern, softened",
+    [
+        ("{text|shorten} It was {mask}.", "{text|shorten} {soft:3} It was {mask}."),
+        ("{mask}: {text}", "{soft:3} {mask}: {text}"),
+        ("Say: {text} ({mask}) {other}", "Say: {text} {soft:3} ({mask}) {other}"),
+    ],
+)
+def test_soft_tokens_stand_before_the_words_around_the_mask(pattern, softened):
+    assert load_script("prompt_variants").softened(pattern) == softened
 
 
 def test_variants_that_are_equal_on_dev_count_by_their_mean():
