@@ -653,6 +653,45 @@ def test_a_bad_row_costs_no_good_one(prompts, tmp_path, monkeypatch, capsys, bad
     )
 
 
+@pytest.mark.parametrize(
+    "kind, bad",
+    [
+        ("labels", {"text": "", "label": "good"}),
+        ("labels", {"text": "great film", "label": None}),
+        ("labels", {"text": "great film", "label": "perhaps"}),
+        ("labels", {"text": "great film"}),
+        ("labels", {"label": "good"}),
+        ("writes", {"text": "", "label": "great"}),
+        ("writes", {"text": "great film", "label": None}),
+        ("writes", {"text": "great film"}),
+    ],
+)
+def test_evaluate_leaves_out_what_cannot_be_scored(prompts, tmp_path, kind, bad):
+    right = {"labels": "good", "writes": "great"}[kind]
+    target = prompt_folder.load([prompts / kind], device="cpu").tasks[0].task.target
+    good = [{"text": text, target: right} for text in TEXTS]
+    if "label" in bad:
+        bad = {**bad, target: bad.pop("label")}
+
+    def evaluated(rows, **more):
+        heard: list[str] = []
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        config = EvaluateConfig(
+            prompt=prompts / kind, data=tmp_path / "rows.jsonl", device="cpu", **more
+        )
+        return evaluate.evaluate(config, heard.append), heard
+
+    mixed = [*good[:2], bad, *good[2:]]
+    with pytest.raises(PtuneError, match=r"rows\.jsonl, line 3"):
+        evaluated(mixed)
+    figures, heard = evaluated(mixed, skip_bad_lines=True)
+    assert figures == evaluated(good)[0]
+    skipped = [line for line in heard if line.startswith("Skipped")]
+    assert len(skipped) == 1 and "rows.jsonl, line 3" in skipped[0]
+    with pytest.raises(PtuneError, match="no row that can be scored.*line 1"):
+        evaluated([bad], skip_bad_lines=True)
+
+
 def test_a_file_without_rows_has_no_answers_and_is_told(prompts, tmp_path, capsys):
     (tmp_path / "rows.csv").write_text("text\n")
     heard: list[str] = []

@@ -8,6 +8,8 @@ import tiny
 
 from ptune.cli import main
 from ptune.errors import PtuneError
+from ptune.experiments.answering import evaluate
+from ptune.experiments.options import EvaluateConfig
 from ptune.experiments.train.train_task import train
 from ptune.storage import prompt_folder
 from ptune.tasks import yaml_task
@@ -97,6 +99,37 @@ def test_evaluate_and_predict_answer_as_training_did(world, trained, tmp_path, c
         assert len(line["ptune"]["scores"]) == max(1, len(had))
         assert row["ptune_unknown"] == "0.0"
     assert {len(answer["prediction"]) for answer in expected} - {0, 3}
+
+
+def test_evaluate_splits_cells_as_it_is_asked_to(world, trained, tmp_path, capsys):
+    """A prompt whose own files held lists scores a table whose cells have a separator."""
+    main.main(["evaluate", str(world / "out"), "--data", str(world / "rows.csv")])
+    figures = capsys.readouterr().out
+    lists = YAML.replace(', label_separator: ";"', "").replace("rows.csv", "rows.jsonl")
+    with open(world / "rows.jsonl", "w") as stream:
+        for text, names in zip(TEXTS, SETS):
+            cells = ["c", "a"] if "[" in names else [name.strip() for name in names.split(";")]
+            print(json.dumps({"x": text, "says": [cell for cell in cells if cell]}), file=stream)
+    train(task(world, tmp_path / "out", lists), lambda _: None)
+    config = EvaluateConfig(prompt=tmp_path / "out", data=world / "rows.csv", device="cpu")
+    with pytest.raises(PtuneError, match="line 2: There is no label 'a; c'.*--label-separator"):
+        evaluate.evaluate(config)
+    capsys.readouterr()
+    evaluate.evaluate(config.model_copy(update={"label_separator": ";"}))
+    assert capsys.readouterr().out == figures
+
+
+def test_a_separator_is_refused_where_a_row_has_one_label(world, tmp_path):
+    text = YAML.replace("multi_label: true\n", "").replace(', label_separator: ";"', "")
+    rows = "".join(f"{text},{label}\n" for text, label in zip(TEXTS, "abcabca"))
+    (world / "one.csv").write_text(f"x,says\n{rows}")
+    text = text.replace("rows.csv", "one.csv").replace("metrics:", "# metrics:")
+    train(task(world, tmp_path / "out", text), lambda _: None)
+    config = EvaluateConfig(
+        prompt=tmp_path / "out", data=world / "one.csv", label_separator=";", device="cpu"
+    )
+    with pytest.raises(PtuneError, match="--label-separator is for rows with several labels"):
+        evaluate.evaluate(config)
 
 
 def test_regression_trains_nothing_and_chooses_a_threshold(world, tmp_path):

@@ -314,6 +314,7 @@ def test_a_column_with_several_labels_becomes_a_task_of_several(lm, tmp_path, mo
     assert len(sets) == 40 and sets.count([]) == 8 and ["film", "city"] in sets
     main.main(["train", "t.yaml", "--out", "trained", "--device", "cpu"])
     assert "t: f1-micro" in capsys.readouterr().out
+    assert main.main(["evaluate", "trained", "--data", "rows.csv", "--device", "cpu"]) in (0, None)
 
 
 @pytest.mark.parametrize("rows", [3, 60])

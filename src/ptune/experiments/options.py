@@ -206,6 +206,9 @@ class EvaluateConfig(FileConfig):
     split: Literal["train", "dev", "test", "none"] = "test"
     """As which split the file's labels are renamed, where data.relabel did so in training; none
     takes them as they are."""
+    label_separator: Annotated[str, Field(min_length=1)] | None = None
+    """What stands between the labels in a cell, where a row may have several; by default as in the
+    files that the prompt was trained on."""
     metrics: tuple[str, ...] = ()
     """The figures, as in a task; by default accuracy, or of text those that papers on table-to-text
     report."""

@@ -310,9 +310,17 @@ class BoundTask:
             DataError: its target holds no list of labels.
             VerbalizerError: it names a label that there is not.
         """
-        names = label_names(self.right(row), self.task.layout.label_separator)
+        right, separator = self.right(row), self.task.layout.label_separator
+        names = label_names(right, separator)
         if unknown := next((name for name in names if name not in labels), None):
-            raise VerbalizerError(f"There is no label {unknown!r}. {likest_label(unknown, labels)}")
+            several = (
+                " If a cell holds several labels, --label-separator says what stands between them."
+                if separator is None and isinstance(right, str)
+                else ""
+            )
+            raise VerbalizerError(
+                f"There is no label {unknown!r}. {likest_label(unknown, labels)}{several}"
+            )
         return tuple(label in names for label in labels)
 
     def texts(self, row: Row) -> list[str]:

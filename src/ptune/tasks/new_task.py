@@ -106,7 +106,7 @@ def new(
         words=words,
         split=split,
         split_files=split_files,
-        multi_label=sets is not None,
+        sets=sets,
     )
     _refuse(config.out.exists() and config.out.read_bytes() != page.encode(), config.out)
     for path, text in lines.items():
@@ -384,17 +384,24 @@ def _page(
     words: proposals.Words,
     split: Split,
     split_files: Mapping[str, pathlib.Path],
-    multi_label: bool,
+    sets: LabelSets | None,
 ) -> str:
-    """The YAML file's text, with what each line is for."""
+    """The YAML file's text, with what each line is for.
+
+    Args:
+        sets: how the table's cells hold several labels.
+    """
     sizes = {name: len(getattr(split, name)) for name in split_files}
+    data = [(name, path.name, f"{sizes[name]} rows") for name, path in split_files.items()]
+    if sets is not None and sets.separator is not None:
+        data.append(("label_separator", sets.separator, "between the labels in a table's cell"))
     return TaskText(
         name=config.out.stem,
         lm=config.lm,
         method=config.method,
         roles=roles,
         words=words.words,
-        data=[(name, path.name, f"{sizes[name]} rows") for name, path in split_files.items()],
+        data=data,
         head=[
             f"ptune train {shlex.quote(config.out.name)} --out "
             f"{shlex.quote(config.out.stem + '-trained')}",
@@ -407,5 +414,5 @@ def _page(
         lm_note="builtin knows few words: a folder or a name on the hub, such as "
         "bert-base-uncased, knows more",
         data_note=f"drawn from {config.data.name} by seed {config.seed}, each label by its share",
-        multi_label=multi_label,
+        multi_label=sets is not None,
     ).yaml()

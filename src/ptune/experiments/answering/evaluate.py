@@ -4,13 +4,14 @@ import contextlib
 from collections.abc import Callable, Sequence
 
 from ptune.base import terminal
-from ptune.errors import TemplateError
+from ptune.data.row import label_names
+from ptune.errors import ConfigError, DataError, PtuneError, TemplateError
 from ptune.experiments.answering.answer_checks import check_coverage
 from ptune.experiments.answering.saved_model import decoding_of, load_model
 from ptune.experiments.answering.streams.answer_batches import in_form, options_for
 from ptune.experiments.options import EvaluateConfig
 from ptune.metrics import intervals, text_words
-from ptune.model.prompt_model import PromptModel, Row
+from ptune.model.prompt_model import PromptModel, Row, Task
 from ptune.model.rows.examples import Shortening
 from ptune.model.running.label_answers import check_one_label
 from ptune.settings import (
@@ -22,7 +23,7 @@ from ptune.survey.text_checks import unknown_text
 from ptune.tasks.judging import judge_labels, judge_texts
 from ptune.tasks.judging.label_details import LabelDetails
 from ptune.tasks.layouts.forms import rows_of
-from ptune.tasks.rows.row_labels import with_labels_of
+from ptune.tasks.rows.row_labels import changed, with_labels_of
 
 
 def evaluate(
@@ -35,8 +36,14 @@ def evaluate(
     task = model.tasks[0].task
     skipped: list[str] | None = [] if config.skip_bad_lines else None
     rows = _rows_with_answers(config, task.layout, task.target, skipped=skipped, report=report)
+    if config.label_separator is not None:
+        rows = _with_label_sets(rows, task, config.label_separator)
+    if skipped is not None:
+        rows = _fitting(model, rows, skipped)
+    if not rows:
+        raise DataError(f"{config.data} holds no row that can be scored. {' '.join(skipped or ())}")
     for sentence in unknown_text.check(
-        [("The rows", _texts(model, rows))], model.lm.tokens, config.allow_unknown
+        [(f"{config.data}", _texts(model, rows))], model.lm.tokens, config.allow_unknown
     ):
         report(sentence)
     metrics, shortening = config.metrics or task.metrics, Shortening()
@@ -85,13 +92,51 @@ def evaluate(
 
 
 def _texts(model: PromptModel, rows: Sequence[Row]) -> list[str]:
-    """Of each row the texts that the first task reads, joined; a row that lacks one is told when it
-    is tokenised."""
+    """Of each row the texts that the first task reads, joined; a row that lacks one, or is empty,
+    is told when it is tokenised."""
     texts = []
     for row in rows:
         with contextlib.suppress(TemplateError):
             texts.append(" ".join(model.tasks[0].template.texts(row).values()))
-    return texts
+    return [text for text in texts if text.strip()]
+
+
+def _with_label_sets(rows: Sequence[Row], task: Task, separator: str) -> list[Row]:
+    """Rows whose labels, split by a separator, are lists.
+
+    Raises:
+        ConfigError: a row has one label.
+        DataError: what a row holds is no labels.
+    """
+    if not task.multi_label:
+        raise ConfigError(
+            f"--label-separator is for rows with several labels, and a row of {task.name} has one."
+        )
+    return [
+        changed(row, {**row, task.target: label_names(row[task.target], separator)})
+        if task.target in row
+        else row
+        for row in rows
+    ]
+
+
+def _fitting(model: PromptModel, rows: Sequence[Row], skipped: list[str]) -> list[Row]:
+    """The rows that can be asked and that hold what is right.
+
+    Args:
+        skipped: gets what is wrong with the others.
+    """
+    fitting, first = [], model.tasks[0]
+    for number, row in enumerate(rows, 1):
+        try:
+            model.encode_for(row, number, labelled=first.verbalizer is not None)
+            if first.verbalizer is None:
+                judge_texts.right_texts(first, row, number)
+        except PtuneError as error:
+            skipped.append(str(error))
+        else:
+            fitting.append(row)
+    return fitting
 
 
 def _rows_with_answers(

@@ -55,7 +55,7 @@ def judge(
     texts.check(metrics)
     began = time.monotonic()
     target = model.tasks[0]
-    references = [target.texts(row) for row in rows]
+    references = [right_texts(target, row, number) for number, row in enumerate(rows, 1)]
     examples = [
         model.encode_for(row, number, labelled=False, room=decoding.max_new_tokens)
         for number, row in enumerate(rows, 1)
@@ -114,12 +114,24 @@ def check(
     if lacking := text_words.unavailable(target.task.metric_words):
         raise ConfigError(lacking)
     for number, row in enumerate(rows, 1):
-        try:
-            target.texts(row)
-        except DataError as error:
-            place = row.place if isinstance(row, FileRow) else f"Row {number} of {target.task.name}"
-            raise DataError(f"{place}: {error}") from error
+        right_texts(target, row, number)
     _by_part(rows, parts)
+
+
+def right_texts(target: BoundTask, row: Row, number: int) -> list[str]:
+    """The right texts of a row, one or several.
+
+    Args:
+        number: the row's, from 1, by which it is named where it comes from no file.
+
+    Raises:
+        DataError: it has none.
+    """
+    try:
+        return target.texts(row)
+    except DataError as error:
+        place = row.place if isinstance(row, FileRow) else f"Row {number} of {target.task.name}"
+        raise DataError(f"{place}: {error}") from error
 
 
 def _by_part(rows: Sequence[Row], parts: str | None) -> dict[str, list[int]]:
