@@ -245,7 +245,7 @@ class TrainConfig(Config):
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
     """How much a training row of each label counts in the loss. balanced: as scikit-learn's, the
     rows of every label count the same together. Or a weight for each label, 1 where none is given:
-    {urgent: 5}."""
+    {urgent: 5}; as an option: urgent 5."""
     auxiliary: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Weight of an auxiliary loss: predicting masked words of the unlabelled rows (PET; 1e-4 in its
     code)."""

@@ -32,3 +32,14 @@ def test_what_is_no_pair_is_refused_in_one_sentence(given, capsys):
         "ptune: --rename takes pairs with spaces between, each a name and its value. Its help: "
         "ptune predict --help\n"
     )
+
+
+@pytest.mark.parametrize("value", [["{urgent:", "5}"], ["urgent=5"], ["balance"]])
+def test_what_is_no_label_with_a_weight_is_refused_in_one_sentence(value, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "mr", "--train.class-weights", *value])
+    errors = capsys.readouterr().err
+    assert errors == (
+        "ptune: --train.class-weights takes pairs with spaces between, each a name and its value. "
+        "Its help: ptune train mr --help\n"
+    )

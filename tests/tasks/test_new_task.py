@@ -9,7 +9,8 @@ import pytest
 import tiny
 
 from ptune.cli import main
-from ptune.errors import ConfigError, DataError
+from ptune.errors import ConfigError, DataError, PtuneError
+from ptune.experiments.train.train_task import train
 from ptune.survey.columns import Roles
 from ptune.survey.task_text import TaskText
 from ptune.tasks import yaml_task
@@ -339,8 +340,29 @@ def test_no_empty_files_where_rows_are_too_few_for_dev_and_test(lm, tmp_path):
         "u.train.jsonl",
         "u.yaml",
     ]
-    assert any(line.startswith("No rows for dev and test: no figure will be") for line in heard)
+    assert any(line.startswith("No rows for test: no figure will be given") for line in heard)
+    assert not any("No rows for dev" in line for line in heard)
     assert yaml_task.read(file).data.dev is None
+
+
+@pytest.mark.parametrize("method, needs", [("p-tuning", True), ("manual", False), ("auto", False)])
+@pytest.mark.parametrize("rows, dev_share", [(4, 0.2), (40, 0.0)])
+def test_it_is_told_where_a_training_would_lack_dev_rows(
+    lm, tmp_path, method, needs, rows, dev_share
+):
+    path, heard = tmp_path / "t.csv", []
+    path.write_text("text,label\n" + "".join(f"film {n},{'ab'[n % 2]}\n" for n in range(rows)))
+    file = new(
+        NewConfig(data=path, lm=lm, out=tmp_path / "u.yaml", method=method, dev_share=dev_share),
+        heard.append,
+    )
+    sentences = [line for line in heard if line.startswith("No rows for dev")]
+    assert [f"a training by {method} needs some" in line for line in sentences] == [True] * needs
+    more = {"out": tmp_path / "out", "allow_unknown": True}
+    config = yaml_task.read(file).model_copy(update=more)
+    if needs:
+        with pytest.raises(PtuneError, match="0 dev rows"):
+            train(config, lambda _: None)
 
 
 @pytest.mark.parametrize(

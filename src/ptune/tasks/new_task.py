@@ -122,7 +122,7 @@ def new(
         f"Rows to learn from, for dev and for test: {sizes}, in "
         f"{', '.join(map(str, split_files.values()))}"
     )
-    for sentence in _without_rows(config, split_files):
+    for sentence in _without_rows(config, split_files, sets):
         report(sentence)
     for name, why in words.notes.items():
         report(
@@ -153,17 +153,25 @@ def _refuse(is_other: bool, path: pathlib.Path) -> None:
         raise ConfigError(f"{path} is there already: choose another --out, or delete it.")
 
 
-def _without_rows(config: NewConfig, split_files: Mapping[str, pathlib.Path]) -> list[str]:
-    """That there are no rows for dev or test, and what follows, unless that was asked for."""
-    shares = {"dev": config.dev_share, "test": config.test_share}
-    empty = [name for name, share in shares.items() if share and name not in split_files]
-    if not empty:
-        return []
-    follows = " no figure will be given." if "test" in empty else " training is not stopped early."
-    return [
-        f"No rows for {' and '.join(empty)}:{follows} A label needs {FEWEST_TO_SPLIT} different "
-        "texts to have some."
-    ]
+def _without_rows(
+    config: NewConfig, split_files: Mapping[str, pathlib.Path], sets: LabelSets | None
+) -> list[str]:
+    """What follows from it that there are no rows for dev or test; of test rows nothing where none
+    were asked for."""
+    sentences = []
+    trains = config.method != AUTO_NAME and method(config.method).tune != "nothing"
+    if trains and "dev" not in split_files:
+        auto = ", or take --method auto, which needs none" if sets is None else ""
+        sentences.append(
+            f"No rows for dev, and a training by {config.method} needs some: name a file of them "
+            f"as dev under data: in {config.out}{auto}."
+        )
+    if config.test_share and "test" not in split_files:
+        sentences.append(
+            f"No rows for test: no figure will be given. A label needs {FEWEST_TO_SPLIT} different "
+            "texts to have some."
+        )
+    return sentences
 
 
 def _guessed(config: NewConfig, rows: Sequence[Row], roles: Roles) -> list[str]:

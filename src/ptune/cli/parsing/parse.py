@@ -115,7 +115,7 @@ def _value_of_another_type(message: str, arguments: Sequence[str]) -> str:
     fault = re.search(r"Error parsing (--[\w.-]+):", message)
     kind = fault and re.search(rf"^\W*{re.escape(fault[1])} (\S+)\s*│?$", message, re.M)
     option = fault[1].replace("_", "-") if fault else ""
-    if fault and not kind and re.search(rf"{re.escape(fault[1])} .*STR STR", message):
+    if fault and not kind and re.search(rf"{re.escape(fault[1])} .*STR (?:STR|FLOAT)", message):
         return f"{option} takes pairs with spaces between, each a name and its value."
     if not fault or not kind:
         return ""
