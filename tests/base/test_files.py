@@ -129,6 +129,30 @@ def test_a_folder_is_whole_or_absent(tmp_path):
     )
 
 
+def test_a_folder_is_whole_when_the_first_of_what_it_replaces_is_there(tmp_path, monkeypatch):
+    (tmp_path / "b").mkdir()
+    for name in ("a", "b/old", "kept"):
+        (tmp_path / name).write_text("old")
+    seen, place = [], files.place
+
+    def noted(whole, path):
+        seen.append((path.name, sorted(file.name for file in tmp_path.glob("[!.]*"))))
+        place(whole, path)
+
+    def fill(folder):
+        for name in ("a", "c"):
+            pathlib.Path(folder, name).write_text("new")
+
+    monkeypatch.setattr(files, "place", noted)
+    files.write_folder(tmp_path, fill, ["a", "b", "absent"])
+    assert seen == [("c", ["kept"]), ("a", ["c", "kept"])]
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "a": "new",
+        "c": "new",
+        "kept": "old",
+    }
+
+
 def test_what_a_kill_left_is_removed(tmp_path):
     (tmp_path / "deep" / f"{files.TEMPORARY}x").mkdir(parents=True)
     (tmp_path / "deep" / f"{files.TEMPORARY}y").touch()

@@ -1,10 +1,14 @@
 """Prompts behind scikit-learn's interface: its own checks, its searches and scores, saving."""
 
+import contextlib
+import pathlib
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 import tiny
+from killing import Stop
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -13,6 +17,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator
 
 import ptune
+from ptune.base import files
 from ptune.errors import ConfigError, StoreError, VerbalizerError
 from ptune.estimators import classifier as classifier_module
 from ptune.estimators import prompt_estimator
@@ -182,6 +187,80 @@ def test_saved_and_taken_up_again(lm, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("options", "saved"),
+    [
+        ({"max_length": np.int64(20)}, {"max_length": 20}),
+        ({"train": {"steps": np.int64(2)}}, {"train": {"steps": 2}}),
+        (
+            {"words": {np.int64(0): "bad", np.int64(1): np.array(["good", "great"])}},
+            {"words": {"0": "bad", "1": ["good", "great"]}},
+        ),
+        ({"random_state": np.random.RandomState(0)}, {"random_state": 209652396}),
+    ],
+)
+def test_parameters_are_saved_as_plain_values(lm, tmp_path, options, saved):
+    fitted = classifier(pathlib.Path(lm), **options).fit(TEXTS, [1, 0] * 5)
+    fitted.save(tmp_path)
+    loaded = PromptClassifier.load(tmp_path, device="cpu")
+    assert loaded.get_params() == {**fitted.get_params(), "lm": lm, **saved}
+    np.testing.assert_array_equal(loaded.predict(TEXTS), fitted.predict(TEXTS))
+    loaded.fit(TEXTS, [1, 0] * 5)
+
+
+@pytest.fixture(scope="module")
+def other_fits(lm):
+    """Two classifiers that are fitted to other labels."""
+    return [
+        classifier(lm, method="regression", train=None).fit(TEXTS, labels)
+        for labels in (["a", "b"] * 5, ["c"] * 4 + ["d"] * 6)
+    ]
+
+
+def test_what_cannot_be_saved_leaves_what_was_saved(tmp_path, monkeypatch, other_fits):
+    earlier, later = other_fits
+    earlier.save(tmp_path)
+    monkeypatch.setattr(later, "words", {"c": "good", "d": {"great": b"best"}})
+    with pytest.raises(StoreError, match=r"words\['d'\]\['great'\] is b'best', which JSON cannot"):
+        later.save(tmp_path)
+    loaded = PromptClassifier.load(tmp_path, device="cpu")
+    np.testing.assert_array_equal(loaded.predict_proba(TEXTS), earlier.predict_proba(TEXTS))
+
+
+@pytest.mark.parametrize("written", range(7))
+def test_a_save_that_is_killed_leaves_no_mixture(tmp_path, monkeypatch, other_fits, written):
+    earlier, later = other_fits
+    earlier.save(tmp_path)
+    place, placed = files.place, []
+
+    def dying(whole, path):
+        if len(placed) == written:
+            raise Stop
+        placed.append(path)
+        place(whole, path)
+
+    with monkeypatch.context() as patch, contextlib.suppress(Stop):
+        patch.setattr(files, "place", dying)
+        later.save(tmp_path)
+    try:
+        loaded = PromptClassifier.load(tmp_path, device="cpu")
+    except StoreError as error:
+        assert "holds no saved PromptClassifier" in str(error)
+        return
+    whole = earlier if loaded.classes_.tolist() == ["a", "b"] else later
+    np.testing.assert_array_equal(loaded.predict_proba(TEXTS), whole.predict_proba(TEXTS))
+
+
+def test_a_tuned_lm_is_taken_from_the_folder(lm, tmp_path, monkeypatch):
+    shutil.copytree(lm, tmp_path / "lm")
+    monkeypatch.chdir(tmp_path)
+    fitted = classifier("lm", method="fine-tune").fit(TEXTS, LABELS)
+    fitted.save("saved")
+    (tmp_path / "saved").rename("moved")
+    loaded = PromptClassifier.load("moved", device="cpu")
+    np.testing.assert_allclose(loaded.predict_proba(TEXTS), fitted.predict_proba(TEXTS), atol=1e-6)
+
+
+@pytest.mark.parametrize(
     "options, error, message",
     [
         ({"method": "ptuning"}, ConfigError, "Did you mean 'p-tuning'"),
@@ -262,6 +341,32 @@ def test_a_method_is_chosen_and_saved(lm, tmp_path, monkeypatch):
     np.testing.assert_array_equal(loaded.predict_proba(TEXTS), estimator.predict_proba(TEXTS))
     with pytest.raises(ConfigError, match="leave train out"):
         PromptClassifier(lm, device="cpu", train=SHORT).fit(TEXTS, LABELS)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (3, 2)])
+def test_an_ensemble_and_a_prompt_replace_each_other(lm, tmp_path, monkeypatch, before, after):
+    choose = classifier_module.choose
+    for members, labels in ((before, LABELS), (after, LABELS[::-1])):
+
+        def several(form, lm, rows, members=members, **options):
+            selection, (one,) = choose(form, lm, rows, **options)
+            return selection, [one] * members
+
+        monkeypatch.setattr(classifier_module, "choose", several)
+        estimator = PromptClassifier(lm, device="cpu", minutes=1e-4).fit(TEXTS, labels)
+        estimator.save(tmp_path / "saved")
+    loaded = PromptClassifier.load(tmp_path / "saved", device="cpu")
+    assert len(loaded.model_.tasks) == after
+    np.testing.assert_array_equal(loaded.predict_proba(TEXTS), estimator.predict_proba(TEXTS))
+    kept = tmp_path / "bank" / "prompts" / "anna" / "prompt.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("{}")
+    if after == 1:
+        estimator.save(tmp_path / "bank")
+    else:
+        with pytest.raises(StoreError, match="prompts is there already, and no estimator saved it"):
+            estimator.save(tmp_path / "bank")
+    assert kept.read_text() == "{}"
 
 
 @pytest.mark.parametrize("y", [[["a"], ["a", "b"], []], np.array([[1, 0], [1, 1], [0, 0]])])

@@ -7,7 +7,7 @@ import os
 import pathlib
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 import torch
@@ -51,9 +51,14 @@ def write(path: Path, fill: Callable[[str], None]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def write_folder(path: Path, fill: Callable[[str], None]) -> None:
+def write_folder(path: Path, fill: Callable[[str], None], replaces: Sequence[str] = ()) -> None:
     """Let ``fill`` write files into a temporary folder, and put them at ``path``: the folder whole
     or not at all where it is new, else each of its files whole, in place of the one of its name.
+
+    Args:
+        replaces: names of files and folders at ``path`` that are removed before the first new file
+            is put there, in this order. A new file of the first name is put there last: while it is
+            not there, the folder is not whole.
 
     Raises:
         StoreError: the disk is full or the folder cannot be written.
@@ -71,8 +76,13 @@ def write_folder(path: Path, fill: Callable[[str], None]) -> None:
             file.chmod(mode)
         sync_folder(temporary)
         if path.exists():
-            for file in sorted(temporary.iterdir()):
-                place(file, path / file.name)
+            for name in replaces:
+                _remove(path / name)
+            sync_folder(path)
+            for name in sorted(
+                os.listdir(temporary), key=lambda name: (name in replaces[:1], name)
+            ):
+                place(temporary / name, path / name)
         else:
             place(temporary, path)
     except (OSError, SafetensorError) as error:
@@ -82,6 +92,11 @@ def write_folder(path: Path, fill: Callable[[str], None]) -> None:
     finally:
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove(path: pathlib.Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def place(whole: pathlib.Path, path: pathlib.Path) -> None:
@@ -120,7 +135,7 @@ def sync_folder(folder: pathlib.Path) -> None:
 def remove_unfinished(folder: Path) -> None:
     """Remove what a killed process left unfinished in a folder that no other process writes."""
     for path in pathlib.Path(folder).rglob(f"{TEMPORARY}*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _remove(path)
 
 
 @contextlib.contextmanager

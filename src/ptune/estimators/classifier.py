@@ -9,7 +9,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from ptune.errors import ConfigError
-from ptune.estimators.input_rows import check_one_label_a_row, free_name
+from ptune.estimators.input_rows import check_one_label_a_row, free_name, plain
 from ptune.estimators.prompt_estimator import PromptEstimator, Row, seed_of
 from ptune.lm.language_model import LanguageModel
 from ptune.selection import training
@@ -220,7 +220,7 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
 
     def _fitted_state(self) -> dict[str, Any]:
         return {
-            "classes": self.classes_.tolist(),
+            "classes": plain(self.classes_, "classes_"),
             "words": self.words_,
             "selection": self.selection_ and self.selection_.model_dump(mode="json"),
             **super()._fitted_state(),

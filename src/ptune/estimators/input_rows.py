@@ -1,11 +1,14 @@
 """What scikit-learn's estimators are given, as rows of fields and as texts."""
 
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ptune.data.row import is_missing
+from ptune.errors import StoreError
 
 
 def is_list_of(X: Any, kind: type) -> bool:
@@ -92,3 +95,33 @@ def free_name(name: str, fields: Sequence[str]) -> str:
     while name in fields:
         name += "_"
     return name
+
+
+def plain(value: Any, name: str) -> Any:
+    """A value as JSON holds it: numbers of numpy as Python's, a path as its text, a set as a list,
+    keys as texts.
+
+    Args:
+        name: what a message calls it.
+
+    Raises:
+        StoreError: JSON cannot hold it.
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, os.PathLike):
+        return plain(os.fspath(value), name)
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner, f"{name}[{key!r}]") for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(inner, f"a value in {name}") for inner in value]
+    if (
+        isinstance(value, float)
+        and not math.isfinite(value)
+        or not isinstance(value, str | int | float | None)
+    ):
+        raise StoreError(
+            f"{name} is {value!r:.60}, which JSON cannot hold, and so it cannot be saved: set it "
+            "to a text or a finite number."
+        )
+    return value

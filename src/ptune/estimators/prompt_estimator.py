@@ -16,7 +16,7 @@ from ptune.base import files
 from ptune.data.in_memory import rows_from
 from ptune.data.row import is_missing
 from ptune.errors import ConfigError, StoreError, first_fault
-from ptune.estimators.input_rows import as_text, is_list_of, is_list_of_texts
+from ptune.estimators.input_rows import as_text, is_list_of, is_list_of_texts, plain
 from ptune.lm.language_model import LanguageModel
 from ptune.model.confidence import fit_confidence
 from ptune.model.prompt_model import PromptModel
@@ -82,34 +82,66 @@ class PromptEstimator(BaseEstimator):
 
     def save(self, folder: str | pathlib.Path) -> None:
         """Save the trained prompt as a prompt folder, which ``ptune predict`` and ``ptune.load``
-        read too.
+        read too. An estimator that was saved there before is replaced as a whole.
 
         Raises:
             NotFittedError: it is not fitted.
-            StoreError: the folder cannot be written.
+            StoreError: JSON cannot hold a parameter or a label, or the folder holds prompts that no
+                estimator saved: nothing is written then; or the folder cannot be written.
         """
         check_is_fitted(self)
         folder = pathlib.Path(folder)
+        note = self._note()
+        replaces = self._replaced_in(folder)
+        if self.method != AUTO and _tunes_lm(method(self.method)):
+            self.model_.lm.save(folder / "lm")
+            self.model_.lm.source = str(folder / "lm")
+
+        def fill(temporary: str) -> None:
+            for number in range(len(self.model_.tasks)):
+                inner_path = f"prompts/{number + 1}" if self.model_.is_ensemble else "."
+                prompt_folder.save(
+                    self.model_,
+                    pathlib.Path(temporary, inner_path),
+                    task=number,
+                    encoder=True,
+                    place=folder / inner_path,
+                )
+            files.write_json(pathlib.Path(temporary, NOTE), note)
+
+        files.write_folder(folder, fill, replaces)
+
+    def _note(self) -> dict[str, Any]:
+        """What ``save`` keeps beside the prompt.
+
+        Raises:
+            StoreError: JSON cannot hold a parameter or a label.
+        """
         parameters = self.get_params()
         if isinstance(parameters["lm"], LanguageModel):
             parameters["lm"] = parameters["lm"].source
         if not isinstance(parameters["random_state"], int | None):
             parameters["random_state"] = self.seed_
-        if self.method != AUTO and _tunes_lm(method(self.method)):
-            self.model_.lm.save(folder / "lm")
-            self.model_.lm.source = "./lm"
-        for number in range(len(self.model_.tasks)):
-            place = folder / "prompts" / str(number + 1) if self.model_.is_ensemble else folder
-            prompt_folder.save(self.model_, place, task=number, encoder=True)
-        files.write_json(
-            folder / NOTE,
-            {
-                "estimator": type(self).__name__,
-                "parameters": parameters,
-                "fields": self.fields_,
-                **self._fitted_state(),
-            },
-        )
+        return {
+            "estimator": type(self).__name__,
+            "parameters": {name: plain(value, name) for name, value in parameters.items()},
+            "fields": plain(self.fields_, "fields_"),
+            **self._fitted_state(),
+        }
+
+    def _replaced_in(self, folder: pathlib.Path) -> list[str]:
+        """What in a folder gives way to what is saved there.
+
+        Raises:
+            StoreError: there are other files where the prompts of this ensemble go.
+        """
+        was_ensemble = (folder / NOTE).exists() and not (folder / "prompt.json").exists()
+        if self.model_.is_ensemble and not was_ensemble and (folder / "prompts").exists():
+            raise StoreError(
+                f"{folder / 'prompts'} is there already, and no estimator saved it: choose another "
+                "folder."
+            )
+        return [NOTE, *prompt_folder.FILES, *(["prompts"] if was_ensemble else [])]
 
     @classmethod
     def load(
@@ -125,9 +157,15 @@ class PromptEstimator(BaseEstimator):
             lm: the LM; without it, the one that the prompt names is loaded.
 
         Raises:
-            StoreError: the folder is damaged, holds another estimator, or its LM is not there.
+            StoreError: the folder is damaged, holds no estimator or another one, or its LM is not
+                there.
         """
         folder = pathlib.Path(folder)
+        if folder.is_dir() and not (folder / NOTE).exists():
+            raise StoreError(
+                f"The folder {folder} holds no saved {cls.__name__} ({NOTE}): none was saved "
+                "there, or saving it was interrupted; then save it again."
+            )
         note = files.read_json(folder / NOTE)
         if not isinstance(note, dict) or note.get("estimator") != cls.__name__:
             raise StoreError(f"{folder / NOTE} is not of a {cls.__name__}.")
@@ -240,7 +278,9 @@ class PromptEstimator(BaseEstimator):
         if isinstance(self.lm, LanguageModel):
             return self.lm
         if chosen is not None and _tunes_lm(chosen):
-            return LanguageModel.load(self.lm, device=self.device, dtype=self.dtype, tuned=True)
+            return LanguageModel.load(
+                str(self.lm), device=self.device, dtype=self.dtype, tuned=True
+            )
         return frozen_lm(str(self.lm), self.device, self.dtype)
 
     def _settings(self, chosen: Method) -> TrainConfig:

@@ -39,6 +39,7 @@ from ptune.template.language import Template
 GATES = ("slopes", "openings", "size")  # of a prefix whose gates read each row
 LARGEST = 1e6  # the squares of larger values overflow in an LM
 ENCODER = "encoder.safetensors"
+FILES = ("prompt.json", "prompt.safetensors", ENCODER)
 
 
 def save(
@@ -48,19 +49,22 @@ def save(
     task: int | str = 0,
     metrics: dict[str, float] | None = None,
     encoder: bool = False,
+    place: files.Path | None = None,
 ) -> None:
     """Save a task and its prompt's vectors.
 
     Args:
         metrics: figures to keep beside it.
         encoder: keep the prompt encoder too, so that training can go on.
+        place: where the folder is moved to afterwards; the path to a local LM is kept from there.
 
     Raises:
         StoreError: the folder cannot be written.
     """
     folder, number = pathlib.Path(folder), model.number(task)
     tensors = _tensors(model, number)
-    saved = saved_prompt_of(model, number, tensors, folder=folder, metrics=metrics or {})
+    place = folder if place is None else pathlib.Path(place)
+    saved = saved_prompt_of(model, number, tensors, folder=place, metrics=metrics or {})
     if encoder and (kept := _encoder_states(model, number)):
         files.write_tensors(folder / ENCODER, kept)
     files.write_tensors(folder / "prompt.safetensors", tensors)
