@@ -29,6 +29,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 from transformers.pytorch_utils import Conv1D
+from transformers.utils import logging as hf_logging
 
 from ptune.answers.label_words import Verbalizer
 from ptune.answers.readers import next_sentence
@@ -847,6 +848,21 @@ def test_a_tokenizer_is_freed_with_its_lm():
     del lm
     gc.collect()
     assert tokens() is None
+
+
+@pytest.mark.parametrize("shows", [True, False])
+def test_saving_shows_no_bar_of_another_library(tmp_path, capfd, shows):
+    switch = {True: hf_logging.enable_progress_bar, False: hf_logging.disable_progress_bar}
+    lm = LanguageModel(*tiny.tiny("bert"))
+    switch[shows]()
+    try:
+        capfd.readouterr()
+        lm.save(tmp_path / "lm")
+        assert capfd.readouterr().err == ""
+        LanguageModel.load(tmp_path / "lm", device="cpu")
+        assert hf_logging.is_progress_bar_enabled() == shows
+    finally:
+        hf_logging.enable_progress_bar()
 
 
 @pytest.mark.parametrize("part", ["model", "tokenizer"])

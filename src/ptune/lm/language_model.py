@@ -40,6 +40,7 @@ from ptune.lm.source.loading import (
     first_line,
     kind_of,
     load_model,
+    without_bars,
 )
 from ptune.lm.trials import capability_trials
 from ptune.lm.trials.capabilities import Capabilities, Capability
@@ -374,7 +375,8 @@ class LanguageModel:
         Raises:
             OSError, SafetensorError: the disk is full or the folder cannot be written.
         """
-        self.model.save_pretrained(folder)
+        with without_bars():
+            self.model.save_pretrained(folder)
         try:
             self.tokens.tokenizer.save_pretrained(folder)
         except OSError:

@@ -320,10 +320,9 @@ def quiet_loading(source: str, path: pathlib.Path) -> Iterator[None]:
     """
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
-    if path.exists():
-        transformers_logging.disable_progress_bar()
     try:
-        yield
+        with without_bars() if path.exists() else contextlib.nullcontext():
+            yield
     except ModelError:
         raise
     except ImportError as error:
@@ -341,7 +340,18 @@ def quiet_loading(source: str, path: pathlib.Path) -> Iterator[None]:
         ) from error
     finally:
         transformers_logging.set_verbosity(level)
-        transformers_logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """While this is open transformers shows no progress bars."""
+    shows = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shows:
+            transformers_logging.enable_progress_bar()
 
 
 def first_line(error: Exception) -> str:
