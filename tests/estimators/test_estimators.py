@@ -312,6 +312,16 @@ def test_a_generator(writer, tmp_path):
         PromptGenerator(writer).fit(["x"], [3])
 
 
+def test_a_generator_is_scored_when_it_is_fitted(writer):
+    with pytest.raises(NotFittedError):
+        PromptGenerator(writer).score(["x"], ["y"])
+
+
+def test_an_unknown_metric_is_refused_before_the_training(writer):
+    with pytest.raises(ConfigError, match="no metric 'rouge'. Did you mean"):
+        PromptGenerator(writer, metric="rouge", train=SHORT).fit(TEXTS, TEXTS)
+
+
 def test_of_several_texts_the_first_is_scored(writer):
     decoding = {"max_new_tokens": 4, "sample": True, "temperature": 5.0, "texts": 2}
     fitted = PromptGenerator(writer, decoding=decoding, train=SHORT).fit(TEXTS, ["a film"] * 10)

@@ -62,8 +62,9 @@ class PromptGenerator(PromptEstimator):
 
         Raises:
             ValueError: rows or texts that cannot be.
-            PtuneError: the LM, the template or the settings are at fault.
+            PtuneError: the LM, the template, the metric or the settings are at fault.
         """
+        text_metrics.check([str(self.metric)])
         chosen, rows = self._begin(X)
         texts = right_texts(y)
         check_consistent_length(rows, texts)
@@ -109,7 +110,10 @@ class PromptGenerator(PromptEstimator):
         Raises:
             NotFittedError: it is not fitted.
             ValueError: rows or texts that cannot be.
+            PtuneError: the metric is not known or not on this machine, or a right text is blank.
         """
+        check_is_fitted(self)
+        text_metrics.check([str(self.metric)])
         written = self.model_.generate(self._rows(X, reset=False), 0)
         value = text_metrics.score(
             [texts[0] if isinstance(texts, list) else texts for texts in written],
