@@ -91,7 +91,7 @@ def test_texts_in_labels_and_their_probabilities_out(lm):
         "good": "good",
     }
     shares, answers = fitted.predict_proba(TEXTS), fitted.predict(TEXTS)
-    np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(shares.sum(1), 1, rtol=0, atol=1e-12)
     assert answers.tolist() == fitted.classes_[shares.argmax(1)].tolist()
     assert fitted.score(TEXTS, LABELS) == np.mean(answers == np.array(LABELS))
     assert "{soft:3}" in fitted.template_ and fitted.history_
@@ -130,6 +130,44 @@ def test_numbers_and_truths_as_labels(lm):
             set(fitted.predict(TEXTS).tolist()) <= set(labels)
             and fitted.predict(TEXTS).dtype == np.array(labels).dtype
         )
+
+
+@pytest.mark.parametrize(
+    ("labels", "keys"),
+    [
+        ([1, 0], (1, 0)),
+        ([1, 0], (np.int64(1), np.int64(0))),
+        ([True, False], (True, np.False_)),
+        ([1.0, 2.0], (1, 2)),
+        ([1.0, 2.0], ("1", "2.0")),
+        (["good", "bad"], ("good", "bad")),
+    ],
+)
+def test_words_and_weights_by_labels_as_the_rows_have_them(lm, labels, keys):
+    first, second = keys
+    shares = [
+        classifier(lm, words={first: "good", second: "bad"}, train={"steps": 2, **weights})
+        .fit(TEXTS, labels * 5)
+        .predict_proba(TEXTS)
+        for weights in (
+            {"class_weights": {first: 5.0}},
+            {"class_weights": {str(label): 5.0 for label in labels[:1]}},
+            {},
+        )
+    ]
+    np.testing.assert_array_equal(shares[0], shares[1])
+    assert np.abs(shares[0] - shares[2]).max() > 1e-4
+
+
+def test_a_seed_of_numpy_is_that_number(lm):
+    shares = [
+        classifier(lm, train={"steps": 2}, random_state=seed)
+        .fit(TEXTS, LABELS)
+        .predict_proba(TEXTS)
+        for seed in (3, np.int64(3), 4)
+    ]
+    np.testing.assert_array_equal(shares[0], shares[1])
+    assert (shares[0] != shares[2]).any()
 
 
 def test_scores_searches_and_pipelines(lm, monkeypatch):

@@ -9,7 +9,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from ptune.errors import ConfigError
-from ptune.estimators.input_rows import check_one_label_a_row, free_name, plain
+from ptune.estimators.input_rows import as_text, check_one_label_a_row, free_name, plain
 from ptune.estimators.prompt_estimator import PromptEstimator, Row, seed_of
 from ptune.lm.language_model import LanguageModel
 from ptune.selection import training
@@ -36,7 +36,7 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         words: for each label a word, or several; by default words that the LM has whole (``words_``
             shows them).
         train: settings of training in place of the method's own: {"learning_rate": 1e-3, "epochs":
-            10}; "auto" takes none.
+            10, "class_weights": {1: 5.0}}; "auto" takes none.
         dev_share: the share of the rows that is kept back, by label, to choose the best state; 0
             takes the training rows. "auto" keeps none back in the end.
         max_length: tokens of an input at most.
@@ -182,8 +182,8 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         if self.words is None:
             return dict(proposals.label_words(labels, lm.tokens).words)
         words = {
-            str(label): word if isinstance(word, str) else list(word)
-            for label, word in self.words.items()
+            label: word if isinstance(word, str) else list(word)
+            for label, word in self._by_label_name(self.words).items()
         }
         lacking = [label for label in labels if label not in words]
         idle = [label for label in words if label not in labels]
@@ -194,6 +194,20 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
                 f"{f'no row has {idle}' if idle else ''}."
             )
         return {label: words[label] for label in labels}
+
+    def _train_overrides(self) -> dict[str, Any]:
+        overrides = super()._train_overrides()
+        if isinstance(weights := overrides.get("class_weights"), Mapping):
+            overrides["class_weights"] = self._by_label_name(weights)
+        return overrides
+
+    def _by_label_name(self, values: Mapping[Any, Any]) -> dict[str, Any]:
+        """Values by the names of their labels; a key is a label, its name or a number that equals
+        it."""
+        names: dict[Any, str] = {}
+        for label in self.classes_:
+            names |= dict.fromkeys((label, str(label), as_text(label)), str(label))
+        return {names.get(key, str(key)): value for key, value in values.items()}
 
     def predict(self, X: Any) -> np.ndarray:
         """The label of each row [n].
@@ -214,9 +228,10 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         """
         check_is_fitted(self)
         answers = self.model_.predict(self._rows(X, reset=False))
-        return np.array(
+        shares = np.array(
             [[answer["scores"][str(label)] for label in self.classes_] for answer in answers]
         )
+        return shares / shares.sum(1, keepdims=True)  # float32's sums differ from 1 by some 1e-7
 
     def _fitted_state(self) -> dict[str, Any]:
         return {

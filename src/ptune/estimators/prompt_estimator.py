@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Self
 
+import numpy as np
 from pydantic import ValidationError
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
@@ -120,7 +121,7 @@ class PromptEstimator(BaseEstimator):
         parameters = self.get_params()
         if isinstance(parameters["lm"], LanguageModel):
             parameters["lm"] = parameters["lm"].source
-        if not isinstance(parameters["random_state"], int | None):
+        if not isinstance(parameters["random_state"], int | np.integer | None):
             parameters["random_state"] = self.seed_
         return {
             "estimator": type(self).__name__,
@@ -290,12 +291,16 @@ class PromptEstimator(BaseEstimator):
             ConfigError: there is no such setting, or its value cannot be.
         """
         try:
-            overrides = TrainOverrides.model_validate(dict(self.train or {}))
+            overrides = TrainOverrides.model_validate(self._train_overrides())
         except ValidationError as error:
             raise ConfigError(f"train: {first_fault(error)}.") from error
         return chosen.train.replaced(
             {"seed": self.seed_, **overrides.model_dump(exclude_none=True)}
         )
+
+    def _train_overrides(self) -> dict[str, Any]:
+        """The settings of ``train``."""
+        return dict(self.train or {})
 
     def _train(
         self,
@@ -376,6 +381,6 @@ def _tunes_lm(chosen: Method) -> bool:
 
 def seed_of(random_state: Any) -> int:
     """A seed from scikit-learn's ``random_state``: the number itself, or one that is drawn."""
-    if isinstance(random_state, int):
-        return random_state
+    if isinstance(random_state, int | np.integer):
+        return int(random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))
