@@ -11,7 +11,7 @@ from ptune.cli.commands import OPTIONS
 from ptune.cli.main import main
 from ptune.cli.parsing.flags import flags_of
 from ptune.cli.parsing.parse import parse
-from ptune.errors import StoreError
+from ptune.errors import ConfigError, StoreError
 from ptune.runs.folder import check_empty, held
 from ptune.tasks.schema import TaskConfig
 
@@ -93,6 +93,51 @@ def test_a_truth_is_written_as_in_yaml_too():
             assert parsed.decoding.sample is value and str(parsed.prompt) == "true"
         gated = parse(TaskConfig, ["--name", "true", "--prefix.gates", word], "ptune train")
         assert gated.prefix.gates is value and gated.name == "true"
+
+
+@pytest.mark.parametrize("before", [{}, {"test": 9}, {"train": 7, "unlabeled": 8}])
+@pytest.mark.parametrize(
+    "written",
+    [
+        ["--data.take", "train", "50", "test", "3"],
+        ["--data.take.train", "50", "--data.take.test=3"],
+        ["--data.take.test", "3", "--name", "x", "--data.take", "train", "50"],
+    ],
+)
+def test_a_mapping_is_written_in_both_forms_whatever_the_task_has(before, written):
+    files = dict.fromkeys(("train", "test", "unlabeled"), "rows.csv")
+    task = TaskConfig.model_validate({"name": "t", "data": {**files, "take": before}})
+    parsed = parse(TaskConfig, written, "ptune train", default=task)
+    assert parsed.data.take == {**before, "train": 50, "test": 3}
+    assert task.data.take == before
+
+
+def test_labels_are_written_in_both_forms():
+    task = TaskConfig.model_validate({"name": "t", "labels": {"0": "bad", "1": ["good", "fine"]}})
+    for written in (
+        ["--labels", "0", "awful", "2", "so-so"],
+        ["--labels.0=awful", "--labels.2=so-so"],
+    ):
+        parsed = parse(TaskConfig, written, "ptune train", default=task)
+        assert parsed.labels == {"0": "awful", "1": ["good", "fine"], "2": "so-so"}
+
+
+@pytest.mark.parametrize("before", [{}, {"test": 9}])
+@pytest.mark.parametrize(
+    "written, message",
+    [
+        (["--data.take.tets", "3"], "--data.take has no tets. Did you mean 'test'?"),
+        (["--data.take.train"], "--data.take.train needs a value"),
+        (["--data.take.train", "--name", "x"], "--data.take.train needs a value"),
+    ],
+)
+def test_what_is_no_key_of_a_mapping_is_refused(before, written, message, capsys):
+    task = TaskConfig.model_validate(
+        {"name": "t", "data": {"train": "a.csv", "test": "b.csv", "take": before}}
+    )
+    with pytest.raises((ConfigError, SystemExit)) as refused:
+        parse(TaskConfig, written, "ptune train", default=task)
+    assert message in f"{refused.value} {capsys.readouterr().err}"
 
 
 def test_what_looks_like_an_option_may_be_a_value(capsys, folder):

@@ -1,6 +1,8 @@
 """The names of a command's options: one that it does not have, or that stands twice, is refused
 before anything is parsed."""
 
+import functools
+import itertools
 import pathlib
 import re
 import types
@@ -28,6 +30,7 @@ class Flag:
         is_list: whether it takes several values.
         is_mapping: whether these have names, which may stand behind a dot: --data.take.test.
         is_truth: whether it takes True and False as values.
+        keys: the names that these may have, where they cannot have all.
     """
 
     names: tuple[str, ...]
@@ -35,6 +38,7 @@ class Flag:
     is_list: bool = False
     is_mapping: bool = False
     is_truth: bool = False
+    keys: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -62,6 +66,7 @@ def flags_of(options: type[Config], prefix: str = "") -> Iterator[Flag]:
             choices=tuple(_choices(kind)),
             is_list=get_origin(kind) in (list, tuple, set, dict),
             is_mapping=get_origin(kind) is dict,
+            keys=tuple(_choices(get_args(kind)[0])) if get_origin(kind) is dict else (),
             is_truth=bool in get_args(kind) or "True" in _choices(kind),
         )
 
@@ -108,6 +113,89 @@ def with_truths(options: type[Config], arguments: Sequence[str]) -> list[str]:
             argument = argument.capitalize() if argument in ("true", "false") else argument
         spelled.append(argument)
     return spelled
+
+
+def with_keys(
+    options: type[Config], arguments: Sequence[str], default: Config
+) -> tuple[list[str], Config]:
+    """The arguments and the default, changed so that the parser takes a mapping in both forms,
+    --data.take train 50 and --data.take.train 50: it knows an option for each key of the default
+    alone, and pairs where that has none.
+
+    Args:
+        default: what stands where nothing is given.
+
+    Raises:
+        ConfigError: a mapping cannot have that key, or a key has no value.
+    """
+    arguments = list(arguments)
+    for flag in flags_of(options):
+        if flag.is_mapping:
+            path = flag.name.removeprefix("--").replace("-", "_").split(".")
+            mapping = functools.reduce(getattr, path, default)
+            if mapping or _keys(flag, arguments):
+                arguments = _as_options(flag, arguments)
+            keys = _keys(flag, arguments)
+            if unknown := [key for key in keys if flag.keys and key not in flag.keys]:
+                raise ConfigError(
+                    f"{flag.name} has no {unknown[0]}. {nearest(unknown[0], flag.keys)}"
+                )
+            if mapping:
+                new = dict.fromkeys(keys, next(iter(mapping.values())))
+                default = _replaced(default, path, new | mapping)
+            else:
+                arguments = _as_pairs(flag, arguments)
+    return arguments, default
+
+
+def _keys(flag: Flag, arguments: Sequence[str]) -> list[str]:
+    """The keys of a mapping of which each is an option among the arguments."""
+    names = [argument.partition("=")[0] for argument in arguments]
+    start = f"{flag.name}."
+    return [name.removeprefix(start) for name in names if name.startswith(start)]
+
+
+def _as_options(flag: Flag, arguments: Sequence[str]) -> list[str]:
+    """Arguments in which a mapping's pairs are an option each.
+
+    Raises:
+        ConfigError: they are no pairs.
+    """
+    if flag.name not in arguments:
+        return list(arguments)
+    start = arguments.index(flag.name) + 1
+    values = list(itertools.takewhile(lambda value: not value.startswith("--"), arguments[start:]))
+    if not values or len(values) % 2:
+        raise ConfigError(
+            f"{flag.name} takes pairs with spaces between, each a name and its value."
+        )
+    pairs = zip(values[::2], values[1::2])
+    as_options = [part for key, value in pairs for part in (f"{flag.name}.{key}", value)]
+    return [*arguments[: start - 1], *as_options, *arguments[start + len(values) :]]
+
+
+def _as_pairs(flag: Flag, arguments: Sequence[str]) -> list[str]:
+    """Arguments in which the options of a mapping's keys are pairs behind one option."""
+    others: list[str] = []
+    pairs: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        name, joined, value = argument.partition("=")
+        if not name.startswith(f"{flag.name}."):
+            others.append(argument)
+            continue
+        value = value if joined else next(remaining, "--")
+        if value.startswith("--"):
+            raise ConfigError(f"{name} needs a value.")
+        pairs += [name.removeprefix(f"{flag.name}."), value]
+    return [*others, flag.name, *pairs] if pairs else others
+
+
+def _replaced(config: Config, path: Sequence[str], value: Any) -> Config:
+    """A copy with another value at a path of names."""
+    name, *rest = path
+    inner = _replaced(getattr(config, name), rest, value) if rest else value
+    return config.model_copy(update={name: inner})
 
 
 def in_usage(key: str, field: FieldInfo) -> str:

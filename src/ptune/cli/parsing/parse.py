@@ -35,6 +35,8 @@ def parse(
     """
     flags.check(options, arguments, command)
     arguments = flags.with_truths(options, arguments)
+    if default is not None:
+        arguments, default = flags.with_keys(options, arguments, default)
     settings: dict[str, Any] = {} if default is None else {"default": default}
     shown = [command, *arguments, *_texts(None if default is None else default.model_dump())]
     obeyed = any(map(terminal.COMMANDS.search, shown))
