@@ -1,14 +1,13 @@
 """The names of a command's options: one that it does not have, or that stands twice, is refused
 before anything is parsed."""
 
-import functools
 import itertools
 import pathlib
 import re
 import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import tyro
 from pydantic.fields import FieldInfo
@@ -16,6 +15,7 @@ from pydantic.fields import FieldInfo
 from ptune.errors import ConfigError, nearest
 from ptune.settings import Config
 
+AnyConfig = TypeVar("AnyConfig", bound=Config)
 HELP = ("-h", "--help")
 NUMBERS = ("-inf", "-infinity", "-nan")  # values that begin like an option
 
@@ -116,8 +116,8 @@ def with_truths(options: type[Config], arguments: Sequence[str]) -> list[str]:
 
 
 def with_keys(
-    options: type[Config], arguments: Sequence[str], default: Config
-) -> tuple[list[str], Config]:
+    options: type[Config], arguments: Sequence[str], default: AnyConfig
+) -> tuple[list[str], AnyConfig]:
     """The arguments and the default, changed so that the parser takes a mapping in both forms,
     --data.take train 50 and --data.take.train 50: it knows an option for each key of the default
     alone, and pairs where that has none.
@@ -129,22 +129,21 @@ def with_keys(
         ConfigError: a mapping cannot have that key, or a key has no value.
     """
     arguments = list(arguments)
-    for flag in flags_of(options):
-        if flag.is_mapping:
-            path = flag.name.removeprefix("--").replace("-", "_").split(".")
-            mapping = functools.reduce(getattr, path, default)
-            if mapping or _keys(flag, arguments):
-                arguments = _as_options(flag, arguments)
-            keys = _keys(flag, arguments)
-            if unknown := [key for key in keys if flag.keys and key not in flag.keys]:
-                raise ConfigError(
-                    f"{flag.name} has no {unknown[0]}. {nearest(unknown[0], flag.keys)}"
-                )
-            if mapping:
-                new = dict.fromkeys(keys, next(iter(mapping.values())))
-                default = _replaced(default, path, new | mapping)
-            else:
-                arguments = _as_pairs(flag, arguments)
+    for flag in [flag for flag in flags_of(options) if flag.is_mapping]:
+        path = flag.name.removeprefix("--").replace("-", "_").split(".")
+        mapping: Any = default
+        for name in path:
+            mapping = getattr(mapping, name)
+        if mapping or _keys(flag, arguments):
+            arguments = _as_options(flag, arguments)
+        keys = _keys(flag, arguments)
+        if unknown := [key for key in keys if flag.keys and key not in flag.keys]:
+            raise ConfigError(f"{flag.name} has no {unknown[0]}. {nearest(unknown[0], flag.keys)}")
+        if mapping:  # what stands there for a key is overwritten
+            anything = next(iter(mapping.values()))
+            default = _replaced(default, path, mapping | dict.fromkeys(keys, anything))
+        else:
+            arguments = _as_pairs(flag, arguments)
     return arguments, default
 
 
@@ -191,7 +190,7 @@ def _as_pairs(flag: Flag, arguments: Sequence[str]) -> list[str]:
     return [*others, flag.name, *pairs] if pairs else others
 
 
-def _replaced(config: Config, path: Sequence[str], value: Any) -> Config:
+def _replaced(config: AnyConfig, path: Sequence[str], value: Any) -> AnyConfig:
     """A copy with another value at a path of names."""
     name, *rest = path
     inner = _replaced(getattr(config, name), rest, value) if rest else value

@@ -6,15 +6,15 @@ import io
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import tyro
 
 from ptune.base import terminal
 from ptune.cli.parsing import flags
+from ptune.cli.parsing.flags import AnyConfig
 from ptune.settings import Config
 
-AnyConfig = TypeVar("AnyConfig", bound=Config)
 TYPES = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "{None}": "None"}
 
 
