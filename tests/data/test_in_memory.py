@@ -48,9 +48,14 @@ def test_what_shows_itself_as_a_frame():
     assert rows_from(Frame()) == ROWS
 
 
+class FrameOfOneName(Frame):
+    columns = ("text", "text")
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
+        (FrameOfOneName(), "Two columns of the table are called 'text': rename one of them"),
         (ROWS[0], r"Write \[row\] for a single row"),
         ({"text": ["a", "b"]}, "pandas.DataFrame"),
         ("text", "this is a str"),

@@ -18,7 +18,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import ptune
 from ptune.base import files
-from ptune.errors import ConfigError, StoreError, VerbalizerError
+from ptune.errors import ConfigError, DataError, StoreError, VerbalizerError
 from ptune.estimators import classifier as classifier_module
 from ptune.estimators import prompt_estimator
 from ptune.estimators.classifier import PromptClassifier
@@ -444,6 +444,13 @@ def test_rows_without_a_text_are_named(lm, X, message):
 def test_a_row_without_a_label_is_named(lm, missing):
     with pytest.raises(ValueError, match="Row 3 has no label"):
         PromptClassifier(lm).fit(TEXTS[:3], ["good", "bad", missing])
+
+
+def test_columns_of_one_name_are_refused(lm):
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    table = pandas.DataFrame([["great", "film"], ["bad", "city"]], columns=["text", "text"])
+    with pytest.raises(DataError, match="Two columns of the table are called 'text'"):
+        PromptClassifier(lm, "manual").fit(table, ["good", "bad"])
 
 
 def test_cells_of_a_table_keep_their_digits(lm):

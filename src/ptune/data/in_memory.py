@@ -1,6 +1,7 @@
 """Rows that are in memory already: tables of pandas, polars and pyarrow, data sets, any iterable of
 mappings."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,8 +16,11 @@ def rows_from(data: object) -> Sequence[Mapping[str, Any]]:
             pyarrow table, or a ``datasets.Dataset`` (also a streamed one).
 
     Raises:
-        DataError: it is a single row, a text, or holds something that has no fields.
+        DataError: it is a single row, a text, has two columns of one name, or holds something that
+            has no fields.
     """
+    if hasattr(data, "columns"):
+        check_columns(data)
     rows = _sequence_of(data)
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Mapping):
@@ -25,6 +29,17 @@ def rows_from(data: object) -> Sequence[Mapping[str, Any]]:
                 '{"field": "text"}.'
             )
     return rows
+
+
+def check_columns(table: Any) -> None:
+    """Refuse a table with two columns of one name, since a row would hold one of them alone.
+
+    Raises:
+        DataError: it has two.
+    """
+    counts = Counter(map(str, getattr(table, "column_names", table.columns)))
+    if twice := next((name for name, count in counts.items() if count > 1), None):
+        raise DataError(f"Two columns of the table are called {twice!r}: rename one of them.")
 
 
 def _sequence_of(data: Any) -> Sequence[Any]:

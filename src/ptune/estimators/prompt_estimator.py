@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ptune.answers.readers.reader_table import READERS
 from ptune.base import files
-from ptune.data.in_memory import rows_from
+from ptune.data.in_memory import check_columns, rows_from
 from ptune.data.row import is_missing
 from ptune.errors import ConfigError, StoreError, first_fault
 from ptune.estimators.input_rows import as_text, is_list_of, is_list_of_texts, plain
@@ -203,12 +203,14 @@ class PromptEstimator(BaseEstimator):
         Raises:
             ValueError: there are none, one lacks a value, or they have other columns than those
                 that were fitted.
+            DataError: two columns have one name.
         """
         if is_list_of(X, Mapping):
             return self._checked_fields([dict(row) for row in X], reset)
         if is_list_of_texts(X):
             return self._checked_fields([{"text": text} for text in X], reset)
         if hasattr(X, "columns"):
+            check_columns(X)
             validate_data(self, X, reset=reset, skip_check_array=True)
             table = [
                 {str(name): as_text(value) for name, value in row.items()} for row in rows_from(X)
