@@ -107,6 +107,7 @@ AT_THE_DOOR = (
     "tasks/yaml_faults.py",
     "tasks/resolved/resolve.py",  # and resolved
     "tasks/resolved/refusals.py",
+    "tasks/resolved/unread.py",
     "cli/train.py",
 )
 TOP = {

@@ -316,6 +316,16 @@ def test_a_tuned_lm_is_taken_from_the_folder(lm, tmp_path, monkeypatch):
             "not in this LM's vocabulary",
         ),
         ({"dev_share": 1.5}, ConfigError, "dev_share is a share of the rows"),
+        (
+            {"method": "fine-tune", "train": {"learning_rate": 0.5}},
+            ConfigError,
+            "not trained by fine-tune",
+        ),
+        (
+            {"train": {"lm_learning_rate": 0.5}},
+            ConfigError,
+            "not trained by p-tuning",
+        ),
     ],
 )
 def test_faults_of_parameters(lm, options, error, message):

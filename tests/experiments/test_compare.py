@@ -457,6 +457,7 @@ def test_what_diverges_is_marked_in_table_json_and_page(folder, capsys):
         run(folder, methods="manual", seeds=1, out=folder / "alone")[0].cells[-1].mean
         == by_name["manual"].mean
     )
+    del hot["train"]["lm_learning_rate"]
     with pytest.raises(DivergedError, match="Every training diverged.*lower the learning rates"):
         run(folder, methods="p-tuning", seeds=1, out=folder / "none", **hot)
 
@@ -532,6 +533,14 @@ def test_the_next_sentence_head(folder):
         ({"shots": "16,x"}, "--shots takes whole numbers"),
         ({"methods": "fine-tune"}, "no method 'fine-tune'"),
         ({"dtype": "float16"}, "not tuned in float16"),
+        (
+            {"methods": "manual+fine-tune,pet", "train": {"learning_rate": 0.5}},
+            "not trained by manual+fine-tune, pet",
+        ),
+        (
+            {"methods": "manual,p-tuning", "train": {"lm_learning_rate": 0.5}},
+            "not trained by manual, p-tuning",
+        ),
     ],
 )
 def test_refusals(folder, change, message):

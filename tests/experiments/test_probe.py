@@ -317,6 +317,7 @@ def test_wrong_arguments(world, tmp_path):
         ({"relations": "R7"}, "no relation 'R7'"),
         ({"methods": ","}, "No method is named"),
         ({"methods": "manual", "init": "zeros"}, "--init is of methods that train a prompt"),
+        ({"methods": "fine-tune", "train": {"learning_rate": 1}}, "not trained by fine-tune"),
     ):
         with pytest.raises(ConfigError, match=message):
             probe(config(world, tmp_path / "x", **more))

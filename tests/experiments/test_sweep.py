@@ -210,6 +210,29 @@ def test_what_the_method_does_not_ask_by_is_refused_and_not_passed_over(
     )
 
 
+RATE_OF_PROMPT, RATE_OF_LM = {"train.learning_rate": 0.5}, {"train.lm_learning_rate": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"method": "fine-tune", **RATE_OF_PROMPT}, "not trained by fine-tune"),
+        ({"method": "p-tuning", **RATE_OF_LM}, "not trained by p-tuning"),
+        ({"method": "manual", "train.steps": 3}, "manual trains nothing"),
+    ],
+)
+def test_what_a_training_would_not_read_is_refused_and_not_passed_over(
+    folder, capsys, entry, message
+):
+    (folder / "sweep.yaml").write_text(json.dumps({"tasks": "films.yaml", "list": [entry]}))
+    with pytest.raises(ConfigError, match=message):
+        read_sweep(folder / "sweep.yaml")
+    options = [text for key, value in entry.items() for text in (f"--{key}", str(value))]
+    with pytest.raises(SystemExit) as ended:
+        main.main(["train", "films.yaml", *options])
+    assert ended.value.code == 2 and message in capsys.readouterr().err
+
+
 def test_any_number_of_workers_do_each_run_once(folder, trained, monkeypatch):
     (folder / "sweep.yaml").write_text(
         f"tasks: films.yaml\ngrid: {{train.seed: {[*range(3, 30)]}}}"

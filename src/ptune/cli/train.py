@@ -34,7 +34,7 @@ def read_task(arguments: Sequence[str]) -> TaskConfig:
         )
         parse(TaskConfig, ["--help"], "ptune train TASK.yaml", TaskConfig(name=OF_THE_FILE))
     from ptune.tasks import yaml_task
-    from ptune.tasks.resolved.refusals import check_asked
+    from ptune.tasks.resolved.unread import check_asked
 
     file, options = pathlib.Path(arguments[0]), list(arguments[1:])
     if names_table(arguments):

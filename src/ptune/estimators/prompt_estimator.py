@@ -25,6 +25,7 @@ from ptune.settings import TrainConfig, TrainOverrides
 from ptune.storage import prompt_folder
 from ptune.tasks import model_task, task_members
 from ptune.tasks.resolved.task_form import Learning, TaskForm
+from ptune.tasks.resolved.unread import check_rates
 from ptune.tasks.schema import AUTO
 from ptune.training.loop import fit as train_prompts
 from ptune.training.methods import Method, method
@@ -286,16 +287,18 @@ class PromptEstimator(BaseEstimator):
             )
         return frozen_lm(str(self.lm), self.device, self.dtype)
 
-    def _settings(self, chosen: Method) -> TrainConfig:
+    def _settings(self, form: TaskForm, chosen: Method) -> TrainConfig:
         """The method's settings of training, with those of ``train`` in their place.
 
         Raises:
-            ConfigError: there is no such setting, or its value cannot be.
+            ConfigError: there is no such setting, its value cannot be, or the method does not read
+                it.
         """
         try:
             overrides = TrainOverrides.model_validate(self._train_overrides())
         except ValidationError as error:
             raise ConfigError(f"train: {first_fault(error)}.") from error
+        check_rates(overrides, [(form, chosen)])
         return chosen.train.replaced(
             {"seed": self.seed_, **overrides.model_dump(exclude_none=True)}
         )
@@ -322,6 +325,7 @@ class PromptEstimator(BaseEstimator):
         Raises:
             PtuneError: the LM, the template, the words or the settings are at fault.
         """
+        settings = self._settings(form, chosen)
         train, dev = self._halves(rows, strata)
         model = PromptModel(lm, max_length=self.max_length)
         number = model_task.add(
@@ -337,7 +341,7 @@ class PromptEstimator(BaseEstimator):
             trained = train_prompts(
                 model,
                 {number: (train, dev)},
-                self._settings(chosen),
+                settings,
                 tune=chosen.tune,
                 label=type(self).__name__,
             )

@@ -46,6 +46,7 @@ from ptune.runs.trials import JsonResults, Trial, run_trials
 from ptune.runs.trials import assist as assist_trials
 from ptune.settings import TrainConfig
 from ptune.tasks.resolved.parts import TaskParts
+from ptune.tasks.resolved.unread import check_rates
 from ptune.training.methods import METHODS, PET, method
 
 TITLES = BASELINES | {
@@ -165,6 +166,8 @@ def _asked(config: CompareConfig, ranks: Ranks) -> tuple[list[str], list[TaskPar
     )
     if config.demonstrations is not None:
         demonstrations.check([task.form for task in tasks], config.demonstrations)
+    methods = [METHODS[name] for name in names if name in METHODS]
+    check_rates(config.train, [(task.form, one) for task in tasks for one in methods])
     return names, tasks
 
 

@@ -19,6 +19,8 @@ from ptune.reports.pages import probe_page
 from ptune.runs import identity
 from ptune.settings import Preset, TrainOverrides
 from ptune.tasks.layouts import lama
+from ptune.tasks.resolved.task_form import TaskForm
+from ptune.tasks.resolved.unread import check_rates
 from ptune.template.language import Template
 from ptune.training.methods import Method
 from ptune.training.paper_settings import preset_method
@@ -53,6 +55,7 @@ def methods_of(
         )
     if not chosen:
         raise ConfigError(f"No method is named; the default is manual,p-tuning, and all is {ALL}.")
+    check_rates(train, [(TaskForm(name="facts"), one) for one in chosen])
     replacements = train.model_dump()
     if not preset and all(replacements[name] is None for name in LENGTHS):
         chosen = [

@@ -17,8 +17,9 @@ from ptune.experiments.sweep.train_together import bank_of
 from ptune.runs import identity
 from ptune.runs.trials import Trial
 from ptune.tasks import yaml_task
-from ptune.tasks.resolved import refusals, resolve
+from ptune.tasks.resolved import resolve
 from ptune.tasks.resolved.parts import TrainingParts
+from ptune.tasks.resolved.unread import check_asked
 from ptune.tasks.schema import AUTO, TaskConfig
 
 KEYS = ("tasks", "grid", "list")
@@ -228,7 +229,7 @@ def _parts(file: pathlib.Path, settings: Mapping[str, Any]) -> TrainingParts:
     for key, value in settings.items():
         _put(raw, key, value)
     config = TaskConfig.model_validate(raw)
-    refusals.check_asked(as_the_file, config)
+    check_asked(as_the_file, config)
     if config.method == AUTO:
         raise ConfigError("method: auto is a choice among methods itself: name methods.")
     if config.train.batch_size == "auto":

@@ -7,7 +7,6 @@ from ptune.tasks.resolved.parts import LMSource, Output
 from ptune.tasks.resolved.task_form import TaskForm
 from ptune.tasks.schema import AUTO, DataConfig, TaskConfig
 from ptune.training.methods import PET, Method
-from ptune.training.methods import method as method_of
 
 # what a task may not say with method auto, since every method that is tried says it itself
 SAID_BY_METHODS = (
@@ -342,28 +341,6 @@ def check_named(config: TaskConfig) -> None:
         raise ConfigError(
             "batch_size: auto takes what one process finds free: name a batch_size, or start it as "
             "ptune train."
-        )
-
-
-def check_asked(file: TaskConfig, config: TaskConfig) -> None:
-    """Refuse a template, or patterns, that are set over a task's file where the method asks by the
-    other of the two.
-
-    Args:
-        file: the task as its file has it.
-        config: the same with what is set over it.
-
-    Raises:
-        ConfigError: it is so.
-    """
-    if config.method == AUTO or not config.template or not config.patterns:
-        return
-    has_template = "<template>" in method_of(config.method).frame
-    unread, read = ("patterns", "template") if has_template else ("template", "patterns")
-    if getattr(config, unread) != getattr(file, unread):
-        raise ConfigError(
-            f"{unread} is set, and {config.method} asks by the {read} of {config.name}: set "
-            f"{read} in its place, or take another method (ptune methods lists them)."
         )
 
 
