@@ -1,6 +1,7 @@
 """A sweep is its runs, each as if it were trained alone: none twice, none lost."""
 
 import json
+import re
 import shlex
 import threading
 import time
@@ -210,6 +211,7 @@ def test_what_the_method_does_not_ask_by_is_refused_and_not_passed_over(
     )
 
 
+STARTS = ({"init": "vocabulary"}, {"prefix.init": "zeros"}, {"prefix.hidden": 4})
 RATE_OF_PROMPT, RATE_OF_LM = {"train.learning_rate": 0.5}, {"train.lm_learning_rate": 0.5}
 
 
@@ -219,15 +221,29 @@ RATE_OF_PROMPT, RATE_OF_LM = {"train.learning_rate": 0.5}, {"train.lm_learning_r
         ({"method": "fine-tune", **RATE_OF_PROMPT}, "not trained by fine-tune"),
         ({"method": "p-tuning", **RATE_OF_LM}, "not trained by p-tuning"),
         ({"method": "manual", "train.steps": 3}, "manual trains nothing"),
+        ({"pet.repetitions": 3}, "is of methods pet and ipet, and the method is p-tuning"),
+        ({"pet.distil.steps": 3}, "is of methods pet and ipet, and the method is p-tuning"),
+        ({"method": "pet", "pet.growth": 3}, "is of method ipet, and the method is pet"),
+        ({"combine": "vote"}, "one answers the rows of films with p-tuning"),
+        ({"data.references": 2}, "the answers of films are no texts"),
+        ({"method": "contrastive", "reading.by": "soft"}, "its own reader (linear)"),
+        *(({"continue_from": ".", **start}, "this one goes on from") for start in STARTS),
+        ({"method": "head", "encoder": "lstm"}, "head asks films without any"),
+        ({"method": "regression", "init": "vocabulary"}, "regression asks films without such"),
+        ({"method": "optiprompt", "init": "vocabulary"}, "optiprompt asks films without such"),
+        ({"prefix.init": "zeros"}, "p-tuning asks films without one"),
     ],
 )
 def test_what_a_training_would_not_read_is_refused_and_not_passed_over(
     folder, capsys, entry, message
 ):
+    with (folder / "films.yaml").open("a") as file:
+        file.write('patterns: ["{text} is {mask}"]\n')
     (folder / "sweep.yaml").write_text(json.dumps({"tasks": "films.yaml", "list": [entry]}))
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         read_sweep(folder / "sweep.yaml")
-    options = [text for key, value in entry.items() for text in (f"--{key}", str(value))]
+    named = {key.replace("continue_from", "from"): str(value) for key, value in entry.items()}
+    options = [text for key, value in named.items() for text in (f"--{key}", value)]
     with pytest.raises(SystemExit) as ended:
         main.main(["train", "films.yaml", *options])
     assert ended.value.code == 2 and message in capsys.readouterr().err

@@ -84,6 +84,11 @@ def test_a_search_is_refused_before_anything_starts(folder, monkeypatch):  # noq
     refused("a seed is no setting to choose", search=("train.seed=0..5",), trials=3)
     refused("is the sweep's to say", search=("out=a,b",), trials=3)
     refused("trains nothing", search=("method=manual,p-tuning",), trials=3)
+    beside = ("method=p-tuning,p-tuning-v2", "encoder=table,lstm")  # the file has encoder: table
+    (folder / "films.yaml").write_text(
+        (folder / "films.yaml").read_text() + 'patterns: ["{text} is {mask}"]\n'
+    )
+    refused("encoder says how soft tokens are made", search=beside, trials=3)
     several = ("this run has several: leave --prune out", {"prune": True, "trials": 3})
     refused(several[0], search=("method=p-tuning,pet",), **several[1])
     (folder / "sweep.yaml").write_text("tasks: films.yaml\nlist: [{prompt_by: label}]")

@@ -73,6 +73,46 @@ def test_what_a_task_trains_beside_its_method_has_its_rate(options, name):
     check(**options, train={name: 0.1})
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "pet", "pet": {"repetitions": 2, "distil": {"steps": 3}}},
+        {"method": "ipet", "pet": {"growth": 3}},
+        {"method": "manual", "combine": "vote", "patterns": ["{x} {mask}", "{x}: {mask}"]},
+        {"combine": "vote", "prompts": 2},
+        {"labels": {}, "patterns": [], "data": {"references": 2}},
+        {"method": "head", "reading": {"by": "head"}},
+        {"encoder": "mlp", "init": "vocabulary"},
+        {"method": "optiprompt", "encoder": "mlp"},
+        {"method": "p-tuning-v2", "prefix": {"init": "zeros", "hidden": 4, "gates": True}},
+        {"continue_from": "p", "template": "", "patterns": [], "encoder": "mlp"},
+        {"continue_from": "p", "template": "", "patterns": [], "combine": "vote", "prompts": 2},
+        {"method": "auto", "init": "vocabulary"},  # what auto refuses, it refuses itself
+    ],
+)
+def test_what_a_training_reads_is_taken(options):
+    check(**options)
+
+
+OF_NO_METHOD = [
+    {"pet": {"repetitions": 3}},
+    {"combine": "vote"},
+    {"data": {"references": 2}},
+    {"reading": {"by": "soft"}},
+    {"encoder": "mlp", "init": "vocabulary"},
+    {"prefix": {"init": "zeros", "hidden": 4}},
+]
+
+
+@pytest.mark.parametrize("settings", OF_NO_METHOD)
+def test_what_stands_in_the_file_may_stay_and_what_is_set_back_is_not_set(settings):
+    check(settings, method="regression")
+    as_usual = {name: TaskConfig.model_fields[name].default for name in settings}
+    check(settings, method="regression", **as_usual)
+    with pytest.raises(ConfigError, match="leave it out"):
+        check(method="regression", **settings)
+
+
 def test_of_several_methods_one_has_to_read_a_setting():
     form = TaskForm(name="t")
     trainings = {name: (form, METHODS[name]) for name in ("manual", "p-tuning", "fine-tune")}

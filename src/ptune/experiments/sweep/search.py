@@ -8,6 +8,7 @@ time. The runs are those of any sweep, so another process goes on with them wher
 """
 
 import functools
+import itertools
 import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -132,7 +133,8 @@ class Search:
         return sum(max(0, self.trials - count) for count in begun)
 
     def check(self) -> list[SweepRun]:
-        """Make a run at either end of each range, and of each value; return those of the first.
+        """Make a run at either end of each range, and of each value, with each value of a list that
+        is chosen with it; return those of the first.
 
         Raises:
             ConfigError: a setting is none, cannot have such a value, or stands in the file too.
@@ -148,12 +150,7 @@ class Search:
         checked = []
         first = {key: values.ends[0] for key, values in self.space.items()}
         for point in self.points:
-            tried = [first]
-            tried += [
-                {**first, key: value}
-                for key, values in self.space.items()
-                for value in values.ends[1:]
-            ]
+            tried = [first, *({**first, **pair} for pair in self._pairs())]
             runs = [self._run(point, {**point.seeds[0], **chosen}) for chosen in tried]
             if untrained := next((run for run in runs if _trains_nothing(run)), None):
                 raise ConfigError(
@@ -167,6 +164,16 @@ class Search:
                 )
             checked.append(runs[0])
         return checked
+
+    def _pairs(self) -> Iterator[dict[str, Any]]:
+        """The ends of each range and each value of a list, alone and, where one of two settings is
+        a list's, with those of the other, beside which it may not be read."""
+        ends = {key: values.ends for key, values in self.space.items()}
+        yield from ({key: value} for key in ends for value in ends[key])
+        for pair in itertools.combinations(ends, 2):
+            if any(isinstance(self.space[key], Choice) for key in pair):
+                for values in itertools.product(*(ends[key] for key in pair)):
+                    yield dict(zip(pair, values))
 
     def claim(self) -> None:
         """Write down what is searched, so that the folder goes on with the same alone.
