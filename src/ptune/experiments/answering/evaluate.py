@@ -11,14 +11,10 @@ from ptune.experiments.answering.saved_model import decoding_of, load_model
 from ptune.experiments.answering.streams.answer_batches import in_form, options_for
 from ptune.experiments.options import EvaluateConfig
 from ptune.metrics import intervals, text_words
-from ptune.model.prompt_model import PromptModel, Row, Task
+from ptune.model.prompt_model import PromptModel, Row
 from ptune.model.rows.examples import Shortening
 from ptune.model.running.label_answers import check_one_label
-from ptune.settings import (
-    FileConfig,
-    LayoutConfig,
-    part_of,
-)
+from ptune.settings import FileConfig, part_of
 from ptune.survey.text_checks import unknown_text
 from ptune.tasks.judging import judge_labels, judge_texts
 from ptune.tasks.judging.label_details import LabelDetails
@@ -35,13 +31,7 @@ def evaluate(
     model = load_model(config.prompt, config.lm, config.device, config.dtype)
     task = model.tasks[0].task
     skipped: list[str] | None = [] if config.skip_bad_lines else None
-    rows = _rows_with_answers(config, task.layout, task.target, skipped=skipped, report=report)
-    if config.label_separator is not None:
-        rows = _with_label_sets(rows, task, config.label_separator)
-    if skipped is not None:
-        rows = _fitting(model, rows, skipped)
-    if not rows:
-        raise DataError(f"{config.data} holds no row that can be scored. {' '.join(skipped or ())}")
+    rows = _rows_with_answers(config, model, skipped=skipped, report=report)
     for sentence in unknown_text.check(
         [(f"{config.data}", _texts(model, rows))], model.lm.tokens, config.allow_unknown
     ):
@@ -101,25 +91,6 @@ def _texts(model: PromptModel, rows: Sequence[Row]) -> list[str]:
     return [text for text in texts if text.strip()]
 
 
-def _with_label_sets(rows: Sequence[Row], task: Task, separator: str) -> list[Row]:
-    """Rows whose labels, split by a separator, are lists.
-
-    Raises:
-        ConfigError: a row has one label.
-        DataError: what a row holds is no labels.
-    """
-    if not task.multi_label:
-        raise ConfigError(
-            f"--label-separator is for rows with several labels, and a row of {task.name} has one."
-        )
-    return [
-        changed(row, {**row, task.target: label_names(row[task.target], separator)})
-        if task.target in row
-        else row
-        for row in rows
-    ]
-
-
 def _fitting(model: PromptModel, rows: Sequence[Row], skipped: list[str]) -> list[Row]:
     """The rows that can be asked and that hold what is right.
 
@@ -139,23 +110,49 @@ def _fitting(model: PromptModel, rows: Sequence[Row], skipped: list[str]) -> lis
     return fitting
 
 
+def _with_label_set(row: Row, target: str, separator: str) -> Row:
+    """A row whose labels, split by a separator, are a list; as it is where it holds no labels."""
+    with contextlib.suppress(DataError, KeyError):
+        return changed(row, {**row, target: label_names(row[target], separator)})
+    return row
+
+
 def _rows_with_answers(
     config: EvaluateConfig,
-    layout: LayoutConfig,
-    target: str,
+    model: PromptModel,
     *,
     skipped: list[str] | None,
     report: Callable[[str], None],
 ) -> Sequence[Row]:
-    """The rows of the file that is to be scored, read as the prompt's own files were."""
+    """The rows of the file that is to be scored, read as the prompt's own files were.
+
+    Args:
+        skipped: gets what is wrong with lines and rows that are left out; None where none may be.
+
+    Raises:
+        ConfigError: labels are to be split, and a row has one.
+        DataError: a line is bad, or no row can be scored.
+    """
     notes: list[str] = []
-    options = options_for(config.data, part_of(FileConfig, config), layout)
-    rows = in_form(
-        layout,
+    task, separator = model.tasks[0].task, config.label_separator
+    if separator is not None and not task.multi_label:
+        raise ConfigError(
+            f"--label-separator is for rows with several labels, and a row of {task.name} has one."
+        )
+    options = options_for(config.data, part_of(FileConfig, config), task.layout)
+    read = in_form(
+        task.layout,
         config.form,
         lambda form: rows_of(config.data, form, skipped=skipped, options=options, notes=notes),
     )
     for note in notes:
         report(note)
-    names = layout.relabel.get(config.split) if config.split != "none" else None
-    return with_labels_of(rows, names, target, path=config.data, split=config.split)
+    names = task.layout.relabel.get(config.split) if config.split != "none" else None
+    rows = with_labels_of(read, names, task.target, path=config.data, split=config.split)
+    if separator is not None:
+        rows = [_with_label_set(row, task.target, separator) for row in rows]
+    if skipped is not None:
+        rows = _fitting(model, rows, skipped)
+    if not rows:
+        raise DataError(f"{config.data} holds no row that can be scored. {' '.join(skipped or ())}")
+    return rows
