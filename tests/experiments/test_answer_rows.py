@@ -478,6 +478,18 @@ def test_a_prompt_reads_files_as_it_was_trained_to(folder, capsys):
     assert evaluated["rows"] == 1
 
 
+def test_options_of_written_answers_are_refused_where_labels_are_answered(folder):
+    trained(folder)
+    for given, message in (
+        ({"decoding": {"beams": 3}}, "decoding says how answers are written"),
+        ({"parts": "label"}, "parts gives the figures of written answers apart"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            evaluate.evaluate(
+                EvaluateConfig(prompt=folder / "out", data=folder / "rows.jsonl", **given)
+            )
+
+
 def test_labels_are_renamed_as_they_were_in_training(folder):
     others = [{**row, "label": {"good": "4", "bad": "0"}[row["label"]]} for row in ROWS] + [
         {**ROWS[0], "label": "2"}
@@ -912,6 +924,15 @@ def test_shortened_rows_are_told_and_marked(prompts, tmp_path, kind):
     ]
     text, _ = answered(prompts / kind, tmp_path / "rows.jsonl", tmp_path, "out.csv", explain=True)
     assert [int(row["ptune_shortened"]) for row in csv.DictReader(io.StringIO(text))] == cut
+
+
+def test_a_length_penalty_without_beams_is_refused(prompts, tmp_path):
+    write(tmp_path / "rows.jsonl", ROWS[:3])
+    rows, message = tmp_path / "rows.jsonl", "--decoding: length_penalty is of a search with beams"
+    with pytest.raises(ConfigError, match=message):
+        answered(prompts / "writes", rows, tmp_path, decoding=DecodingOverrides(length_penalty=9))
+    both = DecodingOverrides(length_penalty=9, beams=2)
+    assert answered(prompts / "writes", rows, tmp_path, decoding=both)[0].count("\n") == 3
 
 
 def test_an_ensemble_gives_the_texts_of_all_its_members(prompts, tmp_path):

@@ -127,6 +127,15 @@ def test_bad_lines_are_counted_and_the_first_five_shown(tmp_path, capsys):
     assert "... and 2 more." in printed and "line 14" in printed
 
 
+@pytest.mark.parametrize("option", ["--sample", "--max-length"])
+def test_options_of_counting_tokens_need_an_lm(tmp_path, capsys, option):
+    (tmp_path / "a.csv").write_text(table(ROWS))
+    code, printed = check(capsys, tmp_path / "a.csv", option, "3")
+    assert code == 2 and f"{option} is of counting tokens: name an --lm too" in printed
+    code, printed = check(capsys, tmp_path / "a.csv", option, "20", "--lm", "builtin")
+    assert code == 0 and "is of counting tokens" not in printed
+
+
 def test_a_yaml_that_training_refuses_is_told_as_that(tmp_path, capsys):
     rows = [*ROWS[:6], ("", "post"), *ROWS[6:], ("the parcel came", "")]
     (tmp_path / "a.csv").write_text(table(rows))

@@ -255,7 +255,8 @@ def test_a_pattern_is_chosen_without_test_rows(folder, select, monkeypatch):
 
     monkeypatch.setattr(compare_checks, "rehearse", lambda *given: None)
     monkeypatch.setattr(compare_methods, "judge", watched)
-    run(folder, methods="manual+fine-tune", select=select, seeds=1, splits=2)
+    halves = {"splits": 2} if select == "splits" else {}
+    run(folder, methods="manual+fine-tune", select=select, seeds=1, **halves)
     assert [size for size, _ in judged] == [
         *{"first": [], "zero-shot": [8] * 4, "splits": [4] * 8}[select],
         12,
@@ -533,6 +534,7 @@ def test_the_next_sentence_head(folder):
         ({"shots": "16,x"}, "--shots takes whole numbers"),
         ({"methods": "fine-tune"}, "no method 'fine-tune'"),
         ({"dtype": "float16"}, "not tuned in float16"),
+        ({"splits": 9}, "--splits is of --select splits, and patterns are chosen by zero-shot"),
         (
             {"methods": "manual+fine-tune,pet", "train": {"learning_rate": 0.5}},
             "not trained by manual+fine-tune, pet",

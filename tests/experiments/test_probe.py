@@ -318,6 +318,10 @@ def test_wrong_arguments(world, tmp_path):
         ({"methods": ","}, "No method is named"),
         ({"methods": "manual", "init": "zeros"}, "--init is of methods that train a prompt"),
         ({"methods": "fine-tune", "train": {"learning_rate": 1}}, "not trained by fine-tune"),
+        *(
+            ({f"search_{name}": 3}, f"--search-{name} is of")
+            for name in ("rows", "steps", "budget")
+        ),
     ):
         with pytest.raises(ConfigError, match=message):
             probe(config(world, tmp_path / "x", **more))

@@ -94,7 +94,8 @@ def test_the_control_has_random_weights_and_the_same_form(folder, tmp_path):
     assert first.fingerprint() == again.fingerprint() != other.fingerprint()
     assert lm.fingerprint() == before != first.fingerprint()
     assert torch.equal(torch.get_rng_state(), state) and first.kind == lm.kind
-    plain = run(folder, tmp_path / "plain", search="", corpus=[])
-    control = run(folder, tmp_path / "control", search="", corpus=[], control="random-lm")
+    unsearched = {"search": "", "corpus": [], "search_rows": 100, "search_steps": 60}  # by default
+    plain = run(folder, tmp_path / "plain", **unsearched)
+    control = run(folder, tmp_path / "control", **unsearched, control="random-lm")
     assert control.settings["lm"].endswith("random weights")
     assert control.methods["manual"] != plain.methods["manual"]

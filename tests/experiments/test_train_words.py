@@ -148,6 +148,12 @@ def test_a_column_of_answers_is_parted_as_the_others_are(world, trained, tmp_pat
     assert re.fullmatch(expected, out.read_bytes().decode())
 
 
+def test_words_have_no_list_of_scores_of_which_some_could_be_left_out(world, trained, capsys):
+    with pytest.raises(SystemExit):
+        main.main(["predict", str(world / "out"), "--data", str(world / "dev.conll"), "--top", "1"])
+    assert "leave --top out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -19,6 +19,7 @@ from ptune.survey.text_checks import unknown_text
 from ptune.tasks.judging import judge_labels, judge_texts
 from ptune.tasks.judging.label_details import LabelDetails
 from ptune.tasks.layouts.forms import rows_of
+from ptune.tasks.resolved.refusals import not_written
 from ptune.tasks.rows.row_labels import changed, with_labels_of
 
 
@@ -30,6 +31,8 @@ def evaluate(
     else is asked for."""
     model = load_model(config.prompt, config.lm, config.device, config.dtype)
     task = model.tasks[0].task
+    if model.tasks[0].verbalizer is not None:
+        _check_written(config)
     skipped: list[str] | None = [] if config.skip_bad_lines else None
     rows = _rows_with_answers(config, model, skipped=skipped, report=report)
     for sentence in unknown_text.check(
@@ -79,6 +82,18 @@ def evaluate(
     if details.intervals:
         report(intervals.sentence(details.intervals))
     return {**figures, "rows": float(len(rows))}
+
+
+def _check_written(config: EvaluateConfig) -> None:
+    """Refuse options of written answers, of which the prompt has none.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if config.decoding.model_dump(exclude_none=True):
+        raise not_written("decoding")
+    if config.parts is not None:
+        raise not_written("parts")
 
 
 def _texts(model: PromptModel, rows: Sequence[Row]) -> list[str]:

@@ -48,6 +48,11 @@ def predict(config: PredictConfig, report: Callable[[str], None] = terminal.prin
         _check_submission(config, form)
     if is_conll(config.out):
         _check_conll(config, model, form)
+    if config.top is not None and isinstance(model.tasks[0].verbalizer, WordLabels):
+        raise ConfigError(
+            f"--top leaves out scores of labels, and {config.prompt} gives each word the score of "
+            "its own label alone: leave --top out."
+        )
     answer_all(
         answering, report, workers_of(ray, config.model_dump(mode="json"), _predicting_apart)
     )

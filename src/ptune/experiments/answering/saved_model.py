@@ -25,9 +25,13 @@ def load_model(
 
 
 def decoding_of(model: PromptModel, given: DecodingOverrides) -> DecodingConfig:
-    """The task's own settings, with those that are given in their place."""
+    """The task's own settings, with those that are given in their place.
+
+    Raises:
+        ConfigError: they do not go together, or one that is given is not read beside the others.
+    """
     try:
-        return DecodingConfig.model_validate(
+        decoding = DecodingConfig.model_validate(
             {
                 **model.tasks[0].task.decoding.model_dump(),
                 **given.model_dump(exclude_none=True),
@@ -35,3 +39,9 @@ def decoding_of(model: PromptModel, given: DecodingOverrides) -> DecodingConfig:
         )
     except ValidationError as error:
         raise ConfigError(f"--decoding: {reason(error.errors()[0])}.") from error
+    if given.length_penalty not in (None, 1.0) and decoding.beams == 1:
+        raise ConfigError(
+            "--decoding: length_penalty is of a search with beams: set beams to 2 or more, or "
+            "leave it out."
+        )
+    return decoding

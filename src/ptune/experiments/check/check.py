@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ptune.base import terminal
-from ptune.errors import DataError, PtuneError, nearest
+from ptune.errors import ConfigError, DataError, PtuneError, nearest
 from ptune.experiments.check import check_files, check_page, check_task_text
 from ptune.experiments.check.check_files import Checked, CheckedFile, Row, plain_text
 from ptune.experiments.options import CheckConfig
@@ -55,7 +55,15 @@ def check(config: CheckConfig, report: Callable[[str], None] = terminal.print_li
 
 
 def _check_rows(config: CheckConfig) -> tuple[Checked, Counts]:
-    """Look at plain files of rows, and write the task that reads them."""
+    """Look at plain files of rows, and write the task that reads them.
+
+    Raises:
+        ConfigError: an option is of counting tokens, and no LM is named.
+    """
+    for name in ("sample", "max_length"):
+        if config.lm is None and getattr(config, name) != CheckConfig.model_fields[name].default:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{option} is of counting tokens: name an --lm too, or leave it out.")
     files = check_files.files_of(config.files, part_of(FileConfig, config), config.form)
     checked = check_files.survey(files, lambda first: _roles(config, files, first), plain_text)
     reading = _reading(config.lm)

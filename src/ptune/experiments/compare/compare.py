@@ -166,6 +166,11 @@ def _asked(config: CompareConfig, ranks: Ranks) -> tuple[list[str], list[TaskPar
     )
     if config.demonstrations is not None:
         demonstrations.check([task.form for task in tasks], config.demonstrations)
+    if config.select != "splits" and config.splits != CompareConfig.model_fields["splits"].default:
+        raise ConfigError(
+            f"--splits is of --select splits, and patterns are chosen by {config.select}: add "
+            "--select splits, or leave --splits out."
+        )
     methods = [METHODS[name] for name in names if name in METHODS]
     check_rates(config.train, [(task.form, one) for task in tasks for one in methods])
     return names, tasks

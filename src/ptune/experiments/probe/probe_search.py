@@ -10,6 +10,7 @@ from typing import Any
 
 from ptune.base.file_names import file_name
 from ptune.errors import ConfigError, nearest
+from ptune.experiments.options import ProbeConfig
 from ptune.experiments.probe.probe_trials import Plan, ProbeTask, Searches, answers, judged
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Task
@@ -63,7 +64,8 @@ def searches_of(
         rows, steps, budget: of each search.
 
     Raises:
-        ConfigError: a kind of search is unknown, or there is nothing to mine from.
+        ConfigError: a kind of search is unknown, there is nothing to mine from, or a setting of
+            searches stands without one.
     """
     text = ",".join(COLUMNS) if text == "all" else text
     kinds = [part.strip() for part in text.split(",") if part.strip()]
@@ -72,6 +74,11 @@ def searches_of(
     if not kinds:
         if corpus:
             raise ConfigError("--corpus is of --search mine: name that too, or leave it out.")
+        for name, value in {"rows": rows, "steps": steps, "budget": budget}.items():
+            if value != ProbeConfig.model_fields[f"search_{name}"].default:
+                raise ConfigError(
+                    f"--search-{name} is of a search: name one by --search, or leave it out."
+                )
         return None
     columns = {
         kind: [Method(name, title, "", "nothing") for name, title in COLUMNS[kind].items()]

@@ -256,12 +256,18 @@ def check_written(config: TaskConfig, form: TaskForm) -> None:
     if form.answers.are_written:
         return
     default = TaskConfig(name="default")
-    for name, purpose in OF_WRITTEN.items():
+    for name in OF_WRITTEN:
         if getattr(config, name) != getattr(default, name):
-            raise ConfigError(
-                f"{name} {purpose}, and this task has labels or places in its rows: leave {name} "
-                "out."
-            )
+            raise not_written(name)
+
+
+def not_written(name: str) -> ConfigError:
+    """What says that a setting of written answers (``OF_WRITTEN``) stands where none are
+    written."""
+    return ConfigError(
+        f"{name} {OF_WRITTEN[name]}, and this task has labels or places in its rows: leave {name} "
+        "out."
+    )
 
 
 def check_only(form: TaskForm, method: Method, output: Output) -> None:
