@@ -326,6 +326,12 @@ def test_a_tuned_lm_is_taken_from_the_folder(lm, tmp_path, monkeypatch):
             ConfigError,
             "not trained by p-tuning",
         ),
+        ({"dev_share": "0.2"}, ConfigError, "dev_share is a share of the rows.*it is '0.2'"),
+        ({"dev_share": 5.0, "method": "auto"}, ConfigError, "dev_share is a share of the rows"),
+        ({"minutes": -3, "method": "auto"}, ConfigError, "minutes: Input should be greater than 0"),
+        ({"minutes": float("inf"), "method": "auto"}, ConfigError, "minutes: .*finite number"),
+        ({"minutes": -3}, ConfigError, "minutes: Input should be greater than 0"),
+        ({"minutes": 3}, ConfigError, "minutes is what method auto may take.*is p-tuning: leave"),
     ],
 )
 def test_faults_of_parameters(lm, options, error, message):

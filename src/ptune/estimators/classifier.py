@@ -15,7 +15,7 @@ from ptune.lm.language_model import LanguageModel
 from ptune.selection import training
 from ptune.selection.choice import MINUTES, Selection, choose
 from ptune.survey import proposals
-from ptune.tasks.resolved import resolve
+from ptune.tasks.resolved import refusals, resolve
 from ptune.tasks.resolved.task_form import Learning, TaskForm
 from ptune.tasks.schema import AUTO, TaskConfig
 
@@ -42,7 +42,7 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         max_length: tokens of an input at most.
         random_state: of the rows that are kept back, the initialisation and the order of rows.
         device, dtype: as in ``LanguageModel.load``.
-        minutes: what "auto" may take.
+        minutes: what "auto" may take; a named method takes none.
 
     Attributes:
         classes_: the labels, sorted.
@@ -94,6 +94,8 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
             ValueError: rows or labels that cannot be.
             PtuneError: the LM, the template, the words or the settings are at fault.
         """
+        self._check_dev_share()
+        self._check_minutes()
         chosen = None if self.method == AUTO else self._method()
         if chosen is None and self.train:
             raise ConfigError(
@@ -129,6 +131,17 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         self.words_ = dict(form.answers.labels)
         return self
 
+    def _check_minutes(self) -> None:
+        """Refuse minutes that are no time, and those of a choice where a method is named.
+
+        Raises:
+            ConfigError: it is so.
+        """
+        if self.minutes != MINUTES:
+            config = TaskConfig(name="classifier", method=self.method, minutes=self.minutes)
+            if self.method != AUTO:
+                refusals.check_minutes(config)
+
     def _choose(
         self, form: TaskForm, learning: Learning, lm: LanguageModel, rows: Sequence[Row]
     ) -> None:
@@ -138,7 +151,7 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
             PtuneError: no method fits, or the training diverged.
         """
         self.selection_, chosen = choose(
-            form, lm, rows, learning=learning, minutes=self.minutes, tune_lm=False
+            form, lm, rows, learning=learning, minutes=float(self.minutes or MINUTES), tune_lm=False
         )
         trained = training.train(chosen, lm, rows, confidence=self.selection_.confidence)
         self.model_ = trained.model

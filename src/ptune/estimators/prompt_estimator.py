@@ -1,5 +1,6 @@
 """What the classifier and the generator share: parameters, rows, the LM, training, saving."""
 
+import numbers
 import pathlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -192,8 +193,10 @@ class PromptEstimator(BaseEstimator):
 
         Raises:
             ValueError: there are no rows.
-            ConfigError: the method is not one that rows with answers alone can train.
+            ConfigError: the method is not one that rows with answers alone can train, or dev_share
+                is no share.
         """
+        self._check_dev_share()
         chosen = self._method()
         return chosen, self._rows(X, reset=True)
 
@@ -351,14 +354,21 @@ class PromptEstimator(BaseEstimator):
         self.model_ = model
         self.template_ = model.tasks[number].task.template.source
 
+    def _check_dev_share(self) -> None:
+        """Refuse a ``dev_share`` that is no share.
+
+        Raises:
+            ConfigError: it is none.
+        """
+        if not isinstance(self.dev_share, numbers.Real) or not 0 <= self.dev_share < 1:
+            raise ConfigError(
+                "dev_share is a share of the rows, from 0 (dev is what is learned from) up to 1, "
+                f"and it is {self.dev_share!r}."
+            )
+
     def _halves(self, rows: list[Row], strata: Sequence[Any] | None) -> tuple[list[Row], list[Row]]:
         """Rows to learn from, and rows by which the best state is chosen; the same ones where there
         are too few to part."""
-        if not 0 <= self.dev_share < 1:
-            raise ConfigError(
-                "dev_share is a share of the rows, from 0 (dev is what is learned from) up to 1, "
-                f"and it is {self.dev_share}."
-            )
         held_out = round(self.dev_share * len(rows))
         classes = len(set(strata)) if strata is not None else 1
         if (
