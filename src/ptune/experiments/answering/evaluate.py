@@ -36,7 +36,7 @@ def evaluate(
     skipped: list[str] | None = [] if config.skip_bad_lines else None
     rows = _rows_with_answers(config, model, skipped=skipped, report=report)
     for sentence in unknown_text.check(
-        [(f"{config.data}", _texts(model, rows))], model.lm.tokens, config.allow_unknown
+        [("The rows", _texts(model, rows))], model.lm.tokens, config.allow_unknown
     ):
         report(sentence)
     metrics, shortening = config.metrics or task.metrics, Shortening()
