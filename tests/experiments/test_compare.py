@@ -534,6 +534,7 @@ def test_the_next_sentence_head(folder):
         ({"shots": "16,x"}, "--shots takes whole numbers"),
         ({"methods": "fine-tune"}, "no method 'fine-tune'"),
         ({"dtype": "float16"}, "not tuned in float16"),
+        ({"train": {"seed": 3}}, "--train.seed is the number of each draw here: --seeds"),
         ({"splits": 9}, "--splits is of --select splits, and patterns are chosen by zero-shot"),
         (
             {"methods": "manual+fine-tune,pet", "train": {"learning_rate": 0.5}},

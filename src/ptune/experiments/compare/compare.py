@@ -171,6 +171,11 @@ def _asked(config: CompareConfig, ranks: Ranks) -> tuple[list[str], list[TaskPar
             f"--splits is of --select splits, and patterns are chosen by {config.select}: add "
             "--select splits, or leave --splits out."
         )
+    if config.train.seed is not None:
+        raise ConfigError(
+            "--train.seed is the number of each draw here: --seeds says how many draws there are, "
+            "and data.seed in a task's file which is the first."
+        )
     methods = [METHODS[name] for name in names if name in METHODS]
     check_rates(config.train, [(task.form, one) for task in tasks for one in methods])
     return names, tasks
