@@ -116,8 +116,9 @@ def test_a_baked_prompt_answers_exactly_as_the_unbaked(encoder):
 def test_more_short_rows_than_long_ones_share_a_batch(monkeypatch):
     """A limit that is given is kept whatever the lengths, and the scores are the same."""
     model = one()
-    short = [{"text": "film", "label": "ab"[n % 2]} for n in range(40)]
-    long = [{"text": "great film " * 15, "label": "a"} for _ in range(20)]
+    words = [word for word, n in model.lm.tokens.tokenizer.get_vocab().items() if word.isalpha()]
+    short = [{"text": words[n], "label": "ab"[n % 2]} for n in range(40)]
+    long = [{"text": words[n] + " film" * 29, "label": "a"} for n in range(20)]
     sizes: list[int] = []
     read = model.lm.read_rows
     monkeypatch.setattr(

@@ -92,17 +92,32 @@ def run_rows(
     rows: Sequence[tuple[int, EncodedRow]],
     learned: PromptVectors | None = None,
 ) -> list[FillOutput]:
-    """Run rows, each with the number of its task, as one batch."""
+    """Run rows, each with the number of its task, as one batch. Where nothing is learned, the LM
+    runs rows that are the same for it once, such as a text that several verbalizers read."""
     learned = learned or prompt_vectors(model, [task for task, _ in rows])
     prompts = [
         learned.places.get(model.tasks[task].prompt, -1) if row.has_prompt else -1
         for task, row in rows
     ]
+    asked = list(zip(prompts, [row for _, row in rows]))
+    distinct = asked if torch.is_grad_enabled() else list(dict.fromkeys(asked))
+    outputs = _read(model, distinct, learned)
+    if len(distinct) == len(asked):
+        return outputs
+    output_of = dict(zip(distinct, outputs))
+    return [output_of[row] for row in asked]
+
+
+def _read(
+    model: "PromptModel", rows: Sequence[tuple[int, EncodedRow]], learned: PromptVectors
+) -> list[FillOutput]:
+    """What the LM says to rows, each with the place of its prompt, or -1."""
+    prompts, encoded = [prompt for prompt, _ in rows], [row for _, row in rows]
     hidden, features, scores = model.lm.read_rows(
-        [row for _, row in rows], prompts, learned.vectors, learned.prefixes
+        encoded, prompts, learned.vectors, learned.prefixes
     )
-    sizes = [len(row.answer_positions) for _, row in rows]
-    scored = [len(row.answer_positions) if row.is_scored else 0 for _, row in rows]
+    sizes = [len(row.answer_positions) for row in encoded]
+    scored = [len(row.answer_positions) if row.is_scored else 0 for row in encoded]
     parts = [None] * len(sizes) if features is None else features.split(scored)
     log_probs = scores.log_softmax(-1).split(scored)
     return [FillOutput(*values) for values in zip(log_probs, hidden.split(sizes), parts)]

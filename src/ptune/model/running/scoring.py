@@ -23,6 +23,7 @@ from ptune.model.running.forward import (
 )
 from ptune.model.running.stepwise import is_stepwise, spelt_scores, stepwise_words
 from ptune.model.task import Row
+from ptune.template.language import EncodedRow
 
 if TYPE_CHECKING:
     from ptune.model.prompt_model import PromptModel
@@ -42,7 +43,7 @@ def score_examples(
     numbers = range(len(examples))
     stepwise = [i for i in numbers if is_stepwise(model, examples[i])]
     spelt = {i: row for i in numbers if isinstance(row := examples[i], SpanExample)}
-    together = sorted(set(numbers) - {*stepwise, *spelt}, key=lambda i: (examples[i].length, i))
+    together = _in_order(model, examples, sorted(set(numbers) - {*stepwise, *spelt}))
     scores: dict[int, torch.Tensor] = {}
     for batch in _batches(examples, together, limit, rows):
         scores |= _scores_of_batch(model, examples, batch, learned)
@@ -53,6 +54,21 @@ def score_examples(
         scores[number] = model.reader(task).scores(inputs, bound)[0].cpu()
     scores |= dict(zip(spelt, spelt_scores(model, list(spelt.values()), learned, rows)))
     return [scores[number] for number in numbers]
+
+
+def _in_order(
+    model: "PromptModel", examples: Sequence[Example], numbers: Sequence[int]
+) -> list[int]:
+    """The numbers of the examples, those of like length beside each other, and among them those
+    that are the same for the LM, which runs the latter once."""
+    first_of: dict[tuple[int, tuple[EncodedRow, ...]], int] = {}
+
+    def place(number: int) -> tuple[int, int]:
+        example = examples[number]
+        same_for_lm = model.tasks[example.task].prompt, example.fills
+        return example.length, first_of.setdefault(same_for_lm, number)
+
+    return sorted(numbers, key=place)
 
 
 def _batches(
