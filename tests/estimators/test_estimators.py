@@ -347,6 +347,24 @@ def test_a_shared_lm_is_not_tuned():
         estimator.fit(TEXTS, LABELS)
 
 
+@pytest.mark.parametrize("dev_share", [0.2, 0.5])
+def test_no_row_that_is_kept_back_has_the_text_of_another(lm, monkeypatch, dev_share):
+    parts, fit = [], prompt_estimator.train_prompts
+
+    def fit_noted(model, data, *more, **options):
+        parts.extend(data.values())
+        return fit(model, data, *more, **options)
+
+    monkeypatch.setattr(prompt_estimator, "train_prompts", fit_noted)
+    rows = [*TEXTS, *(text.upper() for text in TEXTS)]
+    estimator = PromptClassifier(lm, method="p-tuning", train=SHORT, dev_share=dev_share)
+    estimator.fit(rows, LABELS * 2)
+    ((train, dev),) = parts
+    assert sorted(row["text"] for row in [*train, *dev]) == sorted(rows)
+    assert len(dev) == 20 * dev_share
+    assert not {row["text"].lower() for row in train} & {row["text"].lower() for row in dev}
+
+
 def test_a_generator(writer, tmp_path):
     settings = {"decoding": {"max_new_tokens": 4}, "train": SHORT, "random_state": 3}
     fitted = PromptGenerator(writer, **settings).fit(TEXTS, ["a great film"] * 10)

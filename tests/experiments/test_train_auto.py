@@ -68,6 +68,20 @@ def test_the_result_is_a_prompt_folder_that_answers_as_what_was_trained(task):
     assert resumed.figures == run.figures and "is finished" in lines[-1]
 
 
+def test_odd_rows_are_reported(task):
+    """Rows for dev are learned from as well, so that a text of theirs in train is no leakage."""
+    for split, repeated in (("dev", ROWS[0]), ("test", ROWS[8])):
+        with open(getattr(task.data, split), "a") as file:
+            file.write(json.dumps({**repeated, "text": repeated["text"].upper()}) + "\n")
+    lines = []
+    run = train_auto.train(task, lines.append)
+    leakage = "Leakage: test has 1 row with a text that dev has too (line 7 has that of line 1)."
+    assert leakage in lines and leakage in run.data_findings
+    assert leakage in (task.out / "report.html").read_text()
+    shared = "dev has 1 row with a text that train has too (line 5 has that of line 1)."
+    assert shared in run.data_findings and lines.count(shared) == 0
+
+
 def test_test_rows_choose_nothing(task):
     train_auto.train(task, lambda line: None)
     kept = (task.out / "prompt.safetensors").read_bytes()

@@ -44,18 +44,27 @@ def of(name, lm, **settings):
 
 def test_folds_have_as_many_rows_of_each_label_and_keep_equal_texts_together():
     rows = [*ROWS, {"text": "one of its kind", "label": "other"}, ROWS[0], ROWS[0]]
-    fold_of = folds(rows, "label", 3, seed=0)
+    fold_of = folds(TASK, rows, 3, seed=0)
     assert fold_of[12] == ALWAYS_LEARNED
     assert fold_of[0] == fold_of[13] == fold_of[14]
     sizes = Counter((row["label"], fold) for row, fold in zip(ROWS, fold_of))
     assert set(sizes.values()) == {2} and len(sizes) == 6
-    assert folds(rows, "label", 3, seed=1) != fold_of
+    assert folds(TASK, rows, 3, seed=1) != fold_of
+
+
+
+def test_rows_of_one_text_stay_together_whatever_their_ids():
+    """With copies in other folds, labels drawn at random would be learned by heart and answered."""
+    copies = [{**row, "text": row["text"].upper(), "label": "bad"} for row in ROWS]
+    rows = [{**row, "id": str(number)} for number, row in enumerate([*ROWS, *copies])]
+    fold_of = folds(TASK, rows, 3, seed=0)
+    assert fold_of[: len(ROWS)] == fold_of[len(ROWS) :] == folds(TASK, ROWS, 3, seed=0)
 
 
 @pytest.mark.parametrize("name", ["regression", "contrastive", "head", "manual+fine-tune"])
 def test_a_row_is_answered_by_what_did_not_learn_from_it(name, lm):
     """Its own label changes nothing of its answer, and much of those to rows of other folds."""
-    candidate, fold_of = of(name, lm), folds(ROWS, "label", 3, seed=0)
+    candidate, fold_of = of(name, lm), folds(TASK, ROWS, 3, seed=0)
     before = lm.fingerprint()
     answers = out_of_fold(candidate, lm, ROWS, fold_of)
     assert sorted(answers) == list(range(len(ROWS))) and lm.fingerprint() == before
@@ -175,7 +184,7 @@ def test_what_there_is_no_time_for_is_tried_in_fewer_folds(lm, monkeypatch, righ
     passes = one.row_passes(8) + one.row_passes(12)
     monkeypatch.setattr(choice, "_seconds_a_pass", lambda *_: 60 / passes)
     selection, _ = choose(TASK, lm, ROWS, minutes=1.01)
-    fold_of = folds(ROWS, "label", 3, seed=0)
+    fold_of = folds(TASK, ROWS, 3, seed=0)
     assert held == [n for n, fold in enumerate(fold_of) if fold == 0]
     tried = {attempt.name: attempt for attempt in selection.attempts}
     assert (tried["regression"].folds, tried["contrastive"].folds) == (3, 1)
@@ -246,7 +255,7 @@ def test_every_pattern_is_tried_with_every_verbalizer_and_the_best_is_trained(lm
 def test_pet_is_tried_where_there_are_unlabelled_rows_and_the_lm_may_change(lm):
     for given in ((WORDS, lm, True), (WORDS, lm, False, ROWS)):
         assert "pet" not in [one.name for one in candidates(*given)]
-    candidate, fold_of = pet_of(lm), folds(ROWS, "label", 3, seed=0)
+    candidate, fold_of = pet_of(lm), folds(TASK, ROWS, 3, seed=0)
     before = lm.fingerprint()
     answers = out_of_fold(candidate, lm, ROWS, fold_of)
     assert sorted(answers) == list(range(len(ROWS))) and lm.fingerprint() == before

@@ -28,6 +28,8 @@ from ptune.tasks import model_task, task_members
 from ptune.tasks.resolved.task_form import Learning, TaskForm
 from ptune.tasks.resolved.unread import check_rates
 from ptune.tasks.schema import AUTO
+from ptune.template.fields import with_same_text
+from ptune.template.parts import Field
 from ptune.training.loop import fit as train_prompts
 from ptune.training.methods import Method, method
 
@@ -329,7 +331,7 @@ class PromptEstimator(BaseEstimator):
             PtuneError: the LM, the template, the words or the settings are at fault.
         """
         settings = self._settings(form, chosen)
-        train, dev = self._halves(rows, strata)
+        train, dev = self._halves(rows, strata, task_members.fields(form))
         model = PromptModel(lm, max_length=self.max_length)
         number = model_task.add(
             model,
@@ -366,21 +368,26 @@ class PromptEstimator(BaseEstimator):
                 f"and it is {self.dev_share!r}."
             )
 
-    def _halves(self, rows: list[Row], strata: Sequence[Any] | None) -> tuple[list[Row], list[Row]]:
+    def _halves(
+        self, rows: list[Row], strata: Sequence[Any] | None, fields: Sequence[Field]
+    ) -> tuple[list[Row], list[Row]]:
         """Rows to learn from, and rows by which the best state is chosen; the same ones where there
-        are too few to part."""
-        held_out = round(self.dev_share * len(rows))
+        are too few to part. Rows with the same text stay on one side."""
+        copies = list(with_same_text(rows, fields).values())
+        strata = None if strata is None else [strata[numbers[0]] for numbers in copies]
+        held_out = round(self.dev_share * len(copies))
         classes = len(set(strata)) if strata is not None else 1
         if (
             held_out < classes
-            or len(rows) - held_out < classes
+            or len(copies) - held_out < classes
             or strata is not None
             and min(map(list(strata).count, set(strata))) < 2
         ):
             return rows, rows
-        train, dev = train_test_split(
-            rows, test_size=held_out, random_state=self.seed_, stratify=strata
+        parts = train_test_split(
+            copies, test_size=held_out, random_state=self.seed_, stratify=strata
         )
+        train, dev = ([rows[number] for numbers in part for number in numbers] for part in parts)
         return train, dev
 
 

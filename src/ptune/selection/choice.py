@@ -136,7 +136,7 @@ def choose(
         ConfigError: nothing fits this task and LM, or there are too few rows to hold some out.
     """
     seed = learning.seed
-    held_out = HeldOut(form, rows, folds(rows, form.target, FOLDS, seed))
+    held_out = HeldOut(form, rows, folds(form, rows, FOLDS, seed))
     if len(held_out.numbers) < FOLDS:
         raise ConfigError(
             f"{form.name} has {len(rows)} labelled rows, of which none can be held out to tell "

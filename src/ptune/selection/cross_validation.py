@@ -8,31 +8,29 @@ import torch
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Row
 from ptune.selection.candidates import Candidate, PetCandidate
+from ptune.tasks import task_members
+from ptune.tasks.resolved.task_form import TaskForm
+from ptune.template.fields import with_same_text
 from ptune.training.loop import fit
 from ptune.training.pattern_exploiting import pet
 
 ALWAYS_LEARNED = -1  # the fold of a row that is never held out
 
 
-def folds(rows: Sequence[Row], target: str, count: int, seed: int) -> list[int]:
+def folds(form: TaskForm, rows: Sequence[Row], count: int, seed: int) -> list[int]:
     """The number of the fold in which each row is held out, drawn by the seed: of every label about
-    as many rows in each fold. Rows that are equal in all but their label stay together. The only
-    row of a label is never held out (``ALWAYS_LEARNED``).
+    as many rows in each fold. Rows of which the task reads the same text stay together, whatever
+    else stands in them. The only row of a label is never held out (``ALWAYS_LEARNED``).
 
     Args:
-        target: the field that holds the label.
         count: how many folds there are, two at least.
     """
-    groups: dict[str, dict[str, list[int]]] = {}
-    owners: dict[str, str] = {}
-    for number, row in enumerate(rows):
-        text = repr(sorted((name, str(value)) for name, value in row.items() if name != target))
-        label = owners.setdefault(text, str(row[target]))
-        groups.setdefault(label, {}).setdefault(text, []).append(number)
+    groups: dict[str, list[list[int]]] = {}
+    for numbers in with_same_text(rows, task_members.fields(form)).values():
+        groups.setdefault(str(rows[numbers[0]][form.target]), []).append(numbers)
     fold_of = [ALWAYS_LEARNED] * len(rows)
     first = 0
-    for label, texts in sorted(groups.items()):
-        order = list(texts.values())
+    for label, order in sorted(groups.items()):
         random.Random(f"{seed} {label}").shuffle(order)
         if len(order) < 2:
             continue

@@ -169,13 +169,18 @@ def of_texts(texts: Texts, where: str = "") -> list[str]:
     return sentences
 
 
-def of_duplicates(duplicates: Duplicates) -> list[str]:
-    """Texts that stand twice, within a split, in two of them, or under different labels."""
+def of_duplicates(duplicates: Duplicates, learned: Sequence[str] = ("train",)) -> list[str]:
+    """Texts that stand twice, within a split, in two of them, or under different labels.
+
+    Args:
+        learned: the splits that are learned from, which may share a text.
+    """
     sentences = []
     for pair, count in duplicates.between.items():
         first_lines = _pairs(duplicates.lines[pair], "line {} has that of line {}")
+        leakage = "" if set(pair) <= set(learned) else "Leakage: "
         sentences.append(
-            f"Leakage: {pair[1]} has {rows_in_words(count)} with a text that {pair[0]} has too "
+            f"{leakage}{pair[1]} has {rows_in_words(count)} with a text that {pair[0]} has too "
             f"({first_lines})."
         )
     for split, count in duplicates.within.items():

@@ -28,6 +28,7 @@ from ptune.survey.task_text import TaskText
 from ptune.tasks.layouts.new_words import new_words
 from ptune.tasks.options import NewConfig
 from ptune.tasks.rows.row_faults import SHOWN, refuse
+from ptune.template.fields import same_text
 from ptune.training.methods import AUTO_NAME, PET, method
 
 Row = Mapping[str, Any]
@@ -355,7 +356,7 @@ def split_rows(
     label_of_text: dict[str, str] = {}
     groups: dict[str, dict[str, list[int]]] = {}
     for number, row in enumerate(rows):
-        text = " ".join(str(row[name]) for name in texts)
+        text = same_text(" ".join(str(row[name]) for name in texts))
         name = _rarest(row[label], counts) if isinstance(row[label], list) else str(row[label])
         group = groups.setdefault(label_of_text.setdefault(text, name), {})
         group.setdefault(text, []).append(number)

@@ -2,7 +2,7 @@
 
 import math
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -67,6 +67,35 @@ def text_of(row: Mapping[str, Any], part: Field) -> str:
             f"{str(value)[:60]!r}.{hint}"
         )
     return str(value)
+
+
+def joined_texts(row: Mapping[str, Any], fields: Iterable[Field]) -> str:
+    """The texts that a row has for some fields, joined; of a field without a text, nothing."""
+    texts = []
+    for field in fields:
+        try:
+            texts.append(text_of(row, field))
+        except TemplateError:
+            continue
+    return " ".join(texts)
+
+
+def same_text(text: str) -> str:
+    """A text as it is compared with others: in lower case, with one blank between words."""
+    return " ".join(text.lower().split())
+
+
+def with_same_text(
+    rows: Iterable[Mapping[str, Any]], fields: Sequence[Field]
+) -> dict[str, list[int]]:
+    """The numbers of the rows of each text that is read by the fields, in the order of the rows:
+    what rows have besides, such as an id, does not tell them apart. Rows without a text are told
+    apart by all that they hold."""
+    numbers: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        text = same_text(joined_texts(row, fields)) or repr(sorted(row.items(), key=repr))
+        numbers.setdefault(text, []).append(number)
+    return numbers
 
 
 def _is_text(value: Any) -> bool:

@@ -1,5 +1,6 @@
 """Few labelled rows are drawn as often as asked for, apart, and the same by the same seed."""
 
+import itertools
 import random
 from collections import Counter
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from ptune.errors import DataError
 from ptune.tasks.rows.few_shot import draw, sample, splits
+from ptune.template.parts import Field
 
 SEEDS = st.integers(0, 10**6)
 
@@ -189,3 +191,40 @@ def test_splits_differ_and_a_lone_row_comes_to_either_half():
         splits(rows([1]), 2, seed=0)
     with pytest.raises(DataError, match="there is no row in all"):
         splits([], 2, seed=0)
+
+
+TEXT = [Field("text")]
+
+
+def copied(counts):
+    """Each row twice, the second in capitals and with more blanks; an id tells them apart."""
+    twice = [(row, f" {row['text'].upper()}  ") for row in rows(counts)]
+    pairs = [(row, {**row, "text": text}) for row, text in twice]
+    return [{**row, "id": str(n)} for n, row in enumerate(itertools.chain.from_iterable(pairs))]
+
+
+def plain(drawn):
+    return {row["text"].lower().strip() for row in drawn}
+
+
+@given(st.integers(1, 3), SEEDS)
+def test_no_dev_row_has_the_text_of_a_row_that_is_learned_from(shots, seed):
+    train, dev = draw(copied([8, 8]), shots, seed, fields=TEXT)
+    assert len(train) == len(dev) == 2 * shots
+    assert not plain(train) & plain(dev)
+    train, dev = draw(rows([8, 8]), shots, seed, fields=TEXT, others=copied([8, 8]))
+    assert len(dev) == 2 * shots and not plain(train) & plain(dev)
+
+
+@given(SEEDS)
+def test_halves_share_no_text(seed):
+    for train, dev in splits(copied([5, 4]), 3, seed, fields=TEXT):
+        assert len(train) + len(dev) == 18 and abs(len(train) - len(dev)) <= 2
+        assert not plain(train) & plain(dev)
+
+
+@given(SEEDS)
+def test_where_no_text_stands_twice_the_draw_is_the_same(seed):
+    with_ids = [{**row, "id": str(number)} for number, row in enumerate(rows([6, 6]))]
+    assert draw(with_ids, 2, seed, fields=TEXT) == draw(with_ids, 2, seed)
+    assert splits(with_ids, 2, seed, fields=TEXT) == splits(with_ids, 2, seed)

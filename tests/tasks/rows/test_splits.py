@@ -353,6 +353,18 @@ def test_dev_in_two_halves(tmp_path):
         )
 
 
+def test_halves_of_dev_share_no_text(tmp_path):
+    copies = [{**row, "text": row["text"].upper()} for row in opinions(9)]
+    rows = [{**row, "id": str(number)} for number, row in enumerate([*opinions(9), *copies])]
+    config = DataConfig(dev=put(tmp_path, rows), halve_dev=True)
+    splits = read(config, "label", LABELS, fields=[Field("text")])
+    dev, test = ({row["text"].lower() for row in splits[split]} for split in ("dev", "test"))
+    assert len(splits["dev"]) + len(splits["test"]) == 18 and not dev & test
+    config = DataConfig(dev=put(tmp_path, [rows[0], rows[9]], "same.jsonl"), halve_dev=True)
+    with pytest.raises(DataError, match="same.jsonl has one text, and halve_dev makes two"):
+        read(config, "label", LABELS, fields=[Field("text")])
+
+
 YAML = """
 name: opinions
 template: "{text} It was {mask} ."

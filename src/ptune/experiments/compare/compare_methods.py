@@ -19,7 +19,7 @@ from ptune.model.prompt_model import PromptModel, Row
 from ptune.reports.trial_results import EnsembleMember, MethodOutcome, PatternResult
 from ptune.runs.logs.training_log import TrainingLog
 from ptune.settings import TrainConfig, TrainOverrides
-from ptune.tasks import model_task
+from ptune.tasks import model_task, task_members
 from ptune.tasks.judging import baselines
 from ptune.tasks.judging.judge_labels import judge, question
 from ptune.tasks.judging.label_details import LabelDetails
@@ -267,7 +267,11 @@ def choose_member(
         scores = [_zero_shot_score(lm, split, member) for member in members]
     else:
         halves = few_shot.splits(
-            [*split.train, *split.dev], procedure.halves, split.seed, split.form.target
+            [*split.train, *split.dev],
+            procedure.halves,
+            split.seed,
+            target=split.form.target,
+            fields=task_members.fields(split.form),
         )
         scores = [
             _splits_score(

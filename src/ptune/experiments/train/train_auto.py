@@ -9,7 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from ptune.base import files, terminal
-from ptune.experiments.train import train_checks, train_results, train_setup
+from ptune.experiments.train import (
+    train_checks,
+    train_findings,
+    train_results,
+    train_setup,
+)
 from ptune.experiments.train.train_rows import TaskRows, texts_that_are_read
 from ptune.lm.language_model import LanguageModel
 from ptune.metrics.labels import TFIDF
@@ -28,6 +33,7 @@ from ptune.tasks.resolved.parts import SelectionParts
 from ptune.tasks.schema import AUTO, TaskConfig
 
 SELECTION = "selection.json"
+LEARNED = ("train", "dev")
 
 
 def train(config: TaskConfig, report: Callable[[str], None] = terminal.print_line) -> Run:
@@ -50,7 +56,8 @@ def _train_in(parts: SelectionParts, folder: RunFolder, report: Callable[[str], 
     form, output, source = parts.form, parts.output, parts.source
     rows = TaskRows.read(form, parts.data, report)
     judge_labels.check_metrics(form, rows.splits["test"] or rows.splits["train"])
-    labelled = [*rows.splits["train"], *rows.splits["dev"]]
+    data_findings = train_findings.of_rows(form, rows, LEARNED)
+    labelled = [row for split in LEARNED for row in rows.splits[split]]
     lm = LanguageModel.load(
         source.name, device=source.device, dtype=source.dtype, tuned=parts.tunes_lm
     )
@@ -83,14 +90,12 @@ def _train_in(parts: SelectionParts, folder: RunFolder, report: Callable[[str], 
     seconds = time.monotonic() - began
     run = _record(parts, lm, rows, selection=selection, chosen=chosen, trained=trained)
     run.seconds["train"] = round(seconds, 1)
-    run.baselines = baselines
+    run.baselines, run.data_findings = baselines, data_findings
     method = replace(chosen[0].method, tune=chosen[0].method.tune if len(chosen) == 1 else "prompt")
     train_results.save(output.folder, trained.model, trained.tasks, method=method, run=run)
     train_results.score_test_rows(form, trained.model, rows.splits["test"], run)
     train_results.save_figures(output.folder, run)
-    figures = ", ".join(f"{name} {value:.4g}" for name, value in run.figures.items())
-    report(f"{form.name}: {figures + '; ' if figures else ''}saved in {output.folder}")
-    train_results.report_beside(form, run, report)
+    train_results.report_figures(form, output.folder, run, report)
     return run
 
 

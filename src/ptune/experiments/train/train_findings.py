@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ptune.data.row import FileRow, label_names, label_of
-from ptune.errors import TemplateError
 from ptune.experiments.train.train_rows import TaskRows
 from ptune.model.prompt_model import Row
 from ptune.survey import findings
@@ -12,14 +11,18 @@ from ptune.survey.text_checks.duplicates import SeenTexts
 from ptune.survey.text_checks.texts import Texts
 from ptune.tasks import task_members
 from ptune.tasks.resolved.task_form import TaskForm
-from ptune.template.language import Field, text_of
+from ptune.template.fields import joined_texts
 
 LOOKED_AT = ("train", "dev", "test")
 
 
-def of_rows(form: TaskForm, rows: TaskRows) -> list[str]:
+def of_rows(form: TaskForm, rows: TaskRows, learned: Sequence[str] = ("train",)) -> list[str]:
     """Sentences about texts that stand twice or in two splits, that are damaged or empty, and about
-    rare labels."""
+    rare labels.
+
+    Args:
+        learned: the splits that are learned from.
+    """
     fields = task_members.fields(form)
     sentences = []
     with SeenTexts() as seen:
@@ -27,7 +30,7 @@ def of_rows(form: TaskForm, rows: TaskRows) -> list[str]:
             texts = Texts()
             for number, row in enumerate(rows.splits[split], 1):
                 line = row.line if isinstance(row, FileRow) else number
-                text = _text(row, fields)
+                text = joined_texts(row, fields)
                 texts.add(text, line)
                 seen.add(text, _answer(row, form), split, line)
             sentences += findings.of_texts(texts, f"{split}: ")
@@ -43,18 +46,7 @@ def of_rows(form: TaskForm, rows: TaskRows) -> list[str]:
                 for label in label_names(row[form.target], form.layout.label_separator)
             ]
         sentences += findings.of_labels(Counter(answers), "train: ")
-    return sentences + (findings.of_duplicates(duplicates) if duplicates else [])
-
-
-def _text(row: Row, fields: Sequence[Field]) -> str:
-    """The texts that the task reads of a row, joined; of a field without a text, nothing."""
-    texts = []
-    for field in fields:
-        try:
-            texts.append(text_of(row, field))
-        except TemplateError:
-            continue
-    return " ".join(texts)
+    return sentences + (findings.of_duplicates(duplicates, learned) if duplicates else [])
 
 
 def _answer(row: Row, form: TaskForm) -> str:

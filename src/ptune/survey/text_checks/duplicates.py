@@ -10,6 +10,8 @@ from typing import IO, Self
 
 import numpy as np
 
+from ptune.template.fields import same_text
+
 PARTS = 64
 EXAMPLES = 3
 RECORD = np.dtype([("text", "i8"), ("label", "i8"), ("split", "i4"), ("line", "i8")])
@@ -61,7 +63,7 @@ class SeenTexts:
         """
         if split not in self._splits:
             self._splits.append(split)
-        same = hash(" ".join(text.lower().split()))
+        same = hash(same_text(text))
         self._waiting.append((same, hash(label), self._splits.index(split), line))
         if len(self._waiting) == WAITING:
             self._write()

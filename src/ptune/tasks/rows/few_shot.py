@@ -1,12 +1,15 @@
 """Few labelled rows: K of each label to learn from and as many others for dev, and the splits by
 which settings are chosen."""
 
+import itertools
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ptune.data.row import label_of, place_of
 from ptune.errors import DataError, nearest
+from ptune.template.fields import with_same_text
+from ptune.template.parts import Field
 
 Row = Mapping[str, Any]
 
@@ -53,9 +56,10 @@ def draw(
     target: str = "label",
     labels: Iterable[str] | None = None,
     others: Sequence[Row] | None = None,
+    fields: Sequence[Field] = (),
 ) -> tuple[list[Row], list[Row]]:
     """True few-shot learning: so many rows of each label to learn from, and as many others for dev,
-    of which none equals one of the first.
+    of which none has the text of one of the first.
 
     Perez et al. 2021 ("True Few-Shot Learning with Language Models") allow no other labelled rows
     than the few, also for the choice of settings; Gao et al. 2021 (LM-BFF, section 3) take a dev
@@ -65,13 +69,17 @@ def draw(
         target: the field that holds the label.
         labels: all labels that the task has; by default those of the rows.
         others: the rows from which dev is drawn; by default what is left of the rows.
+        fields: those whose texts the task reads.
 
     Raises:
         DataError: a label has too few rows, or a row has a label that is none of the task's.
     """
     labels = list(_by_label(rows, target, labels))
     train = sample(rows, shots, seed, target=target, labels=labels)
-    rest = [row for row in (rows if others is None else others) if row not in train]
+    others = rows if others is None else others
+    copies = with_same_text([*train, *others], fields).values()
+    learned = {number for numbers in copies for number in numbers if numbers[0] < len(train)}
+    rest = [row for number, row in enumerate(others, len(train)) if number not in learned]
     try:
         return train, sample(rest, shots, seed, target=target, labels=labels)
     except DataError as error:
@@ -79,16 +87,22 @@ def draw(
 
 
 def splits(
-    rows: Sequence[Row], number: int, seed: int, target: str = "label"
+    rows: Sequence[Row],
+    number: int,
+    seed: int,
+    *,
+    target: str = "label",
+    fields: Sequence[Field] = (),
 ) -> list[tuple[list[Row], list[Row]]]:
     """The few labelled rows, so many times cut at random into a half to learn from and a half for
-    dev, each label as evenly as its number allows.
+    dev, each label as evenly as its number allows. Rows with the same text stay in one half.
 
     These are the multi-splits of FewNLU (Zheng et al. 2022): settings are chosen by their mean dev
     score over the splits, and then all the rows are learned from.
 
     Args:
         target: the field that holds the label.
+        fields: those whose texts the task reads.
 
     Raises:
         DataError: there are fewer than two rows.
@@ -98,18 +112,24 @@ def splits(
             f"Rows to learn from and rows for dev are asked for, and there is {len(rows) or 'no'} "
             "row in all."
         )
-    groups = _by_label(rows, target, None)
+    groups: dict[str, list[list[Row]]] = {label: [] for label in _by_label(rows, target, None)}
+    for numbers in with_same_text(rows, fields).values():
+        copies = [rows[number] for number in numbers]
+        groups[label_of(copies[0][target], list(groups))].append(copies)
     return [_halves(groups, random.Random(f"{seed} split {split}")) for split in range(number)]
 
 
-def _halves(groups: Mapping[str, list[Row]], chance: random.Random) -> tuple[list[Row], list[Row]]:
-    """Deal the rows out to two sides by turns, label after label."""
+def _halves(
+    groups: Mapping[str, list[list[Row]]], chance: random.Random
+) -> tuple[list[Row], list[Row]]:
+    """Deal the rows out to two sides by turns, label after label, and rows with the same text to
+    one of them."""
     order = [
-        row
+        copies
         for label in chance.sample(sorted(groups), len(groups))
-        for row in chance.sample(groups[label], len(groups[label]))
+        for copies in chance.sample(groups[label], len(groups[label]))
     ]
-    train, dev = order[::2], order[1::2]
+    train, dev = (list(itertools.chain.from_iterable(order[side::2])) for side in (0, 1))
     chance.shuffle(train)
     chance.shuffle(dev)
     return train, dev

@@ -19,6 +19,7 @@ from ptune.tasks.rows.few_shot import Row
 from ptune.tasks.rows.row_faults import fault_of, lacking, refuse
 from ptune.tasks.rows.row_labels import changed, labelled_rows, strangers_and_idle
 from ptune.tasks.schema import DataConfig
+from ptune.template.fields import with_same_text
 from ptune.template.language import Field
 from ptune.template.parts import RESERVED
 
@@ -103,9 +104,11 @@ def read(
         without = [(number, row) for number, row in numbered if by not in row]
         refuse([lacking(row, number, by, "which chooses its prompt") for number, row in without])
     if data.halve_dev:
-        rows["dev"], rows["test"] = _halves(data, rows["dev"])
+        rows["dev"], rows["test"] = _halves(data, rows["dev"], fields)
     if data.shots is not None:
-        rows["train"], rows["dev"] = _few(data, data.shots, rows, target=target, labels=labels)
+        rows["train"], rows["dev"] = _few(
+            data, data.shots, rows, target=target, labels=labels, fields=fields
+        )
     return {
         split: _taken(data, split, rows_of_split, target) for split, rows_of_split in rows.items()
     }
@@ -278,15 +281,19 @@ def _check_there(path: pathlib.Path, split: str, source: str | None) -> None:
     )
 
 
-def _halves(data: DataConfig, rows: list[Row]) -> tuple[list[Row], list[Row]]:
+def _halves(
+    data: DataConfig, rows: list[Row], fields: Sequence[Field]
+) -> tuple[list[Row], list[Row]]:
     """The rows for dev and those that are scored in place of a test file's, drawn once and for all,
-    so that no seed's dev has rows of another's test."""
-    if len(rows) < 2:
+    so that no seed's dev has rows of another's test. Rows with the same text stay in one half."""
+    copies = list(with_same_text(rows, fields).values())
+    if len(copies) < 2:
         raise DataError(
-            f"{data.dev} has one row, and halve_dev makes two halves of it: give a file for test "
-            "instead."
+            f"{data.dev} has one {'row' if len(rows) < 2 else 'text'}, and halve_dev makes two "
+            "halves of it: give a file for test instead."
         )
-    scored = set(random.Random("halves").sample(range(len(rows)), len(rows) // 2))
+    drawn = random.Random("halves").sample(range(len(copies)), len(copies) // 2)
+    scored = {number for place in drawn for number in copies[place]}
     return [row for number, row in enumerate(rows) if number not in scored], [
         row for number, row in enumerate(rows) if number in scored
     ]
@@ -299,6 +306,7 @@ def _few(
     *,
     target: str,
     labels: Sequence[str],
+    fields: Sequence[Field],
 ) -> tuple[list[Row], list[Row]]:
     try:
         return few_shot.draw(
@@ -308,6 +316,7 @@ def _few(
             target=target,
             labels=labels,
             others=rows["dev"] if data.dev else None,
+            fields=fields,
         )
     except DataError as error:
         raise DataError(f"{data.train}{f' and {data.dev}' if data.dev else ''}: {error}") from error
