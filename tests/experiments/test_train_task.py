@@ -571,9 +571,11 @@ def test_two_users_never_share_a_folder(world, tmp_path):
     assert len(list((tmp_path / "out" / "prompts").iterdir())) == 2
 
 
-def test_one_prompt_of_a_bank_goes_on_and_the_others_stay_in_the_run(world, tmp_path):
+def test_one_prompt_of_a_bank_goes_on_and_the_others_stay_in_the_run(world, tmp_path, monkeypatch):
     bank = train(task(world, tmp_path / "out", prompt_by="user"), lambda _: None)
-    more = train(task(world, tmp_path / "out", prompt_by="user", only=("anna",)), lambda _: None)
+    lines = []
+    more = train(task(world, tmp_path / "out", prompt_by="user", only=("anna",)), lines.append)
+    assert not any("not scored" in line for line in lines), "bob's prompt answers his rows"
     assert (
         set(more.history) == {"towns/anna", "towns/bob"} == set(more.best)
         and more.history["towns/bob"] == bank.history["towns/bob"]
@@ -597,6 +599,18 @@ def test_one_prompt_of_a_bank_goes_on_and_the_others_stay_in_the_run(world, tmp_
             ),
             lambda _: None,
         )
+    asked, figures = [], baselines.figures
+
+    def noted(question, *more):
+        asked.append(question)
+        return figures(question, *more)
+
+    monkeypatch.setattr(baselines, "figures", noted)
+    train(task(world, tmp_path / "new", prompt_by="user", only=("anna",)), lines.append)
+    left_out = [line for line in lines if line.endswith("not trained here, and are not scored.")]
+    of_anna = [row for row in rows if row["user"] == "anna"]
+    assert left_out[0].startswith(f"{len(rows) - len(of_anna)} test rows have a user whose prompt")
+    assert list(asked[0].test) == of_anna, "the baselines answer the rows that are scored"
     (tmp_path / "out" / "checkpoint.safetensors").touch()
     with pytest.raises(ConfigError, match="holds a training that was stopped before its end"):
         train(task(world, tmp_path / "out", prompt_by="user", only=("anna",)), lambda _: None)

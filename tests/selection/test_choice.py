@@ -52,7 +52,6 @@ def test_folds_have_as_many_rows_of_each_label_and_keep_equal_texts_together():
     assert folds(TASK, rows, 3, seed=1) != fold_of
 
 
-
 def test_rows_of_one_text_stay_together_whatever_their_ids():
     """With copies in other folds, labels drawn at random would be learned by heart and answered."""
     copies = [{**row, "text": row["text"].upper(), "label": "bad"} for row in ROWS]

@@ -30,6 +30,7 @@ def check_rows(
     splits: Sequence[str],
     judging: Judging,
     report: Callable[[str], None],
+    beside_others: bool = False,
 ) -> None:
     """Tokenise every row for every task that takes it, and compute the figures as if all answers
     were right, so that what does not fit is refused before the first step. Rows that are shortened
@@ -38,6 +39,7 @@ def check_rows(
     Args:
         tasks: the number of each prompt's task.
         splits: the splits whose rows the model takes.
+        beside_others: prompts that were trained before are scored as well.
 
     Raises:
         PtuneError: a row or a metric does not fit.
@@ -51,13 +53,19 @@ def check_rows(
     bound, scored = model.tasks[0], rows.scored(tasks)
     if not scored:
         return
-    if left_out := rows.counts()["test"] - len(scored):
+    if not beside_others:
+        report_left_out(rows, len(scored), report)
+    if bound.verbalizer is None:
+        judge_texts.check(bound, scored, judging.metrics, judging.parts)
+
+
+def report_left_out(rows: TaskRows, scored: int, report: Callable[[str], None]) -> None:
+    """Report how many test rows have no prompt that could answer them."""
+    if left_out := rows.counts()["test"] - scored:
         report(
             f"{left_out} test rows have a {rows.prompt_by} whose prompt is not trained here, and "
             "are not scored."
         )
-    if bound.verbalizer is None:
-        judge_texts.check(bound, scored, judging.metrics, judging.parts)
 
 
 def untrained_classifier(lm: LanguageModel, plan: Plan) -> PromptModel:

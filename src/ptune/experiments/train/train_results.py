@@ -194,9 +194,9 @@ def add_other_prompts(
     *,
     rows: Mapping[str | None, list[Row]],
     run: Run,
-) -> None:
+) -> int:
     """Put beside the prompts that were trained what the earlier run says of the other prompts of
-    their bank, and score all as one set.
+    their bank, and score all as one set; return how many rows were scored.
 
     Args:
         rows: the test rows by their prompts.
@@ -218,8 +218,10 @@ def add_other_prompts(
     run.kept_parameters = sum(model.bank.size(bound.prompt) for bound in model.tasks)
     run.seconds["train"] = round(run.seconds["train"] + before.seconds.get("train", 0.0), 1)
     owners = {bound.task.by[1] for bound in model.tasks if bound.task.by}
-    scored = [rows_of_owner for value, rows_of_owner in rows.items() if value in owners]
-    score_test_rows(form, model, list(itertools.chain.from_iterable(scored)), run)
+    of_owners = [rows_of_owner for value, rows_of_owner in rows.items() if value in owners]
+    scored = list(itertools.chain.from_iterable(of_owners))
+    score_test_rows(form, model, scored, run)
+    return len(scored)
 
 
 def report_beside(form: TaskForm, run: Run, report: Callable[[str], None]) -> None:

@@ -197,16 +197,23 @@ def _score(setup: Setup, trained: Trained, run: Run) -> None:
     """
     form, output, rows = setup.parts.form, setup.parts.output, setup.rows
     try:
-        if output.only and (output.folder / "run.json").exists():
-            train_results.add_other_prompts(
+        if _is_beside_others(setup):
+            scored = train_results.add_other_prompts(
                 form, output.folder, setup.lm, rows=rows.by_prompt["test"], run=run
             )
+            train_checks.report_left_out(rows, scored, setup.report)
         else:
             train_results.score_test_rows(form, trained.model, rows.scored(trained.tasks), run)
     except PtuneError as error:
         raise type(error)(
             f"{error} What was trained is saved in {output.folder}; ptune evaluate scores it."
         ) from error
+
+
+def _is_beside_others(setup: Setup) -> bool:
+    """Whether the folder holds prompts of an earlier run, beside which some are trained."""
+    output = setup.parts.output
+    return bool(output.only) and (output.folder / "run.json").exists()
 
 
 def _train_pet(setup: Setup) -> Trained:
@@ -277,13 +284,19 @@ def prepare(
         PtuneError: something does not fit.
     """
     parts, rows = setup.parts, setup.rows
-    form, output = parts.form, parts.output
+    form = parts.form
     model, tasks = _build(setup)
     splits = ["train", "dev", "test"]
     train_checks.check_rows(
-        model, tasks, rows, splits=splits, judging=form.judging, report=setup.report
+        model,
+        tasks,
+        rows,
+        splits=splits,
+        judging=form.judging,
+        report=setup.report,
+        beside_others=_is_beside_others(setup),
     )
-    scored = rows.splits["test"] if output.only else rows.scored(tasks)
+    scored = rows.splits["test"] if _is_beside_others(setup) else rows.scored(tasks)
     figures = baseline_figures(form, parts.data, setup.lm, train=rows.splits["train"], test=scored)
     _report_model(model, setup.report)
     parameters = None
