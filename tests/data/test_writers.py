@@ -6,9 +6,11 @@ import io
 import json
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
+from ptune.base.file_names import partial_file
+from ptune.data import answer_files
 from ptune.data.formats.delimited import SEPARATORS
 from ptune.data.rows import read_rows
 from ptune.errors import DataError
@@ -181,3 +183,78 @@ def test_polars(tmp_path, rows, separator, quoting, with_mark, end):
     check(tmp_path, rows, path.name, path.read_bytes(), **options)
     check(tmp_path, rows, "a.json", frame.write_json())
     check(tmp_path, rows, "a.jsonl", frame.write_ndjson())
+
+
+ODD = [
+    "a\rb",
+    "a\r\nb",
+    "a\nb",
+    "\r",
+    "\n",
+    'a"b',
+    '"',
+    ",",
+    "\t",
+    ";",
+    " a ",
+    "\ta",
+    "",
+    "\0",
+    "'",
+]
+ENDINGS_OF_ANSWERS = st.sampled_from([".csv", ".tsv"])
+
+
+def answered_by_ptune(path, rows):
+    """Write a table of answers to rows; return the cells that are expected there."""
+    with open(path, "w", encoding="utf-8", newline="") as stream:
+        writer = answer_files.writer(path, stream)
+        for number, row in enumerate(rows):
+            writer.check(dict(zip(NAMES, row)))
+            writer.put(dict(zip(NAMES, row)), {"text": str(number)})
+    return [[*row, str(number)] for number, row in enumerate(rows)]
+
+
+@given(TABLES, ENDINGS_OF_ANSWERS)
+@example([[text] for text in ODD], ".csv")
+@example([[text] for text in ODD], ".tsv")
+@PROPERTY
+def test_ptunes_answers(tmp_path, rows, ending):
+    separator, path = answer_files.DELIMITERS[ending], tmp_path / f"answers{ending}"
+    expected = answered_by_ptune(path, rows)
+    content = path.read_bytes()
+    _, *read = csv.reader(io.StringIO(content.decode(), newline=""), delimiter=separator)
+    assert read == expected
+    check(tmp_path, expected, path.name, content, separator=separator, quoting="csv")
+
+
+@given(TABLES, ENDINGS_OF_ANSWERS)
+@example([[text] for text in ODD if text != "\0"], ".csv")
+@example([[text] for text in ODD if text != "\0"], ".tsv")
+@PROPERTY
+def test_pandas_reads_ptunes_answers(tmp_path, rows, ending):
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed, which reads tables")
+    separator, path = answer_files.DELIMITERS[ending], tmp_path / f"answers{ending}"
+    expected = answered_by_ptune(path, rows)
+    frame = pandas.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+    assert frame.values.tolist() == expected
+
+
+@given(TABLES, ENDINGS_OF_ANSWERS)
+@example([[text] for text in ODD], ".csv")
+@example([[text] for text in ODD], ".tsv")
+@example([["x" * 200_000, "\r"]], ".csv")
+@PROPERTY
+def test_a_record_of_ptunes_answers_is_known_for_its_rows(tmp_path, rows, ending):
+    """By this a run that was stopped goes on."""
+    path = tmp_path / f"answers{ending}"
+    answered_by_ptune(path, rows)
+    path.rename(partial_file(path))
+    (header, _), *records = answer_files.records(path)
+    assert len(records) == len(rows)
+    writer = answer_files.writer(path, io.StringIO())
+    writer.check(dict(zip(NAMES, rows[0])))
+    assert writer.has(dict(zip(NAMES, rows[0])), header)
+    for row, (record, _) in zip(rows, records):
+        assert writer.has(dict(zip(NAMES, row)), record)
+        assert not writer.has(dict(zip(NAMES, [f"{row[0]}.", *row[1:]])), record)

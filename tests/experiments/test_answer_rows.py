@@ -791,7 +791,7 @@ def killed_at(monkeypatch, call: int) -> None:
     monkeypatch.setattr(PromptModel, "scores", scores)
 
 
-ODD_TEXTS = [*TEXTS[:-2], 'is "it"\ngreat', "is it, bad"]
+ODD_TEXTS = ['is "it"\ngreat', "is it, bad", "is it\rgood " * 20_000, "is it\rbad", *TEXTS[:-4]]
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])

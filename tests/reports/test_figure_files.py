@@ -79,6 +79,12 @@ def folders(tmp_path):
     ]
 
 
+def test_a_name_with_a_carriage_return_stays_in_its_cell():
+    row = figure_files.FigureRow("a\rb", "", "m", "p@1", mean=0.1, deviation=0.0, seeds=1)
+    _, read = csv.reader(io.StringIO(figure_files.as_csv([row]), newline=""))
+    assert read == ["a\rb", "", "m", "p@1", "0.1", "0.0", "1", "", ""]
+
+
 def test_csv_has_a_line_for_each_figure(folders, tmp_path):
     figure_files.write(folders, tmp_path / "table.csv")
     rows = list(csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text())))

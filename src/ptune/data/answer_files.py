@@ -9,7 +9,7 @@ for. Tables (``.csv``, ``.tsv``): the file's columns, and one for each part of t
 of the rows' own file, with the label of each word in one more column (``tasks/layouts/conll.py``).
 """
 
-import csv
+import io
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +17,7 @@ from typing import Any, Protocol, TextIO
 
 from ptune.base import terminal
 from ptune.base.file_names import partial_file
+from ptune.data.formats import delimited
 from ptune.data.formats.json_rows import written
 from ptune.errors import ConfigError, DataError, nearest
 
@@ -158,8 +159,7 @@ class Table(Writer):
     """A table whose columns are those of the first row, and the answer's."""
 
     def __init__(self, stream: TextIO, delimiter: str, label_separator: str = LABEL_SEPARATOR):
-        self.delimiter, self.label_separator = delimiter, label_separator
-        self.rows = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
+        self.stream, self.delimiter, self.label_separator = stream, delimiter, label_separator
         self.columns: list[str] | None = None
         self.begun = False
 
@@ -186,18 +186,20 @@ class Table(Writer):
         columns = self.columns or []
         if not self.begun:
             self.begin(columns, list(parts))
-        self.rows.writerow(
-            [*(_cell(row.get(name)) for name in columns), *map(_cell, parts.values())]
-        )
+        self._write([*(_cell(row.get(name)) for name in columns), *map(_cell, parts.values())])
 
     def begin(self, columns: Sequence[str], parts: Sequence[str]) -> None:
-        self.rows.writerow([*columns, *(f"{KEY}_{name}" for name in parts)])
+        self._write([*columns, *(f"{KEY}_{name}" for name in parts)])
         self.begun = True
+
+    def _write(self, fields: Sequence[str]) -> None:
+        self.stream.write(delimited.written(fields, self.delimiter))
 
     def has(self, row: Mapping[str, Any], record: str) -> bool:
         columns = self.columns or []
         expected = [_cell(row.get(name)) for name in columns] if self.begun else columns
-        fields = next(csv.reader([record], delimiter=self.delimiter))
+        lines = io.StringIO(record, newline="\n")
+        fields = next(delimited.records(lines, self.delimiter, quoting="csv")).fields
         self.begun = True
         return fields[: len(columns)] == expected
 
@@ -217,7 +219,7 @@ def cells(answer: Mapping[str, Any]) -> dict[str, Any]:
     return {"prediction": prediction, "probability": probability, **rest}
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: Any) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else written(value)

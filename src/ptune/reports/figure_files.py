@@ -1,7 +1,5 @@
 """The figures of runs, probes and comparisons as one table in a CSV or LaTeX file."""
 
-import csv
-import io
 import pathlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,6 +10,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ptune.base import files
+from ptune.data.formats import delimited
 from ptune.errors import ConfigError, StoreError, first_fault
 from ptune.metrics.labels import BASELINES
 from ptune.reports.pages.parts.run_columns import Column, columns_of, names_of
@@ -215,11 +214,9 @@ def _rows_of_method(method: MethodResult) -> Iterator[FigureRow]:
 
 def as_csv(rows: Sequence[FigureRow]) -> str:
     """A line for each figure, under the names of ``FigureRow``; numbers in full."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([field.name for field in fields(FigureRow)])
-    writer.writerows(astuple(row) for row in rows)
-    return stream.getvalue()
+    lines = [[field.name for field in fields(FigureRow)]]
+    lines += [["" if cell is None else str(cell) for cell in astuple(row)] for row in rows]
+    return "".join(delimited.written(line, ",") for line in lines)
 
 
 def as_latex(rows: Sequence[FigureRow]) -> str:

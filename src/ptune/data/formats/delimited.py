@@ -1,9 +1,9 @@
-"""Tables of text with a separator (CSV, TSV and their kin): their records, read one by one, in
-constant memory."""
+"""Tables of text with a separator (CSV, TSV and their kin): their records, read and written one by
+one, in constant memory."""
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -24,6 +24,18 @@ BY_ENDING = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
 UNCLOSED = "is never closed"
 UP_TO_MARK = re.compile(r'(?:[^\\"]|\\.)*"', re.DOTALL)
 ESCAPED = re.compile(r'\\([\\"])')
+
+
+def written(fields: Iterable[str], separator: str) -> str:
+    """A record of a table with its end, as every reader of CSV takes it: a field that holds the
+    separator, a quotation mark, or either sign that may end a line stands in quotation marks, and
+    so does one that is empty and alone, since an empty line is no record."""
+    signs = (separator, '"', "\r", "\n")
+    cells = [
+        '"' + field.replace('"', '""') + '"' if any(sign in field for sign in signs) else field
+        for field in fields
+    ]
+    return ('""' if cells == [""] else separator.join(cells)) + "\n"
 
 
 @dataclass(frozen=True)
