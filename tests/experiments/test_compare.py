@@ -211,6 +211,19 @@ def test_a_comparison_goes_on_with_the_same_rows_task_and_lm_alone(folder, chang
         run(folder, methods="manual", resume=True)
 
 
+def test_a_text_that_is_learned_from_and_scored_is_told(folder):
+    _, said = run(folder, methods="majority", seeds=1)
+    (leak,) = [line for line in said if "Leakage: test has" in line and "that train has too" in line]
+    assert leak.startswith("opinions, 2 shots, seed 0: Leakage: test has ")
+    rows = [{"text": f"{text} now", "label": "good"} for text in GOOD]
+    rows += [{"text": f"{text} now", "label": "bad"} for text in BAD]
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = YAML.replace("test: rows.jsonl", "test: test.jsonl").replace("test: 12", "test: 8")
+    (folder / "task.yaml").write_text(text)
+    _, said = run(folder, methods="majority", seeds=1, out=folder / "other")
+    assert not any("Leakage" in line for line in said)
+
+
 def test_names_of_tasks_are_no_paths(folder):
     changed(folder, "name: opinions", "name: ../../esc")
     run(folder, methods="manual,pet", seeds=1)

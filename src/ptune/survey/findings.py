@@ -14,6 +14,7 @@ WHOLE_AS_DECIMAL = re.compile(r"(?<=\d)\.0+$")
 RARE = 3
 """A label with fewer rows cannot stand in train, dev and test."""
 LISTED = 5
+LEAKAGE = "Leakage"  # how a sentence about a text of two splits begins
 MAY_BE_MISSING = "which may stand for a missing text"
 MAIN_SHARE = 0.99
 """Texts in other scripts are told where the main one has less."""
@@ -178,7 +179,7 @@ def of_duplicates(duplicates: Duplicates, learned: Sequence[str] = ("train",)) -
     sentences = []
     for pair, count in duplicates.between.items():
         first_lines = _pairs(duplicates.lines[pair], "line {} has that of line {}")
-        leakage = "" if set(pair) <= set(learned) else "Leakage: "
+        leakage = "" if set(pair) <= set(learned) else f"{LEAKAGE}: "
         sentences.append(
             f"{leakage}{pair[1]} has {rows_in_words(count)} with a text that {pair[0]} has too "
             f"({first_lines})."

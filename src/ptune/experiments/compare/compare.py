@@ -32,6 +32,7 @@ from ptune.experiments.compare.compare_rows import (
 )
 from ptune.experiments.compare.compare_summary import behind_baselines, summarise
 from ptune.experiments.options import CompareConfig
+from ptune.experiments.train import train_findings
 from ptune.lm.language_model import LanguageModel
 from ptune.lm.source.loading import choose_device
 from ptune.metrics.labels import BASELINES
@@ -45,6 +46,7 @@ from ptune.runs.logs.training_log import TrainingLog
 from ptune.runs.trials import JsonResults, Trial, run_trials
 from ptune.runs.trials import assist as assist_trials
 from ptune.settings import TrainConfig
+from ptune.survey import findings
 from ptune.tasks.resolved.parts import TaskParts
 from ptune.tasks.resolved.unread import check_rates
 from ptune.training.methods import METHODS, PET, method
@@ -189,6 +191,7 @@ def _set_up(
 ) -> _Comparison:
     """Draw the rows of all tasks, and load the LM."""
     splits = [split for task in tasks for split in draw_all(task, config.shots, config.seeds)]
+    _report_leakage(splits, report)
     tuned = any(METHODS[name].tune in ("head", "lm", "both") for name in names if name in METHODS)
     lm = LanguageModel.load(
         tasks[0].source.name, device=config.device, dtype=config.dtype, tuned=tuned
@@ -205,6 +208,15 @@ def _set_up(
         identity=_identity(config, lm, tasks),
         report=report,
     )
+
+
+def _report_leakage(splits: Sequence[FewShotSplit], report: Callable[[str], None]) -> None:
+    """Report texts that are learned from and scored, or that choose a state and are scored."""
+    for split in splits:
+        rows = {"train": split.train, "dev": split.dev, "test": split.test}
+        for sentence in train_findings.of_rows(split.form, rows):
+            if sentence.startswith(findings.LEAKAGE):
+                report(f"{split.name}: {sentence}")
 
 
 def _procedure(config: CompareConfig) -> Procedure:

@@ -56,7 +56,7 @@ def _train_in(parts: SelectionParts, folder: RunFolder, report: Callable[[str], 
     form, output, source = parts.form, parts.output, parts.source
     rows = TaskRows.read(form, parts.data, report)
     judge_labels.check_metrics(form, rows.splits["test"] or rows.splits["train"])
-    data_findings = train_findings.of_rows(form, rows, LEARNED)
+    data_findings = train_findings.of_rows(form, rows.splits, LEARNED)
     labelled = [row for split in LEARNED for row in rows.splits[split]]
     lm = LanguageModel.load(
         source.name, device=source.device, dtype=source.dtype, tuned=parts.tunes_lm

@@ -319,7 +319,7 @@ def report_figures(
 ) -> None:
     """Report the test figures, and how the baselines do on the same rows."""
     for sentence in run.data_findings:
-        is_told = sentence.startswith(("Leakage", "The right texts"))
+        is_told = sentence.startswith((findings.LEAKAGE, "The right texts"))
         if is_told or findings.MAY_BE_MISSING in sentence:
             report(sentence)
     figures = ", ".join(f"{name} {value:.4g}" for name, value in run.figures.items())

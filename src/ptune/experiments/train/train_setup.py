@@ -226,7 +226,7 @@ def _set_up(
     form, source = parts.form, parts.source
     rows = TaskRows.read(form, parts.data, report)
     judge_labels.check_metrics(form, rows.splits["test"] or rows.splits["dev"])
-    data_findings = train_findings.of_rows(form, rows)
+    data_findings = train_findings.of_rows(form, rows.splits)
     if parts.finds_batch_size:
         parts = _with_batch_size(parts, rows, folder, report)
     lm = load(source, parts.method)
