@@ -24,6 +24,7 @@ from ptune.estimators import prompt_estimator
 from ptune.estimators.classifier import PromptClassifier
 from ptune.estimators.generator import PromptGenerator
 from ptune.lm.language_model import LanguageModel
+from ptune.storage import peft_format
 
 TEXTS = [
     "great film",
@@ -286,6 +287,23 @@ def test_a_save_that_is_killed_leaves_no_mixture(tmp_path, monkeypatch, other_fi
         return
     whole = earlier if loaded.classes_.tolist() == ["a", "b"] else later
     np.testing.assert_array_equal(loaded.predict_proba(TEXTS), whole.predict_proba(TEXTS))
+
+
+def test_a_prompt_of_another_kind_takes_the_place_of_an_estimator(tmp_path, other_fits):
+    earlier, later = other_fits
+    earlier.save(tmp_path)
+    ptune.save(later.model_, tmp_path)
+    with pytest.raises(StoreError, match="holds no saved PromptClassifier"):
+        PromptClassifier.load(tmp_path, device="cpu")
+
+
+def test_an_estimator_takes_the_place_of_a_prompt_in_pefts_form(tmp_path, other_fits, writer):
+    prompt = ptune.PromptModel(writer)
+    prompt.add(ptune.Task("t", ptune.Template.parse("{soft:2}{x}{mask}"), None, encoder="table"))
+    ptune.save(prompt, tmp_path)
+    peft_format.export(prompt, tmp_path)
+    other_fits[0].save(tmp_path)
+    assert not list(tmp_path.glob("adapter*")) and (tmp_path / "prompt.json").exists()
 
 
 def test_a_tuned_lm_is_taken_from_the_folder(lm, tmp_path, monkeypatch):

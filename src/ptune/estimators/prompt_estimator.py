@@ -33,7 +33,7 @@ from ptune.template.parts import Field
 from ptune.training.loop import fit as train_prompts
 from ptune.training.methods import Method, method
 
-NOTE = "estimator.json"
+NOTE = prompt_folder.ESTIMATOR
 Row = dict[str, Any]
 
 
@@ -146,7 +146,7 @@ class PromptEstimator(BaseEstimator):
                 f"{folder / 'prompts'} is there already, and no estimator saved it: choose another "
                 "folder."
             )
-        return [NOTE, *prompt_folder.FILES, *(["prompts"] if was_ensemble else [])]
+        return [NOTE, *prompt_folder.earlier_files(folder), *(["prompts"] if was_ensemble else [])]
 
     @classmethod
     def load(

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from safetensors import SafetensorError, safe_open
 
 from ptune.answers.label_words import Verbalizer
-from ptune.base import files
+from ptune.base import files, plain_files
 from ptune.errors import ConfigError, StoreError, first_fault
 from ptune.lm.language_model import LanguageModel
 from ptune.lm.patches.prefixes.attention_route import AttentionRoute
@@ -88,6 +89,19 @@ def export(
             "inference_mode": True,
         },
     )
+
+
+def written_by_ptune(folder: files.Path) -> list[str]:
+    """The names of PEFT's two files in a folder where ``export`` wrote them; none where they are
+    another program's, or not there."""
+    path = pathlib.Path(folder) / WEIGHTS
+    try:
+        plain_files.check(path)
+        with safe_open(path, "pt") as stream:
+            is_ours = "note" in (stream.metadata() or {}) and [*stream.keys()] == [TENSOR]
+    except (OSError, SafetensorError):
+        return []
+    return [CONFIG, WEIGHTS] if is_ours else []
 
 
 def check(model: PromptModel, task: int | str = 0, cartridge: bool = False) -> None:

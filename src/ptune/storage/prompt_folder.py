@@ -6,6 +6,7 @@ Loading reads nothing but safetensors and JSON, and checks shapes, numbers and t
 trusts any of it.
 """
 
+import contextlib
 import os
 import pathlib
 import re
@@ -24,6 +25,7 @@ from ptune.model.initialisation import attention_of
 from ptune.model.prompt_model import PromptModel
 from ptune.prompts import encoders
 from ptune.settings import VisibilityRule
+from ptune.storage import peft_format
 from ptune.storage.hub import repository
 from ptune.storage.saved_lm import check_lm, lm_of
 from ptune.storage.saved_prompt import (
@@ -40,6 +42,8 @@ GATES = ("slopes", "openings", "size")  # of a prefix whose gates read each row
 LARGEST = 1e6  # the squares of larger values overflow in an LM
 ENCODER = "encoder.safetensors"
 FILES = ("prompt.json", "prompt.safetensors", ENCODER)
+ESTIMATOR = "estimator.json"  # what an estimator keeps beside its prompt
+ENCODER_ERROR = 0.01  # of the vectors' size: what a GPU's rounding in an LSTM stays far below
 
 
 def save(
@@ -51,7 +55,9 @@ def save(
     encoder: bool = False,
     place: files.Path | None = None,
 ) -> None:
-    """Save a task and its prompt's vectors.
+    """Save a task and its prompt's vectors. A prompt that was saved there before is replaced as a
+    whole, with its encoder, PEFT's form of it and what an estimator kept beside it; other files
+    stay.
 
     Args:
         metrics: figures to keep beside it.
@@ -65,10 +71,27 @@ def save(
     tensors = _tensors(model, number)
     place = folder if place is None else pathlib.Path(place)
     saved = saved_prompt_of(model, number, tensors, folder=place, metrics=metrics or {})
-    if encoder and (kept := _encoder_states(model, number)):
-        files.write_tensors(folder / ENCODER, kept)
-    files.write_tensors(folder / "prompt.safetensors", tensors)
-    files.write_json(folder / "prompt.json", saved.model_dump(mode="json"))
+
+    def fill(temporary: str) -> None:
+        within = pathlib.Path(temporary)
+        if encoder and (kept := _encoder_states(model, number)):
+            files.write_tensors(within / ENCODER, kept)
+        files.write_tensors(within / "prompt.safetensors", tensors)
+        files.write_json(within / "prompt.json", saved.model_dump(mode="json"))
+
+    files.write_folder(folder, fill, earlier_files(folder))
+
+
+def earlier_files(folder: files.Path) -> list[str]:
+    """The names of what gives way where a prompt is saved in a folder, ``prompt.json`` first,
+    without which the folder holds no prompt: all of an earlier prompt that anything would read
+    beside the new one."""
+    folder = pathlib.Path(folder)
+    names = [*FILES, *peft_format.written_by_ptune(folder)]
+    with contextlib.suppress(StoreError):
+        note = files.read_json(folder / ESTIMATOR)
+        names += [ESTIMATOR] if isinstance(note, dict) and "estimator" in note else []
+    return names
 
 
 def _tensors(model: PromptModel, number: int) -> dict[str, torch.Tensor]:
@@ -175,6 +198,8 @@ def _add(model: PromptModel, path: pathlib.Path, note: SavedPrompt, trainable: b
         task, encoder=soft.to(lm.device), prefix=deep.to(lm.device) if deep else None
     )
     _load_reader(path, model, number)
+    if trainable:
+        _check_encoder(path, _tensors(model, number))
     offset = tuple(note.reading.offset) if note.reading.offset else None
     verbalizer = model.tasks[number].verbalizer
     if offset and (
@@ -281,7 +306,14 @@ def folders_in(path: files.Path) -> list[pathlib.Path]:
     folders = (
         [path]
         if (path / "prompt.json").exists()
-        else sorted((file.parent for file in path.glob("prompts/*/prompt.json")), key=numbered)
+        else sorted(
+            (
+                file.parent
+                for file in path.glob("prompts/*/prompt.json")
+                if not file.parent.name.startswith(files.TEMPORARY)
+            ),
+            key=numbered,
+        )
     )
     if not folders:
         raise no_prompt(path)
@@ -344,6 +376,26 @@ def _encoders(
         prefix = _with_row_gates(path, note, lm, made_by=prefix, tensors=tensors)
         prefix.requires_grad_(False)
     return soft, prefix
+
+
+def _check_encoder(path: pathlib.Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Refuse an encoder that does not make the vectors beside it.
+
+    Args:
+        tensors: what would be saved now.
+
+    Raises:
+        StoreError: it makes others.
+    """
+    kept = files.read_tensors(path / "prompt.safetensors")
+    if any(
+        (values.cpu() - kept[name]).norm() > ENCODER_ERROR * kept[name].norm()
+        for name, values in tensors.items()
+    ):
+        raise StoreError(
+            f"{path / ENCODER} does not make the vectors of {path / 'prompt.safetensors'}: it is "
+            "of another prompt. To train on with these vectors as they are, remove it."
+        )
 
 
 def _attentions(prefix: SavedPrefix, lm: LanguageModel) -> torch.Tensor:

@@ -1,13 +1,13 @@
 """Saved prompts on disk, as a server sees them: where each lies, what it is, and whether it has
 changed."""
 
-import itertools
+import contextlib
 import pathlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ptune.base import files
-from ptune.errors import ConfigError
+from ptune.errors import ConfigError, StoreError
 from ptune.storage.prompt_folder import folders_in
 from ptune.storage.saved_prompt import SavedPrompt, read_saved_prompt
 from ptune.template.language import Template
@@ -121,9 +121,8 @@ def prompts_in(folder: pathlib.Path) -> Iterator[PromptFiles]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or not _is_text(path.name) or not path.is_dir():
             continue
-        members = [path] if (path / NAMES[0]).exists() else []
-        if members or any(itertools.islice(path.glob(f"prompts/*/{NAMES[0]}"), 1)):
-            yield PromptFiles(path.name, tuple(members or folders_in(path)))
+        with contextlib.suppress(StoreError):
+            yield PromptFiles(path.name, tuple(folders_in(path)))
 
 
 def _is_text(name: str) -> bool:
