@@ -865,7 +865,10 @@ def test_a_mended_row_lets_a_stopped_run_go_on(prompts, tmp_path, monkeypatch):
     assert answered(prompts / "labels", rows, tmp_path, resume=True)[0] == whole
 
 
-@pytest.mark.parametrize("name", ["out.jsonl", "link.jsonl", "hard.jsonl", "out.jsonl.partial"])
+@pytest.mark.parametrize(
+    "name",
+    ["out.jsonl", "link.jsonl", "hard.jsonl", "out.jsonl.partial", "out.jsonl.partial.json"],
+)
 def test_answers_never_overwrite_the_rows(prompts, tmp_path, name):
     rows = tmp_path / name
     write(tmp_path / "out.jsonl", [{"text": text} for text in TEXTS])

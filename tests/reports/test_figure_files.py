@@ -141,6 +141,22 @@ def test_report_writes_table_and_page(folders, tmp_path, capsys):
     assert not (tmp_path / "none").exists(), "probes and comparisons have pages of their own"
 
 
+@pytest.mark.parametrize("name", ["table.csv", "table.tex"])
+def test_a_table_takes_the_place_of_a_table_of_figures_alone(folders, tmp_path, name):
+    figure_files.write(folders[:1], tmp_path / name)
+    before = (tmp_path / name).read_text()
+    figure_files.write(folders, tmp_path / name)
+    assert (tmp_path / name).read_text() != before
+    for foreign in ("text,label\na,b\n", "", "\\begin{tabular}{lllr}\n\\hline\n"):
+        (tmp_path / name).write_text(foreign)
+        with pytest.raises(ConfigError, match="is there already: .* no table that ptune report"):
+            report_runs.report(folders, tmp_path / "page", tmp_path / name)
+        assert (tmp_path / name).read_text() == foreign
+    (tmp_path / f"folder{name}").mkdir()
+    with pytest.raises(ConfigError, match="is a folder: give --table the name of a file"):
+        figure_files.write(folders, tmp_path / f"folder{name}")
+
+
 def test_what_cannot_be_written_is_refused(folders, tmp_path):
     with pytest.raises(ConfigError, match=re.escape("the name must end in .csv or .tex")):
         figure_files.write(folders, tmp_path / "table.xlsx")

@@ -1,6 +1,7 @@
 """Answers in the form of SuperGLUE's leaderboard, and its diagnostics."""
 
 import json
+import re
 
 import pytest
 import tiny
@@ -61,7 +62,9 @@ def test_what_is_no_task_of_the_leaderboard():
         submission.text("rte", [({"id": "0"}, "maybe")])
 
 
-def test_predict_writes_a_file_for_the_leaderboard(tmp_path, capsys):
+@pytest.fixture
+def asked(tmp_path):
+    """What asks for answers to rows of AX-b, but for the name of the submission."""
     for part in tiny.tiny("bert"):
         part.save_pretrained(tmp_path / "lm")
     model = PromptModel(LanguageModel.load(tmp_path / "lm"))
@@ -71,8 +74,40 @@ def test_predict_writes_a_file_for_the_leaderboard(tmp_path, capsys):
     save(model, tmp_path / "rte")
     rows = [{"sentence1": f"It is {word} .", "sentence2": "Rome", "idx": n} for n, word in ORDER]
     (tmp_path / "AX-b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    out, asked = tmp_path / "out" / "AX-b.jsonl", ["predict", str(tmp_path / "rte")]
-    asked += ["--data", str(tmp_path / "AX-b.jsonl"), "--form", "ax-b", "--submission"]
+    named = ["--data", str(tmp_path / "AX-b.jsonl"), "--form", "ax-b", "--submission"]
+    return ["predict", str(tmp_path / "rte"), *named]
+
+
+@pytest.mark.parametrize(
+    "name, more, message",
+    [
+        ("AX-b.jsonl", ["--overwrite"], "would overwrite it: choose another name"),
+        ("mine.jsonl", [], "is there already: .* give --overwrite to replace it"),
+        ("mine.jsonl/a.jsonl", [], "mine.jsonl is a file, and no folder"),
+        ("a.jsonl", ["--out", "a.jsonl", "--overwrite"], "would overwrite the answers of --out"),
+        ("a.jsonl.partial", ["--out", "a.jsonl"], "would overwrite the answers of --out"),
+    ],
+)
+def test_a_submission_takes_no_place_of_another_file(
+    asked, tmp_path, monkeypatch, capsys, name, more, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.jsonl").write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    with pytest.raises(SystemExit, match="2"):
+        main.main([*asked, str(tmp_path / name), *more])
+    assert re.search(message, " ".join(capsys.readouterr().err.split()))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_a_submission_replaces_a_file_where_that_is_asked_for(asked, tmp_path, capsys):
+    (tmp_path / "mine.jsonl").write_text("mine")
+    main.main([*asked, str(tmp_path / "mine.jsonl"), "--overwrite"])
+    assert len((tmp_path / "mine.jsonl").read_text().splitlines()) == len(ORDER)
+
+
+def test_predict_writes_a_file_for_the_leaderboard(asked, tmp_path, capsys):
+    out = tmp_path / "out" / "AX-b.jsonl"
     out.parent.mkdir()
     main.main([*asked, str(out), "--out", str(tmp_path / "answers.jsonl")])
     said = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]

@@ -60,3 +60,8 @@ def like_file(path: pathlib.Path) -> str:
 def partial_file(path: pathlib.Path) -> pathlib.Path:
     """Where a file grows until it is whole."""
     return path.with_name(f"{path.name}.partial")
+
+
+def partial_note(path: pathlib.Path) -> pathlib.Path:
+    """What says beside it how it came about."""
+    return path.with_name(f"{path.name}.partial.json")

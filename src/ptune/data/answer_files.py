@@ -10,13 +10,13 @@ of the rows' own file, with the label of each word in one more column (``tasks/l
 """
 
 import io
-import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, TextIO
 
 from ptune.base import terminal
-from ptune.base.file_names import partial_file
+from ptune.base.file_names import partial_file, partial_note
+from ptune.data import output_files
 from ptune.data.formats import delimited
 from ptune.data.formats.json_rows import written
 from ptune.errors import ConfigError, DataError, nearest
@@ -26,6 +26,7 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 CONLL = ".conll"
 FORMS = (".jsonl", *DELIMITERS, CONLL)
 LABEL_SEPARATOR = ";"
+OVERWRITE = "give --overwrite to replace it"
 
 
 class Writer(Protocol):
@@ -83,24 +84,14 @@ def check(
             f"{path} is of no known form: its name should end in {', '.join(FORMS)}. A name "
             "without an ending is a folder's, which takes any number of answers, Parquet too."
         )
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder: give --out the name of a file.")
-    if above := next((folder for folder in path.parents if folder.is_file()), None):
-        raise ConfigError(
-            f"{path} cannot be: {above} is a file, and no folder. Choose another --out."
-        )
-    for written_to in (path, partial_file(path)):
-        if read_from is None or not (read_from.exists() and written_to.exists()):
-            continue
-        if os.path.samefile(written_to, read_from):
-            raise ConfigError(
-                f"The rows are read from {read_from}, and --out {path} would overwrite it: "
-                "choose another name."
-            )
-    if path.exists() and not may_replace:
-        raise ConfigError(
-            f"{path} is there already: choose another --out, or give --overwrite to replace it."
-        )
+    output_files.check(
+        path,
+        "--out",
+        may_replace=may_replace,
+        advice=OVERWRITE,
+        read_from=read_from,
+        beside=(partial_file(path), partial_note(path)),
+    )
 
 
 def records(path: pathlib.Path) -> Iterator[tuple[str, int]]:

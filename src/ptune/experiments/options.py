@@ -269,7 +269,8 @@ class PredictConfig(FileConfig):
     """Go on behind the answers that a run which was stopped left beside the file of --out
     (.partial), or in its folder."""
     overwrite: bool = False
-    """Write the answers in the place of the file that --out names, where there is one."""
+    """Write the answers in the place of the files that --out and --submission name, where they are
+    there."""
     explain: bool = False
     """Mark each row by how many tokens of it were left out, so that it fits (shortened), and by the
     share of its text that the LM does not know (unknown)."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ptune.base import terminal
 from ptune.errors import ConfigError
 from ptune.reports import figure_files
-from ptune.reports.pages import runs_page
+from ptune.reports.pages import design, runs_page
 from ptune.runs.folder import NOTE, held
 
 
@@ -22,8 +22,9 @@ def report(
     Raises:
         StoreError: no folder is given, a file of results cannot be read, or the page cannot be
             written.
-        ConfigError: ``out`` holds a run with a page of its own, another process works there, or
-            the table's name ends neither in .csv nor in .tex.
+        ConfigError: ``out`` holds a run with a page of its own or a page of another program,
+            another process works there, or the table's name ends neither in .csv nor in .tex or is
+            that of a file of something else.
     """
     console = terminal.Console()
     if table_file is not None:
@@ -44,6 +45,11 @@ def _report(console: terminal.Console, folders: Sequence[pathlib.Path], out: pat
             f"{out} holds a run, whose page would be overwritten: choose another --out."
         )
     replaces = (out / "report.html").exists()
+    if replaces and not design.is_page(out / "report.html"):
+        raise ConfigError(
+            f"{out / 'report.html'} is no page of ptune's, and would be overwritten: choose "
+            "another --out, or delete it."
+        )
     console.print(runs_page.table(runs))
     runs_page.write(runs, out)
     place = " (in place of the page that stood there)" if replaces else ""

@@ -1,6 +1,7 @@
 """The figures of runs, probes and comparisons as one table in a CSV or LaTeX file."""
 
 import pathlib
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields, replace
@@ -10,12 +11,14 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ptune.base import files
+from ptune.data import output_files
 from ptune.data.formats import delimited
 from ptune.errors import ConfigError, StoreError, first_fault
 from ptune.metrics.labels import BASELINES
 from ptune.reports.pages.parts.run_columns import Column, columns_of, names_of
 from ptune.reports.schemas import Cell, Comparison, MethodResult, Results, Run
 
+BEGINNING_BYTES = 4096  # of a table, its names of columns among them
 LATEX_ESCAPES = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -24,6 +27,10 @@ LATEX_ESCAPES = str.maketrans(
         **{character: f"\\{character}" for character in "&%$#_{}"},
     }
 )
+BEGINNINGS = {
+    ".csv": rb"task,rows,method,figure,mean,deviation,",
+    ".tex": rb"\\begin\{tabular\}\{lllr*\}\n\\toprule\ntask & rows & method ",
+}
 Form = TypeVar("Form", bound=BaseModel)
 
 
@@ -49,15 +56,30 @@ def write(folders: Sequence[pathlib.Path], path: pathlib.Path) -> None:
     A .csv has a line for each figure; a .tex a line for each method and a column for each figure.
 
     Raises:
-        ConfigError: the file's name ends otherwise.
+        ConfigError: the file's name ends otherwise, or something other than such a table stands
+            there.
         StoreError: no folder is given, or a file of results is missing or damaged.
     """
-    if path.suffix not in (".csv", ".tex"):
+    if path.suffix not in BEGINNINGS:
         raise ConfigError(f"--table {path}: the name must end in .csv or .tex.")
+    output_files.check(
+        path,
+        "--table",
+        may_replace=_is_table_of_figures(path),
+        advice="delete it, since it is no table that ptune report wrote",
+    )
     if not folders:
         raise StoreError("No run is named; give the out folders of ptune train.")
     rows = figure_rows([pathlib.Path(folder) for folder in folders])
     files.write_text(path, as_csv(rows) if path.suffix == ".csv" else as_latex(rows))
+
+
+def _is_table_of_figures(path: pathlib.Path) -> bool:
+    """Whether a file begins as those that ``write`` makes."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as stream:
+        return re.match(BEGINNINGS[path.suffix], stream.read(BEGINNING_BYTES)) is not None
 
 
 def figure_rows(folders: Sequence[pathlib.Path]) -> list[FigureRow]:

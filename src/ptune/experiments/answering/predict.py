@@ -1,12 +1,15 @@
 """``ptune predict``: saved prompts answer rows with labels."""
 
+import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ptune.answers.extraction import Extraction
 from ptune.answers.word_labels import WordLabels
 from ptune.base import files, terminal
-from ptune.data.answer_files import is_conll, is_folder
+from ptune.base.file_names import partial_file, partial_note
+from ptune.data import output_files
+from ptune.data.answer_files import OVERWRITE, is_conll, is_folder
 from ptune.errors import ConfigError
 from ptune.experiments.answering.answer_checks import (
     check_coverage,
@@ -45,7 +48,7 @@ def predict(config: PredictConfig, report: Callable[[str], None] = terminal.prin
         check_coverage(model, config.coverage, report)
     form = config.form or model.tasks[0].task.layout.form
     if config.submission is not None:
-        _check_submission(config, form)
+        _check_submission(config, config.submission, form)
     if is_conll(config.out):
         _check_conll(config, model, form)
     if config.top is not None and isinstance(model.tasks[0].verbalizer, WordLabels):
@@ -103,8 +106,8 @@ def _predicting_apart(options: Mapping[str, Any]) -> Answering:
     return _predicting(PredictConfig(**options), [])
 
 
-def _check_submission(config: PredictConfig, form: str) -> None:
-    """Refuse a submission that would lack answers, or is of other rows.
+def _check_submission(config: PredictConfig, path: pathlib.Path, form: str) -> None:
+    """Refuse a submission that would lack answers, is of other rows, or whose place is taken.
 
     Raises:
         ConfigError: the reason.
@@ -124,11 +127,22 @@ def _check_submission(config: PredictConfig, form: str) -> None:
         raise ConfigError("A submission answers an official test file: name it with --data.")
     if is_folder(config.out):
         raise ConfigError("A submission is one file: leave --out out, or give it a file's name.")
-    if config.submission is not None and config.submission.is_dir():
+    if path.is_dir():
         name = submission.FILES[form]
+        raise ConfigError(f"{path} is a folder: name the file, as {path / name}.jsonl.")
+    out = config.out
+    answers = (out, partial_file(out), partial_note(out)) if out is not None else ()
+    if any(output_files.is_same(path, file) for file in answers):
         raise ConfigError(
-            f"{config.submission} is a folder: name the file, as {config.submission / name}.jsonl."
+            f"--submission {path} would overwrite the answers of --out {out}: choose another name."
         )
+    output_files.check(
+        path,
+        "--submission",
+        may_replace=config.overwrite,
+        advice=OVERWRITE,
+        read_from=pathlib.Path(config.data),
+    )
 
 
 def _check_conll(config: PredictConfig, model: PromptModel, form: str) -> None:

@@ -201,6 +201,12 @@ def render(template: str, **values: Any) -> str:
     return _templates().get_template(template).render(**values)
 
 
+def is_page(path: pathlib.Path) -> bool:
+    """Whether a file is a page that ``render`` made."""
+    with open(path, "rb") as stream:
+        return b'<meta name="generator" content="ptune">' in stream.read(1024)
+
+
 @functools.cache
 def _templates() -> jinja2.Environment:
     """The templates in this folder, each of which is parsed once."""

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from filelock import FileLock, Timeout
 
 from ptune.base import files
-from ptune.base.file_names import partial_file
+from ptune.base.file_names import partial_file, partial_note
 from ptune.data import answer_files
 from ptune.errors import ConfigError, DataError, StoreError
 from ptune.experiments.answering.streams.answer_batches import AnswerRun, options_for
@@ -114,8 +114,7 @@ def opened(
         yield sys.stdout, answer_files.writer(None, sys.stdout), Finished()
         return
     separator = model.tasks[0].task.layout.label_separator
-    partial = partial_file(run.out)
-    note = partial.with_name(f"{partial.name}.json")
+    partial, note = partial_file(run.out), partial_note(run.out)
     with _held(partial):
         whole = identity_of(run, model)
         finished = Finished()
