@@ -96,13 +96,15 @@ def regression(
         weights = torch.stack([weight[1] for weight, _ in apart])
         return weights, torch.stack([bias[1] - bias[0] for _, bias in apart])
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     weight, bias = vectors.new_zeros(count, vectors.shape[1]), vectors.new_full((count,), ABSENT)
     present = labels.unique()
     bias[present] = 0.0
     if len(present) > 1:
         model = LogisticRegression(C=STRENGTH, max_iter=1000, tol=EXACT)
-        model.fit(vectors.double().cpu().numpy(), labels.cpu().numpy())
+        with threadpool_limits(1, "blas"):  # several threads wait for each other on busy cores
+            model.fit(vectors.double().cpu().numpy(), labels.cpu().numpy())
         rows = present if len(present) > 2 else present[1:]  # of two labels the second alone
         weight[rows] = torch.from_numpy(model.coef_).to(weight)
         bias[rows] = torch.from_numpy(model.intercept_).to(bias)

@@ -103,6 +103,7 @@ def shares(question: Question, lm: LanguageModel, name: str) -> np.ndarray | Non
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     rows = list(question.train)
     if len(rows) > MOST_ROWS:
@@ -126,7 +127,8 @@ def shares(question: Question, lm: LanguageModel, name: str) -> np.ndarray | Non
         return None
     if question.multi_label:
         return _one_against_the_rest(model, first, right, second)
-    model.fit(first, right)
+    with threadpool_limits(1, "blas"):  # several threads wait for each other on busy cores
+        model.fit(first, right)
     values = np.zeros((len(question.test), len(question.labels)))
     columns = [list(question.labels).index(label) for label in model.classes_]
     values[:, columns] = model.predict_proba(second)
@@ -144,9 +146,10 @@ def _one_against_the_rest(model: Any, first: Any, right: np.ndarray, second: Any
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.model_selection import cross_val_predict
     from sklearn.multiclass import OneVsRestClassifier
+    from threadpoolctl import threadpool_limits
 
     model, threshold = OneVsRestClassifier(model), metrics.MIDDLE
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(1, "blas"):
         warnings.simplefilter("ignore", UserWarning)
         warnings.simplefilter("ignore", ConvergenceWarning)
         if len(right) >= FOLDS:

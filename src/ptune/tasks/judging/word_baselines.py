@@ -73,6 +73,7 @@ def _probed(
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     rows = _some(labels, train)
     right = np.concatenate([labels.right(row, form.target) for row in rows])
@@ -80,7 +81,8 @@ def _probed(
         return None
     model = plain_model(form, labels, lm)
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    probe.fit(torch.cat(word_vectors(model, rows)).numpy(), right)
+    with threadpool_limits(1, "blas"):  # several threads wait for each other on busy cores
+        probe.fit(torch.cat(word_vectors(model, rows)).numpy(), right)
     predicted = []
     for vectors in word_vectors(model, test):
         shares = np.full((len(vectors), len(labels.labels)), LEAST)
