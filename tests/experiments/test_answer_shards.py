@@ -167,6 +167,64 @@ def test_shards_are_answered_as_one_file_is(ending, answer, tmp_path):
     assert records[3]["from"] == f"rows-2.{ending}" and sum(r["rows"] for r in records) == 24
 
 
+ENTITY = {"kind": "PER", "start": 0, "end": 1, "words": ["great"]}
+ANSWERS = {
+    "sets of labels": (
+        [
+            {"prediction": names, "scores": dict.fromkeys(names or ["a"], 0.5)}
+            for names in ([], ["a"])
+        ],
+        {"prediction": "list<element: string>", "probability": "list<element: double>"},
+    ),
+    "words": (
+        [
+            {"prediction": ["O"], "scores": [0.5], "entities": entities}
+            for entities in ([], [ENTITY])
+        ],
+        {
+            "prediction": "list<element: string>",
+            "probability": "list<element: double>",
+            "entities": "list<element: struct<kind: string, start: int64, end: int64, words: "
+            "list<element: string>>>",
+        },
+    ),
+    "parts of texts": (
+        [{"prediction": text, "scores": {text: 0.5}, "start": 0, "end": 1} for text in ("", "a")],
+        {"prediction": "string", "probability": "double", "start": "int64", "end": "int64"},
+    ),
+    "sure answers": (
+        [
+            {"prediction": name, "scores": {"a": 0.5}, "set": ["a"][:n]}
+            for n, name in enumerate([None, "a"])
+        ],
+        {"prediction": "string", "probability": "double", "set": "list<element: string>"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_the_columns_of_answers_have_their_types_in_every_file(kind, answer, tmp_path, monkeypatch):
+    """Also in files whose rows have no label, no entity, or nothing sure."""
+    answers, types = ANSWERS[kind]
+    data = tmp_path / "rows.parquet"
+    write(data, ROWS[:4])
+    following = iter([answers[0], answers[0], *answers])
+    monkeypatch.setattr(PromptModel, "answer", lambda *arguments: next(following))
+    answer(data, shard_rows=2, at_least=0.5)
+    from pyarrow import dataset, parquet
+
+    schemas = [parquet.read_schema(part) for part in parts(tmp_path / "out")]
+    assert len(schemas) == 2
+    for schema in schemas:
+        assert {
+            name.removeprefix("ptune_"): str(schema.field(name).type)
+            for name in schema.names[len(ROWS[0]) :]
+        } == types
+    rows = dataset.dataset(parts(tmp_path / "out")).to_table().to_pylist()
+    assert [row["ptune_prediction"] for row in rows[2:]] == [one["prediction"] for one in answers]
+    assert rows[3].get("ptune_entities") == answers[1].get("entities")
+
+
 def test_columns_keep_their_types_and_written_text_has_one(answer, tmp_path):
     data = spread(tmp_path / "rows", "parquet")
     answer(f"{data}/rows-*.parquet", name="texts", explain=True)

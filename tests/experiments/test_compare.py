@@ -213,7 +213,9 @@ def test_a_comparison_goes_on_with_the_same_rows_task_and_lm_alone(folder, chang
 
 def test_a_text_that_is_learned_from_and_scored_is_told(folder):
     _, said = run(folder, methods="majority", seeds=1)
-    (leak,) = [line for line in said if "Leakage: test has" in line and "that train has too" in line]
+    (leak,) = [
+        line for line in said if "Leakage: test has" in line and "that train has too" in line
+    ]
     assert leak.startswith("opinions, 2 shots, seed 0: Leakage: test has ")
     rows = [{"text": f"{text} now", "label": "good"} for text in GOOD]
     rows += [{"text": f"{text} now", "label": "bad"} for text in BAD]

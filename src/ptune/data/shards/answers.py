@@ -60,22 +60,33 @@ def with_answers(piece: Piece, answers: Answers) -> Any:
 
 
 def _column(name: str, values: Sequence[Any]) -> Any:
-    """A part of the answers as a column, whose type does not hang on the values of one piece."""
+    """A part of the answers as a column, whose type does not hang on the values of one piece: that
+    a row has one label, or a list of them, holds for all rows of a prompt."""
     import pyarrow
 
+    texts = pyarrow.list_(pyarrow.string())
+    entity = {
+        "kind": pyarrow.string(),
+        "start": pyarrow.int64(),
+        "end": pyarrow.int64(),
+        "words": texts,
+    }
     types = {
         "prediction": pyarrow.string(),
         "probability": pyarrow.float64(),
+        "set": texts,
+        "start": pyarrow.int64(),
+        "end": pyarrow.int64(),
+        "entities": pyarrow.list_(pyarrow.struct(entity)),
         "text": pyarrow.string(),
-        "texts": pyarrow.list_(pyarrow.string()),
-        "set": pyarrow.list_(pyarrow.string()),
+        "texts": texts,
         "shortened": pyarrow.int64(),
         "unknown": pyarrow.float64(),
     }
-    is_of_words = name in ("prediction", "probability") and any(
+    has_lists = name in ("prediction", "probability") and any(
         isinstance(value, list) for value in values
     )
-    return pyarrow.array(values, None if is_of_words else types.get(name))
+    return pyarrow.array(values, pyarrow.list_(types[name]) if has_lists else types[name])
 
 
 def _write_columns(temporary: str, path: pathlib.Path, table: Any) -> None:
