@@ -543,6 +543,44 @@ def test_a_head_is_trained_by_itself(family):
     assert moved <= trained and float((lm.scores(batch) - before).detach().abs().max()) > 1e-3
 
 
+def with_trained_head(folder, family="bert"):
+    """An LM whose head was trained by itself, and saved in a folder."""
+    network, tokenizer = tiny.tiny(family)
+    lm = LanguageModel(network, tokenizer)
+    lm.tune_head()
+    with torch.no_grad():
+        for parameter in lm.head_parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    lm.save(folder)
+    return lm
+
+
+@pytest.mark.parametrize("family", [*tiny.FAMILIES, "distilbert", "mbart"])
+def test_an_lm_whose_head_was_trained_by_itself_is_loaded_again(family, tmp_path):
+    """Biases of BERT's head and tables of BART stay two names of one weight."""
+    lm = with_trained_head(tmp_path, family)
+    loaded = LanguageModel.load(tmp_path, device="cpu")
+    before, after = (
+        dict(one.model.named_parameters(remove_duplicate=False)) for one in (lm, loaded)
+    )
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert loaded.fingerprint() == lm.fingerprint(), "it is the LM of the prompts trained with it"
+    assert loaded.vocabulary.weight is not loaded.model.get_input_embeddings().weight
+    loaded.save(tmp_path / "again")
+    assert LanguageModel.load(tmp_path / "again", device="cpu").fingerprint() == lm.fingerprint()
+
+
+@pytest.mark.parametrize("lost", ["decoder.weight", "bias"])
+def test_a_trained_head_that_lacks_weights_is_refused(lost, tmp_path):
+    with_trained_head(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights[f"cls.predictions.{lost}"]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=f"lacks weights of BertForMaskedLM: .*predictions.{lost}"):
+        LanguageModel.load(tmp_path)
+
+
 class TwoWays(BertForMaskedLM):
     """Divides the scores where the head is tied, as T5 does in older versions of transformers."""
 

@@ -162,7 +162,7 @@ def load_model(
         model, report = read_weights(
             CLASSES[kind or kind_of(config, tokenizer)], folder, where, dtype=dtype
         )
-    missing = sorted(report["missing_keys"])
+    missing = _tie_again(model, sorted(report["missing_keys"]))
     if missing and needs_head and _lacks_head_alone(model, missing):
         model = model.base_model
     elif missing and needs_head:
@@ -174,6 +174,31 @@ def load_model(
     if (beneath := adapter_folder(source)) is not None:
         adapter.merge(model, beneath)
     return model, tokenizer
+
+
+def _tie_again(model: PreTrainedModel, missing: Sequence[str]) -> list[str]:
+    """Tie weights that a folder lacks as they are other names of weights that it has, but for the
+    head's vectors: where these are not tied, transformers ties nothing else either, and yet leaves
+    the other names out when it saves.
+
+    Returns:
+        What is missing all the same.
+    """
+    config, head = model.config, model.get_output_embeddings()
+    if not missing or head is None or getattr(config, "tie_word_embeddings", True):
+        return list(missing)
+    config.tie_word_embeddings = True
+    ties = model.get_expanded_tied_weights_keys(all_submodels=True)
+    config.tie_word_embeddings = False
+    names = {
+        name: ties[name]
+        for name in missing
+        if name in ties and model.get_parameter(name) is not getattr(head, "weight", None)
+    }
+    for name, same in names.items():
+        module, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(module), attribute, model.get_parameter(same))
+    return [name for name in missing if name not in names]
 
 
 def _lacks_head_alone(model: PreTrainedModel, missing: Sequence[str]) -> bool:
