@@ -741,6 +741,13 @@ def test_a_pattern_that_no_file_matches_is_told_as_such(prompts, tmp_path):
             predict.predict(config, print)
 
 
+def test_an_empty_name_of_the_rows_is_refused_as_such(prompts):
+    """As of a shell's variable that is not set; it is not standard input."""
+    config = PredictConfig(prompt=prompts / "labels", data="", device="cpu")
+    with pytest.raises(ConfigError, match="^--data is empty: name a file"):
+        predict.predict(config, print)
+
+
 def test_answers_grow_beside_the_file_that_they_become(prompts, tmp_path, monkeypatch):
     """They are not kept in memory, and what stood there stays until all are there."""
     write(tmp_path / "rows.jsonl", [{"text": text} for text in TEXTS])

@@ -53,6 +53,8 @@ def check_out(run: AnswerRun) -> None:
     Raises:
         ConfigError: the reason.
     """
+    if run.data == "":
+        raise ConfigError("--data is empty: name a file, or leave it out for standard input.")
     if is_folder(run.out):
         answer_shards.check(run)
         return
