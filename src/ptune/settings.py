@@ -354,6 +354,19 @@ NEIGHBOURS = 16  # labelled rows by which an ensemble is weighed for a row near 
 TEXT_FORMS: tuple[Form, ...] = ("e2e", "webnlg", "dart")  # whose answers are texts, not labels
 
 
+Coverage = Annotated[float, Field(gt=0, lt=1)]
+Sureness = Annotated[float, Field(gt=0, le=1)]
+
+
+class TrustConfig(Config):
+    """How sure answers are to be, in commands and in Python."""
+
+    coverage: Coverage | None = None
+    """The probability with which sets of labels are to hold the right one."""
+    at_least: Sureness | None = None
+    """The probability below which a label is no answer."""
+
+
 class FileConfig(Config):
     """How a file of rows is read, where that is not to be decided by the file itself."""
 

@@ -93,6 +93,28 @@ def test_nothing_is_kept_without_rows_or_labels_in_common_and_training_takes_it_
         choices.predict(ROWS[:1], coverage=0.9)
 
 
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"coverage": 0}, "coverage: Input should be greater than 0 .it is 0."),
+        ({"coverage": 90}, "coverage: Input should be less than 1 .it is 90."),
+        ({"coverage": float("nan")}, "coverage: Input should be a finite number"),
+        ({"at_least": 75}, "at_least: Input should be less than or equal to 1 .it is 75."),
+        ({"at_least": "much"}, "at_least: Input should be a valid number"),
+    ],
+)
+def test_shares_that_are_none_are_refused_as_by_the_command(lm, asked, message, monkeypatch):
+    model = built(lm)
+    monkeypatch.setattr(type(model), "scores", None)
+    for rows in (ROWS, []):
+        with pytest.raises(ConfigError, match=message):
+            model.predict(rows, **asked)
+    with pytest.raises(ConfigError, match=message):
+        model.answer(model.encode(0, ROWS[:1]), [torch.zeros(3)], **asked)
+    with pytest.raises(ConfigError, match=message):
+        PredictConfig(prompt="p", **asked)
+
+
 def test_no_answer_is_given_below_a_probability(lm):
     model = built(lm)
     surest = max(max(answer["scores"].values()) for answer in model.predict(ROWS))

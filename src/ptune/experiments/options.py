@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from ptune.settings import (
     Config,
+    Coverage,
     DecodingOverrides,
     Device,
     Dtype,
@@ -17,6 +18,7 @@ from ptune.settings import (
     Form,
     Lm,
     LogName,
+    Sureness,
     TrainOverrides,
 )
 
@@ -214,10 +216,10 @@ class EvaluateConfig(FileConfig):
     report."""
     parts: str | None = None
     """A field of the rows by which they are given apart too."""
-    coverage: Annotated[float, Field(gt=0, lt=1)] | None = None
+    coverage: Coverage | None = None
     """Also score sets of labels that hold the right one with this probability, 0.9 for example: how
     often they do, and how many labels they have."""
-    at_least: Annotated[float, Field(gt=0, le=1)] | None = None
+    at_least: Sureness | None = None
     """Also score the rows alone whose answer has at least this probability: how many there are, and
     how many of those are right."""
     decoding: DecodingOverrides = DecodingOverrides()
@@ -281,10 +283,10 @@ class PredictConfig(FileConfig):
     ax-g), into this file too, in the form of its leaderboard: BoolQ.jsonl."""
     top: Annotated[int, Field(ge=1)] | None = None
     """Only the best labels' scores, where there are many."""
-    coverage: Annotated[float, Field(gt=0, lt=1)] | None = None
+    coverage: Coverage | None = None
     """Add the set of labels that holds the right one with this probability, 0.9 for example, as dev
     rows of the prompt's training say: more labels where it is less sure (field "set")."""
-    at_least: Annotated[float, Field(gt=0, le=1)] | None = None
+    at_least: Sureness | None = None
     """Give no answer where the best label has a smaller probability, such as 0.8: prediction is
     then null (in a table empty), and the scores are there as ever."""
     skip_bad_lines: bool = False

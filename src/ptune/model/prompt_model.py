@@ -46,7 +46,7 @@ from ptune.model.task import (
 )
 from ptune.prompts.bank import Bank, Prefix
 from ptune.prompts.encoders import Baked, Multitask, Table, is_baked
-from ptune.settings import DecodingConfig
+from ptune.settings import DecodingConfig, TrustConfig
 
 __all__ = [
     "Example",
@@ -457,9 +457,11 @@ class PromptModel:
 
         Raises:
             ConfigError: there is no such task, its answers are text, tasks with different labels
-                should answer together, or a task keeps no scores of dev rows for a set.
+                should answer together, a task keeps no scores of dev rows for a set, or a coverage
+                or ``at_least`` is no probability.
             TemplateError, DataError: a row does not fit its task; its number is told.
         """
+        TrustConfig(coverage=coverage, at_least=at_least)
         examples = self.encode_mixed(rows, tasks)
         scores = iter(
             self.scores([example for examples_of_row in examples for example in examples_of_row])
@@ -506,14 +508,14 @@ class PromptModel:
             ConfigError: their labels are not the same, or in another order, or each row may have
                 several of them; or a task keeps no scores of dev rows for a set.
         """
-        if isinstance(first := examples[0], WordsExample):
-            check_one_label(self, first.task, coverage, at_least)
+        first = examples[0]
+        check_one_label(self, first.task, coverage, at_least)
+        if isinstance(first, WordsExample):
             return token_answers.words_answer(self, examples, scores)
         if isinstance(first, PassageExample):
-            check_one_label(self, first.task, coverage, at_least)
             return token_answers.passage_answer(self, examples, scores)
         shares = self.together(examples, scores).tolist()
-        return label_answer(self, examples[0], shares, coverage=coverage, at_least=at_least)
+        return label_answer(self, first, shares, coverage=coverage, at_least=at_least)
 
     def learned(self, tasks: Sequence[int]) -> PromptVectors:
         """What the prompts of some tasks have learned, each prompt made once."""

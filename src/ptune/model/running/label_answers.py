@@ -10,6 +10,7 @@ from ptune.answers.from_row import Choices, Span
 from ptune.answers.word_labels import WordLabels
 from ptune.errors import ConfigError
 from ptune.model.rows.examples import Example
+from ptune.settings import TrustConfig
 
 if TYPE_CHECKING:
     from ptune.model.prompt_model import PromptModel
@@ -30,13 +31,11 @@ def label_answer(
         shares: the labels' probabilities [C] by all tasks that answer it.
 
     Raises:
-        ConfigError: a set or a sure answer is asked for of rows that may have several labels, or
-            the task keeps no scores of dev rows, by which sets are made.
+        ConfigError: the task keeps no scores of dev rows, by which sets are made.
     """
     bound, labels = model.tasks[example.task], example.labels.labels
     ranked = dict(sorted(zip(labels, shares), key=lambda pair: -pair[1]))
     if bound.task.multi_label:
-        check_one_label(model, example.task, coverage, at_least)
         had = [label for label, share in ranked.items() if share >= bound.threshold]
         return {"prediction": had, "scores": ranked}
     best, probability = next(iter(ranked.items()))
@@ -51,15 +50,19 @@ def label_answer(
 def check_one_label(
     model: "PromptModel", task: int, coverage: float | None, at_least: float | None
 ) -> None:
-    """Refuse sets of labels, or sure answers alone, of a task whose rows have no single label.
+    """Refuse sets of labels, or sure answers alone, of a task whose rows have no single label, and
+    probabilities that are none.
 
     Raises:
         ConfigError: one is asked for.
     """
+    if coverage is None and at_least is None:
+        return
+    TrustConfig(coverage=coverage, at_least=at_least)
     settings = model.tasks[task].task
     reads_tokens = isinstance(settings.verbalizer, WordLabels | Extraction)
     has_one = settings.verbalizer is not None and not settings.multi_label and not reads_tokens
-    if has_one or coverage is None and at_least is None:
+    if has_one:
         return
     what = (
         "a label for each word"
