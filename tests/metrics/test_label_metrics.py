@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptune.errors import ConfigError, DataError, DivergedError
-from ptune.metrics.labels import LABELLED, deviation, labelled, most_frequent, rank, ranked
+from ptune.metrics.labels import LABELLED, check, deviation, labelled, most_frequent, rank, ranked
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.data())
@@ -102,6 +103,10 @@ def test_multirc_by_answer_and_by_question():
         ("x", ["the"], 0, 0),
         ("", ["x"], 0, 0),
         ("New York City", ["City of York"], 0, 2 / 3),
+        ("post", "post", 1, 1),
+        ("p", "post", 0, 0),
+        ("post office", "The post", 0, 2 / 3),
+        ("Ann", ("Bob", "Ann"), 1, 1),
     ],
 )
 def test_record(prediction, answers, em, f1):
@@ -193,6 +198,38 @@ def test_figures_that_cannot_be_counted():
     ):
         with pytest.raises(error, match=message):
             labelled(names, rows, predictions)
+
+
+@pytest.mark.parametrize(
+    "metric, field, value, expected",
+    [
+        ("record-em", "answers", 5, "a text or a list of texts"),
+        ("record-f1", "answers", ["a", 5], "a text or a list of texts"),
+        ("record-f1", "answers", {"text": "a"}, "a text or a list of texts"),
+        ("em", "group", [1], "a text or a number"),
+        ("em", "group", {"n": 1}, "a text or a number"),
+        ("gender-parity", "pair", {"n": 1}, "a text or a number"),
+    ],
+)
+def test_a_field_of_another_kind_is_refused_before_anything_is_answered(
+    metric, field, value, expected
+):
+    rows = [{"label": "a", field: "x"}, {"label": "a", field: value}]
+    value_in_words = re.escape(f"which the metric {metric} compares, and it is {value!r}.")
+    message = f"^Row 2, field '{field}': {expected} is expected, {value_in_words}$"
+    with pytest.raises(DataError, match=message):
+        check([metric], rows)
+    with pytest.raises(DataError, match=message):
+        labelled([metric], rows, ["a", "a"])
+
+
+def test_a_field_that_a_metric_compares_may_be_the_label():
+    """Of other metrics such a field is a label as any other."""
+    assert labelled(["accuracy"], [{"group": 5}, {"group": 6}], ["5", "5"], "group") == {
+        "accuracy": 0.5
+    }
+    rows = [{"label": "a", "group": number} for number in (1, 1, 2)]
+    assert labelled(["em"], rows, ["a", "b", "a"]) == {"em": 0.5}
 
 
 def test_figures_of_one_label():

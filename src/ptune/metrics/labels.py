@@ -131,8 +131,8 @@ def labelled(
     - "em": the share of questions, rows of one ``group``, that are answered rightly in every row
       (MultiRC).
     - "record-em", "record-f1": the best exact match, and the best F1 of words, with one of the
-      row's ``answers``, mean over rows (ReCoRD). Lower case, without ASCII punctuation and the
-      articles, as SQuAD's script compares texts (Rajpurkar et al. 2016).
+      row's ``answers``, texts or a single one, mean over rows (ReCoRD). Lower case, without ASCII
+      punctuation and the articles, as SQuAD's script compares texts (Rajpurkar et al. 2016).
     - "gender-parity": the share of pairs, two rows of one ``pair`` which differ in the gender of a
       pronoun alone, that get the same answer, right or wrong (AX-g); a row without its other half
       is left out.
@@ -151,7 +151,8 @@ def labelled(
     Raises:
         ConfigError: a metric is unknown or cannot be computed on these labels, there are no rows,
             or another number of predictions than of rows.
-        DataError: a row lacks a field that a metric needs; its number is told.
+        DataError: a row lacks a field that a metric needs, or has a value of another kind there;
+            its number is told.
     """
     check(names, rows, target, labels)
     if not rows or len(rows) != len(predictions):
@@ -186,18 +187,14 @@ def check(
 
     Raises:
         ConfigError: a metric is unknown, or of a label that is not there or not named.
-        DataError: a row lacks a field that a metric needs; its number is told.
+        DataError: a row lacks a field that a metric needs, or has a value of another kind there;
+            its number is told.
     """
     known = list(labels) or list(dict.fromkeys(str(row[target]) for row in rows if target in row))
     for text in names:
         name, label = _of_label(text, known)
-        if name in FIELDS:
-            _column(rows, FIELDS[name])
-        if (
-            name == "gender-parity"
-            and rows
-            and not parities(_column(rows, "pair"), [""] * len(rows))
-        ):
+        compared = _compared(rows, name) if name in FIELDS else []
+        if name == "gender-parity" and rows and not parities(compared, [""] * len(rows)):
             raise DataError(
                 "gender-parity compares two rows that have the same value in the field 'pair', and "
                 "there are none such."
@@ -298,10 +295,10 @@ def row_figures(
     "gender-parity" over pairs); None where the metric is none. See ``labelled`` for the
     arguments."""
     if text == "gender-parity":
-        return parities(_column(rows, "pair"), predictions)
+        return parities(_compared(rows, text), predictions)
     if text.startswith("record-"):
         likeness = _word_f1 if text == "record-f1" else operator.eq
-        pairs = zip(_column(rows, "answers"), predictions)
+        pairs = zip(_compared(rows, text), predictions)
         return [
             float(max(likeness(_words(prediction), _words(answer)) for answer in answers))
             for answers, prediction in pairs
@@ -312,7 +309,7 @@ def row_figures(
         return list(map(float, hits))
     if text == "em":
         by_group: dict[Any, bool] = {}
-        for group, is_right in zip(_column(rows, "group"), hits):
+        for group, is_right in zip(_compared(rows, text), hits):
             by_group[group] = by_group.get(group, True) and is_right
         return list(map(float, by_group.values()))
     if text == trust.BRIER:
@@ -397,9 +394,48 @@ def _auc(
     )
 
 
+def _compared(rows: Sequence[Mapping[str, Any]], metric: str) -> list[Any]:
+    """What a metric reads of each row beside its label; of ``answers`` a list of texts.
+
+    Raises:
+        DataError: a row lacks it, or has a value of another kind.
+    """
+    name, has_texts = FIELDS[metric], metric.startswith("record-")
+    expected, is_right = (
+        ("a text or a list of texts", _are_texts)
+        if has_texts
+        else ("a text or a number", _is_plain)
+    )
+    values = _column(rows, name)
+    for number, (row, value) in enumerate(zip(rows, values), 1):
+        if not is_right(value):
+            raise DataError(
+                f"{_place(row, number)}, field {name!r}: {expected} is expected, which the metric "
+                f"{metric} compares, and it is {repr(value)[:60]}."
+            )
+    return [[value] if has_texts and isinstance(value, str) else value for value in values]
+
+
+def _are_texts(value: Any) -> bool:
+    texts = [value] if isinstance(value, str) else value
+    return isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts)
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _place(row: Mapping[str, Any], number: int) -> str:
+    return getattr(row, "place", f"Row {number}")
+
+
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
     for number, row in enumerate(rows, 1):
-        place = getattr(row, "place", f"Row {number}")
+        place = _place(row, number)
         if name not in row:
             raise DataError(
                 f"{place} has no field {name!r}, which the metric needs. {_fields(name, row)}"
