@@ -128,6 +128,17 @@ def test_a_space_within_a_word_parts_no_columns(tmp_path, parted):
     assert row["words"] == ["10\u00a0000", "Jo\x85e\u3000"]
 
 
+@pytest.mark.parametrize("sign", ["\r", "\x0b", "\x1e", "\x85", "\u2028", '"', ",", "\0"])
+def test_a_sign_that_ends_lines_elsewhere_stays_in_its_word(tmp_path, sign):
+    """Where tabs part columns, and in the file that answers make of it."""
+    (row,) = read(tmp_path, f"a{sign}b\tO\nc\tO\n\n")
+    assert row == {"words": [f"a{sign}b", "c"], "label": ["O", "O"]}
+    answers = conll.Answers(tmp_path / "rows.conll", FileConfig(), LABELS.labels)
+    answers.put(row, {"prediction": ["B-a", "O"]})
+    (again,) = read(tmp_path, answers.text)
+    assert again["words"] == row["words"] and again["label"] == ["B-a", "O"]
+
+
 def test_columns_that_are_not_as_many(tmp_path):
     with pytest.raises(ConfigError, match="has 2 columns, and columns names 4"):
         read(tmp_path, "a\tO\n", columns=("a", "b", "c", "d"))
