@@ -289,6 +289,31 @@ def test_a_save_that_is_killed_leaves_no_mixture(tmp_path, monkeypatch, other_fi
     np.testing.assert_array_equal(loaded.predict_proba(TEXTS), whole.predict_proba(TEXTS))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fields": 5}, "fields: "),
+        ({"fields": []}, "fields: "),
+        ({"fields": ["a", 3]}, "fields.1: "),
+        ({"classes": None}, "classes: "),
+        ({"classes": ...}, "classes: "),
+        ({"classes": ["a", "x"]}, "its classes are not the labels of the prompt"),
+        ({"template": 3}, "template: "),
+        ({"words": "w"}, "words: "),
+        ({"selection": 3}, "selection: "),
+        ({"parameters": None}, "parameters: "),
+        ({"parameters": {"lm": "builtin", "speed": 9}}, "no parameter 'speed'"),
+    ],
+)
+def test_a_damaged_note_is_refused(change, message, tmp_path, other_fits):
+    other_fits[0].save(tmp_path)
+    note = {**files.read_json(tmp_path / "estimator.json"), **change}
+    kept = {name: value for name, value in note.items() if value is not ...}
+    files.write_json(tmp_path / "estimator.json", kept)
+    with pytest.raises(StoreError, match=f"estimator.json is damaged: .*{message}"):
+        PromptClassifier.load(tmp_path, device="cpu")
+
+
 def test_a_prompt_of_another_kind_takes_the_place_of_an_estimator(tmp_path, other_fits):
     earlier, later = other_fits
     earlier.save(tmp_path)

@@ -17,6 +17,7 @@ from ptune.tasks import model_task, task_members
 from ptune.tasks.resolved import resolve
 from ptune.tasks.schema import TaskConfig
 from ptune.template.language import Template
+from ptune.training.loop import fit
 
 WORDS = Verbalizer.from_words({"a": "Yes", "b": "No"})
 ROWS = [
@@ -443,3 +444,12 @@ def test_the_whole_vocabulary_teaches_one_word_a_label():
         ConfigError, match="teaches one word for each label, and 'a' has several: give it one"
     ):
         model.add(Task("t", Template.parse("{soft:2} {text} {mask}"), words, loss="vocabulary"))
+
+
+def test_a_model_without_tasks_says_so():
+    model = PromptModel(LanguageModel(*tiny.tiny("bert")))
+    for ask in (model.predict, model.generate):
+        with pytest.raises(ConfigError, match="The model has no task yet: add one"):
+            ask([{"x": "a"}])
+    with pytest.raises(ConfigError, match="fit takes a dictionary with a pair for each task"):
+        fit(model, {})

@@ -243,6 +243,8 @@ def test_a_prompt_for_another_lm_is_refused(tmp_path):
         ({"temperature": 0.0}, "damaged: temperature"),
         ({"smoothing": 1.0}, "damaged: smoothing"),
         ({"reading": {"layer": 0}}, "damaged: reading.layer"),
+        ({"labels": [], "words": None}, "damaged: labels: "),
+        ({"name": "\ud800"}, "is not valid JSON .*surrogates"),
     ],
 )
 def test_damaged_notes(tmp_path, change, message):
@@ -252,6 +254,26 @@ def test_damaged_notes(tmp_path, change, message):
     (tmp_path / "prompt.json").write_text(json.dumps(raw | change).replace("Infinity", "1e999"))
     with pytest.raises(StoreError, match=message):
         prompt_folder.load(tmp_path, model.lm)
+
+
+@pytest.mark.parametrize("name", ["rows", "tokens"])
+def test_a_damaged_record_of_the_lm(name, tmp_path):
+    model = model_of()
+    prompt_folder.save(model, tmp_path)
+    raw = files.read_json(tmp_path / "prompt.json")
+    raw["lm"]["record"][name] = -1
+    (tmp_path / "prompt.json").write_text(json.dumps(raw))
+    with pytest.raises(StoreError, match=f"damaged: lm.record.{name}: "):
+        prompt_folder.load(tmp_path, model.lm)
+
+
+def test_a_sign_of_two_escapes_is_read(tmp_path):
+    model = model_of(names=("\U0001f600",))
+    prompt_folder.save(model, tmp_path)
+    raw = files.read_json(tmp_path / "prompt.json")
+    (tmp_path / "prompt.json").write_text(json.dumps(raw))
+    assert "\\ud83d\\ude00" in (tmp_path / "prompt.json").read_text()
+    assert prompt_folder.load(tmp_path, model.lm).tasks[0].task.name == "\U0001f600"
 
 
 def test_json_knows_no_nan(tmp_path):

@@ -209,7 +209,11 @@ def read_json(path: Path) -> Any:
         StoreError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(plain_files.read_text(path), parse_constant=_refuse_constant)
+        text = plain_files.read_text(path)
+        value = json.loads(text, parse_constant=_refuse_constant)
+        if "\\ud" in text.lower():  # half of a sign, which no text can hold
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:

@@ -8,9 +8,10 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
+from ptune.answers.label_words import Verbalizer
 from ptune.errors import ConfigError
 from ptune.estimators.input_rows import as_text, check_one_label_a_row, free_name, plain
-from ptune.estimators.prompt_estimator import PromptEstimator, Row, seed_of
+from ptune.estimators.prompt_estimator import PromptEstimator, Row, SavedEstimator, seed_of
 from ptune.lm.language_model import LanguageModel
 from ptune.selection import training
 from ptune.selection.choice import MINUTES, Selection, choose
@@ -18,6 +19,14 @@ from ptune.survey import proposals
 from ptune.tasks.resolved import refusals, resolve
 from ptune.tasks.resolved.task_form import Learning, TaskForm
 from ptune.tasks.schema import AUTO, TaskConfig
+
+
+class SavedClassifier(SavedEstimator):
+    """What stands in the ``estimator.json`` of a classifier."""
+
+    classes: list[bool | int | float | str]
+    words: dict[str, Any]
+    selection: Selection | None = None
 
 
 class PromptClassifier(ClassifierMixin, PromptEstimator):
@@ -52,6 +61,8 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         history_: the looks at dev.
         selection_: what "auto" tried and chose; None for a named method.
     """
+
+    _saved_as = SavedClassifier
 
     def __init__(
         self,
@@ -254,12 +265,15 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
             **super()._fitted_state(),
         }
 
-    def _restore(self, note: Mapping[str, Any]) -> None:
-        super()._restore(note)
-        self.classes_ = np.array(note["classes"])
-        self.words_ = note["words"]
-        kept = note.get("selection")
-        self.selection_ = Selection.model_validate(kept) if kept else None
+    def _restore(self, saved: Any) -> None:
+        super()._restore(saved)
+        words = self.model_.tasks[0].task.verbalizer
+        labels = set(words.labels) if isinstance(words, Verbalizer) else set()
+        if set(map(str, saved.classes)) != labels:
+            raise ValueError("its classes are not the labels of the prompt")
+        self.classes_ = np.array(saved.classes)
+        self.words_ = saved.words
+        self.selection_ = saved.selection
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

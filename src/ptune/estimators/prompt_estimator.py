@@ -4,10 +4,11 @@ import numbers
 import pathlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic import Field as Limit
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
@@ -37,8 +38,18 @@ NOTE = prompt_folder.ESTIMATOR
 Row = dict[str, Any]
 
 
+class SavedEstimator(BaseModel):
+    """What stands in ``estimator.json``."""
+
+    parameters: dict[str, Any]
+    fields: Annotated[list[str], Limit(min_length=1)]
+    template: str
+
+
 class PromptEstimator(BaseEstimator):
     """What the classifier and the generator share: parameters, rows, the LM, training, saving."""
+
+    _saved_as: ClassVar[type[SavedEstimator]] = SavedEstimator
 
     def __init__(
         self,
@@ -174,21 +185,37 @@ class PromptEstimator(BaseEstimator):
         note = files.read_json(folder / NOTE)
         if not isinstance(note, dict) or note.get("estimator") != cls.__name__:
             raise StoreError(f"{folder / NOTE} is not of a {cls.__name__}.")
-        estimator = cls(**note["parameters"])
+        try:
+            saved = cls._saved_as.model_validate(note)
+        except ValidationError as error:
+            raise StoreError(f"{folder / NOTE} is damaged: {first_fault(error)}.") from error
+        if unknown := sorted(saved.parameters.keys() - set(cls._get_param_names())):
+            raise StoreError(
+                f"{folder / NOTE} is damaged: {cls.__name__} has no parameter {unknown[0]!r}. If a "
+                "later version of ptune saved it, update ptune."
+            )
+        estimator = cls(**saved.parameters)
         folders = prompt_folder.folders_in(folder)
         estimator.model_ = prompt_folder.load(folders, lm=lm, device=device, dtype=dtype)
-        estimator.fields_ = note["fields"]
+        estimator.fields_ = saved.fields
         estimator.n_features_in_ = len(estimator.fields_)
-        estimator._restore(note)
+        try:
+            estimator._restore(saved)
+        except ValueError as error:
+            raise StoreError(f"{folder / NOTE} is damaged: {error}.") from error
         return estimator
 
     def _fitted_state(self) -> dict[str, Any]:
         """What ``save`` keeps of the fit beside the prompt itself."""
         return {"template": self.template_}
 
-    def _restore(self, note: Mapping[str, Any]) -> None:
-        """Restore what ``_fitted_state`` has saved."""
-        self.template_ = note["template"]
+    def _restore(self, saved: Any) -> None:
+        """Restore what ``_fitted_state`` has saved.
+
+        Raises:
+            ValueError: it does not go with the prompt.
+        """
+        self.template_ = saved.template
 
     def _begin(self, X: Any) -> tuple[Method, list[Row]]:
         """The method of a fit, and the rows that it is given.

@@ -116,7 +116,7 @@ class SavedPrompt(BaseModel):
     template: str
     chat: str | None = None
     visibility: VisibilityRules = ()
-    labels: list[str] | None
+    labels: Annotated[list[str], Field(min_length=1)] | None
     words: list[list[str]] | None
     target: str
     loss: Literal["labels", "vocabulary", "hinge"]

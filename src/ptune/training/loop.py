@@ -382,7 +382,8 @@ def _check(training: Training, tune: Tune) -> None:
             f"The settings of a training are a TrainConfig, and this is a {type(config).__name__}: "
             "write TrainConfig(steps=100), for example."
         )
-    if not isinstance(data, Mapping) or not all(
+    is_dictionary = isinstance(data, Mapping) and data
+    if not is_dictionary or not all(
         isinstance(pair, tuple | list) and len(pair) == 2 for pair in data.values()
     ):
         raise ConfigError(

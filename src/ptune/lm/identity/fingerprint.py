@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PositiveInt
 from torch import nn
 
 COLUMNS = 1021  # a prime, so that rows of a matrix that change places fall into other columns
@@ -73,9 +73,9 @@ class LMRecord(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     config: dict[str, bool | int | float | str]
-    tokens: int
+    tokens: PositiveInt
     words: str
-    rows: int
+    rows: PositiveInt
     names: str
     format: str
     quantised: bool

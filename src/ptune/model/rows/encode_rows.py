@@ -48,9 +48,11 @@ def chosen_tasks(model: "PromptModel", rows: Sequence[Row], tasks: TaskChoice) -
     """The numbers of the tasks that take each row.
 
     Raises:
-        ConfigError: there is no such task, or there are not as many tasks as rows.
+        ConfigError: there is no such task or none at all, or there are not as many tasks as rows.
         DataError: no task takes a row; the message gives its number.
     """
+    if not model.tasks:
+        raise ConfigError("The model has no task yet: add one by model.add(Task(...)).")
     if tasks is None:
         return [tasks_taking(model, row, number) for number, row in enumerate(rows, 1)]
     if isinstance(tasks, int | str):
