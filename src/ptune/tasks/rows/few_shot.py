@@ -78,7 +78,8 @@ def draw(
     train = sample(rows, shots, seed, target=target, labels=labels)
     others = rows if others is None else others
     copies = with_same_text([*train, *others], fields).values()
-    learned = {number for numbers in copies for number in numbers if numbers[0] < len(train)}
+    of_train = [numbers for numbers in copies if numbers[0] < len(train)]
+    learned = set(itertools.chain.from_iterable(of_train))
     rest = [row for number, row in enumerate(others, len(train)) if number not in learned]
     try:
         return train, sample(rest, shots, seed, target=target, labels=labels)
