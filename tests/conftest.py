@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 ABOUT_TRIALS = (
     *("test_language_model.py", "test_capabilities.py", "test_limits_by_files.py"),
     *("test_onednn_linear.py", "test_quantised.py", "test_loaded_elsewhere.py"),
-    *("test_packing.py", "test_text_cache.py"),
+    *("test_packing.py", "test_text_cache.py", "test_short_attention.py"),
 )
 LONGEST = ("test_ranks.py", "test_docs.py", "test_style.py", "test_fuzz.py", "test_scripts.py")
 

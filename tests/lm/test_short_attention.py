@@ -3,9 +3,11 @@
 import family_checks
 import prefix_family_checks
 import pytest
+import tiny
 import torch
 from torch.nn.functional import scaled_dot_product_attention as stock
 
+from ptune.lm.language_model import LanguageModel
 from ptune.lm.patches.cpu import short_attention
 
 FAMILIES = ("bert", "gpt2", "llama", "t5")
@@ -68,6 +70,14 @@ def test_large_batches_stay_fused(shape, is_fused, fused):
     with short_attention.attention_to_learn(torch.zeros(*shape, 2).bfloat16()):
         assert torch.backends.cuda.flash_sdp_enabled() == is_fused
     assert torch.backends.cuda.flash_sdp_enabled()
+
+
+def test_a_deep_lm_takes_a_prefix(fused):
+    """What it computes with gradients, layer by layer a little apart, is no leak between rows."""
+    network, tokenizer = tiny.tiny("llama", torch.bfloat16, num_hidden_layers=24)
+    capabilities = LanguageModel(network, tokenizer).capabilities
+    assert not all(fused)
+    assert capabilities.prefix and capabilities.packing
 
 
 def test_a_cpu_without_bfloat16_is_left_alone(monkeypatch):

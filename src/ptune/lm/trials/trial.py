@@ -193,9 +193,11 @@ class Trial:
                         raise ModelError(
                             f"{self.name} does not take a prefix into account at every layer"
                         )
-        with torch.no_grad():
+        with torch.no_grad():  # with gradients attention may be computed otherwise
+            with route.entering(batch, prefixes):
+                beside = self.run(batch)[1, batch.columns[batch.rows == 1]]
             alone = self.run(one_row(self.rows, 1))[0, -1:]
-        if not close(logits[1, batch.columns[batch.rows == 1]], alone):
+        if not close(beside, alone):
             raise ModelError(f"a prefix in {self.name} leaks from row to row")
 
     @torch.no_grad()
