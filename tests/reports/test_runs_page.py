@@ -477,7 +477,9 @@ def test_a_page_does_not_take_the_place_of_a_runs_own(tmp_path, capsys):
 def test_a_page_does_not_take_the_place_of_a_foreign_one(tmp_path):
     files.write_json(tmp_path / "one" / "run.json", TUNED.model_dump(mode="json"))
     (tmp_path / "report.html").write_text("<!doctype html><title>mine</title>")
-    with pytest.raises(ConfigError, match="report.html is no page of ptune's, and would be"):
+    with pytest.raises(
+        ConfigError, match="report.html is no page of this version of ptune, and would be"
+    ):
         report_runs.report([tmp_path / "one"], tmp_path)
     assert "mine" in (tmp_path / "report.html").read_text()
 

@@ -29,7 +29,7 @@ from ptune.tasks import model_task, task_members
 from ptune.tasks.resolved.task_form import Learning, TaskForm
 from ptune.tasks.resolved.unread import check_rates
 from ptune.tasks.schema import AUTO
-from ptune.template.fields import with_same_text
+from ptune.template.fields import numbers_by_text
 from ptune.template.parts import Field
 from ptune.training.loop import fit as train_prompts
 from ptune.training.methods import Method, method
@@ -400,7 +400,7 @@ class PromptEstimator(BaseEstimator):
     ) -> tuple[list[Row], list[Row]]:
         """Rows to learn from, and rows by which the best state is chosen; the same ones where there
         are too few to part. Rows with the same text stay on one side."""
-        copies = list(with_same_text(rows, fields).values())
+        copies = list(numbers_by_text(rows, fields).values())
         strata = None if strata is None else [strata[numbers[0]] for numbers in copies]
         held_out = round(self.dev_share * len(copies))
         classes = len(set(strata)) if strata is not None else 1

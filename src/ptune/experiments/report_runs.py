@@ -47,8 +47,8 @@ def _report(console: terminal.Console, folders: Sequence[pathlib.Path], out: pat
     replaces = (out / "report.html").exists()
     if replaces and not design.is_page(out / "report.html"):
         raise ConfigError(
-            f"{out / 'report.html'} is no page of ptune's, and would be overwritten: choose "
-            "another --out, or delete it."
+            f"{out / 'report.html'} is no page of this version of ptune, and would be overwritten: "
+            "choose another --out, or delete it."
         )
     console.print(runs_page.table(runs))
     runs_page.write(runs, out)

@@ -30,10 +30,10 @@ class SearchConfig(Config):
     gradients. pez: a soft prompt that learns from its nearest words. project: a soft prompt that is
     trained, and then becomes words."""
     budget: Annotated[int, Field(ge=1)] | None = None
-    """How many rows the LM may be asked at most, in the whole search: a candidate that is scored on
-    32 rows costs 32, and a row with its gradient costs three. A row that is the same to the LM for
-    several candidates, which have other words for the labels, is read once and counts for each. No
-    limit by default."""
+    """The most rows that the LM may be asked about, in the whole search: a candidate that is scored
+    on 32 rows costs 32, and a row with its gradient costs three. Where several candidates differ by
+    the words of their labels alone, a row is read once and counts for each. By default there is
+    no limit."""
     keep: Annotated[int, Field(ge=1)] = 10
     """How many of the candidates that are best on train are scored on dev and kept."""
     rerank: Literal["zero-shot", "fine-tune"] = "zero-shot"

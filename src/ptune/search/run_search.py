@@ -270,5 +270,5 @@ def _show(
     console.print(search_page.table(results))
     for name, value in results.wording.items():
         report(f"Rank correlation of {name} with {results.metric} on train: {value:+.2f}")
-    report(f"The LM was asked {results.calls:,} rows. Chosen on dev: {folder / 'best.yaml'}")
+    report(f"The LM was asked about {results.calls:,} rows. Chosen on dev: {folder / 'best.yaml'}")
     report(f"Results: {folder / 'results.json'}   Report: {folder / 'report.html'}")

@@ -10,7 +10,7 @@ from ptune.model.prompt_model import PromptModel, Row
 from ptune.selection.candidates import Candidate, PetCandidate
 from ptune.tasks import task_members
 from ptune.tasks.resolved.task_form import TaskForm
-from ptune.template.fields import with_same_text
+from ptune.template.fields import numbers_by_text
 from ptune.training.loop import fit
 from ptune.training.pattern_exploiting import pet
 
@@ -26,7 +26,7 @@ def folds(form: TaskForm, rows: Sequence[Row], count: int, seed: int) -> list[in
         count: how many folds there are, two at least.
     """
     groups: dict[str, list[list[int]]] = {}
-    for numbers in with_same_text(rows, task_members.fields(form)).values():
+    for numbers in numbers_by_text(rows, task_members.fields(form)).values():
         groups.setdefault(str(rows[numbers[0]][form.target]), []).append(numbers)
     fold_of = [ALWAYS_LEARNED] * len(rows)
     first = 0

@@ -85,12 +85,12 @@ def same_text(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def with_same_text(
+def numbers_by_text(
     rows: Iterable[Mapping[str, Any]], fields: Sequence[Field]
 ) -> dict[str, list[int]]:
-    """The numbers of the rows of each text that is read by the fields, in the order of the rows:
-    what rows have besides, such as an id, does not tell them apart. Rows without a text are told
-    apart by all that they hold."""
+    """For each text that the fields read the numbers of its rows, in the order of the rows. What a
+    row has besides, such as an id, does not tell it from others with its text. Rows without a text
+    are told apart by all that they hold."""
     numbers: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
         text = same_text(joined_texts(row, fields)) or repr(sorted(row.items(), key=repr))

@@ -188,8 +188,10 @@ def _tie_again(model: PreTrainedModel, missing: Sequence[str]) -> list[str]:
     if not missing or head is None or getattr(config, "tie_word_embeddings", True):
         return list(missing)
     config.tie_word_embeddings = True
-    ties = model.get_expanded_tied_weights_keys(all_submodels=True)
-    config.tie_word_embeddings = False
+    try:
+        ties = model.get_expanded_tied_weights_keys(all_submodels=True)
+    finally:
+        config.tie_word_embeddings = False
     names = {
         name: ties[name]
         for name in missing

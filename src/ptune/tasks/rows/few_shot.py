@@ -8,7 +8,7 @@ from typing import Any
 
 from ptune.data.row import label_of, place_of
 from ptune.errors import DataError, nearest
-from ptune.template.fields import with_same_text
+from ptune.template.fields import numbers_by_text
 from ptune.template.parts import Field
 
 Row = Mapping[str, Any]
@@ -77,7 +77,7 @@ def draw(
     labels = list(_by_label(rows, target, labels))
     train = sample(rows, shots, seed, target=target, labels=labels)
     others = rows if others is None else others
-    copies = with_same_text([*train, *others], fields).values()
+    copies = numbers_by_text([*train, *others], fields).values()
     of_train = [numbers for numbers in copies if numbers[0] < len(train)]
     learned = set(itertools.chain.from_iterable(of_train))
     rest = [row for number, row in enumerate(others, len(train)) if number not in learned]
@@ -114,7 +114,7 @@ def splits(
             "row in all."
         )
     groups: dict[str, list[list[Row]]] = {label: [] for label in _by_label(rows, target, None)}
-    for numbers in with_same_text(rows, fields).values():
+    for numbers in numbers_by_text(rows, fields).values():
         copies = [rows[number] for number in numbers]
         groups[label_of(copies[0][target], list(groups))].append(copies)
     return [_halves(groups, random.Random(f"{seed} split {split}")) for split in range(number)]

@@ -19,7 +19,7 @@ from ptune.tasks.rows.few_shot import Row
 from ptune.tasks.rows.row_faults import fault_of, lacking, refuse
 from ptune.tasks.rows.row_labels import changed, labelled_rows, strangers_and_idle
 from ptune.tasks.schema import DataConfig
-from ptune.template.fields import with_same_text
+from ptune.template.fields import numbers_by_text
 from ptune.template.language import Field
 from ptune.template.parts import RESERVED
 
@@ -286,7 +286,7 @@ def _halves(
 ) -> tuple[list[Row], list[Row]]:
     """The rows for dev and those that are scored in place of a test file's, drawn once and for all,
     so that no seed's dev has rows of another's test. Rows with the same text stay in one half."""
-    copies = list(with_same_text(rows, fields).values())
+    copies = list(numbers_by_text(rows, fields).values())
     if len(copies) < 2:
         raise DataError(
             f"{data.dev} has one {'row' if len(rows) < 2 else 'text'}, and halve_dev makes two "
