@@ -13,6 +13,7 @@ from ptune.errors import ConfigError, ModelError
 from ptune.model.running.forward import prompt_vectors
 from ptune.model.task import PrefixSettings
 from ptune.serving.attention import attention_of
+from ptune.serving.problems import Problem
 
 ROW = {"x": "Vienna lies on the Danube"}
 WORDS = {"yes": "Yes", "no": "No"}
@@ -132,7 +133,7 @@ def test_it_is_refused_with_the_reason(monkeypatch):
     with pytest.raises(ModelError, match="DebertaV2ForMaskedLM does not go through"):
         attention(prompt_on("deberta", "{soft:2} {x} is {mask}"))
     model = prompt_on("gpt2", "{soft:2} {x} is {mask}")
-    with pytest.raises(ConfigError, match="There is no layer 3: the LM has 2"):
+    with pytest.raises(Problem, match="There is no layer 3: the LM has 2"):
         attention(model, 3)
     monkeypatch.setattr("ptune.serving.attention.LONGEST", 4)
     with pytest.raises(ConfigError, match="rows of 4 tokens at most, and this one has"):
@@ -181,7 +182,7 @@ def test_what_is_wrong_with_a_request_for_attention(served, monkeypatch):
     cases = [
         ({"prompt": "other", "fields": ROW}, 404, "prompt", "no prompt"),
         ({"prompt": "film", "fields": {"y": "a"}}, 400, "fields", "has no field 'x'"),
-        ({"prompt": "film", "fields": ROW, "layer": 9}, 400, "fields", "There is no layer 9"),
+        ({"prompt": "film", "fields": ROW, "layer": 9}, 400, "layer", "There is no layer 9"),
         ({"prompt": "film", "fields": ROW, "layer": 0}, 400, "layer", "greater than or equal"),
         ({"prompt": "film", "fields": {"x": float("inf")}}, 400, "fields", "infinite"),
     ]

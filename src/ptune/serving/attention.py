@@ -12,6 +12,7 @@ from ptune.lm.patches.prefixes.attention_route import AttentionRoute
 from ptune.lm.patches.prefixes.attention_weights import AttentionWeights, watched
 from ptune.model.prompt_model import Example, PromptModel
 from ptune.model.running.forward import prompt_vectors
+from ptune.serving.problems import refused
 from ptune.template.language import EncodedRow
 
 LONGEST = 512  # tokens of a row whose attention is shown
@@ -60,7 +61,8 @@ def attention_of(model: PromptModel, example: Example, layer: int | None) -> Att
 
     Raises:
         ModelError: this LM's attention cannot give its weights, with the reason.
-        ConfigError: the row is too long or is read as a whole, or there is no such layer.
+        ConfigError: the row is too long or is read as a whole.
+        Problem: there is no such layer.
     """
     lm, row = model.lm, example.fills[0]
     route = _route(lm)
@@ -74,7 +76,7 @@ def attention_of(model: PromptModel, example: Example, layer: int | None) -> Att
     group = "cross" if row.decoder is not None else "self"
     sites = [number for number, site in enumerate(route.sites) if site.group == group]
     if layer is not None and layer > len(sites):
-        raise ConfigError(f"There is no layer {layer}: the LM has {len(sites)}.")
+        raise refused(f"There is no layer {layer}: the LM has {len(sites)}.", "layer")
     layer = layer or len(sites)
     learned = prompt_vectors(model, [example.task])
     prompt = learned.places.get(model.tasks[example.task].prompt, -1)

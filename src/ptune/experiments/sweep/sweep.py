@@ -2,12 +2,13 @@
 
 import importlib.metadata
 import multiprocessing
-import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing import connection
 from typing import Any
+
+import joblib
 
 from ptune.base import files, terminal
 from ptune.base.interrupts import Interrupted, ignoring_ctrl_c, stoppable
@@ -159,7 +160,7 @@ def _work_apart(config: SweepConfig, options: Mapping[str, Any]) -> bool:
         options: those of ``sweep_worker.work_on``.
     """
     start = multiprocessing.get_context("spawn")
-    threads = max(1, (os.cpu_count() or 1) // config.workers)
+    threads = max(1, joblib.cpu_count() // config.workers)
     workers = [
         start.Process(target=work_apart, args=(config.file, options, threads))
         for _ in range(config.workers)
