@@ -169,3 +169,10 @@ def test_a_file_that_is_at_fault(tmp_path, text, message):
     path.write_text(text.replace("H", "a" * 64))
     with pytest.raises(ConfigError, match=message):
         read_tokens(path)
+
+
+def test_a_star_alone_is_a_pattern():
+    """A folder may have any name."""
+    tenant = access.Tenant(name="shop", prompts=("team[1]", "what?", "a.b", "let*"))
+    assert all(map(tenant.may_use, ("team[1]", "what?", "a.b", "let", "letter\n2")))
+    assert not any(map(tenant.may_use, ("team1", "whatX", "axb", "a letter")))

@@ -236,7 +236,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_noted(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
-    """Read a safetensors file and the note in its header (None without one).
+    """Read a safetensors file and the note in its header (None without one). The tensors are copies
+    and no views of the file, which may be written anew while they are in use.
 
     Raises:
         StoreError: the file is missing, cut short, or not in that format.
@@ -245,7 +246,8 @@ def read_noted(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
         plain_files.check(path)
         with safe_open(path, "pt") as stream:
             note = (stream.metadata() or {}).get("note", "null")
-            return {name: stream.get_tensor(name) for name in stream.keys()}, json.loads(note)
+            tensors = {name: stream.get_tensor(name).clone() for name in stream.keys()}
+            return tensors, json.loads(note)
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (SafetensorError, ValueError) as error:

@@ -1,9 +1,9 @@
 """Who may use which prompt: access tokens, of which the server knows the hashes alone."""
 
-import fnmatch
 import hashlib
 import hmac
 import pathlib
+import re
 import secrets
 import time
 from typing import Annotated
@@ -34,7 +34,10 @@ class Tenant(Config):
 
     def may_use(self, prompt: str) -> bool:
         """Whether the token is good for a prompt."""
-        return any(fnmatch.fnmatchcase(prompt, pattern) for pattern in self.prompts)
+        return any(
+            re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), prompt, re.DOTALL)
+            for pattern in self.prompts
+        )
 
 
 EVERYBODY = Tenant(name="everybody", metrics=True)

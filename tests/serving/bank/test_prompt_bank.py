@@ -74,6 +74,68 @@ def test_a_prompt_is_put_replaced_and_removed(served, bank, tmp_path):
     assert sorted(path.name for path in bank.iterdir()) == ["city", "letter", "plain"]
 
 
+def test_a_name_that_something_else_has_is_not_taken(served, bank, tmp_path):
+    """Neither a folder nor a file of the user's, nor a link that leads nowhere."""
+    _, client = served
+    (bank / "notes").mkdir()
+    (bank / "notes" / "thesis.txt").write_text("years of work")
+    (bank / "readme").write_text("mine")
+    (bank / "gone").symlink_to(tmp_path / "nowhere")
+    before = sorted(bank.rglob("*"))
+    for name in ("notes", "readme", "gone"):
+        answer = client.put(f"/v1/prompts/{name}", content=zipped(tmp_path / "new" / "city"))
+        assert (answer.status_code, answer.json()["field"]) == (409, "id"), answer.text
+    assert sorted(bank.rglob("*")) == before
+
+
+def test_a_run_keeps_what_is_no_part_of_its_prompt(served, bank, tmp_path):
+    """As where a prompt is saved over another; what the earlier prompt is trained on with goes."""
+    _, client = served
+    (bank / "film" / "lm").mkdir()
+    (bank / "film" / "lm" / "model.safetensors").write_text("an LM")
+    (bank / "film" / "run.json").write_text("{}")
+    (bank / "film" / "encoder.safetensors").write_text("of the earlier prompt")
+    new = tmp_path / "new" / "film"
+    assert client.put("/v1/prompts/film", content=zipped(new)).status_code == 200
+    assert {path.name for path in (bank / "film").iterdir()} == {*NAMES, "lm", "run.json"}
+    assert (bank / "film" / NAMES[1]).read_bytes() == (new / NAMES[1]).read_bytes()
+    assert client.delete("/v1/prompts/film").status_code == 204
+    assert (bank / "film" / "lm" / "model.safetensors").read_text() == "an LM"
+    assert {path.name for path in (bank / "film").iterdir()} == {"lm", "run.json"}
+
+
+def test_several_prompts_that_answer_together_give_way_as_a_whole(served, bank, tmp_path):
+    server, client = served
+    for seed in (0, 1):
+        shutil.copytree(tmp_path / "new" / "city", bank / "many" / "prompts" / f"{seed}")
+    watcher = Watcher(server.prompts, bank, server.scheduler.call)
+    for _ in range(2):
+        watcher.check()
+    assert client.put("/v1/prompts/many", content=zipped(tmp_path / "new" / "film")).is_success
+    assert {path.name for path in (bank / "many").iterdir()} == set(NAMES)
+
+
+def test_of_a_link_to_a_prompt_the_link_alone_is_replaced_and_removed(served, bank, tmp_path):
+    server, client = served
+    elsewhere = tmp_path / "runs" / "city"
+    shutil.copytree(tmp_path / "new" / "city", elsewhere)
+    (bank / "city").symlink_to(elsewhere)
+    before = contents(elsewhere)
+    watcher = Watcher(server.prompts, bank, server.scheduler.call)
+    for _ in range(2):
+        watcher.check()
+    archive = zipped(tmp_path / "new" / "film")
+    for _ in range(2):
+        assert client.put("/v1/prompts/city", content=archive).status_code == 200
+    bank_folder.recover(bank)
+    assert not (bank / "city").is_symlink() and contents(elsewhere) == before
+    shutil.rmtree(bank / "city")
+    (bank / "city").symlink_to(elsewhere)
+    assert client.delete("/v1/prompts/city").status_code == 204
+    assert not (bank / "city").exists() and contents(elsewhere) == before
+    assert sorted(path.name for path in bank.iterdir()) == ["film", "letter", "plain"]
+
+
 def test_removal_leaves_every_bit_of_the_others(served):
     """Answers of the rest are the same to the last bit as before, and as on a server that never
     had the prompt."""
@@ -207,8 +269,12 @@ class Killed(BaseException):
 def test_a_put_that_is_killed_leaves_the_old_prompt_or_the_new(bank, tmp_path, monkeypatch, name):
     """Killed before each change of the disk; what a kill leaves is put right at the next start."""
     served = prompt_bank.PromptBank(serving_kit.lm(), [], 10**6)
+    others = {}
+    if name == "film":  # it lies in the folder of a run
+        others = {"run.json": b"{}"}
+        (bank / name / "run.json").write_bytes(b"{}")
     old = contents(bank / name)
-    new, archive = contents(tmp_path / "new" / name), zipped(tmp_path / "new" / name)
+    new, archive = contents(tmp_path / "new" / name) | others, zipped(tmp_path / "new" / name)
     changes = [(pathlib.Path, "write_bytes"), (pathlib.Path, "rename"), (shutil, "rmtree")]
     for survived in range(20):
         left = [survived]
@@ -237,12 +303,65 @@ def test_a_put_that_is_killed_leaves_the_old_prompt_or_the_new(bank, tmp_path, m
             shutil.rmtree(bank / name)
             if old:
                 serving_kit.save_prompt(bank, name)
+                (bank / name / "run.json").write_bytes(b"{}")
     assert contents(bank / name) == new and survived > 3
 
 
 def contents(folder):
     """The files of a prompt; none where there is no folder."""
     return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.is_dir() else {}
+
+
+def test_what_is_in_memory_does_not_change_with_its_file(served, bank, tmp_path):
+    """Files are copied over in place, and cut short on the way."""
+    _, client = served
+    before = scores(client, "film")
+    shutil.copyfile(tmp_path / "new" / "film" / NAMES[1], bank / "film" / NAMES[1])
+    assert scores(client, "film") == before
+    (bank / "film" / NAMES[1]).write_text("junk")
+    assert scores(client, "film") == before
+
+
+def test_a_damaged_version_of_what_is_not_in_memory_is_told_as_damaged(served, bank):
+    """It is not being replaced for ever."""
+    server, client = served
+    watcher = Watcher(server.prompts, bank, server.scheduler.call)
+    (bank / "film" / NAMES[1]).write_text("junk")
+    for _ in range(2):
+        watcher.check()
+    assert scores(client, "plain", "film")[1] == 500
+    serving_kit.save_prompt(bank, "film")
+    for _ in range(2):
+        watcher.check()
+    assert list(scores(client, "film")[0])
+
+
+def test_a_folder_that_may_not_be_read_is_left_out(bank, monkeypatch):
+    (bank / "lost+found").mkdir()
+    real = pathlib.Path.exists
+
+    def exists(path):
+        if "lost+found" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(pathlib.Path, "exists", exists)
+    assert [one.id for one in prompts_in(bank)] == ["film", "letter", "plain"]
+
+
+def test_tokens_are_read_again_also_where_the_folder_cannot_be_looked_at(bank, monkeypatch):
+    prompts = prompt_bank.PromptBank(serving_kit.lm(), prompts_in(bank), 10**6)
+    watcher = Watcher(prompts, bank, lambda work: work())
+    monkeypatch.setattr(bank_folder, "INTERVAL", 0.001)
+    bank.rename(bank.with_name("away"))
+    looks = []
+
+    def after_each():
+        looks.append(True)
+        watcher.stop()
+
+    watcher.run(after_each)
+    assert looks == [True]
 
 
 def test_prompts_of_equal_names_are_refused(bank, tmp_path):

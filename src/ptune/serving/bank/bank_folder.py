@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import os
 import pathlib
 import re
 import shutil
@@ -10,15 +11,16 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from ptune.base import files
-from ptune.errors import PtuneError
+from ptune.errors import PtuneError, StoreError
 from ptune.serving.bank.prompt_bank import PromptBank
 from ptune.serving.bank.prompt_files import NAMES, PromptFiles, Stamp, prompts_in, stamp_of
 from ptune.serving.problems import Problem, refused
+from ptune.storage.prompt_folder import earlier_files, folders_in
 
 log = logging.getLogger("ptune.serving")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -33,7 +35,7 @@ def recover(folder: pathlib.Path) -> None:
     for moved in folder.glob(f"{REPLACED}*"):
         place = folder / moved.name.removeprefix(REPLACED)
         if place.exists():
-            shutil.rmtree(moved)
+            _clear(moved, place)
         else:
             moved.rename(place)
     files.remove_unfinished(folder)
@@ -50,9 +52,14 @@ def put(bank: PromptBank, folder: pathlib.Path, name: str, *, archive: bytes, mo
         Whether it is new.
 
     Raises:
-        Problem: it is no prompt for this LM; what was there before goes on answering.
+        Problem: it is no prompt for this LM, or what has its name in the folder is no prompt; what
+            was there before stays, and goes on answering.
     """
     place = folder / name
+    is_new = not os.path.lexists(place)
+    if not is_new and not _is_prompt(place):
+        detail = f"The server's folder holds something of the name {name!r} that is no prompt."
+        raise Problem(409, "The name is taken", detail, field="id")
     contents = _contents(archive, most)
     temporary = pathlib.Path(tempfile.mkdtemp(dir=folder, prefix=files.TEMPORARY))
     try:
@@ -65,7 +72,6 @@ def put(bank: PromptBank, folder: pathlib.Path, name: str, *, archive: bytes, mo
         except PtuneError as error:
             reason = str(error).replace(str(temporary), name)
             raise refused(f"The prompt cannot be used: {reason}", "body") from error
-        is_new = not place.exists()
         _exchange(temporary, place)
         bank.put(PromptFiles(name, (place,)))
     finally:
@@ -74,27 +80,63 @@ def put(bank: PromptBank, folder: pathlib.Path, name: str, *, archive: bytes, mo
 
 
 def remove(bank: PromptBank, folder: pathlib.Path, name: str) -> None:
-    """Remove a prompt from the server and from the disk.
+    """Remove a prompt from the server and from the disk, where files beside it stay.
 
     Raises:
         KeyError: there is none of that name.
     """
     bank.remove(name)
-    moved = pathlib.Path(tempfile.mkdtemp(dir=folder, prefix=files.TEMPORARY))
-    with contextlib.suppress(FileNotFoundError):  # it was taken away on the disk before
-        (folder / name).rename(moved / "prompt")
-    shutil.rmtree(moved, ignore_errors=True)
+    place = folder / name
+    if _is_prompt(place):  # unless it was taken away on the disk before
+        _discard(place, [] if place.is_symlink() else _parts(place))
+    with contextlib.suppress(OSError):
+        place.rmdir()
+
+
+def _is_prompt(place: pathlib.Path) -> bool:
+    """Whether a prompt, or several that answer together, lie in a folder."""
+    try:
+        return bool(folders_in(place))
+    except StoreError:
+        return False
 
 
 def _exchange(new: pathlib.Path, place: pathlib.Path) -> None:
-    """Put a folder in the place of another."""
+    """Put a folder in the place of another, whose files that are no part of a prompt stay there."""
     moved = place.with_name(REPLACED + place.name)
     if place.exists():
         place.rename(moved)
     new.chmod(0o755)
     new.rename(place)
     files.sync_folder(place.parent)
-    shutil.rmtree(moved, ignore_errors=True)
+    if os.path.lexists(moved):
+        _clear(moved, place)
+
+
+def _clear(moved: pathlib.Path, place: pathlib.Path) -> None:
+    """Remove a prompt that gave way to another; what is no part of it goes into the new one's
+    folder."""
+    if moved.is_dir() and not moved.is_symlink():
+        for other in sorted(set(os.listdir(moved)) - set(_parts(moved))):
+            (moved / other).rename(place / other)
+    _discard(moved, [])
+
+
+def _parts(place: pathlib.Path) -> list[str]:
+    """What belongs to the prompt among the names in its folder, ``prompt.json`` first."""
+    folders = folders_in(place) if _is_prompt(place) else []
+    members = {folder.relative_to(place).parts[0] for folder in folders if folder != place}
+    return [*earlier_files(place), *members]
+
+
+def _discard(place: pathlib.Path, names: Sequence[str]) -> None:
+    """Remove what has some names in a folder, or the whole folder where none is given: it is moved
+    away before, so that no half of a prompt is ever there. Of a link, the link alone goes."""
+    away = pathlib.Path(tempfile.mkdtemp(dir=place.parent, prefix=files.TEMPORARY))
+    for path in [place / name for name in names] or [place]:
+        if os.path.lexists(path):
+            path.rename(away / path.name)
+    shutil.rmtree(away, ignore_errors=True)
 
 
 def _contents(archive: bytes, most: int) -> dict[str, bytes]:
@@ -128,18 +170,20 @@ class Watcher:
         self._stopped = threading.Event()
 
     def run(self, after_each: Callable[[], Any] = lambda: None) -> None:
-        """Look until ``stop`` is called; for a thread of its own."""
+        """Look until ``stop`` is called, and do something after each look, also after one that
+        failed; for a thread of its own."""
         pause, last_fault = INTERVAL, ""
         while not self._stopped.wait(pause):
             began = time.monotonic()
-            try:
-                self.check()
-                after_each()
-                last_fault = ""
-            except Exception as error:
-                if str(error) != last_fault:
-                    last_fault = str(error)
-                    log.warning("The prompts on disk could not be looked at: %s", last_fault)
+            fault = ""
+            for step in (self.check, after_each):
+                try:
+                    step()
+                except Exception as error:
+                    fault = fault or str(error)
+            if fault and fault != last_fault:
+                log.warning("The prompts on disk could not be looked at: %s", fault)
+            last_fault = fault
             pause = max(INTERVAL, (time.monotonic() - began) / SHARE)
 
     def stop(self) -> None:

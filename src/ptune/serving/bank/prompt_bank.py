@@ -129,15 +129,16 @@ class PromptBank:
         """Take a new prompt, or a new version of one, which answers from here on.
 
         Raises:
-            PtuneError, OSError: it cannot be used; what was there before goes on answering.
+            PtuneError, OSError: it cannot be used; what was there before goes on answering, if it
+                is in memory.
         """
         stamp = files.stamp()
         try:
             loaded = load(files, self.lm)
         except Exception:
             with self._lock:
-                if (entry := self._entries.get(files.id)) and entry.loaded is not None:
-                    entry.kept, entry.stamp = True, stamp
+                if entry := self._entries.get(files.id):
+                    entry.kept, entry.stamp = entry.loaded is not None, stamp
             raise
         entry = _Entry(files, stamp, loaded)
         with self._lock:

@@ -116,13 +116,14 @@ def prompts_at(paths: Sequence[pathlib.Path]) -> dict[str, PromptFiles]:
 
 
 def prompts_in(folder: pathlib.Path) -> Iterator[PromptFiles]:
-    """The prompts in the subfolders of a folder; what is no prompt, or not whole yet, is left
-    out."""
+    """The prompts in the subfolders of a folder; what is no prompt, not whole yet, or may not be
+    read, is left out."""
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not _is_text(path.name) or not path.is_dir():
+        if path.name.startswith(".") or not _is_text(path.name):
             continue
-        with contextlib.suppress(StoreError):
-            yield PromptFiles(path.name, tuple(folders_in(path)))
+        with contextlib.suppress(StoreError, OSError):
+            if path.is_dir():
+                yield PromptFiles(path.name, tuple(folders_in(path)))
 
 
 def _is_text(name: str) -> bool:
