@@ -378,6 +378,29 @@ def test_the_majority_is_that_of_all_rows_to_learn_from(folder):
     ), "of two equally frequent labels the mean"
 
 
+def test_shots_that_no_task_reads_are_refused_and_those_that_one_does_not_read_are_told(folder):
+    """Nobody takes what was learned from a whole file for sixteen rows of each label."""
+    whole = YAML.replace("shots: 2, ", "dev: rows.jsonl, ").replace("opinions", "whole")
+    (folder / "whole.yaml").write_text(whole)
+    files = [str(folder / name) for name in ("whole.yaml", "task.yaml")]
+
+    def compared(tasks, shots):
+        lines: list[str] = []
+        config = CompareConfig(
+            tasks=tasks, methods="majority", shots=shots, out=folder / f"{len(tasks)}{shots}"
+        )
+        return compare.compare(config, lines.append), lines
+
+    with pytest.raises(ConfigError, match="whole: the rows are those of .*data: {shots: 16}"):
+        compared(files[:1], "1")
+    with pytest.raises(ConfigError, match="--shots takes whole numbers"):
+        compared(files[:1], "zzz")
+    results, lines = compared(files, "1")
+    assert lines[0] == ("whole: the rows are those of the task's files, and --shots is not read.")
+    assert {(cell.task, cell.shots) for cell in results.cells} == {("whole", 0), ("opinions", 1)}
+    assert "not read" not in "".join(compared(files, "")[1])
+
+
 def test_metrics_are_checked_before_an_lm_is_loaded(folder, monkeypatch):
     (folder / "task.yaml").write_text(YAML.replace("f1-macro", "f1"))
     monkeypatch.setattr(compare, "LanguageModel", None)

@@ -123,6 +123,37 @@ def cannot_be(*given):
     raise PtuneError("They cannot be trained together.")
 
 
+def test_dev_scores_of_unlike_kinds_are_not_compared(folder, monkeypatch):
+    """An accuracy is no more than minus a loss of a better run."""
+
+    def train(parts, *more, **named):
+        loss = parts.overrides.learning_rate > 0.15
+        dev = (-0.9 if loss else 0.6) + parts.overrides.learning_rate
+        return SimpleNamespace(
+            best={"films": {"dev": dev}},
+            dev_score="minus the dev loss" if loss else "accuracy",
+            figures={"accuracy": 0.9 if loss else 0.7},
+            seconds={"train": 1.0},
+            pruned=[],
+        )
+
+    monkeypatch.setattr(train_task, "train_parts", train)
+    monkeypatch.setattr(sweep_worker, "train_together", cannot_be)
+    (folder / "sweep.yaml").write_text(
+        "tasks: films.yaml\ngrid: {train.learning_rate: [0.01, 0.1, 0.2, 0.3]}"
+    )
+    results, lines = swept(folder)
+    assert results.dev_scores == ["accuracy", "minus the dev loss"]
+    best = {run.dev_score: run.dev for run in results.best()}
+    assert best == pytest.approx({"accuracy": 0.7, "minus the dev loss": -0.6})
+    assert [round(group.dev, 2) for group in results.groups()] == [0.7, 0.61, -0.6, -0.7]
+    told = "\n".join(lines)
+    assert "of unlike kinds" in told and "(-0.600, minus the dev loss)" in told
+    page = (folder / "out" / "report.html").read_text()
+    assert "of unlike kinds" in page and "(parallel coordinates)" not in page
+    assert "-0.600 (minus the dev loss)" in page and "of each run on dev" not in page
+
+
 def vectors(folder, out="out"):
     return {
         path.parent.name: path.read_bytes()

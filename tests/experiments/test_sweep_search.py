@@ -169,6 +169,20 @@ def test_more_trials_go_on_and_other_ranges_are_refused(folder, trained):  # noq
         searched(folder, texts=["train.learning_rate=log:1e-3..1"])
 
 
+def test_scores_of_unlike_kinds_are_not_searched_together(folder, trained, monkeypatch):  # noqa: F811
+    fine = trained.train
+
+    def by_loss(parts, *more, **named):
+        outcome = fine(parts, *more, **named)
+        outcome.dev_score = "minus the dev loss" if len(trained.rates) > 4 else "accuracy"
+        return outcome
+
+    monkeypatch.setattr(train_task, "train_parts", by_loss)
+    with pytest.raises(PtuneError, match="by minus the dev loss on dev, and trials before it by a"):
+        searched(folder)
+    assert len(trained.rates) == 6
+
+
 def test_a_run_that_fails_ends_no_search(folder, trained, monkeypatch):  # noqa: F811
     fine = trained.train
 

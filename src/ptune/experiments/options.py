@@ -318,8 +318,8 @@ class CompareConfig(Config):
     """The LM, as for ptune train; each task's own by default."""
     shots: str = ""
     """Rows of each label to learn from, and as many for dev, with commas between: 16,32. By default
-    what the task says; tasks with their own few-shot files, such as FewGLUE's, are taken as they
-    are."""
+    what the task says; tasks without data.shots, such as FewGLUE's with their own files, are taken
+    as they are."""
     seeds: Annotated[int, Field(ge=1)] = 1
     """How often, each time with other rows drawn and another start: with the task's data.seed (0 by
     default) and the seeds after it."""

@@ -52,25 +52,39 @@ class SweepResults(Finite):
         """The first figure on test."""
         return next((name for run in self.runs for name in run.figures), "test")
 
+    @property
+    def dev_scores(self) -> list[str]:
+        """The kinds of dev scores that the runs were chosen by. Those of unlike kinds, such as
+        an accuracy and minus a loss, are never compared."""
+        return list(dict.fromkeys(run.dev_score for run in self.runs if run.dev is not None))
+
     def groups(self) -> list["SweepGroup"]:
-        """The runs that differ in their seeds alone, together; the best on dev first."""
+        """The runs that differ in their seeds alone, together; those of one kind of dev score
+        together, the best first."""
         together: dict[str, list[SweepOutcome]] = {}
         for run in self.runs:
             rest = {key: value for key, value in run.settings.items() if key != "train.seed"}
             together.setdefault(f"{run.task} {rest}", []).append(run)
         groups = [SweepGroup(self.metric, runs) for runs in together.values()]
-        order = lambda group: (group.runs[0].task, group.dev is None, -(group.dev or 0))
+        kinds = ["", *self.dev_scores]
+        order = lambda group: (
+            group.runs[0].task,
+            group.dev is None,
+            kinds.index(group.dev_score),
+            -(group.dev or 0),
+        )
         return sorted(groups, key=order)
 
     def best(self) -> list[SweepOutcome]:
-        """Of each task the run with the best dev score, of those that were trained to their end."""
-        best: dict[str, SweepOutcome] = {}
+        """Of each task the run with the best dev score of each kind, of those that were trained to
+        their end."""
+        best: dict[tuple[str, str], SweepOutcome] = {}
         for run in self.runs:
-            ahead = best.get(run.task)
+            ahead = best.get((run.task, run.dev_score))
             if run.dev is None or run.pruned:
                 continue
             if ahead is None or ahead.dev is None or run.dev > ahead.dev:
-                best[run.task] = run
+                best[run.task, run.dev_score] = run
         return list(best.values())
 
 
@@ -79,12 +93,14 @@ class SweepGroup:
 
     Attributes:
         dev, test: means over those that have the figure; None where none has.
+        dev_score: what the dev score is; empty without one.
         deviation: of the test figure; None of a single one.
     """
 
     def __init__(self, metric: str, runs: Sequence[SweepOutcome]):
         self.runs = runs
         dev = [run.dev for run in runs if run.dev is not None]
+        self.dev_score = next((run.dev_score for run in runs if run.dev is not None), "")
         test = [run.figures[metric] for run in runs if metric in run.figures]
         self.dev = statistics.fmean(dev) if dev else None
         self.test = statistics.fmean(test) if test else None

@@ -25,6 +25,7 @@ from ptune.experiments.compare.compare_rows import (
     BESIDE,
     BESIDE_TASK,
     FewShotSplit,
+    check_shots,
     draw_all,
     is_impossible,
     listed,
@@ -190,6 +191,7 @@ def _set_up(
     report: Callable[[str], None],
 ) -> _Comparison:
     """Draw the rows of all tasks, and load the LM."""
+    check_shots(tasks, config.shots, report)
     splits = [split for task in tasks for split in draw_all(task, config.shots, config.seeds)]
     _report_leakage(splits, report)
     tuned = any(METHODS[name].tune in ("head", "lm", "both") for name in names if name in METHODS)

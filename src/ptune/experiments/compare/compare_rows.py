@@ -2,7 +2,7 @@
 methods."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ptune.answers.readers.reader_table import READERS
@@ -125,12 +125,31 @@ def _shots(text: str, data: DataConfig) -> list[int]:
     """
     if data.shots is None:
         return [0]
-    numbers = listed(text)
-    if not all(number.isdigit() and int(number) for number in numbers):
+    return [int(number) for number in listed(text)] or [data.shots]
+
+
+def check_shots(tasks: Sequence[TaskParts], text: str, report: Callable[[str], None]) -> None:
+    """Refuse numbers of rows of each label that cannot be, or that no task would read, and report
+    the tasks that do not read them.
+
+    Args:
+        text: the numbers that the command names, with commas between.
+
+    Raises:
+        ConfigError: they cannot be, or no task reads them.
+    """
+    if not all(number.isdigit() and int(number) for number in listed(text)):
         raise ConfigError(
             f"--shots takes whole numbers with commas between, such as 16,32; it is {text!r}."
         )
-    return [int(number) for number in numbers] or [data.shots]
+    taken = [task.form.name for task in tasks if task.data.shots is None]
+    if not text or not taken:
+        return
+    told = f"{', '.join(taken)}: the rows are those of the task's files, and --shots is not read"
+    advice = "Where so many of each label are to be drawn, the task's file says data: {shots: 16}."
+    if len(taken) == len(tasks):
+        raise ConfigError(f"{told}. {advice}")
+    report(f"{told}.")
 
 
 def listed(text: str) -> list[str]:

@@ -276,6 +276,15 @@ class Search:
                 f"{outcomes[0].command} has no dev score, by which a search chooses: give the task "
                 "rows for dev (data.dev, or data.shots)."
             )
+        kind = ", ".join(dict.fromkeys(outcome.dev_score for outcome in outcomes))
+        first = study.user_attrs.get("dev_score", kind)
+        if kind != first:
+            raise PtuneError(
+                f"{outcomes[0].command} was chosen by {kind} on dev, and trials before it by "
+                f"{first}: a search cannot compare them. Put what changes the score (method, "
+                "stop_by) under grid, which has a search for each value."
+            )
+        study.set_user_attr("dev_score", kind)
         study.tell(trial.number, sum(scores) / len(scores))
 
     def _studies(self) -> Iterator[tuple["Study", Point]]:

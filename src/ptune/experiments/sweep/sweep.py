@@ -195,8 +195,11 @@ def _gathered(runs: Sequence[SweepRun], out: pathlib.Path) -> SweepResults:
 def _report(results: SweepResults, out: pathlib.Path, report: Callable[[str], None]) -> None:
     """Print the table, the best runs, and what failed."""
     terminal.Console().print(sweep_page.table(results))
+    if len(results.dev_scores) > 1:
+        report(sweep_page.UNLIKE)
     for run in results.best():
-        report(f"{run.task}: the best on dev ({run.dev:.3f}) is in {out / 'runs' / run.name}:")
+        score = f"{run.dev:.3f}, {run.dev_score}"
+        report(f"{run.task}: the best on dev ({score}) is in {out / 'runs' / run.name}:")
         report(f"  {run.command}")
     failed = [run for run in results.runs if run.error]
     for run in failed:

@@ -17,6 +17,9 @@ from ptune.reports.sweep_results import SweepGroup, SweepResults
 
 QUIET: dict[str, Any] = {"color": design.COLOURS[0], "lw": 1, "alpha": 0.45}
 BEST: dict[str, Any] = {"color": design.COLOURS[1], "lw": 2.5, "zorder": 3}
+UNLIKE = (
+    "The dev scores are of unlike kinds, which cannot be compared: the best is told of each kind."
+)
 
 
 def table(results: SweepResults) -> Table:
@@ -27,7 +30,7 @@ def table(results: SweepResults) -> Table:
     for name in ("runs", "dev", results.metric):
         table.add_column(Text(name), justify="right")
     for group in results.groups():
-        shown = [group.runs[0].task, *values(results, group), *figures(group)]
+        shown = [group.runs[0].task, *values(results, group), *figures(results, group)]
         table.add_row(*map(Text, shown))
     return table
 
@@ -37,14 +40,17 @@ def values(results: SweepResults, group: SweepGroup) -> list[str]:
     return [str(group.runs[0].settings.get(key, "")) for key in results.keys]
 
 
-def figures(group: SweepGroup) -> list[str]:
-    """The number of its runs, and its figures on dev and test."""
+def figures(results: SweepResults, group: SweepGroup) -> list[str]:
+    """The number of its runs, and its figures on dev, with their kind where there are several, and
+    on test."""
     counts = {"failed": group.failed, "pruned": group.pruned}
     ended = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     noted = f" ({ended})" if ended else ""
     spread = f" ± {group.deviation:.3f}" if group.deviation is not None else ""
     test = "" if group.test is None else f"{group.test:.3f}{spread}"
-    return [f"{len(group.runs)}{noted}", "" if group.dev is None else f"{group.dev:.3f}", test]
+    dev = "" if group.dev is None else f"{group.dev:.3f}"
+    kind = f" ({group.dev_score})" if dev and len(results.dev_scores) > 1 else ""
+    return [f"{len(group.runs)}{noted}", f"{dev}{kind}", test]
 
 
 def write(results: SweepResults, folder: pathlib.Path) -> None:
@@ -54,7 +60,8 @@ def write(results: SweepResults, folder: pathlib.Path) -> None:
         results=results,
         groups=results.groups(),
         values=lambda group: values(results, group),
-        figures=figures,
+        figures=lambda group: figures(results, group),
+        unlike=UNLIKE if len(results.dev_scores) > 1 else "",
         best=results.best(),
         failed=[run for run in results.runs if run.error],
         pruned=sum(run.pruned for run in results.runs),
@@ -67,13 +74,14 @@ def write(results: SweepResults, folder: pathlib.Path) -> None:
 
 def _coordinates(results: SweepResults) -> str:
     """An SVG in which the runs of each setting are a line through its values to their mean score on
-    dev (parallel coordinates); empty where fewer than two keys differ."""
+    dev (parallel coordinates); empty where fewer than two keys differ, or where their scores are of
+    unlike kinds."""
     groups = [group for group in results.groups() if group.dev is not None]
     paths = [[group.runs[0].task, *values(results, group)] for group in groups]
     titles = ["task", *results.keys]
     if len({path[0] for path in paths}) == 1:
         paths, titles = [path[1:] for path in paths], titles[1:]
-    if len(titles) < 2 or len(groups) < 2:
+    if len(titles) < 2 or len(groups) < 2 or len(results.dev_scores) > 1:
         return ""
     drawing = Figure(figsize=(1.9 * len(titles) + 2, 3.6), layout="constrained")
     axes = drawing.subplots()
@@ -114,13 +122,14 @@ def _draw_axis(axes: Axes, number: int, title: str, placed: Mapping[str, float])
 
 
 def _scatter(results: SweepResults) -> str:
-    """An SVG of each run's figure on test over that on dev; empty where no run has both."""
+    """An SVG of each run's figure on test over that on dev; empty where no run has both, or
+    where the scores on dev are of unlike kinds."""
     points = [
         (run.dev, run.figures[results.metric])
         for run in results.runs
         if run.dev is not None and results.metric in run.figures
     ]
-    if not points:
+    if not points or len(results.dev_scores) > 1:
         return ""
     drawing = Figure(figsize=(5, 3.4), layout="constrained")
     axes = drawing.subplots()
