@@ -13,7 +13,7 @@ from killing import killed_after
 import ptune
 from ptune.documents import ask, read_documents, train_documents
 from ptune.documents.options import AskConfig, DistilConfig
-from ptune.documents.teaching import self_study
+from ptune.documents.teaching import self_study, study
 from ptune.documents.train_documents import distil
 from ptune.errors import ConfigError, DataError, StoreError
 from ptune.reports import figure_files
@@ -296,6 +296,35 @@ def test_prefixes_one_after_the_other_are_all_seen_in_that_order():
         model.bank.prefixes[model.tasks[other].prompt](),
         model.bank.prefixes[model.tasks[number].prompt](),
     )
+
+
+def test_signs_that_are_no_markup_stay_in_a_json_file(tmp_path):
+    code = "Use std::vector<int> or write <your name>; if a <b then c> d"
+    (tmp_path / "a.json").write_text(json.dumps({"text": code, "type": "List<String>"}))
+    (read,) = read_documents.read([tmp_path / "a.json"])
+    assert read.text == f"{code}\ntype: List<String>"
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<head><title>T</title><body><h1>Hours</h1><p>At nine.</body>", "# Hours\n\nAt nine."),
+        ("<head><title>T</title><meta x=y><p>At nine.", "At nine."),
+        ("<head><script>1</script><style>x</style></head><p>At nine.", "At nine."),
+        ("<body><template><p>no</p></template><p>At nine.", "At nine."),
+    ],
+)
+def test_the_end_tags_of_a_page_may_be_left_out(page, text):
+    assert read_documents.tidy(read_documents.text_of_page(f"<!doctype html><html>{page}")) == text
+
+
+def test_a_text_may_hold_any_sign_that_ends_a_line(tmp_path):
+    signs = "a\u2028b\u2029c\x85d\x0be"
+    study.write(tmp_path / "written.jsonl", [study.Study(document=signs, text=signs)])
+    assert [one.text for one in study.read_written(tmp_path / "written.jsonl")] == [signs]
+    saved = [read_documents.SavedDocument(name=signs, text=signs)]
+    study.write(tmp_path / read_documents.SAVED, saved)
+    assert read_documents.saved_in(tmp_path) == saved
 
 
 def test_documents_of_every_form_are_read(tmp_path):

@@ -112,6 +112,9 @@ def test_rows_a_minute(prompts, tokens):
         known.spend(slow, 2)
     assert many.value.status == 429 and 15 < many.value.retry_after < 25
     known.spend(slow, 1)
+    with pytest.raises(Problem, match="3 rows at a time, not for 4") as never:
+        known.spend(slow, 4)
+    assert never.value.status == 400 and never.value.retry_after is None
     known.spend(known.tenant("Bearer shop"), 1000)
 
 

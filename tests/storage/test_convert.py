@@ -10,6 +10,7 @@ import pytest
 import tiny
 import torch
 
+from ptune.base import files
 from ptune.cli import main
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PrefixSettings, PromptModel, Task
@@ -124,6 +125,25 @@ def test_what_cannot_be_said(lm, tmp_path, capsys, template, to, message):
     with pytest.raises(SystemExit):
         run("export", tmp_path / "prompt", tmp_path / "out", "--to", to)
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", ["google", "peft"])
+def test_values_that_no_lm_can_take_are_refused_by_import_too(lm, tmp_path, capsys, form):
+    model = saved(lm, tmp_path, "{soft:3} {x} = {mask}")
+    if form == "google":
+        source = tmp_path / "p.npy"
+        google_format.write(source, torch.full((3, lm.width), 1e30))
+    else:
+        source = tmp_path / "peft"
+        peft_format.export(model, source)
+        values = files.read_tensors(source / peft_format.WEIGHTS)
+        too_large = {name: torch.full_like(value, 1e30) for name, value in values.items()}
+        files.write_tensors(source / peft_format.WEIGHTS, too_large)
+    arguments = ("--lm", tmp_path / "lm", "--template", " {x} = {mask}")
+    with pytest.raises(SystemExit):
+        run("import", source, tmp_path / "out", *arguments)
+    assert "too large for any LM (1e+30)" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

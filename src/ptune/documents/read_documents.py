@@ -26,7 +26,13 @@ BLOCKS = set(
     "p div br li tr table ul ol section article header footer blockquote pre td th".split()
 )
 HIDDEN = {"script", "style", "head", "template", "noscript"}
-TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+IN_HEAD = {*HIDDEN, "title", "meta", "link", "base"}
+"""What may stand in a page's head, whose end tag may be left out before anything else."""
+INLINE = set("a abbr b code em font i mark s small span strong sub sup u".split())
+MARKUP = re.compile(
+    rf"</(?:{'|'.join(sorted(BLOCKS | INLINE))}|h[1-6]|body|html)\s*>|<(?:br|hr|img)\b[^<>]*>", re.I
+)
+"""What a text has that is a piece of a web page; other signs < and > are of the text."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,8 @@ def saved_in(folder: pathlib.Path) -> list[SavedDocument]:
     if not file.exists():
         raise StoreError(f"{folder} is no out folder of ptune distil: it has no {SAVED}.")
     try:
-        lines = plain_files.read_text(file).splitlines()
-        return [SavedDocument.model_validate_json(line) for line in lines]
+        lines = plain_files.read_text(file).split("\n")
+        return [SavedDocument.model_validate_json(line) for line in lines if line]
     except (OSError, ValueError, ValidationError) as error:
         raise StoreError(f"{file} is damaged: a document is missing or is no JSON.") from error
 
@@ -190,7 +196,7 @@ def _lines(value: Any, names: tuple[str, ...], depth: int) -> Iterator[str]:
             yield from _lines(part, names, depth)
     elif not is_missing(value):
         text = spelled(value)
-        text = tidy(text_of_page(text)) if TAG.search(text) else text
+        text = tidy(text_of_page(text)) if MARKUP.search(text) else text
         yield ": ".join([*names[-2:], text])
 
 
@@ -200,17 +206,21 @@ class _Page(html.parser.HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.parts: list[str] = []
-        self.hidden = 0
+        self.hidden: list[str] = []
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.hidden += tag in HIDDEN
+        if self.hidden == ["head"] and tag not in IN_HEAD:
+            self.hidden.clear()
+        if tag in HIDDEN:
+            self.hidden.append(tag)
         if re.fullmatch("h[1-6]", tag):
             self.parts.append(f"\n\n{'#' * int(tag[1])} ")
         elif tag in BLOCKS:
             self.parts.append(" " if tag in ("td", "th") else "\n")
 
     def handle_endtag(self, tag: str) -> None:
-        self.hidden = max(0, self.hidden - (tag in HIDDEN))
+        if tag in self.hidden:
+            del self.hidden[self.hidden.index(tag) :]
         if tag in BLOCKS - {"br", "td", "th"} or re.fullmatch("h[1-6]", tag):
             self.parts.append("\n")
 

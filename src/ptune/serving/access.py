@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ptune.data import yaml_files
 from ptune.errors import ConfigError
-from ptune.serving.problems import Problem
+from ptune.serving.problems import Problem, refused
 from ptune.settings import Config
 
 
@@ -96,6 +96,8 @@ class Access:
         now, most = time.monotonic(), max(tenant.rows_per_minute, 1.0)
         left, since = self._spent.get(tenant.name, (most, now))
         left = min(most, left + (now - since) * tenant.rows_per_minute / 60)
+        if rows > most:
+            raise refused(f"This token may ask for {int(most)} rows at a time, not for {rows}.")
         if rows > left:
             self._spent[tenant.name] = left, now
             seconds = int((rows - left) * 60 / tenant.rows_per_minute) + 1

@@ -5,7 +5,7 @@ import logging
 import pathlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ptune.errors import ConfigError
 from ptune.lm.language_model import LanguageModel
@@ -55,7 +55,8 @@ class PromptServer:
 
     def __init__(self, config: ServeConfig):
         self._config = config
-        self.limits = part_of(RequestLimits, config)
+        most = min(config.max_rows, config.queue)
+        self.limits = replace(part_of(RequestLimits, config), max_rows=most)
         self.host, self.open, self.bank_folder = config.host, config.open, config.bank
         self.log_texts, self.drain = config.log_texts, config.drain
         self.access = Access(config.tokens)

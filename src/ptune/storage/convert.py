@@ -116,6 +116,7 @@ def import_prompt(
         )
         if note := peft_format.other_lm(config.source, lm):
             report(note)
+    prompt_folder.check_values(config.source, model.bank.state_dict().values())
     settings = {"template": config.template, "name": config.name, "target": config.target}
     with working_in(config.out, "ptune import", adds=True) as folder:
         folder.claim(

@@ -438,11 +438,11 @@ def _checked(
             f"{path / 'prompt.safetensors'} should hold {name}, float32 {list(shape)} for the "
             f"template {note.template!r}, and holds {actual}."
         )
-    _check_values(path / "prompt.safetensors", [values])
+    check_values(path / "prompt.safetensors", [values])
     return values
 
 
-def _check_values(path: pathlib.Path, tensors: Iterable[torch.Tensor]) -> None:
+def check_values(path: pathlib.Path, tensors: Iterable[torch.Tensor]) -> None:
     """Refuse values that make every answer NaN.
 
     Raises:
@@ -473,7 +473,7 @@ def _filled(
         for name, value in states.items()
         if name.startswith(f"{part}.")
     }
-    _check_values(path, parameters.values())
+    check_values(path, parameters.values())
     if {k: v.shape for k, v in parameters.items()} != {
         k: v.shape for k, v in encoder.state_dict().items()
     }:

@@ -42,14 +42,21 @@ def served(bank, tmp_path):
         yield server, client
 
 
-def zipped(folder, **others):
+def zipped(folder, method=zipfile.ZIP_DEFLATED):
     archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+    with zipfile.ZipFile(archive, "w", method) as opened:
         for name in NAMES:
             opened.write(folder / name, name)
-        for name, content in others.items():
-            opened.writestr(name, content)
     return archive.getvalue()
+
+
+def cut_within(archive, name):
+    """An archive in which the packed data of a file are no longer what they were."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        entry = opened.getinfo(name)
+    begin = entry.header_offset + 30 + len(name)
+    middle = begin + 10, begin + entry.compress_size // 2
+    return archive[: middle[0]] + b"\xff" * (middle[1] - middle[0]) + archive[middle[1] :]
 
 
 def scores(client, *names, text=TEXTS[0]):
@@ -164,6 +171,8 @@ def damaged(folder):
         return content.getvalue()
 
     yield b"no archive", 400, "ZIP"
+    for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
+        yield cut_within(zipped(folder, method), NAMES[0]), 400, "ZIP"
     yield archive(**{"..SLASH..SLASHevil": "x"}), 400, "nothing else"
     yield archive(note={"format": 3}), 400, "damaged"
     yield archive(note=note | {"template": "{soft:9} {x} {mask}"}), 400, "damaged"

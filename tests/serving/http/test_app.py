@@ -440,3 +440,14 @@ def test_odd_values_in_a_row_are_answered_or_refused_and_hold_nothing_up(client,
             assert answer.json()["detail"].endswith(".")
     good = {"rows": [{"prompt": "film", "fields": {"x": "Rome"}}]}
     assert client.post("/v1/classify", json=good).status_code == 200
+
+
+def test_a_request_that_no_queue_could_take_is_refused_for_good(prompts):
+    """Nobody is told to ask again for what can never be answered."""
+    with serving_kit.serving(prompts / "film", prompts / "deep", queue=2) as (_, client):
+        rows = [{"prompt": "film", "fields": {"x": "Rome"}}] * 3
+        answer = problem(client.post("/v1/classify", json={"rows": rows}), 400)
+        assert answer["detail"] == "A request may have 2 rows, and this one has 3."
+        assert client.post("/v1/classify", json={"rows": rows[:2]}).status_code == 200
+        body = {"model": "deep", "prompt": ["Rome"] * 3}
+        problem(client.post("/v1/completions", json=body), 400)

@@ -102,8 +102,8 @@ def read_written(file: pathlib.Path) -> list[Study]:
         StoreError: the file is damaged.
     """
     try:
-        lines = plain_files.read_text(file).splitlines()
-        return [Study.model_validate_json(line) for line in lines]
+        lines = plain_files.read_text(file).split("\n")
+        return [Study.model_validate_json(line) for line in lines if line]
     except (OSError, ValueError, ValidationError) as error:
         raise StoreError(f"{file} is damaged: a text is missing or is no JSON.") from error
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import lzma
 import os
 import pathlib
 import re
@@ -11,6 +12,7 @@ import tempfile
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -25,6 +27,16 @@ from ptune.storage.prompt_folder import earlier_files, folders_in
 log = logging.getLogger("ptune.serving")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 REPLACED = ".replaced-"
+UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    OSError,
+)
+"""What a ZIP file that is damaged or encrypted raises."""
 INTERVAL = 1.0  # seconds between two looks at the folder, at least
 SHARE = 0.05  # of the time that looking may take
 InWorker = Callable[[Callable[[], None]], "Future[None]"]
@@ -149,7 +161,7 @@ def _contents(archive: bytes, most: int) -> dict[str, bytes]:
             if sum(entry.file_size for entry in opened.infolist()) > most:
                 raise Problem(413, "Too large", f"A prompt may have {most:,} bytes.", field="body")
             return {name: opened.read(name) for name in NAMES}
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+    except UNREADABLE as error:
         raise refused(f"The body should be a ZIP file of {wanted}.", "body") from error
 
 
