@@ -44,7 +44,8 @@ METRICS = {
     "ter": "Translation edit rate of the corpus in percent, from 0, LOWER is better (sacrebleu: "
     "words between spaces, case ignored).",
     "chrf": "chrF2 of the corpus in percent, higher is better (sacrebleu: 1 to 6 characters "
-    "without spaces, cased, the best reference).",
+    "without spaces, cased, the best reference; where none shares a character with the text, the "
+    "first in the order of the alphabet, so that the order of references changes nothing).",
 }
 
 
