@@ -32,6 +32,14 @@ def test_figures_by_hand():
     )
 
 
+def test_a_row_without_labels_that_gets_none_is_right():
+    """All figures of answers that are all right are 1, whatever share of the rows has no label."""
+    figures = label_sets.figures(
+        label_sets.FIGURES, LABELS, present=PRESENT, predicted=PRESENT, shares=PRESENT
+    )
+    assert set(figures.values()) == {1.0}
+
+
 @pytest.mark.parametrize(
     "name, message",
     [

@@ -244,6 +244,7 @@ def read_noted(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
     """
     try:
         plain_files.check(path)
+        open(path, "rb").close()  # safe_open says of every file that it cannot open: not there
         with safe_open(path, "pt") as stream:
             note = (stream.metadata() or {}).get("note", "null")
             tensors = {name: stream.get_tensor(name).clone() for name in stream.keys()}

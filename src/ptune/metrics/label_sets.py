@@ -59,7 +59,8 @@ def figures(
     """Figures over N rows and C labels, from 0 to 1; higher is better.
 
     - "f1-micro": the F1 of all decisions together; "f1-macro": the mean of the labels' F1;
-      "f1-samples": the mean of the rows' F1.
+      "f1-samples": the mean of the rows' F1; 1 of a row that has no label and gets none, where
+      scikit-learn has 0 by default.
     - "subset-accuracy": the share of rows whose labels are all right, and none too many.
     - "hamming-score": the share of the N x C decisions that are right, which is one minus the
       Hamming loss.
@@ -94,7 +95,8 @@ def _figure(
     if name == "hamming-score":
         return 1 - float(metrics.hamming_loss(present, predicted))
     average = name.removeprefix("f1-")
-    return float(metrics.f1_score(present, predicted, average=average, zero_division=0))
+    of_nothing = 1 if average == "samples" else 0
+    return float(metrics.f1_score(present, predicted, average=average, zero_division=of_nothing))
 
 
 def f1_micro(present: np.ndarray, predicted: np.ndarray) -> float:

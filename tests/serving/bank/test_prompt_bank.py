@@ -345,6 +345,39 @@ def test_a_damaged_version_of_what_is_not_in_memory_is_told_as_damaged(served, b
     assert list(scores(client, "film")[0])
 
 
+def test_while_one_of_several_prompts_is_copied_the_others_answer(served, bank, tmp_path, caplog):
+    """Also where the copy is broken off."""
+    server, client = served
+    source, many = tmp_path / "new" / "city", bank / "many" / "prompts"
+    shutil.copytree(source, many / "0")
+    watcher = Watcher(server.prompts, bank, server.scheduler.call)
+    for _ in range(2):
+        watcher.check()
+    before = scores(client, "many")
+    (many / "1").mkdir()
+    shutil.copy(source / NAMES[0], many / "1")
+    for _ in range(4):
+        watcher.check()
+    assert scores(client, "many") == before
+    assert caplog.text.count("The prompt many on the disk is not whole") == 1
+    shutil.copy(source / NAMES[1], many / "1")
+    for _ in range(2):
+        watcher.check()
+    assert server.prompts.describe("many").members == 2
+    shutil.rmtree(bank / "many")
+    for _ in range(2):
+        watcher.check()
+    assert "many" not in server.prompts
+
+
+def test_rights_that_change_are_a_change_of_the_file(bank):
+    """A file that might not be read is looked at again once it may be."""
+    (film,) = (one for one in prompts_in(bank) if one.id == "film")
+    before = film.stamp()
+    (bank / "film" / NAMES[1]).chmod(0o600)
+    assert film.stamp() != before
+
+
 def test_a_folder_that_may_not_be_read_is_left_out(bank, monkeypatch):
     (bank / "lost+found").mkdir()
     real = pathlib.Path.exists

@@ -178,7 +178,7 @@ class Watcher:
     def __init__(self, bank: PromptBank, folder: pathlib.Path | None, in_worker: InWorker):
         self.bank, self.folder, self.in_worker = bank, folder, in_worker
         self._seen: dict[str, Stamp | None] = {}
-        self._refused: dict[str, Stamp] = {}
+        self._refused: dict[str, Stamp | None] = {}
         self._stopped = threading.Event()
 
     def run(self, after_each: Callable[[], Any] = lambda: None) -> None:
@@ -213,7 +213,7 @@ class Watcher:
         for name in {*known, *present}:
             stamp = stamp_of(present.get(name))
             served = known[name][1] if name in known else None
-            if stamp in (served, self._refused.get(name)) and stamp is not None:
+            if name in present and stamp in (served, self._refused.get(name, served)):
                 continue
             seen[name] = stamp
             if name in self._seen and self._seen[name] == stamp:
@@ -224,14 +224,19 @@ class Watcher:
         return self.folder is not None and prompt_files.folders[0].is_relative_to(self.folder)
 
     def _take(self, name: str, prompt_files: PromptFiles | None, stamp: Stamp | None) -> None:
-        if stamp is None or prompt_files is None:
+        if prompt_files is None:
             known = self.bank.files().get(name)
             if known is not None and self._is_ours(known[0]):
                 self.bank.remove(name)
                 log.info("The prompt %s was removed.", name)
             return
+        if stamp is None:
+            self._refused[name] = None
+            log.warning("The prompt %s on the disk is not whole: a file is missing.", name)
+            return
         try:
             self.in_worker(lambda: self.bank.put(prompt_files)).result()
+            self._refused.pop(name, None)
             log.info("The prompt %s was taken from the disk.", name)
         except (PtuneError, OSError) as error:
             self._refused[name] = stamp

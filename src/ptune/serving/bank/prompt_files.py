@@ -13,8 +13,9 @@ from ptune.storage.saved_prompt import SavedPrompt, read_saved_prompt
 from ptune.template.language import Template
 
 NAMES = ("prompt.json", "prompt.safetensors")
-Stamp = tuple[tuple[int, int, int], ...]
-"""Of each file when it was changed, its size, and its number on the disk."""
+Stamp = tuple[tuple[int, int, int, int], ...]
+"""Of each file when its contents and when its rights were changed, its size, and its number on the
+disk."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,9 @@ class PromptFiles:
             OSError: a file is missing.
         """
         stats = [(folder / name).stat() for folder in self.folders for name in NAMES]
-        return tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats)
+        return tuple(
+            (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino) for stat in stats
+        )
 
     def describe(self) -> Description:
         """What stands in the prompt's own files.
