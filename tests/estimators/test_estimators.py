@@ -265,6 +265,31 @@ def test_what_cannot_be_saved_leaves_what_was_saved(tmp_path, monkeypatch, other
     np.testing.assert_array_equal(loaded.predict_proba(TEXTS), earlier.predict_proba(TEXTS))
 
 
+def test_an_lm_that_was_tuned_goes_with_its_estimator(lm, tmp_path, monkeypatch, other_fits):
+    """And it is written before anything gives way."""
+    tuned = classifier(lm, method="fine-tune").fit(TEXTS, LABELS)
+    folder = tmp_path / "saved"
+    other_fits[0].save(folder)
+
+    def stopped(lm, folder):
+        raise Stop
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(LanguageModel, "write_files", stopped)
+        tuned.save(folder)
+    loaded = PromptClassifier.load(folder, device="cpu")
+    np.testing.assert_array_equal(loaded.predict_proba(TEXTS), other_fits[0].predict_proba(TEXTS))
+    tuned.save(folder)
+    loaded = PromptClassifier.load(folder, device="cpu")
+    np.testing.assert_allclose(loaded.predict_proba(TEXTS), tuned.predict_proba(TEXTS), atol=1e-6)
+    tuned.save(folder)
+    other_fits[1].save(folder)
+    assert not (folder / "lm").exists()
+    (tmp_path / "run" / "lm").mkdir(parents=True)
+    with pytest.raises(StoreError, match="lm is there already, and no estimator saved it"):
+        tuned.save(tmp_path / "run")
+
+
 @pytest.mark.parametrize("written", range(7))
 def test_a_save_that_is_killed_leaves_no_mixture(tmp_path, monkeypatch, other_fits, written):
     earlier, later = other_fits
@@ -552,3 +577,9 @@ def test_cells_of_a_table_keep_their_digits(lm):
 def test_numbers_of_an_array_keep_their_digits(lm):
     rows = PromptClassifier(lm)._rows(np.array([[12345.0, 0.25], [1e6, 2.0]]), reset=True)
     assert rows == [{"x0": "12345", "x1": "0.25"}, {"x0": "1000000", "x1": "2"}]
+
+
+def test_a_set_of_texts_has_no_order(lm):
+    for texts in (set(TEXTS), frozenset(TEXTS)):
+        with pytest.raises(ValueError, match="X is a set, whose texts have no order"):
+            classifier(lm).fit(texts, LABELS[: len(texts)])

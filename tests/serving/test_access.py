@@ -161,8 +161,10 @@ def test_a_token_that_is_taken_out_is_no_longer_good(tmp_path):
     [
         ("name: x", "a list with an entry"),
         ("- name: x", "sha256 is missing"),
-        ("- {name: x, sha256: abc}", "entry 1"),
-        ("- {name: x, sha256: 'H', adnim: true}", "adnim"),
+        ("- {name: x, sha256: abc}", "entry 1: sha256: String should match pattern [^\n]*$"),
+        ("- {name: x, sha256: 'H', adnim: true}", "entry 1: adnim: [^\n]*$"),
+        ("- {name: x, sha256: 'H', 3: true}", "entry 1: 3: [^\n]*$"),
+        ("- {name: x, sha256: 'H'}\n- {name: y, sha256: 'H'}", "'x' and 'y' have one token"),
         ("- {name: x, sha256: 'H'}\n- {name: x, sha256: 'H'}", "two entries of the name 'x'"),
         ("- {name: x, sha256: 'H', rows_per_minute: 0}", "rows_per_minute"),
     ],

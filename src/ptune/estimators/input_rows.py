@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,11 @@ def is_list_of_texts(X: Any) -> bool:
     """Whether it is a list, an array or a series of one dimension with nothing but texts in it.
 
     Raises:
-        ValueError: it is a single text, is empty, or holds something else beside or instead of
-            texts.
+        ValueError: it is a single text, is a set, is empty, or holds something else beside or
+            instead of texts.
     """
+    if isinstance(X, Set):
+        raise ValueError("X is a set, whose texts have no order: give a list of texts.")
     if isinstance(X, str | bytes):
         raise ValueError("X is a single text, and a list of texts is expected: write [text].")
     if getattr(X, "ndim", 1) != 1 or hasattr(X, "columns") or not hasattr(X, "__len__"):

@@ -102,18 +102,20 @@ class PromptEstimator(BaseEstimator):
 
         Raises:
             NotFittedError: it is not fitted.
-            StoreError: JSON cannot hold a parameter or a label, or the folder holds prompts that no
-                estimator saved: nothing is written then; or the folder cannot be written.
+            StoreError: JSON cannot hold a parameter or a label, or the folder holds prompts or an
+                LM that no estimator saved: nothing is written then; or the folder cannot be
+                written.
         """
         check_is_fitted(self)
         folder = pathlib.Path(folder)
         note = self._note()
         replaces = self._replaced_in(folder)
-        if self.method != AUTO and _tunes_lm(method(self.method)):
-            self.model_.lm.save(folder / "lm")
-            self.model_.lm.source = str(folder / "lm")
+        if self._has_tuned_lm:
+            self.model_.lm.source = str((folder / "lm").absolute())
 
         def fill(temporary: str) -> None:
+            if self._has_tuned_lm:
+                self.model_.lm.save(pathlib.Path(temporary, "lm"))
             for number in range(len(self.model_.tasks)):
                 inner_path = f"prompts/{number + 1}" if self.model_.is_ensemble else "."
                 prompt_folder.save(
@@ -145,19 +147,27 @@ class PromptEstimator(BaseEstimator):
             **self._fitted_state(),
         }
 
+    @property
+    def _has_tuned_lm(self) -> bool:
+        return self.method != AUTO and _tunes_lm(method(self.method))
+
     def _replaced_in(self, folder: pathlib.Path) -> list[str]:
         """What in a folder gives way to what is saved there.
 
         Raises:
-            StoreError: there are other files where the prompts of this ensemble go.
+            StoreError: there are other files where the prompts of this ensemble or its LM go.
         """
-        was_ensemble = (folder / NOTE).exists() and not (folder / "prompt.json").exists()
-        if self.model_.is_ensemble and not was_ensemble and (folder / "prompts").exists():
-            raise StoreError(
-                f"{folder / 'prompts'} is there already, and no estimator saved it: choose another "
-                "folder."
-            )
-        return [NOTE, *prompt_folder.earlier_files(folder), *(["prompts"] if was_ensemble else [])]
+        had_note, had_prompt = ((folder / name).exists() for name in (NOTE, "prompt.json"))
+        earlier = {"prompts": had_note and not had_prompt, "lm": had_note}
+        written = {"prompts": self.model_.is_ensemble, "lm": self._has_tuned_lm}
+        for name, is_earlier in earlier.items():
+            if written[name] and not is_earlier and (folder / name).exists():
+                raise StoreError(
+                    f"{folder / name} is there already, and no estimator saved it: choose another "
+                    "folder."
+                )
+        others = [name for name, is_earlier in earlier.items() if is_earlier]
+        return [NOTE, *prompt_folder.earlier_files(folder), *others]
 
     @classmethod
     def load(

@@ -158,6 +158,10 @@ def read_tokens(path: pathlib.Path) -> list[Tenant]:
     names = [tenant.name for tenant in tenants]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"{path} has two entries of the name {twice!r}.")
+    hashes: dict[str, str] = {}
+    for tenant in tenants:
+        if (other := hashes.setdefault(tenant.sha256, tenant.name)) != tenant.name:
+            raise ConfigError(f"{path}: {other!r} and {tenant.name!r} have one token (sha256).")
     return tenants
 
 
@@ -165,6 +169,6 @@ def _tenant(path: pathlib.Path, number: int, entry: dict[str, object]) -> Tenant
     if missing := next((key for key in ("name", "sha256") if key not in entry), None):
         raise ConfigError(f"{path}, entry {number}: {missing} is missing.")
     try:
-        return Tenant.model_validate(entry)
-    except (ConfigError, ValueError) as error:
+        return Tenant(**{str(key): value for key, value in entry.items()})
+    except ConfigError as error:
         raise ConfigError(f"{path}, entry {number}: {error}") from error

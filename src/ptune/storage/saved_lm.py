@@ -13,11 +13,13 @@ from ptune.storage.saved_prompt import SavedLM, SavedPrompt, read_saved_prompt
 
 
 def lm_places(source: str, folder: pathlib.Path) -> dict[str, str]:
-    """Where an LM lies that is a folder or a file on this machine: from a prompt's folder, and from
-    the root."""
+    """Where an LM lies that is a folder or a file on this machine, or will be by an absolute path:
+    from a prompt's folder, and from the root."""
     path = None if source in BUILTIN_LMS else local_path(source)
     if path is None:
-        return {}
+        path = pathlib.Path(source)
+        if not path.is_absolute():
+            return {}
     return {
         "relative": pathlib.Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix(),
         "absolute": str(path),

@@ -451,3 +451,11 @@ def test_a_request_that_no_queue_could_take_is_refused_for_good(prompts):
         assert client.post("/v1/classify", json={"rows": rows[:2]}).status_code == 200
         body = {"model": "deep", "prompt": ["Rome"] * 3}
         problem(client.post("/v1/completions", json=body), 400)
+
+
+def test_two_limits_of_one_meaning_are_refused_where_they_differ(client):
+    body = {"model": "deep", "messages": [{"role": "user", "content": "Rome"}], "max_tokens": 3}
+    path = "/v1/chat/completions"
+    assert client.post(path, json=body | {"max_completion_tokens": 3}).status_code == 200
+    answer = problem(client.post(path, json=body | {"max_completion_tokens": 9}), 400)
+    assert "give one of them" in answer["detail"]

@@ -1,8 +1,8 @@
 """What requests may say. What is not listed is refused, and so is a value that would be ignored."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from ptune.settings import refuse_truth
 
@@ -143,6 +143,13 @@ class ChatRequest(WritingRequest):
     """The same as max_tokens."""
     logprobs: Literal[False] | None = None
     """Only false is possible."""
+
+    @model_validator(mode="after")
+    def _has_one_most(self) -> Self:
+        both = {self.max_tokens, self.max_completion_tokens} - {None}
+        if len(both) > 1:
+            raise ValueError("max_tokens and max_completion_tokens are the same: give one of them")
+        return self
 
     @property
     def most_tokens(self) -> int | None:
