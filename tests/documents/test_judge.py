@@ -75,6 +75,21 @@ def test_nats_are_those_of_plain_transformers(judged):
     assert {one.questions for one in contexts} == {3}
 
 
+def test_every_size_is_counted_from_the_document_where_a_stretch_of_it_is_read(world, tmp_path):
+    """An LM whose window is shorter than the document reads the stretch that has the answer."""
+    out = tmp_path / "out"
+    distil(config(world, out, window=16, judge=world / "questions.jsonl"), quiet)
+    model = load(prompt_folder.folders_in(out))
+    tokens = model.lm.tokens
+    sizes = [len(tokens.start(one.text)) for one in read_documents.saved_in(out)]
+    mean = sum(sizes) / len(sizes)
+    contexts = {one.kind: one for one in judged_in(out) if one.exact is not None}
+    assert contexts["whole document"].vectors < mean - 1
+    for kind, one in contexts.items():
+        if kind != "no document":
+            assert one.smaller == pytest.approx(mean / one.vectors, rel=0.02), kind
+
+
 @pytest.mark.parametrize(
     "written, right, is_same",
     [("Vienna.", "vienna", True), (" the  Danube ", "The Danube", True), ("Rome", "Romes", False)],

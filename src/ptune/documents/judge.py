@@ -100,6 +100,7 @@ def judge(
     asked = [one for one in questions if one.document in numbers]
     asked.sort(key=lambda one: numbers[one.document])
     summaries: dict[str, tuple[int, ...]] = {}
+    sizes = [len(model.lm.tokens.before) + len(lessons_of[one.document].ids) for one in asked]
     kept = Kept(model.lm)
     with Progress("judging questions", len(asked)) as progress, model.lm.evaluating():
         for one in asked:
@@ -115,7 +116,7 @@ def judge(
             for key, reading in read.items():
                 readings.setdefault(key, []).append((one.document, reading))
             progress.advance()
-    return _summed_up(model.lm, readings)
+    return _summed_up(model.lm, readings, sum(sizes) / max(1, len(sizes)))
 
 
 class Kept:
@@ -283,9 +284,16 @@ def nearest_sentences(lm: LanguageModel, lessons: Lessons, question: str, budget
 
 
 def _summed_up(
-    lm: LanguageModel, readings: Mapping[tuple[str, float], Sequence[tuple[str, Reading]]]
+    lm: LanguageModel,
+    readings: Mapping[tuple[str, float], Sequence[tuple[str, Reading]]],
+    size: float,
 ) -> list[JudgedContext]:
-    """The figures of each kind of context, those with the whole document's first."""
+    """The figures of each kind of context, those with the whole document's first.
+
+    Args:
+        size: how many tokens the documents have, a mean over the questions. The LM reads a stretch
+            alone of one that is longer than its window.
+    """
     nats = {key: _nats([reading for _, reading in read]) for key, read in readings.items()}
     none, whole = nats[NONE, 0.0], nats[WHOLE, 0.0]
     documents = list(dict.fromkeys(name for name, _ in readings[NONE, 0.0]))
@@ -294,11 +302,10 @@ def _summed_up(
     for (kind, times), read in readings.items():
         all_readings = [reading for _, reading in read]
         vectors = sum(reading.vectors for reading in all_readings) / len(all_readings)
-        whole_vectors = sum(r.vectors for _, r in readings[WHOLE, 0.0]) / len(all_readings)
         judged.append(
             JudgedContext(
                 kind=kind,
-                smaller=round(times or (whole_vectors / vectors if vectors else 0.0), 2),
+                smaller=round(times or (size / vectors if vectors else 0.0), 2),
                 vectors=round(vectors, 1),
                 bytes=round(vectors * vector),
                 nats=nats[kind, times],
