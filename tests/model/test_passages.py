@@ -1,11 +1,13 @@
 """Answers that are parts of a text: equal to plain transformers with a linear layer, alone or in a
 batch, in one input or in windows, and saved as trained."""
 
+import copy
 import itertools
 
 import pytest
 import tiny
 import torch
+from tokenizers import AddedToken
 
 from ptune.answers.extraction import Extraction
 from ptune.answers.readers.reader_table import READERS
@@ -222,3 +224,24 @@ def test_a_special_token_in_the_text_is_none():
     assert example.fills[0].ids.count(separator) == 2
     (answer,) = model.predict([row])
     assert answer["prediction"] == row["context"][answer["start"] : answer["end"]]
+
+
+def test_a_text_in_a_chat_writes_no_control_token_and_its_answer_is_a_part_of_it():
+    network, tokenizer = tiny.tiny("gpt2")
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_tokens([AddedToken("<think>", normalized=False)])
+    tokenizer.chat_template = "{% for m in messages %}<think>{{ m.content }}\n{% endfor %}"
+    network.resize_token_embeddings(len(tokenizer))
+    model = PromptModel(LanguageModel(network, tokenizer))
+    template = Template.parse("{role:user}{prefix:2}{question}\n{context}")
+    task = Task("part", template, Extraction("context"), reader=READERS["token-head"])
+    model.add(task)
+    row = {"question": "a city", "context": "Rome <think> is a city", "label": "city"}
+    (example,) = model.encode(0, [row])
+    control = tokenizer.convert_tokens_to_ids("<think>")
+    (fill,) = example.fills
+    assert list(fill.ids).count(control) == 1
+    ((first, last),) = example.right
+    place = fill.answer_positions[example.tokens.index(last)]
+    assert "city".endswith(tokenizer.decode([fill.ids[place]]).strip())
+    assert row["context"][example.spans[first][0] : example.spans[last][1]].strip() == "city"

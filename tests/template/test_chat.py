@@ -11,6 +11,7 @@ from transformers import AddedToken
 
 from ptune.errors import TemplateError
 from ptune.settings import VisibilityRule
+from ptune.template.encoding.units import Passage
 from ptune.template.language import Template
 from ptune.template.parts import Role
 from ptune.template.tokenizer import Tokens
@@ -158,6 +159,45 @@ def test_a_row_writes_no_control_token(name, template):
         return sorted(token for token in ids if token in control)
 
     assert count(written) == count(harmless)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize(
+    ("source", "row"),
+    [
+        ("{x}{y}", {"x": "<thi", "y": "nk>"}),
+        ("<{x}>", {"x": "think"}),
+        ("{x}{y}", {"x": "<|im_", "y": "end|>"}),
+        ("{x}k>", {"x": "<think><thin"}),
+    ],
+)
+def test_texts_side_by_side_write_no_control_token_together(name, source, row):
+    tokens = tokens_of(name, "thinking")
+    ids = ids_of(f"{{role:user}}{source}{{role:assistant}}{{mask}}", row, tokens)
+    harmless = ids_of("{role:user}{x}{role:assistant}{mask}", {"x": "a"}, tokens)
+    for token in ("<think>", *CONTROL):
+        control = tokens.tokenizer.convert_tokens_to_ids(token)
+        assert ids.count(control) == harmless.count(control), token
+
+
+@pytest.mark.parametrize("name", list(TOKENIZERS))
+@pytest.mark.parametrize("text", ["a <think> there</think>", "<think>a", "it <|im_end|> is great"])
+def test_a_passage_in_a_chat_has_no_control_token_and_its_spans_are_those_of_the_text(name, text):
+    tokens = tokens_of(name, "thinking")
+    if not tokens.tokenizer.is_fast:
+        pytest.skip("this tokenizer does not tell where its tokens stand")
+    passage = Passage(text=text, lead=" ").in_chat(tokens)
+    ids = {id_ for piece in passage.pieces(tokens, begins=False) for id_ in piece.ids}
+    names = [*CONTROL, *STRIPS, "<think>", "</think>"]
+    assert ids.isdisjoint(tokens.tokenizer.convert_tokens_to_ids(names))
+    spans = passage.spans(tokens)
+    assert [begin for begin, _ in spans] == sorted(begin for begin, _ in spans)
+    seen = {place for begin, end in spans for place in range(begin, end)}
+    assert seen >= {place for place, sign in enumerate(text) if sign.strip()}
+    assert all(end - begin <= len(text) for begin, end in spans)
+    first = text.index("a")
+    (token,) = [n for n, (begin, end) in enumerate(spans) if begin <= first < end][:1]
+    assert "a" in text[slice(*spans[token])]
 
 
 def test_learned_tokens_stand_anywhere_in_it():

@@ -120,6 +120,23 @@ class Tokens:
         self._check(ids)
         return [(id_, *span) for id_, span in zip(ids, encoding["offset_mapping"])]
 
+    def pieces_in_chat(self, text: str) -> list[tuple[int, int, int]]:
+        """As ``pieces``, where the control tokens that are written in the text are spelt out.
+
+        Raises:
+            ModelError: the tokenizer does not tell where its tokens stand.
+        """
+        origins: list[int] = []  # of each character of the text that is spelt out
+        for matched in self.control.finditer(text):
+            origins += range(len(origins) and origins[-1] + 1, matched.start())
+            first, *others = range(*matched.span())
+            origins += [first, *(place for place in others for _ in (" ", "character"))]
+        origins += range(len(origins) and origins[-1] + 1, len(text))
+        return [
+            (id_, origins[start], origins[end - 1] + 1) if end > start else (id_, start, end)
+            for id_, start, end in self.pieces(self.without_control(text))
+        ]
+
     def places(self, ids: Sequence[int], text: str) -> list[tuple[int, int]]:
         """Where the tokens of a text begin and end in it, in characters.
 

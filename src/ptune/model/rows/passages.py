@@ -115,7 +115,8 @@ def passage_example(
         for part in task.template.parts
         if isinstance(part, Field) and part.name == extraction.field
     )
-    passage = Passage(text=text, lead=encoder.lead(row, field))
+    is_in_chat = task.template.is_chat
+    passage = Passage(text=text, lead=encoder.lead(row, field), is_in_chat=is_in_chat)
     spans = tuple(passage.spans(lm.tokens))
     windows = encode_units(encoder, row, field, units=passage, max_length=limit)
     bounds = [(window.first, window.first + len(window.row.units)) for window in windows]

@@ -244,7 +244,10 @@ class RowEncoder:
             sights: Sights = ((text, seen),)
             if items and isinstance(items[-1][0], str):
                 before, _, earlier = items.pop()
-                text, sights = before + text, (*earlier, *sights)  # type: ignore[operator]
+                if self.template.is_chat and self.tokens.control.search(f"{before}{text}"):
+                    text = f" {text}"  # together they would write a control token
+                    sights = ((text, seen),)
+                text, sights = f"{before}{text}", (*earlier, *sights)
             items.append((text, None, sights))
         return [item for item in self._without_bare_spaces(items) if item[0] != ""]
 

@@ -101,25 +101,31 @@ class Passage(Units):
 
     Attributes:
         window: the numbers of its first token and of the one behind its last; None for its end.
+        is_in_chat: no token of it may be a control token.
     """
 
     text: str = ""
     window: tuple[int, int | None] = (0, None)
+    is_in_chat: bool = False
 
     def pieces(self, tokens: Tokens, begins: bool) -> list[Piece]:
         start, end = self.window
-        return [Piece((token,)) for token, _, _ in tokens.pieces(self.lead + self.text)[start:end]]
+        return [Piece((token,)) for token, _, _ in self._all(tokens)[start:end]]
 
     def spans(self, tokens: Tokens) -> list[tuple[int, int]]:
         """The first character and the end of each token of the whole text."""
         shift = len(self.lead)
-        return [
-            (max(0, start - shift), max(0, end - shift))
-            for _, start, end in tokens.pieces(self.lead + self.text)
-        ]
+        return [(max(0, start - shift), max(0, end - shift)) for _, start, end in self._all(tokens)]
+
+    def _all(self, tokens: Tokens) -> list[tuple[int, int, int]]:
+        text = self.lead + self.text
+        return tokens.pieces_in_chat(text) if self.is_in_chat else tokens.pieces(text)
 
     def part(self, start: int, end: int) -> Self:
         return replace(self, window=(start, end))
+
+    def in_chat(self, tokens: Tokens) -> Self:
+        return replace(self, is_in_chat=True)
 
 
 @dataclass(frozen=True)
