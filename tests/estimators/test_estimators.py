@@ -285,7 +285,10 @@ def test_an_lm_that_was_tuned_goes_with_its_estimator(lm, tmp_path, monkeypatch,
     tuned.save(folder)
     other_fits[1].save(folder)
     assert not (folder / "lm").exists()
-    (tmp_path / "run" / "lm").mkdir(parents=True)
+    shutil.copytree(lm, tmp_path / "run" / "lm")
+    for _ in range(2):  # the LM there is the user's
+        other_fits[0].save(tmp_path / "run")
+        assert (tmp_path / "run" / "lm" / "config.json").exists()
     with pytest.raises(StoreError, match="lm is there already, and no estimator saved it"):
         tuned.save(tmp_path / "run")
 

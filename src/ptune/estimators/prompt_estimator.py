@@ -32,7 +32,7 @@ from ptune.tasks.schema import AUTO
 from ptune.template.fields import numbers_by_text
 from ptune.template.parts import Field
 from ptune.training.loop import fit as train_prompts
-from ptune.training.methods import Method, method
+from ptune.training.methods import METHODS, Method, method
 
 NOTE = prompt_folder.ESTIMATOR
 Row = dict[str, Any]
@@ -158,7 +158,7 @@ class PromptEstimator(BaseEstimator):
             StoreError: there are other files where the prompts of this ensemble or its LM go.
         """
         had_note, had_prompt = ((folder / name).exists() for name in (NOTE, "prompt.json"))
-        earlier = {"prompts": had_note and not had_prompt, "lm": had_note}
+        earlier = {"prompts": had_note and not had_prompt, "lm": _has_saved_lm(folder)}
         written = {"prompts": self.model_.is_ensemble, "lm": self._has_tuned_lm}
         for name, is_earlier in earlier.items():
             if written[name] and not is_earlier and (folder / name).exists():
@@ -432,6 +432,15 @@ class PromptEstimator(BaseEstimator):
 def frozen_lm(source: str, device: str, dtype: str) -> LanguageModel:
     """A frozen LM, which the estimators of a search share."""
     return LanguageModel.load(source, device=device, dtype=dtype)
+
+
+def _has_saved_lm(folder: pathlib.Path) -> bool:
+    """Whether the estimator that is saved in a folder has its tuned LM there."""
+    try:
+        name = files.read_json(folder / NOTE)["parameters"]["method"]
+    except (StoreError, KeyError, TypeError):
+        return False
+    return name in METHODS and _tunes_lm(METHODS[name])
 
 
 def _tunes_lm(chosen: Method) -> bool:
