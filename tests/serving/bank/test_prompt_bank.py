@@ -81,18 +81,28 @@ def test_a_prompt_is_put_replaced_and_removed(served, bank, tmp_path):
     assert sorted(path.name for path in bank.iterdir()) == ["city", "letter", "plain"]
 
 
-def test_a_name_that_something_else_has_is_not_taken(served, bank, tmp_path):
-    """Neither a folder nor a file of the user's, nor a link that leads nowhere."""
+def test_a_name_that_a_file_has_is_not_taken(served, bank, tmp_path):
+    """Nor that of a link that leads nowhere."""
     _, client = served
-    (bank / "notes").mkdir()
-    (bank / "notes" / "thesis.txt").write_text("years of work")
     (bank / "readme").write_text("mine")
     (bank / "gone").symlink_to(tmp_path / "nowhere")
     before = sorted(bank.rglob("*"))
-    for name in ("notes", "readme", "gone"):
+    for name in ("readme", "gone"):
         answer = client.put(f"/v1/prompts/{name}", content=zipped(tmp_path / "new" / "city"))
         assert (answer.status_code, answer.json()["field"]) == (409, "id"), answer.text
     assert sorted(bank.rglob("*")) == before
+
+
+def test_a_prompt_that_is_put_into_a_folder_leaves_other_files_there(served, bank, tmp_path):
+    _, client = served
+    (bank / "city").mkdir()
+    (bank / "city" / "thesis.txt").write_text("years of work")
+    archive = zipped(tmp_path / "new" / "city")
+    for status in (201, 200):
+        assert client.put("/v1/prompts/city", content=archive).status_code == status
+    assert client.delete("/v1/prompts/city").status_code == 204
+    assert contents(bank / "city") == {"thesis.txt": b"years of work"}
+    assert client.put("/v1/prompts/city", content=archive).status_code == 201
 
 
 def test_a_run_keeps_what_is_no_part_of_its_prompt(served, bank, tmp_path):

@@ -64,13 +64,13 @@ def put(bank: PromptBank, folder: pathlib.Path, name: str, *, archive: bytes, mo
         Whether it is new.
 
     Raises:
-        Problem: it is no prompt for this LM, or what has its name in the folder is no prompt; what
-            was there before stays, and goes on answering.
+        Problem: it is no prompt for this LM, or what has its name is no folder; what was there
+            before stays, and goes on answering.
     """
     place = folder / name
-    is_new = not os.path.lexists(place)
-    if not is_new and not _is_prompt(place):
-        detail = f"The server's folder holds something of the name {name!r} that is no prompt."
+    is_new = not _is_prompt(place)
+    if os.path.lexists(place) and not place.is_dir():
+        detail = f"The server's folder holds something of the name {name!r} that is no folder."
         raise Problem(409, "The name is taken", detail, field="id")
     contents = _contents(archive, most)
     temporary = pathlib.Path(tempfile.mkdtemp(dir=folder, prefix=files.TEMPORARY))
