@@ -331,6 +331,13 @@ def test_a_table_without_a_header_is_told_with_the_command_that_names_its_column
     assert "data:" not in str(refused.value)
 
 
+def test_white_space_around_labels_is_told(tickets, lm, capsys):
+    tickets.write_text(tickets.read_text().replace(",film,y", ", film,y"))
+    main.main(["new", "tickets.csv", "--text", "ticket", "--label", "team", "--lm", lm])
+    told = capsys.readouterr().out
+    assert "Note: 10 labels have white space around them" in told and "film (20)" in told
+
+
 def test_no_empty_files_where_rows_are_too_few_for_dev_and_test(lm, tmp_path):
     path, heard = tmp_path / "t.csv", []
     path.write_text("text,label\n" + "".join(f"film {n},{'ab'[n % 2]}\n" for n in range(4)))

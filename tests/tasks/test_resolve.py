@@ -111,6 +111,11 @@ def test_a_data_set_is_read_as_files(door, monkeypatch):
         ({"metric_words": "zh"}, "metric_words says how written answers are split"),
         ({"decoding": DecodingConfig(beams=2)}, "decoding says how answers are written"),
         ({"patterns": ("{x} {mask}",), "template": "", "method": "p-tuning"}, "has no template"),
+        ({"template": "{soft:2} {x} {label|lower} {mask}"}, "shows the LM the field 'label'"),
+        ({"patterns": ("{x} {mask}", "{y} {mask}"), "target": "y"}, "shows the LM the field 'y'"),
+        ({"reading": ReadingConfig(domain="{label} {mask}")}, "shows the LM the field 'label'"),
+        ({"labels": {}, "target": "x"}, "shows the LM the field 'x', which holds the right answer"),
+        ({"prompt_by": "label"}, "prompt_by and target are both 'label'"),
     ],
 )
 def test_what_cannot_go_together_is_refused_at_the_door(changes, message):

@@ -79,6 +79,11 @@ def new(
     if sets is None:
         rows = [{**row, label: spelled(row[label]).strip()} for row in whole]
         counts = Counter(str(row[label]) for row in rows)
+        if padded := sum(spelled(row[label]) not in counts for row in whole):
+            report(
+                f"Note: {padded} labels have white space around them, which the files that are "
+                f"written leave out; to ptune evaluate those in {config.data} are other labels."
+            )
     else:
         rows = [{**row, label: label_names(row[label], sets.separator)} for row in whole]
         counts = Counter(name for row in rows for name in row[label])

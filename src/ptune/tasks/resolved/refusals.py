@@ -6,6 +6,7 @@ from ptune.tasks import task_members
 from ptune.tasks.resolved.parts import LMSource, Output
 from ptune.tasks.resolved.task_form import TaskForm
 from ptune.tasks.schema import AUTO, DataConfig, TaskConfig
+from ptune.template.language import Template
 from ptune.training.methods import PET, Method
 
 # what a task may not say with method auto, since every method that is tried says it itself
@@ -244,6 +245,27 @@ def check_settings(form: TaskForm, method: Method, overrides: TrainOverrides) ->
         raise ConfigError(
             f"learning_rate: auto tries rates of a prompt, and {method.name} trains more than "
             "that, or nothing: give a number."
+        )
+
+
+def check_target(form: TaskForm) -> None:
+    """Refuse a task that shows the LM the right answer.
+
+    Raises:
+        ConfigError: a template has the field of the right answers, or they choose the prompt.
+        TemplateError: a template cannot be read.
+    """
+    sources = (form.template, *form.patterns, form.reading.domain or "")
+    for source in filter(None, sources):
+        if form.target in Template.parse(source).fields:
+            raise ConfigError(
+                f"{source!r} shows the LM the field {form.target!r}, which holds the right answer "
+                "(target): leave it out of the template, or name another field as target."
+            )
+    if form.prompt_by == form.target:
+        raise ConfigError(
+            f"prompt_by and target are both {form.target!r}: the right answer would choose the "
+            "prompt."
         )
 
 

@@ -103,6 +103,7 @@ def task_parts(config: TaskConfig, beside: Collection[str], processes: int = 1) 
     refusals.check_sharding(config, processes)
     form = task_form(config)
     refusals.check_written(config, form)
+    refusals.check_target(form)
     return TaskParts(
         form=form,
         learning=learning(config),
