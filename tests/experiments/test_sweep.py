@@ -147,8 +147,8 @@ def test_dev_scores_of_unlike_kinds_are_not_compared(folder, monkeypatch):
     best = {run.dev_score: run.dev for run in results.best()}
     assert best == pytest.approx({"accuracy": 0.7, "minus the dev loss": -0.6})
     assert [round(group.dev, 2) for group in results.groups()] == [0.7, 0.61, -0.6, -0.7]
-    told = "\n".join(lines)
-    assert "of unlike kinds" in told and "(-0.600, minus the dev loss)" in told
+    output = "\n".join(lines)
+    assert "of unlike kinds" in output and "(-0.600, minus the dev loss)" in output
     page = (folder / "out" / "report.html").read_text()
     assert "of unlike kinds" in page and "(parallel coordinates)" not in page
     assert "-0.600 (minus the dev loss)" in page and "of each run on dev" not in page

@@ -91,7 +91,7 @@ def test_a_search_is_refused_before_anything_starts(folder, monkeypatch):  # noq
     refused("encoder says how soft tokens are made", search=beside, trials=3)
     several = ("this run has several: leave --prune out", {"prune": True, "trials": 3})
     refused(several[0], search=("method=p-tuning,pet",), **several[1])
-    (folder / "sweep.yaml").write_text("tasks: films.yaml\nlist: [{prompt_by: label}]")
+    (folder / "sweep.yaml").write_text("tasks: films.yaml\nlist: [{prompt_by: text}]")
     refused(several[0], search=(RATE,), **several[1])
     (folder / "sweep.yaml").write_text("tasks: films.yaml\ngrid: {train.learning_rate: [0.1]}")
     refused("sets train.learning_rate, and --search too", search=(RATE,), trials=3)

@@ -1,5 +1,3 @@
-import copy
-import pickle
 from typing import get_args
 
 import pytest
@@ -8,14 +6,7 @@ import torch
 
 from ptune.answers.label_words import Verbalizer, allowed
 from ptune.answers.readers.reader_table import READERS
-from ptune.errors import (
-    ConfigError,
-    DataError,
-    DivergedError,
-    StoreError,
-    TemplateError,
-    VerbalizerError,
-)
+from ptune.errors import ConfigError, DataError, DivergedError, TemplateError, VerbalizerError
 from ptune.lm.batch import collate
 from ptune.lm.language_model import LanguageModel
 from ptune.model.prompt_model import PromptModel, Task
@@ -462,10 +453,3 @@ def test_a_model_without_tasks_says_so():
             ask([{"x": "a"}])
     with pytest.raises(ConfigError, match="fit takes a dictionary with a pair for each task"):
         fit(model, {})
-
-
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_it_is_neither_copied_nor_pickled(copied):
-    model = PromptModel(LanguageModel(*tiny.tiny("bert")))
-    with pytest.raises(StoreError, match=r"keep its prompts by ptune.save\(model, folder\)"):
-        copied(model)

@@ -334,8 +334,8 @@ def test_a_table_without_a_header_is_told_with_the_command_that_names_its_column
 def test_white_space_around_labels_is_told(tickets, lm, capsys):
     tickets.write_text(tickets.read_text().replace(",film,y", ", film,y"))
     main.main(["new", "tickets.csv", "--text", "ticket", "--label", "team", "--lm", lm])
-    told = capsys.readouterr().out
-    assert "Note: 10 labels have white space around them" in told and "film (20)" in told
+    output = capsys.readouterr().out
+    assert "Note: 10 labels have white space around them" in output and "film (20)" in output
 
 
 def test_no_empty_files_where_rows_are_too_few_for_dev_and_test(lm, tmp_path):

@@ -16,7 +16,7 @@ from ptune.answers.readers.word_reader import WordReader
 from ptune.answers.word_labels import WordLabels
 from ptune.base.ranks import ALONE, Ranks
 from ptune.data.in_memory import rows_from
-from ptune.errors import ConfigError, DataError, StoreError, nearest
+from ptune.errors import ConfigError, DataError, nearest
 from ptune.lm.language_model import LanguageModel
 from ptune.model import initialisation
 from ptune.model.check_task import check_task
@@ -85,17 +85,6 @@ class PromptModel:
     def __post_init__(self) -> None:
         limits = [limit for limit in (self.max_length, self.lm.max_length) if limit]
         self.max_length = min(limits) if limits else None
-
-    def __getstate__(self) -> Any:
-        """It is neither copied nor pickled.
-
-        Raises:
-            StoreError: always.
-        """
-        raise StoreError(
-            "A PromptModel holds the whole LM and is neither copied nor pickled: keep its prompts "
-            "by ptune.save(model, folder), and take them up by ptune.load(folder, lm)."
-        )
 
     def add(
         self,

@@ -145,11 +145,12 @@ def check_shots(tasks: Sequence[TaskParts], text: str, report: Callable[[str], N
     taken = [task.form.name for task in tasks if task.data.shots is None]
     if not text or not taken:
         return
-    told = f"{', '.join(taken)}: the rows are those of the task's files, and --shots is not read"
+    names = ", ".join(taken)
+    sentence = f"{names}: the rows are those of the task's files, and --shots is not read"
     advice = "Where so many of each label are to be drawn, the task's file says data: {shots: 16}."
     if len(taken) == len(tasks):
-        raise ConfigError(f"{told}. {advice}")
-    report(f"{told}.")
+        raise ConfigError(f"{sentence}. {advice}")
+    report(f"{sentence}.")
 
 
 def listed(text: str) -> list[str]:
