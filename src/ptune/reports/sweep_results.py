@@ -58,6 +58,11 @@ class SweepResults(Finite):
         an accuracy and minus a loss, are never compared."""
         return list(dict.fromkeys(run.dev_score for run in self.runs if run.dev is not None))
 
+    @property
+    def has_unlike_scores(self) -> bool:
+        """Whether there are dev scores of several kinds."""
+        return len(self.dev_scores) > 1
+
     def groups(self) -> list["SweepGroup"]:
         """The runs that differ in their seeds alone, together; those of one kind of dev score
         together, the best first."""

@@ -195,7 +195,7 @@ def _gathered(runs: Sequence[SweepRun], out: pathlib.Path) -> SweepResults:
 def _report(results: SweepResults, out: pathlib.Path, report: Callable[[str], None]) -> None:
     """Print the table, the best runs, and what failed."""
     terminal.Console().print(sweep_page.table(results))
-    if len(results.dev_scores) > 1:
+    if results.has_unlike_scores:
         report(sweep_page.UNLIKE)
     for run in results.best():
         score = f"{run.dev:.3f}, {run.dev_score}"

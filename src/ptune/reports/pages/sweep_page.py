@@ -49,7 +49,7 @@ def figures(results: SweepResults, group: SweepGroup) -> list[str]:
     spread = f" ± {group.deviation:.3f}" if group.deviation is not None else ""
     test = "" if group.test is None else f"{group.test:.3f}{spread}"
     dev = "" if group.dev is None else f"{group.dev:.3f}"
-    kind = f" ({group.dev_score})" if dev and len(results.dev_scores) > 1 else ""
+    kind = f" ({group.dev_score})" if dev and results.has_unlike_scores else ""
     return [f"{len(group.runs)}{noted}", f"{dev}{kind}", test]
 
 
@@ -61,7 +61,7 @@ def write(results: SweepResults, folder: pathlib.Path) -> None:
         groups=results.groups(),
         values=lambda group: values(results, group),
         figures=lambda group: figures(results, group),
-        unlike=UNLIKE if len(results.dev_scores) > 1 else "",
+        unlike=UNLIKE if results.has_unlike_scores else "",
         best=results.best(),
         failed=[run for run in results.runs if run.error],
         pruned=sum(run.pruned for run in results.runs),
@@ -81,7 +81,7 @@ def _coordinates(results: SweepResults) -> str:
     titles = ["task", *results.keys]
     if len({path[0] for path in paths}) == 1:
         paths, titles = [path[1:] for path in paths], titles[1:]
-    if len(titles) < 2 or len(groups) < 2 or len(results.dev_scores) > 1:
+    if len(titles) < 2 or len(groups) < 2 or results.has_unlike_scores:
         return ""
     drawing = Figure(figsize=(1.9 * len(titles) + 2, 3.6), layout="constrained")
     axes = drawing.subplots()
@@ -129,7 +129,7 @@ def _scatter(results: SweepResults) -> str:
         for run in results.runs
         if run.dev is not None and results.metric in run.figures
     ]
-    if not points or len(results.dev_scores) > 1:
+    if not points or results.has_unlike_scores:
         return ""
     drawing = Figure(figsize=(5, 3.4), layout="constrained")
     axes = drawing.subplots()

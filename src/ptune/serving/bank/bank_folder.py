@@ -100,7 +100,8 @@ def remove(bank: PromptBank, folder: pathlib.Path, name: str) -> None:
     bank.remove(name)
     place = folder / name
     if _is_prompt(place):  # unless it was taken away on the disk before
-        _discard(place, [] if place.is_symlink() else _parts(place))
+        parts = [place] if place.is_symlink() else [place / part for part in _parts(place)]
+        _discard(parts, folder)
     with contextlib.suppress(OSError):
         place.rmdir()
 
@@ -131,7 +132,7 @@ def _clear(moved: pathlib.Path, place: pathlib.Path) -> None:
     if moved.is_dir() and not moved.is_symlink():
         for other in sorted(set(os.listdir(moved)) - set(_parts(moved))):
             (moved / other).rename(place / other)
-    _discard(moved, [])
+    _discard([moved], place.parent)
 
 
 def _parts(place: pathlib.Path) -> list[str]:
@@ -141,13 +142,12 @@ def _parts(place: pathlib.Path) -> list[str]:
     return [*earlier_files(place), *members]
 
 
-def _discard(place: pathlib.Path, names: Sequence[str]) -> None:
-    """Remove what has some names in a folder, or the whole folder where none is given: it is moved
-    away before, so that no half of a prompt is ever there. Of a link, the link alone goes."""
-    away = pathlib.Path(tempfile.mkdtemp(dir=place.parent, prefix=files.TEMPORARY))
-    for path in [place / name for name in names] or [place]:
-        if os.path.lexists(path):
-            path.rename(away / path.name)
+def _discard(paths: Sequence[pathlib.Path], folder: pathlib.Path) -> None:
+    """Remove files and folders, of a link the link alone: they are moved away within the server's
+    folder before, in their order, so that no half of a prompt is ever there."""
+    away = pathlib.Path(tempfile.mkdtemp(dir=folder, prefix=files.TEMPORARY))
+    for path in filter(os.path.lexists, paths):
+        path.rename(away / path.name)
     shutil.rmtree(away, ignore_errors=True)
 
 
