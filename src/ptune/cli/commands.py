@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from ptune.base import terminal
-from ptune.cli import torchrun
+from ptune.cli import threads, torchrun
 from ptune.cli.options import DoctorConfig, InspectConfig, ReportConfig
 from ptune.cli.parsing.parse import AnyConfig, parse
 from ptune.cli.train import names_table, read_task
@@ -252,7 +252,7 @@ def _bench(arguments: Sequence[str]) -> None:
 
 
 def _train(arguments: Sequence[str]) -> None:
-    _quieten_libraries()
+    _set_up_libraries(arguments)
     options = [argument for argument in arguments if argument != ESTIMATE]
     if ESTIMATE in arguments and names_table(options):
         raise ConfigError(
@@ -313,12 +313,18 @@ def _with_others(
 def _parse(options: type[AnyConfig], command: str, arguments: Sequence[str]) -> AnyConfig:
     """The options of a command; exits with the parser's message where they are invalid."""
     config = parse(options, arguments, f"ptune {command}")
-    _quieten_libraries()
+    _set_up_libraries(arguments)
     return config
 
 
-def _quieten_libraries() -> None:
-    """Let the libraries print errors alone."""
+def _set_up_libraries(arguments: Sequence[str]) -> None:
+    """Let the libraries, which are not imported yet, print errors alone, and compute with as many
+    threads as there are CPUs to use.
+
+    Args:
+        arguments: those of the command.
+    """
+    threads.keep_to_limit(arguments)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # transformers imports torchao wherever it is installed

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from ptune.base import terminal
-from ptune.cli import threads, torchrun
+from ptune.cli import torchrun
 from ptune.cli.commands import COMMANDS
 from ptune.errors import PtuneError, nearest
 
@@ -111,5 +111,4 @@ def _command(name: str = "--help", *rest: str) -> None:
         raise PtuneError(f"There is no command {name!r}. {nearest(name, COMMANDS)}")
     else:
         torchrun.check_command(name)
-        threads.keep_to_limit(rest)
         COMMANDS[name](rest)

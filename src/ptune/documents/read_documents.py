@@ -6,9 +6,9 @@ import pathlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from ptune.base import plain_files
 from ptune.data.formats import json_rows
@@ -33,6 +33,9 @@ MARKUP = re.compile(
     rf"</(?:{'|'.join(sorted(BLOCKS | INLINE))}|h[1-6]|body|html)\s*>|<(?:br|hr|img)\b[^<>]*>", re.I
 )
 """What a text has that is a piece of a web page; other signs < and > are of the text."""
+
+
+Saved = TypeVar("Saved", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,17 @@ class SavedDocument(BaseModel):
     text: str
 
 
+def read_lines(file: pathlib.Path, kind: type[Saved]) -> list[Saved]:
+    """What the JSON lines of a run's file hold. A line ends with a line feed: other signs that end
+    one, such as U+2028, may stand in a text.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, or a line does not hold that.
+    """
+    lines = plain_files.read_text(file).split("\n")
+    return [kind.model_validate_json(line) for line in lines if line]
+
+
 def saved_in(folder: pathlib.Path) -> list[SavedDocument]:
     """The documents of a run, from its out folder.
 
@@ -72,9 +86,8 @@ def saved_in(folder: pathlib.Path) -> list[SavedDocument]:
     if not file.exists():
         raise StoreError(f"{folder} is no out folder of ptune distil: it has no {SAVED}.")
     try:
-        lines = plain_files.read_text(file).split("\n")
-        return [SavedDocument.model_validate_json(line) for line in lines if line]
-    except (OSError, ValueError, ValidationError) as error:
+        return read_lines(file, SavedDocument)
+    except (OSError, ValueError) as error:
         raise StoreError(f"{file} is damaged: a document is missing or is no JSON.") from error
 
 

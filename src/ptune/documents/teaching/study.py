@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ptune.base import files, plain_files
+from ptune.base import files
 from ptune.data.rows import read_rows
-from ptune.documents.read_documents import Document
+from ptune.documents.read_documents import Document, read_lines
 from ptune.errors import DataError, StoreError, first_fault, nearest
 from ptune.template.tokenizer import Tokens
 
@@ -102,9 +102,8 @@ def read_written(file: pathlib.Path) -> list[Study]:
         StoreError: the file is damaged.
     """
     try:
-        lines = plain_files.read_text(file).split("\n")
-        return [Study.model_validate_json(line) for line in lines if line]
-    except (OSError, ValueError, ValidationError) as error:
+        return read_lines(file, Study)
+    except (OSError, ValueError) as error:
         raise StoreError(f"{file} is damaged: a text is missing or is no JSON.") from error
 
 
